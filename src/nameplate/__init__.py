@@ -1,0 +1,52 @@
+"""Nameplate reads a car's make and model off a photo.
+
+>>> import nameplate
+>>> model = nameplate.Model.load()
+>>> [answer] = model.predict(["no-such-photo.jpg"])
+>>> answer.error
+"missing: cannot open 'no-such-photo.jpg': No such file or directory"
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nameplate.errors import BundleError, DataError, NameplateError, PhotoError
+from nameplate.types import Limits, Photo, Prediction, Preprocess
+
+if TYPE_CHECKING:
+    from nameplate.datasets import read_dataset
+    from nameplate.models.model import Model
+    from nameplate.photos import decode, preprocess
+
+__version__ = "0.1.0"
+__all__ = [
+    "BundleError",
+    "DataError",
+    "Limits",
+    "Model",
+    "NameplateError",
+    "Photo",
+    "PhotoError",
+    "Prediction",
+    "Preprocess",
+    "decode",
+    "preprocess",
+    "read_dataset",
+]
+
+_LAZY = {
+    "Model": "nameplate.models.model",
+    "decode": "nameplate.photos",
+    "preprocess": "nameplate.photos",
+    "read_dataset": "nameplate.datasets",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import what needs numpy only when it is asked for, so that `import nameplate` costs nothing."""
+    if name in _LAZY:
+        from importlib import import_module
+
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'nameplate' has no attribute '{name}'")

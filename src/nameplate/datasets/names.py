@@ -1,0 +1,54 @@
+"""Names of classes: how they sort, and the file that gives class ids their names."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import re
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+
+from nameplate.errors import DataError
+
+
+def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
+    """Sort key that a person expects: 2 before 10, case ignored, ё beside е, Latin before Cyrillic.
+
+    >>> sorted(["ВАЗ-21099", "Ёлка", "ВАЗ-2110", "Жигули", "audi", "BMW", "ВАЗ-2109"], key=natural_key)
+    ['audi', 'BMW', 'ВАЗ-2109', 'ВАЗ-2110', 'ВАЗ-21099', 'Ёлка', 'Жигули']
+    """
+    folded = unicodedata.normalize("NFC", name).casefold().replace("ё", "е")
+    parts = re.findall(r"\d+|\D+", folded)
+    return (*((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts), (2, 0, name))
+
+
+def read_names(path: Path) -> dict[str, str]:
+    """Names of class ids from a text file: a name a line (line 1 is id 0), or rows `id,name`.
+
+    Raises:
+        DataError: unreadable, not UTF-8, or an id or a name that stands twice.
+    """
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"Cannot read the class names in '{path}': {error}. It must be UTF-8 text.") from None
+    rows = [row for row in csv.reader(lines) if any(cell.strip() for cell in row)]
+    if rows and all(len(row) == 2 for row in rows):
+        pairs = [(row[0].strip(), row[1].strip()) for row in rows]
+        if pairs[0][0].casefold() in ("id", "class", "category", "label"):
+            pairs = pairs[1:]
+    else:
+        pairs = [(str(number), line.strip()) for number, line in enumerate(filter(str.strip, lines))]
+    names = dict(pairs)
+    if not names:
+        raise DataError(f"'{path}' holds no class names; write one a line, or rows 'id,name'.")
+    if len(names) < len(pairs) or len(set(names.values())) < len(names):
+        raise DataError(f"An id or a name stands twice in '{path}'; each must be there once.")
+    return names
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """` Did you mean 'x'?` where a known name is near, else nothing."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean '{near[0]}'?" if near else ""

@@ -1,0 +1,47 @@
+"""The errors that Nameplate raises on purpose: each says what failed, with which value, and what to do."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Reason = Literal[
+    "missing",  # no such file, or no permission
+    "empty",  # zero bytes
+    "not a photo",  # the bytes are of no format that is read
+    "truncated",  # the file ends before the picture does
+    "damaged",  # the bytes inside are wrong
+    "too large",  # more bytes or pixels than the limits allow
+    "too slow",  # decoding took longer than the limits allow
+]
+
+
+class NameplateError(Exception):
+    """Something that the user can put right; the command line prints it without a traceback and exits 1."""
+
+
+class PhotoError(NameplateError):
+    """A photo that cannot be read. `reason` is one of `Reason`, `detail` says more in words."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason: Reason = reason
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[type[PhotoError], tuple[Reason, str]]:
+        return PhotoError, (self.reason, self.detail)
+
+
+class DataError(NameplateError):
+    """A data set, table or archive that cannot be read as one."""
+
+
+class BundleError(NameplateError):
+    """A model on disk that is damaged, unsafe, made by a newer version, or not one."""
+
+
+class RuntimeUnavailableError(NameplateError):
+    """An inference runtime that is not installed or does not work on this machine."""
+
+
+class UsageError(NameplateError):
+    """Arguments that do not go together; the command line exits 2."""

@@ -1,0 +1,244 @@
+"""A bundle: the model on disk. A folder of
+
+bundle.json        what it knows, how photos are prepared, where it comes from, SHA-256 of the files below; written last
+backbone.onnx      uint8 N×H×W×3 in, float32 N×D embedding out; normalisation inside, resizing never
+head.safetensors   weight D×C, bias C, float32; absent from a bundle that only embeds
+photos.csv         the photos that it was made from and the part of each (optional)
+
+No pickle anywhere. Every byte is checked against bundle.json before it is used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from importlib import resources
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from nameplate.errors import BundleError
+from nameplate.models.onnx_guard import refuse_external_data
+from nameplate.storage import sha256, whole_folder
+from nameplate.types import Preprocess
+
+SCHEMA = 1
+"""Version of bundle.json that this Nameplate writes; it reads this one and all before it."""
+DEFAULT_BUNDLE = "cars196"
+MANIFEST, BACKBONE, HEAD, PHOTOS = "bundle.json", "backbone.onnx", "head.safetensors", "photos.csv"
+MAX_BYTES = {MANIFEST: 64 << 20, BACKBONE: 2 << 30, HEAD: 2 << 30, PHOTOS: 4 << 30}
+"""A file larger than this is not read."""
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file of the bundle, as bundle.json knows it."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bfloat16Check:
+    """What running the backbone in bfloat16 costs, measured on labelled photos."""
+
+    photos: int
+    top1_float32: float
+    top1_bfloat16: float
+
+    @property
+    def cost(self) -> float:
+        """Share of photos lost (0.003 is 0.3 points)."""
+        return self.top1_float32 - self.top1_bfloat16
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """bundle.json."""
+
+    schema: int
+    """Version of this form."""
+    name: str
+    """What the model is called."""
+    nameplates: tuple[str, ...]
+    """The classes, in the order of the head's columns; none where there is no head."""
+    ids: tuple[str, ...]
+    """The classes as the data calls them, in the same order (a competition's Category)."""
+    preprocess: Preprocess
+    """How a decoded photo becomes the backbone's picture."""
+    embedding: int
+    """D, the embedding's size."""
+    temperature: float
+    """Logits are divided by it before the softmax (calibration)."""
+    files: dict[str, File]
+    """The other files."""
+    bfloat16: Bfloat16Check | None = None
+    """Whether bfloat16 may be used; None where it was not measured: then it may not."""
+    provenance: dict[str, object] = field(default_factory=dict)
+    """Recipe, seed, versions, data digest, metrics, licence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle in memory, every file checked."""
+
+    manifest: Manifest
+    backbone: bytes
+    """The ONNX file."""
+    weight: NDArray[np.float32] | None = None
+    """D×C."""
+    bias: NDArray[np.float32] | None = None
+    """C."""
+    photos: bytes | None = None
+    """photos.csv."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the backbone: two bundles of one digest give the same embeddings."""
+        return self.manifest.files[BACKBONE].sha256
+
+
+def shipped() -> dict[str, Path]:
+    """Name → folder of the bundles inside the package."""
+    root = Path(str(resources.files("nameplate.models"))) / "shipped"
+    return {folder.name: folder for folder in sorted(root.iterdir()) if (folder / MANIFEST).is_file()}
+
+
+def load_bundle(name: str | Path) -> Bundle:
+    """Read a bundle: a folder, or the name of one that ships.
+
+    Raises:
+        BundleError: no such bundle, damaged, unsafe, or made by a newer Nameplate.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        folder = shipped().get(str(name), folder)
+    if not (folder / MANIFEST).is_file():
+        raise BundleError(
+            f"'{name}' is no bundle: there is no {MANIFEST} in it. "
+            f"Give a folder made by 'nameplate train', or one that ships: {', '.join(shipped())}."
+        )
+    manifest = _read_manifest(folder)
+    backbone = _read(folder, BACKBONE, manifest)
+    refuse_external_data(backbone, str(folder / BACKBONE))
+    weight, bias = _read_head(folder, manifest) if HEAD in manifest.files else (None, None)
+    photos = _read(folder, PHOTOS, manifest) if PHOTOS in manifest.files else None
+    return Bundle(manifest, backbone, weight, bias, photos)
+
+
+def save_bundle(
+    target: Path,
+    manifest: Manifest,
+    backbone: bytes,
+    head: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
+    photos: bytes | None = None,
+    *,
+    overwrite: bool = False,
+) -> Bundle:
+    """Write a bundle, whole or not at all; `manifest.files` is filled in here.
+
+    Raises:
+        NameplateError: `target` is there already, or cannot be written.
+    """
+    contents = {BACKBONE: backbone}
+    if head is not None:
+        contents[HEAD] = save_tensors({"weight": np.ascontiguousarray(head[0]), "bias": head[1]})
+    if photos is not None:
+        contents[PHOTOS] = photos
+    files = {name: File(sha256(data), len(data)) for name, data in contents.items()}
+    complete = replace(manifest, files=files)
+    with whole_folder(target, overwrite=overwrite) as temporary:
+        for name, data in contents.items():
+            (temporary / name).write_bytes(data)
+        text = msgspec.json.format(msgspec.json.encode(complete), indent=2)
+        (temporary / MANIFEST).write_bytes(text + b"\n")
+    return Bundle(complete, backbone, *(head or (None, None)), photos)
+
+
+class _Version(msgspec.Struct):
+    schema: int
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    path = folder / MANIFEST
+    try:
+        text = _read_bytes(path)
+        version = msgspec.json.decode(text, type=_Version).schema
+        if version > SCHEMA:
+            raise BundleError(
+                f"'{folder}' was made by a newer Nameplate (schema {version}, this one reads up to {SCHEMA}). "
+                "Update it: pip install -U nameplate."
+            )
+        manifest = msgspec.json.decode(text, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BundleError(f"'{path}' is damaged: {error}.") from None
+    problem = _problem(manifest)
+    if problem:
+        raise BundleError(f"'{path}' is damaged: {problem}.")
+    return manifest
+
+
+def _problem(manifest: Manifest) -> str | None:
+    """What cannot be right in a manifest that has the right form."""
+    if not set(manifest.files) <= {BACKBONE, HEAD, PHOTOS} or BACKBONE not in manifest.files:
+        return f"its files are {', '.join(manifest.files) or 'none'}"
+    if len(manifest.nameplates) != len(manifest.ids) or len(set(manifest.nameplates)) != len(
+        manifest.nameplates
+    ):
+        return "nameplates and ids do not pair up"
+    if (HEAD in manifest.files) != bool(manifest.nameplates):
+        return "there is a head without nameplates, or nameplates without a head"
+    if not manifest.temperature > 0 or not np.isfinite(manifest.temperature):
+        return f"the temperature is {manifest.temperature}"
+    if not (0 < manifest.preprocess.height <= 4096 and 0 < manifest.preprocess.width <= 4096):
+        return f"the picture is {manifest.preprocess.height}×{manifest.preprocess.width}"
+    return None
+
+
+def _read(folder: Path, name: str, manifest: Manifest) -> bytes:
+    expected = manifest.files[name]
+    data = _read_bytes(folder / name)
+    if len(data) != expected.bytes:
+        raise BundleError(
+            f"'{folder / name}' has {len(data):,} bytes, {MANIFEST} says {expected.bytes:,}: "
+            "it is cut short or not its own. Copy the bundle again."
+        )
+    if sha256(data) != expected.sha256:
+        raise BundleError(
+            f"'{folder / name}' is damaged: its SHA-256 is not the one in {MANIFEST}. Copy it again."
+        )
+    return data
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > MAX_BYTES[path.name]:
+            raise BundleError(f"'{path}' is larger than {MAX_BYTES[path.name]:,} bytes; it is not read.")
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"Cannot read '{path}': {error.strerror or error}.") from None
+
+
+def _read_head(folder: Path, manifest: Manifest) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    path = folder / HEAD
+    try:
+        tensors = load_tensors(_read(folder, HEAD, manifest))
+        weight, bias = tensors["weight"], tensors["bias"]
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise BundleError(f"'{path}' is damaged: {error}.") from None
+    classes = len(manifest.nameplates)
+    if weight.shape != (manifest.embedding, classes) or bias.shape != (classes,):
+        raise BundleError(
+            f"'{path}' holds {weight.shape} and {bias.shape}, {MANIFEST} says {manifest.embedding} and {classes}."
+        )
+    if (
+        weight.dtype != np.float32
+        or bias.dtype != np.float32
+        or not (np.isfinite(weight).all() and np.isfinite(bias).all())
+    ):
+        raise BundleError(f"'{path}' holds numbers that are not finite float32.")
+    return weight, bias

@@ -1,0 +1,227 @@
+"""Photos → embeddings, as fast as decoding and inference allow together, and the cache of them.
+
+Photos are read, hashed, decoded and preprocessed in threads (the decoders release the interpreter's lock)
+while the runtime computes; no more than `AHEAD` chunks wait, so memory does not grow with the job.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from nameplate.errors import PhotoError
+from nameplate.models.bundle import Bundle
+from nameplate.models.runtime import BATCH, PROBE_PHOTOS, Batch, Runtime, open_runtime
+from nameplate.photos.decode import decode_with_header, read_bytes, read_header
+from nameplate.photos.fingerprint import WORDS, perceptual_hash
+from nameplate.photos.preprocess import preprocess
+from nameplate.storage import cache_folder, sha256, whole_file
+from nameplate.types import Limits, Preprocess
+
+CHUNK, AHEAD = 8, 12
+"""Photos a thread takes at once, and chunks that may wait for the runtime."""
+
+Pixels = NDArray[np.uint8]
+Source = str | Path | bytes | Pixels
+
+
+@dataclass(slots=True)
+class Row:
+    """One photo on its way through the pipeline."""
+
+    digest: str | None = None
+    """SHA-256 of the file; None for pixels and for what could not be opened."""
+    width: int = 0
+    height: int = 0
+    hash: NDArray[np.uint64] | None = None
+    """Perceptual hash, where it was asked for."""
+    embedding: NDArray[np.float32] | None = None
+    """float32 (D,); None where the photo is unreadable, or was known already."""
+    error: str | None = None
+    """Why it cannot be read."""
+    picture: Pixels | None = None
+    """Waits for the runtime."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How photos are embedded."""
+
+    runtime: str = "auto"
+    threads: int = 1
+    limits: Limits = Limits()
+    hashes: bool = False
+    """Whether to compute perceptual hashes too."""
+    mirror: bool = False
+    """Whether to embed the photos mirrored left to right."""
+
+
+def embed_stream(
+    bundle: Bundle,
+    sources: Iterable[Source],
+    settings: Settings,
+    known: Callable[[str], bool] = lambda _: False,
+    runtime: Runtime | None = None,
+) -> Iterator[Row]:
+    """Embed photos one after another; rows come in the photos' order.
+
+    Args:
+        bundle: the backbone and its preprocessing.
+        sources: paths, bytes or uint8 H×W×3 pixels.
+        settings: see `Settings`.
+        known: says of a digest that its embedding is at hand; such a photo is not decoded.
+        runtime: an open runtime; None opens one when the first pictures are there.
+    """
+    waiting: deque[Row] = deque()
+    batches = _batches(_prepared(sources, bundle.manifest.preprocess, settings, known), waiting)
+    if runtime is None:
+        first = list(itertools.islice(batches, -(-PROBE_PHOTOS // BATCH)))
+        batches = itertools.chain(first, batches)
+        if first:
+            runtime = open_runtime(bundle, settings.runtime, settings.threads, np.concatenate(first))
+    for embeddings in runtime.embed(batches) if runtime else ():
+        for embedding in embeddings:
+            while waiting[0].picture is None:
+                yield waiting.popleft()
+            row = waiting.popleft()
+            row.embedding, row.picture = embedding, None
+            yield row
+    yield from waiting
+
+
+def _batches(rows: Iterator[Row], waiting: deque[Row]) -> Iterator[Batch]:
+    pictures: list[Pixels] = []
+    for row in rows:
+        waiting.append(row)
+        if row.picture is not None:
+            pictures.append(row.picture)
+            if len(pictures) == BATCH:
+                yield np.stack(pictures)
+                pictures.clear()
+    if pictures:
+        yield np.stack(pictures)
+
+
+def _prepared(
+    sources: Iterable[Source], size: Preprocess, settings: Settings, known: Callable[[str], bool]
+) -> Iterator[Row]:
+    def prepare(chunk: Sequence[Source]) -> list[Row]:
+        return [_prepare(source, size, settings, known) for source in chunk]
+
+    with ThreadPoolExecutor(max(1, settings.threads), thread_name_prefix="nameplate-decode") as pool:
+        chunks = itertools.batched(sources, CHUNK) if hasattr(itertools, "batched") else _batched(sources)
+        futures: deque[Future[list[Row]]] = deque()
+        try:
+            for chunk in chunks:
+                futures.append(pool.submit(prepare, chunk))
+                if len(futures) > AHEAD:
+                    yield from futures.popleft().result()
+            while futures:
+                yield from futures.popleft().result()
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+def _batched(sources: Iterable[Source]) -> Iterator[Sequence[Source]]:
+    iterator = iter(sources)
+    while chunk := tuple(itertools.islice(iterator, CHUNK)):
+        yield chunk
+
+
+def _prepare(source: Source, size: Preprocess, settings: Settings, known: Callable[[str], bool]) -> Row:
+    row = Row()
+    try:
+        if isinstance(source, np.ndarray):
+            pixels = source
+            row.height, row.width = source.shape[:2]
+        else:
+            data = source if isinstance(source, bytes) else read_bytes(source, settings.limits)
+            row.digest = sha256(data)
+            if known(row.digest):
+                return row
+            header = read_header(data, settings.limits)
+            row.width, row.height = header.width, header.height
+            pixels = decode_with_header(data, header, settings.limits, (size.height, size.width))
+        picture = preprocess(pixels, size)
+        if settings.hashes:
+            row.hash = perceptual_hash(picture)
+        row.picture = np.ascontiguousarray(picture[:, ::-1]) if settings.mirror else picture
+    except PhotoError as error:
+        row.error = str(error)
+    return row
+
+
+class EmbeddingCache:
+    """Embeddings on disk, by photo digest, for one backbone, preprocessing and runtime.
+
+    Shards of safetensors, each written whole, so that an interrupted run goes on where it was. What cannot
+    be read of it is computed again.
+    """
+
+    FLUSH = 1024
+
+    def __init__(self, key: str, size: int) -> None:
+        self.folder = cache_folder() / "embeddings" / sha256(key.encode())[:32]
+        self._size = size
+        self._rows: dict[str, tuple[NDArray[np.float32], NDArray[np.uint64], tuple[int, int]]] = {}
+        self._new: list[str] = []
+        for shard in sorted(self.folder.glob("*.safetensors")):
+            self._read(shard)
+
+    def _read(self, shard: Path) -> None:
+        try:
+            part = load_file(shard)
+            digests = [bytes(digest).hex() for digest in part["digest"]]
+            if part["embedding"].shape != (len(digests), self._size) or part["hash"].shape != (
+                len(digests),
+                WORDS,
+            ):
+                raise ValueError("of another shape")
+            for digest, embedding, hash_, size in zip(
+                digests, part["embedding"], part["hash"], part["size"].tolist(), strict=True
+            ):
+                self._rows[digest] = (embedding, hash_, tuple(size))
+        except (SafetensorError, OSError, KeyError, ValueError):
+            shard.unlink(missing_ok=True)
+
+    def __contains__(self, digest: str) -> bool:
+        return digest in self._rows
+
+    def add(self, row: Row) -> None:
+        """Keep an embedded row; every `FLUSH` rows go to disk."""
+        if row.digest is None or row.embedding is None or row.hash is None or row.digest in self._rows:
+            return
+        self._rows[row.digest] = (row.embedding, row.hash, (row.width, row.height))
+        self._new.append(row.digest)
+        if len(self._new) >= self.FLUSH:
+            self.flush()
+
+    def fill(self, row: Row) -> None:
+        """Give a row that was known its embedding, hash and size."""
+        if row.digest is not None and row.embedding is None and row.digest in self._rows:
+            row.embedding, row.hash, (row.width, row.height) = self._rows[row.digest]
+
+    def flush(self) -> None:
+        """Write what is new as one shard."""
+        if not self._new:
+            return
+        rows = [self._rows[digest] for digest in self._new]
+        tensors = {
+            "digest": np.frombuffer(bytes.fromhex("".join(self._new)), np.uint8).reshape(-1, 32),
+            "embedding": np.stack([row[0] for row in rows]),
+            "hash": np.stack([row[1] for row in rows]),
+            "size": np.array([row[2] for row in rows], np.int32),
+        }
+        with whole_file(self.folder / f"{sha256(tensors['digest'].tobytes())[:32]}.safetensors") as temporary:
+            save_file(tensors, temporary)
+        self._new.clear()

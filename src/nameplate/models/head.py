@@ -1,0 +1,210 @@
+"""The linear head: multinomial logistic regression on embeddings, fitted in seconds without torch.
+
+Embeddings are first standardised and whitened by the classes' common covariance, shrunk towards a multiple
+of the identity (as in regularised discriminant analysis, J. Friedman, JASA 84, 1989). In that space a plain
+ridge penalty is the right one for features as unlike as ours, and the solver needs few steps. Both steps
+are linear, so the head on disk is one D×C matrix and a bias. Measured: docs/experiments.md, 2026-11-22.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+SHRINKAGE = 0.3
+"""Weight of the identity in the covariance that whitens."""
+STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+"""Candidates for C, the inverse of the ridge penalty, weakest first; each fit starts from the one before."""
+FIRST_STEPS, NEXT_STEPS = 40, 20
+"""L-BFGS steps at the first strength and at each further one, which goes on from the one before."""
+TOLERANCE = 1e-6
+"""A step that lowers the objective by a smaller share ends the fit."""
+PATIENCE = 2
+"""Strengths in a row that are worse on what is left out, after which no stronger one is tried."""
+TEMPERATURES = (0.05, 20.0)
+"""Bounds of the calibration temperature."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A fitted head."""
+
+    weight: Floats
+    """D×C."""
+    bias: Floats
+    """C."""
+    temperature: float
+    """Calibrates its logits."""
+    strength: float
+    """The C that cross-validation chose."""
+    cross_validated: dict[float, tuple[float, float]]
+    """C → (top-1, calibrated log-loss) on the folds left out."""
+
+
+def fit_head(
+    embeddings: Floats,
+    classes: NDArray[np.int64],
+    folds: NDArray[np.int64],
+    *,
+    balanced: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Head:
+    """Fit a head, choosing its regularisation and temperature by cross-validation.
+
+    Args:
+        embeddings: float32 N×D.
+        classes: int64 (N,), 0 … C-1, each of them there.
+        folds: int64 (N,), the cross-validation fold of each photo. Rows that are copies of one photo
+            (its mirror image) must share its fold.
+        balanced: weigh every class alike, however many photos it has.
+        progress: called with fits done and to do.
+
+    Returns:
+        The head of the strength with the least calibrated log-loss, fitted on all rows.
+    """
+    numbers = np.unique(folds)
+    steps = len(numbers) * len(STRENGTHS) + 1
+    paths: list[list[Floats]] = []
+    for place, fold in enumerate(numbers):
+        train, test = folds != fold, folds == fold
+        paths.append(_path((embeddings[train], classes[train]), (embeddings[test], classes[test]), balanced))
+        if progress:
+            progress((place + 1) * len(STRENGTHS), steps)
+    order = np.concatenate([np.flatnonzero(folds == fold) for fold in numbers])
+    judged: dict[float, tuple[float, float]] = {}
+    temperatures: dict[float, float] = {}
+    for number, strength in enumerate(STRENGTHS[: min(map(len, paths))]):
+        logits = np.concatenate([path[number] for path in paths])
+        temperatures[strength] = fit_temperature(logits, classes[order])
+        judged[strength] = (
+            float((logits.argmax(1) == classes[order]).mean()),
+            log_loss(probabilities(logits, temperatures[strength]), classes[order]),
+        )
+    strength = min(judged, key=lambda c: judged[c][1])
+    scaling = _Scaling(embeddings, classes)
+    scaled, fitted = scaling(embeddings), None
+    for step in STRENGTHS[: STRENGTHS.index(strength) + 1]:
+        fitted = _fit(fitted, scaled, classes, step, balanced)
+    assert fitted is not None
+    if progress:
+        progress(steps, steps)
+    weight, bias = scaling.unfold(fitted[:-1], fitted[-1])
+    return Head(weight, bias, temperatures[strength], strength, judged)
+
+
+def _path(
+    train: tuple[Floats, NDArray[np.int64]], test: tuple[Floats, NDArray[np.int64]], balanced: bool
+) -> list[Floats]:
+    """Logits of the test rows at each strength, until they get worse."""
+    scaling = _Scaling(*train)
+    scaled, scaled_test, classes = scaling(train[0]), scaling(test[0]), train[1]
+    logits: list[Floats] = []
+    losses: list[float] = []
+    fitted = None
+    for strength in STRENGTHS:
+        fitted = _fit(fitted, scaled, classes, strength, balanced)
+        logits.append(scaled_test @ fitted[:-1] + fitted[-1])
+        losses.append(log_loss(probabilities(logits[-1], fit_temperature(logits[-1], test[1])), test[1]))
+        if len(losses) - 1 - int(np.argmin(losses)) >= PATIENCE:
+            break
+    return logits
+
+
+class _Scaling:
+    """Standardise, then whiten by the shrunk covariance within classes; N×D → N×D."""
+
+    def __init__(self, embeddings: Floats, classes: NDArray[np.int64]) -> None:
+        self.mean = embeddings.mean(0)
+        spread = embeddings.std(0) + 1e-6
+        scaled = (embeddings - self.mean) / spread
+        means = np.zeros((int(classes.max()) + 1, scaled.shape[1]), np.float32)
+        np.add.at(means, classes, scaled)
+        means /= np.maximum(np.bincount(classes, minlength=len(means)), 1)[:, None]
+        within = scaled - means[classes]
+        covariance = within.T @ within / len(within)
+        values, vectors = np.linalg.eigh(covariance)
+        level = max(float(values.mean()), 1e-6)
+        scale = np.sqrt((1 - SHRINKAGE) * np.maximum(values, 0) + SHRINKAGE * level)
+        self.matrix: Floats = (vectors / scale / spread[:, None]).astype(np.float32)
+
+    def __call__(self, embeddings: Floats) -> Floats:
+        return (embeddings - self.mean) @ self.matrix
+
+    def unfold(self, weight: Floats, bias: Floats) -> tuple[Floats, Floats]:
+        """The head for embeddings as they come."""
+        plain = self.matrix @ weight
+        return plain.astype(np.float32), (bias - self.mean @ plain).astype(np.float32)
+
+
+def _fit(
+    start: Floats | None, scaled: Floats, classes: NDArray[np.int64], strength: float, balanced: bool
+) -> Floats:
+    """Minimise strength × Σ log-loss + ½‖W‖² from `start`; (D+1)×C, the bias in the last row.
+
+    As scikit-learn's LogisticRegression, but with float32 matrix products: three times as fast, because that
+    one widens the whole matrix to float64 at every step (docs/decisions/0004-own-solver.md).
+    """
+    from scipy.optimize import minimize
+
+    rows, size = scaled.shape
+    count = int(classes.max()) + 1
+    weights = np.ones(rows, np.float32)
+    if balanced:
+        frequency = np.bincount(classes, minlength=count)
+        weights = (rows / (np.count_nonzero(frequency) * frequency[classes])).astype(np.float32)
+    everyone = np.arange(rows)
+
+    def objective(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        head = flat.astype(np.float32).reshape(size + 1, count)
+        logits = scaled @ head[:-1] + head[-1]
+        logits -= logits.max(1, keepdims=True)
+        true = logits[everyone, classes]
+        chances = np.exp(logits, out=logits)
+        total = chances.sum(1)
+        loss = float(np.dot(weights, np.log(total) - true)) * strength
+        chances *= (weights / total)[:, None]
+        chances[everyone, classes] -= weights
+        slope = np.empty((size + 1, count), np.float32)
+        np.matmul(scaled.T, chances, out=slope[:-1])
+        slope[-1] = chances.sum(0)
+        slope *= strength
+        slope[:-1] += head[:-1]
+        return loss + 0.5 * float(np.vdot(head[:-1], head[:-1])), slope.ravel().astype(np.float64)
+
+    begin = np.zeros((size + 1) * count) if start is None else start.ravel().astype(np.float64)
+    steps = FIRST_STEPS if start is None else NEXT_STEPS
+    found = minimize(
+        objective, begin, jac=True, method="L-BFGS-B", options={"maxiter": steps, "ftol": TOLERANCE}
+    )
+    return found.x.astype(np.float32).reshape(size + 1, count)
+
+
+def probabilities(logits: Floats, temperature: float) -> Floats:
+    """Softmax of logits / temperature; float32 N×C."""
+    scaled = logits / np.float32(temperature)
+    scaled -= scaled.max(1, keepdims=True)
+    np.exp(scaled, out=scaled)
+    return scaled / scaled.sum(1, keepdims=True)
+
+
+def log_loss(chances: Floats, classes: NDArray[np.int64]) -> float:
+    """Mean negative logarithm of the true class's probability."""
+    return float(-np.log(np.maximum(chances[np.arange(len(classes)), classes], 1e-12)).mean())
+
+
+def fit_temperature(logits: Floats, classes: NDArray[np.int64]) -> float:
+    """The temperature of least log-loss (C. Guo et al., "On Calibration of Modern Neural Networks", 2017)."""
+    from scipy.optimize import minimize_scalar
+
+    low, high = np.log(TEMPERATURES)
+    found = minimize_scalar(
+        lambda t: log_loss(probabilities(logits, float(np.exp(t))), classes),
+        bounds=(low, high),
+        method="bounded",
+    )
+    return float(np.exp(found.x))

@@ -1,0 +1,165 @@
+"""`Model`: decode → preprocess → embed → classify, the one composition of the four verbs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nameplate.errors import BundleError, PhotoError
+from nameplate.models.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
+from nameplate.models.embedding import Row, Settings, Source, embed_stream
+from nameplate.models.head import probabilities
+from nameplate.models.runtime import PROBE_PHOTOS, Runtime, available_cpus, open_runtime
+from nameplate.types import Limits, Prediction
+
+TOP = 5
+
+
+class Model:
+    """A model that names cars.
+
+    >>> from nameplate import Model
+    >>> from nameplate.demo import photo
+    >>> model = Model.load("cars196")
+    >>> len(model.nameplates)
+    196
+    >>> model.embed([photo()]).shape
+    (1, 1408)
+    >>> [answer] = model.predict([photo()])
+    >>> answer.nameplate in model.nameplates, len(answer.top)
+    (True, 5)
+    """
+
+    def __init__(self, bundle: Bundle, settings: Settings) -> None:
+        self.bundle = bundle
+        self.settings = settings
+        self._runtime: Runtime | None = None
+
+    @classmethod
+    def load(
+        cls,
+        name: str | Path = DEFAULT_BUNDLE,
+        *,
+        runtime: str = "auto",
+        threads: int | None = None,
+        limits: Limits | None = None,
+    ) -> Model:
+        """Read a bundle from disk.
+
+        Args:
+            name: a bundle's folder, or the name of one that ships.
+            runtime: `auto`, `onnxruntime`, `openvino` or `openvino-bf16`.
+            threads: processors to use; None takes those that this process may use.
+            limits: what one photo may cost.
+
+        Raises:
+            BundleError: no such bundle, damaged, unsafe, or made by a newer Nameplate.
+        """
+        return cls(load_bundle(name), Settings(runtime, threads or available_cpus(), limits or Limits()))
+
+    @property
+    def nameplates(self) -> tuple[str, ...]:
+        """The nameplates that it knows, in the order of the probabilities' columns."""
+        return self.bundle.manifest.nameplates
+
+    def embed(self, photos: Sequence[Source]) -> NDArray[np.float32]:
+        """Embeddings of photos.
+
+        Args:
+            photos: paths, bytes of files, or uint8 H×W×3 RGB arrays.
+
+        Returns:
+            float32 N×D.
+
+        Raises:
+            PhotoError: a photo cannot be read; says which.
+        """
+        rows = list(self.rows(photos))
+        for number, row in enumerate(rows):
+            if row.error is not None:
+                reason, _, detail = row.error.partition(": ")
+                raise PhotoError(reason, f"{_name(photos[number], number)}: {detail}")  # type: ignore[arg-type]
+        size = (0, self.bundle.manifest.embedding)
+        return (
+            np.stack([row.embedding for row in rows if row.embedding is not None])
+            if rows
+            else np.zeros(size, np.float32)
+        )
+
+    def predict(self, photos: Sequence[Source], *, top: int = TOP) -> list[Prediction]:
+        """Name the car in each photo; one that cannot be read gets its reason in `error`.
+
+        Args:
+            photos: paths, bytes of files, or uint8 H×W×3 RGB arrays.
+            top: how many nameplates to give for each.
+
+        Raises:
+            BundleError: the bundle has no head: it embeds, but knows no nameplates.
+        """
+        return list(self.stream(photos, top=top))
+
+    def stream(self, photos: Iterable[Source], *, top: int = TOP) -> Iterator[Prediction]:
+        """`predict` for any number of photos, one answer at a time, in order, in flat memory."""
+        self.require_head()
+        names: list[str] = []
+
+        def named() -> Iterator[Source]:
+            for number, photo in enumerate(photos):
+                names.append(_name(photo, number))
+                yield photo
+
+        for number, row in enumerate(self.rows(named())):
+            yield self.answer(names[number], row, top)
+            names[number] = ""
+
+    def answer(self, name: str, row: Row, top: int = TOP) -> Prediction:
+        """The prediction for an embedded photo."""
+        if row.embedding is None:
+            return Prediction(name, error=row.error)
+        chances = self.probabilities(row.embedding[None])[0]
+        best = np.argsort(-chances, kind="stable")[:top]
+        ranked = tuple((self.nameplates[i], float(chances[i])) for i in best)
+        return Prediction(name, *ranked[0], top=ranked)
+
+    def probabilities(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Calibrated probabilities: float32 N×D embeddings → float32 N×C, rows sum to 1."""
+        weight, bias = self.require_head()
+        return probabilities(embeddings @ weight + bias, self.bundle.manifest.temperature)
+
+    def rows(self, photos: Iterable[Source]) -> Iterator[Row]:
+        """Embedded photos with what is known of each, in order; the runtime stays open between calls."""
+        return embed_stream(self.bundle, photos, self.settings, runtime=self._kept_runtime(photos))
+
+    def _kept_runtime(self, photos: Iterable[Source]) -> Runtime | None:
+        """An open runtime for small jobs; None for a large `auto` job, which chooses by its first photos."""
+        large = not isinstance(photos, Sequence) or len(photos) >= PROBE_PHOTOS
+        if self.settings.runtime == "auto" and large:
+            return None
+        if self._runtime is None:
+            self._runtime = open_runtime(self.bundle, self.settings.runtime, self.settings.threads)
+        return self._runtime
+
+    def require_head(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Weight and bias.
+
+        Raises:
+            BundleError: the bundle has none.
+        """
+        if self.bundle.weight is None or self.bundle.bias is None:
+            raise BundleError(
+                f"'{self.bundle.manifest.name}' embeds photos but names no cars: it has no head. "
+                "Fit one with 'nameplate train DATA -o BUNDLE'."
+            )
+        return self.bundle.weight, self.bundle.bias
+
+    def with_settings(self, **changes: object) -> Model:
+        """The same model run otherwise (`runtime`, `threads`, `limits`)."""
+        return Model(self.bundle, replace(self.settings, **changes))  # type: ignore[arg-type]
+
+
+def _name(photo: Source, number: int) -> str:
+    return str(photo) if isinstance(photo, (str, Path)) else f"photo {number + 1}"

@@ -1,0 +1,275 @@
+"""Runtimes: what computes a backbone. ONNX Runtime always; OpenVINO where it is installed and proves itself.
+
+With `auto`, a job of at least `PROBE_PHOTOS` photos has its first photos run through every candidate in a
+subprocess (OpenVINO has died of a floating-point exception on some CPUs, openvino#35943). A candidate
+whose embeddings agree with ONNX Runtime's and that is faster is then used; the outcome is cached.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_args
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from nameplate.errors import BundleError, RuntimeUnavailableError, UsageError
+from nameplate.models.bundle import Bundle
+from nameplate.storage import cache_folder, sha256, whole_file
+
+RuntimeName = Literal["auto", "onnxruntime", "openvino", "openvino-bf16"]
+RUNTIMES: tuple[str, ...] = get_args(RuntimeName)
+
+BATCH = 8
+"""Photos a batch: on CPUs small batches stay in the cache (docs/benchmarks.md)."""
+PROBE_PHOTOS = 32
+"""The first photos of a job that the candidates are tried on; a shorter job runs on ONNX Runtime."""
+PROBE_SECONDS = 120
+"""A candidate that takes longer than this is not used."""
+MIN_COSINE = {"openvino": 0.9999, "openvino-bf16": 0.99}
+"""How near each embedding must be to ONNX Runtime's float32 one."""
+MAX_BFLOAT16_COST = 0.003
+"""Share of labelled photos that bfloat16 may lose (0.3 points)."""
+
+Batch = NDArray[np.uint8]
+Embedding = NDArray[np.float32]
+
+
+class Runtime(Protocol):
+    """Runs one backbone."""
+
+    name: str
+
+    def embed(self, batches: Iterable[Batch]) -> Iterator[Embedding]:
+        """uint8 N×H×W×3 batches → float32 N×D, in order; N ≤ `BATCH`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """How one candidate fared in the probe."""
+
+    runtime: str
+    photos_per_second: float = 0.0
+    cosine: float = 0.0
+    """The least cosine between its embeddings and ONNX Runtime's."""
+    error: str | None = None
+
+
+def available_cpus() -> int:
+    """Processors that this process may use: its affinity and its cgroup's quota (v2 and v1)."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").read_text().strip()
+            period = Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return count
+    if quota in ("max", "-1"):
+        return count
+    return max(1, min(count, -(-int(quota) // int(period))))
+
+
+class OnnxRuntime:
+    """ONNX Runtime on the CPU, float32."""
+
+    name = "onnxruntime"
+
+    def __init__(self, backbone: bytes, threads: int) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(
+                backbone, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime's errors have no common base but Exception
+            raise BundleError(f"ONNX Runtime cannot load the backbone: {error}") from None
+        self._input = self._session.get_inputs()[0].name
+
+    def embed(self, batches: Iterable[Batch]) -> Iterator[Embedding]:
+        """One batch after another."""
+        for batch in batches:
+            yield self._session.run(None, {self._input: batch})[0]
+
+
+class OpenVino:
+    """OpenVINO on the CPU, float32 or bfloat16, with several batches under way."""
+
+    def __init__(self, backbone: bytes, threads: int, precision: Literal["f32", "bf16"]) -> None:
+        self._openvino = import_openvino()
+        self.name = "openvino" if precision == "f32" else "openvino-bf16"
+        core = self._openvino.Core()
+        model = core.read_model(backbone)
+        shape = model.inputs[0].partial_shape
+        shape[0] = BATCH  # a fixed shape runs faster; a short last batch is filled up
+        model.reshape(shape)
+        self._streams = max(1, threads)
+        self._compiled = core.compile_model(
+            model,
+            "CPU",
+            {
+                "PERFORMANCE_HINT": "THROUGHPUT",
+                "INFERENCE_PRECISION_HINT": precision,
+                "INFERENCE_NUM_THREADS": threads,
+                "NUM_STREAMS": self._streams,
+            },
+        )
+
+    def embed(self, batches: Iterable[Batch]) -> Iterator[Embedding]:
+        """Batches run side by side, one a thread; the results come in order."""
+        waiting: deque[tuple[Any, int, Batch]] = deque()
+        free = [self._compiled.create_infer_request() for _ in range(self._streams + 1)]
+        for batch in batches:
+            if not free:
+                done, size = self._finish(waiting)
+                yield done.get_output_tensor().data[:size].copy()
+                free.append(done)
+            request = free.pop()
+            full = batch if len(batch) == BATCH else _filled(batch)
+            request.start_async({0: self._openvino.Tensor(full, shared_memory=True)})
+            waiting.append((request, len(batch), full))
+        while waiting:
+            done, size = self._finish(waiting)
+            yield done.get_output_tensor().data[:size].copy()
+
+    @staticmethod
+    def _finish(waiting: deque[tuple[Any, int, Batch]]) -> tuple[Any, int]:
+        request, size, _ = waiting.popleft()
+        request.wait()
+        return request, size
+
+
+def _filled(batch: Batch) -> Batch:
+    return np.concatenate([batch, np.zeros((BATCH - len(batch), *batch.shape[1:]), np.uint8)])
+
+
+def import_openvino() -> Any:
+    """OpenVINO without its telemetry, which would write an id below the home folder.
+
+    Raises:
+        RuntimeUnavailableError: not installed, or it cannot be loaded.
+    """
+    telemetry, loaded = "openvino_telemetry", "openvino" in sys.modules
+    before = sys.modules.get(telemetry)
+    try:
+        if not loaded:
+            sys.modules[telemetry] = None  # type: ignore[assignment]  # an import of it fails, a stub is used
+        import openvino
+    except ImportError as error:
+        raise RuntimeUnavailableError(
+            f"OpenVINO cannot be loaded ({error}). Install it with pip install 'nameplate[fast]', "
+            "or use --runtime onnxruntime."
+        ) from None
+    finally:
+        if not loaded:
+            sys.modules.pop(telemetry)
+            if before is not None:
+                sys.modules[telemetry] = before
+    return openvino
+
+
+def open_runtime(bundle: Bundle, choice: str, threads: int, first: Batch | None = None) -> Runtime:
+    """The runtime to use.
+
+    Args:
+        bundle: whose backbone to run.
+        choice: one of `RUNTIMES`; only `auto` probes.
+        threads: processors to use.
+        first: the job's first pictures, uint8 N×H×W×3, for `auto` to try candidates on.
+
+    Raises:
+        UsageError: an unknown choice.
+        RuntimeUnavailableError: OpenVINO was asked for by name and cannot be had.
+    """
+    if choice not in RUNTIMES:
+        raise UsageError(f"Unknown runtime '{choice}'. There are {', '.join(RUNTIMES)}.")
+    if choice == "auto":
+        enough = first is not None and len(first) >= PROBE_PHOTOS
+        choice = (
+            fastest(probe(bundle, first, threads), bundle) if enough and first is not None else "onnxruntime"
+        )
+    return make_runtime(choice, bundle.backbone, threads)
+
+
+def make_runtime(name: str, backbone: bytes, threads: int) -> Runtime:
+    """The runtime of that name (not `auto`)."""
+    if name == "onnxruntime":
+        return OnnxRuntime(backbone, threads)
+    return OpenVino(backbone, threads, "bf16" if name.endswith("bf16") else "f32")
+
+
+def fastest(trials: Iterable[Trial], bundle: Bundle) -> str:
+    """The fastest candidate that agrees with ONNX Runtime and costs this bundle no accuracy."""
+    check = bundle.manifest.bfloat16
+    fit = {
+        trial.runtime: trial.photos_per_second
+        for trial in trials
+        if trial.error is None and trial.cosine >= MIN_COSINE.get(trial.runtime, -1)
+    }
+    if check is None or check.cost > MAX_BFLOAT16_COST:
+        fit.pop("openvino-bf16", None)
+    return max(fit, key=lambda name: fit[name], default="onnxruntime")
+
+
+def probe(bundle: Bundle, photos: Batch, threads: int) -> tuple[Trial, ...]:
+    """Try every candidate on some photos in a subprocess, once for each machine, backbone and version."""
+    try:
+        installed = version("openvino")
+    except PackageNotFoundError:
+        return ()
+    key = sha256(repr((bundle.digest, installed, version("onnxruntime"), threads, _cpu(), BATCH)).encode())[
+        :32
+    ]
+    report = cache_folder() / "runtimes" / f"{key}.json"
+    try:
+        return msgspec.json.decode(report.read_bytes(), type=tuple[Trial, ...])
+    except (OSError, msgspec.DecodeError):
+        trials = _run_probe(bundle.backbone, photos[:PROBE_PHOTOS], threads)
+    with whole_file(report) as temporary:
+        temporary.write_bytes(msgspec.json.encode(trials))
+    return trials
+
+
+def _run_probe(backbone: bytes, photos: Batch, threads: int) -> tuple[Trial, ...]:
+    """Each candidate in a process of its own, so that none can take another, or us, down."""
+    trials = []
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "backbone.onnx").write_bytes(backbone)
+        np.save(Path(folder) / "photos.npy", photos)
+        for name in RUNTIMES[1:]:
+            command = [sys.executable, "-m", "nameplate.models.probe", folder, name, str(threads)]
+            try:
+                done = subprocess.run(command, capture_output=True, timeout=PROBE_SECONDS, check=False)
+            except subprocess.TimeoutExpired:
+                trials.append(Trial(name, error=f"took longer than {PROBE_SECONDS} s"))
+                continue
+            try:
+                trials.append(msgspec.json.decode(done.stdout, type=Trial))
+            except msgspec.DecodeError:
+                last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+                trials.append(Trial(name, error=f"ended with {done.returncode}: {' '.join(last)}"))
+    return tuple(trials)
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        import platform
+
+        return platform.processor()
+    return "".join(sorted({line for line in lines if line.startswith(("model name", "flags"))}))

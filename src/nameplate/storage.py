@@ -1,0 +1,103 @@
+"""Files written whole or not at all, and the one folder outside the user's own that is ever written to."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nameplate.errors import NameplateError
+
+
+def sha256(data: bytes) -> str:
+    """Hexadecimal SHA-256 of some bytes."""
+    return hashlib.sha256(data, usedforsecurity=False).hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where embeddings, unpacked archives and runtime checks are kept: `$XDG_CACHE_HOME/nameplate`.
+
+    Safe to delete at any time. `NAMEPLATE_CACHE` names another place. Source: XDG Base Directory
+    Specification 0.8, freedesktop.org.
+    """
+    if own := os.environ.get("NAMEPLATE_CACHE"):
+        return Path(own)
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "nameplate"
+
+
+@contextmanager
+def whole_file(target: Path) -> Iterator[Path]:
+    """A path to write to, which becomes `target` when the block ends well and is removed when it does not.
+
+    Raises:
+        NameplateError: the folder cannot be written to.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    except OSError as error:
+        raise NameplateError(f"Cannot write '{target}': {error.strerror or error}.") from None
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        _sync(temporary)
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A folder to fill, which becomes `target` when the block ends well and is removed when it does not.
+
+    Raises:
+        NameplateError: `target` is there already and `overwrite` is false, or its parent cannot be written.
+    """
+    if target.exists() and not overwrite:
+        raise NameplateError(f"'{target}' is there already. Choose another name, or pass --overwrite.")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+    except OSError as error:
+        raise NameplateError(f"Cannot write '{target}': {error.strerror or error}.") from None
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                _sync(file)
+        temporary.chmod(0o777 & ~_umask())
+        _replace_folder(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _replace_folder(new: Path, target: Path) -> None:
+    """Put `new` in `target`'s place; folders cannot be exchanged atomically everywhere, so the old one steps aside."""
+    old = target.with_name(f".{target.name}.old-{os.getpid()}")
+    if target.exists():
+        target.rename(old)
+    try:
+        new.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,331 @@
+"""`train_head`: a head on frozen embeddings, from labelled photos to a bundle, in seconds and without torch."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nameplate import __version__
+from nameplate.datasets.duplicates import groups as copies
+from nameplate.datasets.sources import Dataset
+from nameplate.datasets.splits import folds, hold_out
+from nameplate.errors import DataError
+from nameplate.evaluation.metrics import evaluate
+from nameplate.models.bundle import SCHEMA, Bfloat16Check, Bundle, Manifest, save_bundle
+from nameplate.models.embedding import EmbeddingCache, Settings, embed_stream
+from nameplate.models.head import Head, fit_head, probabilities
+from nameplate.models.model import Model
+from nameplate.models.runtime import MAX_BFLOAT16_COST, PROBE_PHOTOS, Runtime, open_runtime
+from nameplate.storage import sha256
+from nameplate.types import Evaluation, Photo
+
+Progress = Callable[[str, int, int], None]
+"""Called with a step's name, what is done of it and what there is to do."""
+
+BFLOAT16_PHOTOS = 2000
+"""Held-out photos, at most, on which bfloat16 is held against float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a head is trained."""
+
+    holdout: float = 0.15
+    """Share of every nameplate kept out of training, to say what the model is worth."""
+    seed: int = 20
+    """Seed of the split and the folds."""
+    folds: int = 3
+    """Cross-validation folds that choose the regularisation."""
+    mirror: bool = False
+    """Whether to train on every photo mirrored as well."""
+    balanced: bool = False
+    """Whether every nameplate weighs alike, however many photos it has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What `train_head` made."""
+
+    bundle: Bundle
+    evaluation: Evaluation | None
+    """On the held-out photos; None where none were held out."""
+    photos: int
+    """Photos trained on."""
+    unreadable: tuple[tuple[str, str], ...]
+    """Photos that could not be read, and why."""
+    runtime: str
+    copies: int
+    """Photos that are copies of another one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Photos with all that is known of them, unreadable ones apart."""
+
+    photos: tuple[Photo, ...]
+    embeddings: NDArray[np.float32]
+    hashes: NDArray[np.uint64]
+    unreadable: tuple[tuple[str, str], ...]
+    runtime: str
+
+
+def train_head(
+    dataset: Dataset,
+    target: Path,
+    *,
+    model: Model,
+    recipe: Recipe | None = None,
+    overwrite: bool = False,
+    progress: Progress = lambda *_: None,
+) -> Trained:
+    """Embed, split, fit, calibrate, measure, write.
+
+    Args:
+        dataset: labelled photos. Where the data itself has parts, its validation (or test) part is held out.
+        target: the bundle's folder.
+        model: gives the backbone; its own head is not looked at.
+        recipe: how to train.
+        overwrite: replace a bundle that is there.
+        progress: see `Progress`.
+
+    Raises:
+        DataError: fewer than two nameplates with readable photos to train on.
+        NameplateError: `target` is there already, or cannot be written.
+    """
+    recipe = recipe or Recipe()
+    embedded = embed_photos(dataset.photos, model, progress)
+    groups = copies(
+        [str(p.sha256) for p in embedded.photos], embedded.hashes, [p.group for p in embedded.photos]
+    )
+    photos = _assign(embedded.photos, groups, recipe)
+    nameplates = tuple(
+        n for n in dataset.nameplates if any(p.label == n and p.split == "train" for p in photos)
+    )
+    if len(nameplates) < 2:
+        raise DataError(
+            f"Only {len(nameplates)} nameplate with readable photos to train on; there must be two or more."
+        )
+    train = np.array([p.split == "train" for p in photos])
+    held = np.array([p.split != "train" and p.label in nameplates for p in photos])
+    classes = np.array([nameplates.index(p.label) if p.label in nameplates else -1 for p in photos])
+    head = _fit(embedded, photos, classes, train, groups, model, recipe, progress)
+    judged = (
+        evaluate(_chances(embedded.embeddings[held], head), classes[held], nameplates) if held.any() else None
+    )
+    check = _bfloat16_check(embedded, photos, classes, held, head, model, progress)
+    if check is not None and check.cost > MAX_BFLOAT16_COST:  # then it will run, and is judged, in float32
+        plain = model.with_settings(runtime="onnxruntime")
+        return train_head(dataset, target, model=plain, recipe=recipe, overwrite=overwrite, progress=progress)
+    manifest = Manifest(
+        schema=SCHEMA,
+        name=target.name,
+        nameplates=nameplates,
+        ids=tuple(dataset.ids.get(n, n) for n in nameplates),
+        preprocess=model.bundle.manifest.preprocess,
+        embedding=model.bundle.manifest.embedding,
+        temperature=head.temperature,
+        files={},
+        bfloat16=check or model.bundle.manifest.bfloat16,
+        provenance=_provenance(photos, recipe, head, judged, embedded, model),
+    )
+    bundle = save_bundle(
+        target,
+        manifest,
+        model.bundle.backbone,
+        (head.weight, head.bias),
+        photos_csv(photos, groups),
+        overwrite=overwrite,
+    )
+    duplicates = len(photos) - len(np.unique(groups))
+    return Trained(bundle, judged, int(train.sum()), embedded.unreadable, embedded.runtime, duplicates)
+
+
+def embed_photos(
+    photos: Sequence[Photo], model: Model, progress: Progress = lambda *_: None, *, mirror: bool = False
+) -> Embedded:
+    """Embed a data set through the cache; what is unreadable is listed apart."""
+    bundle = model.bundle
+    runtime, name = _runtime(photos, model)
+    key = f"{bundle.digest} {bundle.manifest.preprocess} {name} {'mirror' * mirror}"
+    cache = EmbeddingCache(key, bundle.manifest.embedding)
+    settings = replace(model.settings, hashes=True, mirror=mirror)
+    good: list[Photo] = []
+    embeddings, hashes, bad = [], [], []
+    try:
+        rows = embed_stream(bundle, (photo.path for photo in photos), settings, cache.__contains__, runtime)
+        for number, (photo, row) in enumerate(zip(photos, rows, strict=True), start=1):
+            cache.fill(row)
+            cache.add(row)
+            if row.embedding is None or row.hash is None:
+                bad.append((photo.path, row.error or "not embedded"))
+            else:
+                good.append(photo.with_(sha256=row.digest, width=row.width, height=row.height))
+                embeddings.append(row.embedding)
+                hashes.append(row.hash)
+            progress("embed mirrored" if mirror else "embed", number, len(photos))
+    finally:
+        cache.flush()  # an interrupted run goes on from here
+    if not good:
+        raise DataError(f"None of {len(photos):,} photos can be read; the first, '{bad[0][0]}': {bad[0][1]}.")
+    return Embedded(tuple(good), np.stack(embeddings), np.stack(hashes), tuple(bad), name)
+
+
+def _runtime(photos: Sequence[Photo], model: Model) -> tuple[Runtime, str]:
+    """The runtime for a data set, chosen before the cache is looked at, since the cache is by runtime."""
+    first = None
+    if model.settings.runtime == "auto" and len(photos) >= PROBE_PHOTOS:
+        sample = list(photos)[:: max(1, len(photos) // (2 * PROBE_PHOTOS))]
+        plain = replace(model.settings, runtime="onnxruntime", limits=model.settings.limits)
+        first = _pictures([p.path for p in sample], model.bundle, plain)
+    runtime = open_runtime(model.bundle, model.settings.runtime, model.settings.threads, first)
+    return runtime, runtime.name
+
+
+def _pictures(paths: Sequence[str], bundle: Bundle, settings: Settings) -> NDArray[np.uint8] | None:
+    from nameplate.errors import PhotoError
+    from nameplate.photos import decode, preprocess
+
+    size = bundle.manifest.preprocess
+    found = []
+    for path in paths:
+        try:
+            found.append(
+                preprocess(decode(path, limits=settings.limits, at_least=(size.height, size.width)), size)
+            )
+        except PhotoError:
+            continue
+        if len(found) == PROBE_PHOTOS:
+            return np.stack(found)
+    return None
+
+
+def _assign(photos: Sequence[Photo], groups: NDArray[np.int64], recipe: Recipe) -> tuple[Photo, ...]:
+    """Give every photo its part: the data's own where it has parts, else a stratified split."""
+    if any(photo.split not in (None, "train") for photo in photos):
+        return tuple(photo.with_(split=photo.split or "train") for photo in photos)
+    held = hold_out(
+        [str(p.label) for p in photos], [str(p.sha256) for p in photos], groups, recipe.holdout, recipe.seed
+    )
+    return tuple(p.with_(split="validation" if h else "train") for p, h in zip(photos, held, strict=True))
+
+
+def _fit(
+    embedded: Embedded,
+    photos: Sequence[Photo],
+    classes: NDArray[np.int64],
+    train: NDArray[np.bool_],
+    groups: NDArray[np.int64],
+    model: Model,
+    recipe: Recipe,
+    progress: Progress,
+) -> Head:
+    chosen = [photo for photo, there in zip(photos, train, strict=True) if there]
+    fold = folds(
+        [str(p.label) for p in chosen],
+        [str(p.sha256) for p in chosen],
+        groups[train],
+        recipe.folds,
+        recipe.seed,
+    )
+    rows, labels = embedded.embeddings[train], classes[train]
+    if recipe.mirror:
+        mirrored = embed_photos(chosen, model, progress, mirror=True).embeddings
+        rows, labels, fold = np.concatenate([rows, mirrored]), np.tile(labels, 2), np.tile(fold, 2)
+    return fit_head(rows, labels, fold, balanced=recipe.balanced, progress=lambda a, b: progress("fit", a, b))
+
+
+def _chances(embeddings: NDArray[np.float32], head: Head) -> NDArray[np.float32]:
+    return probabilities(embeddings @ head.weight + head.bias, head.temperature)
+
+
+def _bfloat16_check(
+    embedded: Embedded,
+    photos: Sequence[Photo],
+    classes: NDArray[np.int64],
+    held: NDArray[np.bool_],
+    head: Head,
+    model: Model,
+    progress: Progress,
+) -> Bfloat16Check | None:
+    """What bfloat16 costs this head, on its held-out photos; None where it did not run in bfloat16."""
+    if not embedded.runtime.endswith("bf16") or not held.any():
+        return None
+    chosen = np.flatnonzero(held)[:: -(-int(held.sum()) // BFLOAT16_PHOTOS)]
+    exact = embed_photos(
+        [photos[i] for i in chosen],
+        model.with_settings(runtime="openvino"),
+        lambda _, a, b: progress("check bfloat16", a, b),
+    ).embeddings
+
+    def right(embeddings: NDArray[np.float32]) -> float:
+        return float((_chances(embeddings, head).argmax(1) == classes[chosen]).mean())
+
+    return Bfloat16Check(len(chosen), right(exact), right(embedded.embeddings[chosen]))
+
+
+def photos_csv(photos: Sequence[Photo], groups: NDArray[np.int64]) -> bytes:
+    """The table of photos that a bundle keeps; `read_dataset` reads it again, split and all."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "label", "split", "group", "source", "sha256", "width", "height"])
+    for photo, group in zip(photos, groups, strict=True):
+        path = os.path.abspath(photo.path)  # noqa: PTH100 - keeps links as they are
+        writer.writerow(
+            [path, photo.label, photo.split, group, photo.source, photo.sha256, photo.width, photo.height]
+        )
+    return text.getvalue().encode()
+
+
+def _provenance(
+    photos: Sequence[Photo],
+    recipe: Recipe,
+    head: Head,
+    judged: Evaluation | None,
+    embedded: Embedded,
+    model: Model,
+) -> dict[str, object]:
+    rows = sorted(f"{p.sha256} {p.label} {p.split}" for p in photos)
+    parent = model.bundle.manifest
+    return {
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "recipe": {"name": "head", **asdict(recipe), "C": head.strength},
+        "cross_validation": {
+            str(c): {"top1": a, "log_loss": b} for c, (a, b) in head.cross_validated.items()
+        },
+        "metrics": None
+        if judged is None
+        else {
+            "photos": judged.photos,
+            "top1": judged.top1.value,
+            "top1_interval": judged.top1.interval,
+            "top5": judged.top5.value,
+            "macro_f1": judged.macro_f1.value,
+            "log_loss": judged.log_loss,
+        },
+        "data": {
+            "photos": len(photos),
+            "sha256": sha256("\n".join(rows).encode()),
+            "unreadable": len(embedded.unreadable),
+            "sources": sorted({p.source for p in photos}),
+        },
+        "runtime": embedded.runtime,
+        "backbone": parent.provenance.get("backbone", parent.name),
+        "versions": {
+            "nameplate": __version__,
+            "python": platform.python_version(),
+            **{
+                name: version(name)
+                for name in ("numpy", "onnxruntime", "pillow", "scikit-learn", "simplejpeg")
+            },
+        },
+    }

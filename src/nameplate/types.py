@@ -1,0 +1,128 @@
+"""The plain data that passes between rooms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+Fit = Literal["squash", "pad", "crop"]
+Interpolation = Literal["bilinear", "bicubic", "lanczos"]
+SplitName = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a photo may cost before it is refused."""
+
+    bytes: int = 64 * 1024 * 1024
+    """Size of the file."""
+    pixels: int = 120_000_000
+    """Width × height as the header states them (a 108-megapixel phone's photo passes). Formats other
+    than JPEG are also held to Pillow's own limit, `PIL.Image.MAX_IMAGE_PIXELS` (89 million)."""
+    seconds: float = 10.0
+    """Time to decode one photo."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocess:
+    """How a decoded photo becomes the model's fixed-size picture; stored in every bundle."""
+
+    height: int = 224
+    """Height of the model's picture in pixels."""
+    width: int = 224
+    """Width of the model's picture in pixels."""
+    fit: Fit = "squash"
+    """squash ignores the aspect ratio, pad adds grey bars, crop cuts the longer side; no fit zooms in."""
+    interpolation: Interpolation = "bicubic"
+    """Resampling filter; all are antialiased."""
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """One photo of a data set: where it is and what is known of it before its pixels are read."""
+
+    path: str
+    """Where the file is."""
+    label: str | None = None
+    """The class as the data names it (folder name, class id), None where unlabelled."""
+    split: SplitName | None = None
+    """The part that the data itself puts it in, None where it does not say."""
+    source: str = ""
+    """The data set that it came from."""
+    group: str | None = None
+    """Photos of one group (one advert, copies of one picture) never part in a split."""
+    sha256: str | None = None
+    """Digest of the file's bytes, hexadecimal; None until read."""
+    width: int | None = None
+    """Pixels as stored, before EXIF orientation; None until read."""
+    height: int | None = None
+    """Pixels as stored, before EXIF orientation; None until read."""
+
+    def with_(self, **changes: object) -> Photo:
+        """A copy with some fields changed."""
+        return replace(self, **changes)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a model says of one photo."""
+
+    photo: str
+    """The photo's path, or `photo N` where it came as bytes or pixels."""
+    nameplate: str | None = None
+    """The most probable nameplate; None where the photo could not be read."""
+    confidence: float | None = None
+    """Calibrated probability of `nameplate`, 0–1."""
+    top: tuple[tuple[str, float], ...] = ()
+    """The most probable nameplates with their probabilities, best first."""
+    error: str | None = None
+    """Why the photo could not be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A figure with its 95 % confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """(low, high)."""
+        return self.low, self.high
+
+
+@dataclass(frozen=True, slots=True)
+class ClassResult:
+    """How one class fared."""
+
+    nameplate: str
+    photos: int
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """How often photos of `truth` were named `named`."""
+
+    truth: str
+    named: str
+    photos: int
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A model's answers held against the truth."""
+
+    photos: int
+    """Photos judged (unreadable ones are not)."""
+    top1: Metric
+    top5: Metric
+    macro_f1: Metric
+    log_loss: float
+    classes: tuple[ClassResult, ...] = ()
+    confusions: tuple[Confusion, ...] = field(default=())
+    """Pairs of different nameplates, most frequent first."""

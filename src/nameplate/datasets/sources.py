@@ -189,7 +189,7 @@ def _walk(folder: Path) -> Iterator[str]:
     """Every file below a folder, links followed once."""
     seen: set[str] = set()
     for root, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(root)  # noqa: PTH115 - speed: one call a folder, strings throughout
+        real = os.path.realpath(root)
         if real in seen:
             folders.clear()
             continue

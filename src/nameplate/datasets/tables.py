@@ -69,7 +69,7 @@ def _read_parquet(path: Path) -> list[dict[str, str]]:
     return [{str(key): "" if value is None else str(value) for key, value in row.items()} for row in rows]
 
 
-def import_pyarrow():  # type: ignore[no-untyped-def]  # noqa: ANN201 - a module
+def import_pyarrow():  # type: ignore[no-untyped-def]
     """`pyarrow.parquet`, or an error that says how to get it."""
     try:
         import pyarrow.parquet as parquet

@@ -6,8 +6,8 @@ import csv
 import io
 import os
 import platform
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -22,15 +22,12 @@ from nameplate.datasets.splits import folds, hold_out
 from nameplate.errors import DataError
 from nameplate.evaluation.metrics import evaluate
 from nameplate.models.bundle import SCHEMA, Bfloat16Check, Bundle, Manifest, save_bundle
-from nameplate.models.embedding import EmbeddingCache, Settings, embed_stream
+from nameplate.models.collection import Embedded, Progress, embed_photos
 from nameplate.models.head import Head, fit_head, probabilities
 from nameplate.models.model import Model
-from nameplate.models.runtime import MAX_BFLOAT16_COST, PROBE_PHOTOS, Runtime, open_runtime
+from nameplate.models.runtime import MAX_BFLOAT16_COST
 from nameplate.storage import sha256
 from nameplate.types import Evaluation, Photo
-
-Progress = Callable[[str, int, int], None]
-"""Called with a step's name, what is done of it and what there is to do."""
 
 BFLOAT16_PHOTOS = 2000
 """Held-out photos, at most, on which bfloat16 is held against float32."""
@@ -66,17 +63,6 @@ class Trained:
     runtime: str
     copies: int
     """Photos that are copies of another one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Embedded:
-    """Photos with all that is known of them, unreadable ones apart."""
-
-    photos: tuple[Photo, ...]
-    embeddings: NDArray[np.float32]
-    hashes: NDArray[np.uint64]
-    unreadable: tuple[tuple[str, str], ...]
-    runtime: str
 
 
 def train_head(
@@ -148,65 +134,6 @@ def train_head(
     )
     duplicates = len(photos) - len(np.unique(groups))
     return Trained(bundle, judged, int(train.sum()), embedded.unreadable, embedded.runtime, duplicates)
-
-
-def embed_photos(
-    photos: Sequence[Photo], model: Model, progress: Progress = lambda *_: None, *, mirror: bool = False
-) -> Embedded:
-    """Embed a data set through the cache; what is unreadable is listed apart."""
-    bundle = model.bundle
-    runtime, name = _runtime(photos, model)
-    key = f"{bundle.digest} {bundle.manifest.preprocess} {name} {'mirror' * mirror}"
-    cache = EmbeddingCache(key, bundle.manifest.embedding)
-    settings = replace(model.settings, hashes=True, mirror=mirror)
-    good: list[Photo] = []
-    embeddings, hashes, bad = [], [], []
-    try:
-        rows = embed_stream(bundle, (photo.path for photo in photos), settings, cache.__contains__, runtime)
-        for number, (photo, row) in enumerate(zip(photos, rows, strict=True), start=1):
-            cache.fill(row)
-            cache.add(row)
-            if row.embedding is None or row.hash is None:
-                bad.append((photo.path, row.error or "not embedded"))
-            else:
-                good.append(photo.with_(sha256=row.digest, width=row.width, height=row.height))
-                embeddings.append(row.embedding)
-                hashes.append(row.hash)
-            progress("embed mirrored" if mirror else "embed", number, len(photos))
-    finally:
-        cache.flush()  # an interrupted run goes on from here
-    if not good:
-        raise DataError(f"None of {len(photos):,} photos can be read; the first, '{bad[0][0]}': {bad[0][1]}.")
-    return Embedded(tuple(good), np.stack(embeddings), np.stack(hashes), tuple(bad), name)
-
-
-def _runtime(photos: Sequence[Photo], model: Model) -> tuple[Runtime, str]:
-    """The runtime for a data set, chosen before the cache is looked at, since the cache is by runtime."""
-    first = None
-    if model.settings.runtime == "auto" and len(photos) >= PROBE_PHOTOS:
-        sample = list(photos)[:: max(1, len(photos) // (2 * PROBE_PHOTOS))]
-        plain = replace(model.settings, runtime="onnxruntime", limits=model.settings.limits)
-        first = _pictures([p.path for p in sample], model.bundle, plain)
-    runtime = open_runtime(model.bundle, model.settings.runtime, model.settings.threads, first)
-    return runtime, runtime.name
-
-
-def _pictures(paths: Sequence[str], bundle: Bundle, settings: Settings) -> NDArray[np.uint8] | None:
-    from nameplate.errors import PhotoError
-    from nameplate.photos import decode, preprocess
-
-    size = bundle.manifest.preprocess
-    found = []
-    for path in paths:
-        try:
-            found.append(
-                preprocess(decode(path, limits=settings.limits, at_least=(size.height, size.width)), size)
-            )
-        except PhotoError:
-            continue
-        if len(found) == PROBE_PHOTOS:
-            return np.stack(found)
-    return None
 
 
 def _assign(photos: Sequence[Photo], groups: NDArray[np.int64], recipe: Recipe) -> tuple[Photo, ...]:

@@ -1,0 +1,1 @@
+"""Many photos: predictions into tables, restartable; the competition's submission."""

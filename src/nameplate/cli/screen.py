@@ -1,0 +1,135 @@
+"""What the commands show: answers on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import msgspec
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from nameplate.types import Evaluation, Metric, Prediction
+
+LOG_SECONDS = 10.0
+"""Seconds between two progress lines where stderr is no terminal."""
+BAR = 20
+"""Characters of a confidence bar."""
+
+out = Console(highlight=False, soft_wrap=True)
+notes = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def print_json(value: object) -> None:
+    """One JSON value on stdout, Cyrillic as it is."""
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A function to report steps to: a bar on a terminal, a plain line now and then in a log."""
+    if notes.is_terminal:
+        with _bars() as report:
+            yield report
+    else:
+        yield _lines()
+
+
+@contextmanager
+def _bars() -> Iterator[Callable[[str, int, int], None]]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description:16}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=notes, transient=True) as bars:
+        tasks: dict[str, int] = {}
+
+        def report(step: str, done: int, total: int) -> None:
+            if step not in tasks:
+                tasks[step] = bars.add_task(step, total=total)
+            bars.update(tasks[step], completed=done, total=total)  # type: ignore[arg-type]
+
+        yield report
+
+
+def _lines() -> Callable[[str, int, int], None]:
+    last: dict[str, float] = {}
+    begin: dict[str, float] = {}
+
+    def report(step: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        begin.setdefault(step, now)
+        if now - last.setdefault(step, now) >= LOG_SECONDS:
+            last[step] = now
+            rate = done / max(now - begin[step], 1e-9)
+            notes.print(f"{step}: {done:,} of {total:,}, {(total - done) / max(rate, 1e-9):.0f} s left")
+
+    return report
+
+
+def percent(metric: Metric) -> str:
+    """`78.7 % (76.1–81.1)`."""
+    return f"{100 * metric.value:.1f} % ({100 * metric.low:.1f}–{100 * metric.high:.1f})"
+
+
+def figures(evaluation: Evaluation) -> str:
+    """One line of figures with their 95 % intervals."""
+    return (
+        f"top-1 {percent(evaluation.top1)}, top-5 {percent(evaluation.top5)}, "
+        f"macro-F1 {percent(evaluation.macro_f1)}, log-loss {evaluation.log_loss:.3f}"
+    )
+
+
+def evaluation_json(evaluation: Evaluation) -> dict[str, object]:
+    """An evaluation as `--json` shows it."""
+    return {
+        "photos": evaluation.photos,
+        "top1": evaluation.top1.value,
+        "top1_interval": evaluation.top1.interval,
+        "top5": evaluation.top5.value,
+        "top5_interval": evaluation.top5.interval,
+        "macro_f1": evaluation.macro_f1.value,
+        "macro_f1_interval": evaluation.macro_f1.interval,
+        "log_loss": evaluation.log_loss,
+        "classes": evaluation.classes,
+        "confusions": evaluation.confusions,
+    }
+
+
+def print_prediction(prediction: Prediction) -> None:
+    """A photo's name and its most probable nameplates with bars."""
+    from rich.markup import escape
+
+    out.print(f"[bold]{escape(prediction.photo)}[/bold]")
+    if prediction.error is not None:
+        out.print(f"  [red]unreadable[/red]  {escape(prediction.error)}")
+        return
+    width = max(len(name) for name, _ in prediction.top)
+    for place, (name, chance) in enumerate(prediction.top):
+        eighths = round(chance * BAR * 8)
+        bar = "█" * (eighths // 8) + ("▏▎▍▌▋▊▉"[eighths % 8 - 1] if eighths % 8 else "")
+        style = "bold green" if place == 0 else "dim"
+        out.print(f"  [{style}]{escape(name):{width}}  {100 * chance:5.1f} %  {bar}[/{style}]")
+
+
+def print_evaluation(evaluation: Evaluation, *, all_classes: bool) -> None:
+    """Figures, the per-class table and the most frequent confusions."""
+    from rich.table import Table
+
+    out.print(f"{evaluation.photos:,} photos: {figures(evaluation)}\n")
+    table = Table("nameplate", box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for column in ("photos", "precision", "recall", "F1"):
+        table.add_column(column, justify="right")
+    shown = evaluation.classes if all_classes else sorted(evaluation.classes, key=lambda c: c.f1)[:20]
+    for result in shown:
+        parts = (f"{100 * part:.1f}" for part in (result.precision, result.recall, result.f1))
+        table.add_row(result.nameplate, str(result.photos), *parts)
+    out.print(table)
+    if len(shown) < len(evaluation.classes):
+        out.print(f"The 20 hardest of {len(evaluation.classes)}; --all-classes shows every one.")
+    if evaluation.confusions:
+        out.print("\n[bold]Most often confused[/bold]")
+        for pair in evaluation.confusions[:10]:
+            out.print(f"  {pair.photos:3}  {pair.truth} → {pair.named}")

@@ -1,0 +1,86 @@
+"""`embed_photos`: a whole data set embedded through the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nameplate.errors import DataError, PhotoError
+from nameplate.models.bundle import Bundle
+from nameplate.models.embedding import EmbeddingCache, Settings, embed_stream
+from nameplate.models.model import Model
+from nameplate.models.runtime import PROBE_PHOTOS, Runtime, open_runtime
+from nameplate.photos import decode, preprocess
+from nameplate.types import Photo
+
+Progress = Callable[[str, int, int], None]
+"""Called with a step's name, what is done of it and what there is to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Photos with all that is known of them, unreadable ones apart."""
+
+    photos: tuple[Photo, ...]
+    embeddings: NDArray[np.float32]
+    hashes: NDArray[np.uint64]
+    unreadable: tuple[tuple[str, str], ...]
+    runtime: str
+
+
+def embed_photos(
+    photos: Sequence[Photo], model: Model, progress: Progress = lambda *_: None, *, mirror: bool = False
+) -> Embedded:
+    """Embed a data set through the cache; what is unreadable is listed apart."""
+    bundle = model.bundle
+    runtime, name = _runtime(photos, model)
+    key = f"{bundle.digest} {bundle.manifest.preprocess} {name} {'mirror' * mirror}"
+    cache = EmbeddingCache(key, bundle.manifest.embedding)
+    settings = replace(model.settings, hashes=True, mirror=mirror)
+    good: list[Photo] = []
+    embeddings, hashes, bad = [], [], []
+    try:
+        rows = embed_stream(bundle, (photo.path for photo in photos), settings, cache.__contains__, runtime)
+        for number, (photo, row) in enumerate(zip(photos, rows, strict=True), start=1):
+            cache.fill(row)
+            cache.add(row)
+            if row.embedding is None or row.hash is None:
+                bad.append((photo.path, row.error or "not embedded"))
+            else:
+                good.append(photo.with_(sha256=row.digest, width=row.width, height=row.height))
+                embeddings.append(row.embedding)
+                hashes.append(row.hash)
+            progress("embed mirrored" if mirror else "embed", number, len(photos))
+    finally:
+        cache.flush()  # an interrupted run goes on from here
+    if not good:
+        raise DataError(f"None of {len(photos):,} photos can be read; the first, '{bad[0][0]}': {bad[0][1]}.")
+    return Embedded(tuple(good), np.stack(embeddings), np.stack(hashes), tuple(bad), name)
+
+
+def _runtime(photos: Sequence[Photo], model: Model) -> tuple[Runtime, str]:
+    """The runtime for a data set, chosen before the cache is looked at, since the cache is by runtime."""
+    first = None
+    if model.settings.runtime == "auto" and len(photos) >= PROBE_PHOTOS:
+        sample = list(photos)[:: max(1, len(photos) // (2 * PROBE_PHOTOS))]
+        first = _pictures([p.path for p in sample], model.bundle, model.settings)
+    runtime = open_runtime(model.bundle, model.settings.runtime, model.settings.threads, first)
+    return runtime, runtime.name
+
+
+def _pictures(paths: Sequence[str], bundle: Bundle, settings: Settings) -> NDArray[np.uint8] | None:
+    size = bundle.manifest.preprocess
+    found = []
+    for path in paths:
+        try:
+            found.append(
+                preprocess(decode(path, limits=settings.limits, at_least=(size.height, size.width)), size)
+            )
+        except PhotoError:
+            continue
+        if len(found) == PROBE_PHOTOS:
+            return np.stack(found)
+    return None

@@ -1,0 +1,1 @@
+"""Reports: plots as PNG, pages as one self-contained HTML file."""

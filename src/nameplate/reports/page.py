@@ -1,0 +1,42 @@
+"""`write_page`: a template and its data → one HTML file that needs nothing beside it."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from numpy.typing import NDArray
+from PIL import Image
+
+from nameplate.storage import whole_file
+
+THUMBNAIL = 240
+"""Longest side of a photo on a page, in pixels."""
+
+
+def write_page(target: Path, template: str, **data: object) -> None:
+    """Fill a template of `reports/templates` and write it whole; every value is escaped."""
+    environment = Environment(
+        loader=PackageLoader("nameplate.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters["percent"] = lambda share: f"{100 * share:.1f} %"
+    text = environment.get_template(template).render(**data)
+    with whole_file(target) as temporary:
+        temporary.write_text(text, "utf-8")
+
+
+def png_uri(png: bytes) -> str:
+    """A PNG as a data URI."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def thumbnail_uri(photo: NDArray[np.uint8]) -> str:
+    """A photo, made small, as a JPEG data URI."""
+    image = Image.fromarray(photo)
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

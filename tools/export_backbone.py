@@ -35,7 +35,7 @@ EPSILON = 1e-6
 OPSET = 18
 
 
-class Backbone(torch.nn.Module):
+class Backbone(torch.nn.Module):  # type: ignore[misc]  # torch is read as Any
     """uint8 N×H×W×3 → float32 N×1408."""
 
     def __init__(self, network: torch.nn.Module) -> None:
@@ -65,7 +65,9 @@ def load_backbone() -> Backbone:
     state = torch.load(weights, map_location="cpu", weights_only=True)
     network = timm.create_model(ARCHITECTURE, exportable=True)
     network.load_state_dict(dict(zip(network.state_dict(), state.values(), strict=True)))
-    return Backbone(network).eval()
+    backbone = Backbone(network)
+    backbone.eval()
+    return backbone
 
 
 def export(target: Path) -> None:
@@ -120,7 +122,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     target = parser.parse_args().out
     export(target)
-    print(f"{target}: {target.stat().st_size:,} bytes")  # noqa: T201
+    print(f"{target}: {target.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":

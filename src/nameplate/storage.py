@@ -18,6 +18,11 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data, usedforsecurity=False).hexdigest()
 
 
+def printable(path: str) -> str:
+    r"""A path as text that can be written anywhere: bytes that are no UTF-8 become `\xNN`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def cache_folder() -> Path:
     """Where embeddings, unpacked archives and runtime checks are kept: `$XDG_CACHE_HOME/nameplate`.
 
@@ -46,9 +51,12 @@ def whole_file(target: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        _sync(temporary)
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(target)
+        try:
+            _sync(temporary)
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(target)
+        except OSError as error:
+            raise NameplateError(f"Cannot write '{target}': {error.strerror or error}.") from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -62,6 +70,8 @@ def whole_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """
     if target.exists() and not overwrite:
         raise NameplateError(f"'{target}' is there already. Choose another name, or pass --overwrite.")
+    if target.exists() and not target.is_dir():
+        raise NameplateError(f"'{target}' is a file, not a folder. Choose another name.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
@@ -79,7 +89,7 @@ def whole_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 
 def _replace_folder(new: Path, target: Path) -> None:
-    """Put `new` in `target`'s place; folders cannot be exchanged atomically everywhere, so the old one steps aside."""
+    """Put `new` in `target`'s place; not every system exchanges folders, so the old one steps aside."""
     old = target.with_name(f".{target.name}.old-{os.getpid()}")
     if target.exists():
         target.rename(old)

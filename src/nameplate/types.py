@@ -9,6 +9,11 @@ Fit = Literal["squash", "pad", "crop"]
 Interpolation = Literal["bilinear", "bicubic", "lanczos"]
 SplitName = Literal["train", "validation", "test"]
 
+DEFAULT_BUNDLE = "cars196"
+"""The bundle that ships and answers where none is named."""
+TOP = 5
+"""Nameplates that a prediction lists."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -61,6 +66,22 @@ class Photo:
     def with_(self, **changes: object) -> Photo:
         """A copy with some fields changed."""
         return replace(self, **changes)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class HeadRecipe:
+    """How a head on frozen embeddings is trained."""
+
+    holdout: float = 0.15
+    """Share of every nameplate kept out of training, to say what the model is worth."""
+    seed: int = 20
+    """Seed of the split and the folds."""
+    folds: int = 3
+    """Cross-validation folds that choose the regularisation."""
+    mirror: bool = True
+    """Whether to train on every photo mirrored as well (a gain: docs/experiments.md, 2026-11-22)."""
+    balanced: bool = False
+    """Whether every nameplate weighs alike, however many photos it has."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,9 @@ import msgspec
 
 from nameplate.datasets.tables import import_pyarrow, write_table
 from nameplate.errors import NameplateError, UsageError
-from nameplate.models.model import TOP, Model
+from nameplate.models.model import Model
 from nameplate.storage import sha256, whole_file
-from nameplate.types import Prediction
+from nameplate.types import TOP, Prediction
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 FLUSH = 256
@@ -81,7 +81,7 @@ def _heading(model: Model, photos: Sequence[str], top: int) -> bytes:
     """What a journal must begin with to be gone on from: the same model, photos and columns."""
     manifest = model.bundle.manifest
     files = sorted((name, file.sha256) for name, file in manifest.files.items())
-    asked = repr((files, manifest.temperature, manifest.nameplates, top, sha256("\n".join(photos).encode())))
+    asked = repr((files, manifest.temperature, manifest.nameplates, top, sha256(os.fsencode("\n".join(photos)))))
     return msgspec.json.encode({"nameplate-predict": sha256(asked.encode())}) + b"\n"
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
 from nameplate.cli.commands import app
-from nameplate.cli.screen import notes
+from nameplate.cli.screen import note, notes
 from nameplate.errors import NameplateError, UsageError
 
 __all__ = ["app", "main"]
@@ -14,10 +15,13 @@ __all__ = ["app", "main"]
 
 def main() -> None:
     """Run a command: exit code 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal without Cyrillic shows \\u0430 rather than fails
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except NameplateError as error:
-        notes.print(f"[bold red]error[/bold red] {_escaped(error)}")
+        note("error", str(error), "bold red")
         sys.exit(2 if isinstance(error, UsageError) else 1)
     except KeyboardInterrupt:
         notes.print("Interrupted. What was done is kept: run the same command to go on.")
@@ -25,9 +29,3 @@ def main() -> None:
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-
-
-def _escaped(error: NameplateError) -> str:
-    from rich.markup import escape
-
-    return escape(str(error))

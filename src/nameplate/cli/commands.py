@@ -11,6 +11,9 @@ import typer
 from nameplate import __version__
 from nameplate.cli import screen
 from nameplate.errors import UsageError
+from nameplate.types import DEFAULT_BUNDLE, TOP, HeadRecipe
+
+RECIPE = HeadRecipe()
 
 app = typer.Typer(
     name="nameplate",
@@ -33,12 +36,8 @@ Data = Annotated[
 BundleArgument = Annotated[
     str, typer.Argument(metavar="BUNDLE", help="A folder that 'train' wrote, or the name of one that ships.")
 ]
-Names = Annotated[
-    Path | None, typer.Option(help="File with the names of class ids: a name a line, or rows id,name.")
-]
-RuntimeOption = Annotated[
-    str, typer.Option("--runtime", help="auto, onnxruntime, openvino or openvino-bf16.")
-]
+Names = Annotated[Path | None, typer.Option(help="File with the names of class ids: a name a line, or rows id,name.")]
+RuntimeOption = Annotated[str, typer.Option("--runtime", help="auto, onnxruntime, openvino or openvino-bf16.")]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Processors to use.", show_default="all that this process may use")
 ]
@@ -64,11 +63,13 @@ def train(
     data: Data,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="BUNDLE", help="The bundle to write.")],
     names: Names = None,
-    backbone: Annotated[str, typer.Option(help="The bundle whose backbone embeds the photos.")] = "cars196",
-    holdout: Annotated[float, typer.Option(min=0, max=0.9, help="Share of each nameplate kept for judging.")] = 0.15,
-    seed: Annotated[int, typer.Option(help="Of the split.")] = 20,
-    mirror: Annotated[bool, typer.Option(help="Train on every photo mirrored as well.")] = True,
-    balanced: Annotated[bool, typer.Option(help="Every nameplate weighs alike, however many photos.")] = False,
+    backbone: Annotated[str, typer.Option(help="The bundle whose backbone embeds the photos.")] = DEFAULT_BUNDLE,
+    holdout: Annotated[
+        float, typer.Option(min=0, max=0.9, help="Share of each nameplate kept for judging.")
+    ] = RECIPE.holdout,
+    seed: Annotated[int, typer.Option(help="Of the split.")] = RECIPE.seed,
+    mirror: Annotated[bool, typer.Option(help="Train on every photo mirrored as well.")] = RECIPE.mirror,
+    balanced: Annotated[bool, typer.Option(help="Every nameplate weighs alike, however many photos.")] = RECIPE.balanced,
     overwrite: Annotated[bool, typer.Option(help="Replace a bundle that is there.")] = False,
     runtime: RuntimeOption = "auto",
     threads: Threads = None,
@@ -77,7 +78,7 @@ def train(
     """Fit a classifier to labelled photos, in seconds, and say what it is worth."""
     from nameplate.datasets import read_dataset
     from nameplate.models.model import Model
-    from nameplate.training.frozen import Recipe, train_head
+    from nameplate.training.frozen import train_head
 
     start = time.monotonic()
     if output.exists() and not overwrite:
@@ -85,7 +86,7 @@ def train(
     model = Model.load(backbone, runtime=runtime, threads=threads)
     with screen.progress() as report:
         dataset = read_dataset(*data, names=names, progress=lambda a, b: report("unpack", a, b))
-        recipe = Recipe(holdout=holdout, seed=seed, mirror=mirror, balanced=balanced)
+        recipe = HeadRecipe(holdout=holdout, seed=seed, mirror=mirror, balanced=balanced)
         trained = train_head(dataset, output, model=model, recipe=recipe, overwrite=overwrite, progress=report)
     seconds = time.monotonic() - start
     _tell_refused([(entry.name, entry.reason) for entry in dataset.refused], "left out")
@@ -95,16 +96,17 @@ def train(
         screen.print_json({"bundle": str(output), "photos": trained.photos, "seconds": seconds, "evaluation": judged})
         return
     nameplates = trained.bundle.manifest.nameplates
-    screen.out.print(
-        f"Trained on   {trained.photos:,} photos of {len(nameplates):,} nameplates ({', '.join(dataset.kinds)}); "
-        f"{trained.copies:,} copies kept on one side of the split"
+    kinds, trained_on = (
+        ", ".join(dataset.kinds),
+        f"{trained.photos:,} photos of {len(nameplates):,} nameplates",
     )
+    screen.step("Trained on", f"{trained_on} ({kinds}); {trained.copies:,} copies kept on one side of the split")
     if trained.evaluation is not None:
-        screen.out.print(f"Held out     {trained.evaluation.photos:,} photos: {screen.figures(trained.evaluation)}")
+        screen.step("Held out", f"{trained.evaluation.photos:,} photos: {screen.figures(trained.evaluation)}")
         for pair in trained.evaluation.confusions[:3]:
-            screen.out.print(f"             {pair.photos}× {pair.truth} taken for {pair.named}")
-    screen.out.print(f"Wrote        {output}  ({seconds:.0f} s, {trained.runtime})")
-    screen.out.print(f"Next         nameplate identify --model '{output}' PHOTO")
+            screen.step("", f"{pair.photos}× {pair.truth} taken for {pair.named}")
+    screen.step("Wrote", f"{output}  ({seconds:.0f} s, {trained.runtime})")
+    screen.step("Next", f"nameplate identify --model '{output}' PHOTO")
 
 
 @app.command()
@@ -137,8 +139,14 @@ def evaluate(
     if judged.strange:
         screen.notes.print(f"{len(judged.strange):,} nameplates left out: the model does not know them.")
     if json:
-        left_out = {"trained": judged.trained, "unreadable": len(judged.unreadable), "unknown": judged.strange}
-        screen.print_json({**screen.evaluation_json(judged.evaluation), "left_out": left_out, "runtime": judged.runtime})
+        left_out = {
+            "trained": judged.trained,
+            "unreadable": len(judged.unreadable),
+            "unknown": judged.strange,
+        }
+        screen.print_json(
+            {**screen.evaluation_json(judged.evaluation), "left_out": left_out, "runtime": judged.runtime}
+        )
         return
     screen.print_evaluation(judged.evaluation, all_classes=all_classes)
 
@@ -146,8 +154,8 @@ def evaluate(
 @app.command()
 def identify(
     photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", show_default=False)],
-    model: Annotated[str, typer.Option(help="A bundle's folder, or the name of one that ships.")] = "cars196",
-    top: Top = 5,
+    model: Annotated[str, typer.Option(help="A bundle's folder, or the name of one that ships.")] = DEFAULT_BUNDLE,
+    top: Top = TOP,
     runtime: RuntimeOption = "auto",
     threads: Threads = None,
     json: Json = False,
@@ -172,7 +180,7 @@ def predict(
     bundle: BundleArgument,
     photos: Annotated[list[Path], typer.Argument(metavar="PHOTOS...", help="Photos, folders, tables or zips.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="A .csv, .jsonl or .parquet file.")],
-    top: Top = 5,
+    top: Top = TOP,
     runtime: RuntimeOption = "auto",
     threads: Threads = None,
     json: Json = False,
@@ -190,7 +198,12 @@ def predict(
     seconds = time.monotonic() - start
     if json:
         screen.print_json(
-            {"output": str(output), "photos": done.photos, "unreadable": done.unreadable, "resumed": done.resumed}
+            {
+                "output": str(output),
+                "photos": done.photos,
+                "unreadable": done.unreadable,
+                "resumed": done.resumed,
+            }
         )
         return
     resumed = f", {done.resumed:,} of them before the interruption" if done.resumed else ""
@@ -234,7 +247,7 @@ def demo(
     from nameplate.demo.tour import tour
 
     with screen.progress() as report:
-        tour(output, runtime=runtime, threads=threads, say=screen.out.print, progress=report)
+        tour(output, runtime=runtime, threads=threads, say=screen.step, progress=report)
 
 
 def _photo_paths(arguments: list[Path]) -> list[str]:
@@ -244,9 +257,7 @@ def _photo_paths(arguments: list[Path]) -> list[str]:
 
 
 def _tell_refused(refused: list[tuple[str, str]], what: str) -> None:
-    from rich.markup import escape
-
     for name, reason in refused[:10]:
-        screen.notes.print(f"[yellow]{what}[/yellow] {escape(name)}: {escape(reason)}")
+        screen.note(what, f"{name}: {reason}")
     if len(refused) > 10:
         screen.notes.print(f"… and {len(refused) - 10:,} more {what}")

@@ -19,13 +19,30 @@ LOG_SECONDS = 10.0
 BAR = 20
 """Characters of a confidence bar."""
 
-out = Console(highlight=False, soft_wrap=True)
-notes = Console(stderr=True, highlight=False, soft_wrap=True)
+# Names of files and cars may hold brackets: nothing is taken for markup.
+out = Console(highlight=False, soft_wrap=True, markup=False)
+notes = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+
+
+def step(name: str, text: str) -> None:
+    """A line of the answer under its own word."""
+    from rich.text import Text
+
+    out.print(Text.assemble((f"{name:13}", "bold"), text))
+
+
+def note(name: str, text: str, style: str = "yellow") -> None:
+    """A line beside the answer, on stderr."""
+    from rich.text import Text
+
+    notes.print(Text.assemble((name, style), f" {text}"))
 
 
 def print_json(value: object) -> None:
-    """One JSON value on stdout, Cyrillic as it is."""
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+    """One JSON value on stdout, UTF-8 whatever the terminal's encoding."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+    sys.stdout.buffer.flush()
 
 
 @contextmanager
@@ -100,23 +117,21 @@ def evaluation_json(evaluation: Evaluation) -> dict[str, object]:
 
 def print_prediction(prediction: Prediction) -> None:
     """A photo's name and its most probable nameplates with bars."""
-    from rich.markup import escape
-
-    out.print(f"[bold]{escape(prediction.photo)}[/bold]")
+    out.print(prediction.photo, style="bold")
     if prediction.error is not None:
-        out.print(f"  [red]unreadable[/red]  {escape(prediction.error)}")
+        out.print(f"  unreadable  {prediction.error}", style="red")
         return
     width = max(len(name) for name, _ in prediction.top)
     for place, (name, chance) in enumerate(prediction.top):
         eighths = round(chance * BAR * 8)
         bar = "█" * (eighths // 8) + ("▏▎▍▌▋▊▉"[eighths % 8 - 1] if eighths % 8 else "")
-        style = "bold green" if place == 0 else "dim"
-        out.print(f"  [{style}]{escape(name):{width}}  {100 * chance:5.1f} %  {bar}[/{style}]")
+        out.print(f"  {name:{width}}  {100 * chance:5.1f} %  {bar}", style="dim" if place else "bold green")
 
 
 def print_evaluation(evaluation: Evaluation, *, all_classes: bool) -> None:
     """Figures, the per-class table and the most frequent confusions."""
     from rich.table import Table
+    from rich.text import Text
 
     out.print(f"{evaluation.photos:,} photos: {figures(evaluation)}\n")
     table = Table("nameplate", box=None, header_style="bold", padding=(0, 2, 0, 0))
@@ -125,11 +140,11 @@ def print_evaluation(evaluation: Evaluation, *, all_classes: bool) -> None:
     shown = evaluation.classes if all_classes else sorted(evaluation.classes, key=lambda c: c.f1)[:20]
     for result in shown:
         parts = (f"{100 * part:.1f}" for part in (result.precision, result.recall, result.f1))
-        table.add_row(result.nameplate, str(result.photos), *parts)
+        table.add_row(Text(result.nameplate), str(result.photos), *parts)
     out.print(table)
     if len(shown) < len(evaluation.classes):
         out.print(f"The 20 hardest of {len(evaluation.classes)}; --all-classes shows every one.")
     if evaluation.confusions:
-        out.print("\n[bold]Most often confused[/bold]")
+        out.print("\nMost often confused", style="bold")
         for pair in evaluation.confusions[:10]:
             out.print(f"  {pair.photos:3}  {pair.truth} → {pair.named}")

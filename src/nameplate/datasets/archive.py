@@ -6,6 +6,7 @@ photo, table or known inner archive, or unpacks to more than it should. The rest
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import shutil
 import stat
@@ -61,35 +62,46 @@ def unpack(
 ) -> tuple[Path, tuple[Refused, ...]]:
     """The folder that `archive` was unpacked into (once; later calls find it there), and what was refused.
 
-    Archives inside it (train.zip, test.zip) become folders of their own name, one level deep.
+    Archives inside it (train.zip, test.zip) become folders of their own name, one level deep; a top folder
+    of that same name is not doubled.
 
     Raises:
         DataError: not a zip file, damaged, or more entries or bytes than the limits allow.
     """
     archive_limits = archive_limits or ArchiveLimits()
     with _open(archive) as outer:
-        folder = cache_folder() / "archives" / _digest(outer)
+        folder = cache_folder() / "archives" / _digest(outer, limits, archive_limits)
         report = folder / "refused.json"
-        if not report.is_file():
+        if not report.is_file() or _is_damaged(report):
             with whole_folder(folder, overwrite=True) as temporary:
                 budget = _Budget(archive_limits)
                 refused = list(_unpack_into(outer, temporary, "", limits, budget, progress))
                 (temporary / "refused.json").write_bytes(msgspec.json.encode(refused))
-    return folder, tuple(msgspec.json.decode(report.read_bytes(), type=list[Refused]))
+    return folder, tuple(_read_report(report))
+
+
+def _read_report(report: Path) -> list[Refused]:
+    return msgspec.json.decode(report.read_bytes(), type=list[Refused])
+
+
+def _is_damaged(report: Path) -> bool:
+    """Whether the archive had damaged entries; one that was fetched again looks the same from outside."""
+    return any(entry.reason.startswith("damaged:") for entry in _read_report(report))
 
 
 def _open(archive: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(archive)
-    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+    except Exception as error:  # zipfile raises all sorts on hostile bytes
         raise DataError(f"Cannot read the archive '{archive}': {error}.") from None
 
 
-def _digest(archive: zipfile.ZipFile) -> str:
-    """Names an archive's content by its table of contents, which holds every entry's CRC."""
-    digest = hashlib.sha256(usedforsecurity=False)
+def _digest(archive: zipfile.ZipFile, *limits: object) -> str:
+    """Names an archive's content by its table of contents, which holds each CRC, and what is let in."""
+    digest = hashlib.sha256(repr(limits).encode(), usedforsecurity=False)
     for entry in archive.infolist():
-        digest.update(f"{entry.filename}\0{entry.CRC}\0{entry.file_size}\0{entry.compress_size}\n".encode())
+        row = f"{entry.filename}\0{entry.CRC}\0{entry.file_size}\0{entry.compress_size}\n"
+        digest.update(row.encode(errors="surrogatepass"))
     return digest.hexdigest()[:32]
 
 
@@ -99,17 +111,13 @@ class _Budget:
     def __init__(self, limits: ArchiveLimits) -> None:
         self.limits, self.entries, self.bytes = limits, 0, 0
 
-    def spend(self, archive: zipfile.ZipFile) -> None:
+    def spend(self, archive: zipfile.ZipFile, name: str) -> None:
         self.entries += len(archive.infolist())
         self.bytes += sum(entry.file_size for entry in archive.infolist())
         if self.entries > self.limits.entries:
-            raise DataError(
-                f"'{archive.filename}' holds {self.entries:,} entries, the limit is {self.limits.entries:,}."
-            )
+            raise DataError(f"'{name}' holds {self.entries:,} entries, the limit is {self.limits.entries:,}.")
         if self.bytes > self.limits.bytes:
-            raise DataError(
-                f"'{archive.filename}' unpacks to {self.bytes:,} bytes, the limit is {self.limits.bytes:,}."
-            )
+            raise DataError(f"'{name}' unpacks to {self.bytes:,} bytes, the limit is {self.limits.bytes:,}.")
 
 
 def _unpack_into(
@@ -120,7 +128,7 @@ def _unpack_into(
     budget: _Budget,
     progress: Progress | None,
 ) -> Iterator[Refused]:
-    budget.spend(archive)
+    budget.spend(archive, prefix.rstrip("/") or str(archive.filename))
     entries = archive.infolist()
     for number, entry in enumerate(entries):
         if progress:
@@ -160,6 +168,8 @@ def _refusal(
         return "it is a link or a special file"
     if entry.flag_bits & 0x1:
         return "it is encrypted"
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return "it is packed with another method than deflate"  # the others cannot be read in bounded pieces
     suffix = path.suffix.lower()
     if suffix in TABLE_SUFFIXES:
         allowed = archive_limits.table_bytes
@@ -179,7 +189,10 @@ def _refusal(
 def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, limits: Limits) -> str | None:
     """Write one photo or table; why not, where it cannot be."""
     try:
-        data = archive.read(entry)
+        with archive.open(entry) as source:
+            data = source.read(entry.file_size + 1)  # a plain read() would inflate what the size denies
+        if len(data) != entry.file_size:
+            return f"damaged: it claims {entry.file_size:,} bytes and has {len(data):,}"
         if target.suffix.lower() in PHOTO_SUFFIXES:
             read_header(data, limits)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -189,15 +202,20 @@ def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, lim
         return str(error)
     except FileExistsError:
         return "another entry has the same name"
-    except OSError as error:
-        if error.errno is None:  # zipfile's and zlib's own complaints
-            return f"damaged: {error}"
-        raise DataError(
-            f"Cannot unpack into '{target.parent}': {error.strerror}. Free some space and go on."
-        ) from None
-    except Exception as error:  # zipfile, zlib, lzma and bz2 raise all sorts on hostile bytes
-        return f"damaged: {error}"
+    except Exception as error:  # zipfile and zlib raise all sorts on hostile bytes
+        return _reason(error, target.parent)
     return None
+
+
+def _reason(error: Exception, folder: Path) -> str:
+    """Why an entry is left out; the disk's own trouble is the user's to mend, and ends the unpacking."""
+    if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR):
+        return f"it cannot have this name here: {error.strerror}"
+    if isinstance(error, OSError) and error.errno is not None:
+        raise DataError(
+            f"Cannot unpack into '{folder}': {error.strerror}. Free some space and go on."
+        ) from None
+    return f"damaged: {error or type(error).__name__}"
 
 
 def _unpack_inner(
@@ -215,8 +233,11 @@ def _unpack_inner(
             copy.flush()
             inner = zipfile.ZipFile(copy.name)
         except Exception as error:  # as in _extract
-            yield Refused(entry.filename, f"damaged: {error}")
+            yield Refused(entry.filename, _reason(error, folder))
             return
         with inner:
-            target = folder / _safe(entry.filename).parent
+            path = _safe(entry.filename)
+            top = {_safe(name).parts[:1] for name in inner.namelist() if not _is_junk(name)}
+            own = path.stem.strip(".") or "archive"  # '...zip' must not become '..'
+            target = folder / (path.parent if top == {(own,)} else path.parent / own)
             yield from _unpack_into(inner, target, f"{entry.filename}/", limits, budget, progress)

@@ -86,7 +86,7 @@ def test_photos(competition: Competition) -> list[Photo]:
         DataError: no sample submission, no test folder, or photos missing from it.
     """
     if not competition.sample or competition.test_folder is None:
-        missing = SAMPLE_TABLE if not competition.sample else "the folder test_upload"
+        missing = SAMPLE_TABLE if not competition.sample else "folder 'test_upload'"
         raise DataError(f"'{competition.root}' has no {missing}, so there is nothing to submit.")
     there = set(os.listdir(competition.test_folder))
     missing_photos = [name for name in competition.sample if name not in there]
@@ -136,17 +136,20 @@ def _rows(table: Path) -> list[dict[str, str]]:
     seen: set[str] = set()
     for number, row in enumerate(rows, start=2):
         name = row["Id"]
-        if (
-            name in seen
-            or not name
-            or Path(name).name != name
-            or Path(row["Category"]).name != row["Category"]
-        ):
+        if name in seen or not name or not _is_plain(name):
             raise DataError(
                 f"'{table}', line {number}: the Id '{name}' stands twice or is not a plain file name."
             )
+        if not _is_plain(row["Category"]):
+            raise DataError(
+                f"'{table}', line {number}: the Category '{row['Category']}' is no folder's name."
+            )
         seen.add(name)
     return rows
+
+
+def _is_plain(name: str) -> bool:
+    return name != ".." and Path(name).name == name and "\0" not in name
 
 
 def _first(root: Path, names: tuple[str, ...]) -> Path | None:

@@ -44,7 +44,7 @@ def _distances(rows: NDArray[np.uint64], columns: NDArray[np.uint64]) -> NDArray
 def groups(
     digests: Sequence[str], hashes: NDArray[np.uint64], given: Sequence[str | None] | None = None
 ) -> NDArray[np.int64]:
-    """The number of the group that each photo belongs to: copies of one picture, and groups that the data gives.
+    """The number of each photo's group: copies of one picture, and groups that the data gives.
 
     Args:
         digests: SHA-256 of each photo.

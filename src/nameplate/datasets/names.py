@@ -13,14 +13,14 @@ from nameplate.errors import DataError
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
-    """Sort key that a person expects: 2 before 10, case ignored, ё beside е, Latin before Cyrillic.
+    """Sort key that a person expects: 2 before 10, A before A4, case ignored, ё beside е, Latin first.
 
     >>> sorted(["ВАЗ-21099", "Ёлка", "ВАЗ-2110", "Жигули", "audi", "BMW", "ВАЗ-2109"], key=natural_key)
     ['audi', 'BMW', 'ВАЗ-2109', 'ВАЗ-2110', 'ВАЗ-21099', 'Ёлка', 'Жигули']
     """
     folded = unicodedata.normalize("NFC", name).casefold().replace("ё", "е")
-    parts = re.findall(r"\d+|\D+", folded)
-    return (*((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts), (2, 0, name))
+    parts = re.findall(r"\d{1,4000}|\D+", folded)  # int() takes no more than 4,300 digits
+    return (*((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts), (-1, 0, name))
 
 
 def read_names(path: Path) -> dict[str, str]:
@@ -31,9 +31,9 @@ def read_names(path: Path) -> dict[str, str]:
     """
     try:
         lines = path.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        rows = [row for row in csv.reader(lines) if any(cell.strip() for cell in row)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"Cannot read the class names in '{path}': {error}. It must be UTF-8 text.") from None
-    rows = [row for row in csv.reader(lines) if any(cell.strip() for cell in row)]
     if rows and all(len(row) == 2 for row in rows):
         pairs = [(row[0].strip(), row[1].strip()) for row in rows]
         if pairs[0][0].casefold() in ("id", "class", "category", "label"):

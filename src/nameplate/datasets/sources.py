@@ -74,14 +74,17 @@ def read_dataset(
         raise DataError(f"No labelled photos in '{sources[0]}'.{_first_refusals(refused)}")
     found = {str(photo.label) for photo in photos}
     order = [*called, *sorted(found - set(called), key=natural_key)]
-    ids = {called.get(id_, id_): id_ for id_ in order if id_ in found or called.get(id_) in found}
+    ids: dict[str, str] = {}
+    for id_ in order:  # the named ids first, so that a folder of the name itself does not take their place
+        if id_ in found or called.get(id_) in found:
+            ids.setdefault(called.get(id_, id_), id_)
     named = tuple(photo.with_(label=called.get(str(photo.label), photo.label)) for photo in photos)
     nameplates = tuple(ids) if called else tuple(sorted(ids, key=natural_key))
     return Dataset(named, nameplates, ids, refused, tuple(part[0] for part in parts))
 
 
 def list_photos(source: str | os.PathLike[str]) -> list[Photo]:
-    """The photos behind one argument of `predict` or `identify`: a file, a folder (searched whole) or a table.
+    """The photos behind one argument of `predict` or `identify`: a file, a folder (searched whole), a table.
 
     Raises:
         DataError: nothing there, or a folder without photos.
@@ -89,8 +92,8 @@ def list_photos(source: str | os.PathLike[str]) -> list[Photo]:
     path = Path(source)
     if path.is_dir():
         competition = find_competition(path)
-        if competition is not None and (found := read_competition(competition)).test_folder is not None:
-            path = found.test_folder  # the photos to be named
+        if competition is not None and _has_categories(competition):
+            path = read_competition(competition).test_folder or path  # the photos to be named
         photos = [Photo(name, source=path.name) for name in sorted(_walk(path)) if _is_photo(name)]
         if not photos:
             raise DataError(f"There are no photos in '{path}' ({', '.join(sorted(PHOTO_SUFFIXES))}).")
@@ -98,7 +101,8 @@ def list_photos(source: str | os.PathLike[str]) -> list[Photo]:
     if path.suffix.lower() in TABLE_SUFFIXES:
         rows = read_table(path)
         column = _column(path, rows[0], PATH_COLUMNS)
-        return [Photo(str(path.parent / row[column]), source=path.name) for row in rows]
+        named = [row[column].strip() for row in rows]
+        return [Photo(str(path.parent / name), source=path.name) for name in named if name]
     if path.suffix.lower() == ".zip":
         return list_photos(unpack(path, Limits())[0])
     return [Photo(str(path))]  # whether it can be read is for decoding to say
@@ -128,8 +132,7 @@ def _read_source(path: Path, limits: Limits, progress: Progress | None) -> Part:
 def _read_folder(folder: Path, title: str | None = None) -> Part:
     competition = find_competition(folder)
     if competition is not None:
-        header = set(read_table(competition / TRAIN_TABLE)[0])
-        if {"Id", "Category"} <= header:
+        if _has_categories(competition):
             return ("competition", *train_photos(read_competition(competition)))
         return _read_labelled_table(competition / TRAIN_TABLE)
     classes = _subfolders(folder)
@@ -155,6 +158,11 @@ def _read_folder(folder: Path, title: str | None = None) -> Part:
             )
         raise DataError(f"There are no photos in the folders of '{folder}'.{_first_refusals(refused)}")
     return "folder per class", photos, refused
+
+
+def _has_categories(folder: Path) -> bool:
+    """Whether train.csv is a competition's and not just a table of that name."""
+    return {"Id", "Category"} <= read_table(folder / TRAIN_TABLE)[0].keys()
 
 
 def _is_class(folder: Path) -> bool:
@@ -244,7 +252,8 @@ def _column(path: Path, row: dict[str, str], accepted: Sequence[str]) -> str:
         if name in lowered:
             return lowered[name]
     raise DataError(
-        f"'{path}' has the columns {', '.join(row)}; one must be named {', '.join(accepted[:-1])} or {accepted[-1]}."
+        f"'{path}' has the columns {', '.join(row)}; "
+        f"one must be named {', '.join(accepted[:-1])} or {accepted[-1]}."
     )
 
 

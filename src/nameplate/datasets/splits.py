@@ -1,7 +1,7 @@
 """Splits that are stratified by class, repeatable from a seed, and never part the copies of one picture.
 
-A photo's place depends on its class, its group's content digest and the seed alone, not on the order of the files: adding
-photos leaves most others where they were.
+A photo's place depends on its class, its group's content digest and the seed alone, not on the order of the
+files: adding photos leaves most others where they were.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ def hold_out(
             if taken + len(group) <= quota:
                 held[group] = True
                 taken += len(group)
+        if quota and not taken and len(members) > 1:  # every group is larger than the share
+            held[min(members, key=len)] = True
     return held
 
 
@@ -60,11 +62,11 @@ def folds(
 def _groups_of_each_class(
     labels: Sequence[str], digests: Sequence[str], groups: NDArray[np.int64], seed: int
 ) -> list[list[NDArray[np.int64]]]:
-    """For each class its groups in seeded order; a group of several classes counts for its most frequent one."""
+    """For each class its groups in seeded order; a group of several classes counts for its most frequent."""
     order = np.argsort(groups, kind="stable")
     starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
     by_class: dict[str, list[tuple[bytes, NDArray[np.int64]]]] = {}
-    for members in np.split(order, starts[1:]):
+    for members in np.split(order, starts)[1:]:
         counts: dict[str, int] = {}
         for member in members:
             counts[labels[member]] = counts.get(labels[member], 0) + 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from nameplate.errors import DataError, RuntimeUnavailableError
 
@@ -35,9 +36,7 @@ def read_table(path: Path, *, suffix: str | None = None) -> list[dict[str, str]]
 
 
 def _checked(path: Path, lines: list[list[str]]) -> list[dict[str, str]]:
-    if len(lines) < 2:
-        raise DataError(f"The table '{path}' has no rows below its header.")
-    header = [name.strip() for name in lines[0]]
+    header = [name.strip() for name in lines[0]] if lines else []
     if len(set(header)) < len(header):
         raise DataError(f"Two columns of '{path}' have one name: {', '.join(header)}.")
     rows = []
@@ -47,6 +46,8 @@ def _checked(path: Path, lines: list[list[str]]) -> list[dict[str, str]]:
         if len(line) != len(header):
             raise DataError(f"'{path}', row {number}: {len(line)} cells, but the header has {len(header)}.")
         rows.append(dict(zip(header, line, strict=True)))
+    if not rows:
+        raise DataError(f"The table '{path}' has no rows below its header.")
     return rows
 
 
@@ -69,7 +70,7 @@ def _read_parquet(path: Path) -> list[dict[str, str]]:
     return [{str(key): "" if value is None else str(value) for key, value in row.items()} for row in rows]
 
 
-def import_pyarrow():  # type: ignore[no-untyped-def]
+def import_pyarrow() -> Any:
     """`pyarrow.parquet`, or an error that says how to get it."""
     try:
         import pyarrow.parquet as parquet

@@ -12,13 +12,14 @@ from nameplate import __version__
 from nameplate.datasets import Dataset, read_dataset
 from nameplate.demo import photos_folder
 from nameplate.evaluation.judge import Judged, judge
+from nameplate.evaluation.metrics import confusion_matrix
 from nameplate.models.collection import Progress
 from nameplate.models.model import Model
 from nameplate.photos import decode
 from nameplate.reports.page import png_uri, thumbnail_uri, write_page
 from nameplate.reports.plots import class_plot, confusion_plot
-from nameplate.training.frozen import Recipe, train_head
-from nameplate.types import Photo, Prediction
+from nameplate.training.frozen import train_head
+from nameplate.types import HeadRecipe, Photo, Prediction
 
 EXAMPLES, MISTAKES = 6, 8
 """Photos of each nameplate, and mistakes, that the page shows."""
@@ -29,7 +30,7 @@ def tour(
     *,
     runtime: str = "auto",
     threads: int | None = None,
-    say: Callable[[str], None],
+    say: Callable[[str, str], None],
     progress: Progress = lambda *_: None,
 ) -> Path:
     """Walk through the main job; writes `output`/model and `output`/index.html.
@@ -38,47 +39,43 @@ def tour(
         output: a folder; what an earlier tour left there is replaced.
         runtime: see `Model.load`.
         threads: see `Model.load`.
-        say: shows one line.
+        say: shows one line under a word.
         progress: see `Progress`.
 
     Returns:
         The page.
     """
     data, test = read_dataset(photos_folder("train")), read_dataset(photos_folder("test"))
-    say(f"[bold]1. Look[/bold]      {len(data.photos):,} photos of {len(data.nameplates)} car designs that do not exist")
-    say(f"             {', '.join(data.nameplates)}")
+    say("1. Look", f"{len(data.photos):,} photos of {len(data.nameplates)} car designs that do not exist:")
+    say("", ", ".join(data.nameplates))
 
     start = time.monotonic()
     backbone = Model.load(runtime=runtime, threads=threads)
-    # The test part is apart already, so all other photos train.
-    trained = train_head(
-        data, output / "model", model=backbone, recipe=Recipe(holdout=0.0, mirror=True), overwrite=True, progress=progress
-    )
+    recipe = HeadRecipe(holdout=0.0)  # the test part is apart already, so all other photos train
+    trained = train_head(data, output / "model", model=backbone, recipe=recipe, overwrite=True, progress=progress)
     seconds = time.monotonic() - start
-    say(f"[bold]2. Train[/bold]     {trained.photos:,} photos embedded and a head fitted in {seconds:.0f} s")
+    say("2. Train", f"{trained.photos:,} photos embedded and a head fitted in {seconds:.0f} s")
 
     model = Model(trained.bundle, backbone.settings)
     judged = judge(model, test, progress=progress)
-    top1 = judged.evaluation.top1
-    say(
-        f"[bold]3. Evaluate[/bold]  {judged.evaluation.photos} photos never seen: top-1 {100 * top1.value:.1f} % "
-        f"(95 % interval {100 * top1.low:.1f}–{100 * top1.high:.1f})"
-    )
-    for pair in judged.evaluation.confusions[:3]:
-        say(f"             {pair.photos}× {pair.truth} taken for {pair.named}")
+    found, top1 = judged.evaluation, judged.evaluation.top1
+    interval = f"95 % interval {100 * top1.low:.1f}–{100 * top1.high:.1f}"
+    say("3. Evaluate", f"{found.photos} photos never seen: top-1 {100 * top1.value:.1f} % ({interval})")
+    for pair in found.confusions[:3]:
+        say("", f"{pair.photos}× {pair.truth} taken for {pair.named}")
 
     shown = judged.photos[len(judged.photos) // 2]
     [answer] = model.predict([shown.path])
-    say(f"[bold]4. Identify[/bold]  {Path(shown.path).parent.name}/{Path(shown.path).name}: "
-        f"[green]{answer.nameplate}[/green], {100 * (answer.confidence or 0):.1f} %")
+    name = "/".join(Path(shown.path).parts[-2:])
+    say("4. Identify", f"{name}: {answer.nameplate}, {100 * (answer.confidence or 0):.1f} %")
 
     page = output / "index.html"
     _write(page, data, judged, shown, answer, model.nameplates, seconds, trained.runtime)
-    say(f"[bold]5. See[/bold]       {page.resolve()}\n")
-    say("Now your own photos, each nameplate's in a folder of its name:")
-    say("  nameplate train my-photos -o my-model")
-    say("  nameplate identify --model my-model photo.jpg")
-    say("or any car at once, with the model that ships: nameplate identify photo.jpg")
+    say("5. See", f"{page.resolve()}\n")
+    say("Your own", "each nameplate's photos in a folder of its name, then:")
+    say("", "nameplate train my-photos -o my-model")
+    say("", "nameplate identify --model my-model photo.jpg")
+    say("Any car", "with the model that ships: nameplate identify photo.jpg")
     return page
 
 
@@ -104,7 +101,7 @@ def _write(
         runtime=runtime,
         seconds=seconds,
         evaluation=judged.evaluation,
-        confusion=png_uri(confusion_plot(truths, named, nameplates)),
+        confusion=png_uri(confusion_plot(confusion_matrix(truths, named, len(nameplates)), nameplates)),
         classes=png_uri(class_plot(judged.evaluation)),
         mistakes=_mistakes(judged, nameplates),
         answer={"uri": thumbnail_uri(decode(shown.path)), "truth": shown.label, "top": answer.top},
@@ -128,6 +125,11 @@ def _mistakes(judged: Judged, nameplates: Sequence[str]) -> list[dict[str, objec
         if nameplates[int(chances.argmax())] != photo.label
     ]
     return [
-        {"uri": thumbnail_uri(decode(photo.path)), "truth": photo.label, "named": named, "confidence": confidence}
+        {
+            "uri": thumbnail_uri(decode(photo.path)),
+            "truth": photo.label,
+            "named": named,
+            "confidence": confidence,
+        }
         for confidence, photo, named in sorted(found, key=lambda mistake: -mistake[0])[:MISTAKES]
     ]

@@ -16,9 +16,7 @@ RESAMPLES, SEED = 400, 0
 """Bootstrap resamples for figures that are no plain shares."""
 
 
-def evaluate(
-    probabilities: NDArray[np.float32], truths: NDArray[np.int64], nameplates: Sequence[str]
-) -> Evaluation:
+def evaluate(probabilities: NDArray[np.float32], truths: NDArray[np.int64], nameplates: Sequence[str]) -> Evaluation:
     """Hold answers against the truth.
 
     Args:
@@ -52,7 +50,7 @@ def evaluate(
 def wilson(hits: int, photos: int) -> Metric:
     """A share with its 95 % score interval (E. B. Wilson, JASA 22, 1927).
 
-    >>> wilson(90, 100)
+    >>> wilson(90, 100)  # doctest: +ELLIPSIS
     Metric(value=0.9, low=0.8256..., high=0.9447...)
     """
     share = hits / photos

@@ -1,15 +1,17 @@
 """A bundle: the model on disk. A folder of
 
-bundle.json        what it knows, how photos are prepared, where it comes from, SHA-256 of the files below; written last
+bundle.json        what it knows, how photos are prepared, where it comes from; written last
 backbone.onnx      uint8 N×H×W×3 in, float32 N×D embedding out; normalisation inside, resizing never
 head.safetensors   weight D×C, bias C, float32; absent from a bundle that only embeds
 photos.csv         the photos that it was made from and the part of each (optional)
 
-No pickle anywhere. Every byte is checked against bundle.json before it is used.
+No pickle anywhere. Every byte is checked before it is used: bundle.json holds the SHA-256 of each other file
+and of all that it says itself.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
@@ -28,8 +30,9 @@ from nameplate.types import Preprocess
 
 SCHEMA = 1
 """Version of bundle.json that this Nameplate writes; it reads this one and all before it."""
-DEFAULT_BUNDLE = "cars196"
 MANIFEST, BACKBONE, HEAD, PHOTOS = "bundle.json", "backbone.onnx", "head.safetensors", "photos.csv"
+HEAD_PARTS, SEAL = ("weight", "bias"), "sha256"
+"""The tensors of the head's file, and the field of bundle.json that seals the others."""
 MAX_BYTES = {MANIFEST: 64 << 20, BACKBONE: 2 << 30, HEAD: 2 << 30, PHOTOS: 4 << 30}
 """A file larger than this is not read."""
 
@@ -115,9 +118,9 @@ def load_bundle(name: str | Path) -> Bundle:
         BundleError: no such bundle, damaged, unsafe, or made by a newer Nameplate.
     """
     folder = Path(name)
-    if not folder.is_dir():
+    if not _is_bundle(folder):  # a folder of photos may bear the name of a bundle that ships
         folder = shipped().get(str(name), folder)
-    if not (folder / MANIFEST).is_file():
+    if not _is_bundle(folder):
         raise BundleError(
             f"'{name}' is no bundle: there is no {MANIFEST} in it. "
             f"Give a folder made by 'nameplate train', or one that ships: {', '.join(shipped())}."
@@ -128,6 +131,10 @@ def load_bundle(name: str | Path) -> Bundle:
     weight, bias = _read_head(folder, manifest) if HEAD in manifest.files else (None, None)
     photos = _read(folder, PHOTOS, manifest) if PHOTOS in manifest.files else None
     return Bundle(manifest, backbone, weight, bias, photos)
+
+
+def _is_bundle(folder: Path) -> bool:
+    return os.path.isfile(folder / MANIFEST)  # noqa: PTH113 - false, too, for names that no file can have
 
 
 def save_bundle(
@@ -144,9 +151,12 @@ def save_bundle(
     Raises:
         NameplateError: `target` is there already, or cannot be written.
     """
+    weight, bias = head or (None, None)
     contents = {BACKBONE: backbone}
     if head is not None:
-        contents[HEAD] = save_tensors({"weight": np.ascontiguousarray(head[0]), "bias": head[1]})
+        contents[HEAD] = save_tensors(
+            {name: np.ascontiguousarray(part) for name, part in zip(HEAD_PARTS, head, strict=True)}
+        )
     if photos is not None:
         contents[PHOTOS] = photos
     files = {name: File(sha256(data), len(data)) for name, data in contents.items()}
@@ -154,13 +164,19 @@ def save_bundle(
     with whole_folder(target, overwrite=overwrite) as temporary:
         for name, data in contents.items():
             (temporary / name).write_bytes(data)
-        text = msgspec.json.format(msgspec.json.encode(complete), indent=2)
+        said = msgspec.json.decode(msgspec.json.encode(complete))
+        text = msgspec.json.format(msgspec.json.encode(said | {SEAL: _seal(said)}), indent=2)
         (temporary / MANIFEST).write_bytes(text + b"\n")
-    return Bundle(complete, backbone, *(head or (None, None)), photos)
+    return Bundle(complete, backbone, weight, bias, photos)
 
 
 class _Version(msgspec.Struct):
     schema: int
+
+
+def _seal(said: dict[str, object]) -> str:
+    """SHA-256 of all that bundle.json says, however it is laid out."""
+    return sha256(msgspec.json.encode(said, order="deterministic"))
 
 
 def _read_manifest(folder: Path) -> Manifest:
@@ -170,12 +186,15 @@ def _read_manifest(folder: Path) -> Manifest:
         version = msgspec.json.decode(text, type=_Version).schema
         if version > SCHEMA:
             raise BundleError(
-                f"'{folder}' was made by a newer Nameplate (schema {version}, this one reads up to {SCHEMA}). "
-                "Update it: pip install -U nameplate."
+                f"'{folder}' was made by a newer Nameplate (schema {version}, this one reads up to "
+                f"{SCHEMA}). Update it: pip install -U nameplate."
             )
         manifest = msgspec.json.decode(text, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        said = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"'{path}' is damaged: {error}.") from None
+    if said.pop(SEAL, None) != _seal(said):
+        raise BundleError(f"'{path}' is damaged: its own SHA-256 is not that of what it says. Copy it again.")
     problem = _problem(manifest)
     if problem:
         raise BundleError(f"'{path}' is damaged: {problem}.")
@@ -186,12 +205,12 @@ def _problem(manifest: Manifest) -> str | None:
     """What cannot be right in a manifest that has the right form."""
     if not set(manifest.files) <= {BACKBONE, HEAD, PHOTOS} or BACKBONE not in manifest.files:
         return f"its files are {', '.join(manifest.files) or 'none'}"
-    if len(manifest.nameplates) != len(manifest.ids) or len(set(manifest.nameplates)) != len(
-        manifest.nameplates
-    ):
+    if len(manifest.nameplates) != len(manifest.ids) or len(set(manifest.nameplates)) != len(manifest.nameplates):
         return "nameplates and ids do not pair up"
     if (HEAD in manifest.files) != bool(manifest.nameplates):
         return "there is a head without nameplates, or nameplates without a head"
+    if manifest.schema < 1 or manifest.embedding < 1:
+        return f"the schema is {manifest.schema}, the embedding's size {manifest.embedding}"
     if not manifest.temperature > 0 or not np.isfinite(manifest.temperature):
         return f"the temperature is {manifest.temperature}"
     if not (0 < manifest.preprocess.height <= 4096 and 0 < manifest.preprocess.width <= 4096):
@@ -208,9 +227,7 @@ def _read(folder: Path, name: str, manifest: Manifest) -> bytes:
             "it is cut short or not its own. Copy the bundle again."
         )
     if sha256(data) != expected.sha256:
-        raise BundleError(
-            f"'{folder / name}' is damaged: its SHA-256 is not the one in {MANIFEST}. Copy it again."
-        )
+        raise BundleError(f"'{folder / name}' is damaged: its SHA-256 is not the one in {MANIFEST}. Copy it again.")
     return data
 
 
@@ -227,7 +244,7 @@ def _read_head(folder: Path, manifest: Manifest) -> tuple[NDArray[np.float32], N
     path = folder / HEAD
     try:
         tensors = load_tensors(_read(folder, HEAD, manifest))
-        weight, bias = tensors["weight"], tensors["bias"]
+        weight, bias = (tensors[part] for part in HEAD_PARTS)
     except (SafetensorError, KeyError, ValueError) as error:
         raise BundleError(f"'{path}' is damaged: {error}.") from None
     classes = len(manifest.nameplates)

@@ -76,9 +76,7 @@ def _pictures(paths: Sequence[str], bundle: Bundle, settings: Settings) -> NDArr
     found = []
     for path in paths:
         try:
-            found.append(
-                preprocess(decode(path, limits=settings.limits, at_least=(size.height, size.width)), size)
-            )
+            found.append(preprocess(decode(path, limits=settings.limits, at_least=(size.height, size.width)), size))
         except PhotoError:
             continue
         if len(found) == PROBE_PHOTOS:

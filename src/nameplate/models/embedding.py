@@ -10,15 +10,18 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
 
-from nameplate.errors import PhotoError
+from nameplate.errors import BundleError, NameplateError, PhotoError
 from nameplate.models.bundle import Bundle
 from nameplate.models.runtime import BATCH, PROBE_PHOTOS, Batch, Runtime, open_runtime
 from nameplate.photos.decode import decode_with_header, read_bytes, read_header
@@ -29,6 +32,8 @@ from nameplate.types import Limits, Preprocess
 
 CHUNK, AHEAD = 8, 12
 """Photos a thread takes at once, and chunks that may wait for the runtime."""
+STRETCH = 256
+"""Photos in a row that fill no batch, because they are unreadable or known, before they are let go."""
 
 Pixels = NDArray[np.uint8]
 Source = str | Path | bytes | Pixels
@@ -58,7 +63,7 @@ class Settings:
 
     runtime: str = "auto"
     threads: int = 1
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     hashes: bool = False
     """Whether to compute perceptual hashes too."""
     mirror: bool = False
@@ -82,31 +87,49 @@ def embed_stream(
         runtime: an open runtime; None opens one when the first pictures are there.
     """
     waiting: deque[Row] = deque()
-    batches = _batches(_prepared(sources, bundle.manifest.preprocess, settings, known), waiting)
-    if runtime is None:
-        first = list(itertools.islice(batches, -(-PROBE_PHOTOS // BATCH)))
-        batches = itertools.chain(first, batches)
-        if first:
-            runtime = open_runtime(bundle, settings.runtime, settings.threads, np.concatenate(first))
-    for embeddings in runtime.embed(batches) if runtime else ():
-        for embedding in embeddings:
-            while waiting[0].picture is None:
-                yield waiting.popleft()
-            row = waiting.popleft()
-            row.embedding, row.picture = embedding, None
-            yield row
-    yield from waiting
+    rows = _prepared(sources, bundle.manifest.preprocess, settings, known)
+    for row in rows:  # once for each stretch: `_batches` reads on
+        batches = _batches(itertools.chain([row], rows), waiting)
+        if runtime is None:
+            first = list(itertools.islice(batches, -(-PROBE_PHOTOS // BATCH)))
+            batches = itertools.chain(first, batches)
+            if first:
+                runtime = open_runtime(bundle, settings.runtime, settings.threads, np.concatenate(first))
+        for embeddings in runtime.embed(batches) if runtime else ():
+            _check_size(embeddings, bundle)
+            for embedding in embeddings:
+                while waiting[0].picture is None:
+                    yield waiting.popleft()
+                embedded = waiting.popleft()
+                embedded.embedding, embedded.picture = embedding, None
+                yield embedded
+        while waiting:
+            yield waiting.popleft()
+
+
+def _check_size(embeddings: NDArray[np.float32], bundle: Bundle) -> None:
+    if embeddings.shape[1:] != (bundle.manifest.embedding,):
+        raise BundleError(
+            f"'{bundle.manifest.name}' is no bundle that works: its backbone gives {embeddings.shape} "
+            f"for some photos, and bundle.json says N×{bundle.manifest.embedding}."
+        )
 
 
 def _batches(rows: Iterator[Row], waiting: deque[Row]) -> Iterator[Batch]:
+    """Batches of pictures, until the rows end or a long stretch of them fills none."""
     pictures: list[Pixels] = []
+    stretch = 0
     for row in rows:
         waiting.append(row)
+        stretch += 1
         if row.picture is not None:
             pictures.append(row.picture)
-            if len(pictures) == BATCH:
-                yield np.stack(pictures)
-                pictures.clear()
+        if len(pictures) == BATCH:
+            yield np.stack(pictures)
+            pictures.clear()
+            stretch = 0
+        elif stretch >= STRETCH:
+            break
     if pictures:
         yield np.stack(pictures)
 
@@ -164,8 +187,8 @@ def _prepare(source: Source, size: Preprocess, settings: Settings, known: Callab
 class EmbeddingCache:
     """Embeddings on disk, by photo digest, for one backbone, preprocessing and runtime.
 
-    Shards of safetensors, each written whole, so that an interrupted run goes on where it was. What cannot
-    be read of it is computed again.
+    Shards of safetensors, each written whole and named by its own SHA-256, so that an interrupted run goes on
+    where it was. What cannot be read of it is computed again; where it cannot be written there is none.
     """
 
     FLUSH = 1024
@@ -180,7 +203,10 @@ class EmbeddingCache:
 
     def _read(self, shard: Path) -> None:
         try:
-            part = load_file(shard)
+            data = shard.read_bytes()
+            if shard.stem != sha256(data)[:32]:
+                raise ValueError("damaged")
+            part = load_tensors(data)
             digests = [bytes(digest).hex() for digest in part["digest"]]
             if part["embedding"].shape != (len(digests), self._size) or part["hash"].shape != (
                 len(digests),
@@ -216,12 +242,16 @@ class EmbeddingCache:
         if not self._new:
             return
         rows = [self._rows[digest] for digest in self._new]
-        tensors = {
+        tensors: dict[str, NDArray[Any]] = {
             "digest": np.frombuffer(bytes.fromhex("".join(self._new)), np.uint8).reshape(-1, 32),
             "embedding": np.stack([row[0] for row in rows]),
             "hash": np.stack([row[1] for row in rows]),
             "size": np.array([row[2] for row in rows], np.int32),
         }
-        with whole_file(self.folder / f"{sha256(tensors['digest'].tobytes())[:32]}.safetensors") as temporary:
-            save_file(tensors, temporary)
+        data = save_tensors(tensors)
+        with (
+            suppress(NameplateError, OSError),
+            whole_file(self.folder / f"{sha256(data)[:32]}.safetensors") as temporary,
+        ):
+            temporary.write_bytes(data)
         self._new.clear()

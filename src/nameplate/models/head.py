@@ -8,7 +8,8 @@ are linear, so the head on disk is one D×C matrix and a bias. Measured: docs/ex
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,12 +21,12 @@ SHRINKAGE = 0.3
 """Weight of the identity in the covariance that whitens."""
 STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """Candidates for C, the inverse of the ridge penalty, weakest first; each fit starts from the one before."""
-FIRST_STEPS, NEXT_STEPS = 40, 20
+FIRST_STEPS, NEXT_STEPS = 40, 15
 """L-BFGS steps at the first strength and at each further one, which goes on from the one before."""
 TOLERANCE = 1e-6
 """A step that lowers the objective by a smaller share ends the fit."""
-PATIENCE = 2
-"""Strengths in a row that are worse on what is left out, after which no stronger one is tried."""
+MEMORY, MAX_HALVINGS = 8, 20
+"""Steps that L-BFGS remembers, and how often it halves one that does not descend."""
 TEMPERATURES = (0.05, 20.0)
 """Bounds of the calibration temperature."""
 
@@ -68,11 +69,14 @@ def fit_head(
         The head of the strength with the least calibrated log-loss, fitted on all rows.
     """
     numbers = np.unique(folds)
+    if len(numbers) < 2:
+        raise ValueError("cross-validation needs two folds or more")
     steps = len(numbers) * len(STRENGTHS) + 1
     paths: list[list[Floats]] = []
+    count = int(classes.max()) + 1
     for place, fold in enumerate(numbers):
         train, test = folds != fold, folds == fold
-        paths.append(_path((embeddings[train], classes[train]), (embeddings[test], classes[test]), balanced))
+        paths.append(_path((embeddings[train], classes[train]), (embeddings[test], classes[test]), count, balanced))
         if progress:
             progress((place + 1) * len(STRENGTHS), steps)
     order = np.concatenate([np.flatnonzero(folds == fold) for fold in numbers])
@@ -89,7 +93,7 @@ def fit_head(
     scaling = _Scaling(embeddings, classes)
     scaled, fitted = scaling(embeddings), None
     for step in STRENGTHS[: STRENGTHS.index(strength) + 1]:
-        fitted = _fit(fitted, scaled, classes, step, balanced)
+        fitted = _fit(fitted, scaled, classes, count, step, balanced)
     assert fitted is not None
     if progress:
         progress(steps, steps)
@@ -98,7 +102,10 @@ def fit_head(
 
 
 def _path(
-    train: tuple[Floats, NDArray[np.int64]], test: tuple[Floats, NDArray[np.int64]], balanced: bool
+    train: tuple[Floats, NDArray[np.int64]],
+    test: tuple[Floats, NDArray[np.int64]],
+    count: int,
+    balanced: bool,
 ) -> list[Floats]:
     """Logits of the test rows at each strength, until they get worse."""
     scaling = _Scaling(*train)
@@ -107,10 +114,10 @@ def _path(
     losses: list[float] = []
     fitted = None
     for strength in STRENGTHS:
-        fitted = _fit(fitted, scaled, classes, strength, balanced)
+        fitted = _fit(fitted, scaled, classes, count, strength, balanced)
         logits.append(scaled_test @ fitted[:-1] + fitted[-1])
         losses.append(log_loss(probabilities(logits[-1], fit_temperature(logits[-1], test[1])), test[1]))
-        if len(losses) - 1 - int(np.argmin(losses)) >= PATIENCE:
+        if losses[-1] > min(losses):
             break
     return logits
 
@@ -133,7 +140,8 @@ class _Scaling:
         self.matrix: Floats = (vectors / scale / spread[:, None]).astype(np.float32)
 
     def __call__(self, embeddings: Floats) -> Floats:
-        return (embeddings - self.mean) @ self.matrix
+        scaled: Floats = (embeddings - self.mean) @ self.matrix
+        return scaled
 
     def unfold(self, weight: Floats, bias: Floats) -> tuple[Floats, Floats]:
         """The head for embeddings as they come."""
@@ -142,46 +150,85 @@ class _Scaling:
 
 
 def _fit(
-    start: Floats | None, scaled: Floats, classes: NDArray[np.int64], strength: float, balanced: bool
+    start: Floats | None,
+    scaled: Floats,
+    classes: NDArray[np.int64],
+    count: int,
+    strength: float,
+    balanced: bool,
 ) -> Floats:
-    """Minimise strength × Σ log-loss + ½‖W‖² from `start`; (D+1)×C, the bias in the last row.
-
-    As scikit-learn's LogisticRegression, but with float32 matrix products: three times as fast, because that
-    one widens the whole matrix to float64 at every step (docs/decisions/0004-own-solver.md).
-    """
-    from scipy.optimize import minimize
-
+    """Minimise strength × Σ log-loss + ½‖W‖² from `start`; (D+1)×C, the bias in the last row."""
     rows, size = scaled.shape
-    count = int(classes.max()) + 1
     weights = np.ones(rows, np.float32)
     if balanced:
         frequency = np.bincount(classes, minlength=count)
         weights = (rows / (np.count_nonzero(frequency) * frequency[classes])).astype(np.float32)
     everyone = np.arange(rows)
 
-    def objective(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        head = flat.astype(np.float32).reshape(size + 1, count)
+    def objective(flat: Floats) -> tuple[float, Floats]:
+        head = flat.reshape(size + 1, count)
         logits = scaled @ head[:-1] + head[-1]
         logits -= logits.max(1, keepdims=True)
         true = logits[everyone, classes]
         chances = np.exp(logits, out=logits)
         total = chances.sum(1)
-        loss = float(np.dot(weights, np.log(total) - true)) * strength
+        loss = strength * float(np.dot(weights, (np.log(total) - true).astype(np.float64)))
         chances *= (weights / total)[:, None]
         chances[everyone, classes] -= weights
         slope = np.empty((size + 1, count), np.float32)
         np.matmul(scaled.T, chances, out=slope[:-1])
         slope[-1] = chances.sum(0)
-        slope *= strength
+        slope *= np.float32(strength)
         slope[:-1] += head[:-1]
-        return loss + 0.5 * float(np.vdot(head[:-1], head[:-1])), slope.ravel().astype(np.float64)
+        return loss + 0.5 * float(np.vdot(head[:-1], head[:-1])), slope.ravel()
 
-    begin = np.zeros((size + 1) * count) if start is None else start.ravel().astype(np.float64)
-    steps = FIRST_STEPS if start is None else NEXT_STEPS
-    found = minimize(
-        objective, begin, jac=True, method="L-BFGS-B", options={"maxiter": steps, "ftol": TOLERANCE}
-    )
-    return found.x.astype(np.float32).reshape(size + 1, count)
+    begin = np.zeros((size + 1) * count, np.float32) if start is None else start.ravel()
+    return _minimise(objective, begin, FIRST_STEPS if start is None else NEXT_STEPS).reshape(size + 1, count)
+
+
+def _minimise(objective: Callable[[Floats], tuple[float, Floats]], at: Floats, steps: int) -> Floats:
+    """L-BFGS with backtracking, in float32 (J. Nocedal, S. Wright, "Numerical Optimization", 2006, 7.5).
+
+    Ours because scikit-learn's and SciPy's work in float64 and with bounds, at four times the time:
+    docs/decisions/0004-own-solver.md.
+    """
+    history: deque[tuple[Floats, Floats, float]] = deque(maxlen=MEMORY)
+    value, slope = objective(at)
+    for _ in range(steps):
+        step = -_times_inverse_hessian(slope, history)
+        descent, length = float(np.vdot(slope, step)), 1.0
+        for _ in range(MAX_HALVINGS):
+            new_at = at + np.float32(length) * step
+            new_value, new_slope = objective(new_at)
+            if new_value <= value + 1e-4 * length * descent:
+                break
+            length /= 2
+        else:
+            break
+        moved, turned = new_at - at, new_slope - slope
+        if (curvature := float(np.vdot(moved, turned))) > 0:
+            history.append((moved, turned, curvature))
+        gain = value - new_value
+        at, value, slope = new_at, new_value, new_slope
+        if gain <= TOLERANCE * abs(value):
+            break
+    return at
+
+
+def _times_inverse_hessian(slope: Floats, history: Sequence[tuple[Floats, Floats, float]]) -> Floats:
+    """The two loops of L-BFGS; without a history a step of length 1."""
+    if not history:
+        return slope / max(float(np.linalg.norm(slope)), 1e-12)
+    result, shares = slope.copy(), []
+    for moved, turned, curvature in reversed(history):
+        share = np.float32(np.vdot(moved, result) / curvature)
+        result -= share * turned
+        shares.append(share)
+    _, turned, curvature = history[-1]
+    result *= np.float32(curvature / np.vdot(turned, turned))
+    for (moved, turned, curvature), share in zip(history, reversed(shares), strict=True):
+        result += (share - np.float32(np.vdot(turned, result) / curvature)) * moved
+    return result
 
 
 def probabilities(logits: Floats, temperature: float) -> Floats:
@@ -189,7 +236,8 @@ def probabilities(logits: Floats, temperature: float) -> Floats:
     scaled = logits / np.float32(temperature)
     scaled -= scaled.max(1, keepdims=True)
     np.exp(scaled, out=scaled)
-    return scaled / scaled.sum(1, keepdims=True)
+    scaled /= scaled.sum(1, keepdims=True)
+    return scaled
 
 
 def log_loss(chances: Floats, classes: NDArray[np.int64]) -> float:

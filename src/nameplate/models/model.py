@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.errors import BundleError, PhotoError
-from nameplate.models.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
+from nameplate.models.bundle import Bundle, load_bundle
 from nameplate.models.embedding import Row, Settings, Source, embed_stream
 from nameplate.models.head import probabilities
 from nameplate.models.runtime import PROBE_PHOTOS, Runtime, available_cpus, open_runtime
-from nameplate.types import Limits, Prediction
-
-TOP = 5
+from nameplate.storage import printable
+from nameplate.types import DEFAULT_BUNDLE, TOP, Limits, Prediction
 
 
 class Model:
@@ -162,4 +161,4 @@ class Model:
 
 
 def _name(photo: Source, number: int) -> str:
-    return str(photo) if isinstance(photo, (str, Path)) else f"photo {number + 1}"
+    return printable(str(photo)) if isinstance(photo, (str, Path)) else f"photo {number + 1}"

@@ -40,9 +40,7 @@ def refuse_external_data(model: bytes, name: str) -> None:
     """
     try:
         if _holds_external(memoryview(model), "Model", 0):
-            raise BundleError(
-                f"'{name}' keeps weights in another file; a bundle's backbone must be whole. Refused."
-            )
+            raise BundleError(f"'{name}' keeps weights in another file; a bundle's backbone must be whole. Refused.")
     except (IndexError, ValueError):
         raise BundleError(f"'{name}' is no ONNX file, or it is damaged.") from None
 
@@ -54,11 +52,7 @@ def _holds_external(message: memoryview, kind: str, depth: int) -> bool:
     for field, value in _fields(message):
         if kind == "Tensor" and (field == EXTERNAL_DATA or (field == DATA_LOCATION and value != 0)):
             return True
-        if (
-            field in inside
-            and isinstance(value, memoryview)
-            and _holds_external(value, inside[field], depth + 1)
-        ):
+        if field in inside and isinstance(value, memoryview) and _holds_external(value, inside[field], depth + 1):
             return True
     return False
 
@@ -68,6 +62,8 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     while at < len(message):
         key, at = _varint(message, at)
         field, wire = key >> 3, key & 7
+        if key >> 32 or not field:  # readers drop the bits above 32, and so find another field than we
+            raise ValueError(f"key {key}")
         if wire == VARINT:
             value, at = _varint(message, at)
             yield field, value

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,7 +23,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate.errors import BundleError, RuntimeUnavailableError, UsageError
+from nameplate.errors import BundleError, NameplateError, RuntimeUnavailableError, UsageError
 from nameplate.models.bundle import Bundle
 from nameplate.storage import cache_folder, sha256, whole_file
 
@@ -91,11 +92,10 @@ class OnnxRuntime:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what fails comes as an exception
+        options.add_session_config_entry("session.load_model_format", "ONNX")  # none that onnx_guard does not read
         try:
-            self._session = onnxruntime.InferenceSession(
-                backbone, options, providers=["CPUExecutionProvider"]
-            )
+            self._session = onnxruntime.InferenceSession(backbone, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's errors have no common base but Exception
             raise BundleError(f"ONNX Runtime cannot load the backbone: {error}") from None
         self._input = self._session.get_inputs()[0].name
@@ -103,7 +103,10 @@ class OnnxRuntime:
     def embed(self, batches: Iterable[Batch]) -> Iterator[Embedding]:
         """One batch after another."""
         for batch in batches:
-            yield self._session.run(None, {self._input: batch})[0]
+            try:
+                yield self._session.run(None, {self._input: batch})[0]
+            except Exception as error:  # as above
+                raise BundleError(f"The backbone does not take pictures of {batch.shape}: {error}") from None
 
 
 class OpenVino:
@@ -199,9 +202,7 @@ def open_runtime(bundle: Bundle, choice: str, threads: int, first: Batch | None 
         raise UsageError(f"Unknown runtime '{choice}'. There are {', '.join(RUNTIMES)}.")
     if choice == "auto":
         enough = first is not None and len(first) >= PROBE_PHOTOS
-        choice = (
-            fastest(probe(bundle, first, threads), bundle) if enough and first is not None else "onnxruntime"
-        )
+        choice = fastest(probe(bundle, first, threads), bundle) if enough and first is not None else "onnxruntime"
     return make_runtime(choice, bundle.backbone, threads)
 
 
@@ -231,15 +232,13 @@ def probe(bundle: Bundle, photos: Batch, threads: int) -> tuple[Trial, ...]:
         installed = version("openvino")
     except PackageNotFoundError:
         return ()
-    key = sha256(repr((bundle.digest, installed, version("onnxruntime"), threads, _cpu(), BATCH)).encode())[
-        :32
-    ]
+    key = sha256(repr((bundle.digest, installed, version("onnxruntime"), threads, _cpu(), BATCH)).encode())[:32]
     report = cache_folder() / "runtimes" / f"{key}.json"
     try:
         return msgspec.json.decode(report.read_bytes(), type=tuple[Trial, ...])
     except (OSError, msgspec.DecodeError):
         trials = _run_probe(bundle.backbone, photos[:PROBE_PHOTOS], threads)
-    with whole_file(report) as temporary:
+    with suppress(NameplateError, OSError), whole_file(report) as temporary:
         temporary.write_bytes(msgspec.json.encode(trials))
     return trials
 
@@ -251,7 +250,7 @@ def _run_probe(backbone: bytes, photos: Batch, threads: int) -> tuple[Trial, ...
         (Path(folder) / "backbone.onnx").write_bytes(backbone)
         np.save(Path(folder) / "photos.npy", photos)
         for name in RUNTIMES[1:]:
-            command = [sys.executable, "-m", "nameplate.models.probe", folder, name, str(threads)]
+            command = [sys.executable, "-P", "-m", "nameplate.models.probe", folder, name, str(threads)]
             try:
                 done = subprocess.run(command, capture_output=True, timeout=PROBE_SECONDS, check=False)
             except subprocess.TimeoutExpired:

@@ -11,7 +11,8 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -51,6 +52,8 @@ SCALES = (8, 4, 2, 1)
 """The reductions that libjpeg computes inside the inverse DCT (8 uses the DC coefficient alone)."""
 QUICK_WORK = 250_000_000
 """Pixels × scans below which decoding ends in about a second or two and needs no watch."""
+NEXT_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+"""Where a JPEG scan's data ends: 0xFF, and then neither a stuffed zero, a restart marker nor a fill byte."""
 ORIENTATION, EXIF_HEADER, ICC_HEADER = 0x0112, b"Exif\0\0", b"ICC_PROFILE\0"
 
 T = TypeVar("T")
@@ -123,6 +126,8 @@ def read_bytes(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) ->
                 raise PhotoError("not a photo", f"'{os.fspath(path)}' is not a regular file")
             _check_bytes(status.st_size, limits)
             data = file.read(limits.bytes + 1)
+    except IsADirectoryError:
+        raise PhotoError("not a photo", f"'{os.fspath(path)}' is a folder") from None
     except OSError as error:
         raise PhotoError("missing", f"cannot open '{os.fspath(path)}': {error.strerror or error}") from None
     except ValueError as error:  # a NUL byte in the name
@@ -151,7 +156,8 @@ def read_header(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Header:
     _check_bytes(len(data), limits)
     format_ = next((name for offset, magic, name in MAGIC if data.startswith(magic, offset)), None)
     if format_ is None:
-        other = next((name for at, magic, name in OTHERS if data.lstrip().startswith(magic, at)), None)
+        start = data[:256].removeprefix(b"\xef\xbb\xbf").lstrip()
+        other = next((name for at, magic, name in OTHERS if start.startswith(magic, at)), None)
         raise PhotoError(
             "not a photo",
             f"this is {other}; " * (other is not None) + "JPEG, PNG, WebP, AVIF, BMP, GIF and MPO are read",
@@ -178,6 +184,8 @@ def _jpeg_header(data: bytes) -> Header:
         raise _jpeg_error(data, str(error)) from None
     orientation, icc = 1, False
     for marker, start, end in _jpeg_segments(data):
+        if marker == 0xDA:
+            break
         if marker == 0xE1 and data.startswith(EXIF_HEADER, start):
             orientation = _orientation(data[start:end])
         elif marker == 0xE2 and data.startswith(ICC_HEADER, start):
@@ -185,20 +193,41 @@ def _jpeg_header(data: bytes) -> Header:
     return Header("JPEG", width, height, orientation, icc)
 
 
-def _jpeg_segments(data: bytes) -> list[tuple[int, int, int]]:
-    """(marker, start, end) of each segment before the first scan (ISO/IEC 10918-1, B.1.1)."""
-    segments, at = [], 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """(marker, start, end) of each segment of the first picture (ISO/IEC 10918-1, B.1.1)."""
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xD9:
         marker = data[at + 1]
         if marker == 0xFF:  # a fill byte
             at += 1
             continue
-        if marker == 0xDA:
-            break
         end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-        segments.append((marker, at + 4, end))
+        yield marker, at + 4, end
+        if marker == 0xDA:
+            found = NEXT_MARKER.search(data, end)
+            end = found.start() if found else len(data)
         at = end
-    return segments
+
+
+def _lacks_scans(data: bytes) -> bool:
+    """Whether a JPEG ends before all its scans: libjpeg shows it coarser or grey, and says nothing."""
+    left: dict[int, set[int]] = {}  # component → coefficients that still lack bits
+    progressive = False
+    for marker, start, _ in _jpeg_segments(data):
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            progressive = marker in (0xC2, 0xCA)
+            left = {data[start + 6 + 3 * n]: set(range(64)) for n in range(data[start + 5])}
+        elif marker == 0xDA:
+            components = data[start + 1 : start + 1 + 2 * data[start] : 2]
+            first, last, bits = data[start + 1 + 2 * data[start] :][:3]
+            for component in components:
+                if not progressive:
+                    left.pop(component, None)
+                elif bits & 0x0F == 0:
+                    left[component] -= set(range(first, last + 1))
+            if not any(left.values()):
+                return False
+    return True
 
 
 def _reduced_size(header: Header, at_least: tuple[int, int] | None) -> tuple[int, int]:
@@ -215,11 +244,14 @@ def _reduced_size(header: Header, at_least: tuple[int, int] | None) -> tuple[int
 def _decode_jpeg(data: bytes, height: int, width: int) -> NDArray[np.uint8]:
     colours = simplejpeg.decode_jpeg_header(data)[2]
     try:
-        return _decode_turbo(data, height, width, colours, strict=True)
+        pixels = _decode_turbo(data, height, width, colours, strict=True)
     except ValueError as error:
         if not _only_padding(data, str(error)):
             raise _jpeg_error(data, str(error)) from None
-    return _decode_turbo(data, height, width, colours, strict=False)
+        pixels = _decode_turbo(data, height, width, colours, strict=False)
+    if _lacks_scans(data):
+        raise PhotoError("truncated", "JPEG: it ends before all of its scans")
+    return pixels
 
 
 def _decode_turbo(data: bytes, height: int, width: int, colours: str, *, strict: bool) -> NDArray[np.uint8]:
@@ -250,7 +282,8 @@ def _only_padding(data: bytes, message: str) -> bool:
 
 def _jpeg_error(data: bytes, message: str) -> PhotoError:
     early = re.search(r"premature end|could not determine subsampling", message, re.IGNORECASE)
-    reason: Reason = "truncated" if early and not data.rstrip(b"\0").endswith(b"\xff\xd9") else "damaged"
+    ended = data.rstrip(b"\0").endswith(b"\xff\xd9") if early else b"\xff\xd9" in data
+    reason: Reason = "damaged" if ended else "truncated"
     return PhotoError(reason, f"JPEG: {message}")
 
 
@@ -266,28 +299,71 @@ def _open_with_pillow(data: bytes, format_: str) -> Image.Image:
 def _pillow_header(data: bytes, format_: str) -> Header:
     try:
         with _open_with_pillow(data, format_) as image:
-            exif = image.info.get("exif")
+            exif = image.info.get("exif") or (_png_exif(data) if format_ == "PNG" else None)
             return Header(
                 format_, *image.size, _orientation(exif) if exif else 1, bool(image.info.get("icc_profile"))
             )
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise PhotoError("too large", str(error)) from None
     except Exception as error:  # Pillow's readers raise all sorts on hostile bytes
-        raise _pillow_error(error, format_) from None
+        raise _pillow_error(error, data, format_) from None
 
 
 def _decode_with_pillow(data: bytes, format_: str) -> NDArray[np.uint8]:
+    if format_ == "PNG":
+        _check_png(data)
     try:
         with _open_with_pillow(data, format_) as image:
             image.load()
             return np.asarray(_to_rgb(image))
     except Exception as error:  # Pillow's readers raise all sorts on hostile bytes
-        raise _pillow_error(error, format_) from None
+        raise _pillow_error(error, data, format_) from None
 
 
-def _pillow_error(error: Exception, format_: str) -> PhotoError:
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """(type, start, end) of each whole chunk (PNG, third edition, 5.3)."""
+    at = 8
+    while (end := at + 8 + int.from_bytes(data[at : at + 4], "big")) + 4 <= len(data):
+        yield data[at + 4 : at + 8], at + 8, end
+        at = end + 4
+
+
+def _png_exif(data: bytes) -> bytes | None:
+    """EXIF that stands behind the picture data, where Pillow sees it only after decoding."""
+    return next((data[start:end] for kind, start, end in _png_chunks(data) if kind == b"eXIf"), None)
+
+
+def _check_png(data: bytes) -> None:
+    """Hold the picture data against its check sums, which Pillow leaves out."""
+    view = memoryview(data)
+    for kind, start, end in _png_chunks(data):
+        if kind == b"IDAT" and zlib.crc32(view[start - 4 : end]) != int.from_bytes(
+            view[end : end + 4], "big"
+        ):
+            raise PhotoError("damaged", "PNG: the check sum of its picture data is wrong")
+
+
+def _ends_early(data: bytes, format_: str) -> bool:
+    """Whether fewer bytes are there than the file itself announces."""
+    if format_ == "WEBP":
+        return len(data) < 8 + int.from_bytes(data[4:8], "little")
+    if format_ == "BMP":
+        return len(data) < int.from_bytes(data[2:6], "little")
+    if format_ == "PNG":
+        return b"IEND" not in data
+    if format_ == "GIF":
+        return not data.rstrip(b"\0").endswith(b";")
+    at = 0  # AVIF: boxes, each with its size
+    while (size := int.from_bytes(data[at : at + 4], "big")) > 0 and at < len(data):
+        at += size
+    return at > len(data)
+
+
+def _pillow_error(error: Exception, data: bytes, format_: str) -> PhotoError:
     message = str(error) or type(error).__name__
-    early = re.search(r"truncat|incomplete|unexpected end|EOF|Truncated", message)
+    early = re.search(r"truncat|incomplete|unexpected end|EOF|Truncated", message) or _ends_early(
+        data, format_
+    )
     if message.startswith("cannot identify image file"):
         message = "its header is damaged or cut short"
     return PhotoError("truncated" if early else "damaged", f"{format_}: {message}")
@@ -295,7 +371,8 @@ def _pillow_error(error: Exception, format_: str) -> PhotoError:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip it
-        grey = np.asarray(image).astype(np.int64) >> 8
+        samples = np.asarray(image).astype(np.int64)
+        grey = np.where(samples == image.info.get("transparency", -1), 255, samples >> 8)
         return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         photo = image.convert("RGBA")

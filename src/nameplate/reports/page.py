@@ -20,7 +20,10 @@ THUMBNAIL = 240
 def write_page(target: Path, template: str, **data: object) -> None:
     """Fill a template of `reports/templates` and write it whole; every value is escaped."""
     environment = Environment(
-        loader=PackageLoader("nameplate.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("nameplate.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
     )
     environment.filters["percent"] = lambda share: f"{100 * share:.1f} %"
     text = environment.get_template(template).render(**data)

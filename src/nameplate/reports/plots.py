@@ -9,16 +9,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from nameplate.evaluation.metrics import confusion_matrix
 from nameplate.types import Evaluation
 
 INK, ACCENT, SOFT = "#1c2733", "#1f6f8b", "#d9e4ea"
 DPI = 120
 
 
-def confusion_plot(truths: NDArray[np.int64], named: NDArray[np.int64], nameplates: Sequence[str]) -> bytes:
-    """The confusion matrix, rows the truth, as shares of each row, counts written where there is room."""
-    matrix = confusion_matrix(truths, named, len(nameplates))
+def confusion_plot(matrix: NDArray[np.int64], nameplates: Sequence[str]) -> bytes:
+    """A confusion matrix of counts, int64 C×C, rows the truth; coloured by the share of each row."""
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     side = max(4.5, 0.46 * len(nameplates) + 2)
     figure = Figure((side + 1.2, side), layout="constrained")

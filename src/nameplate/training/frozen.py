@@ -1,4 +1,4 @@
-"""`train_head`: a head on frozen embeddings, from labelled photos to a bundle, in seconds and without torch."""
+"""`train_head`: a head on frozen embeddings, from labelled photos to a bundle, in seconds, without torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -26,27 +26,11 @@ from nameplate.models.collection import Embedded, Progress, embed_photos
 from nameplate.models.head import Head, fit_head, probabilities
 from nameplate.models.model import Model
 from nameplate.models.runtime import MAX_BFLOAT16_COST
-from nameplate.storage import sha256
-from nameplate.types import Evaluation, Photo
+from nameplate.storage import printable, sha256
+from nameplate.types import Evaluation, HeadRecipe, Photo
 
 BFLOAT16_PHOTOS = 2000
 """Held-out photos, at most, on which bfloat16 is held against float32."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How a head is trained."""
-
-    holdout: float = 0.15
-    """Share of every nameplate kept out of training, to say what the model is worth."""
-    seed: int = 20
-    """Seed of the split and the folds."""
-    folds: int = 3
-    """Cross-validation folds that choose the regularisation."""
-    mirror: bool = False
-    """Whether to train on every photo mirrored as well."""
-    balanced: bool = False
-    """Whether every nameplate weighs alike, however many photos it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +54,7 @@ def train_head(
     target: Path,
     *,
     model: Model,
-    recipe: Recipe | None = None,
+    recipe: HeadRecipe | None = None,
     overwrite: bool = False,
     progress: Progress = lambda *_: None,
 ) -> Trained:
@@ -88,15 +72,11 @@ def train_head(
         DataError: fewer than two nameplates with readable photos to train on.
         NameplateError: `target` is there already, or cannot be written.
     """
-    recipe = recipe or Recipe()
+    recipe = recipe or HeadRecipe()
     embedded = embed_photos(dataset.photos, model, progress)
-    groups = copies(
-        [str(p.sha256) for p in embedded.photos], embedded.hashes, [p.group for p in embedded.photos]
-    )
+    groups = copies([str(p.sha256) for p in embedded.photos], embedded.hashes, [p.group for p in embedded.photos])
     photos = _assign(embedded.photos, groups, recipe)
-    nameplates = tuple(
-        n for n in dataset.nameplates if any(p.label == n and p.split == "train" for p in photos)
-    )
+    nameplates = tuple(n for n in dataset.nameplates if any(p.label == n and p.split == "train" for p in photos))
     if len(nameplates) < 2:
         raise DataError(
             f"Only {len(nameplates)} nameplate with readable photos to train on; there must be two or more."
@@ -105,12 +85,11 @@ def train_head(
     held = np.array([p.split != "train" and p.label in nameplates for p in photos])
     classes = np.array([nameplates.index(p.label) if p.label in nameplates else -1 for p in photos])
     head = _fit(embedded, photos, classes, train, groups, model, recipe, progress)
-    judged = (
-        evaluate(_chances(embedded.embeddings[held], head), classes[held], nameplates) if held.any() else None
-    )
+    judged = evaluate(_chances(embedded.embeddings[held], head), classes[held], nameplates) if held.any() else None
     check = _bfloat16_check(embedded, photos, classes, held, head, model, progress)
     if check is not None and check.cost > MAX_BFLOAT16_COST:  # then it will run, and is judged, in float32
-        plain = model.with_settings(runtime="onnxruntime")
+        measured = replace(model.bundle, manifest=replace(model.bundle.manifest, bfloat16=check))
+        plain = Model(measured, replace(model.settings, runtime="onnxruntime"))
         return train_head(dataset, target, model=plain, recipe=recipe, overwrite=overwrite, progress=progress)
     manifest = Manifest(
         schema=SCHEMA,
@@ -136,7 +115,7 @@ def train_head(
     return Trained(bundle, judged, int(train.sum()), embedded.unreadable, embedded.runtime, duplicates)
 
 
-def _assign(photos: Sequence[Photo], groups: NDArray[np.int64], recipe: Recipe) -> tuple[Photo, ...]:
+def _assign(photos: Sequence[Photo], groups: NDArray[np.int64], recipe: HeadRecipe) -> tuple[Photo, ...]:
     """Give every photo its part: the data's own where it has parts, else a stratified split."""
     if any(photo.split not in (None, "train") for photo in photos):
         return tuple(photo.with_(split=photo.split or "train") for photo in photos)
@@ -153,7 +132,7 @@ def _fit(
     train: NDArray[np.bool_],
     groups: NDArray[np.int64],
     model: Model,
-    recipe: Recipe,
+    recipe: HeadRecipe,
     progress: Progress,
 ) -> Head:
     chosen = [photo for photo, there in zip(photos, train, strict=True) if there]
@@ -164,6 +143,11 @@ def _fit(
         recipe.folds,
         recipe.seed,
     )
+    if len(np.unique(fold)) < 2:
+        raise DataError(
+            "Cross-validation needs two groups of photos and two folds or more; "
+            f"here all {len(chosen):,} photos to train on are in one."
+        )
     rows, labels = embedded.embeddings[train], classes[train]
     if recipe.mirror:
         mirrored = embed_photos(chosen, model, progress, mirror=True).embeddings
@@ -206,16 +190,14 @@ def photos_csv(photos: Sequence[Photo], groups: NDArray[np.int64]) -> bytes:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "label", "split", "group", "source", "sha256", "width", "height"])
     for photo, group in zip(photos, groups, strict=True):
-        path = os.path.abspath(photo.path)  # noqa: PTH100 - keeps links as they are
-        writer.writerow(
-            [path, photo.label, photo.split, group, photo.source, photo.sha256, photo.width, photo.height]
-        )
-    return text.getvalue().encode()
+        path = printable(os.path.abspath(photo.path))  # noqa: PTH100 - keeps links as they are
+        writer.writerow([path, photo.label, photo.split, group, photo.source, photo.sha256, photo.width, photo.height])
+    return text.getvalue().encode(errors="backslashreplace")  # file names need not be UTF-8, tables must
 
 
 def _provenance(
     photos: Sequence[Photo],
-    recipe: Recipe,
+    recipe: HeadRecipe,
     head: Head,
     judged: Evaluation | None,
     embedded: Embedded,
@@ -226,9 +208,7 @@ def _provenance(
     return {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "recipe": {"name": "head", **asdict(recipe), "C": head.strength},
-        "cross_validation": {
-            str(c): {"top1": a, "log_loss": b} for c, (a, b) in head.cross_validated.items()
-        },
+        "cross_validation": {str(c): {"top1": a, "log_loss": b} for c, (a, b) in head.cross_validated.items()},
         "metrics": None
         if judged is None
         else {
@@ -250,9 +230,6 @@ def _provenance(
         "versions": {
             "nameplate": __version__,
             "python": platform.python_version(),
-            **{
-                name: version(name)
-                for name in ("numpy", "onnxruntime", "pillow", "scikit-learn", "simplejpeg")
-            },
+            **{name: version(name) for name in ("numpy", "onnxruntime", "pillow", "scikit-learn", "simplejpeg")},
         },
     }

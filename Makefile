@@ -1,0 +1,37 @@
+# Two commands do everything on a machine with Python ≥ 3.11 and make:
+#   make demo    sets up and runs the main job on photos that ship in the repository
+#   make test    sets up and passes the tests
+PYTHON ?= python3
+DEMO_ENV := .venv
+TEST_ENV := .venv-test
+PIP := -m pip --disable-pip-version-check --no-input
+
+.PHONY: demo test lint clean
+
+demo: $(DEMO_ENV)/ready
+	$(DEMO_ENV)/bin/nameplate demo
+
+test: $(TEST_ENV)/ready lint
+	$(TEST_ENV)/bin/python -m pytest -n 2
+
+lint: $(TEST_ENV)/ready
+	$(TEST_ENV)/bin/ruff check .
+	$(TEST_ENV)/bin/ruff format --check .
+	$(TEST_ENV)/bin/mypy
+	$(TEST_ENV)/bin/lint-imports
+
+$(DEMO_ENV)/ready: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Nameplate needs Python 3.11 or newer; try: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(DEMO_ENV)
+	$(DEMO_ENV)/bin/python $(PIP) install --quiet --editable '.[fast]'
+	touch $@
+
+$(TEST_ENV)/ready: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Nameplate needs Python 3.11 or newer; try: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(TEST_ENV)
+	$(TEST_ENV)/bin/python $(PIP) install --quiet --upgrade 'pip>=25.1'
+	$(TEST_ENV)/bin/python $(PIP) install --quiet --editable '.[fast,parquet,train]' --group dev
+	touch $@
+
+clean:
+	rm -rf $(DEMO_ENV) $(TEST_ENV) nameplate-demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,88 @@
+"""Names of classes: how they sort, and the file that gives ids their names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nameplate.datasets.names import did_you_mean, natural_key, read_names
+from nameplate.errors import DataError
+
+
+@pytest.mark.parametrize(
+    "in_order",
+    [
+        ["2", "10", "100"],
+        ["Audi A", "Audi A4", "Audi A4 2", "Audi A10"],
+        ["BMW 3", "BMW 3 Series", "BMW 5", "BMW 10"],
+        ["audi", "BMW", "Volvo"],
+        ["Ёлка", "Елка", "Жигули"],
+        ["ВАЗ", "ВАЗ-2109", "ВАЗ-2110", "ВАЗ-21099"],
+        ["1 серия", "BMW", "Волга"],
+        ["Mazda 03", "Mazda 3", "Mazda 4"],
+    ],
+)
+def test_names_sort_as_a_person_expects(in_order: list[str]) -> None:
+    assert sorted(in_order[::-1], key=natural_key) == in_order
+
+
+def test_e_with_two_dots_sorts_the_same_whether_it_is_one_letter_or_two() -> None:
+    composed, decomposed = "\u0451\u0436", "\u0435\u0308\u0436"
+    assert natural_key(composed)[0] == natural_key(decomposed)[0]
+
+
+@given(st.lists(st.text(), unique=True))
+def test_the_order_is_total_and_does_not_depend_on_where_one_starts(names: list[str]) -> None:
+    assert sorted(names, key=natural_key) == sorted(names[::-1], key=natural_key)
+    assert len({natural_key(name) for name in names}) == len(names)
+
+
+def test_a_name_of_ten_thousand_digits_sorts_too() -> None:
+    assert sorted(["9" * 10_000, "1"], key=natural_key)[0] == "1"
+
+
+def test_names_a_line_are_numbered_from_zero(tmp_path: Path) -> None:
+    path = tmp_path / "names.txt"
+    path.write_text("\ufeffВАЗ-2109\n\n  Лада Приора \nBMW X5\n", encoding="utf-8")
+    assert read_names(path) == {"0": "ВАЗ-2109", "1": "Лада Приора", "2": "BMW X5"}
+
+
+@pytest.mark.parametrize("header", ["", "id,name\n", "Category,Name\n"])
+def test_rows_of_id_and_name_are_read_with_and_without_a_header(tmp_path: Path, header: str) -> None:
+    path = tmp_path / "names.csv"
+    path.write_text(header + '7, Лада Ларгус\n3,"Skoda, Octavia"\n', encoding="utf-8")
+    assert read_names(path) == {"7": "Лада Ларгус", "3": "Skoda, Octavia"}
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        ("Волга\n".encode("cp1251"), "must be UTF-8"),
+        (b"", "holds no class names"),
+        (b"\n \n", "holds no class names"),
+        (b"id,name\n", "holds no class names"),
+        (b"BMW\nBMW\n", "stands twice"),
+        (b"1,BMW\n1,Audi\n", "stands twice"),
+        (b"1,BMW\n2,BMW\n", "stands twice"),
+        (b"x" * 200_000, "Cannot read the class names"),
+    ],
+)
+def test_a_file_that_names_nothing_clearly_is_refused(tmp_path: Path, data: bytes, text: str) -> None:
+    path = tmp_path / "names.txt"
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=text) as caught:
+        read_names(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_names_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no such file\.txt"):
+        read_names(tmp_path / "no such file.txt")
+
+
+def test_a_near_name_is_suggested_and_a_far_one_is_not() -> None:
+    assert did_you_mean("Лада Приорa", ["Лада Приора", "BMW"]) == " Did you mean 'Лада Приора'?"
+    assert did_you_mean("zzzz", ["Лада Приора", "BMW"]) == ""

@@ -1,0 +1,156 @@
+"""Files and folders written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from nameplate.errors import NameplateError
+from nameplate.storage import cache_folder, sha256, whole_file, whole_folder
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def test_a_file_appears_whole_and_alone(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "er" / "answers.csv"
+    with whole_file(target) as temporary:
+        temporary.write_text("half")
+        assert not target.exists()
+        temporary.write_text("whole")
+    assert target.read_text() == "whole"
+    assert _names(target.parent) == ["answers.csv"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_file_that_fails_leaves_the_old_one(tmp_path: Path, error: type[BaseException]) -> None:
+    target = tmp_path / "answers.csv"
+    target.write_text("old")
+
+    def fail() -> None:
+        with whole_file(target) as temporary:
+            temporary.write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert target.read_text() == "old"
+    assert _names(tmp_path) == ["answers.csv"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX's")
+def test_files_and_folders_have_the_users_own_mode(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        with whole_file(tmp_path / "file"):
+            pass
+        with whole_folder(tmp_path / "folder"):
+            pass
+        assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+        assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o750
+        assert os.umask(0o027) == 0o027
+    finally:
+        os.umask(before)
+
+
+def test_a_file_is_replaced(tmp_path: Path) -> None:
+    for text in ("one", "two"):
+        with whole_file(tmp_path / "file") as temporary:
+            temporary.write_text(text)
+    assert (tmp_path / "file").read_text() == "two"
+
+
+def test_a_folder_appears_whole_and_alone(tmp_path: Path) -> None:
+    target = tmp_path / "models" / "mine.nameplate"
+    with whole_folder(target) as temporary:
+        (temporary / "inner").mkdir()
+        (temporary / "inner" / "weights").write_bytes(b"1")
+        assert not target.exists()
+    assert (target / "inner" / "weights").read_bytes() == b"1"
+    assert _names(target.parent) == ["mine.nameplate"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("there", [False, True])
+def test_a_folder_that_fails_leaves_the_old_one(
+    tmp_path: Path, error: type[BaseException], there: bool
+) -> None:
+    target = tmp_path / "model"
+    if there:
+        target.mkdir()
+        (target / "old").touch()
+
+    def fail() -> None:
+        with whole_folder(target, overwrite=True) as temporary:
+            (temporary / "new").touch()
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert _names(tmp_path) == (["model"] if there else [])
+    assert not there or _names(target) == ["old"]
+
+
+def test_a_folder_that_is_there_is_kept_unless_it_is_to_be_overwritten(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    target.mkdir()
+    (target / "old").touch()
+    with pytest.raises(NameplateError, match=r"is there already\. .* --overwrite"), whole_folder(target):
+        pytest.fail("the block must not be entered")
+    assert _names(target) == ["old"]
+    with whole_folder(target, overwrite=True) as temporary:
+        (temporary / "new").touch()
+    assert _names(target) == ["new"]
+    assert _names(tmp_path) == ["model"]
+
+
+def test_a_file_is_not_overwritten_by_a_folder_nor_a_folder_by_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(NameplateError, match="is a file"), whole_folder(tmp_path / "file", overwrite=True):
+        pytest.fail("the block must not be entered")
+    with pytest.raises(NameplateError, match="Cannot write"), whole_file(tmp_path / "folder"):
+        pass
+    assert _names(tmp_path) == ["file", "folder"]
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_where_nothing_can_be_written_the_error_says_where(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    target = tmp_path / "file" / "below it"
+    for attempt in (whole_file, whole_folder):
+        with pytest.raises(NameplateError, match=r"Cannot write '.*below it'"), attempt(target):
+            pytest.fail("the block must not be entered")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_an_error_in_words(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        for attempt in (whole_file, whole_folder):
+            with pytest.raises(NameplateError, match="Cannot write"), attempt(tmp_path / "new"):
+                pytest.fail("the block must not be entered")
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_the_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setenv("NAMEPLATE_CACHE", str(tmp_path / "own"))
+    assert cache_folder() == tmp_path / "own"
+    monkeypatch.setenv("NAMEPLATE_CACHE", "")
+    assert cache_folder() == tmp_path / "xdg" / "nameplate"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # the specification has it ignored
+    assert cache_folder() == Path.home() / ".cache" / "nameplate"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.delenv("NAMEPLATE_CACHE")
+    assert cache_folder() == Path.home() / ".cache" / "nameplate"
+    assert not list(tmp_path.iterdir())
+
+
+def test_sha256_is_sha256() -> None:
+    assert sha256(b"abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

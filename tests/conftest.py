@@ -38,6 +38,7 @@ def competition_tables() -> Path:
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The test run's own cache, also for the processes that it starts; runs of one session share it."""
-    folder = tmp_path_factory.getbasetemp().parent / "nameplate-cache"
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "nameplate-cache"
     os.environ["NAMEPLATE_CACHE"] = str(folder)
     return folder

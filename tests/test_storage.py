@@ -75,9 +75,7 @@ def test_a_folder_appears_whole_and_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 @pytest.mark.parametrize("there", [False, True])
-def test_a_folder_that_fails_leaves_the_old_one(
-    tmp_path: Path, error: type[BaseException], there: bool
-) -> None:
+def test_a_folder_that_fails_leaves_the_old_one(tmp_path: Path, error: type[BaseException], there: bool) -> None:
     target = tmp_path / "model"
     if there:
         target.mkdir()

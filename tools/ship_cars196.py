@@ -72,7 +72,7 @@ def main() -> None:
         made.photos.replace(f"{arguments.photos.resolve()}/".encode(), b""),
         overwrite=True,
     )
-    print(f"top-1 {trained.evaluation.top1}, {made.manifest.bfloat16}, head {np.shape(head[0])}")  # noqa: T201
+    print(f"top-1 {trained.evaluation.top1}, {made.manifest.bfloat16}, head {np.shape(head[0])}")
 
 
 if __name__ == "__main__":

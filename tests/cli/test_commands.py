@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nameplate.datasets.archive import PHOTO_SUFFIXES
 from nameplate.demo import photo, photos_folder
 from tests.cli.run import FORBIDDEN, nameplate
 from tests.competition import CYRILLIC, lay_out, write_names, zip_up
+from tests.photos.torture import make_torture
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +115,26 @@ def test_train_says_what_it_is_worth_and_refuses_to_overwrite(bundle: Path, comp
     assert manifest["provenance"]["metrics"]["photos"] == 30
     again = nameplate("train", competition, "-o", bundle, check=2)
     assert "--overwrite" in again.stderr
+
+
+def test_train_never_replaces_a_folder_that_is_no_bundle(competition: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "photo.jpg").write_bytes(b"dear")
+    done = nameplate("train", competition, "-o", tmp_path / "mine", "--overwrite", check=1)
+    assert "is no bundle, so it is not replaced" in done.stderr
+    assert (tmp_path / "mine" / "photo.jpg").read_bytes() == b"dear"
+
+
+def test_a_folder_of_every_defect_is_predicted_to_the_end(tmp_path: Path) -> None:
+    (tmp_path / "torture").mkdir()
+    expected = make_torture(tmp_path / "torture")
+    named = {name: why for name, why in expected.items() if Path(name).suffix.lower() in PHOTO_SUFFIXES}
+    nameplate("predict", "cars196", tmp_path / "torture", "-o", tmp_path / "answers.csv")
+    rows = {Path(str(row["photo"])).name: row for row in _rows(tmp_path / "answers.csv")}
+    for name, why in named.items():
+        if Path(name).name in rows:
+            assert str(rows[Path(name).name]["error"]).split(":")[0] == (why or "")
+    assert len(rows) > 40
 
 
 def test_evaluate_leaves_out_the_photos_that_trained(bundle: Path, competition: Path) -> None:

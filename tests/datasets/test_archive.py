@@ -95,9 +95,9 @@ def test_an_inner_archive_of_dots_stays_in_the_folder(tmp_path: Path, name: str)
     inner = pack(("evil.jpg", JPEG))
     refusals(tmp_path, pack(GOOD, (info(name), inner)))
     root = tmp_path / "home" / "cache" / "archives"
-    assert {
-        path.parents[-2].name for path in [found.relative_to(root) for found in root.rglob("evil.jpg")]
-    } <= {entry.name for entry in root.iterdir() if (entry / "refused.json").is_file()}
+    assert {path.parents[-2].name for path in [found.relative_to(root) for found in root.rglob("evil.jpg")]} <= {
+        entry.name for entry in root.iterdir() if (entry / "refused.json").is_file()
+    }
 
 
 @pytest.mark.parametrize("name", ["a\nb.jpg", "a\x1b[2J.jpg", "\r.csv"])
@@ -112,9 +112,7 @@ def test_names_that_the_disk_cannot_hold_are_refused_and_the_rest_unpacked(tmp_p
     assert all(reason.startswith("it cannot have this name here: ") for reason in refused.values())
 
 
-@pytest.mark.parametrize(
-    ("mode", "what"), [(stat.S_IFLNK, "link"), (stat.S_IFIFO, "pipe"), (stat.S_IFCHR, "device")]
-)
+@pytest.mark.parametrize(("mode", "what"), [(stat.S_IFLNK, "link"), (stat.S_IFIFO, "pipe"), (stat.S_IFCHR, "device")])
 def test_links_and_special_files_are_refused(tmp_path: Path, mode: int, what: str) -> None:
     refused = refusals(tmp_path, pack(GOOD, (info(f"{what}.jpg", mode | 0o777), b"/etc/passwd")))
     assert refused == {f"{what}.jpg": "it is a link or a special file"}
@@ -151,9 +149,7 @@ def test_cyrillic_names_and_what_systems_leave_behind(tmp_path: Path) -> None:
 
 
 def test_what_is_neither_photo_nor_table_is_refused(tmp_path: Path) -> None:
-    refused = refusals(
-        tmp_path, pack(GOOD, ("run.exe", b"MZ"), ("a.py", b""), (".jpg", JPEG), ("t.csv", b"a,b"))
-    )
+    refused = refusals(tmp_path, pack(GOOD, ("run.exe", b"MZ"), ("a.py", b""), (".jpg", JPEG), ("t.csv", b"a,b")))
     assert refused == dict.fromkeys(("run.exe", "a.py", ".jpg"), "it is neither a photo nor a table")
 
 
@@ -243,9 +239,7 @@ def test_a_size_that_lies_low_inflates_no_further(tmp_path: Path) -> None:
 def test_other_methods_of_packing_are_refused(tmp_path: Path, method: int) -> None:
     odd = info("odd.jpg")
     odd.compress_type = method
-    assert refusals(tmp_path, pack(GOOD, (odd, JPEG))) == {
-        "odd.jpg": "it is packed with another method than deflate"
-    }
+    assert refusals(tmp_path, pack(GOOD, (odd, JPEG))) == {"odd.jpg": "it is packed with another method than deflate"}
 
 
 def test_overlapping_entries_are_refused(tmp_path: Path) -> None:
@@ -401,9 +395,7 @@ def test_a_full_disk_ends_the_unpacking_with_advice(tmp_path: Path) -> None:
         module._reason(full, tmp_path)
 
 
-def test_nothing_is_unpacked_where_the_cache_cannot_be_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_unpacked_where_the_cache_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blocked = save(tmp_path, b"", "a file")
     monkeypatch.setenv("NAMEPLATE_CACHE", str(blocked))
     with pytest.raises(NameplateError, match="Cannot write"):

@@ -43,10 +43,7 @@ def test_near_pairs_are_those_that_comparing_one_by_one_finds(
     seed: int, copies: list[tuple[int, int, bool]], bits: int
 ) -> None:
     originals = _random(8, seed)
-    more = [
-        _flipped(originals[which], by) ^ (MIRROR if mirrored else np.uint64(0))
-        for which, by, mirrored in copies
-    ]
+    more = [_flipped(originals[which], by) ^ (MIRROR if mirrored else np.uint64(0)) for which, by, mirrored in copies]
     hashes = np.stack([*originals, *more])
     pairs = near_pairs(hashes, bits)
     assert pairs.dtype == np.int64

@@ -157,9 +157,7 @@ def _table(folder: Path, text: str, name: str = "cars.csv") -> Path:
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
-@pytest.mark.parametrize(
-    ("path", "label"), [("path", "label"), ("Image", "CLASS"), ("file_name", "Nameplate")]
-)
+@pytest.mark.parametrize(("path", "label"), [("path", "label"), ("Image", "CLASS"), ("file_name", "Nameplate")])
 def test_a_table_of_paths_and_labels_is_read(tmp_path: Path, delimiter: str, path: str, label: str) -> None:
     absolute = make(tmp_path / "far", "c.jpg") / "c.jpg"
     rows = [[path, label], ["photos/a.jpg", "ВАЗ"], [" b.jpg ", " BMW "], [str(absolute), "BMW"]]
@@ -290,9 +288,7 @@ def test_the_competitions_zip_of_zips_is_read(tmp_path: Path, names: Path, top: 
     train, test = ("train/", "test_upload/") if inner else ("", "")
     archive = tmp_path / "cars.zip"
     with zipfile.ZipFile(archive, "w") as outer:
-        outer.writestr(
-            f"{top}train.zip", zipped(*(train + name for name in ("0/1.jpg", "1/2.jpg", "1/3.jpg")))
-        )
+        outer.writestr(f"{top}train.zip", zipped(*(train + name for name in ("0/1.jpg", "1/2.jpg", "1/3.jpg"))))
         outer.writestr(f"{top}test.zip", zipped(*(test + name for name in ("8.jpg", "7.jpg"))))
         outer.writestr(f"{top}train.csv", TRAIN)
         outer.writestr(f"{top}sample-submission.csv", SAMPLE)

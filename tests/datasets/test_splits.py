@@ -105,6 +105,15 @@ def test_a_group_of_two_classes_goes_one_way_whole() -> None:
         assert len(set(held[:3].tolist())) == 1
 
 
+def test_a_group_of_two_classes_counts_for_the_same_one_in_any_order() -> None:
+    labels, groups = [*"ab" * 10, *"a" * 9], np.array([n // 2 for n in range(20)] + [*range(10, 19)])
+    digests = [f"digest {n}" for n in range(29)]
+    order = np.array([n ^ 1 for n in range(20)] + [*range(20, 29)])  # each pair the other way round
+    for seed in range(5):
+        mixed = [labels[n] for n in order], [digests[n] for n in order], groups[order]
+        assert np.array_equal(hold_out(*mixed, 0.3, seed), hold_out(labels, digests, groups, 0.3, seed)[order])
+
+
 @settings(max_examples=100)
 @given(table=tables(), count=st.integers(2, 5), seed=st.integers(0, 3))
 def test_folds_keep_groups_together_and_classes_even(table: Table, count: int, seed: int) -> None:

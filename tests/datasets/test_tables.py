@@ -25,9 +25,7 @@ ROWS = [{"path": "a.jpg", "label": "Лада, Приора"}, {"path": "b.jpg", 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
-def test_delimiters_marks_and_line_ends_are_all_read(
-    tmp_path: Path, delimiter: str, mark: str, newline: str
-) -> None:
+def test_delimiters_marks_and_line_ends_are_all_read(tmp_path: Path, delimiter: str, mark: str, newline: str) -> None:
     lines = [["path", "label"], ["a.jpg", '"Лада, Приора"'], ["b.jpg", '"BMW; X5"'], []]
     text = mark + newline.join(delimiter.join(line) for line in lines)
     assert read_table(_write(tmp_path, text.encode())) == ROWS
@@ -68,16 +66,12 @@ def test_a_missing_table_and_a_folder_are_refused(tmp_path: Path) -> None:
 @settings(max_examples=60)
 @given(
     rows=st.lists(
-        st.fixed_dictionaries(
-            {key: st.text(st.characters(exclude_categories=["Cs", "Cc"])) for key in "abc"}
-        ),
+        st.fixed_dictionaries({key: st.text(st.characters(exclude_categories=["Cs", "Cc"])) for key in "abc"}),
         min_size=1,
         max_size=5,
     )
 )
-def test_what_is_written_is_read_back(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, str]]
-) -> None:
+def test_what_is_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, str]]) -> None:
     path = tmp_path_factory.mktemp("tables") / "table.csv"
     write_table(path, ("a", "b", "c"), rows)
     assert read_table(path) == rows
@@ -119,9 +113,7 @@ def test_parquet_without_rows_with_two_columns_of_one_name_or_damaged_is_refused
         read_table(path)
 
 
-def test_without_pyarrow_parquet_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_pyarrow_parquet_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(RuntimeUnavailableError, match=r"pip install 'nameplate\[parquet\]'"):

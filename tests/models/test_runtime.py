@@ -36,6 +36,7 @@ from nameplate.photos import decode, preprocess
 
 OPENVINO = importlib.util.find_spec("openvino") is not None
 needs_openvino = pytest.mark.skipif(not OPENVINO, reason="needs the fast extra")
+BOTH = ["onnxruntime", pytest.param("openvino", marks=needs_openvino)]
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +104,7 @@ def test_bfloat16_comes_near_where_the_processor_can(
     assert 0.99 <= cosines(found, reference).min() < 0.999999
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", pytest.param("openvino", marks=needs_openvino)])
+@pytest.mark.parametrize("name", BOTH)
 @pytest.mark.parametrize("size", [1, 5])
 def test_short_batches_give_the_same(
     name: str, size: int, bundle: Bundle, pictures: Batch, reference: Embedding
@@ -113,7 +114,7 @@ def test_short_batches_give_the_same(
     assert np.abs(found - reference[:13]).max() < 1e-3
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", pytest.param("openvino", marks=needs_openvino)])
+@pytest.mark.parametrize("name", BOTH)
 @pytest.mark.parametrize("threads", [1, 3])
 def test_the_order_is_kept_over_many_batches(
     name: str, threads: int, bundle: Bundle, pictures: Batch, reference: Embedding
@@ -162,14 +163,16 @@ def test_openvino_that_cannot_be_loaded_says_how_to_get_it(bundle: Bundle, tmp_p
     assert issubclass(RuntimeUnavailableError, Exception)
 
 
+@pytest.mark.parametrize("name", BOTH)
 @pytest.mark.parametrize("backbone", [b"", b"\x08\x08", b"garbage"])
-def test_a_backbone_that_does_not_load_is_a_bundle_error(backbone: bytes) -> None:
+def test_a_backbone_that_does_not_load_is_a_bundle_error(name: str, backbone: bytes) -> None:
     with pytest.raises(BundleError, match="cannot load the backbone"):
-        make_runtime("onnxruntime", backbone, 1)
+        make_runtime(name, backbone, 1)
 
 
-def test_pictures_that_the_backbone_does_not_take_are_a_bundle_error(bundle: Bundle) -> None:
-    runtime = make_runtime("onnxruntime", bundle.backbone, 1)
+@pytest.mark.parametrize("name", BOTH)
+def test_pictures_that_the_backbone_does_not_take_are_a_bundle_error(bundle: Bundle, name: str) -> None:
+    runtime = make_runtime(name, bundle.backbone, 1)
     with pytest.raises(BundleError, match=r"does not take pictures of \(2, 100, 224, 3\)"):
         list(runtime.embed([np.zeros((2, 100, 224, 3), np.uint8)]))
 

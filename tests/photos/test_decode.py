@@ -142,9 +142,7 @@ def test_16_bit_samples_keep_their_high_byte() -> None:
     ramp = np.arange(20 * 30).reshape(20, 30) * 109
     assert ramp.max() > 65000
     assert np.array_equal(decode(SOUND["grey16.png"]), np.repeat((ramp >> 8)[..., None], 3, axis=2))
-    assert np.array_equal(
-        decode(SOUND["rgb16.png"]), np.stack([ramp >> 8, ramp[::-1] >> 8, ramp // 2 >> 8], axis=-1)
-    )
+    assert np.array_equal(decode(SOUND["rgb16.png"]), np.stack([ramp >> 8, ramp[::-1] >> 8, ramp // 2 >> 8], axis=-1))
 
 
 def test_grey_palette_and_1_bit_pictures_become_rgb() -> None:
@@ -174,9 +172,7 @@ def test_grey_with_transparency_is_laid_over_white() -> None:
     ("mode", "colour", "clear"),
     [("L", 9, 9), ("RGB", (9, 8, 7), (9, 8, 7)), ("I;16", 0x1234, 0x1234)],
 )
-def test_a_colour_that_is_named_transparent_is_white(
-    mode: str, colour: int | tuple[int, ...], clear: object
-) -> None:
+def test_a_colour_that_is_named_transparent_is_white(mode: str, colour: int | tuple[int, ...], clear: object) -> None:
     assert decode(encode(Image.new(mode, (2, 2), colour), "PNG", transparency=clear)).min() == 255
     assert decode(encode(Image.new(mode, (2, 2), colour), "PNG")).max() < 0x13
 
@@ -237,9 +233,7 @@ def test_a_colour_profile_is_stated_and_left_alone(format_: str) -> None:
 
 
 def test_a_header_says_what_is_stored() -> None:
-    assert [
-        read_header(SOUND[name]).format for name in ("rgb.png", "lossy.webp", "still.avif", "rgb.bmp")
-    ] == [
+    assert [read_header(SOUND[name]).format for name in ("rgb.png", "lossy.webp", "still.avif", "rgb.bmp")] == [
         "PNG",
         "WEBP",
         "AVIF",
@@ -331,9 +325,7 @@ SMALL = {
     "bmp": encode(picture(20, 24), "BMP"),
     "rle": torture.rle_bmp(),
     "gif": encode(picture(20, 24).quantize(16), "GIF"),
-    "animated": encode(
-        picture(20, 24).quantize(16), "GIF", save_all=True, append_images=[picture(20, 24, 1)]
-    ),
+    "animated": encode(picture(20, 24).quantize(16), "GIF", save_all=True, append_images=[picture(20, 24, 1)]),
     "mpo": encode(picture(20, 24), "MPO", save_all=True, append_images=[picture(20, 24, 1)]),
 }
 TIGHT = Limits(pixels=1_000_000)  # so that a damaged size costs no time

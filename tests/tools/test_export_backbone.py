@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import warnings
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -84,33 +83,47 @@ def test_the_export_is_the_backbone_that_ships(embeddings: Embedding, pictures: 
 def test_the_export_agrees_with_torch(tool: ModuleType, embeddings: Embedding, pictures: Batch) -> None:
     expected = run_torch(tool.load_backbone(), pictures)
     assert expected.shape == (27, 1408)
-    print("max", np.abs(expected).max(), "err", np.abs(embeddings - expected).max(), "rms", np.sqrt(np.mean((embeddings - expected)**2)), "cos", least_cosine(embeddings, expected))
     assert least_cosine(embeddings, expected) >= 0.9999
-    assert np.abs(embeddings - expected).max() < 0.1
+    assert 10 < np.abs(expected).max() < 100
+    assert np.abs(embeddings - expected).max() < 0.25  # 0.115 measured, of float16 weights
 
 
 def test_with_its_weights_rounded_to_half_torch_agrees_closely(
-    tool: ModuleType, exported: bytes, embeddings: Embedding, pictures: Batch
+    tool: ModuleType, embeddings: Embedding, pictures: Batch
 ) -> None:
-    """All that the export changes is the weights' rounding: with the same weights nothing is left but noise."""
-    import onnx
+    """All that the export changes is the weights' rounding: with the same weights little is left but noise."""
+    network = tool.load_backbone()
+    fold_normalisation(network)
+    folded = run_torch(network, pictures)
+    for layer in convolutions(network):
+        layer.weight.data = layer.weight.data.half().float()
+        if layer.bias.numel() >= 64:
+            layer.bias.data = layer.bias.data.half().float()
+    rounded = run_torch(network, pictures)
+    assert np.abs(embeddings - folded).max() > 0.01  # the rounding is there
+    assert np.abs(embeddings - rounded).max() < 2e-4
+
+
+def convolutions(network: Any) -> list[Any]:
     import torch
 
-    network = tool.load_backbone()
-    folded = fold_normalisation(network)
-    for layer in folded.modules():
-        if isinstance(layer, torch.nn.Conv2d):
-            layer.weight.data = layer.weight.data.half().float()
-            if layer.bias is not None and layer.bias.numel() >= 64:
-                layer.bias.data = layer.bias.data.half().float()
-    print("err", np.abs(embeddings - run_torch(folded, pictures)).max())
-    assert np.abs(embeddings - run_torch(folded, pictures)).max() < 1e-3
-    assert onnx is not None
-    assert warnings is not None
+    return [layer for layer in network.modules() if isinstance(layer, torch.nn.Conv2d)]
 
 
-def fold_normalisation(network: Any) -> Any:
-    return network
+def fold_normalisation(network: Any) -> None:
+    """Move each batch normalisation into the convolution before it, as the exporter does."""
+    import torch
+
+    norms = [layer for layer in network.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+    for convolution, norm in zip(convolutions(network), norms, strict=True):
+        scale = norm.weight.data / torch.sqrt(norm.running_var + norm.eps)
+        convolution.weight.data *= scale[:, None, None, None]
+        convolution.bias = torch.nn.Parameter(norm.bias.data - norm.running_mean * scale)
+        norm.weight.data.fill_(1)
+        norm.bias.data.fill_(0)
+        norm.running_mean.fill_(0)
+        norm.running_var.fill_(1)
+        norm.eps = 0
 
 
 def test_the_file_is_whole_small_and_safe(exported: bytes) -> None:

@@ -24,18 +24,70 @@ from nameplate.datasets.sources import Dataset
 from nameplate.demo import photos_folder
 from nameplate.errors import DataError, NameplateError
 from nameplate.evaluation import evaluate
-from nameplate.models.bundle import BACKBONE, HEAD, PHOTOS, load_bundle
+from nameplate.models.bundle import BACKBONE, HEAD, PHOTOS, load_bundle, save_bundle
 from nameplate.models.collection import embed_photos
 from nameplate.models.model import Model
 from nameplate.storage import sha256
 from nameplate.training import frozen
-from nameplate.training.frozen import Recipe, Trained, photos_csv, train_head
-from nameplate.types import Photo
+from nameplate.training.frozen import Trained, photos_csv, train_head
+from nameplate.types import HeadRecipe, Photo, Preprocess
+
+
+def message(*fields: tuple[int, int | str | bytes]) -> bytes:
+    """A protobuf message (protobuf.dev, "Encoding") of (field, number, text or message)."""
+
+    def varint(number: int) -> bytes:
+        return bytes([number]) if number < 128 else bytes([number & 127 | 128, number >> 7])
+
+    parts = []
+    for number, value in fields:
+        if isinstance(value, int):
+            parts.append(varint(number << 3) + varint(value))
+        else:
+            data = value if isinstance(value, bytes) else value.encode()
+            parts.append(varint(number << 3 | 2) + varint(len(data)) + data)
+    return b"".join(parts)
+
+
+def mean_colours() -> bytes:
+    """An ONNX file of 48 numbers a photo: the mean colours of 4×4 parts of a picture of 56×56."""
+
+    def node(kind: str, taken: str, given: str, *attributes: bytes) -> tuple[int, bytes]:
+        return 1, message((1, taken), (2, given), (4, kind), *((5, one) for one in attributes))
+
+    def value(name: str, kind: int, *dims: int) -> bytes:
+        rows = message((1, message((2, "N"))), *((1, message((1, size))) for size in dims))
+        return message((1, name), (2, message((1, message((1, kind), (2, rows))))))
+
+    def numbers(name: str, *values: int) -> bytes:
+        return message((1, name), *((8, value) for value in values), (20, 7))
+
+    graph = message(
+        node("Cast", "photos", "x", message((1, "to"), (3, 1), (20, 2))),
+        node("Transpose", "x", "y", numbers("perm", 0, 3, 1, 2)),
+        node("AveragePool", "y", "z", numbers("kernel_shape", 14, 14), numbers("strides", 14, 14)),
+        node("Flatten", "z", "embedding"),
+        (2, "mean colours"),
+        (11, value("photos", 2, 56, 56, 3)),
+        (12, value("embedding", 1, 48)),
+    )
+    return message((1, 8), (7, graph), (8, message((1, ""), (2, 18))))
 
 
 @pytest.fixture(scope="module")
-def model() -> Model:
+def real() -> Model:
     return Model.load("cars196", runtime="onnxruntime", threads=2)
+
+
+@pytest.fixture(scope="module")
+def model(real: Model, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """A backbone of few numbers, on which a head is fitted at once."""
+    manifest = replace(
+        real.bundle.manifest, nameplates=(), ids=(), preprocess=Preprocess(56, 56), embedding=48
+    )
+    folder = tmp_path_factory.mktemp("small") / "colours"
+    save_bundle(folder, manifest, mean_colours())
+    return Model.load(folder, runtime="onnxruntime", threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -93,10 +145,25 @@ def test_the_bundle_on_disk_is_the_one_returned(trained: tuple[Path, Trained]) -
     assert np.array_equal(loaded.weight, made.bundle.weight)
 
 
-def test_the_model_has_learnt(trained: tuple[Path, Trained]) -> None:
-    target, made = trained
+def test_the_small_backbone_gives_mean_colours(model: Model) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (56, 56, 3), np.uint8)
+    means = pixels.reshape(4, 14, 4, 14, 3).mean((1, 3)).transpose(2, 0, 1).ravel()
+    assert model.embed([pixels])[0] == pytest.approx(means, abs=1e-3)
+
+
+def test_the_backbone_that_ships_learns_cars_that_it_never_saw(
+    dataset: Dataset, real: Model, tmp_path: Path
+) -> None:
+    names = dataset.nameplates[1:5]
+    photos = tuple(photo for photo in dataset.photos if photo.label in names)
+    made = train_head(
+        replace(dataset, photos=photos, nameplates=names),
+        tmp_path / "b",
+        model=real,
+        recipe=HeadRecipe(holdout=0.3, mirror=False),
+    )
     assert made.evaluation is not None
-    assert made.evaluation.top1.value > 0.5
+    assert made.evaluation.top1.low > 0.4
     held = [row for row in table(made.bundle.photos) if row["split"] == "validation"]
     answers = Model.load(target, runtime="onnxruntime").predict([row["path"] for row in held])
     right = np.mean([answer.nameplate == row["label"] for answer, row in zip(answers, held, strict=True)])
@@ -182,7 +249,7 @@ def test_the_provenance_is_complete(trained: tuple[Path, Trained]) -> None:
     said: dict[str, Any] = json.loads((target / "bundle.json").read_text())["provenance"]
     head = made.bundle.manifest
     assert said["recipe"]["name"] == "head"
-    assert {key: said["recipe"][key] for key in asdict(Recipe())} == asdict(Recipe())
+    assert {key: said["recipe"][key] for key in asdict(HeadRecipe())} == asdict(HeadRecipe())
     assert said["recipe"]["seed"] == 20
     assert str(said["recipe"]["C"]) in said["cross_validation"]
     assert made.evaluation is not None
@@ -237,20 +304,24 @@ def test_photos_that_the_split_does_not_speak_of_are_trained_on(
 
 
 def test_nothing_held_out_gives_no_figures(few: Dataset, model: Model, tmp_path: Path) -> None:
-    made = train_head(few, tmp_path / "b", model=model, recipe=Recipe(holdout=0))
+    made = train_head(few, tmp_path / "b", model=model, recipe=HeadRecipe(holdout=0))
     assert made.evaluation is None
     assert made.photos == 40
     assert load_bundle(tmp_path / "b").manifest.provenance["metrics"] is None
 
 
-def test_mirroring_and_balancing_are_other_recipes(few: Dataset, model: Model, tmp_path: Path) -> None:
+def test_mirroring_balancing_and_the_seed_are_other_recipes(
+    few: Dataset, model: Model, tmp_path: Path
+) -> None:
     uneven = replace(few, photos=few.photos[:26])
+    plain = HeadRecipe(mirror=False)
+    recipes = [plain, replace(plain, mirror=True), replace(plain, balanced=True), replace(plain, seed=21)]
     heads = set()
-    for number, recipe in enumerate([Recipe(), Recipe(mirror=True), Recipe(balanced=True), Recipe(seed=21)]):
+    for number, recipe in enumerate(recipes):
         train_head(uneven, tmp_path / str(number), model=model, recipe=recipe)
         heads.add((tmp_path / str(number) / HEAD).read_bytes())
         said: Any = load_bundle(tmp_path / str(number)).manifest.provenance["recipe"]
-        assert (said["mirror"], said["balanced"], said["seed"]) == (recipe.mirror, recipe.balanced, recipe.seed)
+        assert {key: said[key] for key in asdict(recipe)} == asdict(recipe)
     assert len(heads) == 4
 
 
@@ -318,9 +389,9 @@ def test_a_bundle_that_is_there_is_not_replaced_unasked(few: Dataset, model: Mod
     train_head(few, target, model=model)
     before = (target / HEAD).read_bytes()
     with pytest.raises(NameplateError, match="is there already"):
-        train_head(few, target, model=model, recipe=Recipe(seed=5))
+        train_head(few, target, model=model, recipe=HeadRecipe(seed=5))
     assert (target / HEAD).read_bytes() == before
-    train_head(few, target, model=model, recipe=Recipe(seed=5), overwrite=True)
+    train_head(few, target, model=model, recipe=HeadRecipe(seed=5), overwrite=True)
     assert (target / HEAD).read_bytes() != before
     assert [entry.name for entry in tmp_path.iterdir()] == ["b"]
 
@@ -331,7 +402,7 @@ def test_progress_tells_each_step_to_its_end(few: Dataset, model: Model, tmp_pat
         few,
         tmp_path / "b",
         model=model,
-        recipe=Recipe(mirror=True),
+        recipe=HeadRecipe(mirror=True),
         progress=lambda name, done, all_: last.update({name: (done, all_)}),
     )
     assert last.keys() == {"embed", "embed mirrored", "fit"}
@@ -345,7 +416,7 @@ def test_a_file_name_that_is_no_text_is_written_down_all_the_same(
     shutil.copy(few.photos[0].path, strange)
     photos = (few.photos[0].with_(path=strange), *few.photos[1:])
     made = train_head(replace(few, photos=photos), tmp_path / "b", model=model)
-    assert table(made.bundle.photos)[0]["path"].endswith("caf\\udce9.jpg")
+    assert table(made.bundle.photos)[0]["path"].endswith(r"caf\xe9.jpg")
     assert len(read_dataset(tmp_path / "b" / PHOTOS).photos) == 40
 
 
@@ -376,7 +447,7 @@ def test_what_bfloat16_costs_is_measured_and_recorded(dataset: Dataset, half: Mo
     assert check is not None
     assert made.evaluation is not None
     assert check.photos == made.evaluation.photos
-    assert 0.4 < check.top1_float32 <= 1
+    assert 0.1 < check.top1_float32 <= 1
     if made.runtime == "openvino-bf16":
         assert check.top1_bfloat16 == made.evaluation.top1.value
     assert half.bundle.manifest.bfloat16 != check

@@ -69,7 +69,7 @@ def train(
     ] = RECIPE.holdout,
     seed: Annotated[int, typer.Option(help="Of the split.")] = RECIPE.seed,
     mirror: Annotated[bool, typer.Option(help="Train on every photo mirrored as well.")] = RECIPE.mirror,
-    balanced: Annotated[bool, typer.Option(help="Every nameplate weighs alike, however many photos.")] = RECIPE.balanced,
+    balanced: Annotated[bool, typer.Option(help="Every nameplate weighs alike.")] = RECIPE.balanced,
     overwrite: Annotated[bool, typer.Option(help="Replace a bundle that is there.")] = False,
     runtime: RuntimeOption = "auto",
     threads: Threads = None,
@@ -77,10 +77,12 @@ def train(
 ) -> None:
     """Fit a classifier to labelled photos, in seconds, and say what it is worth."""
     from nameplate.datasets import read_dataset
+    from nameplate.models.bundle import refuse_other_folder
     from nameplate.models.model import Model
     from nameplate.training.frozen import train_head
 
     start = time.monotonic()
+    refuse_other_folder(output)
     if output.exists() and not overwrite:
         raise UsageError(f"'{output}' is there already. Choose another name, or pass --overwrite.")
     model = Model.load(backbone, runtime=runtime, threads=threads)

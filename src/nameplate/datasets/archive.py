@@ -155,9 +155,7 @@ def _safe(name: str) -> PurePosixPath:
     return PurePosixPath(*(part for part in PurePosixPath(name).parts if part != "."))
 
 
-def _refusal(
-    entry: zipfile.ZipInfo, limits: Limits, archive_limits: ArchiveLimits, *, inner: bool
-) -> str | None:
+def _refusal(entry: zipfile.ZipInfo, limits: Limits, archive_limits: ArchiveLimits, *, inner: bool) -> str | None:
     """Why an entry is not even opened; None where it may be."""
     path = PurePosixPath(entry.filename)
     if path.is_absolute() or ".." in path.parts or "\\" in entry.filename or ":" in entry.filename:
@@ -212,9 +210,7 @@ def _reason(error: Exception, folder: Path) -> str:
     if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR):
         return f"it cannot have this name here: {error.strerror}"
     if isinstance(error, OSError) and error.errno is not None:
-        raise DataError(
-            f"Cannot unpack into '{folder}': {error.strerror}. Free some space and go on."
-        ) from None
+        raise DataError(f"Cannot unpack into '{folder}': {error.strerror}. Free some space and go on.") from None
     return f"damaged: {error or type(error).__name__}"
 
 

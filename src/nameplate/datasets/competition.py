@@ -60,15 +60,10 @@ def read_competition(root: Path) -> Competition:
 def train_photos(competition: Competition) -> tuple[list[Photo], list[Refused]]:
     """The photos of train.csv, and those of its rows that have none."""
     if competition.train_folder is None:
-        raise DataError(
-            f"'{competition.root}' has {TRAIN_TABLE} but no folder 'train'. Unpack train.zip beside it."
-        )
+        raise DataError(f"'{competition.root}' has {TRAIN_TABLE} but no folder 'train'. Unpack train.zip beside it.")
     folder = competition.train_folder
     there = {
-        f"{entry.name}/{file}"
-        for entry in os.scandir(folder)
-        if entry.is_dir()
-        for file in os.listdir(entry.path)
+        f"{entry.name}/{file}" for entry in os.scandir(folder) if entry.is_dir() for file in os.listdir(entry.path)
     }
     photos, refused = [], []
     for name, category in competition.train:
@@ -113,13 +108,8 @@ def write_submission(competition: Competition, categories: Sequence[str], target
             f"({', '.join(sorted(known)[:12])}). Train it on this competition's photos."
         )
     if len(categories) != len(competition.sample):
-        raise DataError(
-            f"{len(categories):,} answers for {len(competition.sample):,} Ids; nothing was written."
-        )
-    rows = [
-        {"Id": name, "Category": category}
-        for name, category in zip(competition.sample, categories, strict=True)
-    ]
+        raise DataError(f"{len(categories):,} answers for {len(competition.sample):,} Ids; nothing was written.")
+    rows = [{"Id": name, "Category": category} for name, category in zip(competition.sample, categories, strict=True)]
     with whole_file(target) as temporary:
         write_table(temporary, ("Id", "Category"), rows)
         written = [(row["Id"], row["Category"]) for row in _rows(temporary)]
@@ -130,20 +120,14 @@ def write_submission(competition: Competition, categories: Sequence[str], target
 def _rows(table: Path) -> list[dict[str, str]]:
     rows = read_table(table, suffix=".csv")
     if rows and not {"Id", "Category"} <= rows[0].keys():
-        raise DataError(
-            f"'{table}' has the columns {', '.join(rows[0])}; a competition's has Id and Category."
-        )
+        raise DataError(f"'{table}' has the columns {', '.join(rows[0])}; a competition's has Id and Category.")
     seen: set[str] = set()
     for number, row in enumerate(rows, start=2):
         name = row["Id"]
         if name in seen or not name or not _is_plain(name):
-            raise DataError(
-                f"'{table}', line {number}: the Id '{name}' stands twice or is not a plain file name."
-            )
+            raise DataError(f"'{table}', line {number}: the Id '{name}' stands twice or is not a plain file name.")
         if not _is_plain(row["Category"]):
-            raise DataError(
-                f"'{table}', line {number}: the Category '{row['Category']}' is no folder's name."
-            )
+            raise DataError(f"'{table}', line {number}: the Category '{row['Category']}' is no folder's name.")
         seen.add(name)
     return rows
 

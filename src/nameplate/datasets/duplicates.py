@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from nameplate.photos.fingerprint import MIRROR, WORDS
 
-NEAR_BITS = 40
+NEAR_BITS = 50
 """Hashes of at most so many different bits of 256 are of one picture (docs/experiments.md, 2026-11-22)."""
 ROWS_AT_ONCE = 512
 

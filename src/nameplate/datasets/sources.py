@@ -136,7 +136,8 @@ def _read_folder(folder: Path, title: str | None = None) -> Part:
             return ("competition", *train_photos(read_competition(competition)))
         return _read_labelled_table(competition / TRAIN_TABLE)
     classes = _subfolders(folder)
-    if len(classes) == 1 and not _is_class(classes[0]):  # a zip's single top folder
+    if len(classes) == 1 and not _is_class(classes[0]) and classes[0].name.casefold() not in SPLIT_FOLDERS:
+        # a zip's single top folder
         return _read_folder(classes[0], title)
     source = title or folder.resolve().name
     splits = {entry: SPLIT_FOLDERS.get(entry.name.casefold()) for entry in classes}
@@ -171,9 +172,7 @@ def _is_class(folder: Path) -> bool:
 
 def _subfolders(folder: Path) -> list[Path]:
     try:
-        found = [
-            Path(entry.path) for entry in os.scandir(folder) if entry.is_dir() and not _is_hidden(entry.name)
-        ]
+        found = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir() and not _is_hidden(entry.name)]
     except OSError as error:
         raise DataError(f"Cannot list '{folder}': {error.strerror}.") from None
     return sorted(found, key=lambda path: natural_key(path.name))
@@ -223,9 +222,7 @@ def _read_labelled_table(path: Path) -> Part:
     for number, row in enumerate(rows, start=2):
         name, label = row[path_column].strip(), row[label_column].strip()
         if not name or not label:
-            refused.append(
-                Refused(name or f"row {number}", f"row {number} of '{path.name}' has no path or no label")
-            )
+            refused.append(Refused(name or f"row {number}", f"row {number} of '{path.name}' has no path or no label"))
             continue
         split = row.get("split", "").strip().casefold()
         if split and split not in SPLIT_FOLDERS:
@@ -239,9 +236,7 @@ def _read_labelled_table(path: Path) -> Part:
         )
         known = photos.setdefault(photo.path, photo)
         if known.label != label:
-            refused.append(
-                Refused(name, f"listed as '{known.label}' and again, in row {number}, as '{label}'")
-            )
+            refused.append(Refused(name, f"listed as '{known.label}' and again, in row {number}, as '{label}'"))
     kind = f"table with {path_column} and {label_column}"
     return kind, list(photos.values()), refused
 
@@ -252,8 +247,7 @@ def _column(path: Path, row: dict[str, str], accepted: Sequence[str]) -> str:
         if name in lowered:
             return lowered[name]
     raise DataError(
-        f"'{path}' has the columns {', '.join(row)}; "
-        f"one must be named {', '.join(accepted[:-1])} or {accepted[-1]}."
+        f"'{path}' has the columns {', '.join(row)}; one must be named {', '.join(accepted[:-1])} or {accepted[-1]}."
     )
 
 

@@ -74,6 +74,5 @@ def _groups_of_each_class(
         place = hashlib.sha256(f"{seed}:{min(digests[m] for m in members)}".encode()).digest()
         by_class.setdefault(label, []).append((place, members))
     return [
-        [members for _, members in sorted(found, key=lambda pair: pair[0])]
-        for _, found in sorted(by_class.items())
+        [members for _, members in sorted(found, key=lambda pair: pair[0])] for _, found in sorted(by_class.items())
     ]

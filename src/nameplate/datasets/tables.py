@@ -28,9 +28,7 @@ def read_table(path: Path, *, suffix: str | None = None) -> list[dict[str, str]]
             file.seek(0)
             return _checked(path, list(csv.reader(file, delimiter=delimiter, strict=True)))
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"'{path}' is not UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8."
-        ) from None
+        raise DataError(f"'{path}' is not UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8.") from None
     except (OSError, csv.Error) as error:
         raise DataError(f"Cannot read the table '{path}': {error}.") from None
 

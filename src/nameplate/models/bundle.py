@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from nameplate.errors import BundleError
+from nameplate.errors import BundleError, NameplateError
 from nameplate.models.onnx_guard import refuse_external_data
 from nameplate.storage import sha256, whole_folder
 from nameplate.types import Preprocess
@@ -133,6 +133,16 @@ def load_bundle(name: str | Path) -> Bundle:
     return Bundle(manifest, backbone, weight, bias, photos)
 
 
+def refuse_other_folder(target: Path) -> None:
+    """Keep `overwrite` from replacing a folder that is no bundle.
+
+    Raises:
+        NameplateError: `target` holds something else.
+    """
+    if target.is_dir() and not _is_bundle(target) and any(target.iterdir()):
+        raise NameplateError(f"'{target}' is there and is no bundle, so it is not replaced. Choose another name.")
+
+
 def _is_bundle(folder: Path) -> bool:
     return os.path.isfile(folder / MANIFEST)  # noqa: PTH113 - false, too, for names that no file can have
 
@@ -152,6 +162,7 @@ def save_bundle(
         NameplateError: `target` is there already, or cannot be written.
     """
     weight, bias = head or (None, None)
+    refuse_other_folder(target)
     contents = {BACKBONE: backbone}
     if head is not None:
         contents[HEAD] = save_tensors(

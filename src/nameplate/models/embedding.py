@@ -23,7 +23,7 @@ from safetensors.numpy import save as save_tensors
 
 from nameplate.errors import BundleError, NameplateError, PhotoError
 from nameplate.models.bundle import Bundle
-from nameplate.models.runtime import BATCH, PROBE_PHOTOS, Batch, Runtime, open_runtime
+from nameplate.models.runtime import BATCH, Batch, ChosenRuntime, Runtime
 from nameplate.photos.decode import decode_with_header, read_bytes, read_header
 from nameplate.photos.fingerprint import WORDS, perceptual_hash
 from nameplate.photos.preprocess import preprocess
@@ -84,18 +84,13 @@ def embed_stream(
         sources: paths, bytes or uint8 H×W×3 pixels.
         settings: see `Settings`.
         known: says of a digest that its embedding is at hand; such a photo is not decoded.
-        runtime: an open runtime; None opens one when the first pictures are there.
+        runtime: what runs the backbone; None chooses by the first pictures.
     """
     waiting: deque[Row] = deque()
     rows = _prepared(sources, bundle.manifest.preprocess, settings, known)
+    runtime = runtime or ChosenRuntime(bundle, settings.runtime, settings.threads)
     for row in rows:  # once for each stretch: `_batches` reads on
-        batches = _batches(itertools.chain([row], rows), waiting)
-        if runtime is None:
-            first = list(itertools.islice(batches, -(-PROBE_PHOTOS // BATCH)))
-            batches = itertools.chain(first, batches)
-            if first:
-                runtime = open_runtime(bundle, settings.runtime, settings.threads, np.concatenate(first))
-        for embeddings in runtime.embed(batches) if runtime else ():
+        for embeddings in runtime.embed(_batches(itertools.chain([row], rows), waiting)):
             _check_size(embeddings, bundle)
             for embedding in embeddings:
                 while waiting[0].picture is None:

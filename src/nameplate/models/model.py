@@ -13,7 +13,7 @@ from nameplate.errors import BundleError, PhotoError
 from nameplate.models.bundle import Bundle, load_bundle
 from nameplate.models.embedding import Row, Settings, Source, embed_stream
 from nameplate.models.head import probabilities
-from nameplate.models.runtime import PROBE_PHOTOS, Runtime, available_cpus, open_runtime
+from nameplate.models.runtime import ChosenRuntime, available_cpus
 from nameplate.storage import printable
 from nameplate.types import DEFAULT_BUNDLE, TOP, Limits, Prediction
 
@@ -36,7 +36,7 @@ class Model:
     def __init__(self, bundle: Bundle, settings: Settings) -> None:
         self.bundle = bundle
         self.settings = settings
-        self._runtime: Runtime | None = None
+        self._runtime = ChosenRuntime(bundle, settings.runtime, settings.threads)
 
     @classmethod
     def load(
@@ -131,16 +131,7 @@ class Model:
 
     def rows(self, photos: Iterable[Source]) -> Iterator[Row]:
         """Embedded photos with what is known of each, in order; the runtime stays open between calls."""
-        return embed_stream(self.bundle, photos, self.settings, runtime=self._kept_runtime(photos))
-
-    def _kept_runtime(self, photos: Iterable[Source]) -> Runtime | None:
-        """An open runtime for small jobs; None for a large `auto` job, which chooses by its first photos."""
-        large = not isinstance(photos, Sequence) or len(photos) >= PROBE_PHOTOS
-        if self.settings.runtime == "auto" and large:
-            return None
-        if self._runtime is None:
-            self._runtime = open_runtime(self.bundle, self.settings.runtime, self.settings.threads)
-        return self._runtime
+        return embed_stream(self.bundle, photos, self.settings, runtime=self._runtime)
 
     def require_head(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Weight and bias.

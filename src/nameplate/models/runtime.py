@@ -7,6 +7,7 @@ whose embeddings agree with ONNX Runtime's and that is faster is then used; the 
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -48,7 +49,10 @@ Embedding = NDArray[np.float32]
 class Runtime(Protocol):
     """Runs one backbone."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """One of `RUNTIMES`."""
+        ...
 
     def embed(self, batches: Iterable[Batch]) -> Iterator[Embedding]:
         """uint8 N×H×W×3 batches → float32 N×D, in order; N ≤ `BATCH`."""
@@ -115,22 +119,22 @@ class OpenVino:
     def __init__(self, backbone: bytes, threads: int, precision: Literal["f32", "bf16"]) -> None:
         self._openvino = import_openvino()
         self.name = "openvino" if precision == "f32" else "openvino-bf16"
-        core = self._openvino.Core()
-        model = core.read_model(backbone)
-        shape = model.inputs[0].partial_shape
-        shape[0] = BATCH  # a fixed shape runs faster; a short last batch is filled up
-        model.reshape(shape)
         self._streams = max(1, threads)
-        self._compiled = core.compile_model(
-            model,
-            "CPU",
-            {
-                "PERFORMANCE_HINT": "THROUGHPUT",
-                "INFERENCE_PRECISION_HINT": precision,
-                "INFERENCE_NUM_THREADS": threads,
-                "NUM_STREAMS": self._streams,
-            },
-        )
+        settings = {
+            "PERFORMANCE_HINT": "THROUGHPUT",
+            "INFERENCE_PRECISION_HINT": precision,
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": self._streams,
+        }
+        core = self._openvino.Core()
+        try:
+            model = core.read_model(backbone)
+            shape = model.inputs[0].partial_shape
+            shape[0] = BATCH  # a fixed shape runs faster; a short last batch is filled up
+            model.reshape(shape)
+            self._compiled = core.compile_model(model, "CPU", settings)
+        except Exception as error:  # openvino's errors have no common base but Exception
+            raise BundleError(f"OpenVINO cannot load the backbone: {error}") from None
 
     def embed(self, batches: Iterable[Batch]) -> Iterator[Embedding]:
         """Batches run side by side, one a thread; the results come in order."""
@@ -143,7 +147,10 @@ class OpenVino:
                 free.append(done)
             request = free.pop()
             full = batch if len(batch) == BATCH else _filled(batch)
-            request.start_async({0: self._openvino.Tensor(full, shared_memory=True)})
+            try:
+                request.start_async({0: self._openvino.Tensor(full, shared_memory=True)})
+            except Exception as error:  # as above
+                raise BundleError(f"The backbone does not take pictures of {batch.shape}: {error}") from None
             waiting.append((request, len(batch), full))
         while waiting:
             done, size = self._finish(waiting)
@@ -198,12 +205,47 @@ def open_runtime(bundle: Bundle, choice: str, threads: int, first: Batch | None 
         UsageError: an unknown choice.
         RuntimeUnavailableError: OpenVINO was asked for by name and cannot be had.
     """
-    if choice not in RUNTIMES:
-        raise UsageError(f"Unknown runtime '{choice}'. There are {', '.join(RUNTIMES)}.")
+    _check_choice(choice)
     if choice == "auto":
         enough = first is not None and len(first) >= PROBE_PHOTOS
         choice = fastest(probe(bundle, first, threads), bundle) if enough and first is not None else "onnxruntime"
     return make_runtime(choice, bundle.backbone, threads)
+
+
+def _check_choice(choice: str) -> None:
+    if choice not in RUNTIMES:
+        raise UsageError(f"Unknown runtime '{choice}'. There are {', '.join(RUNTIMES)}.")
+
+
+class ChosenRuntime:
+    """Opens the runtime that `open_runtime` chooses once the first pictures are there, and keeps it open."""
+
+    def __init__(self, bundle: Bundle, choice: str, threads: int) -> None:
+        _check_choice(choice)
+        self._bundle, self._choice, self._threads = bundle, choice, threads
+        self._small: Runtime | None = None
+        self._large: Runtime | None = None
+
+    @property
+    def name(self) -> str:
+        """What ran last, or what was asked for."""
+        opened = self._large or self._small
+        return opened.name if opened else self._choice
+
+    def embed(self, batches: Iterable[Batch]) -> Iterator[Embedding]:
+        """As the chosen runtime does; nothing is opened for no pictures."""
+        batches = iter(batches)
+        first = list(itertools.islice(batches, -(-PROBE_PHOTOS // BATCH)))
+        if first:
+            yield from self._open(first).embed(itertools.chain(first, batches))
+
+    def _open(self, first: list[Batch]) -> Runtime:
+        if self._large is None and self._choice == "auto" and sum(map(len, first)) < PROBE_PHOTOS:
+            self._small = self._small or open_runtime(self._bundle, self._choice, self._threads)
+            return self._small
+        if self._large is None:
+            self._large = open_runtime(self._bundle, self._choice, self._threads, np.concatenate(first))
+        return self._large
 
 
 def make_runtime(name: str, backbone: bytes, threads: int) -> Runtime:

@@ -35,9 +35,7 @@ def preprocess(photo: NDArray[np.uint8], settings: Preprocess) -> NDArray[np.uin
         ValueError: not a uint8 H×W×3 array, or unknown settings.
     """
     if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or 0 in photo.shape:
-        raise ValueError(
-            f"preprocess takes uint8 H×W×3 pixels, got {photo.dtype} {'×'.join(map(str, photo.shape))}"
-        )
+        raise ValueError(f"preprocess takes uint8 H×W×3 pixels, got {photo.dtype} {'×'.join(map(str, photo.shape))}")
     if settings.fit not in FITS or settings.interpolation not in FILTERS:
         raise ValueError(
             f"unknown fit {settings.fit!r} or interpolation {settings.interpolation!r}; "

@@ -53,7 +53,7 @@ MANIFEST_3 = Manifest(
     provenance={"recipe": {"name": "head", "seed": 20}, "metrics": None},
 )
 BACKBONE_BYTES = b"\x08\x08\x12\x04test"  # a ModelProto of a version and a producer's name
-WEIGHT = np.arange(12, dtype=np.float32).reshape(4, 3) / 7
+WEIGHT = (np.arange(12).reshape(4, 3) / 7).astype(np.float32)
 BIAS = np.array([0.5, -1, 0], np.float32)
 PHOTOS_BYTES = "path,label,split\na.jpg,Лада Веста,train\n".encode()
 
@@ -143,9 +143,7 @@ def test_a_folder_of_photos_of_the_same_name_does_not_hide_the_bundle_that_ships
     assert load_bundle("cars196").manifest.name == "cars196"
 
 
-def test_a_bundle_of_ones_own_goes_before_the_one_that_ships(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bundle_of_ones_own_goes_before_the_one_that_ships(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "cars196")
     monkeypatch.chdir(tmp_path)
     assert load_bundle("cars196").manifest.name == "three"
@@ -325,9 +323,7 @@ def test_a_head_of_other_numbers_is_refused(tmp_path: Path, weight: Any, bias: A
 
 
 @pytest.mark.parametrize("kind", ["BF16", "F8_E4M3", "BOOL"])
-def test_a_head_of_a_type_that_numpy_does_not_have_is_refused(
-    pristine: Path, tmp_path: Path, kind: str
-) -> None:
+def test_a_head_of_a_type_that_numpy_does_not_have_is_refused(pristine: Path, tmp_path: Path, kind: str) -> None:
     size = 2 if kind == "BF16" else 1
     header = json.dumps(
         {
@@ -335,9 +331,7 @@ def test_a_head_of_a_type_that_numpy_does_not_have_is_refused(
             "bias": {"dtype": kind, "shape": [3], "data_offsets": [12 * size, 15 * size]},
         }
     ).encode()
-    check_head_is_refused(
-        pristine, tmp_path, len(header).to_bytes(8, "little") + header + bytes(15 * size)
-    )
+    check_head_is_refused(pristine, tmp_path, len(header).to_bytes(8, "little") + header + bytes(15 * size))
 
 
 @pytest.mark.parametrize("data", [b"", b"garbage that is no head", b"\xff" * 64, b"\x02\0\0\0\0\0\0\0{}"])

@@ -20,9 +20,7 @@ def photos(count: int, size: int, classes: int, seed: int = 0, apart: float = 1.
     random = np.random.default_rng(seed)
     truths = np.arange(count) % classes
     centres = np.random.default_rng(99).normal(size=(classes, size)) * apart
-    mixed = (centres[truths] + random.normal(size=(count, size))) @ np.random.default_rng(98).normal(
-        size=(size, size)
-    )
+    mixed = (centres[truths] + random.normal(size=(count, size))) @ np.random.default_rng(98).normal(size=(size, size))
     scales = np.geomspace(0.01, 20, size)
     return (mixed * scales + 3 * scales).astype(np.float32), truths
 
@@ -59,9 +57,9 @@ def test_the_solver_run_to_its_end_is_scikit_learns(
     classes = np.minimum(random.geometric(0.4, 400) - 1, 4)
     rows[:, :5] += 1.5 * np.eye(5, dtype=np.float32)[classes]
     ours = room._fit(None, rows, classes, 5, strength, balanced)
-    theirs = LogisticRegression(
-        C=strength, max_iter=5000, tol=1e-8, class_weight="balanced" if balanced else None
-    ).fit(rows.astype(np.float64), classes)
+    theirs = LogisticRegression(C=strength, max_iter=5000, tol=1e-8, class_weight="balanced" if balanced else None).fit(
+        rows.astype(np.float64), classes
+    )
     mine = probabilities(rows @ ours[:-1] + ours[-1], 1.0)
     other = theirs.predict_proba(rows)
     assert (mine.argmax(1) == other.argmax(1)).mean() >= 0.99
@@ -212,9 +210,7 @@ def test_one_fold_is_no_cross_validation() -> None:
 def test_the_folds_may_have_any_numbers() -> None:
     embeddings, classes = photos(90, 8, 3)
     plain, other = thirds(90), thirds(90) * 7 + 5
-    assert fit_head(embeddings, classes, plain).cross_validated == fit_head(
-        embeddings, classes, other
-    ).cross_validated
+    assert fit_head(embeddings, classes, plain).cross_validated == fit_head(embeddings, classes, other).cross_validated
 
 
 def test_the_same_photos_give_the_same_bytes() -> None:

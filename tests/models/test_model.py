@@ -141,9 +141,7 @@ def test_a_stream_answers_as_predict_does_and_before_all_photos_are_read(model: 
     first = next(stream)
     assert taken < 300
     stream.close()  # type: ignore[attr-defined]
-    assert replace(first, confidence=None, top=()) == replace(
-        model.predict(PHOTOS[:1])[0], confidence=None, top=()
-    )
+    assert replace(first, confidence=None, top=()) == replace(model.predict(PHOTOS[:1])[0], confidence=None, top=())
 
 
 @pytest.mark.parametrize("call", ["predict", "stream", "probabilities", "require_head"])

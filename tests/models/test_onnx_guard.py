@@ -260,9 +260,7 @@ def test_random_bytes_never_raise_anything_else(data: bytes) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(PLACES), st.data())
-def test_a_random_cut_or_flip_never_raises_anything_else(
-    place: Callable[[bool], Any], data: st.DataObject
-) -> None:
+def test_a_random_cut_or_flip_never_raises_anything_else(place: Callable[[bool], Any], data: st.DataObject) -> None:
     whole = place(False).SerializeToString()
     at = data.draw(st.integers(0, len(whole) - 1), "at")
     with_no_other_error(whole[:at])

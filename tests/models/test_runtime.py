@@ -24,6 +24,7 @@ from nameplate.models.runtime import (
     PROBE_PHOTOS,
     RUNTIMES,
     Batch,
+    ChosenRuntime,
     Embedding,
     Trial,
     available_cpus,
@@ -54,9 +55,7 @@ def pictures(request: pytest.FixtureRequest, bundle: Bundle) -> Batch:
     paths = sorted(folder.glob("*/*.jpg"))
     size = bundle.manifest.preprocess
     chosen = paths[:: len(paths) // 45][:45]
-    return np.stack(
-        [preprocess(decode(path, at_least=(size.height, size.width)), size) for path in chosen]
-    )
+    return np.stack([preprocess(decode(path, at_least=(size.height, size.width)), size) for path in chosen])
 
 
 @pytest.fixture(scope="module")
@@ -93,9 +92,7 @@ def test_openvino_agrees_with_onnx_runtime(bundle: Bundle, pictures: Batch, refe
 
 
 @needs_openvino
-def test_bfloat16_comes_near_where_the_processor_can(
-    bundle: Bundle, pictures: Batch, reference: Embedding
-) -> None:
+def test_bfloat16_comes_near_where_the_processor_can(bundle: Bundle, pictures: Batch, reference: Embedding) -> None:
     from nameplate.models.runtime import import_openvino
 
     if "BF16" not in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
@@ -119,7 +116,7 @@ def test_short_batches_give_the_same(
 def test_the_order_is_kept_over_many_batches(
     name: str, threads: int, bundle: Bundle, pictures: Batch, reference: Embedding
 ) -> None:
-    order = np.random.default_rng(0).integers(0, len(pictures), 11 * BATCH + 3)
+    order = np.random.default_rng(0).integers(0, len(pictures), 6 * BATCH + 3)
     found = run(name, bundle, pictures[order], threads=threads)
     assert np.abs(found - reference[order]).max() < 1e-3
 
@@ -302,6 +299,22 @@ def test_a_short_job_tries_nothing(
     assert open_runtime(bundle, "auto", 1).name == "onnxruntime"
     assert not log.exists()
     assert not own_cache.exists()
+
+
+def test_a_runtime_is_opened_when_the_first_pictures_come_and_then_kept(
+    bundle: Bundle, pictures: Batch, reference: Embedding, own_cache: Path
+) -> None:
+    runtime = ChosenRuntime(bundle, "auto", 1)
+    assert list(runtime.embed(iter(()))) == []
+    assert runtime.name == "auto"
+    found = np.concatenate(list(runtime.embed(batches(pictures[:11]))))
+    assert np.abs(found - reference[:11]).max() < 1e-3
+    assert runtime.name == "onnxruntime"
+    assert not own_cache.exists(), "so short a job tries nothing"
+    broken = ChosenRuntime(replace(bundle, backbone=b"none"), "onnxruntime", 1)
+    assert list(broken.embed(iter(()))) == []
+    with pytest.raises(BundleError):
+        list(broken.embed(batches(pictures)))
 
 
 def python(code: str, **environment: str) -> str:

@@ -55,9 +55,7 @@ def test_help_and_identify_import_nothing_heavy() -> None:
         f"sys.exit(' '.join(m for m in {FORBIDDEN} if m in sys.modules) or 0)"
     )
     for arguments in (["--help"], ["identify", str(photo())], ["identify", "--json", str(photo())]):
-        done = subprocess.run(
-            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
-        )
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{arguments}: {done.stderr}"
 
 
@@ -115,6 +113,17 @@ def test_train_says_what_it_is_worth_and_refuses_to_overwrite(bundle: Path, comp
     assert manifest["provenance"]["metrics"]["photos"] == 30
     again = nameplate("train", competition, "-o", bundle, check=2)
     assert "--overwrite" in again.stderr
+
+
+def test_copies_that_the_datas_own_parts_let_straddle_are_not_judged(tmp_path: Path) -> None:
+    for folder in sorted(photos_folder("train").iterdir())[:3]:
+        for part, photos in (("train", sorted(folder.iterdir())[:12]), ("val", sorted(folder.iterdir())[10:16])):
+            for path in photos:  # the 10th and 11th lie in both parts
+                (tmp_path / "data" / part / folder.name).mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, tmp_path / "data" / part / folder.name)
+    done = nameplate("train", tmp_path / "data", "-o", tmp_path / "bundle", "--json")
+    assert json.loads(done.stdout)["evaluation"]["photos"] == 12
+    assert "6 held-out photos: they are copies of training photos" in done.stderr
 
 
 def test_train_never_replaces_a_folder_that_is_no_bundle(competition: Path, tmp_path: Path) -> None:
@@ -179,9 +188,7 @@ def test_submit_has_the_samples_ids_in_its_order(bundle: Path, competition: Path
         target = tmp_path / "submission.csv"
         nameplate("submit", bundle, source, "-o", target)
         rows = _rows(target)
-        assert [row["Id"] for row in rows] == [
-            row["Id"] for row in _rows(competition / "sample-submission.csv")
-        ]
+        assert [row["Id"] for row in rows] == [row["Id"] for row in _rows(competition / "sample-submission.csv")]
         truths = [str(row["Id"])[0] for row in rows]
         assert np.mean([row["Category"] == truth for row, truth in zip(rows, truths, strict=True)]) > 0.5
         target.unlink()

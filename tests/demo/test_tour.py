@@ -38,9 +38,7 @@ def test_the_embedded_photos_are_as_promised() -> None:
 
 def test_the_tour_tells_each_step_and_what_to_type_next(tour: tuple[Path, str]) -> None:
     folder, said = tour
-    assert [word in said for word in ("1. Look", "2. Train", "3. Evaluate", "4. Identify", "5. See")] == [
-        True
-    ] * 5
+    assert [word in said for word in ("1. Look", "2. Train", "3. Evaluate", "4. Identify", "5. See")] == [True] * 5
     assert "nameplate train my-photos -o my-model" in said
     top1 = float(re.findall(r"top-1 ([\d.]+) %", said)[0])
     assert 70 < top1 < 100

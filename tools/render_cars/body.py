@@ -305,9 +305,7 @@ def paint_sheets(design: Design, body: BodyField) -> Sheets:
         xs = x_belt + (x_roof - x_belt) * (zs - zs[0]) / (zs[-1] - zs[0])
         zs = zs[polygon_distance(pane, xs, zs) < 0.01]
         if len(zs):
-            xs = x_belt + (x_roof - x_belt) * (zs - design.windows[0][0][1]) / (
-                z_roof - design.windows[0][0][1]
-            )
+            xs = x_belt + (x_roof - x_belt) * (zs - design.windows[0][0][1]) / (z_roof - design.windows[0][0][1])
             sheets.line("side", "frame", np.stack([xs, zs], axis=1)[[0, -1]], width)
     for sheet, (z0, z1), radius, pillar in (
         ("front", design.windscreen, 0.07, design.pillar),
@@ -334,9 +332,7 @@ def paint_sheets(design: Design, body: BodyField) -> Sheets:
         sheets.polygon("side", design.handle_material, rounded(box(x, z + 0.004, 0.18, 0.026, 0.012)))
     for axle in design.axles:
         if design.arch_trim:
-            sheets.polygon(
-                "side", design.arch_trim, ring(axle, design.tyre[0], design.tyre[0] + design.arch + 0.065)
-            )
+            sheets.polygon("side", design.arch_trim, ring(axle, design.tyre[0], design.tyre[0] + design.arch + 0.065))
     for patch in design.patches:
         sheets.patch(patch)
     return sheets
@@ -353,9 +349,7 @@ def build_body(design: Design) -> tuple[Part, Sheets, BodyField]:
     body = BodyField(design)
     sheets = paint_sheets(design, body)
     half = design.width / 2 + 0.12
-    vertices, faces, normals = surface_nets(
-        body, (body.x0 - 0.1, -half, 0.02), (body.x1 + 0.1, half, sheets.top), STEP
-    )
+    vertices, faces, normals = surface_nets(body, (body.x0 - 0.1, -half, 0.02), (body.x1 + 0.1, half, sheets.top), STEP)
     centre = vertices[faces].mean(axis=1)
     normal = normals[faces].mean(axis=1)
     x, y, z = centre.T
@@ -367,9 +361,7 @@ def build_body(design: Design) -> tuple[Part, Sheets, BodyField]:
     sheet = np.select([side, front, rear], [0, 1, 2], 3)
     uvs = np.zeros((len(faces), 4, 2))
     corners = vertices[faces]
-    for k, (name, axes) in enumerate(
-        (("side", (0, 2)), ("front", (1, 2)), ("rear", (1, 2)), ("top", (0, 1)))
-    ):
+    for k, (name, axes) in enumerate((("side", (0, 2)), ("front", (1, 2)), ("rear", (1, 2)), ("top", (0, 1)))):
         chosen = sheet == k
         uvs[chosen] = sheets.uv(name, corners[chosen][:, :, axes].reshape(-1, 2)).reshape(-1, 4, 2)
     dark = normal[:, 2] < -0.75
@@ -380,9 +372,7 @@ def build_body(design: Design) -> tuple[Part, Sheets, BodyField]:
         dark |= well & (np.abs(y) < design.width / 2 - 0.2)
     if design.bed is not None:
         x0, x1, floor, width = design.bed
-        dark |= (
-            (x > x0 - 0.02) & (x < x1 + 0.02) & (np.abs(y) < width + 0.02) & (z < floor + 0.42) & (z > 0.5)
-        )
+        dark |= (x > x0 - 0.02) & (x < x1 + 0.02) & (np.abs(y) < width + 0.02) & (z < floor + 0.42) & (z > 0.5)
     return Part(vertices, faces, dark.astype(np.int64), uvs, normals, "body"), sheets, body
 
 

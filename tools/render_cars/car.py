@@ -72,9 +72,7 @@ class Car:
             thing = mesh_object(mirror, [self.trim_paint, gloss])
             thing.location, thing.scale = (x, side * reach, z + 0.02), (1, side, 1)
         if design.rails:
-            self._rails(
-                plain("rail", (0.5, 0.5, 0.5) if design.rails == "silver" else (0.02,) * 3, 0.35, 0.5)
-            )
+            self._rails(plain("rail", (0.5, 0.5, 0.5) if design.rails == "silver" else (0.02,) * 3, 0.35, 0.5))
         self.plates = [self._plate(part, front) for front in (True, False)]
         self.corners = np.array(
             [
@@ -126,9 +124,7 @@ class Car:
         bar, faces = superellipsoid((x1 - x0, 0.035, 0.03), 0.35)
         for side in (1, -1):
             bow = 0.04 * (np.abs(bar[:, 0]) / (x1 - x0) * 2) ** 2
-            part = Part(
-                bar - np.outer(bow, (0, 0, 1)), faces, np.zeros(len(faces), dtype=np.int64), name="rail"
-            )
+            part = Part(bar - np.outer(bow, (0, 0, 1)), faces, np.zeros(len(faces), dtype=np.int64), name="rail")
             thing = mesh_object(part, [material])
             thing.location = ((x0 + x1) / 2, side * y, z + 0.02)
 

@@ -42,9 +42,7 @@ def bars(
     """Horizontal bars spread over the box u0, v0, u1, v1."""
     u0, v0, u1, v1 = span
     heights = np.linspace(v0, v1, count)
-    return tuple(
-        rect(sheet, material, u0, float(v) - thick / 2, u1, float(v) + thick / 2, 0.003) for v in heights
-    )
+    return tuple(rect(sheet, material, u0, float(v) - thick / 2, u1, float(v) + thick / 2, 0.003) for v in heights)
 
 
 def uprights(

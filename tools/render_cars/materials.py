@@ -29,9 +29,7 @@ def matt(material: bpy.types.Material) -> Any:
     return node
 
 
-def plain(
-    name: str, colour: Colour, rough: float, metal: float = 0.0, coat: float = 0.0
-) -> bpy.types.Material:
+def plain(name: str, colour: Colour, rough: float, metal: float = 0.0, coat: float = 0.0) -> bpy.types.Material:
     """A material of one colour."""
     material = bpy.data.materials.new(name)
     node = principled(material)
@@ -189,8 +187,6 @@ def quad(name: str, size: float, z: float) -> bpy.types.Object:
     """A square on the ground."""
     h = size / 2
     vertices = np.array([(-h, -h, 0), (h, -h, 0), (h, h, 0), (-h, h, 0)])
-    thing = mesh_object(
-        Part(vertices, np.array([[0, 1, 2, 3]]), np.zeros(1, dtype=np.int64), name=name), [], False
-    )
+    thing = mesh_object(Part(vertices, np.array([[0, 1, 2, 3]]), np.zeros(1, dtype=np.int64), name=name), [], False)
     thing.location = (0, 0, z)
     return thing

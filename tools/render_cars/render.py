@@ -28,9 +28,7 @@ SIZE = (320, 240)
 SAMPLES = 5
 BYTES_MAX = 8300
 # blur outside the car (pixels) and JPEG quality, tried in turn until the file is small enough
-STEPS = [(s, q) for s in (0.0, 0.6, 1.0, 1.5) for q in (82, 77, 72, 68)] + [
-    (2.0, q) for q in range(66, 40, -4)
-]
+STEPS = [(s, q) for s in (0.0, 0.6, 1.0, 1.5) for q in (82, 77, 72, 68)] + [(2.0, q) for q in range(66, 40, -4)]
 # training photos that show each design from five sides, for the contact sheet
 SHOWN = {
     "Halden Pine": (55, 71, 39, 18, 96),
@@ -46,9 +44,7 @@ SHOWN = {
 }
 
 
-def finish(
-    image: Image.Image, exposure: float, frame: tuple[float, float, float, float], rng: random.Random
-) -> bytes:
+def finish(image: Image.Image, exposure: float, frame: tuple[float, float, float, float], rng: random.Random) -> bytes:
     """Give a render the marks of a small camera and pack it as a JPEG."""
     noise = np.random.default_rng(rng.randint(0, 2**31))
     if rng.random() < 0.3:

@@ -56,9 +56,7 @@ class Stage:
         split = n.add("ShaderNodeSeparateXYZ")
         n.link(where.outputs["Generated"], split.inputs[0])
         up = n.stretch(split.outputs[2], 0.0, 0.55)
-        sky = n.mix(
-            n.math("POWER", up, 0.6), n.rgb("horizon", (0.7, 0.8, 0.9)), n.rgb("zenith", (0.1, 0.25, 0.6))
-        )
+        sky = n.mix(n.math("POWER", up, 0.6), n.rgb("horizon", (0.7, 0.8, 0.9)), n.rgb("zenith", (0.1, 0.25, 0.6)))
         ceiling = n.add("ShaderNodeVectorMath", operation="SCALE")  # clouds lie on a plane overhead
         n.link(where.outputs["Generated"], ceiling.inputs[0])
         high = n.math("ADD", n.math("MAXIMUM", split.outputs[2], 0.0), 0.18)
@@ -122,9 +120,7 @@ class Stage:
         self.sun.data.color = (1.0, 0.5 + 0.5 * warm, warm)
         return kind == "dusk"
 
-    def _camera(
-        self, rng: random.Random, corners: Array
-    ) -> tuple[float, float, tuple[float, float, float, float]]:
+    def _camera(self, rng: random.Random, corners: Array) -> tuple[float, float, tuple[float, float, float, float]]:
         azimuth = rng.uniform(0, 2 * math.pi)
         height = rng.choice((rng.uniform(0.8, 1.3), rng.uniform(1.3, 1.8), rng.uniform(1.4, 2.5)))
         lens = rng.uniform(26, 62)

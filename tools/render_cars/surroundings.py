@@ -100,17 +100,13 @@ def facade(kind: str, rng: random.Random) -> tuple[Array, float, float]:
                     continue
                 draw.rectangle((x - 3, y - 3, x + wide * k + 3, y + tall * k + 3), fill=(222, 220, 214))
                 draw.rectangle((x, y, x + wide * k, y + tall * k), fill=(52, 60, 70))
-                draw.line(
-                    (x + wide * k / 2, y, x + wide * k / 2, y + tall * k), fill=(222, 220, 214), width=3
-                )
+                draw.line((x + wide * k / 2, y, x + wide * k / 2, y + tall * k), fill=(222, 220, 214), width=3)
     if kind in ("garage", "metal"):
         for c in range(3):
             x = (0.5 + c * (width - 0.5) / 3) * k
             wide, tall = (2.9, 2.3) if kind == "garage" else (4.2, 4.0)
             top = size[1] - tall * k
-            draw.rectangle(
-                (x, top, x + wide * k, size[1]), fill=(214, 213, 208) if c % 2 else (118, 124, 128)
-            )
+            draw.rectangle((x, top, x + wide * k, size[1]), fill=(214, 213, 208) if c % 2 else (118, 124, 128))
             for r in range(1, 6):
                 y = top + tall * k * r / 6
                 draw.line((x, y, x + wide * k, y), fill=(96, 96, 94), width=2)
@@ -156,9 +152,7 @@ def build_props() -> dict[str, list[bpy.types.Object]]:
     bark = tinted("bark", colour=(0.09, 0.07, 0.055))
     trees = []
     for _ in range(4):
-        blobs = [
-            (noise.normal(0, 0.75, 3) + np.array([0, 0, 3.6]), noise.uniform(0.7, 1.3)) for _ in range(9)
-        ]
+        blobs = [(noise.normal(0, 0.75, 3) + np.array([0, 0, 3.6]), noise.uniform(0.7, 1.3)) for _ in range(9)]
         trees.append(foliage(blobs, 6000, 0.085, noise, leaf, bark))
     props["tree"] = [linked(trees[i % 4], "tree") for i in range(14)]
     blobs = [(np.array([0.0, y, 0.65]), 0.75) for y in np.linspace(-5, 5, 22)]
@@ -170,14 +164,10 @@ def build_props() -> dict[str, list[bpy.types.Object]]:
     part = Part(pole, pole_faces, np.zeros(len(pole_faces), dtype=np.int64), name="pole")
     props["pole"] = [mesh_object(part, [grey]) for _ in range(2)]
     angles = np.linspace(0, 2 * np.pi, 241)
-    wave = sum(
-        noise.uniform(0.3, 1) / f * np.sin(f * angles + noise.uniform(0, 6)) for f in (2, 3, 5, 9, 17, 31)
-    )
+    wave = sum(noise.uniform(0.3, 1) / f * np.sin(f * angles + noise.uniform(0, 6)) for f in (2, 3, 5, 9, 17, 31))
     crest = 7 + 4 * wave + noise.normal(0, 0.25, len(angles))
     base = np.stack([150 * np.cos(angles), 150 * np.sin(angles)], axis=1)
-    points = np.concatenate(
-        [np.column_stack([base, np.full(241, -1.0)]), np.column_stack([base * 1.3, crest])]
-    )
+    points = np.concatenate([np.column_stack([base, np.full(241, -1.0)]), np.column_stack([base * 1.3, crest])])
     quads = np.array([[i, i + 1, i + 242, i + 241] for i in range(240)])
     green = tinted("hills", colour=(0.10, 0.13, 0.12))
     props["hills"] = [mesh_object(Part(points, quads, np.zeros(240, dtype=np.int64), name="hills"), [green])]

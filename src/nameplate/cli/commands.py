@@ -93,6 +93,8 @@ def train(
     seconds = time.monotonic() - start
     _tell_refused([(entry.name, entry.reason) for entry in dataset.refused], "left out")
     _tell_refused(list(trained.unreadable), "unreadable")
+    if trained.leaked:
+        screen.note("left out", f"{trained.leaked:,} held-out photos: they are copies of training photos.")
     if json:
         judged = None if trained.evaluation is None else screen.evaluation_json(trained.evaluation)
         screen.print_json({"bundle": str(output), "photos": trained.photos, "seconds": seconds, "evaluation": judged})

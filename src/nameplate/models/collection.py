@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,9 +36,12 @@ def embed_photos(
     photos: Sequence[Photo], model: Model, progress: Progress = lambda *_: None, *, mirror: bool = False
 ) -> Embedded:
     """Embed a data set through the cache; what is unreadable is listed apart."""
+    if not photos:
+        raise DataError("There are no photos to embed.")
     bundle = model.bundle
     runtime, name = _runtime(photos, model)
-    key = f"{bundle.digest} {bundle.manifest.preprocess} {name} {'mirror' * mirror}"
+    decoders = f"Pillow {version('pillow')} simplejpeg {version('simplejpeg')}"
+    key = f"{bundle.digest} {bundle.manifest.preprocess} {decoders} {name} {'mirror' * mirror}"
     cache = EmbeddingCache(key, bundle.manifest.embedding)
     settings = replace(model.settings, hashes=True, mirror=mirror)
     good: list[Photo] = []

@@ -68,6 +68,7 @@ class Trial:
     cosine: float = 0.0
     """The least cosine between its embeddings and ONNX Runtime's."""
     error: str | None = None
+    timed_out: bool = False
 
 
 def available_cpus() -> int:
@@ -280,8 +281,9 @@ def probe(bundle: Bundle, photos: Batch, threads: int) -> tuple[Trial, ...]:
         return msgspec.json.decode(report.read_bytes(), type=tuple[Trial, ...])
     except (OSError, msgspec.DecodeError):
         trials = _run_probe(bundle.backbone, photos[:PROBE_PHOTOS], threads)
-    with suppress(NameplateError, OSError), whole_file(report) as temporary:
-        temporary.write_bytes(msgspec.json.encode(trials))
+    if not any(trial.timed_out for trial in trials):  # the next run may find a less busy machine
+        with suppress(NameplateError, OSError), whole_file(report) as temporary:
+            temporary.write_bytes(msgspec.json.encode(trials))
     return trials
 
 
@@ -296,7 +298,7 @@ def _run_probe(backbone: bytes, photos: Batch, threads: int) -> tuple[Trial, ...
             try:
                 done = subprocess.run(command, capture_output=True, timeout=PROBE_SECONDS, check=False)
             except subprocess.TimeoutExpired:
-                trials.append(Trial(name, error=f"took longer than {PROBE_SECONDS} s"))
+                trials.append(Trial(name, error=f"took longer than {PROBE_SECONDS} s", timed_out=True))
                 continue
             try:
                 trials.append(msgspec.json.decode(done.stdout, type=Trial))

@@ -47,6 +47,8 @@ class Trained:
     runtime: str
     copies: int
     """Photos that are copies of another one."""
+    leaked: int
+    """Photos that the data's own parts hold out, and that are copies of training photos: not judged."""
 
 
 def train_head(
@@ -82,7 +84,8 @@ def train_head(
             f"Only {len(nameplates)} nameplate with readable photos to train on; there must be two or more."
         )
     train = np.array([p.split == "train" for p in photos])
-    held = np.array([p.split != "train" and p.label in nameplates for p in photos])
+    apart = np.array([p.split != "train" and p.label in nameplates for p in photos])
+    held = apart & ~np.isin(groups, groups[train])  # a copy of what it was trained on says nothing of a model
     classes = np.array([nameplates.index(p.label) if p.label in nameplates else -1 for p in photos])
     head = _fit(embedded, photos, classes, train, groups, model, recipe, progress)
     judged = evaluate(_chances(embedded.embeddings[held], head), classes[held], nameplates) if held.any() else None
@@ -112,7 +115,8 @@ def train_head(
         overwrite=overwrite,
     )
     duplicates = len(photos) - len(np.unique(groups))
-    return Trained(bundle, judged, int(train.sum()), embedded.unreadable, embedded.runtime, duplicates)
+    leaked = int((apart & ~held).sum())
+    return Trained(bundle, judged, int(train.sum()), embedded.unreadable, embedded.runtime, duplicates, leaked)
 
 
 def _assign(photos: Sequence[Photo], groups: NDArray[np.int64], recipe: HeadRecipe) -> tuple[Photo, ...]:

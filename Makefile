@@ -12,7 +12,7 @@ demo: $(DEMO_ENV)/ready
 	$(DEMO_ENV)/bin/nameplate demo
 
 test: $(TEST_ENV)/ready lint
-	$(TEST_ENV)/bin/python -m pytest -n 2
+	$(TEST_ENV)/bin/python -m pytest -n 2 --dist loadscope
 
 lint: $(TEST_ENV)/ready
 	$(TEST_ENV)/bin/ruff check .

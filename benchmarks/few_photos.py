@@ -1,0 +1,52 @@
+"""Accuracy of a head fitted on a few photos of each nameplate, over random draws.
+
+    python benchmarks/few_photos.py FOLDER --draws 5
+
+Judged on all other photos, less the copies of those trained on.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from nameplate.datasets import read_dataset
+from nameplate.datasets.duplicates import groups
+from nameplate.models.collection import embed_photos
+from nameplate.models.head import fit_head
+from nameplate.models.model import Model
+from nameplate.types import HeadRecipe
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--photos", type=int, nargs="+", default=[3, 5, 10, 20])
+    parser.add_argument("--draws", type=int, default=5)
+    arguments = parser.parse_args()
+    model, dataset = Model.load(), read_dataset(arguments.folder)
+    plain = embed_photos(dataset.photos, model)
+    mirrored = embed_photos(plain.photos, model, mirror=True)
+    copies = groups([str(photo.sha256) for photo in plain.photos], plain.hashes)
+    classes = np.array([dataset.nameplates.index(str(photo.label)) for photo in plain.photos])
+    number = len(dataset.nameplates)
+    for photos in arguments.photos:
+        found = []
+        for draw in range(arguments.draws):
+            random = np.random.default_rng(draw)
+            each = [random.permutation(np.flatnonzero(classes == c))[:photos] for c in range(number)]
+            train = np.concatenate(each)
+            test = np.setdiff1d(np.flatnonzero(~np.isin(copies, copies[train])), train)
+            fold = np.concatenate([np.arange(len(rows)) % min(HeadRecipe().folds, photos) for rows in each])
+            rows = np.concatenate([plain.embeddings[train], mirrored.embeddings[train]])
+            head = fit_head(rows, np.tile(classes[train], 2), np.tile(fold, 2))
+            answers = (plain.embeddings[test] @ head.weight + head.bias).argmax(1)
+            found.append(float((answers == classes[test]).mean()))
+        print(f"{photos:3} photos a nameplate: {np.mean(found):.3f}  (draws {min(found):.3f}–{max(found):.3f})")
+
+
+if __name__ == "__main__":
+    main()

@@ -72,16 +72,17 @@ def _bars() -> Iterator[Callable[[str, int, int], None]]:
 
 
 def _lines() -> Callable[[str, int, int], None]:
-    last: dict[str, float] = {}
     begin: dict[str, float] = {}
+    told: dict[str, float] = {}
 
     def report(step: str, done: int, total: int) -> None:
         now = time.monotonic()
-        begin.setdefault(step, now)
-        if now - last.setdefault(step, now) >= LOG_SECONDS:
-            last[step] = now
-            rate = done / max(now - begin[step], 1e-9)
-            notes.print(f"{step}: {done:,} of {total:,}, {(total - done) / max(rate, 1e-9):.0f} s left")
+        if step not in begin or done <= 1:  # a step may come again, for other photos
+            begin[step] = told[step] = now
+        if now - told[step] >= LOG_SECONDS:
+            told[step] = now
+            left = (now - begin[step]) / done * (total - done)
+            notes.print(f"{step}: {done:,} of {total:,}, {left:.0f} s left")
 
     return report
 

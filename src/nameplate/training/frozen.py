@@ -234,6 +234,6 @@ def _provenance(
         "versions": {
             "nameplate": __version__,
             "python": platform.python_version(),
-            **{name: version(name) for name in ("numpy", "onnxruntime", "pillow", "scikit-learn", "simplejpeg")},
+            **{name: version(name) for name in ("numpy", "onnxruntime", "pillow", "scipy", "simplejpeg")},
         },
     }

@@ -478,3 +478,26 @@ def test_where_bfloat16_did_not_run_the_bundle_says_what_its_parent_said(
     trained: tuple[Path, Trained], model: Model
 ) -> None:
     assert load_bundle(trained[0]).manifest.bfloat16 == model.bundle.manifest.bfloat16
+
+
+def test_a_photo_that_vanishes_while_training_does_not_stop_it(
+    dataset: Dataset, model: Model, tmp_path: Path
+) -> None:
+    folder = tmp_path / "photos"
+    copied = []
+    for number, photo in enumerate(dataset.photos[:60]):
+        target = folder / f"{number}.jpg"
+        folder.mkdir(exist_ok=True)
+        shutil.copy(photo.path, target)
+        copied.append(photo.with_(path=str(target)))
+    own = replace(dataset, photos=tuple(copied))
+    order = iter(sorted(folder.iterdir()))
+
+    def vanish(step: str, done: int, total: int) -> None:
+        if step == "embed" and done == total:
+            for _ in range(20):
+                next(order).unlink()
+
+    made = train_head(own, tmp_path / "bundle", model=model, progress=vanish)
+    assert made.bundle.weight is not None
+    assert np.isfinite(made.bundle.weight).all()

@@ -136,10 +136,9 @@ def _prepared(
         return [_prepare(source, size, settings, known) for source in chunk]
 
     with ThreadPoolExecutor(max(1, settings.threads), thread_name_prefix="nameplate-decode") as pool:
-        chunks = itertools.batched(sources, CHUNK) if hasattr(itertools, "batched") else _batched(sources)
         futures: deque[Future[list[Row]]] = deque()
         try:
-            for chunk in chunks:
+            for chunk in _batched(sources):
                 futures.append(pool.submit(prepare, chunk))
                 if len(futures) > AHEAD:
                     yield from futures.popleft().result()

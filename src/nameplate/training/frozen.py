@@ -154,9 +154,17 @@ def _fit(
         )
     rows, labels = embedded.embeddings[train], classes[train]
     if recipe.mirror:
-        mirrored = embed_photos(chosen, model, progress, mirror=True).embeddings
-        rows, labels, fold = np.concatenate([rows, mirrored]), np.tile(labels, 2), np.tile(fold, 2)
+        mirrored = embed_photos(chosen, model, progress, mirror=True)
+        there = _still_there(chosen, mirrored)
+        rows = np.concatenate([rows, mirrored.embeddings])
+        labels, fold = np.concatenate([labels, labels[there]]), np.concatenate([fold, fold[there]])
     return fit_head(rows, labels, fold, balanced=recipe.balanced, progress=lambda a, b: progress("fit", a, b))
+
+
+def _still_there(photos: Sequence[Photo], embedded: Embedded) -> NDArray[np.bool_]:
+    """Which photos could be read once more: one may vanish while a long run goes on."""
+    gone = {path for path, _ in embedded.unreadable}
+    return np.array([photo.path not in gone for photo in photos])
 
 
 def _chances(embeddings: NDArray[np.float32], head: Head) -> NDArray[np.float32]:
@@ -176,16 +184,16 @@ def _bfloat16_check(
     if not embedded.runtime.endswith("bf16") or not held.any():
         return None
     chosen = np.flatnonzero(held)[:: -(-int(held.sum()) // BFLOAT16_PHOTOS)]
+    again = [photos[i] for i in chosen]
     exact = embed_photos(
-        [photos[i] for i in chosen],
-        model.with_settings(runtime="openvino"),
-        lambda _, a, b: progress("check bfloat16", a, b),
-    ).embeddings
+        again, model.with_settings(runtime="openvino"), lambda _, a, b: progress("check bfloat16", a, b)
+    )
+    chosen = chosen[_still_there(again, exact)]
 
     def right(embeddings: NDArray[np.float32]) -> float:
         return float((_chances(embeddings, head).argmax(1) == classes[chosen]).mean())
 
-    return Bfloat16Check(len(chosen), right(exact), right(embedded.embeddings[chosen]))
+    return Bfloat16Check(len(chosen), right(exact.embeddings), right(embedded.embeddings[chosen]))
 
 
 def photos_csv(photos: Sequence[Photo], groups: NDArray[np.int64]) -> bytes:

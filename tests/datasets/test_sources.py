@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 import zipfile
 from pathlib import Path
 
@@ -387,3 +388,15 @@ def test_real_folders_are_read(russian10: Path) -> None:
     dataset = read_dataset(russian10)
     assert (len(dataset.photos), len(dataset.nameplates)) == (798, 10)
     assert dataset.refused == ()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="folder names that are no UTF-8")
+def test_a_folder_whose_name_is_no_utf8_is_a_nameplate_that_can_be_written(tmp_path: Path) -> None:
+    for name in (b"\xcf\xf0\xe8\xee\xf0\xe0", "Нива".encode()):
+        folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+        folder.mkdir()
+        (folder / "1.jpg").write_bytes(b"x")
+    dataset = read_dataset(tmp_path)
+    assert dataset.nameplates == (r"\xcf\xf0\xe8\xee\xf0\xe0", "Нива")
+    assert all(name.encode() for name in dataset.nameplates)
+    assert Path(dataset.photos[0].path).is_file()

@@ -480,9 +480,7 @@ def test_where_bfloat16_did_not_run_the_bundle_says_what_its_parent_said(
     assert load_bundle(trained[0]).manifest.bfloat16 == model.bundle.manifest.bfloat16
 
 
-def test_a_photo_that_vanishes_while_training_does_not_stop_it(
-    dataset: Dataset, model: Model, tmp_path: Path
-) -> None:
+def test_a_photo_that_vanishes_while_training_does_not_stop_it(dataset: Dataset, model: Model, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     copied = []
     for number, photo in enumerate(dataset.photos[:60]):

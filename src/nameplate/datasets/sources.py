@@ -13,6 +13,7 @@ from nameplate.datasets.competition import TRAIN_TABLE, find_competition, read_c
 from nameplate.datasets.names import natural_key, read_names
 from nameplate.datasets.tables import read_table
 from nameplate.errors import DataError
+from nameplate.storage import printable
 from nameplate.types import Limits, Photo, SplitName
 
 PATH_COLUMNS = ("path", "photo", "file", "filename", "file_name", "image", "image_path", "filepath", "id")
@@ -184,7 +185,7 @@ def _list_class(
     empty = True
     for name in sorted(_walk(folder)):
         if _is_photo(name):
-            photos.append(Photo(name, folder.name, split, source))
+            photos.append(Photo(name, printable(folder.name), split, source))
             empty = False
         else:
             refused.append(Refused(name, "its name is not a photo's"))

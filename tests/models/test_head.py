@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from nameplate.models import head as room
-from nameplate.models.head import Floats, Head, fit_head, fit_temperature, log_loss, probabilities
+from nameplate.models.head import (
+    SHRINKAGE,
+    Floats,
+    Head,
+    fit_head,
+    fit_temperature,
+    log_loss,
+    probabilities,
+    whitening,
+)
 
 Classes = NDArray[np.int64]
 
@@ -264,3 +273,14 @@ def test_probabilities_sum_to_one_however_large_the_logits(rows: int, temperatur
     assert np.isfinite(found).all()
     assert found.sum(1) == pytest.approx(np.ones(rows), abs=1e-5)
     assert np.array_equal(logits, before)
+
+
+@pytest.mark.parametrize("rows", [6, 40, 79, 80, 81, 300])
+def test_whitening_inverts_the_shrunk_covariance_for_few_rows_and_for_many(rows: int) -> None:
+    random = np.random.default_rng(rows)
+    within = (random.normal(size=(rows, 80)) * random.uniform(0.1, 3, 80)).astype(np.float32)
+    covariance = within.T @ within / rows
+    shrunk = (1 - SHRINKAGE) * covariance + SHRINKAGE * np.trace(covariance) / 80 * np.eye(80)
+    matrix = whitening(within)
+    assert matrix.dtype == np.float32
+    np.testing.assert_allclose(matrix @ matrix.T @ shrunk, np.eye(80), atol=2e-3)

@@ -133,11 +133,7 @@ class _Scaling:
         np.add.at(means, classes, scaled)
         means /= np.maximum(np.bincount(classes, minlength=len(means)), 1)[:, None]
         within = scaled - means[classes]
-        covariance = within.T @ within / len(within)
-        values, vectors = np.linalg.eigh(covariance)
-        level = max(float(values.mean()), 1e-6)
-        scale = np.sqrt((1 - SHRINKAGE) * np.maximum(values, 0) + SHRINKAGE * level)
-        self.matrix: Floats = (vectors / scale / spread[:, None]).astype(np.float32)
+        self.matrix: Floats = (whitening(within) / spread[:, None]).astype(np.float32)
 
     def __call__(self, embeddings: Floats) -> Floats:
         scaled: Floats = (embeddings - self.mean) @ self.matrix
@@ -147,6 +143,21 @@ class _Scaling:
         """The head for embeddings as they come."""
         plain = self.matrix @ weight
         return plain.astype(np.float32), (bias - self.mean @ plain).astype(np.float32)
+
+
+def whitening(within: Floats) -> Floats:
+    """D×D matrix T with T Tᵀ the inverse of the covariance of N×D rows, shrunk towards the identity."""
+    rows, size = within.shape
+    few = rows < size  # then the rows span fewer directions than D, and N×N is quicker to take apart
+    values, vectors = np.linalg.eigh((within @ within.T if few else within.T @ within) / rows)
+    level = max(float(values.sum()) / size, 1e-6)
+    scale = np.sqrt((1 - SHRINKAGE) * np.maximum(values, 0) + SHRINKAGE * level)
+    if not few:
+        return np.asarray(vectors / scale, np.float32)
+    spanned = values > 1e-6 * max(float(values.max()), 1e-6)
+    directions = within.T @ (vectors[:, spanned] / np.sqrt(values[spanned] * rows))
+    rest = 1 / np.sqrt(SHRINKAGE * level)  # all other directions alike
+    return np.asarray((directions * (1 / scale[spanned] - rest)) @ directions.T + rest * np.eye(size), np.float32)
 
 
 def _fit(

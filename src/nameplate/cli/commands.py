@@ -100,11 +100,8 @@ def train(
         screen.print_json({"bundle": str(output), "photos": trained.photos, "seconds": seconds, "evaluation": judged})
         return
     nameplates = trained.bundle.manifest.nameplates
-    kinds, trained_on = (
-        ", ".join(dataset.kinds),
-        f"{trained.photos:,} photos of {len(nameplates):,} nameplates",
-    )
-    screen.step("Trained on", f"{trained_on} ({kinds}); {trained.copies:,} copies kept on one side of the split")
+    trained_on = f"{trained.photos:,} photos of {len(nameplates):,} nameplates ({', '.join(dataset.kinds)})"
+    screen.step("Trained on", f"{trained_on}; {trained.copies:,} copies kept on one side of the split")
     if trained.evaluation is not None:
         screen.step("Held out", f"{trained.evaluation.photos:,} photos: {screen.figures(trained.evaluation)}")
         for pair in trained.evaluation.confusions[:3]:

@@ -18,13 +18,15 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
+from nameplate.datasets.tables import TABLE_SUFFIXES
 from nameplate.errors import DataError, PhotoError
 from nameplate.photos.decode import read_header
 from nameplate.storage import cache_folder, whole_folder
 from nameplate.types import Limits
 
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".mpo", ".png", ".webp", ".avif", ".bmp", ".gif"})
-TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".parquet", ".txt"})
+TEXT_SUFFIXES = frozenset({*TABLE_SUFFIXES, ".txt"})
+"""Tables, and the names of their classes."""
 JUNK = frozenset({".ds_store", "thumbs.db", "desktop.ini", "__macosx"})
 """What operating systems leave in folders and archives; passed over without a word."""
 
@@ -169,7 +171,7 @@ def _refusal(entry: zipfile.ZipInfo, limits: Limits, archive_limits: ArchiveLimi
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         return "it is packed with another method than deflate"  # the others cannot be read in bounded pieces
     suffix = path.suffix.lower()
-    if suffix in TABLE_SUFFIXES:
+    if suffix in TEXT_SUFFIXES:
         allowed = archive_limits.table_bytes
     elif suffix in PHOTO_SUFFIXES:
         allowed = limits.bytes
@@ -179,7 +181,7 @@ def _refusal(entry: zipfile.ZipInfo, limits: Limits, archive_limits: ArchiveLimi
         return "it is neither a photo nor a table"
     if entry.file_size > allowed:
         return f"it unpacks to {entry.file_size:,} bytes, the limit is {allowed:,}"
-    if suffix not in TABLE_SUFFIXES and entry.file_size > archive_limits.ratio * max(entry.compress_size, 1):
+    if suffix not in TEXT_SUFFIXES and entry.file_size > archive_limits.ratio * max(entry.compress_size, 1):
         return f"it unpacks to {entry.file_size // max(entry.compress_size, 1):,} times its size: a bomb"
     return None
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from nameplate.datasets.archive import JUNK, PHOTO_SUFFIXES, Progress, Refused, unpack
 from nameplate.datasets.competition import TRAIN_TABLE, find_competition, read_competition, train_photos
 from nameplate.datasets.names import natural_key, read_names
-from nameplate.datasets.tables import read_table
+from nameplate.datasets.tables import TABLE_SUFFIXES, read_table
 from nameplate.errors import DataError
 from nameplate.storage import printable
 from nameplate.types import Limits, Photo, SplitName
@@ -26,7 +26,6 @@ SPLIT_FOLDERS: dict[str, SplitName] = {
     "validation": "validation",
     "test": "test",
 }
-TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from nameplate.errors import DataError, RuntimeUnavailableError
 
+TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 DELIMITERS = ",;\t|"
 
 

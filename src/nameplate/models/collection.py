@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -9,12 +10,10 @@ from importlib.metadata import version
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate.errors import DataError, PhotoError
-from nameplate.models.bundle import Bundle
-from nameplate.models.embedding import EmbeddingCache, Settings, embed_stream
+from nameplate.errors import DataError
+from nameplate.models.embedding import EmbeddingCache, embed_stream, prepare_photo
 from nameplate.models.model import Model
-from nameplate.models.runtime import PROBE_PHOTOS, Runtime, open_runtime
-from nameplate.photos import decode, preprocess
+from nameplate.models.runtime import PROBE_PHOTOS, Runtime
 from nameplate.types import Photo
 
 Progress = Callable[[str, int, int], None]
@@ -39,9 +38,9 @@ def embed_photos(
     if not photos:
         raise DataError("There are no photos to embed.")
     bundle = model.bundle
-    runtime, name = _runtime(photos, model)
+    runtime = _runtime(photos, model)
     decoders = f"Pillow {version('pillow')} simplejpeg {version('simplejpeg')}"
-    key = f"{bundle.digest} {bundle.manifest.preprocess} {decoders} {name} {'mirror' * mirror}"
+    key = f"{bundle.digest} {bundle.manifest.preprocess} {decoders} {runtime.name} {'mirror' * mirror}"
     cache = EmbeddingCache(key, bundle.manifest.embedding)
     settings = replace(model.settings, hashes=True, mirror=mirror)
     good: list[Photo] = []
@@ -62,27 +61,16 @@ def embed_photos(
         cache.flush()  # an interrupted run goes on from here
     if not good:
         raise DataError(f"None of {len(photos):,} photos can be read; the first, '{bad[0][0]}': {bad[0][1]}.")
-    return Embedded(tuple(good), np.stack(embeddings), np.stack(hashes), tuple(bad), name)
+    return Embedded(tuple(good), np.stack(embeddings), np.stack(hashes), tuple(bad), runtime.name)
 
 
-def _runtime(photos: Sequence[Photo], model: Model) -> tuple[Runtime, str]:
+def _runtime(photos: Sequence[Photo], model: Model) -> Runtime:
     """The runtime for a data set, chosen before the cache is looked at, since the cache is by runtime."""
-    first = None
-    if model.settings.runtime == "auto" and len(photos) >= PROBE_PHOTOS:
-        sample = list(photos)[:: max(1, len(photos) // (2 * PROBE_PHOTOS))]
-        first = _pictures([p.path for p in sample], model.bundle, model.settings)
-    runtime = open_runtime(model.bundle, model.settings.runtime, model.settings.threads, first)
-    return runtime, runtime.name
-
-
-def _pictures(paths: Sequence[str], bundle: Bundle, settings: Settings) -> NDArray[np.uint8] | None:
-    size = bundle.manifest.preprocess
-    found = []
-    for path in paths:
-        try:
-            found.append(preprocess(decode(path, limits=settings.limits, at_least=(size.height, size.width)), size))
-        except PhotoError:
-            continue
-        if len(found) == PROBE_PHOTOS:
-            return np.stack(found)
-    return None
+    if model.settings.runtime != "auto" or len(photos) < PROBE_PHOTOS:
+        return model.runtime.open(())
+    rows = (
+        prepare_photo(photo.path, model.bundle.manifest.preprocess, model.settings)
+        for photo in photos[:: max(1, len(photos) // (2 * PROBE_PHOTOS))]
+    )
+    pictures = itertools.islice((row.picture for row in rows if row.picture is not None), PROBE_PHOTOS)
+    return model.runtime.open([picture[None] for picture in pictures])

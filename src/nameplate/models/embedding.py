@@ -133,7 +133,7 @@ def _prepared(
     sources: Iterable[Source], size: Preprocess, settings: Settings, known: Callable[[str], bool]
 ) -> Iterator[Row]:
     def prepare(chunk: Sequence[Source]) -> list[Row]:
-        return [_prepare(source, size, settings, known) for source in chunk]
+        return [prepare_photo(source, size, settings, known) for source in chunk]
 
     with ThreadPoolExecutor(max(1, settings.threads), thread_name_prefix="nameplate-decode") as pool:
         futures: deque[Future[list[Row]]] = deque()
@@ -155,7 +155,10 @@ def _batched(sources: Iterable[Source]) -> Iterator[Sequence[Source]]:
         yield chunk
 
 
-def _prepare(source: Source, size: Preprocess, settings: Settings, known: Callable[[str], bool]) -> Row:
+def prepare_photo(
+    source: Source, size: Preprocess, settings: Settings, known: Callable[[str], bool] = lambda _: False
+) -> Row:
+    """Read, hash, decode and preprocess one photo: a row whose picture waits for the runtime."""
     row = Row()
     try:
         if isinstance(source, np.ndarray):

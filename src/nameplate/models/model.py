@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +37,7 @@ class Model:
     def __init__(self, bundle: Bundle, settings: Settings) -> None:
         self.bundle = bundle
         self.settings = settings
-        self._runtime = ChosenRuntime(bundle, settings.runtime, settings.threads)
+        self.runtime = ChosenRuntime(bundle, settings.runtime, settings.threads)
 
     @classmethod
     def load(
@@ -82,12 +83,9 @@ class Model:
             if row.error is not None:
                 reason, _, detail = row.error.partition(": ")
                 raise PhotoError(reason, f"{_name(photos[number], number)}: {detail}")  # type: ignore[arg-type]
-        size = (0, self.bundle.manifest.embedding)
-        return (
-            np.stack([row.embedding for row in rows if row.embedding is not None])
-            if rows
-            else np.zeros(size, np.float32)
-        )
+        if not rows:
+            return np.zeros((0, self.bundle.manifest.embedding), np.float32)
+        return np.stack([row.embedding for row in rows if row.embedding is not None])
 
     def predict(self, photos: Sequence[Source], *, top: int = TOP) -> list[Prediction]:
         """Name the car in each photo; one that cannot be read gets its reason in `error`.
@@ -104,16 +102,15 @@ class Model:
     def stream(self, photos: Iterable[Source], *, top: int = TOP) -> Iterator[Prediction]:
         """`predict` for any number of photos, one answer at a time, in order, in flat memory."""
         self.require_head()
-        names: list[str] = []
+        names: deque[str] = deque()
 
         def named() -> Iterator[Source]:
             for number, photo in enumerate(photos):
                 names.append(_name(photo, number))
                 yield photo
 
-        for number, row in enumerate(self.rows(named())):
-            yield self.answer(names[number], row, top)
-            names[number] = ""
+        for row in self.rows(named()):
+            yield self.answer(names.popleft(), row, top)
 
     def answer(self, name: str, row: Row, top: int = TOP) -> Prediction:
         """The prediction for an embedded photo."""
@@ -131,7 +128,7 @@ class Model:
 
     def rows(self, photos: Iterable[Source]) -> Iterator[Row]:
         """Embedded photos with what is known of each, in order; the runtime stays open between calls."""
-        return embed_stream(self.bundle, photos, self.settings, runtime=self._runtime)
+        return embed_stream(self.bundle, photos, self.settings, runtime=self.runtime)
 
     def require_head(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Weight and bias.

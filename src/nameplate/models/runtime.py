@@ -13,12 +13,12 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol
 
 import msgspec
 import numpy as np
@@ -28,8 +28,7 @@ from nameplate.errors import BundleError, NameplateError, RuntimeUnavailableErro
 from nameplate.models.bundle import Bundle
 from nameplate.storage import cache_folder, sha256, whole_file
 
-RuntimeName = Literal["auto", "onnxruntime", "openvino", "openvino-bf16"]
-RUNTIMES: tuple[str, ...] = get_args(RuntimeName)
+RUNTIMES = ("auto", "onnxruntime", "openvino", "openvino-bf16")
 
 BATCH = 8
 """Photos a batch: on CPUs small batches stay in the cache (docs/benchmarks.md)."""
@@ -238,14 +237,16 @@ class ChosenRuntime:
         batches = iter(batches)
         first = list(itertools.islice(batches, -(-PROBE_PHOTOS // BATCH)))
         if first:
-            yield from self._open(first).embed(itertools.chain(first, batches))
+            yield from self.open(first).embed(itertools.chain(first, batches))
 
-    def _open(self, first: list[Batch]) -> Runtime:
+    def open(self, first: Sequence[Batch]) -> Runtime:
+        """The open runtime for a job that begins with these batches."""
         if self._large is None and self._choice == "auto" and sum(map(len, first)) < PROBE_PHOTOS:
             self._small = self._small or open_runtime(self._bundle, self._choice, self._threads)
             return self._small
         if self._large is None:
-            self._large = open_runtime(self._bundle, self._choice, self._threads, np.concatenate(first))
+            pictures = np.concatenate(first) if first else None
+            self._large = open_runtime(self._bundle, self._choice, self._threads, pictures)
         return self._large
 
 

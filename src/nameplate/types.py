@@ -11,6 +11,8 @@ SplitName = Literal["train", "validation", "test"]
 
 DEFAULT_BUNDLE = "cars196"
 """The bundle that ships and answers where none is named."""
+DEFAULT_RECIPE = "head"
+"""The recipe that trains where none is named."""
 TOP = 5
 """Nameplates that a prediction lists."""
 
@@ -147,3 +149,29 @@ class Evaluation:
     classes: tuple[ClassResult, ...] = ()
     confusions: tuple[Confusion, ...] = field(default=())
     """Pairs of different nameplates, most frequent first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """What one epoch of training did: a row of metrics.csv."""
+
+    epoch: int
+    """From 1, over all stages."""
+    stage: int
+    """From 1."""
+    height: int
+    """Of the network's picture."""
+    width: int
+    """Of the network's picture."""
+    learning_rate: float
+    """Of the backbone's last layer, at the epoch's end."""
+    train_loss: float
+    """Mean over the epoch's steps, augmented, mixed and smoothed as the recipe says."""
+    validation_loss: float | None
+    """Mean cross-entropy; None where nothing is held out."""
+    validation_top1: float | None
+    """Share of validation photos named rightly."""
+    photos_per_second: float
+    """Training photos, over the epoch's time."""
+    seconds: float
+    """Since the run began, pauses between interruption and resumption left out."""

@@ -29,7 +29,8 @@ from nameplate.models.collection import embed_photos
 from nameplate.models.model import Model
 from nameplate.storage import sha256
 from nameplate.training import frozen
-from nameplate.training.frozen import Trained, photos_csv, train_head
+from nameplate.training.frozen import Trained, train_head
+from nameplate.training.parts import photos_csv
 from nameplate.types import HeadRecipe, Photo, Preprocess
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nameplate import __version__
 from nameplate.cli import screen
-from nameplate.errors import UsageError
-from nameplate.types import DEFAULT_BUNDLE, TOP, HeadRecipe
+from nameplate.cli.training import needs_train_extra
+from nameplate.errors import DataError, UsageError
+from nameplate.types import DEFAULT_BUNDLE, DEFAULT_RECIPE, TOP, HeadRecipe
 
-RECIPE = HeadRecipe()
+if TYPE_CHECKING:
+    from nameplate.datasets.sources import Dataset
 
 app = typer.Typer(
     name="nameplate",
@@ -24,15 +28,13 @@ app = typer.Typer(
     add_completion=False,
 )
 
-Data = Annotated[
-    list[Path],
-    typer.Argument(
-        metavar="DATA...",
-        help="A folder per nameplate, a CSV or Parquet with path and label, the competition's folder or zip. "
-        "Several are merged.",
-        show_default=False,
-    ),
-]
+DATA = typer.Argument(
+    metavar="DATA...",
+    help="A folder per nameplate, a CSV or Parquet with path and label, the competition's folder or zip. "
+    "Several are merged.",
+    show_default=False,
+)
+Data = Annotated[list[Path], DATA]
 BundleArgument = Annotated[
     str, typer.Argument(metavar="BUNDLE", help="A folder that 'train' wrote, or the name of one that ships.")
 ]
@@ -42,6 +44,10 @@ Threads = Annotated[
     int | None, typer.Option(min=1, help="Processors to use.", show_default="all that this process may use")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Nothing but one JSON value on stdout.")]
+RecipeOption = Annotated[str, typer.Option("--recipe", help="One that 'nameplate recipes' lists, or a .toml file.")]
+Changes = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one of the recipe's keys; repeatable.")
+]
 Top = Annotated[int, typer.Option(min=1, help="How many nameplates to give for each photo.")]
 
 
@@ -60,54 +66,169 @@ def options(
 
 @app.command()
 def train(
-    data: Data,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="BUNDLE", help="The bundle to write.")],
+    data: Annotated[list[Path] | None, DATA] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="OUT", help="The bundle, or the run, to write.")
+    ] = None,
+    recipe: RecipeOption = DEFAULT_RECIPE,
+    changes: Changes = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="With recipe 'head' the bundle whose backbone embeds the photos, else one of 'nameplate backbones'.",
+            show_default=f"{DEFAULT_BUNDLE}, or the recipe's",
+        ),
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Go on with a run that was interrupted; needs no DATA.")
+    ] = None,
     names: Names = None,
-    backbone: Annotated[str, typer.Option(help="The bundle whose backbone embeds the photos.")] = DEFAULT_BUNDLE,
     holdout: Annotated[
-        float, typer.Option(min=0, max=0.9, help="Share of each nameplate kept for judging.")
-    ] = RECIPE.holdout,
-    seed: Annotated[int, typer.Option(help="Of the split.")] = RECIPE.seed,
-    mirror: Annotated[bool, typer.Option(help="Train on every photo mirrored as well.")] = RECIPE.mirror,
-    balanced: Annotated[bool, typer.Option(help="Every nameplate weighs alike.")] = RECIPE.balanced,
-    overwrite: Annotated[bool, typer.Option(help="Replace a bundle that is there.")] = False,
+        float | None,
+        typer.Option(
+            min=0, max=0.9, help="Share of each nameplate kept for judging.", show_default=str(HeadRecipe().holdout)
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the split.", show_default=str(HeadRecipe().seed))] = None,
+    mirror: Annotated[
+        bool | None, typer.Option("--mirror/--no-mirror", help="Head: train on every photo mirrored as well.")
+    ] = None,
+    balanced: Annotated[
+        bool | None, typer.Option("--balanced/--no-balanced", help="Head: every nameplate weighs alike.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace a bundle or a run that is there.")] = False,
     runtime: RuntimeOption = "auto",
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Fit a classifier to labelled photos, in seconds, and say what it is worth."""
-    from nameplate.datasets import read_dataset
-    from nameplate.models.bundle import refuse_other_folder
-    from nameplate.models.model import Model
-    from nameplate.training.frozen import train_head
+    """Train on labelled photos, and say what the model is worth: a head in seconds, or a network by a recipe."""
+    from nameplate.cli.training import train_by_recipe, train_head_alone, with_options
+    from nameplate.training.recipe import load_recipe
 
-    start = time.monotonic()
-    refuse_other_folder(output)
-    if output.exists() and not overwrite:
-        raise UsageError(f"'{output}' is there already. Choose another name, or pass --overwrite.")
-    model = Model.load(backbone, runtime=runtime, threads=threads)
+    if resume is not None:
+        if data or output:
+            raise UsageError("--resume goes on with its own photos in its own folder: give neither DATA nor --output.")
+        train_by_recipe(None, resume, json=json)
+        return
+    if not data or output is None:
+        raise UsageError("Give the labelled photos and --output, or a run to go on with: --resume RUN.")
+    given = {"holdout": holdout, "seed": seed, "mirror": mirror, "balanced": balanced}
+    chosen = with_options(load_recipe(recipe, changes or []), {k: v for k, v in given.items() if v is not None}, recipe)
+
+    def read(report: Callable[[str, int, int], None]) -> Dataset:
+        from nameplate.datasets import read_dataset
+
+        return read_dataset(*data, names=names, progress=lambda a, b: report("unpack", a, b))
+
+    if isinstance(chosen, HeadRecipe):
+        train_head_alone(
+            read,
+            output,
+            chosen,
+            backbone or DEFAULT_BUNDLE,
+            overwrite=overwrite,
+            runtime=runtime,
+            threads=threads,
+            json=json,
+        )
+        return
+    if backbone is not None:
+        chosen = replace(chosen, backbone=backbone)
+    train_by_recipe(read, output, recipe=chosen, overwrite=overwrite, threads=threads, json=json)
+
+
+@app.command()
+def augment(
+    data: Data,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="SHEET", help="The JPEG to write.")],
+    recipe: RecipeOption = "fine-tune",
+    changes: Changes = None,
+    stage: Annotated[int | None, typer.Option(min=1, help="Whose photo size to use.", show_default="last")] = None,
+    photos: Annotated[int, typer.Option(min=1, max=50, help="Rows, each of another nameplate.")] = 4,
+    pictures: Annotated[int, typer.Option(min=1, max=50, help="Pictures made of each photo.")] = 6,
+    names: Names = None,
+    json: Json = False,
+) -> None:
+    """Draw photos as the network would see them in training, before it is trained."""
+    from nameplate.datasets import read_dataset
+    from nameplate.reports.sheet import contact_sheet
+    from nameplate.storage import whole_file
+    from nameplate.training.augment import augmented_rows, examples
+    from nameplate.training.recipe import Recipe, load_recipe
+
+    plan = load_recipe(recipe, changes or [])
+    if not isinstance(plan, Recipe):
+        raise UsageError(f"Recipe '{recipe}' trains no network, so it varies no photos. See 'nameplate recipes'.")
+    if stage is not None and stage > len(plan.stages):
+        raise UsageError(f"There is no stage {stage}: recipe '{recipe}' has {len(plan.stages)}.")
+    seen_at = plan.stages[-1 if stage is None else stage - 1]
+    height, width = seen_at.height, seen_at.width
     with screen.progress() as report:
         dataset = read_dataset(*data, names=names, progress=lambda a, b: report("unpack", a, b))
-        recipe = HeadRecipe(holdout=holdout, seed=seed, mirror=mirror, balanced=balanced)
-        trained = train_head(dataset, output, model=model, recipe=recipe, overwrite=overwrite, progress=report)
-    seconds = time.monotonic() - start
-    _tell_refused([(entry.name, entry.reason) for entry in dataset.refused], "left out")
-    _tell_refused(list(trained.unreadable), "unreadable")
-    if trained.leaked:
-        screen.note("left out", f"{trained.leaked:,} held-out photos: they are copies of training photos.")
+    found, unreadable = examples(dataset.photos, photos, (height, width))
+    screen.tell_refused([(entry.name, entry.reason) for entry in dataset.refused], "left out")
+    screen.tell_refused(unreadable, "unreadable")
+    if not found:
+        raise DataError(f"No training photo in '{data[0]}' can be read.")
+    rows = augmented_rows([pixels for _, pixels in found], height, width, plan.augmentation, plan.seed, pictures)
+    sheet = contact_sheet(rows, [str(photo.label) for photo, _ in found])
+    with whole_file(output) as temporary:
+        temporary.write_bytes(sheet)
     if json:
-        judged = None if trained.evaluation is None else screen.evaluation_json(trained.evaluation)
-        screen.print_json({"bundle": str(output), "photos": trained.photos, "seconds": seconds, "evaluation": judged})
+        shown = [{"photo": photo.path, "nameplate": photo.label} for photo, _ in found]
+        screen.print_json({"output": str(output), "height": height, "width": width, "photos": shown})
         return
-    nameplates = trained.bundle.manifest.nameplates
-    trained_on = f"{trained.photos:,} photos of {len(nameplates):,} nameplates ({', '.join(dataset.kinds)})"
-    screen.step("Trained on", f"{trained_on}; {trained.copies:,} copies kept on one side of the split")
-    if trained.evaluation is not None:
-        screen.step("Held out", f"{trained.evaluation.photos:,} photos: {screen.figures(trained.evaluation)}")
-        for pair in trained.evaluation.confusions[:3]:
-            screen.step("", f"{pair.photos}× {pair.truth} taken for {pair.named}")
-    screen.step("Wrote", f"{output}  ({seconds:.0f} s, {trained.runtime})")
-    screen.step("Next", f"nameplate identify --model '{output}' PHOTO")
+    screen.out.print(
+        f"Wrote {output}: {len(found)} photos and {pictures} pictures of each, {height}×{width}, recipe '{recipe}'"
+    )
+
+
+@app.command()
+def recipes(json: Json = False) -> None:
+    """List the recipes that ship, for 'train --recipe'."""
+    from nameplate.training.recipe import recipe_rows
+
+    rows = recipe_rows()
+    if json:
+        screen.print_json(rows)
+    else:
+        screen.print_recipes(rows)
+
+
+@app.command()
+def backbones(
+    pattern: Annotated[
+        str | None, typer.Argument(metavar="PATTERN", help="Of timm's names, with * and ?, such as 'convnext*'.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List the networks that can be trained: the common ones, or all of timm's that match a pattern."""
+    with needs_train_extra():
+        from nameplate.training.backbones import list_backbones
+    found = list_backbones(pattern)
+    if json:
+        screen.print_json(found)
+    else:
+        screen.print_backbones(found)
+
+
+@app.command("convert-weights")
+def convert_weights(
+    source: Annotated[Path, typer.Argument(metavar="IN.pth", help="A pickle of weights.", show_default=False)],
+    target: Annotated[Path, typer.Argument(metavar="OUT.safetensors", show_default=False)],
+    json: Json = False,
+) -> None:
+    """Turn a pickle of weights into safetensors, without running anything that is in it."""
+    with needs_train_extra():
+        from nameplate.training.weights import convert_weights as convert
+    made = convert(source, target)
+    if json:
+        screen.print_json({"output": str(target), "tensors": made.tensors, "dropped": made.dropped})
+        return
+    if made.dropped:
+        more = f" and {len(made.dropped) - 10:,} more" if len(made.dropped) > 10 else ""
+        screen.note("left out", ", ".join(made.dropped[:10]) + more)
+    screen.out.print(f"Wrote {target}: {made.tensors:,} tensors")
 
 
 @app.command()
@@ -133,8 +254,8 @@ def evaluate(
     with screen.progress() as report:
         dataset = read_dataset(*data, names=names, progress=lambda a, b: report("unpack", a, b))
         judged = judge(model, dataset, include_trained=include_trained, progress=report)
-    _tell_refused([(entry.name, entry.reason) for entry in dataset.refused], "left out")
-    _tell_refused(list(judged.unreadable), "unreadable")
+    screen.tell_refused([(entry.name, entry.reason) for entry in dataset.refused], "left out")
+    screen.tell_refused(list(judged.unreadable), "unreadable")
     if judged.trained:
         screen.notes.print(f"{judged.trained:,} photos left out: they trained this model.")
     if judged.strange:
@@ -229,7 +350,7 @@ def submit(
     model = Model.load(bundle, runtime=runtime, threads=threads)
     with screen.progress() as report:
         made = write(model, competition, output, progress=lambda a, b: report("predict", a, b))
-    _tell_refused(list(made.unreadable), f"unreadable, given Category {made.filler}")
+    screen.tell_refused(list(made.unreadable), f"unreadable, given Category {made.filler}")
     if json:
         screen.print_json({"output": str(output), "photos": made.photos, "unreadable": len(made.unreadable)})
         return
@@ -255,10 +376,3 @@ def _photo_paths(arguments: list[Path]) -> list[str]:
     from nameplate.datasets import list_photos
 
     return [photo.path for argument in arguments for photo in list_photos(argument)]
-
-
-def _tell_refused(refused: list[tuple[str, str]], what: str) -> None:
-    for name, reason in refused[:10]:
-        screen.note(what, f"{name}: {reason}")
-    if len(refused) > 10:
-        screen.notes.print(f"… and {len(refused) - 10:,} more {what}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,10 @@ import msgspec
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from nameplate.types import Evaluation, Metric, Prediction
+    from nameplate.training.backbones import Backbone
+    from nameplate.training.loop import Moment
+    from nameplate.training.recipe import RecipeRow
+    from nameplate.types import Epoch, Evaluation, Metric, Prediction
 
 LOG_SECONDS = 10.0
 """Seconds between two progress lines where stderr is no terminal."""
@@ -85,6 +88,138 @@ def _lines() -> Callable[[str, int, int], None]:
             notes.print(f"{step}: {done:,} of {total:,}, {left:.0f} s left")
 
     return report
+
+
+@contextmanager
+def training(*, quiet: bool) -> Iterator[tuple[Callable[[Moment], None], Callable[[str], None]]]:
+    """What to call after each step and before each other piece of work: a bar on a terminal, lines in a log."""
+    if quiet:
+        yield (lambda _: None), (lambda _: None)
+    elif notes.is_terminal:
+        with _training_bar() as bar:
+            yield bar
+    else:
+        yield _training_lines(), lambda text: notes.print(f"{text} …")
+
+
+@contextmanager
+def _training_bar() -> Iterator[tuple[Callable[[Moment], None], Callable[[str], None]]]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(BAR),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[said]}"),
+    )
+    with Progress(*columns, console=notes, transient=True) as bars:
+        task = bars.add_task("", said="", visible=False)
+        done: list[int] = []
+
+        def watch(moment: Moment) -> None:
+            _tell_epochs(moment.state.history, done)
+            place = f"{moment.stage.height}×{moment.stage.width} epoch {moment.state.epoch + 1}"
+            bars.update(
+                task,
+                description=place,
+                completed=moment.state.step,
+                total=moment.steps,
+                said=_figures(moment),
+                visible=True,
+            )
+
+        def say(text: str) -> None:
+            bars.update(task, visible=False)
+            notes.print(f"{text} …")
+
+        yield watch, say
+
+
+def _training_lines() -> Callable[[Moment], None]:
+    told = time.monotonic()
+    done: list[int] = []
+
+    def watch(moment: Moment) -> None:
+        nonlocal told
+        _tell_epochs(moment.state.history, done)
+        if time.monotonic() - told >= LOG_SECONDS:
+            told = time.monotonic()
+            notes.print(
+                f"{moment.stage.height}×{moment.stage.width} epoch {moment.state.epoch + 1}, "
+                f"step {moment.state.step:,} of {moment.steps:,}: {_figures(moment)}"
+            )
+
+    return watch
+
+
+def _figures(moment: Moment) -> str:
+    left = moment.left
+    time_left = f"{left / 60:.0f} min left" if left < 7200 else f"{left / 3600:.1f} h left"
+    return (
+        f"loss {moment.loss:.3f}, accuracy {100 * moment.accuracy:.0f} %, "
+        f"{moment.photos_per_second:.0f} photos/s, {time_left}"
+    )
+
+
+def _tell_epochs(history: list[Epoch], done: list[int]) -> None:
+    """A line for each epoch that is new in the history; `done` remembers how many were told."""
+    if not done:
+        done.append(len(history))  # of a resumed run, what was told before
+    for row in history[done[0] :]:
+        judged = "" if row.validation_top1 is None else f", validation top-1 {100 * row.validation_top1:.1f} %"
+        notes.print(f"epoch {row.epoch}, {row.height}×{row.width}: loss {row.train_loss:.3f}{judged}")
+    done[0] = len(history)
+
+
+def print_recipes(rows: list[RecipeRow]) -> None:
+    """A row a recipe."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("recipe", box=None, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("backbone", no_wrap=True)
+    table.add_column("height × width")
+    table.add_column("epochs", justify="right")
+    table.add_column("what it is for")
+    for row in rows:
+        cells = (row.name, row.backbone or "a bundle's", row.sizes or "–", str(row.epochs or "–"), row.summary)
+        table.add_row(*(Text(cell) for cell in cells))
+    out.print(table)
+
+
+def print_backbones(backbones: Sequence[Backbone]) -> None:
+    """A row a backbone."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("name", box=None, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("timm", overflow="fold")
+    table.add_column("millions", justify="right")
+    for column in ("photo", "licence", "weights", "at hand"):
+        table.add_column(column)
+    for backbone in backbones:
+        name = backbone.name if backbone.name != backbone.timm else ""
+        millions = "" if backbone.parameters is None else f"{backbone.parameters / 1e6:.1f}"
+        weights = "pickle" if "://" in backbone.weights else backbone.weights.split()[0]  # PyPI, hub or none
+        size, here = f"{backbone.height} × {backbone.width}", "yes" if backbone.at_hand else "no"
+        row = (name, backbone.timm, millions, size, backbone.licence, weights, here)
+        table.add_row(*(Text(cell) for cell in row))
+    out.print(table)
+
+
+def tell_refused(refused: Sequence[tuple[str, str]], what: str) -> None:
+    """The first of what was left out, with the reasons, and how many more."""
+    for name, reason in refused[:10]:
+        note(what, f"{name}: {reason}")
+    if len(refused) > 10:
+        notes.print(f"… and {len(refused) - 10:,} more {what}")
+
+
+def print_held_out(evaluation: Evaluation) -> None:
+    """What a model that was just trained is worth, and its most frequent mistakes."""
+    step("Held out", f"{evaluation.photos:,} photos: {figures(evaluation)}")
+    for pair in evaluation.confusions[:3]:
+        step("", f"{pair.photos}× {pair.truth} taken for {pair.named}")
 
 
 def percent(metric: Metric) -> str:

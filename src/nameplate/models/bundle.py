@@ -31,6 +31,8 @@ from nameplate.types import Preprocess
 SCHEMA = 1
 """Version of bundle.json that this Nameplate writes; it reads this one and all before it."""
 MANIFEST, BACKBONE, HEAD, PHOTOS = "bundle.json", "backbone.onnx", "head.safetensors", "photos.csv"
+IN_RUN = "bundle"
+"""The folder inside a training run's that holds its bundle."""
 HEAD_PARTS, SEAL = ("weight", "bias"), "sha256"
 """The tensors of the head's file, and the field of bundle.json that seals the others."""
 MAX_BYTES = {MANIFEST: 64 << 20, BACKBONE: 2 << 30, HEAD: 2 << 30, PHOTOS: 4 << 30}
@@ -112,12 +114,14 @@ def shipped() -> dict[str, Path]:
 
 
 def load_bundle(name: str | Path) -> Bundle:
-    """Read a bundle: a folder, or the name of one that ships.
+    """Read a bundle: a folder, that of a training run that made one, or the name of one that ships.
 
     Raises:
         BundleError: no such bundle, damaged, unsafe, or made by a newer Nameplate.
     """
     folder = Path(name)
+    if not _is_bundle(folder) and _is_bundle(folder / IN_RUN):
+        folder = folder / IN_RUN
     if not _is_bundle(folder):  # a folder of photos may bear the name of a bundle that ships
         folder = shipped().get(str(name), folder)
     if not _is_bundle(folder):

@@ -28,7 +28,7 @@ def write_page(target: Path, template: str, **data: object) -> None:
     environment.filters["percent"] = lambda share: f"{100 * share:.1f} %"
     text = environment.get_template(template).render(**data)
     with whole_file(target) as temporary:
-        temporary.write_text(text, "utf-8")
+        temporary.write_text(text, "utf-8", errors="backslashreplace")  # a file's name need not be UTF-8
 
 
 def png_uri(png: bytes) -> str:

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import os
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate import __version__
-from nameplate.datasets.duplicates import groups as copies
 from nameplate.datasets.sources import Dataset
-from nameplate.datasets.splits import folds, hold_out
+from nameplate.datasets.splits import folds
 from nameplate.errors import DataError
 from nameplate.evaluation.metrics import evaluate
 from nameplate.models.bundle import SCHEMA, Bfloat16Check, Bundle, Manifest, save_bundle
@@ -26,7 +19,8 @@ from nameplate.models.collection import Embedded, Progress, embed_photos
 from nameplate.models.head import Head, fit_head, probabilities
 from nameplate.models.model import Model
 from nameplate.models.runtime import MAX_BFLOAT16_COST
-from nameplate.storage import printable, sha256
+from nameplate.training.parts import Parts, photos_csv, split_parts
+from nameplate.training.record import data_record, metrics_record, versions
 from nameplate.types import Evaluation, HeadRecipe, Photo
 
 BFLOAT16_PHOTOS = 2000
@@ -76,17 +70,9 @@ def train_head(
     """
     recipe = recipe or HeadRecipe()
     embedded = embed_photos(dataset.photos, model, progress)
-    groups = copies([str(p.sha256) for p in embedded.photos], embedded.hashes, [p.group for p in embedded.photos])
-    photos = _assign(embedded.photos, groups, recipe)
-    nameplates = tuple(n for n in dataset.nameplates if any(p.label == n and p.split == "train" for p in photos))
-    if len(nameplates) < 2:
-        raise DataError(
-            f"Only {len(nameplates)} nameplate with readable photos to train on; there must be two or more."
-        )
-    train = np.array([p.split == "train" for p in photos])
-    apart = np.array([p.split != "train" and p.label in nameplates for p in photos])
-    held = apart & ~np.isin(groups, groups[train])  # a copy of what it was trained on says nothing of a model
-    classes = np.array([nameplates.index(p.label) if p.label in nameplates else -1 for p in photos])
+    parts = split_parts(dataset, embedded, recipe.holdout, recipe.seed)
+    photos, groups, classes = parts.photos, parts.groups, parts.classes
+    nameplates, train, held = parts.nameplates, parts.train, parts.held
     head = _fit(embedded, photos, classes, train, groups, model, recipe, progress)
     judged = evaluate(_chances(embedded.embeddings[held], head), classes[held], nameplates) if held.any() else None
     check = _bfloat16_check(embedded, photos, classes, held, head, model, progress)
@@ -98,13 +84,13 @@ def train_head(
         schema=SCHEMA,
         name=target.name,
         nameplates=nameplates,
-        ids=tuple(dataset.ids.get(n, n) for n in nameplates),
+        ids=parts.ids,
         preprocess=model.bundle.manifest.preprocess,
         embedding=model.bundle.manifest.embedding,
         temperature=head.temperature,
         files={},
         bfloat16=check or model.bundle.manifest.bfloat16,
-        provenance=_provenance(photos, recipe, head, judged, embedded, model),
+        provenance=_provenance(parts, recipe, head, judged, embedded.runtime, model),
     )
     bundle = save_bundle(
         target,
@@ -114,19 +100,7 @@ def train_head(
         photos_csv(photos, groups),
         overwrite=overwrite,
     )
-    duplicates = len(photos) - len(np.unique(groups))
-    leaked = int((apart & ~held).sum())
-    return Trained(bundle, judged, int(train.sum()), embedded.unreadable, embedded.runtime, duplicates, leaked)
-
-
-def _assign(photos: Sequence[Photo], groups: NDArray[np.int64], recipe: HeadRecipe) -> tuple[Photo, ...]:
-    """Give every photo its part: the data's own where it has parts, else a stratified split."""
-    if any(photo.split not in (None, "train") for photo in photos):
-        return tuple(photo.with_(split=photo.split or "train") for photo in photos)
-    held = hold_out(
-        [str(p.label) for p in photos], [str(p.sha256) for p in photos], groups, recipe.holdout, recipe.seed
-    )
-    return tuple(p.with_(split="validation" if h else "train") for p, h in zip(photos, held, strict=True))
+    return Trained(bundle, judged, int(train.sum()), parts.unreadable, embedded.runtime, parts.copies, parts.leaked)
 
 
 def _fit(
@@ -196,52 +170,22 @@ def _bfloat16_check(
     return Bfloat16Check(len(chosen), right(exact.embeddings), right(embedded.embeddings[chosen]))
 
 
-def photos_csv(photos: Sequence[Photo], groups: NDArray[np.int64]) -> bytes:
-    """The table of photos that a bundle keeps; `read_dataset` reads it again, split and all."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "label", "split", "group", "source", "sha256", "width", "height"])
-    for photo, group in zip(photos, groups, strict=True):
-        path = printable(os.path.abspath(photo.path))  # noqa: PTH100 - keeps links as they are
-        writer.writerow([path, photo.label, photo.split, group, photo.source, photo.sha256, photo.width, photo.height])
-    return text.getvalue().encode(errors="backslashreplace")  # file names need not be UTF-8, tables must
-
-
 def _provenance(
-    photos: Sequence[Photo],
+    parts: Parts,
     recipe: HeadRecipe,
     head: Head,
     judged: Evaluation | None,
-    embedded: Embedded,
+    runtime: str,
     model: Model,
 ) -> dict[str, object]:
-    rows = sorted(f"{p.sha256} {p.label} {p.split}" for p in photos)
     parent = model.bundle.manifest
     return {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "recipe": {"name": "head", **asdict(recipe), "C": head.strength},
         "cross_validation": {str(c): {"top1": a, "log_loss": b} for c, (a, b) in head.cross_validated.items()},
-        "metrics": None
-        if judged is None
-        else {
-            "photos": judged.photos,
-            "top1": judged.top1.value,
-            "top1_interval": judged.top1.interval,
-            "top5": judged.top5.value,
-            "macro_f1": judged.macro_f1.value,
-            "log_loss": judged.log_loss,
-        },
-        "data": {
-            "photos": len(photos),
-            "sha256": sha256("\n".join(rows).encode()),
-            "unreadable": len(embedded.unreadable),
-            "sources": sorted({p.source for p in photos}),
-        },
-        "runtime": embedded.runtime,
+        "metrics": metrics_record(judged),
+        "data": data_record(parts),
+        "runtime": runtime,
         "backbone": parent.provenance.get("backbone", parent.name),
-        "versions": {
-            "nameplate": __version__,
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("numpy", "onnxruntime", "pillow", "scipy", "simplejpeg")},
-        },
+        "versions": versions("numpy", "onnxruntime", "pillow", "scipy", "simplejpeg"),
     }

@@ -1,0 +1,158 @@
+"""What `nameplate train` does with each kind of recipe, and what it says of it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nameplate.cli import screen
+from nameplate.errors import NameplateError, UsageError
+from nameplate.types import HeadRecipe
+
+if TYPE_CHECKING:
+    from nameplate.datasets.sources import Dataset
+    from nameplate.training.fine_tune import FineTuned
+    from nameplate.training.recipe import Recipe
+
+Report = Callable[[str, int, int], None]
+Read = Callable[[Report], "Dataset"]
+
+
+@contextmanager
+def needs_train_extra() -> Iterator[None]:
+    """Imports inside it may be of packages that only the extra `train` installs.
+
+    Raises:
+        NameplateError: one is missing.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise NameplateError(
+            f"Training a network needs more packages ('{error.name}' is missing): pip install 'nameplate[train]'."
+        ) from None
+
+
+def with_options(recipe: Recipe | HeadRecipe, given: dict[str, Any], name: str) -> Recipe | HeadRecipe:
+    """The recipe with the options that were given.
+
+    Raises:
+        UsageError: one that this kind of recipe has not.
+    """
+    strange = [option for option in given if not hasattr(recipe, option)]
+    if strange:
+        raise UsageError(f"--{strange[0]} is for recipe 'head', not for '{name}'.")
+    return replace(recipe, **given)
+
+
+def train_head_alone(
+    read: Read,
+    output: Path,
+    recipe: HeadRecipe,
+    backbone: str,
+    *,
+    overwrite: bool,
+    runtime: str,
+    threads: int | None,
+    json: bool,
+) -> None:
+    """A head on a bundle's frozen backbone."""
+    from nameplate.models.bundle import refuse_other_folder
+    from nameplate.models.model import Model
+    from nameplate.training.frozen import train_head
+
+    start = time.monotonic()
+    refuse_other_folder(output)
+    if output.exists() and not overwrite:
+        raise UsageError(f"'{output}' is there already. Choose another name, or pass --overwrite.")
+    model = Model.load(backbone, runtime=runtime, threads=threads)
+    with screen.progress() as report:
+        dataset = read(report)
+        trained = train_head(dataset, output, model=model, recipe=recipe, overwrite=overwrite, progress=report)
+    seconds = time.monotonic() - start
+    screen.tell_refused([(entry.name, entry.reason) for entry in dataset.refused], "left out")
+    screen.tell_refused(list(trained.unreadable), "unreadable")
+    _tell_leaked(trained.leaked)
+    if json:
+        judged = None if trained.evaluation is None else screen.evaluation_json(trained.evaluation)
+        screen.print_json({"bundle": str(output), "photos": trained.photos, "seconds": seconds, "evaluation": judged})
+        return
+    nameplates = trained.bundle.manifest.nameplates
+    trained_on = f"{trained.photos:,} photos of {len(nameplates):,} nameplates ({', '.join(dataset.kinds)})"
+    screen.step("Trained on", f"{trained_on}; {trained.copies:,} copies kept on one side of the split")
+    if trained.evaluation is not None:
+        screen.print_held_out(trained.evaluation)
+    screen.step("Wrote", f"{output}  ({seconds:.0f} s, {trained.runtime})")
+    screen.step("Next", f"nameplate identify --model '{output}' PHOTO")
+
+
+def train_by_recipe(
+    read: Read | None,
+    run: Path,
+    *,
+    recipe: Recipe | None = None,
+    overwrite: bool = False,
+    threads: int | None = None,
+    json: bool = False,
+) -> None:
+    """A network in the stages of a recipe; without `read` a run goes on."""
+    main = os.environ.get("RANK", "0") == "0"  # torchrun starts one process more for each device
+    with needs_train_extra():
+        from nameplate.training.fine_tune import fine_tune, start
+    begun = time.monotonic()
+    refused: list[tuple[str, str]] = []
+    if read is not None and recipe is not None:
+        with screen.progress() as report:
+
+            def told() -> Dataset:
+                dataset = read(report)
+                refused.extend((entry.name, entry.reason) for entry in dataset.refused)
+                return dataset
+
+            start(told, run, recipe, threads=threads, overwrite=overwrite, progress=report)
+    with screen.training(quiet=not main) as (watch, say):
+        made = fine_tune(run, watch=watch, say=say)
+    if made is not None:
+        screen.tell_refused(refused, "left out")
+        _tell(made, run, time.monotonic() - begun, json)
+
+
+def _tell(made: FineTuned, run: Path, seconds: float, json: bool) -> None:
+    parts, finished = made.parts, made.finished
+    screen.tell_refused([*parts.unreadable, *made.state.lost.items()], "unreadable")
+    _tell_leaked(parts.leaked)
+    photos = int(parts.train.sum())
+    if json:
+        judged = None if finished.evaluation is None else screen.evaluation_json(finished.evaluation)
+        screen.print_json(
+            {
+                "run": str(run),
+                "bundle": str(run / "bundle"),
+                "photos": photos,
+                "epochs": made.state.history,
+                "steps": made.state.steps,
+                "resumed": made.resumed,
+                "seconds": seconds,
+                "parity": finished.parity,
+                "evaluation": judged,
+            }
+        )
+        return
+    screen.step("Trained on", f"{photos:,} photos of {len(parts.nameplates):,} nameplates, {made.state.epoch} epochs")
+    if finished.evaluation is not None:
+        screen.print_held_out(finished.evaluation)
+    for each in finished.parity:
+        screen.step("As torch", f"{each.same:,} of {each.photos:,} photos by {each.runtime}, gap ≤ {each.gap:.1e}")
+    screen.step("Wrote", f"{run}  ({seconds:.0f} s)")
+    screen.step("See", str((run / "index.html").resolve()))
+    screen.step("Next", f"nameplate identify --model '{run}' PHOTO")
+
+
+def _tell_leaked(photos: int) -> None:
+    if photos:
+        screen.note("left out", f"{photos:,} held-out photos: they are copies of training photos.")

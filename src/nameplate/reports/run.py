@@ -1,0 +1,157 @@
+"""`write_run_page`: what a training run has done so far, as one HTML file; and `metrics.csv`, the same as a table."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from nameplate.errors import NameplateError
+from nameplate.reports.page import png_uri, thumbnail_uri, write_page
+from nameplate.reports.plots import curves_plot
+from nameplate.types import Epoch, Evaluation
+
+RUNNING = "running"
+"""The state while a page asks the browser to load it anew."""
+FINISHED = "finished"
+"""The state of a run that went to its end."""
+REFRESH_SECONDS = 30
+"""How often a browser loads the page of a running run."""
+HARDEST = 12
+"""Nameplates in the table of the hardest."""
+COLUMNS = tuple(field.name for field in fields(Epoch))
+"""Of metrics.csv."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ConfusedPair:
+    """Two nameplates that the model takes for one another, with a photo of each."""
+
+    truth: str
+    """What the photos show."""
+    named: str
+    """What they were named."""
+    count: int
+    """Photos of `truth` that were named `named`."""
+    photo: NDArray[np.uint8]
+    """One of them, H×W×3 RGB."""
+    example: NDArray[np.uint8]
+    """A training photo of `named`, H×W×3 RGB."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RunPage:
+    """What is known of a run; the page leaves out the sections of what is not."""
+
+    title: str
+    """Names the run."""
+    state: str = RUNNING
+    """running, finished, or stopped with the reason."""
+    epochs: Sequence[Epoch] = ()
+    """In order."""
+    best: int | None = None
+    """Number of the epoch whose weights are kept; None: the first with the highest validation top-1."""
+    recipe: str = ""
+    """The recipe as TOML."""
+    facts: Sequence[tuple[str, str]] = ()
+    """Name and value: device, precision, photos, seed, versions, weights."""
+    augmented: bytes | None = None
+    """A contact sheet of augmented photos as the network sees them, a JPEG."""
+    evaluation: Evaluation | None = None
+    """On the validation part, of the weights that are kept."""
+    confusions: Sequence[ConfusedPair] = ()
+    """Most frequent first."""
+    parity: Sequence[tuple[str, str]] = ()
+    """Name and value: how torch, ONNX Runtime and OpenVINO agree."""
+    notes: Sequence[str] = ()
+    """Photos left out, and why."""
+
+
+def write_run_page(target: Path, page: RunPage) -> None:
+    """Write a run's page, whole, with all pictures inside it; cheap enough for the end of every epoch.
+
+    Raises:
+        NameplateError: the folder cannot be written to.
+    """
+    best = best_epoch(page.epochs, page.best)
+    curves = None
+    if page.epochs:
+        marked = best.epoch if best else None
+        curves = {dark: png_uri(curves_plot(page.epochs, best=marked, dark=dark)) for dark in (False, True)}
+    write_page(
+        target,
+        "run.html",
+        page=page,
+        refresh=REFRESH_SECONDS if page.state == RUNNING else None,
+        tone=page.state if page.state in (RUNNING, FINISHED) else "stopped",
+        last=page.epochs[-1] if page.epochs else None,
+        best=best,
+        took=_duration(page.epochs[-1].seconds) if page.epochs else "",
+        curves=curves,
+        augmented=None if page.augmented is None else _jpeg_uri(page.augmented),
+        hardest=[] if page.evaluation is None else sorted(page.evaluation.classes, key=lambda c: c.f1)[:HARDEST],
+        pairs=[(pair, thumbnail_uri(pair.photo), thumbnail_uri(pair.example)) for pair in page.confusions],
+    )
+
+
+def metrics_csv(epochs: Sequence[Epoch]) -> bytes:
+    """The epochs as UTF-8 CSV: `Epoch`'s fields are the columns, None is an empty cell, no digit is lost."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(epoch) for epoch in epochs)
+    return text.getvalue().encode()
+
+
+def read_metrics(data: bytes) -> list[Epoch]:
+    """The epochs that `metrics_csv` wrote.
+
+    Raises:
+        NameplateError: a column is missing or unknown, or a cell is not what its column holds.
+    """
+    rows = csv.reader(io.StringIO(data.decode("utf-8", "replace")))
+    columns = next(rows, [])
+    if tuple(columns) != COLUMNS:
+        found = ", ".join(columns) or "nothing"
+        raise NameplateError(f"metrics.csv has the columns {found}; it needs {', '.join(COLUMNS)}.")
+    return [_epoch(cells, line) for line, cells in enumerate(rows, 2)]
+
+
+def _epoch(cells: list[str], line: int) -> Epoch:
+    if len(cells) != len(COLUMNS):
+        raise NameplateError(f"metrics.csv, line {line}: {len(cells)} cells; it needs {len(COLUMNS)}.")
+    row = {name: cell or None for name, cell in zip(COLUMNS, cells, strict=True)}
+    try:
+        return msgspec.convert(row, Epoch, strict=False)
+    except msgspec.ValidationError as error:
+        raise NameplateError(f"metrics.csv, line {line}: {error}.") from None
+
+
+def best_epoch(epochs: Sequence[Epoch], number: int | None = None) -> Epoch | None:
+    """The epoch of that number; without one the first with the highest validation top-1, None where none has any."""
+    if number is not None:
+        return next((epoch for epoch in epochs if epoch.epoch == number), None)
+    finite = [epoch for epoch in epochs if epoch.validation_top1 is not None and math.isfinite(epoch.validation_top1)]
+    return max(finite, key=lambda epoch: epoch.validation_top1 or 0.0, default=None)
+
+
+def _duration(seconds: float) -> str:
+    """12 s, 3 min 05 s, 2 h 07 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
+def _jpeg_uri(jpeg: bytes) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"

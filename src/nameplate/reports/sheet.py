@@ -1,0 +1,71 @@
+"""`contact_sheet`: rows of photos in one picture, to look at."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from nameplate.reports.plots import INK
+
+GAP = 4
+"""Pixels between pictures and around them."""
+TEXT = 13
+"""Height of the labels' letters in pixels."""
+LINE = 20
+"""Height of a label's line in pixels."""
+QUALITY = 90
+"""Of the JPEG."""
+
+
+def contact_sheet(rows: Sequence[Sequence[NDArray[np.uint8]]], labels: Sequence[str]) -> bytes:
+    """Lay rows of pictures on one sheet, each row's label below it.
+
+    Args:
+        rows: each the photo itself, of any size, then the pictures made of it; uint8 H×W×3. The last
+            picture of the first row gives the cells their size; another size is fitted in, its aspect kept.
+        labels: one a row, in any alphabet that DejaVu Sans has; cut where the sheet ends.
+
+    Returns:
+        A JPEG file.
+
+    Raises:
+        ValueError: no pictures, or not one label a row.
+    """
+    if not rows or not all(rows) or len(rows) != len(labels):
+        raise ValueError(f"contact_sheet takes rows of pictures, a label each; got {len(rows)} and {len(labels)}")
+    height, width = rows[0][-1].shape[:2]
+    columns = max(map(len, rows))
+    step = height + LINE + GAP
+    sheet = Image.new("RGB", (GAP + columns * (width + GAP), GAP + len(rows) * step), "white")
+    pen = ImageDraw.Draw(sheet)
+    for down, (row, label) in enumerate(zip(rows, labels, strict=True)):
+        top = GAP + down * step
+        for across, pixels in enumerate(row):
+            picture = _fitted(pixels, height, width)
+            left = GAP + across * (width + GAP) + (width - picture.width) // 2
+            sheet.paste(picture, (left, top + (height - picture.height) // 2))
+        line = " ".join(label.split())
+        pen.text((GAP, top + height + LINE // 2), line, fill=INK, font=_font(), anchor="lm")
+    buffer = io.BytesIO()
+    sheet.save(buffer, "JPEG", quality=QUALITY)
+    return buffer.getvalue()
+
+
+def _fitted(pixels: NDArray[np.uint8], height: int, width: int) -> Image.Image:
+    image = Image.fromarray(pixels)
+    scale = min(height / image.height, width / image.width)
+    size = (max(1, round(scale * image.width)), max(1, round(scale * image.height)))
+    return image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
+
+
+@cache
+def _font() -> ImageFont.FreeTypeFont:
+    """The font that comes with matplotlib: it has Cyrillic, and is there on every machine."""
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), TEXT)

@@ -1,0 +1,131 @@
+"""Batches of photos, prepared in threads beside the network.
+
+Threads, because decoding and resizing release the interpreter's lock, and so nothing is copied between
+processes. Everything that is drawn depends on the seed, the epoch and the photo alone, so a resumed run sees
+the same pictures.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nameplate.errors import PhotoError
+from nameplate.photos.decode import decode
+from nameplate.photos.preprocess import preprocess
+from nameplate.training.augment import augment
+from nameplate.training.recipe import Augmentation
+from nameplate.types import Preprocess
+
+AHEAD = 6
+"""Batches that may wait for the network."""
+
+Pixels = NDArray[np.uint8]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Photos that go through the network together."""
+
+    photos: Pixels
+    """uint8 N×H×W×3."""
+    places: NDArray[np.int64]
+    """int64 (N,): which photos these are, by their place in the list; unreadable ones are left out."""
+    lost: tuple[tuple[str, str], ...]
+    """Photos that could not be read this time, and why."""
+
+
+def epoch_batches(count: int, batch: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
+    """The photos' places of every step of an epoch: each photo once, the incomplete last batch dropped.
+
+    Where there are fewer photos than a batch takes, the one batch is all of them.
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(count)
+    steps = max(1, count // batch)
+    return [order[step * batch : (step + 1) * batch] for step in range(steps)]
+
+
+def training_batches(
+    paths: Sequence[str],
+    batches: Sequence[NDArray[np.int64]],
+    size: tuple[int, int],
+    settings: Augmentation,
+    seed: int,
+    epoch: int,
+    threads: int,
+) -> Iterator[Batch]:
+    """Augmented photos.
+
+    Args:
+        paths: all training photos.
+        batches: the places of each batch's photos, from `epoch_batches`.
+        size: (height, width) of the network's picture.
+        settings: how photos are varied.
+        seed: of what is drawn.
+        epoch: counts over the whole run; another epoch, other draws.
+        threads: that prepare photos.
+    """
+
+    def prepare(place: int) -> Pixels:
+        draw = np.random.default_rng([seed, epoch, place])
+        photo = decode(paths[place], at_least=size)
+        scenery = None
+        if settings.zoom_out and settings.fill == "scene":
+            try:
+                scenery = decode(paths[int(draw.integers(len(paths)))], at_least=size)
+            except PhotoError:  # then the background is plain
+                scenery = None
+        return augment(photo, *size, settings, draw, scenery)
+
+    return _batches(paths, batches, prepare, threads)
+
+
+def plain_batches(
+    paths: Sequence[str], batches: Sequence[NDArray[np.int64]], settings: Preprocess, threads: int
+) -> Iterator[Batch]:
+    """Photos just as the bundle will see them: decode → preprocess."""
+
+    def prepare(place: int) -> Pixels:
+        return preprocess(decode(paths[place], at_least=(settings.height, settings.width)), settings)
+
+    return _batches(paths, batches, prepare, threads)
+
+
+def _batches(
+    paths: Sequence[str], batches: Sequence[NDArray[np.int64]], prepare: Callable[[int], Pixels], threads: int
+) -> Iterator[Batch]:
+    def one(place: int) -> Pixels | str:
+        try:
+            return prepare(place)
+        except PhotoError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(max(1, threads), thread_name_prefix="nameplate-photos") as pool:
+        waiting: deque[tuple[NDArray[np.int64], list[Future[Pixels | str]]]] = deque()
+        todo = iter(batches)
+        try:
+            while True:
+                while len(waiting) < AHEAD and (places := next(todo, None)) is not None:
+                    waiting.append((places, [pool.submit(one, int(place)) for place in places]))
+                if not waiting:
+                    return
+                places, futures = waiting.popleft()
+                yield _gather(paths, places, [future.result() for future in futures])
+        finally:
+            for _, futures in waiting:
+                for future in futures:
+                    future.cancel()
+
+
+def _gather(paths: Sequence[str], places: NDArray[np.int64], made: Sequence[Pixels | str]) -> Batch:
+    good = [number for number, picture in enumerate(made) if not isinstance(picture, str)]
+    lost = tuple((paths[places[n]], text) for n, text in enumerate(made) if isinstance(text, str))
+    photos = np.stack([made[number] for number in good]) if good else np.zeros((0, 1, 1, 3), np.uint8)
+    return Batch(photos, places[good], lost)

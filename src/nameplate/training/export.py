@@ -1,0 +1,168 @@
+"""From a trained network to a backbone that needs no torch, and the gate that it has to pass."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from onnxscript.optimizer import fold_constants, remove_unused_nodes
+
+from nameplate.errors import NameplateError
+from nameplate.models.bundle import Bundle
+from nameplate.models.head import probabilities
+from nameplate.models.runtime import BATCH, make_runtime
+from nameplate.training.network import Network, classifier_matrix, plain_forward
+
+OPSET = 18
+SMALL = 64
+"""Tensors of fewer values stay as they are."""
+MIN_AGREEMENT = 0.999
+"""Share of photos on which every runtime must name the same nameplate as torch."""
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """How a runtime's answers compare with torch's, all in float32, on real photos."""
+
+    runtime: str
+    photos: int
+    same: int
+    """Photos with the same most probable nameplate."""
+    gap: float
+    """The largest difference between two probabilities."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is near enough."""
+        return self.same >= MIN_AGREEMENT * self.photos
+
+
+class Embedder(torch.nn.Module):  # type: ignore[misc]  # torch is read as Any
+    """The network without its classifier: uint8 N×H×W×3 → float32 N×D."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, photos: torch.Tensor) -> torch.Tensor:
+        """Normalise, run, pool."""
+        return self.network.embed(photos)
+
+
+def round_weights(network: Network) -> Network:
+    """A copy whose filters and matrices are float16's nearest: what is exported is then exactly what is judged."""
+    rounded: Network = copy.deepcopy(network).cpu().float().to(memory_format=torch.contiguous_format).eval()
+    plain_forward(rounded)
+    with torch.no_grad():
+        for parameter in rounded.parameters():
+            if parameter.ndim > 1 and parameter.numel() >= SMALL:
+                parameter.copy_(parameter.half().float())
+    return rounded
+
+
+def export_onnx(embedder: torch.nn.Module, height: int, width: int) -> bytes:
+    """The ONNX file of a module that takes uint8 N×height×width×3, its weights kept as float16."""
+    example = torch.zeros(2, height, width, 3, dtype=torch.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's notes about itself
+        program = torch.onnx.export(
+            embedder.eval(),
+            (example,),
+            input_names=["photos"],
+            output_names=["embedding"],
+            dynamic_shapes={"photos": {0: torch.export.Dim("photos_in_batch", min=1)}},
+            opset_version=OPSET,
+            dynamo=True,
+            optimize=False,  # it would also fold batch norms into filters, which float16 then rounds otherwise
+            verbose=False,
+        )
+        fold_constants(program.model)
+        remove_unused_nodes(program.model)
+    model = program.model_proto
+    _store_as_half(model)
+    del model.metadata_props[:]
+    for part in (*model.graph.node, *model.graph.input, *model.graph.output):
+        part.ClearField("doc_string")
+        del part.metadata_props[:]
+    del model.graph.metadata_props[:]
+    onnx.checker.check_model(model, full_check=True)
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def _store_as_half(model: onnx.ModelProto) -> None:
+    """Keep each filter and matrix as float16 with a Cast behind it, which runtimes fold when they load."""
+    casts = []
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if tensor.data_type != TensorProto.FLOAT or values.ndim < 2 or values.size < SMALL:
+            continue
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}.half"))
+        casts.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    del model.graph.value_info[:]
+
+
+def head_of(network: Network) -> tuple[Floats, Floats]:
+    """The classifier as a bundle's head: weight D×C, bias C."""
+    weight, bias = classifier_matrix(network)
+    return np.ascontiguousarray(weight.detach().numpy().T), bias.detach().numpy().copy()
+
+
+def check_parity(
+    network: Network,
+    bundle: Bundle,
+    pictures: NDArray[np.uint8],
+    runtimes: Sequence[str],
+    threads: int,
+) -> tuple[Parity, ...]:
+    """Hold the runtimes against torch.
+
+    Args:
+        network: on the CPU, in evaluation mode; the truth.
+        bundle: its exported backbone and head.
+        pictures: real photos, prepared: uint8 N×H×W×3.
+        runtimes: names of those that compute in float32.
+        threads: processors to use.
+
+    Raises:
+        NameplateError: a runtime names other nameplates on more than 0.1 % of the photos.
+    """
+    with torch.inference_mode():
+        logits = np.concatenate([network(torch.from_numpy(batch)).numpy() for batch in _batches(pictures)])
+    truth = probabilities(logits, 1.0)
+    results = []
+    assert bundle.weight is not None
+    assert bundle.bias is not None
+    for name in runtimes:
+        runtime = make_runtime(name, bundle.backbone, threads)
+        embeddings = np.concatenate(list(runtime.embed(_batches(pictures))))
+        chances = probabilities(embeddings @ bundle.weight + bundle.bias, 1.0)
+        same = int((chances.argmax(1) == truth.argmax(1)).sum())
+        results.append(Parity(name, len(pictures), same, float(np.abs(chances - truth).max())))
+    for parity in results:
+        if not parity.holds:
+            raise NameplateError(
+                f"The exported network is not the trained one: {parity.runtime} agrees with torch on "
+                f"{parity.same:,} of {parity.photos:,} photos (largest gap between probabilities {parity.gap:.2g}). "
+                "No bundle is written; "
+                "the weights are kept in the run's folder."
+            )
+    return tuple(results)
+
+
+def _batches(pictures: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+    for start in range(0, len(pictures), BATCH):
+        yield pictures[start : start + BATCH]

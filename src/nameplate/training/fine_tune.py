@@ -1,0 +1,255 @@
+"""`start` and `fine_tune`: a network trained in the stages of a recipe, from labelled photos to a bundle."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from nameplate.datasets.sources import Dataset
+from nameplate.datasets.splits import folds
+from nameplate.errors import NameplateError, UsageError
+from nameplate.models.collection import Progress, embed_photos
+from nameplate.models.head import fit_head
+from nameplate.models.model import Model
+from nameplate.models.runtime import available_cpus
+from nameplate.storage import whole_file
+from nameplate.training.backbones import build, find_backbone
+from nameplate.training.batches import plain_batches
+from nameplate.training.checkpoint import State, load_checkpoint
+from nameplate.training.finish import Finished, finish
+from nameplate.training.loop import VALIDATION_BATCH, Job, Moment, fit, kept
+from nameplate.training.network import Network, classifier_matrix, depthwise_in_float32
+from nameplate.training.parts import Parts, split_parts
+from nameplate.training.recipe import Recipe, recipe_toml
+from nameplate.training.record import versions
+from nameplate.training.run import RECIPE, RUN, SCHEMA, Run, load_run, parts_of, rows, save_run
+from nameplate.training.speed import faster_in_bfloat16, keep_memory
+from nameplate.training.watching import Watching
+from nameplate.training.weights import load_weights
+from nameplate.types import Preprocess
+
+HEAD_START_PHOTOS = 20_000
+"""Photos, at most, whose embeddings the classifier is fitted on before the first stage."""
+
+Watch = Callable[[Moment], None]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class FineTuned:
+    """What `fine_tune` made."""
+
+    finished: Finished
+    parts: Parts
+    state: State
+    resumed: int
+    """Steps that were done before this call."""
+
+
+def start(
+    read: Callable[[], Dataset],
+    folder: Path,
+    recipe: Recipe,
+    *,
+    threads: int | None = None,
+    overwrite: bool = False,
+    progress: Progress = lambda *_: None,
+) -> None:
+    """Read and split the photos and write the run's folder, which `fine_tune` then works in.
+
+    Every process of a run calls it; the main one does it.
+
+    Args:
+        read: gives the labelled photos; the main process alone calls it. Where the data itself has parts, its
+            validation (or test) part is held out.
+        folder: the run's.
+        recipe: how to train.
+        threads: processors to use; None takes those that this process may use.
+        overwrite: replace a run that is there.
+        progress: see `Progress`.
+
+    Raises:
+        DataError: fewer than two nameplates with readable photos to train on.
+        NameplateError: `folder` is there already, or cannot be written; or the weights cannot be had.
+        UsageError: an unknown backbone, or one that the recipe cannot train.
+    """
+    accelerator = Accelerator()
+    if accelerator.is_main_process:
+        refuse_folder(folder, overwrite)
+        _start(accelerator, read, folder, recipe, threads or available_cpus(), progress)
+    accelerator.wait_for_everyone()
+
+
+def refuse_folder(folder: Path, overwrite: bool) -> None:
+    """Keep a new run from a folder that holds something.
+
+    Raises:
+        NameplateError: it holds something else than a run, or a run and `overwrite` is false.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not (folder / RUN).is_file():
+        raise NameplateError(f"'{folder}' is there and is no run, so it is not replaced. Choose another name.")
+    if not overwrite:
+        raise NameplateError(
+            f"'{folder}' is there already. Go on with it (nameplate train --resume '{folder}'), "
+            "choose another name, or pass --overwrite."
+        )
+
+
+def _start(
+    accelerator: Accelerator,
+    read: Callable[[], Dataset],
+    folder: Path,
+    recipe: Recipe,
+    threads: int,
+    progress: Progress,
+) -> None:
+    for stage in recipe.stages:
+        if stage.batch % accelerator.num_processes:
+            raise UsageError(
+                f"A batch of {stage.batch} cannot be shared evenly by {accelerator.num_processes} processes."
+            )
+    keep_memory()
+    torch.set_num_threads(threads)
+    find_backbone(recipe.backbone)  # an unknown name is said before the photos are read
+    dataset = read()
+    embedded = embed_photos(dataset.photos, Model.load(threads=threads), progress)
+    parts = split_parts(dataset, embedded, recipe.holdout, recipe.seed)
+    network, weights = _network(recipe, len(parts.nameplates), recipe.weights)
+    classifier_matrix(network)  # a classifier that no bundle can hold is refused now, not after hours
+    run = Run(
+        schema=SCHEMA,
+        recipe=recipe,
+        photos=rows(parts),
+        nameplates=parts.nameplates,
+        ids=parts.ids,
+        unreadable=parts.unreadable,
+        made=datetime.now(UTC).isoformat(timespec="seconds"),
+        bfloat16=_bfloat16(recipe, network, accelerator),
+        threads=threads,
+        processes=accelerator.num_processes,
+        device=accelerator.device.type,
+        weights=weights,
+        versions=versions("accelerate", "numpy", "pillow", "simplejpeg", "timm", "torch"),
+    )
+    if folder.exists():
+        shutil.rmtree(folder)
+    save_run(folder, run)
+    with whole_file(folder / RECIPE) as temporary:
+        temporary.write_text(recipe_toml(recipe), "utf-8")
+
+
+def fine_tune(folder: Path, *, watch: Watch = lambda _: None, say: Say = lambda _: None) -> FineTuned | None:
+    """Train a run to its end, from its last checkpoint on, and write its bundle.
+
+    Args:
+        folder: of a run that `start` made.
+        watch: called after each step.
+        say: called with what is being done when no step is.
+
+    Returns:
+        What was made; None in all processes but the main one.
+
+    Raises:
+        NameplateError: no run, a loss that is no number, photos that are gone, a full disk, or an exported network
+            that is not the trained one.
+        UsageError: another number of processes than the run began with.
+    """
+    run = load_run(folder)
+    accelerator = Accelerator()
+    if accelerator.num_processes != run.processes:
+        raise UsageError(f"'{folder}' began with {run.processes} processes, not {accelerator.num_processes}.")
+    keep_memory()
+    torch.set_num_threads(run.threads)
+    recipe, parts = run.recipe, parts_of(run)
+    saved = load_checkpoint(folder)
+    network, _ = _network(recipe, len(parts.nameplates), "none" if saved else recipe.weights)
+    network.to(accelerator.device, memory_format=torch.channels_last)
+    if recipe.head_start and saved is None:
+        say("fit the classifier on the frozen backbone")
+        _head_start(network, run, parts)
+    if accelerator.device.type == "cpu":
+        depthwise_in_float32(network)
+    job = _job(folder, run, parts)
+    resumed = saved[0].steps if saved else 0
+    watching = Watching(folder, run, parts, resumed) if accelerator.is_main_process else None
+    try:
+        training = fit(job, network, accelerator, saved, watching.watch(watch) if watching else watch, watching)
+        made = finish(folder, run, parts, kept(training), training.state, say) if watching else None
+    except (NameplateError, KeyboardInterrupt) as error:
+        if watching:
+            watching.stopped(str(error) or "interrupted")
+        raise
+    finally:
+        if watching:
+            watching.close()
+    if watching is None or made is None:
+        return None
+    watching.finished(training.state, made)
+    return FineTuned(made, parts, training.state, resumed)
+
+
+def _network(recipe: Recipe, classes: int, weights: str) -> tuple[Network, str]:
+    """The network at its beginning, the same each time, and what its weights are."""
+    torch.manual_seed(recipe.seed)
+    backbone, last = find_backbone(recipe.backbone), recipe.stages[-1]
+    body = build(backbone, classes, dropout=recipe.dropout, drop_path=recipe.drop_path, size=(last.height, last.width))
+    network = Network(body, backbone.mean, backbone.std)
+    for parameter in network.classifier.parameters():
+        torch.nn.init.zeros_(parameter)  # every class alike
+    return network, load_weights(body, backbone, weights)
+
+
+def _job(folder: Path, run: Run, parts: Parts) -> Job:
+    return Job(
+        recipe=run.recipe,
+        run=folder,
+        paths=tuple(photo.path for photo, train in zip(parts.photos, parts.train, strict=True) if train),
+        classes=parts.classes[parts.train],
+        held_paths=tuple(photo.path for photo, held in zip(parts.photos, parts.held, strict=True) if held),
+        held_classes=parts.classes[parts.held],
+        threads=max(1, run.threads // run.processes),
+        bfloat16=run.bfloat16,
+    )
+
+
+def _bfloat16(recipe: Recipe, network: Network, accelerator: Accelerator) -> bool:
+    if recipe.precision != "auto":
+        return recipe.precision == "bfloat16"
+    stage = recipe.stages[-1]
+    batch = max(2, stage.batch // accelerator.num_processes)
+    return faster_in_bfloat16(network, accelerator.device, stage.height, stage.width, batch)
+
+
+def _head_start(network: Network, run: Run, parts: Parts) -> None:
+    """Fit the classifier on what the frozen backbone says of the training photos, as the first stage sees them."""
+    recipe, stage = run.recipe, run.recipe.stages[0]
+    settings = Preprocess(stage.height, stage.width, recipe.fit, recipe.interpolation)
+    chosen = np.flatnonzero(parts.train)
+    chosen = chosen[:: -(-len(chosen) // HEAD_START_PHOTOS)]
+    paths = [parts.photos[i].path for i in chosen]
+    batches = [np.arange(i, min(i + VALIDATION_BATCH, len(paths))) for i in range(0, len(paths), VALIDATION_BATCH)]
+    network.eval()
+    device = next(network.parameters()).device
+    embeddings, places = [], []
+    with torch.inference_mode():
+        for batch in plain_batches(paths, batches, settings, run.threads):
+            if len(batch.places):
+                embeddings.append(network.embed(torch.from_numpy(batch.photos).to(device)).float().cpu().numpy())
+                places.append(batch.places)
+    there = chosen[np.concatenate(places)]
+    photos = [parts.photos[i] for i in there]
+    fold = folds([str(p.label) for p in photos], [str(p.sha256) for p in photos], parts.groups[there], 3, recipe.seed)
+    head = fit_head(np.concatenate(embeddings), parts.classes[there], fold)
+    weight, bias = classifier_matrix(network)
+    with torch.no_grad():  # in the calibrated scale, so that the first steps are small
+        weight.copy_(torch.from_numpy(head.weight.T / head.temperature).to(device))
+        bias.copy_(torch.from_numpy(head.bias / head.temperature).to(device))

@@ -1,0 +1,187 @@
+"""`finish`: a trained network → the bundle, exported, checked against torch, judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from nameplate.errors import NameplateError
+from nameplate.evaluation.metrics import evaluate
+from nameplate.models.bundle import BACKBONE, IN_RUN, SCHEMA, Bfloat16Check, Bundle, File, Manifest, save_bundle
+from nameplate.models.head import fit_temperature, probabilities
+from nameplate.models.runtime import BATCH, PROBE_PHOTOS, make_runtime, probe
+from nameplate.storage import sha256, whole_file
+from nameplate.training.backbones import find_backbone
+from nameplate.training.batches import plain_batches
+from nameplate.training.checkpoint import State
+from nameplate.training.export import Embedder, Floats, Parity, check_parity, export_onnx, head_of, round_weights
+from nameplate.training.network import Network
+from nameplate.training.parts import Parts, photos_csv
+from nameplate.training.record import data_record, metrics_record, versions
+from nameplate.training.run import WEIGHTS, Run
+from nameplate.types import Evaluation, Preprocess
+
+PARITY_PHOTOS = 2000
+"""Photos, at most, on which the runtimes are held against torch: held-out ones where there are any."""
+MIN_CALIBRATION = 50
+"""Held-out photos below which no temperature is fitted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What came of a run."""
+
+    bundle: Bundle
+    evaluation: Evaluation | None
+    """On the held-out photos; None where none were held out."""
+    parity: tuple[Parity, ...]
+    probabilities: Floats
+    """Of the held-out photos that can still be read, N×C."""
+    places: NDArray[np.int64]
+    """int64 (N,): which of `Parts.photos` these are."""
+
+
+def finish(
+    folder: Path, run: Run, parts: Parts, network: Network, state: State, say: Callable[[str], None]
+) -> Finished:
+    """Write a run's weights and bundle.
+
+    Args:
+        folder: the run's.
+        run: what was trained.
+        parts: its photos.
+        network: with the weights to keep.
+        state: where the run ended.
+        say: called with what is being done.
+
+    Raises:
+        NameplateError: the exported network is not the trained one, or something cannot be written.
+    """
+    recipe, last = run.recipe, run.recipe.stages[-1]
+    rounded = round_weights(network)
+    _save_weights(folder, run, rounded)
+    say("export")
+    backbone, (weight, bias) = export_onnx(Embedder(rounded), last.height, last.width), head_of(rounded)
+    manifest = Manifest(
+        schema=SCHEMA,
+        name=folder.resolve().name,
+        nameplates=parts.nameplates,
+        ids=parts.ids,
+        preprocess=Preprocess(last.height, last.width, recipe.fit, recipe.interpolation),
+        embedding=len(weight),
+        temperature=1.0,
+        files={BACKBONE: File(sha256(backbone), len(backbone))},
+    )
+    draft = Bundle(manifest, backbone, weight, bias)
+    say("hold the exported network against torch")
+    chosen = np.flatnonzero(parts.held if parts.held.any() else parts.train)
+    pictures = np.concatenate([p for p, _ in _prepared(draft, parts, chosen[:: -(-len(chosen) // PARITY_PHOTOS)], run)])
+    able = {trial.runtime for trial in probe(draft, pictures[:PROBE_PHOTOS], run.threads) if trial.error is None}
+    parity = check_parity(rounded, draft, pictures, ["onnxruntime", *sorted(able & {"openvino"})], run.threads)
+    say("judge")
+    logits, places = _logits(draft, parts, run, "onnxruntime")
+    truth = parts.classes[places]
+    temperature = fit_temperature(logits, truth) if len(places) >= MIN_CALIBRATION else 1.0
+    chances = probabilities(logits, temperature) if len(places) else logits
+    judged = evaluate(chances, truth, parts.nameplates) if len(places) else None
+    manifest = replace(
+        manifest,
+        temperature=temperature,
+        bfloat16=_bfloat16_check(draft, parts, run, logits, places) if "openvino-bf16" in able else None,
+        provenance=_provenance(run, parts, state, judged, parity),
+    )
+    bundle = save_bundle(
+        folder / IN_RUN, manifest, backbone, (weight, bias), photos_csv(parts.photos, parts.groups), overwrite=True
+    )
+    return Finished(bundle, judged, parity, chances, places)
+
+
+def _prepared(
+    bundle: Bundle, parts: Parts, chosen: NDArray[np.int64], run: Run
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+    """Pictures as the bundle wants them, and which of the photos they are of; unreadable ones are left out.
+
+    Raises:
+        NameplateError: none can be read.
+    """
+    paths = [parts.photos[place].path for place in chosen]
+    batches = [np.arange(i, min(i + BATCH, len(paths))) for i in range(0, len(paths), BATCH)]
+    found = False
+    for batch in plain_batches(paths, batches, bundle.manifest.preprocess, run.threads):
+        if len(batch.places):
+            found = True
+            yield batch.photos, chosen[batch.places]
+    if not found and len(paths):
+        raise NameplateError(
+            f"None of {len(paths):,} photos can be read any more; the first, '{paths[0]}'. "
+            "When they are back: nameplate train --resume."
+        )
+
+
+def _logits(bundle: Bundle, parts: Parts, run: Run, name: str) -> tuple[Floats, NDArray[np.int64]]:
+    """Logits of the held-out photos by one runtime, float32 N×C, and which photos they are of."""
+    runtime = make_runtime(name, bundle.backbone, run.threads)
+    places: list[NDArray[np.int64]] = []
+
+    def pictures() -> Iterator[NDArray[np.uint8]]:
+        for batch, of in _prepared(bundle, parts, np.flatnonzero(parts.held), run):
+            places.append(of)
+            yield batch
+
+    assert bundle.weight is not None
+    assert bundle.bias is not None
+    logits = [embeddings @ bundle.weight + bundle.bias for embeddings in runtime.embed(pictures())]
+    if not logits:
+        return np.zeros((0, len(parts.nameplates)), np.float32), np.zeros(0, np.int64)
+    return np.concatenate(logits), np.concatenate(places)
+
+
+def _bfloat16_check(
+    bundle: Bundle, parts: Parts, run: Run, exact: Floats, places: NDArray[np.int64]
+) -> Bfloat16Check | None:
+    logits, same = _logits(bundle, parts, run, "openvino-bf16")
+    if not len(same) or not np.array_equal(same, places):
+        return None
+    truth = parts.classes[places]
+    right, right_bfloat16 = (float((each.argmax(1) == truth).mean()) for each in (exact, logits))
+    return Bfloat16Check(len(places), right, right_bfloat16)
+
+
+def _save_weights(folder: Path, run: Run, network: Network) -> None:
+    metadata = {"backbone": run.recipe.backbone, "nameplates": "\n".join(run.nameplates)}
+    tensors = {name: value.contiguous() for name, value in network.body.state_dict().items()}
+    try:
+        with whole_file(folder / WEIGHTS) as temporary:
+            save_file(tensors, temporary, metadata)
+    except (OSError, SafetensorError) as error:
+        raise NameplateError(f"Cannot write '{folder / WEIGHTS}': {error}.") from None
+
+
+def _provenance(
+    run: Run, parts: Parts, state: State, judged: Evaluation | None, parity: tuple[Parity, ...]
+) -> dict[str, object]:
+    backbone = find_backbone(run.recipe.backbone)
+    return {
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "recipe": asdict(run.recipe),
+        "metrics": metrics_record(judged),
+        "data": data_record(parts),
+        "runtime": "onnxruntime",
+        "backbone": f"{backbone.timm}, {run.weights}",
+        "epochs": state.epoch,
+        "steps": state.steps,
+        "seconds": round(state.seconds),
+        "device": run.device,
+        "processes": run.processes,
+        "threads": run.threads,
+        "bfloat16_training": run.bfloat16,
+        "parity": [asdict(each) for each in parity],
+        "versions": run.versions | versions("onnx", "onnxruntime"),
+    }

@@ -1,0 +1,43 @@
+"""What a bundle says of its own making: data, metrics, versions."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+
+from nameplate import __version__
+from nameplate.training.parts import Parts
+from nameplate.types import Evaluation
+
+
+def metrics_record(judged: Evaluation | None) -> dict[str, object] | None:
+    """The figures on held-out photos, None where none were held out."""
+    if judged is None:
+        return None
+    return {
+        "photos": judged.photos,
+        "top1": judged.top1.value,
+        "top1_interval": judged.top1.interval,
+        "top5": judged.top5.value,
+        "macro_f1": judged.macro_f1.value,
+        "log_loss": judged.log_loss,
+    }
+
+
+def data_record(parts: Parts) -> dict[str, object]:
+    """How many photos, their digest, where they came from."""
+    return {
+        "photos": len(parts.photos),
+        "sha256": parts.digest,
+        "unreadable": len(parts.unreadable),
+        "sources": list(parts.sources),
+    }
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Of Nameplate, Python and some packages."""
+    return {
+        "nameplate": __version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+    }

@@ -1,0 +1,150 @@
+"""What a run leaves for people to look at: metrics.csv, TensorBoard's events and the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from nameplate.errors import PhotoError
+from nameplate.photos.decode import decode
+from nameplate.reports.run import FINISHED, RUNNING, ConfusedPair, RunPage, metrics_csv, write_run_page
+from nameplate.reports.sheet import contact_sheet
+from nameplate.storage import whole_file
+from nameplate.training.augment import augmented_rows, examples
+from nameplate.training.board import Board
+from nameplate.training.checkpoint import State
+from nameplate.training.finish import Finished
+from nameplate.training.loop import Moment, Training, Watch
+from nameplate.training.parts import Parts
+from nameplate.training.recipe import recipe_toml
+from nameplate.training.run import EVENTS, METRICS, PAGE, SHEET, Run
+
+PHOTOS, TIMES = 4, 6
+"""Photos that the page shows augmented, and how often each."""
+PAIRS = 6
+"""Confused pairs that it shows."""
+LISTED = 20
+"""Photos left out that it names."""
+BOARD_STEPS = 10
+"""TensorBoard is told of every so many steps."""
+
+
+class Watching:
+    """Keeps a run's table, events and page up to date; one in the main process."""
+
+    def __init__(self, folder: Path, run: Run, parts: Parts, resumed: int) -> None:
+        self._folder, self._run, self._parts = folder, run, parts
+        self._board = Board(folder / EVENTS, purge_step=resumed + 1 if resumed else None)
+        self._sheet = self._draw_sheet()
+        self._state = State()
+
+    def __call__(self, training: Training) -> None:
+        """An epoch is done."""
+        self._state = training.state
+        with whole_file(self._folder / METRICS) as temporary:
+            temporary.write_bytes(metrics_csv(training.state.history))
+        self._board.write(training.state.history[-1], training.state.steps)
+        self._page(RUNNING)
+
+    def watch(self, watch: Watch) -> Watch:
+        """`watch`, with TensorBoard listening."""
+
+        def both(moment: Moment) -> None:
+            if moment.state.steps % BOARD_STEPS == 0:
+                self._board.write_step(moment.state.steps, moment.loss, moment.learning_rate)
+            watch(moment)
+
+        return both
+
+    def stopped(self, reason: str) -> None:
+        """The run ended before its end."""
+        self._page(f"stopped: {reason}")
+
+    def finished(self, state: State, made: Finished) -> None:
+        """The run is done, the bundle written."""
+        self._state = state
+        self._page(FINISHED, made)
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._board.close()
+
+    def _draw_sheet(self) -> bytes | None:
+        """Photos as the network will see them; None where none can be read."""
+        recipe, stage = self._run.recipe, self._run.recipe.stages[-1]
+        chosen = [photo for photo, train in zip(self._parts.photos, self._parts.train, strict=True) if train]
+        found, _ = examples(chosen, PHOTOS, (stage.height, stage.width))
+        if not found:
+            return None
+        rows = augmented_rows(
+            [pixels for _, pixels in found], stage.height, stage.width, recipe.augmentation, recipe.seed, TIMES
+        )
+        sheet = contact_sheet(rows, [str(photo.label) for photo, _ in found])
+        with whole_file(self._folder / SHEET) as temporary:
+            temporary.write_bytes(sheet)
+        return sheet
+
+    def _page(self, state: str, made: Finished | None = None) -> None:
+        write_run_page(
+            self._folder / PAGE,
+            RunPage(
+                title=self._folder.resolve().name,
+                state=state,
+                epochs=self._state.history,
+                recipe=recipe_toml(self._run.recipe),
+                facts=self._facts(),
+                augmented=self._sheet,
+                evaluation=made.evaluation if made else None,
+                confusions=self._confused(made) if made else (),
+                parity=_parity(made) if made else (),
+                notes=self._notes(),
+            ),
+        )
+
+    def _facts(self) -> list[tuple[str, str]]:
+        run, parts = self._run, self._parts
+        return [
+            ("photos", f"{int(parts.train.sum()):,} to train on, {int(parts.held.sum()):,} held out"),
+            ("nameplates", f"{len(parts.nameplates):,}"),
+            ("copies", f"{parts.copies:,}, kept on one side of the split"),
+            ("backbone", f"{run.recipe.backbone}, {run.weights}"),
+            ("device", f"{run.device}, {run.processes} × {run.threads} threads"),
+            ("precision", "bfloat16" if run.bfloat16 else "float32"),
+            ("seed", str(run.recipe.seed)),
+            ("begun", run.made),
+            ("data", f"SHA-256 {parts.digest}"),
+            ("versions", ", ".join(f"{name} {number}" for name, number in run.versions.items())),
+        ]
+
+    def _notes(self) -> list[str]:
+        left_out = [*self._parts.unreadable, *self._state.lost.items()]
+        notes = [f"{path}: {reason}" for path, reason in left_out[:LISTED]]
+        if len(left_out) > LISTED:
+            notes.append(f"… and {len(left_out) - LISTED:,} more photos left out")
+        if self._parts.leaked:
+            notes.append(f"{self._parts.leaked:,} held-out photos are copies of training photos and were not judged")
+        return notes
+
+    def _confused(self, made: Finished) -> list[ConfusedPair]:
+        """The most frequent confusions, with a photo of each kind; those whose photos are gone are left out."""
+        if made.evaluation is None:
+            return []
+        named, pairs = made.probabilities.argmax(1), []
+        for pair in made.evaluation.confusions[:PAIRS]:
+            truth, wrong = (self._parts.nameplates.index(name) for name in (pair.truth, pair.named))
+            taken = made.places[(self._parts.classes[made.places] == truth) & (named == wrong)]
+            alike = np.flatnonzero(self._parts.train & (self._parts.classes == wrong))
+            try:
+                photo, example = (decode(self._parts.photos[found[0]].path) for found in (taken, alike))
+            except PhotoError:
+                continue
+            pairs.append(ConfusedPair(pair.truth, pair.named, pair.photos, photo, example))
+        return pairs
+
+
+def _parity(made: Finished) -> list[tuple[str, str]]:
+    return [
+        (each.runtime, f"{each.same:,} of {each.photos:,} photos as torch, largest gap of a probability {each.gap:.1e}")
+        for each in made.parity
+    ]

@@ -210,10 +210,13 @@ def test_copies_in_one_fold_do_not_flatter_and_in_two_they_would() -> None:
     assert max(top1 for top1, _ in leaking.values()) > 0.9
 
 
-def test_one_fold_is_no_cross_validation() -> None:
-    embeddings, classes = photos(30, 4, 3)
-    with pytest.raises(ValueError, match="two folds"):
-        fit_head(embeddings, classes, np.zeros(30, np.int64))
+@pytest.mark.parametrize("count", [30, 3])
+def test_where_classes_lie_in_one_fold_nothing_is_chosen(count: int) -> None:
+    embeddings, classes = photos(count, 4, 3, apart=5.0)
+    head = fit_head(embeddings, classes, classes)  # a fold a class, as with one photo each
+    assert head.cross_validated == {}
+    assert (head.strength, head.temperature) == (room.ONE_PHOTO_STRENGTH, 1.0)
+    assert ((embeddings @ head.weight + head.bias).argmax(1) == classes).mean() > 0.9
 
 
 def test_the_folds_may_have_any_numbers() -> None:

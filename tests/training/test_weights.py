@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -37,7 +36,6 @@ from nameplate.training.weights import RUN_WEIGHTS, convert_weights, load_weight
 
 torch.set_num_threads(1)
 
-TOOL = Path(__file__).parents[2] / "tools" / "export_backbone.py"
 SMALL = "test_vit"
 """One of timm's own networks for tests, 0.4 million parameters, of a fixed picture size (160 × 160)."""
 CARS = {407, 436, 468, 511, 555, 569, 581, 609, 627, 654, 656, 661, 675, 717, 734, 751, 757, 817, 864, 867}
@@ -85,24 +83,6 @@ def test_with_the_packages_weights_cars_are_named_cars(name: str) -> None:
     with torch.inference_mode():
         named = network.eval()(pictures(backbone.height, backbone.width)).argmax(1).tolist()
     assert set(named) <= CARS
-
-
-@pytest.fixture(scope="module")
-def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("export_backbone", TOOL)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_logits_are_those_of_the_network_that_was_exported(tool: ModuleType) -> None:
-    network = make("Lite0", 1000)
-    load_weights(network, find_backbone("tf_efficientnet_lite0"), "auto")
-    photos = pictures(224, 224)[:2]
-    with torch.inference_mode():
-        assert torch.equal(network.eval()(photos), tool.load_backbone().network(photos))
 
 
 def test_a_classifier_of_another_size_stays_random_and_all_else_is_loaded() -> None:

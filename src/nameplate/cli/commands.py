@@ -89,7 +89,9 @@ def train(
             min=0, max=0.9, help="Share of each nameplate kept for judging.", show_default=str(HeadRecipe().holdout)
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the split.", show_default=str(HeadRecipe().seed))] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**32 - 1, help="Of the split.", show_default=str(HeadRecipe().seed))
+    ] = None,
     mirror: Annotated[
         bool | None, typer.Option("--mirror/--no-mirror", help="Head: train on every photo mirrored as well.")
     ] = None,
@@ -106,8 +108,9 @@ def train(
     from nameplate.training.recipe import load_recipe
 
     if resume is not None:
-        if data or output:
-            raise UsageError("--resume goes on with its own photos in its own folder: give neither DATA nor --output.")
+        others = (data, output, changes, backbone, names, holdout, seed, mirror, balanced, threads)
+        if any(other not in (None, []) for other in others) or recipe != DEFAULT_RECIPE or overwrite:
+            raise UsageError("--resume takes photos, recipe and folder from the run: give nothing with it but --json.")
         train_by_recipe(None, resume, json=json)
         return
     if not data or output is None:

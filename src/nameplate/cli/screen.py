@@ -99,7 +99,7 @@ def training(*, quiet: bool) -> Iterator[tuple[Callable[[Moment], None], Callabl
         with _training_bar() as bar:
             yield bar
     else:
-        yield _training_lines(), lambda text: notes.print(f"{text} …")
+        yield _training_lines()
 
 
 @contextmanager
@@ -114,10 +114,10 @@ def _training_bar() -> Iterator[tuple[Callable[[Moment], None], Callable[[str], 
     )
     with Progress(*columns, console=notes, transient=True) as bars:
         task = bars.add_task("", said="", visible=False)
-        done: list[int] = []
+        tell = _tell_epochs()
 
         def watch(moment: Moment) -> None:
-            _tell_epochs(moment.state.history, done)
+            tell(moment)
             place = f"{moment.stage.height}×{moment.stage.width} epoch {moment.state.epoch + 1}"
             bars.update(
                 task,
@@ -129,19 +129,20 @@ def _training_bar() -> Iterator[tuple[Callable[[Moment], None], Callable[[str], 
             )
 
         def say(text: str) -> None:
+            tell(None)
             bars.update(task, visible=False)
             notes.print(f"{text} …")
 
         yield watch, say
 
 
-def _training_lines() -> Callable[[Moment], None]:
+def _training_lines() -> tuple[Callable[[Moment], None], Callable[[str], None]]:
     told = time.monotonic()
-    done: list[int] = []
+    tell = _tell_epochs()
 
     def watch(moment: Moment) -> None:
         nonlocal told
-        _tell_epochs(moment.state.history, done)
+        tell(moment)
         if time.monotonic() - told >= LOG_SECONDS:
             told = time.monotonic()
             notes.print(
@@ -149,7 +150,11 @@ def _training_lines() -> Callable[[Moment], None]:
                 f"step {moment.state.step:,} of {moment.steps:,}: {_figures(moment)}"
             )
 
-    return watch
+    def say(text: str) -> None:
+        tell(None)
+        notes.print(f"{text} …")
+
+    return watch, say
 
 
 def _figures(moment: Moment) -> str:
@@ -161,14 +166,23 @@ def _figures(moment: Moment) -> str:
     )
 
 
-def _tell_epochs(history: list[Epoch], done: list[int]) -> None:
-    """A line for each epoch that is new in the history; `done` remembers how many were told."""
-    if not done:
-        done.append(len(history))  # of a resumed run, what was told before
-    for row in history[done[0] :]:
-        judged = "" if row.validation_top1 is None else f", validation top-1 {100 * row.validation_top1:.1f} %"
-        notes.print(f"epoch {row.epoch}, {row.height}×{row.width}: loss {row.train_loss:.3f}{judged}")
-    done[0] = len(history)
+def _tell_epochs() -> Callable[[Moment | None], None]:
+    """Prints a line for each epoch that was done since the last call; None stands for the last moment."""
+    history: list[Epoch] | None = None
+    done = 0
+
+    def tell(moment: Moment | None) -> None:
+        nonlocal history, done
+        if history is None:
+            if moment is None:
+                return
+            history, done = moment.state.history, len(moment.state.history)  # of a resumed run, what was told before
+        for row in history[done:]:
+            judged = "" if row.validation_top1 is None else f", validation top-1 {100 * row.validation_top1:.1f} %"
+            notes.print(f"epoch {row.epoch}, {row.height}×{row.width}: loss {row.train_loss:.3f}{judged}")
+        done = len(history)
+
+    return tell
 
 
 def print_recipes(rows: list[RecipeRow]) -> None:

@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from nameplate.cli import screen
 from nameplate.errors import NameplateError, UsageError
 from nameplate.types import HeadRecipe
@@ -115,11 +117,24 @@ def train_by_recipe(
                 return dataset
 
             start(told, run, recipe, threads=threads, overwrite=overwrite, progress=report)
-    with screen.training(quiet=not main) as (watch, say):
+    with _to_go_on(run), screen.training(quiet=not main) as (watch, say):
         made = fine_tune(run, watch=watch, say=say)
     if made is not None:
         screen.tell_refused(refused, "left out")
         _tell(made, run, time.monotonic() - begun, json)
+
+
+@contextmanager
+def _to_go_on(run: Path) -> Iterator[None]:
+    """Says how to go on with a run that a person or the disk interrupts."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        screen.note("interrupted", f"Go on from the last checkpoint: nameplate train --resume '{run}'.")
+        raise typer.Exit(130) from None
+    except OSError as error:
+        reason = error.strerror or error
+        raise NameplateError(f"'{run}': {reason}. When that is mended: nameplate train --resume '{run}'.") from None
 
 
 def _tell(made: FineTuned, run: Path, seconds: float, json: bool) -> None:

@@ -21,6 +21,8 @@ SHRINKAGE = 0.3
 """Weight of the identity in the covariance that whitens."""
 STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """Candidates for C, the inverse of the ridge penalty, weakest first; each fit starts from the one before."""
+ONE_PHOTO_STRENGTH = 0.1
+"""C where most classes have photos in one fold alone (one photo each, say), so that nothing can be chosen."""
 FIRST_STEPS, NEXT_STEPS = 40, 15
 """L-BFGS steps at the first strength and at each further one, which goes on from the one before."""
 TOLERANCE = 1e-6
@@ -66,11 +68,12 @@ def fit_head(
         progress: called with fits done and to do.
 
     Returns:
-        The head of the strength with the least calibrated log-loss, fitted on all rows.
+        The head of the strength with the least calibrated log-loss, fitted on all rows. Where most classes have
+        rows in one fold alone, there is nothing to choose by: `ONE_PHOTO_STRENGTH`, temperature 1.
     """
+    if _in_two_folds(classes, folds) < 0.5:
+        return _fit_on_all(embeddings, classes, ONE_PHOTO_STRENGTH, 1.0, {}, balanced)
     numbers = np.unique(folds)
-    if len(numbers) < 2:
-        raise ValueError("cross-validation needs two folds or more")
     steps = len(numbers) * len(STRENGTHS) + 1
     paths: list[list[Floats]] = []
     count = int(classes.max()) + 1
@@ -90,15 +93,32 @@ def fit_head(
             log_loss(probabilities(logits, temperatures[strength]), classes[order]),
         )
     strength = min(judged, key=lambda c: judged[c][1])
+    if progress:
+        progress(steps, steps)
+    return _fit_on_all(embeddings, classes, strength, temperatures[strength], judged, balanced)
+
+
+def _in_two_folds(classes: NDArray[np.int64], folds: NDArray[np.int64]) -> float:
+    """Share of the classes whose rows lie in two folds or more."""
+    pairs = np.unique(np.stack([classes, folds]), axis=1)
+    return float((np.bincount(pairs[0])[np.unique(classes)] > 1).mean())
+
+
+def _fit_on_all(
+    embeddings: Floats,
+    classes: NDArray[np.int64],
+    strength: float,
+    temperature: float,
+    judged: dict[float, tuple[float, float]],
+    balanced: bool,
+) -> Head:
     scaling = _Scaling(embeddings, classes)
     scaled, fitted = scaling(embeddings), None
     for step in STRENGTHS[: STRENGTHS.index(strength) + 1]:
-        fitted = _fit(fitted, scaled, classes, count, step, balanced)
+        fitted = _fit(fitted, scaled, classes, int(classes.max()) + 1, step, balanced)
     assert fitted is not None
-    if progress:
-        progress(steps, steps)
     weight, bias = scaling.unfold(fitted[:-1], fitted[-1])
-    return Head(weight, bias, temperatures[strength], strength, judged)
+    return Head(weight, bias, temperature, strength, judged)
 
 
 def _path(
@@ -145,18 +165,18 @@ class _Scaling:
         return plain.astype(np.float32), (bias - self.mean @ plain).astype(np.float32)
 
 
-def whitening(within: Floats) -> Floats:
+def whitening(within: Floats, shrinkage: float = SHRINKAGE) -> Floats:
     """D×D matrix T with T Tᵀ the inverse of the covariance of N×D rows, shrunk towards the identity."""
     rows, size = within.shape
     few = rows < size  # then the rows span fewer directions than D, and N×N is quicker to take apart
     values, vectors = np.linalg.eigh((within @ within.T if few else within.T @ within) / rows)
     level = max(float(values.sum()) / size, 1e-6)
-    scale = np.sqrt((1 - SHRINKAGE) * np.maximum(values, 0) + SHRINKAGE * level)
+    scale = np.sqrt((1 - shrinkage) * np.maximum(values, 0) + shrinkage * level)
     if not few:
         return np.asarray(vectors / scale, np.float32)
     spanned = values > 1e-6 * max(float(values.max()), 1e-6)
     directions = within.T @ (vectors[:, spanned] / np.sqrt(values[spanned] * rows))
-    rest = 1 / np.sqrt(SHRINKAGE * level)  # all other directions alike
+    rest = 1 / np.sqrt(shrinkage * level)  # all other directions alike
     return np.asarray((directions * (1 / scale[spanned] - rest)) @ directions.T + rest * np.eye(size), np.float32)
 
 

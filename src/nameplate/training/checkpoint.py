@@ -8,6 +8,7 @@ Nothing random needs to be kept: what is drawn depends on the seed and on where 
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -70,7 +71,8 @@ def save_checkpoint(run: Path, state: State, tensors: Tensors) -> None:
         NameplateError: it cannot be written; the last good one is intact.
     """
     target = run / CHECKPOINT
-    metadata = {"schema": str(SCHEMA), "state": msgspec.json.encode(state).decode()}
+    said = json.dumps(msgspec.to_builtins(state))  # json, not msgspec: file names need not be UTF-8
+    metadata = {"schema": str(SCHEMA), "state": said}
     try:
         with whole_file(target) as temporary:
             save_file({name: part.detach().cpu().contiguous() for name, part in tensors.items()}, temporary, metadata)
@@ -99,9 +101,9 @@ def load_checkpoint(run: Path) -> tuple[State, Tensors] | None:
                 metadata = file.metadata() or {}
                 if metadata.get("schema") != str(SCHEMA):
                     raise ValueError(f"its schema is {metadata.get('schema')}, this Nameplate reads {SCHEMA}")
-                state = msgspec.json.decode(metadata["state"], type=State)
+                state = msgspec.convert(json.loads(metadata["state"]), State)
                 return state, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
-        except (OSError, SafetensorError, ValueError, KeyError, msgspec.DecodeError) as error:
+        except (OSError, SafetensorError, ValueError, KeyError, msgspec.ValidationError) as error:
             problems.append(f"'{path}': {error}")
     if problems:
         raise NameplateError(f"No checkpoint can be read: {'; '.join(problems)}. Train anew with another --output.")
@@ -118,14 +120,17 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
-    """Put them back, each laid out as its parameter is."""
-    parameters = _parameters(optimizer)
+    """Put them back, each laid out as its parameter is; a fused optimiser counts its steps where the parameter is."""
+    parameters, fused = _parameters(optimizer), bool(optimizer.defaults.get("fused"))
     for key, value in tensors.items():
         if not key.startswith("optimizer."):
             continue
         _, number, name = key.split(".")
         parameter = parameters[int(number)]
-        kept = value.clone() if value.shape != parameter.shape else torch.empty_like(parameter).copy_(value)
+        if value.shape == parameter.shape:
+            kept = torch.empty_like(parameter).copy_(value)
+        else:
+            kept = value.to(parameter.device if fused else value.device, copy=True)
         optimizer.state[parameter][name] = kept
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from onnxscript.optimizer import fold_constants, remove_unused_nodes
 
 from nameplate.errors import NameplateError
 from nameplate.models.bundle import Bundle
-from nameplate.models.head import probabilities
+from nameplate.models.head import probabilities, whitening
 from nameplate.models.runtime import BATCH, make_runtime
 from nameplate.training.network import Network, classifier_matrix, plain_forward
 
@@ -25,6 +26,9 @@ SMALL = 64
 """Tensors of fewer values stay as they are."""
 MIN_AGREEMENT = 0.999
 """Share of photos on which every runtime must name the same nameplate as torch."""
+
+SHRINKAGE = 0.1
+"""Weight of the identity in the covariance that whitens."""
 
 Floats = NDArray[np.float32]
 
@@ -42,20 +46,50 @@ class Parity:
 
     @property
     def holds(self) -> bool:
-        """Whether it is near enough."""
-        return self.same >= MIN_AGREEMENT * self.photos
+        """Whether it is near enough; a network that computes NaN is not."""
+        return self.same >= MIN_AGREEMENT * self.photos and not math.isnan(self.gap)
 
 
 class Embedder(torch.nn.Module):  # type: ignore[misc]  # torch is read as Any
-    """The network without its classifier: uint8 N×H×W×3 → float32 N×D."""
+    """The network without its classifier, whitened or not: uint8 N×H×W×3 → float32 N×D."""
 
-    def __init__(self, network: torch.nn.Module) -> None:
+    def __init__(self, network: torch.nn.Module, white: Whitening | None = None) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.whitened = network, white is not None
+        if white is None:
+            return
+        self.register_buffer("mean", torch.from_numpy(white.mean))
+        self.register_buffer("matrix", torch.from_numpy(white.matrix))
 
     def forward(self, photos: torch.Tensor) -> torch.Tensor:
-        """Normalise, run, pool."""
-        return self.network.embed(photos)
+        """Normalise, run, pool, whiten."""
+        embedding = self.network.embed(photos)
+        return (embedding - self.mean) @ self.matrix if self.whitened else embedding
+
+
+@dataclass(frozen=True, slots=True)
+class Whitening:
+    """A linear map under which the photos of one nameplate vary alike in all directions.
+
+    What varies within a nameplate (colour, light, side) is much the same for every car. With that taken out, a head
+    for nameplates that the network never saw needs fewer photos (docs/experiments.md); the network's own head is
+    turned back by `head_of`, so its answers do not change.
+    """
+
+    mean: Floats
+    """D."""
+    matrix: Floats
+    """D×D, rounded to float16's numbers, as it is stored."""
+
+
+def whiten(embeddings: Floats, classes: NDArray[np.int64]) -> Whitening:
+    """The whitening of embeddings N×D of photos of classes int64 (N,)."""
+    mean = embeddings.mean(0)
+    centres = np.zeros((int(classes.max()) + 1, embeddings.shape[1]), np.float32)
+    np.add.at(centres, classes, embeddings)
+    centres /= np.maximum(np.bincount(classes, minlength=len(centres)), 1)[:, None]
+    matrix = whitening(embeddings - centres[classes], SHRINKAGE)
+    return Whitening(mean, (matrix / np.abs(matrix).max()).astype(np.float16).astype(np.float32))
 
 
 def round_weights(network: Network) -> Network:
@@ -115,10 +149,14 @@ def _store_as_half(model: onnx.ModelProto) -> None:
     del model.graph.value_info[:]
 
 
-def head_of(network: Network) -> tuple[Floats, Floats]:
-    """The classifier as a bundle's head: weight D×C, bias C."""
-    weight, bias = classifier_matrix(network)
-    return np.ascontiguousarray(weight.detach().numpy().T), bias.detach().numpy().copy()
+def head_of(network: Network, white: Whitening | None = None) -> tuple[Floats, Floats]:
+    """The classifier as a bundle's head, for embeddings whitened or not: weight D×C, bias C."""
+    if white is None:
+        weight, bias = classifier_matrix(network)
+        return np.ascontiguousarray(weight.detach().numpy().T), bias.detach().numpy().copy()
+    weight, bias = (each.detach().numpy().astype(np.float64) for each in classifier_matrix(network))
+    turned = np.linalg.solve(white.matrix.astype(np.float64), weight.T)
+    return turned.astype(np.float32), (bias + white.mean @ weight.T).astype(np.float32)
 
 
 def check_parity(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -71,19 +72,22 @@ def start(
             validation (or test) part is held out.
         folder: the run's.
         recipe: how to train.
-        threads: processors to use; None takes those that this process may use.
+        threads: processors that each process uses; None takes those that it may use, shared evenly by the
+            processes on this machine.
         overwrite: replace a run that is there.
         progress: see `Progress`.
 
     Raises:
         DataError: fewer than two nameplates with readable photos to train on.
         NameplateError: `folder` is there already, or cannot be written; or the weights cannot be had.
-        UsageError: an unknown backbone, or one that the recipe cannot train.
+        UsageError: an unknown backbone, or one that the recipe cannot train; or a batch, or all photos, that the
+            processes cannot share.
     """
     accelerator = Accelerator()
     if accelerator.is_main_process:
         refuse_folder(folder, overwrite)
-        _start(accelerator, read, folder, recipe, threads or available_cpus(), progress)
+        neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's word for processes on this machine
+        _start(accelerator, read, folder, recipe, threads or max(1, available_cpus() // neighbours), progress)
     accelerator.wait_for_everyone()
 
 
@@ -123,6 +127,8 @@ def _start(
     dataset = read()
     embedded = embed_photos(dataset.photos, Model.load(threads=threads), progress)
     parts = split_parts(dataset, embedded, recipe.holdout, recipe.seed)
+    if parts.train.sum() < accelerator.num_processes:
+        raise UsageError(f"{parts.train.sum()} training photos are too few for {accelerator.num_processes} processes.")
     network, weights = _network(recipe, len(parts.nameplates), recipe.weights)
     classifier_matrix(network)  # a classifier that no bundle can hold is refused now, not after hours
     run = Run(
@@ -170,6 +176,8 @@ def fine_tune(folder: Path, *, watch: Watch = lambda _: None, say: Say = lambda 
     keep_memory()
     torch.set_num_threads(run.threads)
     recipe, parts = run.recipe, parts_of(run)
+    if accelerator.is_main_process:
+        _clear(folder)
     saved = load_checkpoint(folder)
     network, _ = _network(recipe, len(parts.nameplates), "none" if saved else recipe.weights)
     network.to(accelerator.device, memory_format=torch.channels_last)
@@ -180,21 +188,26 @@ def fine_tune(folder: Path, *, watch: Watch = lambda _: None, say: Say = lambda 
         depthwise_in_float32(network)
     job = _job(folder, run, parts)
     resumed = saved[0].steps if saved else 0
-    watching = Watching(folder, run, parts, resumed) if accelerator.is_main_process else None
-    try:
-        training = fit(job, network, accelerator, saved, watching.watch(watch) if watching else watch, watching)
-        made = finish(folder, run, parts, kept(training), training.state, say) if watching else None
-    except (NameplateError, KeyboardInterrupt) as error:
-        if watching:
-            watching.stopped(str(error) or "interrupted")
-        raise
-    finally:
-        if watching:
-            watching.close()
-    if watching is None or made is None:
+    if not accelerator.is_main_process:
+        fit(job, network, accelerator, saved, watch, None)
         return None
+    watching = Watching(folder, run, parts, saved[0] if saved else None)
+    try:
+        training = fit(job, network, accelerator, saved, watching.watch(watch), watching)
+        if saved and training.state.steps == resumed:
+            say("all epochs were done before")
+        made = finish(folder, run, parts, kept(training), training.state, say)
+    except BaseException as error:
+        watching.stopped("interrupted" if isinstance(error, KeyboardInterrupt) else str(error))
+        raise
     watching.finished(training.state, made)
     return FineTuned(made, parts, training.state, resumed)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a killed process had half written."""
+    for left in (*folder.glob(".*.part"), *folder.glob(".*.old-*")):
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def _network(recipe: Recipe, classes: int, weights: str) -> tuple[Network, str]:
@@ -216,7 +229,7 @@ def _job(folder: Path, run: Run, parts: Parts) -> Job:
         classes=parts.classes[parts.train],
         held_paths=tuple(photo.path for photo, held in zip(parts.photos, parts.held, strict=True) if held),
         held_classes=parts.classes[parts.held],
-        threads=max(1, run.threads // run.processes),
+        threads=run.threads,
         bfloat16=run.bfloat16,
     )
 
@@ -245,6 +258,8 @@ def _head_start(network: Network, run: Run, parts: Parts) -> None:
             if len(batch.places):
                 embeddings.append(network.embed(torch.from_numpy(batch.photos).to(device)).float().cpu().numpy())
                 places.append(batch.places)
+    if not places:
+        raise NameplateError(f"None of {len(paths):,} photos can be read any more; the first, '{paths[0]}'.")
     there = chosen[np.concatenate(places)]
     photos = [parts.photos[i] for i in there]
     fold = folds([str(p.label) for p in photos], [str(p.sha256) for p in photos], parts.groups[there], 3, recipe.seed)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import save_file
@@ -19,9 +20,19 @@ from nameplate.models.head import fit_temperature, probabilities
 from nameplate.models.runtime import BATCH, PROBE_PHOTOS, make_runtime, probe
 from nameplate.storage import sha256, whole_file
 from nameplate.training.backbones import find_backbone
-from nameplate.training.batches import plain_batches
+from nameplate.training.batches import plain_batches, training_batches
 from nameplate.training.checkpoint import State
-from nameplate.training.export import Embedder, Floats, Parity, check_parity, export_onnx, head_of, round_weights
+from nameplate.training.export import (
+    Embedder,
+    Floats,
+    Parity,
+    Whitening,
+    check_parity,
+    export_onnx,
+    head_of,
+    round_weights,
+    whiten,
+)
 from nameplate.training.network import Network
 from nameplate.training.parts import Parts, photos_csv
 from nameplate.training.record import data_record, metrics_record, versions
@@ -30,6 +41,8 @@ from nameplate.types import Evaluation, Preprocess
 
 PARITY_PHOTOS = 2000
 """Photos, at most, on which the runtimes are held against torch: held-out ones where there are any."""
+WHITENING_PHOTOS = 6000
+"""Training photos, at most, that the embedding is whitened by."""
 MIN_CALIBRATION = 50
 """Held-out photos below which no temperature is fitted."""
 
@@ -68,7 +81,8 @@ def finish(
     rounded = round_weights(network)
     _save_weights(folder, run, rounded)
     say("export")
-    backbone, (weight, bias) = export_onnx(Embedder(rounded), last.height, last.width), head_of(rounded)
+    white = _whitening(run, parts, rounded, state.epoch)
+    backbone, (weight, bias) = export_onnx(Embedder(rounded, white), last.height, last.width), head_of(rounded, white)
     manifest = Manifest(
         schema=SCHEMA,
         name=folder.resolve().name,
@@ -123,6 +137,24 @@ def _prepared(
             f"None of {len(paths):,} photos can be read any more; the first, '{paths[0]}'. "
             "When they are back: nameplate train --resume."
         )
+
+
+def _whitening(run: Run, parts: Parts, network: Network, epoch: int) -> Whitening:
+    """From training photos as one epoch more would see them: as they are the network knows them too well."""
+    recipe, last = run.recipe, run.recipe.stages[-1]
+    chosen = np.random.default_rng(recipe.seed).permutation(np.flatnonzero(parts.train))[:WHITENING_PHOTOS]
+    paths = [parts.photos[place].path for place in chosen]
+    batches = [np.arange(i, min(i + BATCH, len(paths))) for i in range(0, len(paths), BATCH)]
+    size = (last.height, last.width)
+    embeddings, places = [], []
+    with torch.inference_mode():
+        for batch in training_batches(paths, batches, size, recipe.augmentation, recipe.seed, epoch, run.threads):
+            if len(batch.places):
+                embeddings.append(network.embed(torch.from_numpy(batch.photos)).numpy())
+                places.append(chosen[batch.places])
+    if not places:
+        raise NameplateError(f"None of {len(paths):,} photos can be read any more; the first, '{paths[0]}'.")
+    return whiten(np.concatenate(embeddings), parts.classes[np.concatenate(places)])
 
 
 def _logits(bundle: Bundle, parts: Parts, run: Run, name: str) -> tuple[Floats, NDArray[np.int64]]:

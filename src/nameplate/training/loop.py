@@ -122,7 +122,8 @@ def fit(
         The network with the weights to keep in `average` (or in `network`, without one).
 
     Raises:
-        NameplateError: the loss is no number, no photo of a batch can be read, or no checkpoint can be written.
+        NameplateError: a loss or a weight is no number, no photo of a batch can be read, or no checkpoint can be
+            written.
     """
     training = Training(network, copy.deepcopy(network) if job.recipe.ema else None, State())
     if saved is not None:
@@ -138,7 +139,6 @@ def fit(
             if told is not None:
                 told(training)
         _end_stage(training, stage)
-    _save(job, training, accelerator)
     return training
 
 
@@ -211,7 +211,7 @@ def _begin_stage(job: Job, training: Training, accelerator: Accelerator, saved: 
     if saved is not None:
         restore_optimizer(training.optimizer, saved)
     elif moments is not None and before and not before.restore_best and before.train == stage.train:
-        restore_optimizer(training.optimizer, optimizer_tensors(moments))  # else it begins afresh
+        training.optimizer.state.update(moments.state)  # else it begins afresh
     stepped = torch.compile(training.network, dynamic=False) if recipe.compile else training.network
     return accelerator.prepare_model(stepped) if accelerator.num_processes > 1 else stepped
 
@@ -299,7 +299,7 @@ def _step(
         loss = loss + (1 - share) * functional.cross_entropy(logits, second, label_smoothing=recipe.label_smoothing)
     value = float(loss.detach())
     if not math.isfinite(value):
-        raise NameplateError(_diverged(job, state, value, rate))
+        raise NameplateError(_diverged(job, state, f"The loss is {value}", rate))
     for group in optimizer.param_groups:
         group["lr"] = rate * group["scale"]
     optimizer.zero_grad(set_to_none=True)
@@ -340,6 +340,8 @@ def _judge(job: Job, training: Training, accelerator: Accelerator) -> None:
     state.seconds += state.epoch_seconds + time.monotonic() - begun
     rates = [len(epoch_batches(len(job.paths), s.batch, 0, 0)) for s in recipe.stages]
     rate = learning_rate(recipe.stages, state.stage, state.stage_steps, rates)
+    if loss is not None and not math.isfinite(loss):
+        raise NameplateError(_diverged(job, state, f"The validation loss is {loss}", stage.learning_rate))
     mean = state.loss / max(1, state.step)
     state.epoch, state.stage_epoch = state.epoch + 1, state.stage_epoch + 1
     row = Epoch(state.epoch, state.stage + 1, stage.height, stage.width, rate, mean, loss, top1, speed, state.seconds)
@@ -371,6 +373,9 @@ def _end_stage(training: Training, stage: Stage) -> None:
 def _save(job: Job, training: Training, accelerator: Accelerator) -> None:
     """A checkpoint, by the main process; the others go on and wait for it at the next step."""
     if accelerator.is_main_process:
+        if not all(bool(weight.isfinite().all()) for weight in training.network.parameters()):
+            rate = job.recipe.stages[training.state.stage].learning_rate
+            raise NameplateError(_diverged(job, training.state, "A weight is no number any more", rate))
         save_checkpoint(job.run, training.state, dict(_tensors(training)))
 
 
@@ -404,10 +409,10 @@ def _left(job: Job, state: State, photos_per_second: float) -> float:
     return pixels * len(job.paths) / (here.height * here.width * photos_per_second)
 
 
-def _diverged(job: Job, state: State, loss: float, rate: float) -> str:
+def _diverged(job: Job, state: State, what: str, rate: float) -> str:
     return (
-        f"The loss is {loss} in stage {state.stage + 1}, epoch {state.epoch + 1}, step {state.step + 1}, at a learning "
-        f"rate of {rate:.2g}. The last checkpoint in '{job.run}' is intact. Train anew with a lower rate "
+        f"{what} in stage {state.stage + 1}, epoch {state.epoch + 1}, step {state.step + 1}, at a learning "
+        f"rate of {rate:.2g}. The checkpoint before it in '{job.run}' is intact. Train anew with a lower rate "
         f"(--set stages.learning_rate={rate / 3:.1g}), with --set clip=1 or --set precision=float32."
     )
 

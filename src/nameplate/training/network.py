@@ -34,30 +34,40 @@ class Network(nn.Module):  # type: ignore[misc]  # torch is read as Any
 
     @property
     def classifier(self) -> nn.Module:
-        """The last layer."""
-        return self.body.get_classifier()
+        """The last layer: linear, or a 1×1 convolution.
+
+        Raises:
+            UsageError: it is something else, which a bundle's head cannot hold.
+        """
+        layer = self.body.get_classifier()
+        plain = isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1))
+        if not plain or layer.bias is None:
+            raise UsageError(
+                f"This backbone's classifier is a {type(layer).__name__}, not one linear layer with a bias; "
+                "a bundle cannot hold it. Choose another: nameplate backbones."
+            )
+        return layer
 
 
 def classifier_matrix(network: Network) -> tuple[torch.Tensor, torch.Tensor]:
-    """The classifier as weight C×D and bias C, whether it is a linear layer or a 1×1 convolution.
-
-    Raises:
-        UsageError: it is something else, which a bundle's head cannot hold.
-    """
+    """The classifier as weight C×D and bias C."""
     layer = network.classifier
-    plain = isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1))
-    if not plain or layer.bias is None:
-        raise UsageError(
-            f"This backbone's classifier is a {type(layer).__name__}, not one linear layer; a bundle cannot hold it. "
-            "Choose another: nameplate backbones."
-        )
     return layer.weight.flatten(1), layer.bias
 
 
 def layer_numbers(network: Network) -> dict[str, int]:
-    """Parameter name (below `body`) → its layer group, from 0 at the photo's end; timm knows each network's."""
+    """Parameter name (below `body`) → its layer group, from 0 at the photo's end; timm knows each network's.
+
+    Raises:
+        UsageError: timm does not know this one's.
+    """
     from timm.models import group_parameters
 
+    if not hasattr(network.body, "group_matcher"):
+        raise UsageError(
+            f"timm does not say how the layers of {type(network.body).__name__} follow each other, so it cannot be "
+            "trained in stages. Choose another: nameplate backbones."
+        )
     matcher = network.body.group_matcher(coarse=False)
     numbers: dict[str, int] = group_parameters(network.body, matcher, return_values=False, reverse=True)
     return numbers
@@ -81,11 +91,11 @@ def freeze(network: Network, train: str) -> None:
 
 
 def learn(network: nn.Module) -> None:
-    """Training mode, but what is frozen stays as it is: its batch norms keep their statistics."""
+    """Training mode, but a part that is frozen as a whole stays as it is: its batch norms keep their statistics."""
     network.train()
     for module in network.modules():
-        own = list(module.parameters(recurse=False))
-        if own and not any(parameter.requires_grad for parameter in own):
+        below = list(module.parameters())
+        if below and not any(parameter.requires_grad for parameter in below):
             module.eval()
 
 

@@ -102,9 +102,16 @@ def parts_of(run: Run) -> Parts:
 
 
 def save_run(folder: Path, run: Run) -> None:
-    """Write run.json whole."""
-    with whole_file(folder / RUN) as temporary:  # json, not msgspec: file names need not be UTF-8
-        temporary.write_text(json.dumps(msgspec.to_builtins(run)), "ascii")
+    """Write run.json whole.
+
+    Raises:
+        NameplateError: it cannot be written.
+    """
+    try:
+        with whole_file(folder / RUN) as temporary:  # json, not msgspec: file names need not be UTF-8
+            temporary.write_text(json.dumps(msgspec.to_builtins(run)), "ascii")
+    except OSError as error:
+        raise NameplateError(f"Cannot write '{folder / RUN}': {error.strerror or error}.") from None
 
 
 def load_run(folder: Path) -> Run:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
-from nameplate.errors import PhotoError
+from nameplate.errors import NameplateError, PhotoError
 from nameplate.photos.decode import decode
 from nameplate.reports.run import FINISHED, RUNNING, ConfusedPair, RunPage, metrics_csv, write_run_page
 from nameplate.reports.sheet import contact_sheet
@@ -33,19 +34,19 @@ BOARD_STEPS = 10
 class Watching:
     """Keeps a run's table, events and page up to date; one in the main process."""
 
-    def __init__(self, folder: Path, run: Run, parts: Parts, resumed: int) -> None:
+    def __init__(self, folder: Path, run: Run, parts: Parts, resumed: State | None) -> None:
         self._folder, self._run, self._parts = folder, run, parts
-        self._board = Board(folder / EVENTS, purge_step=resumed + 1 if resumed else None)
+        at_end = resumed is not None and bool(resumed.history) and resumed.step == 0  # of an epoch
+        self._board = Board(folder / EVENTS, purge_step=resumed.steps + (not at_end) if resumed else None)
         self._sheet = self._draw_sheet()
-        self._state = State()
+        self._state = resumed or State()
+        if at_end:  # it may have been killed before this was written
+            self._write()
 
     def __call__(self, training: Training) -> None:
         """An epoch is done."""
         self._state = training.state
-        with whole_file(self._folder / METRICS) as temporary:
-            temporary.write_bytes(metrics_csv(training.state.history))
-        self._board.write(training.state.history[-1], training.state.steps)
-        self._page(RUNNING)
+        self._write()
 
     def watch(self, watch: Watch) -> Watch:
         """`watch`, with TensorBoard listening."""
@@ -58,17 +59,23 @@ class Watching:
         return both
 
     def stopped(self, reason: str) -> None:
-        """The run ended before its end."""
-        self._page(f"stopped: {reason}")
+        """The run ended before its end; why, counts more than that it can be written."""
+        with suppress(NameplateError, OSError):
+            self._page(f"stopped: {reason}")
+        with suppress(NameplateError, OSError):
+            self._board.close()
 
     def finished(self, state: State, made: Finished) -> None:
         """The run is done, the bundle written."""
         self._state = state
         self._page(FINISHED, made)
-
-    def close(self) -> None:
-        """Write what is left."""
         self._board.close()
+
+    def _write(self) -> None:
+        with whole_file(self._folder / METRICS) as temporary:
+            temporary.write_bytes(metrics_csv(self._state.history))
+        self._board.write(self._state.history[-1], self._state.steps)
+        self._page(RUNNING)
 
     def _draw_sheet(self) -> bytes | None:
         """Photos as the network will see them; None where none can be read."""

@@ -1,0 +1,546 @@
+"""`train` by recipes and its kin as processes: killed, interrupted, cut short of disk, several at once."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from nameplate.cli import main
+from nameplate.demo import photo, photos_folder
+from nameplate.training.recipe import Augmentation, Mixing, Recipe, Stage, recipe_toml
+from tests.cli.run import FORBIDDEN, nameplate
+
+needs_torch = pytest.mark.torch
+MISSING = [
+    name
+    for name in ("torch", "timm", "accelerate", "onnx", "onnxscript", "tensorboard")
+    if importlib.util.find_spec(name) is None
+]
+needs_extra = pytest.mark.skipif(bool(MISSING), reason="needs the train extra")
+
+STAGE = Stage(height=32, width=48, epochs=2, batch=8, learning_rate=2e-3)
+TINY = Recipe(
+    "tiny", "for trying", "test_efficientnet", (STAGE,), weights="none", precision="float32", holdout=0.25, seed=3
+)
+RANDOM = replace(
+    TINY,
+    stages=(replace(STAGE, patience=2, restore_best=True), replace(STAGE, height=48, layer_decay=0.8, warmup=1)),
+    augmentation=Augmentation(crop=(0.5, 1.0), zoom_out=0.5, fill="scene", brightness=0.2, hue=0.1),
+    mixing=Mixing(mixup=0.5, cutmix=0.5, until=0.8),
+    weight_decay=0.05,
+    ema=0.9,
+    dropout=0.2,
+    drop_path=0.2,
+    head_start=True,
+)
+"""Everything that draws."""
+
+WARM = """
+import json, os, sys
+import torch
+torch.set_num_threads(1)
+import nameplate.training.fine_tune  # once: every run is a fork of this process
+import nameplate.training.loop
+from nameplate.cli import main
+nameplate.training.loop.CHECKPOINT_SECONDS = -1.0  # after every step
+print("ready", flush=True)
+for line in sys.stdin:
+    if child := os.fork():
+        print(child, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        continue
+    log, sys.argv[1:] = json.loads(line)
+    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
+    os.dup2(1, 2)
+    code = 0
+    try:
+        main()
+    except SystemExit as error:
+        code = error.code or 0
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+"""
+
+
+@dataclass(frozen=True)
+class Warm:
+    """Starts `nameplate …` in processes that have torch loaded already."""
+
+    process: subprocess.Popen[str]
+    log: Path
+
+    def run(self, *arguments: str | Path, meanwhile: Callable[[int], None] = lambda _: None) -> int:
+        """The exit code; negative the signal. `meanwhile` is given the process's id."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps([str(self.log), list(map(str, arguments))]) + "\n")
+        self.process.stdin.flush()
+        meanwhile(int(self._line()))
+        return int(self._line())
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline()
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+    with subprocess.Popen(
+        [sys.executable, "-c", WARM, "nameplate"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout.readline() == "ready\n"
+        yield Warm(process, tmp_path_factory.mktemp("warm") / "log")
+        process.stdin.close()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """32 photos of 4 nameplates, one of them broken."""
+    target = tmp_path_factory.mktemp("data") / "photos"
+    for folder in sorted(photos_folder("test").iterdir())[:4]:
+        (target / folder.name).mkdir(parents=True)
+        for path in sorted(folder.iterdir())[:9]:
+            shutil.copy(path, target / folder.name)
+    broken = target / "Corvane Lark" / "000.jpg"
+    broken.write_bytes(broken.read_bytes()[:2000])
+    return target
+
+
+def written(target: Path, recipe: Recipe) -> Path:
+    target.write_text(recipe_toml(recipe), "utf-8")
+    return target
+
+
+@pytest.fixture(scope="module")
+def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A run that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("finished")
+    recipe = written(folder / "random.toml", RANDOM)
+    run = folder / "run"
+    return run, nameplate("train", data, "--recipe", recipe, "--threads", "1", "-o", run, "--json")
+
+
+def tensors(file: Path) -> dict[str, Any]:
+    from safetensors.numpy import load_file
+
+    return load_file(file)
+
+
+def metrics(run: Path) -> list[dict[str, str]]:
+    """metrics.csv without the columns of time."""
+    with (run / "metrics.csv").open(newline="") as file:
+        return [
+            {k: v for k, v in row.items() if k not in ("seconds", "photos_per_second")} for row in csv.DictReader(file)
+        ]
+
+
+def wait_for(happened: Callable[[], bool], pid: int) -> None:
+    """Look all the time until it has, or the process has ended."""
+    end = time.monotonic() + 300
+    while not happened() and Path(f"/proc/{pid}/stat").exists() and time.monotonic() < end:
+        time.sleep(0.0005)
+
+
+@needs_torch
+@needs_extra
+@pytest.mark.skipif(not hasattr(os, "fork") or not Path("/proc/self").exists(), reason="needs fork and /proc")
+def test_a_run_killed_again_and_again_ends_as_if_it_had_not_been(
+    finished: tuple[Path, object], data: Path, warm: Warm, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    checkpoint, events = run / "checkpoint.safetensors", random.Random(7)
+    arguments: list[str | Path] = ["train", data, "--recipe", written(tmp_path / "r.toml", RANDOM)]
+    arguments += ["--threads", "1", "-o", run]
+
+    def inode() -> int:
+        try:
+            return checkpoint.stat().st_ino
+        except OSError:  # between two
+            return 0
+
+    def while_it_trains(pid: int) -> None:
+        for _ in range(events.randint(1, 2)):
+            before = inode()
+            wait_for(lambda before=before: inode() not in (0, before), pid)  # type: ignore[misc]
+        time.sleep(events.random() * 0.3)
+        os.kill(pid, signal.SIGKILL)
+
+    def while_it_writes(pid: int) -> None:
+        before = inode()
+        wait_for(lambda: inode() not in (0, before), pid)
+        wait_for(lambda: any(run.glob(".checkpoint.safetensors.*.part")), pid)
+        os.kill(pid, signal.SIGKILL)
+
+    def before_the_first_step(pid: int) -> None:
+        wait_for((run / "augmented.jpg").exists, pid)
+        os.kill(pid, signal.SIGKILL)
+
+    def while_the_bundle_is_made(pid: int) -> None:
+        wait_for((run / "weights.safetensors").exists, pid)
+        os.kill(pid, signal.SIGKILL)
+
+    half_written = 0
+    moments = [before_the_first_step, while_it_writes, while_it_trains, while_it_writes, while_it_trains]
+    for moment in [*moments, while_the_bundle_is_made]:
+        assert warm.run(*arguments, meanwhile=moment) == -signal.SIGKILL, warm.log.read_text("utf-8")
+        half_written += any(run.glob(".checkpoint.safetensors.*.part"))
+        arguments = ["train", "--resume", run]
+    assert half_written
+    assert warm.run(*arguments) == 0, warm.log.read_text("utf-8")
+    _same_end(run, finished[0])
+    assert not list(run.glob(".*"))
+    nameplate("identify", "--model", run, photo())
+
+
+def _same_end(run: Path, other: Path) -> None:
+    for name in ("checkpoint.safetensors", "weights.safetensors"):
+        first, second = tensors(run / name), tensors(other / name)
+        assert first.keys() == second.keys()
+        assert [key for key in first if first[key].tobytes() != second[key].tobytes()] == []
+    saved = {key.split(".")[0] for key in tensors(run / "checkpoint.safetensors")}
+    assert saved >= {"network", "average", "optimizer"}
+    assert metrics(run) == metrics(other)
+    assert len(metrics(run)) == 4
+
+
+@needs_torch
+@needs_extra
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_an_interrupted_run_says_how_to_go_on(warm: Warm, data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    recipe = written(tmp_path / "r.toml", replace(TINY, stages=(replace(STAGE, epochs=1000),)))
+
+    def interrupt(pid: int) -> None:
+        wait_for((run / "checkpoint.safetensors").exists, pid)
+        os.kill(pid, signal.SIGINT)
+
+    code = warm.run("train", data, "--recipe", recipe, "--threads", "1", "-o", run, meanwhile=interrupt)
+    said = warm.log.read_text("utf-8")
+    assert code == 130, said
+    assert f"nameplate train --resume '{run}'" in said
+    assert "Traceback" not in said
+    assert "stopped: interrupted" in (run / "index.html").read_text("utf-8")
+
+
+@needs_torch
+@needs_extra
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("limit", [600_000, 2_000])  # too little for a checkpoint; for anything
+def test_a_full_disk_is_a_clear_end_and_the_last_checkpoint_stays(
+    limit: int, warm: Warm, data: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    recipe = written(tmp_path / "r.toml", replace(TINY, stages=(replace(STAGE, epochs=1000),)))
+
+    def fill(pid: int) -> None:
+        wait_for((run / "metrics.csv").exists, pid)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (limit, limit))
+
+    code = warm.run("train", data, "--recipe", recipe, "--threads", "1", "-o", run, meanwhile=fill)
+    said = warm.log.read_text("utf-8")
+    assert code == 1, said
+    assert "Traceback" not in said
+    [error] = [line for line in said.splitlines() if line.startswith("error")]
+    assert f"nameplate train --resume '{run}'" in error
+    assert "File too large" in error
+    kept = [name for name in ("checkpoint.safetensors", "checkpoint.previous.safetensors") if (run / name).exists()]
+    assert tensors(run / kept[0])
+
+
+@needs_torch
+@needs_extra
+def test_json_is_one_value_and_all_else_is_on_stderr(finished: tuple[Path, Any], data: Path) -> None:
+    run, done = finished
+    said = json.loads(done.stdout)
+    assert said.keys() == {
+        *("run", "bundle", "photos", "epochs", "steps", "resumed", "seconds", "parity", "evaluation")
+    }
+    assert (said["run"], said["bundle"]) == (str(run), str(run / "bundle"))
+    assert [row["epoch"] for row in said["epochs"]] == [1, 2, 3, 4]
+    assert (said["resumed"], said["steps"]) == (0, 4 * (said["photos"] // 8))
+    assert said["photos"] + said["evaluation"]["photos"] == 35
+    assert {each["runtime"] for each in said["parity"]} >= {"onnxruntime"}
+    assert re.search(r"unreadable .*Corvane Lark/000\.jpg: truncated", done.stderr)
+    told = re.findall(r"^epoch (\d), (\d+)×48: loss .* validation top-1", done.stderr, re.MULTILINE)
+    assert told == [("1", "32"), ("2", "32"), ("3", "48"), ("4", "48")]
+
+
+@needs_torch
+@needs_extra
+def test_resuming_a_finished_run_says_that_it_is_and_keeps_it(
+    finished: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished[0], run)
+    code, out, err = call(monkeypatch, capsys, "train", "--resume", run)
+    assert code == 0, err
+    assert "all epochs were done before" in err
+    assert "Held out" in out
+    _same_end(run, finished[0])
+
+
+@needs_torch
+@needs_extra
+def test_a_loss_that_is_no_number_is_one_line(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, run = written(tmp_path / "r.toml", TINY), tmp_path / "run"
+    arguments = ("train", data, "--recipe", recipe, "--set", "stages.learning_rate=1e30", "--threads", "1", "-o", run)
+    code, out, err = call(monkeypatch, capsys, *arguments)
+    assert (code, out) == (1, "")
+    [line] = [line for line in err.splitlines() if line.startswith("error")]
+    assert "The loss is" in line
+    assert "learning_rate=" in line
+    assert "stopped: The loss is" in (run / "index.html").read_text("utf-8")
+    code, _, err = call(monkeypatch, capsys, *arguments)
+    assert code == 1
+    assert "--resume" in err
+    assert "--overwrite" in err
+
+
+@needs_torch
+@needs_extra
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--resume", "."], 1, "is no run to go on with"),
+        (["DATA", "--recipe", "RECIPE", "-o", "DATA"], 1, "is no run, so it is not replaced"),
+        (["DATA", "--recipe", "RECIPE", "-o", "DATA", "--overwrite"], 1, "is no run, so it is not replaced"),
+        (["DATA", "--recipe", "RECIPE", "-o", "r", "--backbone", "EfficentNetB7"], 2, "EfficientNetB7"),
+        (["nowhere", "--recipe", "RECIPE", "-o", "r"], 1, "There is no 'nowhere'"),
+    ],
+)
+def test_what_training_refuses(
+    arguments: list[str],
+    code: int,
+    said: str,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = {"DATA": str(data), "RECIPE": str(written(tmp_path / "tiny.toml", TINY))}
+    before = sorted(data.rglob("*"))
+    found, out, err = call(monkeypatch, capsys, "train", *(given.get(a, a) for a in arguments), "--threads=1")
+    if "--resume" in arguments:  # which takes no --threads
+        found, out, err = call(monkeypatch, capsys, "train", *arguments)
+    assert (found, out) == (code, ""), err
+    assert said in err
+    assert sorted(data.rglob("*")) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.toml"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "x", "--resume", "r"], "--resume"),
+        (["train", "--resume", "r", "-o", "b"], "--resume"),
+        (["train", "--resume", "r", "--set", "seed=1"], "--resume"),
+        (["train", "--resume", "r", "--seed", "0"], "--resume"),
+        (["train", "-o", "b", "--recipe", "fast"], "Give the labelled photos"),
+        (["train", "x", "-o", "b", "--recipe", "fine-tun"], "Did you mean 'fine-tune'?"),
+        (["train", "x", "-o", "b", "--recipe", "fast", "--set", "stages.epoch=3"], "Did you mean 'stages.epochs'?"),
+        (["train", "x", "-o", "b", "--recipe", "fast", "--mirror"], "--mirror is for recipe 'head'"),
+        (["train", "x", "-o", "b", "--recipe", "fast", "--seed", "-1"], "--seed"),
+        (["augment", "x", "-o", "a.jpg", "--recipe", "head"], "trains no network"),
+        (["augment", "x", "-o", "a.jpg", "--recipe", "original", "--stage", "9"], "There is no stage 9"),
+    ],
+)
+def test_wrong_usage_exits_with_2_before_anything_is_read(
+    arguments: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call(monkeypatch, capsys, *arguments)
+    assert (code, out) == (2, ""), err
+    assert said in err
+    assert not list(tmp_path.iterdir())
+
+
+@needs_torch
+@needs_extra
+def test_holdout_and_seed_reach_the_recipe(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, run = written(tmp_path / "r.toml", replace(TINY, weights="nowhere.safetensors")), tmp_path / "run"
+    options = ("--holdout", "0", "--seed", "11", "--set", "weights=none", "--set", "stages.epochs=1", "--threads", "1")
+    code, out, err = call(monkeypatch, capsys, "train", data, "--recipe", recipe, *options, "-o", run, "--json")
+    assert code == 0, err
+    assert json.loads(out)["evaluation"] is None
+    assert json.loads(out)["photos"] == 35
+    assert json.loads((run / "run.json").read_text("ascii"))["recipe"]["seed"] == 11
+
+
+def test_without_torch_the_commands_say_what_to_install(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules.update(torch=None, timm=None, accelerate=None)\nfrom nameplate.cli import main; main()"
+    )
+    for arguments in (
+        ["train", str(photos_folder("test")), "--recipe", "fast", "-o", "run"],
+        ["train", "--resume", "run"],
+        ["backbones"],
+        ["convert-weights", "a.pth", "b.safetensors"],
+    ):
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 1, f"{arguments}: {done.stderr}"
+        assert "pip install 'nameplate[train]'" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert done.stdout == ""
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_recipes_and_augment_import_nothing_heavy(tmp_path: Path) -> None:
+    heavy = [name for name in FORBIDDEN if name != "matplotlib"]  # whose font the sheet is written in
+    code = (
+        "import sys; from nameplate.cli import app\n"
+        "for arguments in sys.argv[1].split(';'):\n"
+        "    try: app(arguments.split())\n"
+        "    except SystemExit as error: assert not error.code, arguments\n"
+        f"sys.exit(' '.join(m for m in {heavy} if m in sys.modules) or 0)"
+    )
+    commands = ["--help", "train --help", "recipes", "recipes --json", f"augment {photos_folder('test')} -o a.jpg"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, ";".join(commands)], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "a.jpg").exists()
+
+
+def test_augment_draws_a_sheet_of_what_the_network_would_see(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "sheet.jpg"
+    options = ("--recipe", "original", "--stage", "1", "--photos", "3", "--pictures", "2")
+    code, out, err = call(monkeypatch, capsys, "augment", data, "-o", target, *options, "--json")
+    assert code == 0, err
+    said = json.loads(out)
+    assert [Path(each["photo"]).parent.name for each in said["photos"]] == [
+        each["nameplate"] for each in said["photos"]
+    ]
+    assert len(said["photos"]) == 3
+    assert "truncated" in err
+    with Image.open(target) as sheet:
+        assert sheet.format == "JPEG"
+        assert sheet.height > sheet.width / 3
+
+
+def test_recipes_lists_those_that_ship(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = json.loads(call(monkeypatch, capsys, "recipes", "--json")[1])
+    assert {row["name"] for row in rows} >= {"original", "fine-tune", "fast", "head"}
+    shown = call(monkeypatch, capsys, "recipes")[1]
+    assert all(row["name"] in shown for row in rows)
+
+
+@needs_torch
+@needs_extra
+def test_backbones_lists_the_common_ones_and_those_of_a_pattern(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = call(monkeypatch, capsys, "backbones", "--json")
+    assert code == 0
+    assert {row["name"] for row in json.loads(out)} >= {"ResNet50", "EfficientNetB7", "Lite0"}
+    assert "test_vit" in call(monkeypatch, capsys, "backbones", "test_vi*")[1]
+
+
+@needs_torch
+@needs_extra
+def test_convert_weights_writes_safetensors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    torch.save({"weight": torch.arange(6.0).reshape(2, 3)}, tmp_path / "in.pth")
+    target = tmp_path / "out.safetensors"
+    code, out, err = call(monkeypatch, capsys, "convert-weights", tmp_path / "in.pth", target, "--json")
+    assert code == 0, err
+    assert json.loads(out)["tensors"] == 1
+    assert tensors(target)["weight"].tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def torchrun(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    return subprocess.run(
+        [*command, "-m", "nameplate", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
+        check=False,
+        timeout=900,
+    )
+
+
+@needs_torch
+@needs_extra
+def test_two_processes_train_as_one(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stages = (replace(STAGE, epochs=1, train="head"), replace(STAGE, epochs=2, layer_decay=0.8))
+    plain = replace(TINY, backbone="test_vit", optimizer="sgd", ema=0.5, stages=stages, holdout=0.3)
+    recipe = written(tmp_path / "r.toml", plain)  # no batch norm, which differs by process, and nothing drawn
+    two = torchrun("train", data, "--recipe", recipe, "--threads", "1", "-o", tmp_path / "two")
+    assert two.returncode == 0, two.stderr
+    assert two.stdout.count("Trained on") == 1
+    assert two.stderr.count("epoch 1,") == 1
+    code, _, err = call(
+        monkeypatch, capsys, "train", data, "--recipe", recipe, "--threads", "1", "-o", tmp_path / "one", "--json"
+    )
+    assert code == 0, err
+    run = json.loads((tmp_path / "two" / "run.json").read_text("ascii"))
+    assert run["processes"] == 2
+    held = sum(row["split"] == "validation" for row in run["photos"])
+    assert held % 2 == 1
+    for row, other in zip(metrics(tmp_path / "two"), metrics(tmp_path / "one"), strict=True):
+        assert row["validation_top1"] == other["validation_top1"]
+        assert float(row["validation_loss"]) == pytest.approx(float(other["validation_loss"]), abs=1e-5)
+    first, second = (tensors(tmp_path / name / "weights.safetensors") for name in ("two", "one"))
+    assert max(abs(first[name] - second[name]).max() for name in first) < 1e-4
+
+
+@needs_torch
+@needs_extra
+def test_processes_that_cannot_share_a_batch_are_refused_and_none_is_left_waiting(data: Path, tmp_path: Path) -> None:
+    recipe = written(tmp_path / "r.toml", replace(TINY, stages=(replace(STAGE, batch=7),)))
+    done = torchrun("train", data, "--recipe", recipe, "-o", tmp_path / "run")
+    assert done.returncode != 0
+    assert done.stderr.count("A batch of 7 cannot be shared evenly by 2 processes") == 1
+    assert re.search(r"exitcode\s*: 2\b", done.stderr)
+    assert not (tmp_path / "run").exists()
+
+
+def call(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str | Path
+) -> tuple[int, str, str]:
+    """`nameplate …` in this process: exit code, stdout, stderr."""
+    monkeypatch.setattr(sys, "argv", ["nameplate", *map(str, arguments)])
+    code: Any = 0
+    try:
+        main()
+    except SystemExit as error:
+        code = error.code or 0
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err
+    return int(code), said.out, said.err

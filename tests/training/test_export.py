@@ -1,0 +1,233 @@
+"""Export: what leaves is what was trained, for every kind of network, and the gate tells when it is not."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from nameplate.demo import photos_folder
+from nameplate.errors import NameplateError
+from nameplate.models.bundle import BACKBONE, Bundle, File, Manifest
+from nameplate.models.runtime import make_runtime
+from nameplate.photos import decode, preprocess
+from nameplate.storage import sha256
+from nameplate.types import Preprocess
+
+pytestmark = pytest.mark.torch
+for needed in ("torch", "timm", "onnx", "onnxscript"):
+    if importlib.util.find_spec(needed) is None:
+        pytest.skip(f"needs {needed}", allow_module_level=True)
+
+import onnx  # noqa: E402
+import torch  # noqa: E402
+from onnx import TensorProto  # noqa: E402
+from torch import nn  # noqa: E402
+
+from nameplate.training.backbones import build, find_backbone  # noqa: E402
+from nameplate.training.export import (  # noqa: E402
+    SMALL,
+    Embedder,
+    Parity,
+    check_parity,
+    export_onnx,
+    head_of,
+    round_weights,
+)
+from nameplate.training.network import Network, depthwise_in_float32  # noqa: E402
+
+torch.set_num_threads(1)
+
+TINY = ["test_efficientnet", "test_vit", "test_resnet", "test_convnext", "test_nfnet"]
+SIZE, CLASSES = 160, 10
+
+
+def make(name: str) -> Network:
+    """As if trained: statistics of its own, and a classifier that tells photos apart."""
+    backbone = find_backbone(name)
+    torch.manual_seed(1)
+    network = Network(build(backbone, CLASSES, dropout=0.1, drop_path=0.0), backbone.mean, backbone.std)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2)
+            module.weight.data.uniform_(0.5, 1.5)
+    depthwise_in_float32(network)
+    network.to(memory_format=torch.channels_last)
+    spread = network.eval().embed(torch.from_numpy(pictures())).std(0).mean().item()
+    nn.init.normal_(network.classifier.weight, std=1 / max(spread, 1e-6) / network.classifier.weight.shape[1] ** 0.5)
+    return network
+
+
+def pictures() -> NDArray[np.uint8]:
+    """20 real photos."""
+    paths = sorted(photos_folder("train").glob("*/00[01].jpg"))
+    assert len(paths) == 20
+    return np.stack([preprocess(decode(path, at_least=(SIZE, SIZE)), Preprocess(SIZE, SIZE)) for path in paths])
+
+
+def bundled(backbone: bytes, head: tuple[NDArray[np.float32], NDArray[np.float32]]) -> Bundle:
+    names = tuple(map(str, range(CLASSES)))
+    files = {BACKBONE: File(sha256(backbone), len(backbone))}
+    return Bundle(Manifest(1, "x", names, names, Preprocess(SIZE, SIZE), len(head[0]), 1.0, files), backbone, *head)
+
+
+@pytest.fixture(scope="module", params=TINY)
+def exported(request: pytest.FixtureRequest) -> tuple[Network, bytes]:
+    rounded = round_weights(make(request.param))
+    return rounded, export_onnx(Embedder(rounded), SIZE, SIZE)
+
+
+# --- what leaves --------------------------------------------------------------------------------------
+
+
+def test_the_exported_backbone_is_the_network_for_any_batch(exported: tuple[Network, bytes]) -> None:
+    network, backbone = exported
+    photos = pictures()
+    with torch.inference_mode():
+        truth = network.embed(torch.from_numpy(photos)).numpy()
+    runtime = make_runtime("onnxruntime", backbone, 1)
+    assert truth.std(0).max() > 1e-3
+    for sizes in ([8, 8, 4], [1, 3, 7, 2, 7]):
+        batches = np.split(photos, np.cumsum(sizes)[:-1])
+        found = list(runtime.embed(batches))
+        assert [len(each) for each in found] == sizes
+        assert found[0].dtype == np.float32
+        np.testing.assert_allclose(np.concatenate(found), truth, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_are_kept_as_float16_inside_the_file(exported: tuple[Network, bytes]) -> None:
+    network, backbone = exported
+    model = onnx.load_from_string(backbone)
+    large = [t for t in model.graph.initializer if len(t.dims) > 1 and np.prod(t.dims) >= SMALL]
+    assert len(large) >= 8
+    assert {t.data_type for t in large} == {TensorProto.FLOAT16}
+    assert all(t.data_location == TensorProto.DEFAULT and not t.external_data for t in model.graph.initializer)
+    body = {id(p): p for p in network.parameters()}
+    for parameter in network.classifier.parameters():
+        del body[id(parameter)]
+    numbers = sum(p.numel() for p in body.values())
+    weights = sum(p.numel() for p in body.values() if p.ndim > 1)
+    assert len(backbone) < 2 * weights + 4 * (numbers - weights) + 100_000  # what is left is the graph
+    assert len(backbone) < 3.2 * numbers + 60_000
+
+
+def test_the_file_says_nothing_of_this_machine(exported: tuple[Network, bytes]) -> None:
+    _, backbone = exported
+    root = Path(__file__).parents[2]
+    for path in (str(root), str(Path.home()), sys.prefix, "/root", "/work", "site-packages", ".py", "Traceback"):
+        assert path.encode() not in backbone, path
+    model = onnx.load_from_string(backbone)
+    assert not model.doc_string
+    assert not any(node.doc_string or node.metadata_props for node in model.graph.node)
+    assert not any(value.doc_string or value.metadata_props for value in model.graph.input)
+    assert not model.metadata_props
+    assert not model.graph.metadata_props
+    assert [value.name for value in model.graph.input] == ["photos"]
+    assert [value.name for value in model.graph.output] == ["embedding"]
+
+
+def test_rounding_is_done_once_and_leaves_the_original() -> None:
+    network = make("test_efficientnet")
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    network.train()
+    once = round_weights(network)
+    twice = round_weights(once)
+    assert network.training
+    assert not once.training
+    assert not any("forward" in module.__dict__ for module in once.modules())
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    changed = 0
+    for name, parameter in once.named_parameters():
+        assert torch.equal(parameter, twice.get_parameter(name))
+        assert torch.allclose(parameter, before[name], rtol=2**-10, atol=2**-24)
+        if parameter.ndim > 1 and parameter.numel() >= SMALL:
+            assert torch.equal(parameter, parameter.half().float()), name
+            changed += not torch.equal(parameter, before[name])
+        else:
+            assert torch.equal(parameter, before[name]), name
+    assert changed >= 8
+
+
+@pytest.mark.parametrize(("name", "size"), [("test_resnet", 96), ("resnetv2_18", 512)])
+def test_a_head_is_the_classifier_turned(name: str, size: int) -> None:
+    network = make(name)
+    weight, bias = head_of(network)
+    assert weight.shape == (size, CLASSES)
+    assert bias.shape == (CLASSES,)
+    assert weight.dtype == bias.dtype == np.float32
+    assert weight.flags["C_CONTIGUOUS"]
+    with torch.inference_mode():
+        photos = torch.from_numpy(pictures()[:3])
+        embedding, logits = network.embed(photos).numpy(), network(photos).numpy()
+    np.testing.assert_allclose(embedding @ weight + bias, logits, rtol=1e-4, atol=1e-4)
+
+
+# --- the gate -----------------------------------------------------------------------------------------
+
+
+def runtimes() -> list[str]:
+    return ["onnxruntime", *(["openvino"] if importlib.util.find_spec("openvino") else [])]
+
+
+def test_the_honest_network_passes(exported: tuple[Network, bytes]) -> None:
+    network, backbone = exported
+    results = check_parity(network, bundled(backbone, head_of(network)), pictures(), runtimes(), 1)
+    assert [each.runtime for each in results] == runtimes()
+    for each in results:
+        assert each.photos == each.same == 20
+        assert each.holds
+        assert 0 <= each.gap < 1e-3
+
+
+def changed(network: Network, how: str) -> Network:
+    """Another network than the one that is judged."""
+    other = round_weights(network)
+    with torch.no_grad():
+        if how == "one filter":
+            first = next(m for m in other.modules() if isinstance(m, nn.Conv2d))
+            first.weight[:4] = -3 * first.weight[:4]
+        elif how == "normalisation":
+            other.scale.mul_(255)
+        else:
+            for module in other.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.reset_running_stats()
+    return other
+
+
+@pytest.mark.parametrize("how", ["one filter", "normalisation", "statistics"])
+def test_another_network_is_refused_with_figures(how: str) -> None:
+    network = round_weights(make("test_efficientnet"))
+    backbone = export_onnx(Embedder(changed(network, how)), SIZE, SIZE)
+    with pytest.raises(NameplateError, match=r"onnxruntime agrees with torch on \d+ of 20 photos .*gap .* 0\.\d+\)"):
+        check_parity(network, bundled(backbone, head_of(network)), pictures(), ["onnxruntime"], 1)
+
+
+def test_another_head_is_refused() -> None:
+    network = round_weights(make("test_resnet"))
+    backbone = export_onnx(Embedder(network), SIZE, SIZE)
+    weight, bias = head_of(network)
+    with pytest.raises(NameplateError, match="No bundle is written"):
+        check_parity(network, bundled(backbone, (-weight, bias)), pictures(), ["onnxruntime"], 1)
+
+
+def test_a_network_of_no_numbers_is_refused() -> None:
+    """Where every probability is NaN, both name the first nameplate."""
+    network: Any = make("test_resnet")
+    with torch.no_grad():
+        network.body.conv1[0].weight.fill_(float("nan"))
+    network = round_weights(network)
+    backbone = export_onnx(Embedder(network), SIZE, SIZE)
+    with pytest.raises(NameplateError, match="gap between probabilities nan"):
+        check_parity(network, bundled(backbone, head_of(network)), pictures(), ["onnxruntime"], 1)
+
+
+@pytest.mark.parametrize(("same", "holds"), [(2000, True), (1998, True), (1997, False)])
+def test_one_photo_in_a_thousand_may_differ(same: int, holds: bool) -> None:
+    assert Parity("onnxruntime", 2000, same, 0.01).holds is holds

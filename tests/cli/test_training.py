@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,65 +52,32 @@ RANDOM = replace(
 )
 """Everything that draws."""
 
-WARM = """
-import json, os, sys
-import torch
-torch.set_num_threads(1)
-import nameplate.training.fine_tune  # once: every run is a fork of this process
+DRIVER = """
+import sys
 import nameplate.training.loop
 from nameplate.cli import main
 nameplate.training.loop.CHECKPOINT_SECONDS = -1.0  # after every step
-print("ready", flush=True)
-for line in sys.stdin:
-    if child := os.fork():
-        print(child, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-        continue
-    log, sys.argv[1:] = json.loads(line)
-    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
-    os.dup2(1, 2)
-    code = 0
-    try:
-        main()
-    except SystemExit as error:
-        code = error.code or 0
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+main()
 """
 
 
 @dataclass(frozen=True)
-class Warm:
-    """Starts `nameplate …` in processes that have torch loaded already."""
+class Started:
+    """Starts `nameplate …` with a checkpoint after every step."""
 
-    process: subprocess.Popen[str]
     log: Path
 
     def run(self, *arguments: str | Path, meanwhile: Callable[[int], None] = lambda _: None) -> int:
         """The exit code; negative the signal. `meanwhile` is given the process's id."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps([str(self.log), list(map(str, arguments))]) + "\n")
-        self.process.stdin.flush()
-        meanwhile(int(self._line()))
-        return int(self._line())
-
-    def _line(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline()
+        command = [sys.executable, "-c", DRIVER, *map(str, arguments)]
+        with self.log.open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+            meanwhile(process.pid)
+            return process.wait(300)
 
 
-@pytest.fixture(scope="module")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
-    with subprocess.Popen(
-        [sys.executable, "-c", WARM, "nameplate"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdin is not None
-        assert process.stdout.readline() == "ready\n"
-        yield Warm(process, tmp_path_factory.mktemp("warm") / "log")
-        process.stdin.close()
+@pytest.fixture
+def started(tmp_path: Path) -> Started:
+    return Started(tmp_path / "log")
 
 
 @pytest.fixture(scope="module")
@@ -154,18 +121,25 @@ def metrics(run: Path) -> list[dict[str, str]]:
         ]
 
 
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def wait_for(happened: Callable[[], bool], pid: int) -> None:
     """Look all the time until it has, or the process has ended."""
     end = time.monotonic() + 300
-    while not happened() and Path(f"/proc/{pid}/stat").exists() and time.monotonic() < end:
+    while not happened() and _alive(pid) and time.monotonic() < end:
         time.sleep(0.0005)
 
 
 @needs_torch
 @needs_extra
-@pytest.mark.skipif(not hasattr(os, "fork") or not Path("/proc/self").exists(), reason="needs fork and /proc")
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
 def test_a_run_killed_again_and_again_ends_as_if_it_had_not_been(
-    finished: tuple[Path, object], data: Path, warm: Warm, tmp_path: Path
+    finished: tuple[Path, object], data: Path, started: Started, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     checkpoint, events = run / "checkpoint.safetensors", random.Random(7)
@@ -202,11 +176,11 @@ def test_a_run_killed_again_and_again_ends_as_if_it_had_not_been(
     half_written = 0
     moments = [before_the_first_step, while_it_writes, while_it_trains, while_it_writes, while_it_trains]
     for moment in [*moments, while_the_bundle_is_made]:
-        assert warm.run(*arguments, meanwhile=moment) == -signal.SIGKILL, warm.log.read_text("utf-8")
+        assert started.run(*arguments, meanwhile=moment) == -signal.SIGKILL, started.log.read_text("utf-8")
         half_written += any(run.glob(".checkpoint.safetensors.*.part"))
         arguments = ["train", "--resume", run]
     assert half_written
-    assert warm.run(*arguments) == 0, warm.log.read_text("utf-8")
+    assert started.run(*arguments) == 0, started.log.read_text("utf-8")
     _same_end(run, finished[0])
     assert not list(run.glob(".*"))
     nameplate("identify", "--model", run, photo())
@@ -225,8 +199,7 @@ def _same_end(run: Path, other: Path) -> None:
 
 @needs_torch
 @needs_extra
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_an_interrupted_run_says_how_to_go_on(warm: Warm, data: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_says_how_to_go_on(started: Started, data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     recipe = written(tmp_path / "r.toml", replace(TINY, stages=(replace(STAGE, epochs=1000),)))
 
@@ -234,8 +207,8 @@ def test_an_interrupted_run_says_how_to_go_on(warm: Warm, data: Path, tmp_path: 
         wait_for((run / "checkpoint.safetensors").exists, pid)
         os.kill(pid, signal.SIGINT)
 
-    code = warm.run("train", data, "--recipe", recipe, "--threads", "1", "-o", run, meanwhile=interrupt)
-    said = warm.log.read_text("utf-8")
+    code = started.run("train", data, "--recipe", recipe, "--threads", "1", "-o", run, meanwhile=interrupt)
+    said = started.log.read_text("utf-8")
     assert code == 130, said
     assert f"nameplate train --resume '{run}'" in said
     assert "Traceback" not in said
@@ -244,10 +217,10 @@ def test_an_interrupted_run_says_how_to_go_on(warm: Warm, data: Path, tmp_path: 
 
 @needs_torch
 @needs_extra
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs prlimit")
 @pytest.mark.parametrize("limit", [600_000, 2_000])  # too little for a checkpoint; for anything
 def test_a_full_disk_is_a_clear_end_and_the_last_checkpoint_stays(
-    limit: int, warm: Warm, data: Path, tmp_path: Path
+    limit: int, started: Started, data: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     recipe = written(tmp_path / "r.toml", replace(TINY, stages=(replace(STAGE, epochs=1000),)))
@@ -256,8 +229,8 @@ def test_a_full_disk_is_a_clear_end_and_the_last_checkpoint_stays(
         wait_for((run / "metrics.csv").exists, pid)
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (limit, limit))
 
-    code = warm.run("train", data, "--recipe", recipe, "--threads", "1", "-o", run, meanwhile=fill)
-    said = warm.log.read_text("utf-8")
+    code = started.run("train", data, "--recipe", recipe, "--threads", "1", "-o", run, meanwhile=fill)
+    said = started.log.read_text("utf-8")
     assert code == 1, said
     assert "Traceback" not in said
     [error] = [line for line in said.splitlines() if line.startswith("error")]

@@ -122,7 +122,7 @@ def test_only_unreadable_photos_open_no_runtime(bundle: Bundle) -> None:
 
 def test_a_photo_is_the_same_by_path_by_bytes_and_by_pixels(bundle: Bundle) -> None:
     path = PATHS[3]
-    pixels = decode(path, at_least=(224, 224))
+    pixels = decode(path, at_least=(192, 288))
     sources: list[Source] = [path, str(path), path.read_bytes(), pixels]
     rows = list(embed_stream(bundle, sources, Settings("onnxruntime", hashes=True)))
     for row in rows:
@@ -135,7 +135,7 @@ def test_a_photo_is_the_same_by_path_by_bytes_and_by_pixels(bundle: Bundle) -> N
 
 
 def test_mirrored_is_the_embedding_of_the_mirrored_pixels(bundle: Bundle) -> None:
-    pictures = [preprocess(decode(path, at_least=(224, 224)), bundle.manifest.preprocess) for path in PATHS[:8]]
+    pictures = [preprocess(decode(path, at_least=(192, 288)), bundle.manifest.preprocess) for path in PATHS[:8]]
     backwards: list[Source] = [np.ascontiguousarray(picture[:, ::-1]) for picture in pictures]
 
     def embed(sources: list[Source], mirror: bool) -> Embedding:
@@ -155,7 +155,7 @@ def test_limits_hold_for_every_photo(bundle: Bundle) -> None:
 @pytest.mark.parametrize("size", [1407, 1])
 def test_a_backbone_of_another_size_than_the_bundle_says_is_refused(bundle: Bundle, size: int) -> None:
     wrong = replace(bundle, manifest=replace(bundle.manifest, embedding=size))
-    with pytest.raises(BundleError, match=f"1408.* says N×{size}"):
+    with pytest.raises(BundleError, match=f"1604.* says N×{size}"):
         list(embed_stream(wrong, PATHS[:2], Settings("onnxruntime")))
 
 
@@ -318,7 +318,7 @@ def test_unreadable_photos_are_listed_with_their_reasons(model: Model, own_cache
         ("bad.jpg", "not a photo"),
         ("gone.jpg", "missing"),
     ]
-    assert found.embeddings.shape == (2, 1408)
+    assert found.embeddings.shape == (2, 1604)
 
 
 def test_an_open_runtime_is_used_as_it_is(bundle: Bundle) -> None:

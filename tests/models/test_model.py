@@ -114,14 +114,14 @@ def test_embedding_an_unreadable_photo_raises_its_error(model: Model) -> None:
 
 
 def test_embedding_nothing_gives_no_rows_of_the_right_size(model: Model) -> None:
-    assert model.embed([]).shape == (0, 1408)
+    assert model.embed([]).shape == (0, 1604)
     assert model.embed([]).dtype == np.float32
     assert model.predict([]) == []
 
 
 def test_paths_bytes_and_pixels_get_the_same_answer(model: Model) -> None:
     path = PHOTOS[2]
-    photos: list[Source] = [path, path.read_bytes(), decode(path, at_least=(224, 224))]
+    photos: list[Source] = [path, path.read_bytes(), decode(path, at_least=(192, 288))]
     first, *others = model.predict(photos)
     for number, other in enumerate(others, start=2):
         assert replace(other, photo=first.photo) == first
@@ -152,7 +152,7 @@ def test_a_bundle_without_a_head_names_nothing_and_says_what_to_do(headless: Mod
         elif call == "stream":
             next(headless.stream(PHOTOS[:1]))
         elif call == "probabilities":
-            headless.probabilities(np.zeros((1, 1408), np.float32))
+            headless.probabilities(np.zeros((1, 1604), np.float32))
         else:
             headless.require_head()
 

@@ -79,7 +79,7 @@ def cosines(a: Embedding, b: Embedding) -> NDArray[np.float32]:
 def test_embeddings_of_different_photos_differ(reference: Embedding) -> None:
     """What the cosines below are held against: other photos are far away."""
     assert reference.dtype == np.float32
-    assert reference.shape == (45, 1408)
+    assert reference.shape == (45, 1604)
     assert cosines(reference, np.roll(reference, 1, axis=0)).max() < 0.97
 
 
@@ -107,7 +107,7 @@ def test_short_batches_give_the_same(
     name: str, size: int, bundle: Bundle, pictures: Batch, reference: Embedding
 ) -> None:
     found = run(name, bundle, pictures[:13], size)
-    assert found.shape == (13, 1408)
+    assert found.shape == (13, 1604)
     assert np.abs(found - reference[:13]).max() < 1e-3
 
 
@@ -337,7 +337,7 @@ def test_nothing_is_written_into_the_home_folder(tmp_path: Path) -> None:
         "print(Model.load(runtime='openvino').embed(photos[:2]).shape)"
     )
     said = python(code, HOME=str(home), XDG_CACHE_HOME=str(cache), NAMEPLATE_CACHE="")
-    assert said.splitlines() == ["(40, 1408)", "(2, 1408)"]
+    assert said.splitlines() == ["(40, 1604)", "(2, 1604)"]
     assert list(home.rglob("*")) == []
     [report] = (cache / "nameplate" / "runtimes").iterdir()
     trials = msgspec.json.decode(report.read_bytes(), type=tuple[Trial, ...])

@@ -44,6 +44,13 @@ def varied(count: int = 24, start: int = 0, seed: int = 1, epoch: int = 0, threa
     return list(training_batches(paths(count), todo, (48, 64), VARIED, seed, epoch, threads))
 
 
+def served(path: str, settings: Preprocess) -> NDArray[np.uint8]:
+    """The picture of a photo that the serving pipeline gives to the runtime."""
+    picture = prepare_photo(path, settings, Settings()).picture
+    assert picture is not None
+    return picture
+
+
 # --- which photos -------------------------------------------------------------------------------------
 
 
@@ -101,8 +108,7 @@ def test_photos_come_with_their_own_places() -> None:
     for batch, wanted in zip(found, todo, strict=True):
         assert np.array_equal(batch.places, wanted)
         for place, picture in zip(batch.places, batch.photos, strict=True):
-            row = prepare_photo(paths(10)[place], Preprocess(48, 64), Settings())
-            assert np.array_equal(picture, row.picture)
+            assert np.array_equal(picture, served(paths(10)[place], Preprocess(48, 64)))
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +137,7 @@ def test_plain_pictures_are_those_that_serving_sees(odd: list[str], fit: Fit) ->
     assert not batch.lost
     assert batch.photos.shape == (len(photos), 48, 64, 3)
     for path, picture in zip(photos, batch.photos, strict=True):
-        assert np.array_equal(picture, prepare_photo(path, settings, Settings()).picture), path
+        assert np.array_equal(picture, served(path, settings)), path
 
 
 # --- what is left out ---------------------------------------------------------------------------------
@@ -178,7 +184,7 @@ def test_a_stream_that_is_closed_early_leaves_no_threads_and_no_work(monkeypatch
 
     def slow(photo: NDArray[np.uint8], settings: Preprocess) -> NDArray[np.uint8]:
         done.append(1)
-        time.sleep(0.002)
+        time.sleep(0.02)
         return photo[:8, :8]
 
     monkeypatch.setattr(module, "preprocess", slow)
@@ -188,7 +194,7 @@ def test_a_stream_that_is_closed_early_leaves_no_threads_and_no_work(monkeypatch
     assert 0 < len(running()) <= 3
     stream.close()  # type: ignore[attr-defined]
     assert not running()
-    assert len(done) <= 10 * AHEAD + 3  # what waited, and no more
+    assert len(done) <= 30  # of the 60 that waited
 
 
 def test_an_exhausted_stream_leaves_no_threads() -> None:
@@ -198,7 +204,12 @@ def test_an_exhausted_stream_leaves_no_threads() -> None:
 
 def test_no_more_than_some_batches_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     begun = []
-    monkeypatch.setattr(module, "preprocess", lambda photo, _: begun.append(1) or photo[:8, :8])
+
+    def count(photo: NDArray[np.uint8], settings: Preprocess) -> NDArray[np.uint8]:
+        begun.append(1)
+        return photo[:8, :8]
+
+    monkeypatch.setattr(module, "preprocess", count)
     stream = plain_batches(paths(10) * 10, steps(100, 5), Preprocess(48, 64), 2)
     next(stream)
     time.sleep(0.3)

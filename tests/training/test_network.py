@@ -51,7 +51,8 @@ def make(name: str, classes: int = 3, drop: float = 0.0) -> Network:
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 2)
-    return network.eval()
+    network.eval()
+    return network
 
 
 def noise(count: int = 4, side: int = SIZE) -> Any:

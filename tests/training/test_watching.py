@@ -79,7 +79,8 @@ def test_table_events_and_page_agree_with_the_checkpoint(stopped: Path) -> None:
         ("epoch/validation-top-1", [row.validation_top1 for row in history]),
         ("epoch/learning-rate", [row.learning_rate for row in history]),
     ):
-        assert read[tag] == [(step, pytest.approx(value)) for step, value in zip((10, 20), values, strict=True)]
+        assert [step for step, _ in read[tag]] == [10, 20]
+        assert [value for _, value in read[tag]] == pytest.approx(values)
     assert [step for step, _ in read["step/loss"]] == [10, 20]
     page = (stopped / "index.html").read_text("utf-8")
     assert "stopped: the &lt;disk&gt; is full" in page
@@ -107,7 +108,7 @@ def test_an_interrupted_run_goes_on_and_its_page_says_finished(stopped: Path) ->
     assert made.resumed == 20
     page = (stopped / "index.html").read_text("utf-8")
     assert "finished" in page
-    assert "stopped" not in page
+    assert "stopped:" not in page
     assert (stopped / "metrics.csv").read_bytes() == metrics_csv(state(stopped).history)
     assert [step for step, _ in scalars(stopped)["epoch/train-loss"]] == [10, 20, 30]
 

@@ -32,7 +32,8 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 
 from nameplate.training import weights  # noqa: E402
 from nameplate.training.backbones import build, find_backbone  # noqa: E402
-from nameplate.training.weights import RUN_WEIGHTS, convert_weights, load_weights  # noqa: E402
+from nameplate.training.run import WEIGHTS  # noqa: E402
+from nameplate.training.weights import convert_weights, load_weights  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -118,7 +119,7 @@ def test_a_file_is_loaded_whole_where_the_classes_are_as_many(stored: tuple[Path
 def test_a_run_begins_where_another_ended(stored: tuple[Path, dict[str, Any]], tmp_path: Path, prefix: str) -> None:
     _, tensors = stored
     (tmp_path / "run").mkdir()
-    save_file({prefix + name: tensor for name, tensor in tensors.items()}, tmp_path / "run" / RUN_WEIGHTS)
+    save_file({prefix + name: tensor for name, tensor in tensors.items()}, tmp_path / "run" / WEIGHTS)
     network = make(classes=4)
     told = load_weights(network, find_backbone(SMALL), str(tmp_path / "run"))
     assert told.endswith("its classifier of 5 classes left out")
@@ -192,7 +193,7 @@ def test_a_file_that_is_cut_short_is_an_error(stored: tuple[Path, dict[str, Any]
 def test_files_and_folders_that_are_not_there_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"There are no weights 'gone\.safetensors'"):
         load_weights(make(), find_backbone(SMALL), "gone.safetensors")
-    with pytest.raises(UsageError, match=r"has no best\.safetensors"):
+    with pytest.raises(UsageError, match=r"has no weights\.safetensors"):
         load_weights(make(), find_backbone(SMALL), str(tmp_path))
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from nameplate.cli import screen
-from nameplate.errors import NameplateError, UsageError
+from nameplate.errors import NameplateError, UsageError, WriteError
 from nameplate.types import HeadRecipe
 
 if TYPE_CHECKING:
@@ -132,6 +132,8 @@ def _to_go_on(run: Path) -> Iterator[None]:
     except KeyboardInterrupt:
         screen.note("interrupted", f"Go on from the last checkpoint: nameplate train --resume '{run}'.")
         raise typer.Exit(130) from None
+    except WriteError as error:
+        raise NameplateError(f"{error} When that is mended: nameplate train --resume '{run}'.") from None
     except OSError as error:
         reason = error.strerror or error
         raise NameplateError(f"'{run}': {reason}. When that is mended: nameplate train --resume '{run}'.") from None

@@ -72,7 +72,7 @@ def fit_head(
         rows in one fold alone, there is nothing to choose by: `ONE_PHOTO_STRENGTH`, temperature 1.
     """
     if _in_two_folds(classes, folds) < 0.5:
-        return _fit_on_all(embeddings, classes, ONE_PHOTO_STRENGTH, 1.0, {}, balanced)
+        return fit_at(embeddings, classes, ONE_PHOTO_STRENGTH, balanced=balanced)
     numbers = np.unique(folds)
     steps = len(numbers) * len(STRENGTHS) + 1
     paths: list[list[Floats]] = []
@@ -95,7 +95,7 @@ def fit_head(
     strength = min(judged, key=lambda c: judged[c][1])
     if progress:
         progress(steps, steps)
-    return _fit_on_all(embeddings, classes, strength, temperatures[strength], judged, balanced)
+    return fit_at(embeddings, classes, strength, temperature=temperatures[strength], judged=judged, balanced=balanced)
 
 
 def _in_two_folds(classes: NDArray[np.int64], folds: NDArray[np.int64]) -> float:
@@ -104,21 +104,23 @@ def _in_two_folds(classes: NDArray[np.int64], folds: NDArray[np.int64]) -> float
     return float((np.bincount(pairs[0])[np.unique(classes)] > 1).mean())
 
 
-def _fit_on_all(
+def fit_at(
     embeddings: Floats,
     classes: NDArray[np.int64],
     strength: float,
-    temperature: float,
-    judged: dict[float, tuple[float, float]],
-    balanced: bool,
+    *,
+    temperature: float = 1.0,
+    judged: dict[float, tuple[float, float]] | None = None,
+    balanced: bool = False,
 ) -> Head:
+    """Fit a head on all rows at one of `STRENGTHS`; what is known of its calibration is passed through."""
     scaling = _Scaling(embeddings, classes)
     scaled, fitted = scaling(embeddings), None
     for step in STRENGTHS[: STRENGTHS.index(strength) + 1]:
         fitted = _fit(fitted, scaled, classes, int(classes.max()) + 1, step, balanced)
     assert fitted is not None
     weight, bias = scaling.unfold(fitted[:-1], fitted[-1])
-    return Head(weight, bias, temperature, strength, judged)
+    return Head(weight, bias, temperature, strength, judged or {})
 
 
 def _path(

@@ -159,7 +159,7 @@ def _loss_panel(axes: Axes, x: NDArray[np.int64], epochs: Sequence[Epoch], colou
     validation = _series([epoch.validation_loss for epoch in epochs])
     if np.isfinite(validation).any():
         _line(axes, x, validation, colours["accent"], "validation")
-    axes.legend(frameon=False, fontsize=8.5, labelcolor=colours["ink"])
+    axes.legend(loc="upper right", frameon=False, fontsize=8.5, labelcolor=colours["ink"])
     axes.set_title("Loss", loc="left", fontsize=9.5, color=colours["ink"])
 
 

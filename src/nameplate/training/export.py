@@ -134,14 +134,21 @@ def export_onnx(embedder: torch.nn.Module, height: int, width: int) -> bytes:
 
 
 def _store_as_half(model: onnx.ModelProto) -> None:
-    """Keep each filter and matrix as float16 with a Cast behind it, which runtimes fold when they load."""
+    """Keep each filter and matrix as float16 where that is exact, with a Cast behind it that runtimes fold.
+
+    What was computed while exporting (a standardised filter, a mask) is not rounded a second time.
+    """
     casts = []
     for tensor in model.graph.initializer:
         values = numpy_helper.to_array(tensor)
         if tensor.data_type != TensorProto.FLOAT or values.ndim < 2 or values.size < SMALL:
             continue
+        with np.errstate(over="ignore"):
+            half = values.astype(np.float16)
+        if not np.array_equal(half, values):
+            continue
         name = tensor.name
-        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}.half"))
+        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
         casts.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
     nodes = [*casts, *model.graph.node]
     del model.graph.node[:]
@@ -160,7 +167,7 @@ def head_of(network: Network, white: Whitening | None = None) -> tuple[Floats, F
 
 
 def check_parity(
-    network: Network,
+    network: torch.nn.Module,
     bundle: Bundle,
     pictures: NDArray[np.uint8],
     runtimes: Sequence[str],
@@ -169,7 +176,7 @@ def check_parity(
     """Hold the runtimes against torch.
 
     Args:
-        network: on the CPU, in evaluation mode; the truth.
+        network: uint8 N×H×W×3 → logits, on the CPU, in evaluation mode; the truth.
         bundle: its exported backbone and head.
         pictures: real photos, prepared: uint8 N×H×W×3.
         runtimes: names of those that compute in float32.

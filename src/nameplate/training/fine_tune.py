@@ -26,7 +26,7 @@ from nameplate.training.batches import plain_batches
 from nameplate.training.checkpoint import State, load_checkpoint
 from nameplate.training.finish import Finished, finish
 from nameplate.training.loop import VALIDATION_BATCH, Job, Moment, fit, kept
-from nameplate.training.network import Network, classifier_matrix, depthwise_in_float32
+from nameplate.training.network import Network, classifier_matrix, depthwise_in_float32, layer_numbers
 from nameplate.training.parts import Parts, split_parts
 from nameplate.training.recipe import Recipe, recipe_toml
 from nameplate.training.record import versions
@@ -131,6 +131,7 @@ def _start(
         raise UsageError(f"{parts.train.sum()} training photos are too few for {accelerator.num_processes} processes.")
     network, weights = _network(recipe, len(parts.nameplates), recipe.weights)
     classifier_matrix(network)  # a classifier that no bundle can hold is refused now, not after hours
+    layer_numbers(network)  # and a network that cannot be trained in stages
     run = Run(
         schema=SCHEMA,
         recipe=recipe,

@@ -26,7 +26,6 @@ from nameplate.training.export import (
     Embedder,
     Floats,
     Parity,
-    Whitening,
     check_parity,
     export_onnx,
     head_of,
@@ -77,15 +76,47 @@ def finish(
     Raises:
         NameplateError: the exported network is not the trained one, or something cannot be written.
     """
-    recipe, last = run.recipe, run.recipe.stages[-1]
     rounded = round_weights(network)
     _save_weights(folder, run, rounded)
     say("export")
-    white = _whitening(run, parts, rounded, state.epoch)
-    backbone, (weight, bias) = export_onnx(Embedder(rounded, white), last.height, last.width), head_of(rounded, white)
+    embeddings, classes = training_embeddings(run, parts, rounded.embed, state.epoch)
+    white = whiten(embeddings, classes)
+    embedder, head = Embedder(rounded, white), head_of(rounded, white)
+    return make_bundle(folder / IN_RUN, folder.resolve().name, run, parts, state, embedder, head, rounded, say)
+
+
+def make_bundle(
+    target: Path,
+    name: str,
+    run: Run,
+    parts: Parts,
+    state: State,
+    embedder: torch.nn.Module,
+    head: tuple[Floats, Floats],
+    truth: torch.nn.Module,
+    say: Callable[[str], None],
+) -> Finished:
+    """Export an embedder, hold it against torch, calibrate and judge it, and write the bundle.
+
+    Args:
+        target: the bundle's folder, replaced where it is there.
+        name: what the bundle is called.
+        run: what was trained.
+        parts: its photos.
+        state: where the run ended.
+        embedder: uint8 N×H×W×3 → float32 N×D, on the CPU.
+        head: weight D×C and bias C.
+        truth: uint8 N×H×W×3 → the logits that embedder and head must give, on the CPU.
+        say: called with what is being done.
+
+    Raises:
+        NameplateError: the exported network is not the trained one, or the bundle cannot be written.
+    """
+    recipe, last = run.recipe, run.recipe.stages[-1]
+    backbone, (weight, bias) = export_onnx(embedder, last.height, last.width), head
     manifest = Manifest(
         schema=SCHEMA,
-        name=folder.resolve().name,
+        name=name,
         nameplates=parts.nameplates,
         ids=parts.ids,
         preprocess=Preprocess(last.height, last.width, recipe.fit, recipe.interpolation),
@@ -98,13 +129,13 @@ def finish(
     chosen = np.flatnonzero(parts.held if parts.held.any() else parts.train)
     pictures = np.concatenate([p for p, _ in _prepared(draft, parts, chosen[:: -(-len(chosen) // PARITY_PHOTOS)], run)])
     able = {trial.runtime for trial in probe(draft, pictures[:PROBE_PHOTOS], run.threads) if trial.error is None}
-    parity = check_parity(rounded, draft, pictures, ["onnxruntime", *sorted(able & {"openvino"})], run.threads)
+    parity = check_parity(truth, draft, pictures, ["onnxruntime", *sorted(able & {"openvino"})], run.threads)
     say("judge")
     logits, places = _logits(draft, parts, run, "onnxruntime")
-    truth = parts.classes[places]
-    temperature = fit_temperature(logits, truth) if len(places) >= MIN_CALIBRATION else 1.0
+    classes = parts.classes[places]
+    temperature = fit_temperature(logits, classes) if len(places) >= MIN_CALIBRATION else 1.0
     chances = probabilities(logits, temperature) if len(places) else logits
-    judged = evaluate(chances, truth, parts.nameplates) if len(places) else None
+    judged = evaluate(chances, classes, parts.nameplates) if len(places) else None
     manifest = replace(
         manifest,
         temperature=temperature,
@@ -112,7 +143,7 @@ def finish(
         provenance=_provenance(run, parts, state, judged, parity),
     )
     bundle = save_bundle(
-        folder / IN_RUN, manifest, backbone, (weight, bias), photos_csv(parts.photos, parts.groups), overwrite=True
+        target, manifest, backbone, (weight, bias), photos_csv(parts.photos, parts.groups), overwrite=True
     )
     return Finished(bundle, judged, parity, chances, places)
 
@@ -139,8 +170,17 @@ def _prepared(
         )
 
 
-def _whitening(run: Run, parts: Parts, network: Network, epoch: int) -> Whitening:
-    """From training photos as one epoch more would see them: as they are the network knows them too well."""
+def training_embeddings(
+    run: Run, parts: Parts, embed: Callable[[torch.Tensor], torch.Tensor], epoch: int
+) -> tuple[Floats, NDArray[np.int64]]:
+    """Embeddings of training photos as one epoch more would see them: as they are the network knows them too well.
+
+    Returns:
+        float32 N×D and their classes, int64 (N,); N ≤ `WHITENING_PHOTOS`.
+
+    Raises:
+        NameplateError: none can be read any more.
+    """
     recipe, last = run.recipe, run.recipe.stages[-1]
     chosen = np.random.default_rng(recipe.seed).permutation(np.flatnonzero(parts.train))[:WHITENING_PHOTOS]
     paths = [parts.photos[place].path for place in chosen]
@@ -150,11 +190,11 @@ def _whitening(run: Run, parts: Parts, network: Network, epoch: int) -> Whitenin
     with torch.inference_mode():
         for batch in training_batches(paths, batches, size, recipe.augmentation, recipe.seed, epoch, run.threads):
             if len(batch.places):
-                embeddings.append(network.embed(torch.from_numpy(batch.photos)).numpy())
+                embeddings.append(embed(torch.from_numpy(batch.photos)).numpy())
                 places.append(chosen[batch.places])
     if not places:
         raise NameplateError(f"None of {len(paths):,} photos can be read any more; the first, '{paths[0]}'.")
-    return whiten(np.concatenate(embeddings), parts.classes[np.concatenate(places)])
+    return np.concatenate(embeddings), parts.classes[np.concatenate(places)]
 
 
 def _logits(bundle: Bundle, parts: Parts, run: Run, name: str) -> tuple[Floats, NDArray[np.int64]]:

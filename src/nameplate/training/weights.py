@@ -35,11 +35,10 @@ from nameplate.training.backbones import (
     weights_on_hub,
     weights_url,
 )
+from nameplate.training.run import WEIGHTS
 
 Tensors = dict[str, torch.Tensor]
 
-RUN_WEIGHTS = "best.safetensors"
-"""The file of weights in a run's folder."""
 HUB_SECONDS = 4.0
 """How long the hub may take to show that it can be reached; its own client would try for most of a minute."""
 WRAPPINGS = ("module.", "body.")
@@ -125,9 +124,9 @@ def convert_weights(source: Path, target: Path) -> Converted:
 def _weights_file(source: str) -> Path:
     path = Path(source).expanduser()
     if path.is_dir():
-        if not (path / RUN_WEIGHTS).is_file():
-            raise UsageError(f"The folder '{source}' has no {RUN_WEIGHTS}: it is no run, or one that has not begun.")
-        return path / RUN_WEIGHTS
+        if not (path / WEIGHTS).is_file():
+            raise UsageError(f"The folder '{source}' has no {WEIGHTS}: it is no run, or one that has not ended.")
+        return path / WEIGHTS
     if not path.is_file():
         raise UsageError(f"There are no weights '{source}'. Give auto, none, a .safetensors file or a run's folder.")
     if path.suffix != ".safetensors":

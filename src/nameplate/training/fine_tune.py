@@ -83,7 +83,7 @@ def start(
         UsageError: an unknown backbone, or one that the recipe cannot train; or a batch, or all photos, that the
             processes cannot share.
     """
-    accelerator = Accelerator()
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available())  # said, so that processes on CPUs meet too
     if accelerator.is_main_process:
         refuse_folder(folder, overwrite)
         neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's word for processes on this machine
@@ -171,7 +171,7 @@ def fine_tune(folder: Path, *, watch: Watch = lambda _: None, say: Say = lambda 
         UsageError: another number of processes than the run began with.
     """
     run = load_run(folder)
-    accelerator = Accelerator()
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available())  # said, so that processes on CPUs meet too
     if accelerator.num_processes != run.processes:
         raise UsageError(f"'{folder}' began with {run.processes} processes, not {accelerator.num_processes}.")
     keep_memory()

@@ -200,3 +200,13 @@ def test_another_number_of_processes_is_refused(finished: tuple[Path, FineTuned]
 def test_a_run_starts_from_another_runs_weights(finished: tuple[Path, FineTuned], data: Path, tmp_path: Path) -> None:
     begin(data, tmp_path / "run", replace(TINY, weights=str(finished[0])))
     assert str(finished[0]) in load_run(tmp_path / "run").weights
+
+
+def test_a_run_does_not_replace_the_weights_that_it_starts_from(
+    finished: tuple[Path, FineTuned], data: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished[0], run)
+    with pytest.raises(UsageError, match="would be replaced"):
+        begin(data, run, replace(TINY, weights=str(run)), overwrite=True)
+    assert (run / "weights.safetensors").is_file()

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from nameplate.demo import photos_folder
 from nameplate.errors import NameplateError
@@ -29,7 +28,7 @@ from accelerate import Accelerator  # noqa: E402
 from nameplate.training import loop, mixing  # noqa: E402
 from nameplate.training.backbones import build, find_backbone  # noqa: E402
 from nameplate.training.checkpoint import load_checkpoint, optimizer_tensors  # noqa: E402
-from nameplate.training.loop import Job, Moment, Training, fit, judge, kept, learning_rate  # noqa: E402
+from nameplate.training.loop import Job, Moment, Training, fit, judge, kept  # noqa: E402
 from nameplate.training.network import Network  # noqa: E402
 from nameplate.training.weights import load_weights  # noqa: E402
 from nameplate.types import Preprocess  # noqa: E402
@@ -101,54 +100,15 @@ def same(first: dict[str, Any], second: dict[str, Any]) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-def rates(stages: tuple[Stage, ...], steps: list[int]) -> NDArray[np.float64]:
-    """The rate of every step, stage after stage."""
-    every = [(n, step) for n, stage in enumerate(stages) for step in range(stage.epochs * steps[n])]
-    return np.array([learning_rate(stages, n, step, steps) for n, step in every])
-
-
-@pytest.mark.parametrize(
-    ("step", "rate"),
-    [(0, 1e-3), (1, 9.998946450e-4), (500, 9.486832981e-4), (1000, 9e-4), (2500, 7.684334714e-4), (7000, 4.782969e-4)],
-)
-def test_the_exponential_schedule_is_keras_exponential_decay(step: int, rate: float) -> None:
-    """Values of keras.optimizers.schedules.ExponentialDecay(1e-3, 1000, 0.9), not staircase."""
-    stage = replace(SMALL, epochs=80, learning_rate=1e-3, schedule="exponential", decay=0.9, decay_steps=1000)
-    assert learning_rate((SMALL, stage), 1, step, [5, 100]) == pytest.approx(rate, rel=1e-9)
-
-
-def test_the_cosine_runs_on_over_stages_of_other_batches_and_ends_at_zero() -> None:
-    stages = tuple(replace(SMALL, epochs=epochs, learning_rate=1.0) for epochs in (4, 3, 2))
-    found = rates(stages, [10, 20, 5])
-    assert found == pytest.approx(0.5 + 0.5 * np.cos(np.pi * np.arange(110) / 110))
-    assert learning_rate(stages, 2, 10, [10, 20, 5]) == pytest.approx(0, abs=1e-12)
-    between = (stages[0], replace(stages[1], schedule="constant"), stages[2])
-    found = rates(between, [10, 20, 5])
-    assert found[0] == found[100] == 1  # each cosine begins at its peak
-    assert (found[40:100] == 1).all()
-    assert found[39] < 0.01
-
-
-def test_a_warm_up_rises_evenly_and_then_leaves_the_schedule_alone() -> None:
-    plain = replace(SMALL, epochs=3, schedule="constant", learning_rate=0.5)
-    found = rates((replace(plain, warmup=1.5),), [8])
-    assert found[:12] == pytest.approx(0.5 * np.arange(1, 13) / 13)
-    assert (found[12:] == 0.5).all()
-    cosine = replace(plain, schedule="cosine")
-    warm, cold = rates((replace(cosine, warmup=1),), [8]), rates((cosine,), [8])
-    assert (warm[:8] < cold[:8]).all()
-    assert (warm[8:] == cold[8:]).all()
-
-
 def test_imagenets_weights_learn_real_photos_in_a_few_steps(tmp_path: Path) -> None:
-    head = Stage(64, 64, epochs=5, batch=20, train="head", learning_rate=1e-3, schedule="constant")
-    deeper = Stage(64, 64, epochs=2, batch=20, train="2", learning_rate=2e-4, head_factor=5)
+    head = Stage(128, 160, epochs=6, batch=20, train="head", learning_rate=2e-3, schedule="constant")
+    deeper = Stage(128, 160, epochs=2, batch=20, train="2", learning_rate=3e-4, head_factor=5)
     recipe = replace(TINY, backbone="Lite0", weights="auto", stages=(head, deeper))
     state = train(make_job(tmp_path, recipe, each=14, held=6, classes=3)).state
-    losses = [row.train_loss for row in state.history]
-    assert losses[-1] < 0.7 * losses[0]
-    assert (state.history[-1].validation_loss or 9) < math.log(3)  # which is what guessing costs
-    assert (state.steps, state.epoch, state.stage) == (14, 7, 2)
+    assert state.history[5].train_loss < 0.5 * state.history[0].train_loss
+    assert all((row.validation_top1 or 0) >= 0.5 for row in state.history[2:])  # three nameplates
+    assert all((row.validation_loss or 9) < math.log(3) - 0.1 for row in state.history[2:])  # guessing costs log 3
+    assert (state.steps, state.epoch, state.stage) == (16, 8, 2)
 
 
 def test_a_stage_of_the_head_leaves_the_body_as_it_was_bit_for_bit(tmp_path: Path) -> None:
@@ -305,6 +265,15 @@ def copied(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
+def test_a_batch_too_large_for_the_memory_ends_clearly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:  # what torch raises on an accelerator; CPUs have no such limit
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Network, "forward", full)
+    with pytest.raises(NameplateError, match=r"batch of 16 photos of 32×48 .*--set stages.batch=8 --set stages.le"):
+        train(make_job(tmp_path / "run", TINY))
+
+
 def test_a_photo_that_vanishes_is_listed_and_the_rest_train(copied: Path, tmp_path: Path) -> None:
     job = make_job(tmp_path / "run", replace(TINY, stages=(replace(SMALL, batch=20),)), folder=copied)
     gone = [Path(job.paths[3]), Path(job.held_paths[0])]
@@ -321,7 +290,7 @@ def test_a_photo_that_vanishes_is_listed_and_the_rest_train(copied: Path, tmp_pa
     assert [round((row.validation_top1 or 0) * 5, 6) % 1 for row in state.history] == [0, 0]  # judged on 5 of the 6
 
 
-@pytest.mark.parametrize(("kind", "said"), [("paths", "of a batch"), ("held_paths", "validation photos")])
+@pytest.mark.parametrize(("kind", "said"), [("paths", "of a batch"), ("held_paths", "photos can be read any more")])
 def test_a_run_whose_photos_all_vanish_says_so(kind: str, said: str, copied: Path, tmp_path: Path) -> None:
     job = make_job(tmp_path / "run", replace(TINY, stages=(replace(SMALL, batch=20),)), folder=copied)
 

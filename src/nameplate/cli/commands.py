@@ -39,6 +39,10 @@ BundleArgument = Annotated[
     str, typer.Argument(metavar="BUNDLE", help="A folder that 'train' wrote, or the name of one that ships.")
 ]
 Names = Annotated[Path | None, typer.Option(help="File with the names of class ids: a name a line, or rows id,name.")]
+Exclude = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Leave out the photos that it names: 'nameplate audit' writes one."),
+]
 RuntimeOption = Annotated[str, typer.Option("--runtime", help="auto, onnxruntime, openvino or openvino-bf16.")]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Processors to use.", show_default="all that this process may use")
@@ -83,6 +87,7 @@ def train(
         Path | None, typer.Option(metavar="RUN", help="Go on with a run that was interrupted; needs no DATA.")
     ] = None,
     names: Names = None,
+    exclude: Exclude = None,
     holdout: Annotated[
         float | None,
         typer.Option(
@@ -108,7 +113,7 @@ def train(
     from nameplate.training.recipe import load_recipe
 
     if resume is not None:
-        others = (data, output, changes, backbone, names, holdout, seed, mirror, balanced, threads)
+        others = (data, output, changes, backbone, names, exclude, holdout, seed, mirror, balanced, threads)
         if any(other not in (None, []) for other in others) or recipe != DEFAULT_RECIPE or overwrite:
             raise UsageError("--resume takes photos, recipe and folder from the run: give nothing with it but --json.")
         train_by_recipe(None, resume, json=json)
@@ -121,7 +126,7 @@ def train(
     def read(report: Callable[[str, int, int], None]) -> Dataset:
         from nameplate.datasets import read_dataset
 
-        return read_dataset(*data, names=names, progress=lambda a, b: report("unpack", a, b))
+        return read_dataset(*data, names=names, exclude=exclude, progress=lambda a, b: report("unpack", a, b))
 
     if isinstance(chosen, HeadRecipe):
         train_head_alone(
@@ -150,6 +155,7 @@ def augment(
     photos: Annotated[int, typer.Option(min=1, max=50, help="Rows, each of another nameplate.")] = 4,
     pictures: Annotated[int, typer.Option(min=1, max=50, help="Pictures made of each photo.")] = 6,
     names: Names = None,
+    exclude: Exclude = None,
     json: Json = False,
 ) -> None:
     """Draw photos as the network would see them in training, before it is trained."""
@@ -167,7 +173,7 @@ def augment(
     seen_at = plan.stages[-1 if stage is None else stage - 1]
     height, width = seen_at.height, seen_at.width
     with screen.progress() as report:
-        dataset = read_dataset(*data, names=names, progress=lambda a, b: report("unpack", a, b))
+        dataset = read_dataset(*data, names=names, exclude=exclude, progress=lambda a, b: report("unpack", a, b))
     found, unreadable = examples(dataset.photos, photos, (height, width))
     screen.tell_refused([(entry.name, entry.reason) for entry in dataset.refused], "left out")
     screen.tell_refused(unreadable, "unreadable")
@@ -239,6 +245,7 @@ def evaluate(
     bundle: BundleArgument,
     data: Data,
     names: Names = None,
+    exclude: Exclude = None,
     include_trained: Annotated[
         bool, typer.Option(help="Judge also the photos that trained the model; the figures then flatter.")
     ] = False,
@@ -255,7 +262,7 @@ def evaluate(
     model = Model.load(bundle, runtime=runtime, threads=threads)
     model.require_head()
     with screen.progress() as report:
-        dataset = read_dataset(*data, names=names, progress=lambda a, b: report("unpack", a, b))
+        dataset = read_dataset(*data, names=names, exclude=exclude, progress=lambda a, b: report("unpack", a, b))
         judged = judge(model, dataset, include_trained=include_trained, progress=report)
     screen.tell_refused([(entry.name, entry.reason) for entry in dataset.refused], "left out")
     screen.tell_refused(list(judged.unreadable), "unreadable")

@@ -140,6 +140,8 @@ def _to_go_on(run: Path) -> Iterator[None]:
 
 
 def _tell(made: FineTuned, run: Path, seconds: float, json: bool) -> None:
+    from nameplate.models.bundle import IN_RUN
+
     parts, finished = made.parts, made.finished
     screen.tell_refused([*parts.unreadable, *made.state.lost.items()], "unreadable")
     _tell_leaked(parts.leaked)
@@ -149,7 +151,7 @@ def _tell(made: FineTuned, run: Path, seconds: float, json: bool) -> None:
         screen.print_json(
             {
                 "run": str(run),
-                "bundle": str(run / "bundle"),
+                "bundle": str(run / IN_RUN),
                 "photos": photos,
                 "epochs": made.state.history,
                 "steps": made.state.steps,

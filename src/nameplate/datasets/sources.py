@@ -41,11 +41,14 @@ class Dataset:
     """Files that were left out, and why."""
     kinds: tuple[str, ...] = ()
     """What each source was taken for."""
+    excluded: int = 0
+    """Photos that were left out because they were named to be."""
 
 
 def read_dataset(
     *sources: str | os.PathLike[str],
     names: str | os.PathLike[str] | None = None,
+    exclude: str | os.PathLike[str] | None = None,
     limits: Limits | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
@@ -58,11 +61,13 @@ def read_dataset(
     Args:
         sources: paths.
         names: a file that gives class ids their names (see `read_names`).
+        exclude: a file that names photos to leave out (see `read_excluded`).
         limits: what a photo in an archive may cost.
         progress: called with entries done and in all while an archive is unpacked.
 
     Raises:
-        DataError: nothing there, nothing labelled, or not a source; says what was found instead.
+        DataError: nothing there, nothing labelled, or not a source; says what was found instead. Or nothing that
+            `exclude` names is there.
     """
     if not sources:
         raise DataError("No data named. Give a folder with one folder per nameplate, a CSV, or a zip.")
@@ -72,6 +77,9 @@ def read_dataset(
     refused = tuple(entry for part in parts for entry in part[2])
     if not photos:
         raise DataError(f"No labelled photos in '{sources[0]}'.{_first_refusals(refused)}")
+    everything = len(photos)
+    if exclude is not None:
+        photos = _without(photos, Path(exclude))
     found = {str(photo.label) for photo in photos}
     order = [*called, *sorted(found - set(called), key=natural_key)]
     ids: dict[str, str] = {}
@@ -80,7 +88,43 @@ def read_dataset(
             ids.setdefault(called.get(id_, id_), id_)
     named = tuple(photo.with_(label=called.get(str(photo.label), photo.label)) for photo in photos)
     nameplates = tuple(ids) if called else tuple(sorted(ids, key=natural_key))
-    return Dataset(named, nameplates, ids, refused, tuple(part[0] for part in parts))
+    return Dataset(named, nameplates, ids, refused, tuple(part[0] for part in parts), everything - len(photos))
+
+
+def read_excluded(path: Path) -> set[str]:
+    """Absolute paths of the photos that a file names: a table with a path column (what `nameplate audit` writes), or
+    a path a line. Relative ones are meant from the file's folder.
+
+    Raises:
+        DataError: the file cannot be read, or is a table without a path column.
+    """
+    if path.suffix.lower() in TABLE_SUFFIXES:
+        rows = read_table(path, may_be_empty=True)
+        column = _column(path, rows[0], PATH_COLUMNS) if rows else ""
+        named = [row[column].strip() for row in rows]
+    else:
+        try:
+            named = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"Cannot read '{path}': {getattr(error, 'strerror', None) or 'it is no text'}.") from None
+    return {_absolute(path.parent / name) for name in named if name}
+
+
+def _absolute(path: str | Path) -> str:
+    return printable(os.path.abspath(path))  # noqa: PTH100 - keeps links as they are
+
+
+def _without(photos: list[Photo], exclude: Path) -> list[Photo]:
+    excluded = read_excluded(exclude)
+    kept = [photo for photo in photos if _absolute(photo.path) not in excluded]
+    if excluded and len(kept) == len(photos):
+        raise DataError(
+            f"None of the {len(excluded):,} photos that '{exclude}' names is in the data; "
+            f"the first photo of the data is '{_absolute(photos[0].path)}'."
+        )
+    if not kept:
+        raise DataError(f"'{exclude}' leaves out all {len(photos):,} photos.")
+    return kept
 
 
 def list_photos(source: str | os.PathLike[str]) -> list[Photo]:

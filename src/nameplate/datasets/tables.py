@@ -13,28 +13,28 @@ TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 DELIMITERS = ",;\t|"
 
 
-def read_table(path: Path, *, suffix: str | None = None) -> list[dict[str, str]]:
+def read_table(path: Path, *, suffix: str | None = None, may_be_empty: bool = False) -> list[dict[str, str]]:
     """Rows of a table with a header line; `suffix` tells the format where the name does not.
 
     Raises:
-        DataError: unreadable, not UTF-8, no rows, two columns of one name, or a row of another length.
+        DataError: unreadable, not UTF-8, no rows (unless it may be empty), two columns of one name, or a row of another length.
         RuntimeUnavailableError: a Parquet file, and pyarrow is not installed.
     """
     if (suffix or path.suffix).lower() == ".parquet":
-        return _read_parquet(path)
+        return _read_parquet(path, may_be_empty)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             first = file.readline()
             delimiter = max(DELIMITERS, key=first.count)
             file.seek(0)
-            return _checked(path, list(csv.reader(file, delimiter=delimiter, strict=True)))
+            return _checked(path, list(csv.reader(file, delimiter=delimiter, strict=True)), may_be_empty)
     except UnicodeDecodeError as error:
         raise DataError(f"'{path}' is not UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8.") from None
     except (OSError, csv.Error) as error:
         raise DataError(f"Cannot read the table '{path}': {error}.") from None
 
 
-def _checked(path: Path, lines: list[list[str]]) -> list[dict[str, str]]:
+def _checked(path: Path, lines: list[list[str]], may_be_empty: bool) -> list[dict[str, str]]:
     header = [name.strip() for name in lines[0]] if lines else []
     if len(set(header)) < len(header):
         raise DataError(f"Two columns of '{path}' have one name: {', '.join(header)}.")
@@ -45,7 +45,7 @@ def _checked(path: Path, lines: list[list[str]]) -> list[dict[str, str]]:
         if len(line) != len(header):
             raise DataError(f"'{path}', row {number}: {len(line)} cells, but the header has {len(header)}.")
         rows.append(dict(zip(header, line, strict=True)))
-    if not rows:
+    if not rows and not may_be_empty:
         raise DataError(f"The table '{path}' has no rows below its header.")
     return rows
 
@@ -58,13 +58,13 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, 
         writer.writerows(rows)
 
 
-def _read_parquet(path: Path) -> list[dict[str, str]]:
+def _read_parquet(path: Path, may_be_empty: bool) -> list[dict[str, str]]:
     parquet = import_pyarrow()
     try:
         rows = parquet.read_table(path, partitioning=None).to_pylist()
     except Exception as error:  # pyarrow's errors have no common base but Exception
         raise DataError(f"Cannot read the table '{path}': {error}.") from None
-    if not rows:
+    if not rows and not may_be_empty:
         raise DataError(f"The table '{path}' has no rows.")
     return [{str(key): "" if value is None else str(value) for key, value in row.items()} for row in rows]
 

@@ -7,27 +7,27 @@ the same pictures.
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate.errors import PhotoError
+from nameplate.errors import NameplateError, PhotoError
 from nameplate.photos.decode import decode
 from nameplate.photos.preprocess import preprocess
 from nameplate.training.augment import augment
 from nameplate.training.recipe import Augmentation
+from nameplate.training.schedule import steps_per_epoch
 from nameplate.types import Preprocess
 
 AHEAD = 6
 """Batches that may wait for the network."""
 
 Pixels = NDArray[np.uint8]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +43,14 @@ class Batch:
 
 
 def epoch_batches(count: int, batch: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
-    """The photos' places of every step of an epoch: each photo once, the incomplete last batch dropped.
+    """The photos' places of every step of an epoch: each photo once, see `steps_per_epoch`."""
+    order = np.random.default_rng([seed, epoch, count]).permutation(count)  # `count` is no photo's place
+    return [order[step * batch : (step + 1) * batch] for step in range(steps_per_epoch(count, batch))]
 
-    Where there are fewer photos than a batch takes, the one batch is all of them.
-    """
-    order = np.random.default_rng([seed, epoch]).permutation(count)
-    steps = max(1, count // batch)
-    return [order[step * batch : (step + 1) * batch] for step in range(steps)]
+
+def in_order(places: NDArray[np.int64], batch: int) -> list[NDArray[np.int64]]:
+    """All places, in batches."""
+    return [places[i : i + batch] for i in range(0, len(places), batch)]
 
 
 def training_batches(
@@ -65,7 +66,7 @@ def training_batches(
 
     Args:
         paths: all training photos.
-        batches: the places of each batch's photos, from `epoch_batches`.
+        batches: the places of each batch's photos, from `epoch_batches` or `in_order`.
         size: (height, width) of the network's picture.
         settings: how photos are varied.
         seed: of what is drawn.
@@ -76,12 +77,10 @@ def training_batches(
     def prepare(place: int) -> Pixels:
         draw = np.random.default_rng([seed, epoch, place])
         photo = decode(paths[place], at_least=size)
-        scenery = None
+        scenery = None  # a plain background
         if settings.zoom_out and settings.fill == "scene":
-            try:
+            with contextlib.suppress(PhotoError):
                 scenery = decode(paths[int(draw.integers(len(paths)))], at_least=size)
-            except PhotoError:  # then the background is plain
-                scenery = None
         return augment(photo, *size, settings, draw, scenery)
 
     return _batches(paths, batches, prepare, threads)
@@ -96,6 +95,14 @@ def plain_batches(
         return preprocess(decode(paths[place], at_least=(settings.height, settings.width)), settings)
 
     return _batches(paths, batches, prepare, threads)
+
+
+def unreadable(paths: Sequence[str]) -> NameplateError:
+    """What to say when not one of these photos could be read."""
+    return NameplateError(
+        f"None of {len(paths):,} photos can be read any more; the first, '{paths[0]}'. "
+        "When they are back: nameplate train --resume."
+    )
 
 
 def _batches(

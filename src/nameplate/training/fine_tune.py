@@ -22,7 +22,7 @@ from nameplate.models.model import Model
 from nameplate.models.runtime import available_cpus
 from nameplate.storage import whole_file
 from nameplate.training.backbones import build, find_backbone
-from nameplate.training.batches import plain_batches
+from nameplate.training.batches import in_order, plain_batches, unreadable
 from nameplate.training.checkpoint import State, load_checkpoint
 from nameplate.training.finish import Finished, finish
 from nameplate.training.loop import VALIDATION_BATCH, Job, Moment, fit, kept
@@ -83,12 +83,16 @@ def start(
         UsageError: an unknown backbone, or one that the recipe cannot train; or a batch, or all photos, that the
             processes cannot share.
     """
-    accelerator = Accelerator(cpu=not torch.accelerator.is_available())  # said, so that processes on CPUs meet too
+    accelerator = _accelerator()
     if accelerator.is_main_process:
         refuse_folder(folder, overwrite)
         neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's word for processes on this machine
         _start(accelerator, read, folder, recipe, threads or max(1, available_cpus() // neighbours), progress)
     accelerator.wait_for_everyone()
+
+
+def _accelerator() -> Accelerator:
+    return Accelerator(cpu=not torch.accelerator.is_available())  # said, so that processes on CPUs meet too
 
 
 def refuse_folder(folder: Path, overwrite: bool) -> None:
@@ -121,6 +125,9 @@ def _start(
             raise UsageError(
                 f"A batch of {stage.batch} cannot be shared evenly by {accelerator.num_processes} processes."
             )
+    weights = Path(recipe.weights)
+    if folder.exists() and weights.exists() and weights.resolve().is_relative_to(folder.resolve()):
+        raise UsageError(f"The weights '{recipe.weights}' lie in '{folder}', which would be replaced. Choose another.")
     keep_memory()
     torch.set_num_threads(threads)
     find_backbone(recipe.backbone)  # an unknown name is said before the photos are read
@@ -129,7 +136,7 @@ def _start(
     parts = split_parts(dataset, embedded, recipe.holdout, recipe.seed)
     if parts.train.sum() < accelerator.num_processes:
         raise UsageError(f"{parts.train.sum()} training photos are too few for {accelerator.num_processes} processes.")
-    network, weights = _network(recipe, len(parts.nameplates), recipe.weights)
+    network, origin = _network(recipe, len(parts.nameplates), recipe.weights)
     classifier_matrix(network)  # a classifier that no bundle can hold is refused now, not after hours
     layer_numbers(network)  # and a network that cannot be trained in stages
     run = Run(
@@ -144,7 +151,7 @@ def _start(
         threads=threads,
         processes=accelerator.num_processes,
         device=accelerator.device.type,
-        weights=weights,
+        weights=origin,
         versions=versions("accelerate", "numpy", "pillow", "simplejpeg", "timm", "torch"),
     )
     if folder.exists():
@@ -171,7 +178,7 @@ def fine_tune(folder: Path, *, watch: Watch = lambda _: None, say: Say = lambda 
         UsageError: another number of processes than the run began with.
     """
     run = load_run(folder)
-    accelerator = Accelerator(cpu=not torch.accelerator.is_available())  # said, so that processes on CPUs meet too
+    accelerator = _accelerator()
     if accelerator.num_processes != run.processes:
         raise UsageError(f"'{folder}' began with {run.processes} processes, not {accelerator.num_processes}.")
     keep_memory()
@@ -250,17 +257,16 @@ def _head_start(network: Network, run: Run, parts: Parts) -> None:
     chosen = np.flatnonzero(parts.train)
     chosen = chosen[:: -(-len(chosen) // HEAD_START_PHOTOS)]
     paths = [parts.photos[i].path for i in chosen]
-    batches = [np.arange(i, min(i + VALIDATION_BATCH, len(paths))) for i in range(0, len(paths), VALIDATION_BATCH)]
     network.eval()
     device = next(network.parameters()).device
     embeddings, places = [], []
     with torch.inference_mode():
-        for batch in plain_batches(paths, batches, settings, run.threads):
+        for batch in plain_batches(paths, in_order(np.arange(len(paths)), VALIDATION_BATCH), settings, run.threads):
             if len(batch.places):
                 embeddings.append(network.embed(torch.from_numpy(batch.photos).to(device)).float().cpu().numpy())
                 places.append(batch.places)
     if not places:
-        raise NameplateError(f"None of {len(paths):,} photos can be read any more; the first, '{paths[0]}'.")
+        raise unreadable(paths)
     there = chosen[np.concatenate(places)]
     photos = [parts.photos[i] for i in there]
     fold = folds([str(p.label) for p in photos], [str(p.sha256) for p in photos], parts.groups[there], 3, recipe.seed)

@@ -20,7 +20,7 @@ from nameplate.models.head import fit_temperature, probabilities
 from nameplate.models.runtime import BATCH, PROBE_PHOTOS, make_runtime, probe
 from nameplate.storage import sha256, whole_file
 from nameplate.training.backbones import find_backbone
-from nameplate.training.batches import plain_batches, training_batches
+from nameplate.training.batches import in_order, plain_batches, training_batches, unreadable
 from nameplate.training.checkpoint import State
 from nameplate.training.export import (
     Embedder,
@@ -157,17 +157,13 @@ def _prepared(
         NameplateError: none can be read.
     """
     paths = [parts.photos[place].path for place in chosen]
-    batches = [np.arange(i, min(i + BATCH, len(paths))) for i in range(0, len(paths), BATCH)]
     found = False
-    for batch in plain_batches(paths, batches, bundle.manifest.preprocess, run.threads):
+    for batch in plain_batches(paths, in_order(np.arange(len(paths)), BATCH), bundle.manifest.preprocess, run.threads):
         if len(batch.places):
             found = True
             yield batch.photos, chosen[batch.places]
     if not found and len(paths):
-        raise NameplateError(
-            f"None of {len(paths):,} photos can be read any more; the first, '{paths[0]}'. "
-            "When they are back: nameplate train --resume."
-        )
+        raise unreadable(paths)
 
 
 def training_embeddings(
@@ -184,7 +180,7 @@ def training_embeddings(
     recipe, last = run.recipe, run.recipe.stages[-1]
     chosen = np.random.default_rng(recipe.seed).permutation(np.flatnonzero(parts.train))[:WHITENING_PHOTOS]
     paths = [parts.photos[place].path for place in chosen]
-    batches = [np.arange(i, min(i + BATCH, len(paths))) for i in range(0, len(paths), BATCH)]
+    batches = in_order(np.arange(len(paths)), BATCH)
     size = (last.height, last.width)
     embeddings, places = [], []
     with torch.inference_mode():
@@ -193,7 +189,7 @@ def training_embeddings(
                 embeddings.append(embed(torch.from_numpy(batch.photos)).numpy())
                 places.append(chosen[batch.places])
     if not places:
-        raise NameplateError(f"None of {len(paths):,} photos can be read any more; the first, '{paths[0]}'.")
+        raise unreadable(paths)
     return np.concatenate(embeddings), parts.classes[np.concatenate(places)]
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from nameplate.errors import NameplateError
-from nameplate.training.batches import epoch_batches, plain_batches, training_batches
+from nameplate.training.batches import epoch_batches, in_order, plain_batches, training_batches, unreadable
 from nameplate.training.checkpoint import (
     State,
     Tensors,
@@ -33,6 +33,7 @@ from nameplate.training.checkpoint import (
 from nameplate.training.mixing import mix
 from nameplate.training.network import Network, freeze, learn, parameter_groups
 from nameplate.training.recipe import Recipe, Stage
+from nameplate.training.schedule import learning_rate_now
 from nameplate.types import Epoch, Preprocess
 
 CHECKPOINT_SECONDS = 300.0
@@ -156,11 +157,10 @@ def judge(
         float32 N×C, and int64 (N,) the places of the photos that they are of: unreadable ones are left out.
     """
     mine = np.arange(accelerator.process_index, len(paths), accelerator.num_processes)
-    batches = [mine[i : i + VALIDATION_BATCH] for i in range(0, len(mine), VALIDATION_BATCH)]
     network.eval()
     found: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
     with torch.inference_mode():
-        for batch in plain_batches(paths, batches, settings, threads):
+        for batch in plain_batches(paths, in_order(mine, VALIDATION_BATCH), settings, threads):
             if len(batch.places):
                 logits = network(torch.from_numpy(batch.photos).to(accelerator.device))
                 found.append((batch.places, logits.float().cpu().numpy()))
@@ -169,34 +169,6 @@ def judge(
     logits = np.concatenate([part for _, part in found]) if found else np.zeros((0, 0), np.float32)
     order = np.argsort(places)
     return logits[order], places[order]
-
-
-def learning_rate(stages: Sequence[Stage], number: int, step: int, steps_per_epoch: Sequence[int]) -> float:
-    """The rate of the backbone's last layer.
-
-    Args:
-        stages: all of them.
-        number: of the stage.
-        step: done in this stage.
-        steps_per_epoch: of each stage.
-    """
-    stage = stages[number]
-    rate = stage.learning_rate
-    warmup = stage.warmup * steps_per_epoch[number]
-    if step < warmup:
-        rate *= (step + 1) / (warmup + 1)
-    if stage.schedule == "exponential":
-        return rate * math.pow(stage.decay, step / stage.decay_steps)
-    if stage.schedule == "constant":
-        return rate
-    first, last = number, number  # the run of consecutive cosine stages
-    while first > 0 and stages[first - 1].schedule == "cosine":
-        first -= 1
-    while last + 1 < len(stages) and stages[last + 1].schedule == "cosine":
-        last += 1
-    lengths = [stages[i].epochs * steps_per_epoch[i] for i in range(first, last + 1)]
-    done = sum(lengths[: number - first]) + step
-    return rate * 0.5 * (1 + math.cos(math.pi * done / max(1, sum(lengths))))
 
 
 def _begin_stage(job: Job, training: Training, accelerator: Accelerator, saved: Tensors | None) -> torch.nn.Module:
@@ -231,7 +203,6 @@ def _epoch(job: Job, training: Training, stepped: torch.nn.Module, accelerator: 
     mine = [np.array_split(b, accelerator.num_processes)[accelerator.process_index] for b in whole[state.step :]]
     size = (stage.height, stage.width)
     stream = training_batches(job.paths, mine, size, recipe.augmentation, recipe.seed, state.epoch, job.threads)
-    rates = [len(epoch_batches(len(job.paths), s.batch, 0, 0)) for s in recipe.stages]
     mixed = state.epoch < recipe.mixing.until * sum(s.epochs for s in recipe.stages)
     learn(training.network)
     before, begun, saved_at, right, seen = state.epoch_seconds, time.monotonic(), time.monotonic(), 0.0, 0
@@ -240,10 +211,13 @@ def _epoch(job: Job, training: Training, stepped: torch.nn.Module, accelerator: 
             state.lost.update(batch.lost)
             if not len(batch.places):
                 raise NameplateError(_none_readable(job, batch.lost))
-            rate = learning_rate(recipe.stages, state.stage, state.stage_steps, rates)
-            loss, accuracy = _step(
-                job, training, stepped, accelerator, batch.photos, job.classes[batch.places], rate, mixed
-            )
+            rate = learning_rate_now(recipe, len(job.paths), state.stage, state.stage_steps)
+            try:
+                loss, accuracy = _step(
+                    job, training, stepped, accelerator, batch.photos, job.classes[batch.places], rate, mixed
+                )
+            except torch.OutOfMemoryError:
+                raise NameplateError(_too_large(job, stage)) from None
             state.loss += loss
             state.photos += len(batch.places) * accelerator.num_processes
             state.step, state.steps, state.stage_steps = state.step + 1, state.steps + 1, state.stage_steps + 1
@@ -332,14 +306,13 @@ def _judge(job: Job, training: Training, accelerator: Accelerator) -> None:
         settings = Preprocess(stage.height, stage.width, recipe.fit, recipe.interpolation)
         logits, places = judge(kept(training), job.held_paths, settings, accelerator, job.threads)
         if not len(places):
-            raise NameplateError(f"None of the {len(job.held_paths):,} validation photos can be read any more.")
+            raise unreadable(job.held_paths)
         truth = torch.from_numpy(job.held_classes[places])
         loss = float(functional.cross_entropy(torch.from_numpy(logits), truth))
         top1 = float((logits.argmax(1) == truth.numpy()).mean())
     speed = state.photos / max(state.epoch_seconds, 1e-9)
     state.seconds += state.epoch_seconds + time.monotonic() - begun
-    rates = [len(epoch_batches(len(job.paths), s.batch, 0, 0)) for s in recipe.stages]
-    rate = learning_rate(recipe.stages, state.stage, state.stage_steps, rates)
+    rate = learning_rate_now(recipe, len(job.paths), state.stage, state.stage_steps)
     if loss is not None and not math.isfinite(loss):
         raise NameplateError(_diverged(job, state, f"The validation loss is {loss}", stage.learning_rate))
     mean = state.loss / max(1, state.step)
@@ -414,6 +387,14 @@ def _diverged(job: Job, state: State, what: str, rate: float) -> str:
         f"{what} in stage {state.stage + 1}, epoch {state.epoch + 1}, step {state.step + 1}, at a learning "
         f"rate of {rate:.2g}. The checkpoint before it in '{job.run}' is intact. Train anew with a lower rate "
         f"(--set stages.learning_rate={rate / 3:.1g}), with --set clip=1 or --set precision=float32."
+    )
+
+
+def _too_large(job: Job, stage: Stage) -> str:
+    return (
+        f"A batch of {stage.batch} photos of {stage.height}×{stage.width} does not fit into the accelerator's memory. "
+        f"The last checkpoint in '{job.run}' is intact. Train anew with a smaller batch and a rate in proportion "
+        f"(--set stages.batch={max(2, stage.batch // 2)} --set stages.learning_rate={stage.learning_rate / 2:.2g})."
     )
 
 

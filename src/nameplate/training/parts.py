@@ -43,6 +43,24 @@ class Parts:
     sources: tuple[str, ...]
     """The data sets that it came from."""
 
+    @staticmethod
+    def of(
+        photos: Sequence[Photo],
+        groups: NDArray[np.int64],
+        nameplates: Sequence[str],
+        ids: Sequence[str],
+        unreadable: Sequence[tuple[str, str]],
+    ) -> Parts:
+        """What follows from the photos' own `split`: a copy of what was trained on says nothing of a model."""
+        place = {name: number for number, name in enumerate(nameplates)}
+        classes = np.array([place.get(str(photo.label), -1) for photo in photos], np.int64)
+        train = np.array([photo.split == "train" for photo in photos], bool)
+        held = ~train & (classes >= 0) & ~np.isin(groups, groups[train])
+        sources = tuple(sorted({photo.source for photo in photos}))
+        return Parts(
+            tuple(photos), groups, tuple(nameplates), tuple(ids), classes, train, held, tuple(unreadable), sources
+        )
+
     @property
     def copies(self) -> int:
         """Photos that are copies of another one."""
@@ -79,14 +97,9 @@ def split_parts(dataset: Dataset, embedded: Embedded, holdout: float, seed: int)
         raise DataError(
             f"Only {len(nameplates)} nameplate with readable photos to train on; there must be two or more."
         )
-    place = {name: number for number, name in enumerate(nameplates)}
-    classes = np.array([place.get(str(p.label), -1) for p in photos])
-    train = np.array([p.split == "train" for p in photos])
-    # A copy of what it was trained on says nothing of a model.
-    held = ~train & (classes >= 0) & ~np.isin(groups, groups[train])
-    ids = tuple(dataset.ids.get(name, name) for name in nameplates)
-    sources = tuple(sorted({photo.source for photo in photos}))
-    return Parts(photos, groups, nameplates, ids, classes, train, held, embedded.unreadable, sources)
+    return Parts.of(
+        photos, groups, nameplates, [dataset.ids.get(name, name) for name in nameplates], embedded.unreadable
+    )
 
 
 def _assign(photos: Sequence[Photo], groups: NDArray[np.int64], holdout: float, seed: int) -> tuple[Photo, ...]:

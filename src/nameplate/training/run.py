@@ -93,12 +93,7 @@ def parts_of(run: Run) -> Parts:
         for r in run.photos
     )
     groups = np.array([row.group for row in run.photos], np.int64)
-    place = {name: number for number, name in enumerate(run.nameplates)}
-    classes = np.array([place.get(row.label, -1) for row in run.photos], np.int64)
-    train = np.array([row.split == "train" for row in run.photos], bool)
-    held = ~train & (classes >= 0) & ~np.isin(groups, groups[train])
-    sources = tuple(sorted({row.source for row in run.photos}))
-    return Parts(photos, groups, run.nameplates, run.ids, classes, train, held, run.unreadable, sources)
+    return Parts.of(photos, groups, run.nameplates, run.ids, run.unreadable)
 
 
 def save_run(folder: Path, run: Run) -> None:
@@ -107,11 +102,8 @@ def save_run(folder: Path, run: Run) -> None:
     Raises:
         NameplateError: it cannot be written.
     """
-    try:
-        with whole_file(folder / RUN) as temporary:  # json, not msgspec: file names need not be UTF-8
-            temporary.write_text(json.dumps(msgspec.to_builtins(run)), "ascii")
-    except OSError as error:
-        raise NameplateError(f"Cannot write '{folder / RUN}': {error.strerror or error}.") from None
+    with whole_file(folder / RUN) as temporary:  # json, not msgspec: file names need not be UTF-8
+        temporary.write_text(json.dumps(msgspec.to_builtins(run)), "ascii")
 
 
 def load_run(folder: Path) -> Run:

@@ -1,0 +1,1 @@
+"""Loops over training and evaluation: compare ways of doing, judge whether more data helps."""

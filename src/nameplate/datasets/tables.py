@@ -17,7 +17,8 @@ def read_table(path: Path, *, suffix: str | None = None, may_be_empty: bool = Fa
     """Rows of a table with a header line; `suffix` tells the format where the name does not.
 
     Raises:
-        DataError: unreadable, not UTF-8, no rows (unless it may be empty), two columns of one name, or a row of another length.
+        DataError: unreadable, not UTF-8, no rows (unless it may be empty), two columns of one name, or a
+            row of another length.
         RuntimeUnavailableError: a Parquet file, and pyarrow is not installed.
     """
     if (suffix or path.suffix).lower() == ".parquet":

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.errors import DataError
-from nameplate.models.embedding import EmbeddingCache, embed_stream, prepare_photo
+from nameplate.models.embedding import EmbeddingCache, Hidden, embed_stream, prepare_photo
 from nameplate.models.model import Model
 from nameplate.models.runtime import PROBE_PHOTOS, Runtime
 from nameplate.types import Photo
@@ -32,17 +32,35 @@ class Embedded:
 
 
 def embed_photos(
-    photos: Sequence[Photo], model: Model, progress: Progress = lambda *_: None, *, mirror: bool = False
+    photos: Sequence[Photo],
+    model: Model,
+    progress: Progress = lambda *_: None,
+    *,
+    mirror: bool = False,
+    hide: Hidden | None = None,
 ) -> Embedded:
-    """Embed a data set through the cache; what is unreadable is listed apart."""
+    """Embed a data set through the cache; what is unreadable is listed apart.
+
+    Args:
+        photos: at least one.
+        model: gives backbone, runtime and threads.
+        progress: see `Progress`.
+        mirror: embed the photos mirrored.
+        hide: embed them with a part painted grey.
+
+    Raises:
+        DataError: there are none, or none can be read.
+    """
     if not photos:
         raise DataError("There are no photos to embed.")
     bundle = model.bundle
     runtime = _runtime(photos, model)
     decoders = f"Pillow {version('pillow')} simplejpeg {version('simplejpeg')}"
-    key = f"{bundle.digest} {bundle.manifest.preprocess} {decoders} {runtime.name} {'mirror' * mirror}"
+    view = "mirror" if mirror else f"without {hide}" if hide else ""
+    key = f"{bundle.digest} {bundle.manifest.preprocess} {decoders} {runtime.name} {view}"
     cache = EmbeddingCache(key, bundle.manifest.embedding)
-    settings = replace(model.settings, hashes=True, mirror=mirror)
+    settings = replace(model.settings, hashes=True, mirror=mirror, hide=hide)
+    step = "embed mirrored" if mirror else f"embed without {hide}" if hide else "embed"
     good: list[Photo] = []
     embeddings, hashes, bad = [], [], []
     try:
@@ -56,7 +74,7 @@ def embed_photos(
                 good.append(photo.with_(sha256=row.digest, width=row.width, height=row.height))
                 embeddings.append(row.embedding)
                 hashes.append(row.hash)
-            progress("embed mirrored" if mirror else "embed", number, len(photos))
+            progress(step, number, len(photos))
     finally:
         cache.flush()  # an interrupted run goes on from here
     if not good:

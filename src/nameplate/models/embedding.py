@@ -10,24 +10,21 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_tensors
-from safetensors.numpy import save as save_tensors
 
-from nameplate.errors import BundleError, NameplateError, PhotoError
+from nameplate.errors import BundleError, PhotoError
 from nameplate.models.bundle import Bundle
+from nameplate.models.cache import ArrayCache
 from nameplate.models.runtime import BATCH, Batch, ChosenRuntime, Runtime
 from nameplate.photos.decode import decode_with_header, read_bytes, read_header
 from nameplate.photos.fingerprint import WORDS, perceptual_hash
 from nameplate.photos.preprocess import preprocess
-from nameplate.storage import cache_folder, sha256, whole_file
+from nameplate.storage import sha256
 from nameplate.types import Limits, Preprocess
 
 CHUNK, AHEAD = 8, 12
@@ -35,6 +32,12 @@ CHUNK, AHEAD = 8, 12
 STRETCH = 256
 """Photos in a row that fill no batch, because they are unreadable or known, before they are let go."""
 
+CENTRE = 0.75
+"""Share of the height and of the width that is called the centre: where the car is."""
+GREY = 128
+"""What a hidden part is painted with."""
+
+Hidden = Literal["centre", "border"]
 Pixels = NDArray[np.uint8]
 Source = str | Path | bytes | Pixels
 
@@ -68,6 +71,8 @@ class Settings:
     """Whether to compute perceptual hashes too."""
     mirror: bool = False
     """Whether to embed the photos mirrored left to right."""
+    hide: Hidden | None = None
+    """A part of the photos to paint grey before they are embedded."""
 
 
 def embed_stream(
@@ -175,80 +180,44 @@ def prepare_photo(
         picture = preprocess(pixels, size)
         if settings.hashes:
             row.hash = perceptual_hash(picture)
+        if settings.hide is not None:
+            picture = _without(picture, settings.hide)
         row.picture = np.ascontiguousarray(picture[:, ::-1]) if settings.mirror else picture
     except PhotoError as error:
         row.error = str(error)
     return row
 
 
+def _without(picture: Pixels, part: Hidden) -> Pixels:
+    """The picture with its centre, or all but its centre, painted grey."""
+    height, width = picture.shape[:2]
+    top, left = round(height * (1 - CENTRE) / 2), round(width * (1 - CENTRE) / 2)
+    centre = (slice(top, height - top), slice(left, width - left))
+    painted = picture.copy() if part == "centre" else np.full_like(picture, GREY)
+    painted[centre] = GREY if part == "centre" else picture[centre]
+    return painted
+
+
 class EmbeddingCache:
-    """Embeddings on disk, by photo digest, for one backbone, preprocessing and runtime.
-
-    Shards of safetensors, each written whole and named by its own SHA-256, so that an interrupted run goes on
-    where it was. What cannot be read of it is computed again; where it cannot be written there is none.
-    """
-
-    FLUSH = 1024
+    """Embeddings on disk, by photo digest, for one backbone, preprocessing and runtime."""
 
     def __init__(self, key: str, size: int) -> None:
-        self.folder = cache_folder() / "embeddings" / sha256(key.encode())[:32]
-        self._size = size
-        self._rows: dict[str, tuple[NDArray[np.float32], NDArray[np.uint64], tuple[int, int]]] = {}
-        self._new: list[str] = []
-        for shard in sorted(self.folder.glob("*.safetensors")):
-            self._read(shard)
-
-    def _read(self, shard: Path) -> None:
-        try:
-            data = shard.read_bytes()
-            if shard.stem != sha256(data)[:32]:
-                raise ValueError("damaged")
-            part = load_tensors(data)
-            digests = [bytes(digest).hex() for digest in part["digest"]]
-            if part["embedding"].shape != (len(digests), self._size) or part["hash"].shape != (
-                len(digests),
-                WORDS,
-            ):
-                raise ValueError("of another shape")
-            for digest, embedding, hash_, size in zip(
-                digests, part["embedding"], part["hash"], part["size"].tolist(), strict=True
-            ):
-                self._rows[digest] = (embedding, hash_, tuple(size))
-        except (SafetensorError, OSError, KeyError, ValueError):
-            shard.unlink(missing_ok=True)
+        self._cache = ArrayCache("embeddings", key, {"embedding": (size,), "hash": (WORDS,), "size": (2,)})
+        self.folder, self.flush = self._cache.folder, self._cache.flush
 
     def __contains__(self, digest: str) -> bool:
-        return digest in self._rows
+        return digest in self._cache
 
     def add(self, row: Row) -> None:
-        """Keep an embedded row; every `FLUSH` rows go to disk."""
-        if row.digest is None or row.embedding is None or row.hash is None or row.digest in self._rows:
+        """Keep an embedded row."""
+        if row.digest is None or row.embedding is None or row.hash is None:
             return
-        self._rows[row.digest] = (row.embedding, row.hash, (row.width, row.height))
-        self._new.append(row.digest)
-        if len(self._new) >= self.FLUSH:
-            self.flush()
+        size = np.array((row.width, row.height), np.int32)
+        self._cache.add(row.digest, {"embedding": row.embedding, "hash": row.hash, "size": size})
 
     def fill(self, row: Row) -> None:
         """Give a row that was known its embedding, hash and size."""
-        if row.digest is not None and row.embedding is None and row.digest in self._rows:
-            row.embedding, row.hash, (row.width, row.height) = self._rows[row.digest]
-
-    def flush(self) -> None:
-        """Write what is new as one shard."""
-        if not self._new:
-            return
-        rows = [self._rows[digest] for digest in self._new]
-        tensors: dict[str, NDArray[Any]] = {
-            "digest": np.frombuffer(bytes.fromhex("".join(self._new)), np.uint8).reshape(-1, 32),
-            "embedding": np.stack([row[0] for row in rows]),
-            "hash": np.stack([row[1] for row in rows]),
-            "size": np.array([row[2] for row in rows], np.int32),
-        }
-        data = save_tensors(tensors)
-        with (
-            suppress(NameplateError, OSError),
-            whole_file(self.folder / f"{sha256(data)[:32]}.safetensors") as temporary,
-        ):
-            temporary.write_bytes(data)
-        self._new.clear()
+        if row.digest is not None and row.embedding is None and row.digest in self._cache:
+            known = self._cache[row.digest]
+            row.embedding, row.hash = known["embedding"], known["hash"]
+            row.width, row.height = known["size"].tolist()

@@ -73,15 +73,45 @@ def fit_head(
     """
     if _in_two_folds(classes, folds) < 0.5:
         return fit_at(embeddings, classes, ONE_PHOTO_STRENGTH, balanced=balanced)
+    steps = len(np.unique(folds)) * len(STRENGTHS) + 1
+    told = progress or (lambda *_: None)
+    found = cross_validate(embeddings, classes, folds, balanced=balanced, progress=lambda done, _: told(done, steps))
+    told(steps, steps)
+    strength, temperature = found.strength, found.temperature
+    return fit_at(embeddings, classes, strength, temperature=temperature, judged=found.judged, balanced=balanced)
+
+
+@dataclass(frozen=True, slots=True)
+class CrossValidated:
+    """What heads say of photos that did not train them."""
+
+    logits: Floats
+    """N×C, each row by the head of the folds that it is not in; divide by `temperature`."""
+    temperature: float
+    """Calibrates the logits."""
+    strength: float
+    """The C of least calibrated log-loss."""
+    judged: dict[float, tuple[float, float]]
+    """C → (top-1, calibrated log-loss)."""
+
+
+def cross_validate(
+    embeddings: Floats,
+    classes: NDArray[np.int64],
+    folds: NDArray[np.int64],
+    *,
+    balanced: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> CrossValidated:
+    """Out-of-fold logits at the best of `STRENGTHS`; the arguments are those of `fit_head`."""
     numbers = np.unique(folds)
-    steps = len(numbers) * len(STRENGTHS) + 1
     paths: list[list[Floats]] = []
     count = int(classes.max()) + 1
     for place, fold in enumerate(numbers):
         train, test = folds != fold, folds == fold
         paths.append(_path((embeddings[train], classes[train]), (embeddings[test], classes[test]), count, balanced))
         if progress:
-            progress((place + 1) * len(STRENGTHS), steps)
+            progress((place + 1) * len(STRENGTHS), len(numbers) * len(STRENGTHS))
     order = np.concatenate([np.flatnonzero(folds == fold) for fold in numbers])
     judged: dict[float, tuple[float, float]] = {}
     temperatures: dict[float, float] = {}
@@ -93,9 +123,9 @@ def fit_head(
             log_loss(probabilities(logits, temperatures[strength]), classes[order]),
         )
     strength = min(judged, key=lambda c: judged[c][1])
-    if progress:
-        progress(steps, steps)
-    return fit_at(embeddings, classes, strength, temperature=temperatures[strength], judged=judged, balanced=balanced)
+    best = np.empty((len(classes), count), np.float32)
+    best[order] = np.concatenate([path[STRENGTHS.index(strength)] for path in paths])
+    return CrossValidated(best, temperatures[strength], strength, judged)
 
 
 def _in_two_folds(classes: NDArray[np.int64], folds: NDArray[np.int64]) -> float:

@@ -1,0 +1,119 @@
+"""`alignment`: whether two pictures are one, when one of them was cropped, stretched or recompressed.
+
+The crop is found by Gauss–Newton steps on the correlation of small grey pictures (B. Lucas and T. Kanade, 1981;
+normalised as in G. Evangelidis and E. Psarakis, "Parametric image alignment", 2008), for many pairs at once.
+Only scale and shift along the two axes are sought: that is all that a crop and a resize do.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+SIDE = 64
+"""Of the grey pictures that are compared, in pixels."""
+COARSE, COARSE_STEPS, FINE_STEPS = 32, 10, 4
+"""The side that the search begins on, and its steps on it and on the full side."""
+PROMISING = 0.75
+"""Correlation after the search on the small side below which a pair is not looked at more closely."""
+MIN_SCALE, MAX_SHIFT = 0.7, 0.3
+"""A picture of which less is left is not called a copy; shifts are in halves of the side."""
+PAIRS_AT_ONCE = 256
+
+
+def alignment(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Floats:
+    """Correlation of pairs of grey pictures under the best crop of one to the other.
+
+    Args:
+        first: uint8 P×64×64.
+        second: uint8 P×64×64.
+
+    Returns:
+        float32 (P,), at most 1: the same picture has about 1, two photos of like cars seldom more than 0.9.
+    """
+    parts = [
+        _align(first[i : i + PAIRS_AT_ONCE], second[i : i + PAIRS_AT_ONCE]) for i in range(0, len(first), PAIRS_AT_ONCE)
+    ]
+    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+
+def _align(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Floats:
+    one, two = (each.astype(np.float32) for each in (first, second))
+    small = [each.reshape(-1, COARSE, SIDE // COARSE, COARSE, SIDE // COARSE).mean((2, 4)) for each in (one, two)]
+    crops = np.tile(np.array([1, 0, 1, 0], np.float32), (len(one), 1))
+    crops, found = _search(small[0], small[1], crops, COARSE_STEPS)
+    closer = np.flatnonzero(found > PROMISING)
+    if len(closer):
+        found[closer] = _search(one[closer], two[closer], crops[closer], FINE_STEPS)[1]
+    return found
+
+
+def _search(fixed: Floats, moved: Floats, crops: Floats, steps: int) -> tuple[Floats, Floats]:
+    """Crops (scale and shift in y, in x) under which `moved` is most like `fixed`, and the correlation there."""
+    best, found = crops.copy(), np.full(len(fixed), -1, np.float32)
+    slopes = [np.asarray(s, np.float32) for s in np.gradient(moved, 2 / moved.shape[1], axis=(1, 2))]
+    for step in range(steps + 1):
+        sampled, inside = _sample(moved, crops)
+        target, warped, size = _normalised(fixed, inside), *_with_size(sampled, inside)
+        now = (target * warped).sum((1, 2))
+        better = now > found
+        best[better], found[better] = crops[better], now[better]
+        if step < steps:
+            turned = [_sample(slope, crops)[0] * inside / size for slope in slopes]
+            low, high = _limits()
+            crops = np.asarray(np.clip(crops + _step(target - warped, turned), low, high), np.float32)
+    return best, found
+
+
+def _limits() -> tuple[Floats, Floats]:
+    low = np.array([MIN_SCALE, -MAX_SHIFT, MIN_SCALE, -MAX_SHIFT], np.float32)
+    high = np.array([1 / MIN_SCALE, MAX_SHIFT, 1 / MIN_SCALE, MAX_SHIFT], np.float32)
+    return low, high
+
+
+def _grid(side: int) -> Floats:
+    """Centres of pixels from -1 to 1."""
+    return ((np.arange(side, dtype=np.float32) + 0.5) * 2 / side - 1).astype(np.float32)
+
+
+def _sample(pictures: Floats, crops: Floats) -> tuple[Floats, Floats]:
+    """The pictures under their crops by linear interpolation, and which pixels come from inside them."""
+    side = pictures.shape[1]
+    rows, row_in = _weights(crops[:, 0:1], crops[:, 1:2], side)
+    columns, column_in = _weights(crops[:, 2:3], crops[:, 3:4], side)
+    sampled: Floats = rows @ pictures @ columns.transpose(0, 2, 1)
+    return sampled, row_in[:, :, None] * column_in[:, None, :]
+
+
+def _weights(scale: Floats, shift: Floats, side: int) -> tuple[Floats, Floats]:
+    at = scale * _grid(side) + shift
+    inside = np.asarray(np.abs(at) <= 1, np.float32)
+    pixel = np.clip((at + 1) * side / 2 - 0.5, 0, side - 1)
+    distance = np.abs(pixel[:, :, None] - np.arange(side, dtype=np.float32))
+    return np.asarray(np.maximum(0, 1 - distance), np.float32), inside
+
+
+def _with_size(pictures: Floats, inside: Floats) -> tuple[Floats, Floats]:
+    """Pictures with mean 0 and size 1 over the pixels inside, and the size they had."""
+    count = np.maximum(inside.sum((1, 2), keepdims=True), 1)
+    centred = (pictures - (pictures * inside).sum((1, 2), keepdims=True) / count) * inside
+    size = np.asarray(np.maximum(np.sqrt((centred**2).sum((1, 2), keepdims=True)), 1e-3), np.float32)
+    return np.asarray(centred / size, np.float32), size
+
+
+def _normalised(pictures: Floats, inside: Floats) -> Floats:
+    return _with_size(pictures, inside)[0]
+
+
+def _step(error: Floats, slopes: list[Floats]) -> Floats:
+    """The change of the crops that lowers the error most, to first order."""
+    y, x = slopes
+    grid = _grid(error.shape[1])
+    columns = np.stack([y * grid[:, None], y, x * grid, x], -1).reshape(len(error), -1, 4)
+    columns -= columns.mean(1, keepdims=True)
+    square = columns.transpose(0, 2, 1) @ columns
+    square += 1e-3 * np.trace(square, axis1=1, axis2=2)[:, None, None] * np.eye(4, dtype=np.float32) + 1e-12 * np.eye(4)
+    right = columns.transpose(0, 2, 1) @ error.reshape(len(error), -1, 1)
+    return np.linalg.solve(square, right)[..., 0].astype(np.float32)

@@ -1,0 +1,119 @@
+"""`look_at`: what can be measured on each photo alone, through a cache."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from nameplate.audit.align import SIDE
+from nameplate.errors import PhotoError
+from nameplate.models.cache import ArrayCache
+from nameplate.photos.decode import MAGIC, decode_with_header, read_bytes, read_header
+from nameplate.storage import sha256
+from nameplate.types import Photo
+
+FORMATS = tuple(dict.fromkeys(name for _, _, name in MAGIC))
+LONG_SIDE = 256
+"""Photos are made this long before their sharpness is measured, so that it does not go with their size."""
+DECODED = (128, 128)
+"""What decoding is asked for; it gives at least twice that where the photo has it."""
+CHUNK, AHEAD = 16, 8
+"""Photos a thread takes at once, and chunks that wait."""
+SHAPES = {"numbers": (5,), "grey": (SIDE, SIDE)}
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one photo is like."""
+
+    format: str
+    bytes: int
+    """Size of the file."""
+    orientation: int
+    """EXIF's, 1–8; 1 is upright."""
+    brightness: float
+    """Mean luma, 0 (black) – 1 (white)."""
+    sharpness: float
+    """Variance of the Laplacian of luma 0–1 at 256 pixels (J. Pech-Pacheco et al., 2000): low is blurred."""
+    grey: NDArray[np.uint8]
+    """uint8 64×64: the whole photo, squashed."""
+
+
+def look_at(photos: Sequence[Photo], threads: int, progress: Callable[[int, int], None]) -> list[Look | None]:
+    """Measure photos whose digests are known, those that the cache knows without opening them.
+
+    Returns:
+        A `Look` each; None where the photo cannot be read any more.
+    """
+    cache = ArrayCache("looks", f"1 pillow {version('pillow')} simplejpeg {version('simplejpeg')}", SHAPES)
+    looks: list[Look | None] = []
+    try:
+        for row, photo in zip(_rows(photos, cache, threads), photos, strict=True):
+            if row is not None:
+                cache.add(str(photo.sha256), row)
+            looks.append(None if row is None else _look(row))
+            progress(len(looks), len(photos))
+    finally:
+        cache.flush()
+    return looks
+
+
+def measure(data: bytes) -> Look:
+    """Measure one photo from its file's bytes.
+
+    Raises:
+        PhotoError: it cannot be read.
+    """
+    return _look(_measure(data))
+
+
+Row = dict[str, NDArray[Any]]
+
+
+def _rows(photos: Sequence[Photo], cache: ArrayCache, threads: int) -> Iterator[Row | None]:
+    def one(photo: Photo) -> Row | None:
+        if str(photo.sha256) in cache:
+            return cache[str(photo.sha256)]
+        try:
+            data = read_bytes(photo.path)
+            return _measure(data) if sha256(data) == photo.sha256 else None
+        except PhotoError:
+            return None
+
+    def several(chunk: Sequence[Photo]) -> list[Row | None]:
+        return [one(photo) for photo in chunk]
+
+    with ThreadPoolExecutor(max(1, threads), thread_name_prefix="nameplate-look") as pool:
+        waiting: deque[Future[list[Row | None]]] = deque()
+        for start in range(0, len(photos), CHUNK):
+            waiting.append(pool.submit(several, photos[start : start + CHUNK]))
+            if len(waiting) > AHEAD:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+
+
+def _measure(data: bytes) -> Row:
+    header = read_header(data)
+    grey = Image.fromarray(decode_with_header(data, header, at_least=DECODED)).convert("L")
+    scale = LONG_SIDE / max(grey.size)
+    scaled = grey.resize((max(3, round(grey.width * scale)), max(3, round(grey.height * scale))))
+    luma = np.asarray(scaled, np.float32) / 255
+    inner = luma[1:-1, 1:-1]
+    laplacian = luma[:-2, 1:-1] + luma[2:, 1:-1] + luma[1:-1, :-2] + luma[1:-1, 2:] - 4 * inner
+    numbers = (FORMATS.index(header.format), len(data), header.orientation, luma.mean(), laplacian.var())
+    small = grey.resize((SIDE, SIDE), Image.Resampling.BOX)
+    return {"numbers": np.array(numbers, np.float64), "grey": np.asarray(small, np.uint8)}
+
+
+def _look(row: Row) -> Look:
+    kind, size, orientation, brightness, sharpness = row["numbers"].tolist()
+    return Look(FORMATS[int(kind)], int(size), int(orientation), brightness, sharpness, row["grey"])

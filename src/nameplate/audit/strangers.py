@@ -1,0 +1,59 @@
+"""`strangeness`: how unlike the rest of a data set each photo is."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+SHRINKAGE = 1.0
+"""Variance that is added in every standardised direction: 1,600 of them cannot be known from as many photos."""
+STRANGE = 5.0
+"""Strangeness from which a photo is named: about one in five hundred of those that belong (docs/experiments.md)."""
+UNLIKE_CLASS = 3.5
+"""Strangeness beside the photos of its own class from which one is named: an odd side, a detail, a wreck."""
+
+
+def strangeness(embeddings: NDArray[np.float32], chances: NDArray[np.float32] | None = None) -> NDArray[np.float64]:
+    """The photo's Mahalanobis distance from the data set's own distribution, squared; where there are heads, plus
+    how little they know what to name it.
+
+    The first part is told in interquartile ranges above the median, the second in nats of entropy: what is no car
+    is far away from all cars, and no nameplate suits it (as the "far" outliers of J. Ren et al., "A Simple Fix to
+    Mahalanobis Distance for Improving Near-OOD Detection", 2021).
+
+    Args:
+        embeddings: float32 N×D.
+        chances: float32 N×C, out-of-fold probabilities.
+    """
+    rows = (embeddings - embeddings.mean(0)).astype(np.float64)
+    rows /= np.maximum(rows.std(0), 1e-6)
+    covariance = rows.T @ rows / len(rows)
+    half = np.linalg.cholesky(covariance + SHRINKAGE * np.eye(len(covariance)))
+    distance = (_solve_lower(half, rows.T) ** 2).sum(0)
+    low, middle, high = np.quantile(distance, [0.25, 0.5, 0.75])
+    strange = (distance - middle) / max(high - low, 1e-9)
+    if chances is not None:
+        strange -= (chances * np.log(np.maximum(chances, 1e-9))).sum(1)
+    return np.asarray(strange)
+
+
+def unlike_class(embeddings: NDArray[np.float32], classes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """`strangeness` of how each photo differs from the mean of the other photos of its class, float64 (N,).
+
+    Args:
+        embeddings: float32 N×D.
+        classes: int64 (N,); of a class of one photo nothing is known, so it is not strange.
+    """
+    counts = np.bincount(classes)
+    means = np.zeros((len(counts), embeddings.shape[1]), np.float32)
+    np.add.at(means, classes, embeddings)
+    means /= np.maximum(counts, 1)[:, None]
+    without_itself = (counts / np.maximum(counts - 1, 1))[classes, None].astype(np.float32)
+    strange = strangeness((embeddings - means[classes]) * without_itself)
+    return np.where(counts[classes] > 1, strange, -np.inf)
+
+
+def _solve_lower(half: NDArray[np.float64], columns: NDArray[np.float64]) -> NDArray[np.float64]:
+    from scipy.linalg import solve_triangular
+
+    return np.asarray(solve_triangular(half, columns, lower=True, overwrite_b=True))

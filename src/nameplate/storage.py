@@ -23,6 +23,11 @@ def printable(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
+def absolute(path: str | Path) -> str:
+    """A path that means the same from anywhere, as text that can be written anywhere; links stay as they are."""
+    return printable(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links
+
+
 def cache_folder() -> Path:
     """Where embeddings, unpacked archives and runtime checks are kept: `$XDG_CACHE_HOME/nameplate`.
 

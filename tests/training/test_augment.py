@@ -255,6 +255,13 @@ def test_a_scene_is_by_thirds_flat_soft_and_sharp() -> None:
     }
 
 
+def test_red_and_blue_change_places_as_often_as_asked() -> None:
+    pictures = _draws(_flat((200, 100, 50)), Augmentation(swap=0.25, flip=0), 200)
+    colours = [tuple(picture[0, 0].tolist()) for picture in pictures]
+    assert set(colours) == {(200, 100, 50), (50, 100, 200)}
+    assert 0.15 < colours.count((50, 100, 200)) / 200 < 0.35
+
+
 def test_a_scene_without_scenery_is_grey() -> None:
     for picture in _draws(_places(300, 400), Augmentation(zoom_out=1, fill="scene", flip=0), 20):
         assert (picture[picture[..., 2] != 255] == PAD_GREY).all()

@@ -83,7 +83,7 @@ def _sample(pictures: Floats, crops: Floats) -> tuple[Floats, Floats]:
     side = pictures.shape[1]
     rows, row_in = _weights(crops[:, 0:1], crops[:, 1:2], side)
     columns, column_in = _weights(crops[:, 2:3], crops[:, 3:4], side)
-    sampled: Floats = rows @ pictures @ columns.transpose(0, 2, 1)
+    sampled = np.asarray(rows @ pictures @ columns.transpose(0, 2, 1), np.float32)
     return sampled, row_in[:, :, None] * column_in[:, None, :]
 
 

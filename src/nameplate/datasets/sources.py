@@ -13,7 +13,7 @@ from nameplate.datasets.competition import TRAIN_TABLE, find_competition, read_c
 from nameplate.datasets.names import natural_key, read_names
 from nameplate.datasets.tables import TABLE_SUFFIXES, read_table
 from nameplate.errors import DataError
-from nameplate.storage import printable
+from nameplate.storage import absolute, printable
 from nameplate.types import Limits, Photo, SplitName
 
 PATH_COLUMNS = ("path", "photo", "file", "filename", "file_name", "image", "image_path", "filepath", "id")
@@ -107,20 +107,16 @@ def read_excluded(path: Path) -> set[str]:
             named = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"Cannot read '{path}': {getattr(error, 'strerror', None) or 'it is no text'}.") from None
-    return {_absolute(path.parent / name) for name in named if name}
-
-
-def _absolute(path: str | Path) -> str:
-    return printable(os.path.abspath(path))  # noqa: PTH100 - keeps links as they are
+    return {absolute(path.parent / name) for name in named if name}
 
 
 def _without(photos: list[Photo], exclude: Path) -> list[Photo]:
     excluded = read_excluded(exclude)
-    kept = [photo for photo in photos if _absolute(photo.path) not in excluded]
+    kept = [photo for photo in photos if absolute(photo.path) not in excluded]
     if excluded and len(kept) == len(photos):
         raise DataError(
             f"None of the {len(excluded):,} photos that '{exclude}' names is in the data; "
-            f"the first photo of the data is '{_absolute(photos[0].path)}'."
+            f"the first photo of the data is '{absolute(photos[0].path)}'."
         )
     if not kept:
         raise DataError(f"'{exclude}' leaves out all {len(photos):,} photos.")

@@ -36,10 +36,10 @@ def png_uri(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
-def thumbnail_uri(photo: NDArray[np.uint8]) -> str:
-    """A photo, made small, as a JPEG data URI."""
+def thumbnail_uri(photo: NDArray[np.uint8], longest: int = THUMBNAIL) -> str:
+    """A photo, made small (its longest side in pixels), as a JPEG data URI."""
     image = Image.fromarray(photo)
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    image.thumbnail((longest, longest))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=85)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

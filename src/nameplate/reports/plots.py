@@ -44,7 +44,7 @@ def confusion_plot(matrix: NDArray[np.int64], nameplates: Sequence[str]) -> byte
         axes.text(column, row, str(matrix[row, column]), ha="center", va="center", fontsize=8, color=colour)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    return _png(figure)
+    return as_png(figure)
 
 
 def class_plot(evaluation: Evaluation) -> bytes:
@@ -60,7 +60,7 @@ def class_plot(evaluation: Evaluation) -> bytes:
     axes.set_xlabel("F1", color=INK)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(length=0)
-    return _png(figure)
+    return as_png(figure)
 
 
 def curves_plot(epochs: Sequence[Epoch], *, best: int | None = None, dark: bool = False) -> bytes:
@@ -83,7 +83,7 @@ def curves_plot(epochs: Sequence[Epoch], *, best: int | None = None, dark: bool 
     panels = list(figure.subplots(len(heights), sharex=True, height_ratios=heights, squeeze=False)[:, 0])
     x = np.array([epoch.epoch for epoch in epochs])
     for axes in panels:
-        _dress(axes, colours)
+        dress(axes, colours)
         _stage_bands(axes, epochs, colours)
     _loss_panel(panels[0], x, epochs, colours)
     _sizes_above(panels[0], epochs, colours)
@@ -96,7 +96,7 @@ def curves_plot(epochs: Sequence[Epoch], *, best: int | None = None, dark: bool 
     panels[-1].set_xlim(x[0] - 0.5, x[-1] + 0.5)
     panels[-1].set_xticks(_whole_ticks(x))
     panels[-1].set_xlabel("epoch", color=colours["soft"], fontsize=9)
-    return _png(figure, dpi=180)
+    return as_png(figure, dpi=180)
 
 
 def _series(values: Sequence[float | None]) -> NDArray[np.float64]:
@@ -115,7 +115,8 @@ def _line(axes: Axes, x: NDArray[np.int64], y: NDArray[np.float64], colour: str,
     axes.plot(x, y, color=colour, linewidth=1.7, marker="o", markersize=3.2 if len(x) <= 20 else 0, label=label)
 
 
-def _dress(axes: Axes, colours: dict[str, str]) -> None:
+def dress(axes: Axes, colours: dict[str, str]) -> None:
+    """Paper, ink and a light grid in the colours of a page, `DAY` or `NIGHT`."""
     axes.set_facecolor(colours["paper"])
     axes.spines[:].set_visible(False)
     axes.grid(axis="y", color=colours["soft"], alpha=0.25, linewidth=0.6)
@@ -184,7 +185,8 @@ def _top1_panel(
         )
 
 
-def _png(figure: Figure, dpi: int = DPI) -> bytes:
+def as_png(figure: Figure, dpi: int = DPI) -> bytes:
+    """The figure's PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()

@@ -266,10 +266,13 @@ def _coloured(image: Image.Image, settings: Augmentation, draw: np.random.Genera
     turn = math.tau * _either_way(settings.hue, draw)
     if _happens(settings.grey, draw):
         saturation = 0.0
-    if (brightness, contrast, saturation, turn) == (1, 1, 1, 0):
+    swapped = _happens(settings.swap, draw)
+    if not swapped and (brightness, contrast, saturation, turn) == (1, 1, 1, 0):
         return image
     saturate = saturation * np.eye(3) + (1 - saturation) * LUMA
     matrix = brightness * contrast * _hue(turn) @ saturate
+    if swapped:
+        image = Image.merge("RGB", image.split()[::-1])
     middle = float(LUMA @ image.resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))) if contrast != 1 else 0.0
     constant = np.full((3, 1), (1 - contrast) * brightness * middle)
     return image.convert("RGB", tuple(np.hstack([matrix, constant]).ravel().tolist()))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ from nameplate.datasets.sources import Dataset
 from nameplate.datasets.splits import hold_out
 from nameplate.errors import DataError
 from nameplate.models.collection import Embedded
-from nameplate.storage import printable, sha256
+from nameplate.storage import absolute, sha256
 from nameplate.types import Photo
 
 
@@ -115,6 +114,16 @@ def photos_csv(photos: Sequence[Photo], groups: NDArray[np.int64]) -> bytes:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "label", "split", "group", "source", "sha256", "width", "height"])
     for photo, group in zip(photos, groups, strict=True):
-        path = printable(os.path.abspath(photo.path))  # noqa: PTH100 - keeps links as they are
-        writer.writerow([path, photo.label, photo.split, group, photo.source, photo.sha256, photo.width, photo.height])
+        writer.writerow(
+            [
+                absolute(photo.path),
+                photo.label,
+                photo.split,
+                group,
+                photo.source,
+                photo.sha256,
+                photo.width,
+                photo.height,
+            ]
+        )
     return text.getvalue().encode(errors="backslashreplace")  # file names need not be UTF-8, tables must

@@ -92,6 +92,8 @@ class Augmentation:
     """Turn of the colour circle, as a share of it, either way."""
     grey: Share = 0.0
     """Probability of no colour at all."""
+    swap: Share = 0.0
+    """Probability that red and blue change places: some sets of photos were saved so, cars196 among them."""
 
 
 @dataclass(frozen=True, slots=True)

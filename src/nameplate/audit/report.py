@@ -1,0 +1,245 @@
+"""`write_report`: an audit as a page, as JSON, and as the list of photos to leave out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from nameplate import __version__
+from nameplate.audit.findings import CROSS_CLASS, EXACT, KINDS, LABEL, LEAK, NEAR, OUTLIER, UNREADABLE, Finding
+from nameplate.audit.inspect import SEED, Audit
+from nameplate.audit.look import Look
+from nameplate.audit.plots import counts_plot, measures_plot, shortcut_plot
+from nameplate.datasets.tables import write_table
+from nameplate.errors import PhotoError
+from nameplate.photos.decode import decode
+from nameplate.reports.page import png_uri, thumbnail_uri, write_page
+from nameplate.storage import absolute, printable, sha256, whole_file
+
+SURE = 0.95
+"""Score from which a doubted label is in the list to leave out; the others are for eyes."""
+MOST_SHOWN, MOST_COPIES = 60, 6
+"""Findings of a kind, and copies of one picture, that the page shows."""
+EXAMPLES, MOST_EXAMPLES = 6, 1000
+"""Photos of a class, and of all classes, in the grid."""
+SHOWN, SMALL = 200, 130
+"""Longest sides of pictures of findings and of examples, in pixels."""
+TITLES = {
+    UNREADABLE: ("Unreadable", "They cannot be decoded, or are damaged: nothing can be learnt from them."),
+    EXACT: ("Exact duplicates", "Files of the same bytes. One of each is enough."),
+    NEAR: ("Near duplicates", "One picture, resized, recompressed, cropped a little or mirrored."),
+    CROSS_CLASS: ("One picture under several classes", "At most one of the labels is right."),
+    LEAK: ("Leaks between parts", "One picture to train on and to judge on: the judgement flatters."),
+    LABEL: ("Suspect labels", "Heads that did not see the photo believe another class more than its label."),
+    OUTLIER: ("Outliers", "First what is unlike any photo here (no cars, details), then what is unlike its class."),
+}
+"""Of each kind: its heading, and what it means."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Where the report lies."""
+
+    page: Path
+    json: Path
+    exclude: Path
+    excluded: int
+    """Photos on the list."""
+
+
+def write_report(audit: Audit, page: Path, threads: int, seconds: float) -> Written:
+    """Write the page, and beside it its JSON and the list for `--exclude`, each whole.
+
+    Args:
+        audit: what was found.
+        page: the HTML file; the others have its name with .json and .exclude.csv.
+        threads: that make small pictures.
+        seconds: that the audit took.
+
+    Raises:
+        NameplateError: the folder cannot be written to.
+    """
+    written = Written(page, page.with_suffix(".json"), page.with_suffix(".exclude.csv"), 0)
+    rows = list(left_out(audit))
+    with whole_file(written.exclude) as temporary:
+        write_table(temporary, ("path", "kind", "score", "detail"), rows)
+    with whole_file(written.json) as temporary:
+        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(as_json(audit, seconds)), indent=1) + b"\n")
+    _write_page(audit, page, written, threads)
+    return Written(page, written.json, written.exclude, len({row["path"] for row in rows}))
+
+
+def left_out(audit: Audit) -> Iterator[dict[str, object]]:
+    """Photos that a training does better without.
+
+    Of copies the one with the most pixels stays. Where the copies have several labels none stays, where they are in
+    several parts those to train on go. Labels are doubted surely, and outliers are unlike all classes.
+    """
+    photos = {photo.path: photo for photo in audit.photos}
+    for finding in audit.findings:
+        paths: Sequence[str] = finding.photos
+        if finding.kind in (EXACT, NEAR):
+            pixels = {path: (photos[path].width or 0) * (photos[path].height or 0) for path in paths}
+            best = max(paths, key=lambda path: pixels[path])
+            paths = [path for path in paths if path != best]
+        elif finding.kind == LEAK:
+            paths = [path for path in paths if photos[path].split == "train"]
+        elif (finding.kind == LABEL and finding.score < SURE) or (finding.kind == OUTLIER and finding.score < 0.5):
+            continue
+        for path in paths:
+            yield {
+                "path": absolute(path),
+                "kind": finding.kind,
+                "score": f"{finding.score:.4f}",
+                "detail": printable(finding.detail),
+            }
+
+
+def as_json(audit: Audit, seconds: float) -> dict[str, object]:
+    """The report as plain data."""
+    counts = class_counts(audit)
+    sizes = np.array([(photo.width, photo.height) for photo in audit.photos], np.float64).reshape(-1, 2)
+    looks = [look for look in audit.looks if look is not None]
+    return {
+        "photos": len(audit.dataset.photos),
+        "readable": len(audit.photos),
+        "classes": counts,
+        "findings": [
+            {
+                "kind": finding.kind,
+                "photos": [printable(path) for path in finding.photos],
+                "score": round(finding.score, 4),
+                "detail": printable(finding.detail),
+            }
+            for finding in audit.findings
+        ],
+        "aliases": [asdict(alias) for alias in audit.aliases],
+        "imbalance": {"most": max(counts.values()), "fewest": min(counts.values())},
+        "shortcuts": None if audit.shortcuts is None else asdict(audit.shortcuts),
+        "accuracy": audit.accuracy,
+        "measures": {
+            "width": _summary(sizes[:, 0]),
+            "height": _summary(sizes[:, 1]),
+            "aspect": _summary(sizes[:, 0] / np.maximum(sizes[:, 1], 1)),
+            "bytes": _summary(np.array([look.bytes for look in looks])),
+            "brightness": _summary(np.array([look.brightness for look in looks])),
+            "sharpness": _summary(np.array([look.sharpness for look in looks])),
+            "formats": dict(Counter(look.format for look in looks)),
+            "orientations": {str(k): n for k, n in Counter(look.orientation for look in looks).items()},
+        },
+        "left_out": [{"path": printable(entry.name), "reason": entry.reason} for entry in audit.dataset.refused],
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 1),
+        "seed": SEED,
+        "runtime": audit.runtime,
+        "data_sha256": sha256("\n".join(sorted(f"{p.sha256} {p.label} {p.split}" for p in audit.photos)).encode()),
+        "version": __version__,
+    }
+
+
+def class_counts(audit: Audit) -> dict[str, int]:
+    """Photos of each class that can be read."""
+    found = Counter(photo.label for photo in audit.photos)
+    return {name: found[name] for name in audit.dataset.nameplates}
+
+
+def _summary(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> dict[str, float] | None:
+    if not len(values):
+        return None
+    figures = {"mean": values.mean(), "median": np.median(values), "min": values.min(), "max": values.max()}
+    return {name: round(float(figure), 5) for name, figure in figures.items()}
+
+
+def _write_page(audit: Audit, page: Path, written: Written, threads: int) -> None:
+    shown = {kind: [f for f in audit.findings if f.kind == kind] for kind in KINDS}
+    examples = _examples(audit)
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        pictures = dict(pool.map(_picture, [(path, SMALL) for paths in examples.values() for path in paths]))
+        wanted = [path for found in shown.values() for f in found[:MOST_SHOWN] for path in f.photos[:MOST_COPIES]]
+        large = dict(pool.map(_picture, [(path, SHOWN) for path in dict.fromkeys(wanted)]))
+    labels = {photo.path: photo.label for photo in audit.dataset.photos}
+    said = as_json(audit, 0)
+    write_page(
+        page,
+        "audit.html",
+        said=said,
+        kinds=[(kind, *TITLES[kind], found) for kind, found in shown.items()],
+        most_shown=MOST_SHOWN,
+        most_copies=MOST_COPIES,
+        pictures=large,
+        labels=labels,
+        examples=[(name, said["classes"][name], [pictures[p] for p in paths]) for name, paths in examples.items()],  # type: ignore[index]
+        name=Path,
+        aliases=audit.aliases,
+        shortcuts=audit.shortcuts,
+        dark=_dark_and_light(lambda dark: counts_plot(class_counts(audit), dark=dark)),
+        measures=_dark_and_light(lambda dark: _measures(audit, dark)),
+        hidden=_hidden(audit),
+        exclude=written.exclude.name,
+        json=written.json.name,
+        darkest=_extremes(audit, lambda look: look.brightness),
+        blurred=_extremes(audit, lambda look: look.sharpness),
+    )
+
+
+def _examples(audit: Audit) -> dict[str, list[str]]:
+    """Some photos of each class, always the same ones: those whose digests come first."""
+    each = max(1, min(EXAMPLES, MOST_EXAMPLES // max(1, len(audit.dataset.nameplates))))
+    found: dict[str, list[str]] = {name: [] for name in audit.dataset.nameplates}
+    for photo in sorted(audit.photos, key=lambda photo: str(photo.sha256)):
+        if len(found[str(photo.label)]) < each:
+            found[str(photo.label)].append(photo.path)
+    return found
+
+
+def _picture(wanted: tuple[str, int]) -> tuple[str, str | None]:
+    path, longest = wanted
+    try:
+        return path, thumbnail_uri(decode(path, at_least=(longest // 2, longest // 2)), longest)
+    except PhotoError:
+        return path, None
+
+
+def _extremes(audit: Audit, measure: Callable[[Look], float], count: int = EXAMPLES) -> list[tuple[str, str | None]]:
+    """The photos with the least of something."""
+    known = [(photo.path, look) for photo, look in zip(audit.photos, audit.looks, strict=True) if look is not None]
+    least = sorted(known, key=lambda pair: measure(pair[1]))[:count]
+    return [_picture((path, SMALL)) for path, _ in least]
+
+
+def _dark_and_light(draw: Callable[[bool], bytes]) -> dict[bool, str]:
+    return {dark: png_uri(draw(dark)) for dark in (False, True)}
+
+
+def _measures(audit: Audit, dark: bool) -> bytes:
+    known = [(photo, look) for photo, look in zip(audit.photos, audit.looks, strict=True) if look is not None]
+    rows = np.array([(p.width, p.height, k.bytes / 1e6, k.brightness, k.sharpness) for p, k in known], np.float64)
+    return measures_plot(*rows.reshape(-1, 5).T, dark=dark)
+
+
+def _hidden(audit: Audit) -> dict[bool, str] | None:
+    found = audit.shortcuts
+    if found is None:
+        return None
+    rows = [
+        (name, figure.value, figure.low, figure.high)
+        for name, figure in (
+            ("the whole photo", found.whole),
+            ("the centre alone", found.centre),
+            ("the border alone", found.border),
+        )
+    ]
+    return _dark_and_light(lambda dark: shortcut_plot(rows, found.guessing, dark=dark))
+
+
+def finding_counts(findings: Sequence[Finding]) -> dict[str, int]:
+    """How many of each kind, all kinds in their order."""
+    found = Counter(finding.kind for finding in findings)
+    return {kind: found[kind] for kind in KINDS}

@@ -1,0 +1,70 @@
+"""`nameplate audit`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nameplate.cli import screen
+from nameplate.cli.commands import Data, Exclude, Json, Names, RuntimeOption, Threads, app
+from nameplate.errors import UsageError
+from nameplate.types import DEFAULT_BUNDLE
+
+
+@app.command()
+def audit(
+    data: Data,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="PAGE", help="The HTML page to write; JSON goes beside it.")
+    ] = Path("report.html"),
+    names: Names = None,
+    exclude: Exclude = None,
+    model: Annotated[str, typer.Option(help="A bundle whose backbone embeds the photos.")] = DEFAULT_BUNDLE,
+    shortcuts: Annotated[
+        bool, typer.Option("--shortcuts/--no-shortcuts", help="Test whether the background gives a class away.")
+    ] = True,
+    runtime: RuntimeOption = "auto",
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Look at labelled photos, and find copies, leaks, wrong labels, no cars and damage: a page, JSON and a list."""
+    from nameplate.audit.inspect import inspect
+    from nameplate.audit.report import finding_counts, write_report
+    from nameplate.datasets import read_dataset
+    from nameplate.models.model import Model
+
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"The report is a page: '{output}' must end with .html.")
+    begun = time.monotonic()
+    known = Model.load(model, runtime=runtime, threads=threads)
+    with screen.progress() as report:
+        dataset = read_dataset(*data, names=names, exclude=exclude, progress=lambda a, b: report("unpack", a, b))
+        found = inspect(dataset, known, shortcuts=shortcuts, progress=report)
+    written = write_report(found, output, known.settings.threads, time.monotonic() - begun)
+    screen.tell_refused([(entry.name, entry.reason) for entry in dataset.refused], "left out")
+    counts = finding_counts(found.findings)
+    if json:
+        screen.print_json(
+            {
+                "page": str(output),
+                "report": str(written.json),
+                "exclude": str(written.exclude),
+                "photos": len(dataset.photos),
+                "findings": counts,
+                "excluded": written.excluded,
+            }
+        )
+        return
+    screen.step("Looked at", f"{len(dataset.photos):,} photos of {len(dataset.nameplates):,} nameplates")
+    for kind, count in counts.items():
+        screen.step(f"{count:>9,}", kind)
+    for alias in found.aliases:
+        screen.step("Alike", f"{alias.first} and {alias.second}: told apart {alias.right.value:.0%} of the time")
+    if found.shortcuts is not None:
+        for telltale in found.shortcuts.telltales:
+            screen.step("Given away", f"{telltale.nameplate}: {telltale.border.value:.0%} known by the border alone")
+    screen.step("Wrote", f"{output}, {written.json}, {written.exclude}  ({time.monotonic() - begun:.0f} s)")
+    screen.step("Next", f"nameplate train {data[0]} --exclude '{written.exclude}' -o my-model")

@@ -42,3 +42,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "nameplate-cache"
     os.environ["NAMEPLATE_CACHE"] = str(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def not_cars() -> Path:
+    """330 photos of anything but cars; not part of the repository."""
+    return _folder("NAMEPLATE_NOT_CARS", "data/not_cars")

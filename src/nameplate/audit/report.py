@@ -23,8 +23,8 @@ from nameplate.photos.decode import decode
 from nameplate.reports.page import png_uri, thumbnail_uri, write_page
 from nameplate.storage import absolute, printable, sha256, whole_file
 
-SURE = 0.95
-"""Score from which a doubted label is in the list to leave out; the others are for eyes."""
+SURE = {LABEL: 0.95, OUTLIER: 0.57}
+"""Score from which findings of a kind are in the list to leave out; the others are for eyes."""
 MOST_SHOWN, MOST_COPIES = 60, 6
 """Findings of a kind, and copies of one picture, that the page shows."""
 EXAMPLES, MOST_EXAMPLES = 6, 1000
@@ -80,7 +80,7 @@ def left_out(audit: Audit) -> Iterator[dict[str, object]]:
     """Photos that a training does better without.
 
     Of copies the one with the most pixels stays. Where the copies have several labels none stays, where they are in
-    several parts those to train on go. Labels are doubted surely, and outliers are unlike all classes.
+    several parts those to train on go. Of doubted labels and outliers the list has the surest alone.
     """
     photos = {photo.path: photo for photo in audit.photos}
     for finding in audit.findings:
@@ -91,7 +91,7 @@ def left_out(audit: Audit) -> Iterator[dict[str, object]]:
             paths = [path for path in paths if path != best]
         elif finding.kind == LEAK:
             paths = [path for path in paths if photos[path].split == "train"]
-        elif (finding.kind == LABEL and finding.score < SURE) or (finding.kind == OUTLIER and finding.score < 0.5):
+        if finding.score < SURE.get(finding.kind, 0):
             continue
         for path in paths:
             yield {
@@ -180,7 +180,7 @@ def _write_page(audit: Audit, page: Path, written: Written, threads: int) -> Non
         aliases=audit.aliases,
         shortcuts=audit.shortcuts,
         dark=_dark_and_light(lambda dark: counts_plot(class_counts(audit), dark=dark)),
-        measures=_dark_and_light(lambda dark: _measures(audit, dark)),
+        measures=_measures(audit),
         hidden=_hidden(audit),
         exclude=written.exclude.name,
         json=written.json.name,
@@ -218,10 +218,12 @@ def _dark_and_light(draw: Callable[[bool], bytes]) -> dict[bool, str]:
     return {dark: png_uri(draw(dark)) for dark in (False, True)}
 
 
-def _measures(audit: Audit, dark: bool) -> bytes:
+def _measures(audit: Audit) -> dict[bool, str] | None:
     known = [(photo, look) for photo, look in zip(audit.photos, audit.looks, strict=True) if look is not None]
+    if not known:
+        return None
     rows = np.array([(p.width, p.height, k.bytes / 1e6, k.brightness, k.sharpness) for p, k in known], np.float64)
-    return measures_plot(*rows.reshape(-1, 5).T, dark=dark)
+    return _dark_and_light(lambda dark: measures_plot(*rows.T, dark=dark))
 
 
 def _hidden(audit: Audit) -> dict[bool, str] | None:

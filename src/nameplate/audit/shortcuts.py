@@ -1,7 +1,7 @@
 """`shortcut_test`: whether something beside the car gives its class away: a watermark, a plate, a dealer's yard.
 
 Heads are trained and judged, out of fold, on photos of which only the border is left, and on photos of which only the
-centre is left (as B. Zech et al., PLoS Medicine 15, 2018, asked of X-rays: what is seen where nothing can be seen?).
+centre is left (as J. Zech et al., PLoS Medicine 15, 2018, asked of X-rays: what is seen where nothing can be seen?).
 """
 
 from __future__ import annotations

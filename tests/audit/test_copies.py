@@ -1,0 +1,44 @@
+"""Pairs of photos of one picture."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nameplate.audit.align import SIDE
+from nameplate.audit.copies import connected, find_copies, near_neighbours
+
+RANDOM = np.random.default_rng(0)
+
+
+def test_the_same_bytes_are_copies_whatever_they_look_like() -> None:
+    hashes = RANDOM.integers(0, 2**63, (4, 4)).astype(np.uint64)
+    embeddings = RANDOM.standard_normal((4, 8)).astype(np.float32)
+    greys = RANDOM.integers(0, 256, (4, SIDE, SIDE)).astype(np.uint8)
+    found = find_copies(["a", "b", "a", "a"], hashes, embeddings, greys)
+    assert found.pairs.tolist() == [[0, 2], [0, 3]]
+    assert found.exact.all()
+    assert (found.likeness == 1).all()
+
+
+def test_a_mirrored_picture_with_a_near_hash_is_a_copy_and_one_that_looks_otherwise_is_not() -> None:
+    hashes = np.zeros((3, 4), np.uint64)
+    embeddings = RANDOM.standard_normal((3, 8)).astype(np.float32)
+    picture, other = RANDOM.integers(0, 256, (2, 8, 8)).repeat(8, 1).repeat(8, 2).astype(np.uint8)
+    found = find_copies(list("abc"), hashes, embeddings, np.stack([picture, picture[:, ::-1], other]))
+    assert found.pairs.tolist() == [[0, 1]]
+    assert not found.exact.any()
+    assert found.likeness[0] > 0.99
+
+
+def test_neighbours_are_found_where_hashes_are_far() -> None:
+    rows = RANDOM.standard_normal((30, 16)).astype(np.float32)
+    rows[7] = rows[3] + 0.1
+    assert [3, 7] in near_neighbours(rows).tolist()
+    assert len(near_neighbours(rows[:1])) == 0
+
+
+def test_pairs_that_share_a_photo_are_one_group() -> None:
+    groups = connected(np.array([[0, 2], [2, 4], [1, 3]]), 6)
+    assert len({groups[i] for i in (0, 2, 4)}) == 1
+    assert len(np.unique(groups)) == 3
+    assert len(np.unique(connected(np.zeros((0, 2), np.int64), 3))) == 3

@@ -1,0 +1,44 @@
+"""Labels held against second opinions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nameplate.audit.labels import find_aliases, likely_wrong, suspicion
+
+
+def test_suspicion_is_the_log_of_how_much_likelier_another_class_is() -> None:
+    chances = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1]], np.float32)
+    assert suspicion(chances, np.array([0, 0])) == pytest.approx([np.log(0.1 / 0.8), np.log(0.8 / 0.1)], abs=1e-5)
+
+
+def test_swapped_labels_are_named_and_a_class_that_is_never_sure_is_not_blamed() -> None:
+    random = np.random.default_rng(0)
+    truth = np.repeat([0, 1, 2], 40)
+    logits = random.standard_normal((120, 3)) + 4 * np.eye(3)[truth]
+    logits[truth == 2] /= 4  # of which heads are never sure
+    chances = (np.exp(logits) / np.exp(logits).sum(1, keepdims=True)).astype(np.float32)
+    labels = truth.copy()
+    labels[:4], labels[40:44] = 1, 0
+    wrong = likely_wrong(chances, labels)
+    assert wrong[[0, 1, 2, 3, 40, 41, 42, 43]].sum() >= 6
+    assert wrong[labels == truth].mean() < 0.1
+
+
+def test_two_names_of_one_class_are_aliases_and_others_are_not() -> None:
+    random = np.random.default_rng(1)
+    classes = np.repeat([0, 1, 2], 50)
+    like = np.array([0, 0, 1])[classes]  # the first two look alike
+    logits = np.stack([like == 0, like == 0, like == 1], 1) * 4 + 0.1 * random.standard_normal((150, 3))
+    chances = (np.exp(logits) / np.exp(logits).sum(1, keepdims=True)).astype(np.float32)
+    (alias,) = find_aliases(chances, classes, ["Lada Priora", "Lada Priora I", "Opel Astra"])
+    assert (alias.first, alias.second, alias.photos) == ("Lada Priora", "Lada Priora I", 100)
+    assert alias.right.value == pytest.approx(0.5, abs=0.15)
+
+
+def test_a_large_class_does_not_hide_that_a_small_one_is_like_it() -> None:
+    classes = np.repeat([0, 1], [190, 10])
+    chances = np.tile(np.array([0.9, 0.1], np.float32), (200, 1))  # always the larger one: right on 95 %
+    (alias,) = find_aliases(chances, classes, ["a", "b"])
+    assert alias.right.value == pytest.approx(0.5)

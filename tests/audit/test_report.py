@@ -1,0 +1,117 @@
+"""The report's page, JSON and list."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from nameplate.audit.findings import CROSS_CLASS, EXACT, LABEL, LEAK, OUTLIER, UNREADABLE, Finding
+from nameplate.audit.inspect import Audit
+from nameplate.audit.report import left_out, write_report
+from nameplate.datasets import read_dataset
+from nameplate.datasets.sources import Dataset
+from nameplate.demo import photos_folder
+from nameplate.types import Photo
+from tests.cli.run import nameplate
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object]]:
+    """`nameplate audit` on the renders with a copy and a hostile name."""
+    folder = tmp_path_factory.mktemp("audit")
+    shutil.copytree(photos_folder("train"), folder / "cars")
+    first = sorted((folder / "cars" / "Ostrel Tarn").iterdir())[0]
+    shutil.copyfile(first, first.with_name("<script>alert(1)</script>.jpg".replace("/", "∕")))
+    (folder / "cars" / "Ostrel Tarn" / "damaged.jpg").write_bytes(first.read_bytes()[:700])
+    done = nameplate("audit", folder / "cars", "-o", folder / "out" / "report.html", "--no-shortcuts", "--json")
+    said: dict[str, object] = json.loads(done.stdout)
+    return folder, said
+
+
+def test_the_command_says_where_everything_is_and_how_much_it_found(made: tuple[Path, dict[str, object]]) -> None:
+    folder, said = made
+    assert said["photos"] == 202
+    assert said["findings"]["exact-duplicate"] == 1  # type: ignore[index]
+    assert said["findings"]["unreadable"] == 1  # type: ignore[index]
+    assert {path.name for path in (folder / "out").iterdir()} == {"report.html", "report.json", "report.exclude.csv"}
+
+
+def test_the_json_has_photos_classes_and_findings(made: tuple[Path, dict[str, object]]) -> None:
+    report = json.loads((made[0] / "out" / "report.json").read_text("utf-8"))
+    assert (report["photos"], report["readable"]) == (202, 201)
+    assert report["classes"]["Ostrel Tarn"] == 21
+    assert len(report["classes"]) == 10
+    kinds = [finding["kind"] for finding in report["findings"]]
+    assert kinds[0] == "unreadable"
+    exact = next(finding for finding in report["findings"] if finding["kind"] == "exact-duplicate")
+    assert exact["score"] == 1
+    assert len(exact["photos"]) == 2
+    assert report["measures"]["formats"] == {"JPEG": 201}
+    assert report["measures"]["width"]["mean"] > 100
+
+
+def test_the_page_needs_nothing_beside_it_and_escapes_names(made: tuple[Path, dict[str, object]]) -> None:
+    page = (made[0] / "out" / "report.html").read_text("utf-8")
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert 'src="http' not in page
+    assert page.count("data:image/jpeg") >= 10 * 4
+
+
+def test_the_list_is_what_exclude_takes(made: tuple[Path, dict[str, object]]) -> None:
+    folder, said = made
+    listed = folder / "out" / "report.exclude.csv"
+    rows = list(csv.DictReader(listed.open(encoding="utf-8")))
+    left = read_dataset(folder / "cars", exclude=listed)
+    assert left.excluded == len({row["path"] for row in rows}) == said["excluded"]
+    kinds = {row["kind"] for row in rows}
+    assert {"unreadable", "exact-duplicate"} <= kinds
+
+
+def photo(name: str, label: str = "a", split: str | None = None, side: int = 10) -> Photo:
+    return Photo(name, label, split, sha256=name, width=side, height=side)  # type: ignore[arg-type]
+
+
+def test_of_copies_the_largest_stays_and_what_is_in_doubt_goes() -> None:
+    photos = (
+        photo("/1"),
+        photo("/2", side=20),
+        photo("/3", "b"),
+        photo("/4", split="train"),
+        photo("/5", split="test"),
+    )
+    findings = (
+        Finding(EXACT, ("/1", "/2"), 1.0, ""),
+        Finding(CROSS_CLASS, ("/1", "/3"), 1.0, ""),
+        Finding(LEAK, ("/4", "/5"), 1.0, ""),
+        Finding(LABEL, ("/2",), 0.8, ""),
+        Finding(LABEL, ("/3",), 0.99, ""),
+        Finding(OUTLIER, ("/5",), 0.3, ""),
+        Finding(UNREADABLE, ("/6",), 1.0, ""),
+    )
+    audit = Audit(Dataset(photos, ("a", "b")), photos, (None,) * 5, findings, (), None, None, "onnxruntime")
+    assert [(row["path"], row["kind"]) for row in left_out(audit)] == [
+        ("/1", EXACT),
+        ("/1", CROSS_CLASS),
+        ("/3", CROSS_CLASS),
+        ("/4", LEAK),
+        ("/3", LABEL),
+        ("/6", UNREADABLE),
+    ]
+
+
+def test_photos_that_all_vanished_meanwhile_still_give_a_page(tmp_path: Path) -> None:
+    photos = (photo("/gone/1"), photo("/gone/2", "b"))
+    audit = Audit(Dataset(photos, ("a", "b")), photos, (None, None), (), (), None, None, "onnxruntime")
+    written = write_report(audit, tmp_path / "report.html", 1, 0.0)
+    assert written.excluded == 0
+    assert "cannot be shown" in written.page.read_text("utf-8")
+
+
+def test_a_report_that_is_no_page_and_a_folder_that_is_not_there_are_refused(tmp_path: Path) -> None:
+    assert "must end with .html" in nameplate("audit", tmp_path, "-o", tmp_path / "report", check=2).stderr
+    assert "There is no" in nameplate("audit", tmp_path / "no", "-o", tmp_path / "r.html", check=1).stderr

@@ -1,0 +1,37 @@
+"""What is unlike the rest."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nameplate.audit.strangers import STRANGE, UNLIKE_CLASS, strangeness, unlike_class
+
+RANDOM = np.random.default_rng(0)
+ROWS = RANDOM.standard_normal((600, 40)).astype(np.float32) @ RANDOM.standard_normal((40, 40)).astype(np.float32)
+
+
+def test_what_lies_off_the_data_is_strange_even_where_it_is_no_farther_than_others() -> None:
+    flat = ROWS.copy()
+    flat[:, 0] = flat[:, 1]  # two directions that go together
+    flat[5, 0] -= 3 * flat[:, 1].std()  # in one photo they do not
+    strange = strangeness(flat)
+    assert strange.argmax() == 5
+    assert np.sort(strange)[-2] < STRANGE < strange[5]
+
+
+def test_a_photo_that_no_class_suits_is_stranger_than_one_that_is_known() -> None:
+    chances = np.eye(4, dtype=np.float32)[np.arange(600) % 4]
+    chances[9] = 0.25
+    with_names, without = strangeness(ROWS, chances), strangeness(ROWS)
+    assert np.isclose(with_names[9] - without[9], np.log(4))
+    assert np.allclose(np.delete(with_names - without, 9), 0, atol=1e-5)
+
+
+def test_a_photo_of_another_class_is_unlike_its_own_and_one_alone_is_like_nothing() -> None:
+    classes = np.arange(600) % 3
+    rows = RANDOM.standard_normal((600, 40)).astype(np.float32) + 6 * np.eye(3, 40, dtype=np.float32)[classes]
+    classes[0], classes[599] = 1, 3
+    strange = unlike_class(rows, classes)
+    assert strange.argmax() == 0
+    assert strange[0] > UNLIKE_CLASS
+    assert strange[599] == -np.inf

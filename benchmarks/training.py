@@ -118,7 +118,7 @@ def fastai(dataset: Dataset, plan: Recipe, arguments: argparse.Namespace, runs: 
 
     table = pandas.DataFrame(
         {
-            "name": [photo.path for photo in parts.photos],
+            "name": [str(Path(photo.path).absolute()) for photo in parts.photos],
             "label": [photo.label for photo in parts.photos],
             "is_valid": parts.held,
         }

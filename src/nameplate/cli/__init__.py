@@ -6,6 +6,7 @@ import io
 import os
 import sys
 
+from nameplate.cli import compare  # noqa: F401 - adds its command
 from nameplate.cli.commands import app
 from nameplate.cli.screen import note, notes
 from nameplate.errors import NameplateError, UsageError

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.errors import DataError
-from nameplate.models.embedding import EmbeddingCache, embed_stream, prepare_photo
+from nameplate.models.bundle import Bundle
+from nameplate.models.embedding import EmbeddingCache, Settings, embed_stream, prepare_photo
 from nameplate.models.model import Model
 from nameplate.models.runtime import PROBE_PHOTOS, Runtime
 from nameplate.types import Photo
@@ -37,12 +38,32 @@ def embed_photos(
     """Embed a data set through the cache; what is unreadable is listed apart."""
     if not photos:
         raise DataError("There are no photos to embed.")
-    bundle = model.bundle
-    runtime = _runtime(photos, model)
+    return embed_with(_runtime(photos, model), photos, model.bundle, replace(model.settings, mirror=mirror), progress)
+
+
+def embed_with(
+    runtime: Runtime,
+    photos: Sequence[Photo],
+    bundle: Bundle,
+    settings: Settings,
+    progress: Progress = lambda *_: None,
+) -> Embedded:
+    """`embed_photos` by a runtime of one's own.
+
+    Args:
+        runtime: computes the embeddings; its name is part of the cache's key.
+        photos: at least one.
+        bundle: says how photos are prepared; its digest is part of the cache's key.
+        settings: threads, limits, and whether to mirror.
+        progress: see `Progress`.
+
+    Raises:
+        DataError: none of the photos can be read.
+    """
     decoders = f"Pillow {version('pillow')} simplejpeg {version('simplejpeg')}"
-    key = f"{bundle.digest} {bundle.manifest.preprocess} {decoders} {runtime.name} {'mirror' * mirror}"
+    key = f"{bundle.digest} {bundle.manifest.preprocess} {decoders} {runtime.name} {'mirror' * settings.mirror}"
     cache = EmbeddingCache(key, bundle.manifest.embedding)
-    settings = replace(model.settings, hashes=True, mirror=mirror)
+    settings = replace(settings, hashes=True)
     good: list[Photo] = []
     embeddings, hashes, bad = [], [], []
     try:
@@ -56,7 +77,7 @@ def embed_photos(
                 good.append(photo.with_(sha256=row.digest, width=row.width, height=row.height))
                 embeddings.append(row.embedding)
                 hashes.append(row.hash)
-            progress("embed mirrored" if mirror else "embed", number, len(photos))
+            progress("embed mirrored" if settings.mirror else "embed", number, len(photos))
     finally:
         cache.flush()  # an interrupted run goes on from here
     if not good:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,8 @@ class Head:
     """The C that cross-validation chose."""
     cross_validated: dict[float, tuple[float, float]]
     """C → (top-1, calibrated log-loss) on the folds left out."""
+    out_of_fold: Floats | None = None
+    """N×C logits of each row at that C, from a head that did not see its fold; None where nothing was chosen."""
 
 
 def fit_head(
@@ -93,9 +95,11 @@ def fit_head(
             log_loss(probabilities(logits, temperatures[strength]), classes[order]),
         )
     strength = min(judged, key=lambda c: judged[c][1])
+    out_of_fold = np.concatenate([path[STRENGTHS.index(strength)] for path in paths])[np.argsort(order)]
     if progress:
         progress(steps, steps)
-    return fit_at(embeddings, classes, strength, temperature=temperatures[strength], judged=judged, balanced=balanced)
+    head = fit_at(embeddings, classes, strength, temperature=temperatures[strength], judged=judged, balanced=balanced)
+    return replace(head, out_of_fold=out_of_fold)
 
 
 def _in_two_folds(classes: NDArray[np.int64], folds: NDArray[np.int64]) -> float:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 BASE = "fine-tune"
 """The recipe that `--set` changes where none is named."""
-WIDTH = 160
-"""Characters that the table may take."""
+COLUMNS = ("name", "top-1 (95 %)", "log-loss", "photos/s", "millions", "GMACs", "MB", "took, s", "what the test says")
+"""Of the table on the screen."""
 
 
 @app.command()
@@ -126,6 +126,7 @@ def _backbones(
     for text in split_values(named) if named else FEATURED:
         title, name, weights = split_weights(text)
         known = find_backbone(name)
+        title = title.replace(name, known.name, 1)
         if protocol == "frozen":
             found.append(Frozen(title, known.name, *size, head, weights))
         else:
@@ -166,24 +167,15 @@ def _refuse_idle(
 
 
 def _print(made: Comparison, output: Path) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("name", box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for column in ("top-1 (95 %)", "log-loss", "photos/s", "millions", "GMACs", "MB", "took, s"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("what the test says", no_wrap=True)
-    for row in made.rows:
-        if row.error is None:
-            style = "bold" if row.name == made.reference else ""
-            table.add_row(*(Text(cell, style) for cell in _cells(row)))
-    if made.reference is not None:
-        screen.out.print(table, width=max(screen.out.width, WIDTH))  # rather lines that wrap than cells cut off
+    done = [row for row in made.rows if row.error is None]
+    if done:
+        table = [COLUMNS, *(_cells(row) for row in done)]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        for place, (name, *figures, verdict) in enumerate(table):  # lines that wrap rather than cells cut off
+            cells = [name.ljust(widths[0]), *(f.rjust(w) for f, w in zip(figures, widths[1:-1], strict=True)), verdict]
+            screen.out.print("  ".join(cells).rstrip(), style="" if place else "bold")
         screen.out.print(f"\n{made.summary}", style="bold")
     screen.out.print(made.judged)
-    for row in made.rows:
-        if row.error is not None:
-            screen.note(row.name, row.error)
     screen.step("Wrote", str(output))
     screen.step("See", str((output / "index.html").resolve()))
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 INK, ACCENT, SOFT = "#1c2733", "#1f6f8b", "#d9e4ea"
 DPI = 120
+NEAR = 4
+"""Speeds that differ by no more than this factor stand on a linear axis, which a logarithmic one would leave bare."""
 DAY = {"ink": INK, "soft": "#5b6b78", "accent": ACCENT, "second": "#c2632e", "band": "#eef3f6", "paper": "#ffffff"}
 NIGHT = {
     "ink": "#e3eaef",
@@ -138,9 +140,10 @@ def _against_speed(axes: Axes, rows: Sequence[Row], colours: dict[str, str]) -> 
     axes.errorbar(speeds, values, reach, fmt="o", color=colours["accent"], elinewidth=1.3, capsize=3)
     axes.set_xlabel("photos a second, network alone, this machine", color=colours["soft"], fontsize=9)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:g} %"))
-    axes.set_xscale("log")
     axes.margins(x=0.22)
-    _round_speeds(axes)
+    if np.nanmax(speeds) > NEAR * np.nanmin(speeds):
+        axes.set_xscale("log")
+        _round_speeds(axes)
     _names_beside(axes, speeds, values, [row.name for row in rows], colours["ink"])
 
 

@@ -9,6 +9,7 @@ compare.json       all rows, the pairs and the versions; with compare.csv and in
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -104,8 +105,10 @@ def compare(
     """
     refuse_mixture(plan.contenders)
     open_folder(target, overwrite)
+    begun = time.monotonic()
     with bars() as report:
         parts = photos_to_judge(dataset, plan, report)
+    reading = time.monotonic() - begun
     settings = _settings(plan, parts)
     _same_settings(target, settings)
     before = {each.name: _load(target, each) for each in plan.contenders}
@@ -118,7 +121,7 @@ def compare(
             found[contender.name] = done.answers
         again = ", judged before" if before[contender.name] else ""
         say(f"{number} of {len(plan.contenders)}, {contender.name}: {_told(done.row)}{again}")
-        comparison = _comparison(plan, parts, settings, rows, found)
+        comparison = replace(_comparison(plan, parts, settings, rows, found), seconds_to_read=reading)
         write_comparison(target, comparison)
     return comparison
 

@@ -88,6 +88,8 @@ class Comparison:
     data: dict[str, object]
     """How many photos, their digest, where they came from."""
     versions: dict[str, str]
+    seconds_to_read: float = 0.0
+    """What all rows share: reading the photos and finding copies; little where that was done before."""
     waiting: tuple[str, ...] = ()
     """What is still to be judged."""
     rows: tuple[Row, ...] = ()

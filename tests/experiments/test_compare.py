@@ -57,7 +57,7 @@ def run(data: Path, target: Path, *contenders: Contender, said: list[str] | None
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = photos(tmp_path_factory.mktemp("data") / "photos", 3, 12)
+    folder = photos(tmp_path_factory.mktemp("data") / "photos", 3, 10)
     broken = folder / "Corvane Lark" / "000.jpg"
     broken.write_bytes(broken.read_bytes()[:2000])
     return folder
@@ -65,19 +65,19 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_heads_are_judged_on_the_training_part_and_networks_on_the_validation_part(data: Path) -> None:
     everything = read_dataset(data)
-    parts = [*["train"] * 20, *["validation"] * 8, *["test"] * 8]
-    order = np.random.default_rng(0).permutation(36)
+    parts = [*["train"] * 16, *["validation"] * 7, *["test"] * 7]
+    order = np.random.default_rng(0).permutation(30)
     dataset = replace(
         everything,
         photos=tuple(p.with_(split=parts[order[n]]) for n, p in enumerate(everything.photos)),
     )
     heads = photos_to_judge(dataset, Plan("frozen", (frozen("a", "x"),)), lambda *_: None)
     networks = photos_to_judge(dataset, Plan("recipes", (tuned("a"),)), lambda *_: None)
-    held = {photo.path for photo, part in zip(dataset.photos, order, strict=True) if part >= 20}
+    held = {photo.path for photo, part in zip(dataset.photos, order, strict=True) if part >= 16}
     assert not {photo.path for photo in heads.photos} & held
     assert heads.train.all()
-    assert 0 < int(networks.held.sum()) <= 8
-    assert len(networks.photos) <= 28
+    assert 0 < int(networks.held.sum()) <= 7
+    assert len(networks.photos) <= 23
     only_test = replace(dataset, photos=tuple(p.with_(split="test") for p in dataset.photos))
     with pytest.raises(DataError, match="a test part alone"):
         photos_to_judge(only_test, Plan("frozen", (frozen("a", "x"),)), lambda *_: None)
@@ -117,16 +117,16 @@ def test_every_backbone_gets_a_row_and_one_without_weights_says_why(compared: tu
     rows = {row.name: row for row in made.rows}
     assert made.rows[-1].name == "none"
     assert "no pretrained weights of 'ResNet152V2'" in str(rows["none"].error)
-    assert "--backbones none=FILE" in str(rows["none"].error)
+    assert "--backbones ResNet152V2=FILE" in str(rows["none"].error)
     for name in ("one", "two"):
         row = rows[name]
-        assert row.photos == 35
+        assert row.photos == 29
         assert row.top1 is not None
         assert row.top1.low <= row.top1.value <= row.top1.high
         assert None not in (row.parameters, row.gmacs, row.photos_per_second, row.megabytes, row.licence, row.seconds)
     [pair] = made.pairs
     assert {pair.first, pair.second} == {"one", "two"}
-    assert pair.photos == 35
+    assert pair.photos == 29
     assert made.reference in ("one", "two")
     [broken] = made.unreadable
     assert broken[0].endswith("000.jpg")
@@ -172,7 +172,7 @@ def test_another_comparison_is_not_mixed_in(compared: tuple[Path, Comparison], d
 
 @pytest.mark.torch
 def test_answers_are_out_of_fold(tmp_path: Path) -> None:
-    folder = photos(tmp_path / "photos", 4, 15)
+    folder = photos(tmp_path / "photos", 3, 10)
     every = sorted(folder.glob("*/*.jpg"))
     random = np.random.default_rng(0)
     for number, path in enumerate(every):
@@ -180,22 +180,22 @@ def test_answers_are_out_of_fold(tmp_path: Path) -> None:
     names = sorted(path.name for path in folder.iterdir())
     moved = sorted(folder.glob("*/*.moved"))
     for place, path in zip(random.permutation(len(moved)), moved, strict=True):
-        path.rename(folder / names[place % 4] / f"{path.stem}.jpg")
+        path.rename(folder / names[place % 3] / f"{path.stem}.jpg")
     made = run(folder, tmp_path / "out", ONE, TWO)
     for row in made.rows:  # labels drawn by lot: nobody who has not seen them can know
         assert row.top1 is not None
-        assert row.top1.value < 0.5
+        assert row.top1.value < 0.7
 
 
 @pytest.mark.torch
 def test_copies_never_stand_in_two_folds(tmp_path: Path) -> None:
-    folder = photos(tmp_path / "photos", 2, 10)
+    folder = photos(tmp_path / "photos", 2, 7)
     for path in sorted(folder.glob("*/*.jpg")):
         shutil.copy(path, path.with_name(f"copy-{path.name}"))
     run(folder, tmp_path / "out", ONE, TWO)
     done = json.loads((tmp_path / "out" / "judged" / "one.json").read_text("utf-8"))
     found = dict(zip(done["answers"]["photos"], done["answers"]["chances"], strict=True))
-    assert len(found) == 40
+    assert len(found) == 28
     assert all(abs(found[key] - found[f"{key} 2"]) < 1e-4 for key in found if " " not in key)
 
 

@@ -104,11 +104,13 @@ def compare(
         NameplateError: `target` is something else, or cannot be written.
     """
     refuse_mixture(plan.contenders)
-    open_folder(target, overwrite)
+    refuse_folder(target)
     begun = time.monotonic()
     with bars() as report:
         parts = photos_to_judge(dataset, plan, report)
     reading = time.monotonic() - begun
+    if overwrite and target.exists():
+        shutil.rmtree(target)
     settings = _settings(plan, parts)
     _same_settings(target, settings)
     before = {each.name: _load(target, each) for each in plan.contenders}
@@ -126,18 +128,15 @@ def compare(
     return comparison
 
 
-def open_folder(target: Path, overwrite: bool) -> None:
-    """Keep a comparison from a folder that holds something else; empty it where that is wanted.
+def refuse_folder(target: Path) -> None:
+    """Keep a comparison from a folder that holds something else.
 
     Raises:
-        NameplateError: it holds something that is no comparison.
+        NameplateError: it does.
     """
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
-        return
-    if not (target / SETTINGS).is_file():
+    empty = not target.exists() or (target.is_dir() and not any(target.iterdir()))
+    if not empty and not (target / SETTINGS).is_file():
         raise NameplateError(f"'{target}' is there and is no comparison, so it is left alone. Choose another name.")
-    if overwrite:
-        shutil.rmtree(target)
 
 
 def photos_to_judge(dataset: Dataset, plan: Plan, progress: Progress) -> Parts:
@@ -251,9 +250,9 @@ def _judge(contender: Contender, plan: Plan, parts: Parts, target: Path, bars: B
         raise
     except (NameplateError, RuntimeError, MemoryError) as error:  # RuntimeError: torch's, of memory for one
         why = str(error).strip().split("\n")[0] or type(error).__name__
-        if plan.protocol != "recipes":  # where weights are named otherwise than in a recipe
-            why = why.replace("--set weights=", f"--backbones {contender.name}=")
         backbone = contender.backbone if isinstance(contender, Frozen) else contender.recipe.backbone
+        if plan.protocol != "recipes":  # where weights are named otherwise than in a recipe
+            why = why.replace("--set weights=", f"--backbones {backbone}=")
         return Done(SCHEMA, _described(contender), Row(contender.name, backbone, error=why), Answers((), (), (), ()))
     done = Done(SCHEMA, _described(contender), row, found)
     with whole_file(_file(target, contender)) as temporary:

@@ -14,6 +14,7 @@ from nameplate.models.head import (
     SHRINKAGE,
     Floats,
     Head,
+    fit_at,
     fit_head,
     fit_temperature,
     log_loss,
@@ -208,6 +209,18 @@ def test_copies_in_one_fold_do_not_flatter_and_in_two_they_would() -> None:
     leaking = fit_head(embeddings, classes, apart).cross_validated
     assert max(top1 for top1, _ in honest.values()) < 0.5
     assert max(top1 for top1, _ in leaking.values()) > 0.9
+
+
+def test_out_of_fold_logits_are_those_of_heads_that_did_not_see_the_fold() -> None:
+    rows, classes = photos(120, 8, 4, apart=0.4)
+    fold = thirds(120)
+    head = fit_head(rows, classes, fold)
+    assert head.out_of_fold is not None
+    for number in range(3):
+        seen = fold != number
+        blind = fit_at(rows[seen], classes[seen], head.strength)
+        np.testing.assert_allclose(head.out_of_fold[~seen], rows[~seen] @ blind.weight + blind.bias, atol=1e-3)
+    assert head.cross_validated[head.strength][0] == (head.out_of_fold.argmax(1) == classes).mean()
 
 
 @pytest.mark.parametrize("count", [30, 3])

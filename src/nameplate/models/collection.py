@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.errors import DataError
-from nameplate.models.embedding import EmbeddingCache, Hidden, embed_stream, prepare_photo
+from nameplate.models.bundle import Bundle
+from nameplate.models.embedding import EmbeddingCache, Hidden, Settings, embed_stream, prepare_photo
 from nameplate.models.model import Model
 from nameplate.models.runtime import PROBE_PHOTOS, Runtime
 from nameplate.types import Photo
@@ -53,14 +54,35 @@ def embed_photos(
     """
     if not photos:
         raise DataError("There are no photos to embed.")
-    bundle = model.bundle
-    runtime = _runtime(photos, model)
+    settings = replace(model.settings, mirror=mirror, hide=hide)
+    return embed_with(_runtime(photos, model), photos, model.bundle, settings, progress)
+
+
+def embed_with(
+    runtime: Runtime,
+    photos: Sequence[Photo],
+    bundle: Bundle,
+    settings: Settings,
+    progress: Progress = lambda *_: None,
+) -> Embedded:
+    """`embed_photos` by a runtime of one's own.
+
+    Args:
+        runtime: computes the embeddings; its name is part of the cache's key.
+        photos: at least one.
+        bundle: says how photos are prepared; its digest is part of the cache's key.
+        settings: threads, limits, and whether to mirror.
+        progress: see `Progress`.
+
+    Raises:
+        DataError: none of the photos can be read.
+    """
     decoders = f"Pillow {version('pillow')} simplejpeg {version('simplejpeg')}"
-    view = "mirror" if mirror else f"without {hide}" if hide else ""
+    view = "mirror" if settings.mirror else f"without {settings.hide}" if settings.hide else ""
     key = f"{bundle.digest} {bundle.manifest.preprocess} {decoders} {runtime.name} {view}"
     cache = EmbeddingCache(key, bundle.manifest.embedding)
-    settings = replace(model.settings, hashes=True, mirror=mirror, hide=hide)
-    step = "embed mirrored" if mirror else f"embed without {hide}" if hide else "embed"
+    settings = replace(settings, hashes=True)
+    step = "embed mirrored" if settings.mirror else f"embed without {settings.hide}" if settings.hide else "embed"
     good: list[Photo] = []
     embeddings, hashes, bad = [], [], []
     try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,8 @@ class Head:
     """The C that cross-validation chose."""
     cross_validated: dict[float, tuple[float, float]]
     """C → (top-1, calibrated log-loss) on the folds left out."""
+    out_of_fold: Floats | None = None
+    """N×C logits of each row at that C, from a head that did not see its fold; None where nothing was chosen."""
 
 
 def fit_head(
@@ -78,7 +80,8 @@ def fit_head(
     found = cross_validate(embeddings, classes, folds, balanced=balanced, progress=lambda done, _: told(done, steps))
     told(steps, steps)
     strength, temperature = found.strength, found.temperature
-    return fit_at(embeddings, classes, strength, temperature=temperature, judged=found.judged, balanced=balanced)
+    head = fit_at(embeddings, classes, strength, temperature=temperature, judged=found.judged, balanced=balanced)
+    return replace(head, out_of_fold=found.logits)
 
 
 @dataclass(frozen=True, slots=True)

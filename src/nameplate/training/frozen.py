@@ -114,28 +114,50 @@ def _fit(
     progress: Progress,
 ) -> Head:
     chosen = [photo for photo, there in zip(photos, train, strict=True) if there]
-    fold = folds(
-        [str(p.label) for p in chosen],
-        [str(p.sha256) for p in chosen],
-        groups[train],
-        recipe.folds,
-        recipe.seed,
-    )
+    mirrored = embed_photos(chosen, model, progress, mirror=True) if recipe.mirror else None
+    return fit_recipe(chosen, embedded.embeddings[train], mirrored, classes[train], groups[train], recipe, progress)
+
+
+def fit_recipe(
+    photos: Sequence[Photo],
+    embeddings: NDArray[np.float32],
+    mirrored: Embedded | None,
+    classes: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    recipe: HeadRecipe,
+    progress: Progress = lambda *_: None,
+) -> Head:
+    """Fit a head as a recipe says, in folds that part no copies.
+
+    Args:
+        photos: N labelled photos with their digests.
+        embeddings: float32 N×D.
+        mirrored: the same photos embedded mirrored, to train on as well; some may be missing.
+        classes: int64 (N,).
+        groups: int64 (N,), photos of one group stay together.
+        recipe: folds, seed, balance.
+        progress: see `Progress`.
+
+    Returns:
+        The head; the first N rows of its `out_of_fold` are of the photos as they are.
+
+    Raises:
+        DataError: all photos are in one fold.
+    """
+    fold = folds([str(p.label) for p in photos], [str(p.sha256) for p in photos], groups, recipe.folds, recipe.seed)
     if len(np.unique(fold)) < 2:
         raise DataError(
             "Cross-validation needs two groups of photos and two folds or more; "
-            f"here all {len(chosen):,} photos to train on are in one."
+            f"here all {len(photos):,} photos to train on are in one."
         )
-    rows, labels = embedded.embeddings[train], classes[train]
-    if recipe.mirror:
-        mirrored = embed_photos(chosen, model, progress, mirror=True)
-        there = _still_there(chosen, mirrored)
-        rows = np.concatenate([rows, mirrored.embeddings])
-        labels, fold = np.concatenate([labels, labels[there]]), np.concatenate([fold, fold[there]])
-    return fit_head(rows, labels, fold, balanced=recipe.balanced, progress=lambda a, b: progress("fit", a, b))
+    if mirrored is not None:
+        there = still_there(photos, mirrored)
+        embeddings = np.concatenate([embeddings, mirrored.embeddings])
+        classes, fold = np.concatenate([classes, classes[there]]), np.concatenate([fold, fold[there]])
+    return fit_head(embeddings, classes, fold, balanced=recipe.balanced, progress=lambda a, b: progress("fit", a, b))
 
 
-def _still_there(photos: Sequence[Photo], embedded: Embedded) -> NDArray[np.bool_]:
+def still_there(photos: Sequence[Photo], embedded: Embedded) -> NDArray[np.bool_]:
     """Which photos could be read once more: one may vanish while a long run goes on."""
     gone = {path for path, _ in embedded.unreadable}
     return np.array([photo.path not in gone for photo in photos])
@@ -162,7 +184,7 @@ def _bfloat16_check(
     exact = embed_photos(
         again, model.with_settings(runtime="openvino"), lambda _, a, b: progress("check bfloat16", a, b)
     )
-    chosen = chosen[_still_there(again, exact)]
+    chosen = chosen[still_there(again, exact)]
 
     def right(embeddings: NDArray[np.float32]) -> float:
         return float((_chances(embeddings, head).argmax(1) == classes[chosen]).mean())

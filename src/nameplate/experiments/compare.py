@@ -1,0 +1,330 @@
+"""`compare`: several ways of doing judged on the same photos, one after another, into a folder that resumes.
+
+settings.json      what all rows have in common; another comparison is not mixed in
+judged/NAME.json   a row and its answers photo by photo, written when it is done
+runs/NAME/         the run behind a row, where networks are trained
+compare.json       all rows, the pairs and the versions; with compare.csv and index.html written anew after each row
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from nameplate.datasets.duplicates import groups as copies
+from nameplate.datasets.sources import Dataset
+from nameplate.errors import DataError, NameplateError, UsageError, WriteError
+from nameplate.experiments.contenders import Contender, Frozen, Tuned, file_name, refuse_mixture
+from nameplate.experiments.judged import Answers, ordered, pairs, photo_keys, summary, with_verdicts
+from nameplate.models.collection import Progress, embed_photos
+from nameplate.models.model import Model
+from nameplate.models.runtime import BATCH
+from nameplate.reports.compare import Comparison, Row, write_comparison
+from nameplate.storage import whole_file
+from nameplate.training.parts import Parts, split_parts
+from nameplate.training.record import data_record, versions
+from nameplate.training.run import RUN, load_run
+from nameplate.types import HeadRecipe
+
+if TYPE_CHECKING:
+    from nameplate.training.fine_tune import Say, Watch
+
+SETTINGS, JUDGED, RUNS = "settings.json", "judged", "runs"
+SCHEMA = 1
+"""Version of the files' form."""
+
+Bars = Callable[[], AbstractContextManager[Progress]]
+Training = Callable[[], "AbstractContextManager[tuple[Watch, Say]]"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What all rows have in common."""
+
+    protocol: str
+    """frozen, fine-tune or recipes."""
+    contenders: tuple[Contender, ...]
+    base: bool = False
+    """Whether the first is the base that all others are a single change of."""
+    seed: int = HeadRecipe().seed
+    """Of the split."""
+    holdout: float = HeadRecipe().holdout
+    """Share of every nameplate that judges networks, where the data has no validation part."""
+    threads: int = 1
+
+    @property
+    def frozen(self) -> bool:
+        """Whether heads are cross-validated, rather than networks trained."""
+        return isinstance(self.contenders[0], Frozen)
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """judged/NAME.json."""
+
+    schema: int
+    contender: dict[str, object]
+    row: Row
+    answers: Answers
+
+
+def compare(
+    dataset: Dataset,
+    plan: Plan,
+    target: Path,
+    *,
+    overwrite: bool = False,
+    bars: Bars,
+    training: Training,
+    say: Callable[[str], None] = lambda _: None,
+) -> Comparison:
+    """Judge every contender that was not judged before, and write the comparison after each.
+
+    Args:
+        dataset: labelled photos; their test part is not touched.
+        plan: what is compared, how.
+        target: the comparison's folder.
+        overwrite: replace a comparison that is there, rather than go on with it.
+        bars: opens something to report progress to.
+        training: opens something to report a network's training to.
+        say: called with a line for each row that is done.
+
+    Raises:
+        DataError: too little that can be read to compare on.
+        UsageError: contenders that cannot be compared, or a comparison of other settings is there.
+        NameplateError: `target` is something else, or cannot be written.
+    """
+    refuse_mixture(plan.contenders)
+    refuse_folder(target)
+    begun = time.monotonic()
+    with bars() as report:
+        parts = photos_to_judge(dataset, plan, report)
+    reading = time.monotonic() - begun
+    if overwrite and target.exists():
+        shutil.rmtree(target)
+    settings = _settings(plan, parts)
+    _same_settings(target, settings)
+    before = {each.name: _load(target, each) for each in plan.contenders}
+    found: dict[str, Answers] = {}
+    rows: list[Row] = []
+    for number, contender in enumerate(plan.contenders, 1):
+        done = before[contender.name] or _judge(contender, plan, parts, target, bars, training)
+        rows.append(done.row)
+        if done.row.error is None:
+            found[contender.name] = done.answers
+        again = ", judged before" if before[contender.name] else ""
+        say(f"{number} of {len(plan.contenders)}, {contender.name}: {_told(done.row)}{again}")
+        comparison = replace(_comparison(plan, parts, settings, rows, found), seconds_to_read=reading)
+        write_comparison(target, comparison)
+    return comparison
+
+
+def refuse_folder(target: Path) -> None:
+    """Keep a comparison from a folder that holds something else.
+
+    Raises:
+        NameplateError: it does.
+    """
+    empty = not target.exists() or (target.is_dir() and not any(target.iterdir()))
+    if not empty and not (target / SETTINGS).is_file():
+        raise NameplateError(f"'{target}' is there and is no comparison, so it is left alone. Choose another name.")
+
+
+def photos_to_judge(dataset: Dataset, plan: Plan, progress: Progress) -> Parts:
+    """Read all photos and say which train and which judge, the same for every contender.
+
+    Copies are found as `train` finds them. Heads: all photos of the training part judge, out of fold. Networks: the
+    validation part judges, or where there is none, a share of the training part. The test part is left alone.
+
+    Raises:
+        DataError: nothing is left to judge on.
+    """
+    wanted = (None, "train") if plan.frozen else (None, "train", "validation")
+    chosen = [photo for photo in dataset.photos if photo.split in wanted]
+    if not chosen:
+        raise DataError("There are no photos to train on: the data has a test part alone.")
+    embedded = embed_photos(chosen, Model.load(threads=plan.threads), progress)
+    if not plan.frozen:
+        parts = split_parts(dataset, embedded, plan.holdout, plan.seed)
+        if not parts.held.any():
+            raise DataError("No photos are held out to judge networks on. Raise --holdout, or give more photos.")
+        return parts
+    digests, given = [str(p.sha256) for p in embedded.photos], [p.group for p in embedded.photos]
+    photos = [photo.with_(split="train") for photo in embedded.photos]
+    nameplates = [name for name in dataset.nameplates if any(photo.label == name for photo in photos)]
+    if len(nameplates) < 2:
+        raise DataError(f"Only {len(nameplates)} nameplate with readable photos; a comparison needs two or more.")
+    ids = [dataset.ids.get(name, name) for name in nameplates]
+    return Parts.of(photos, copies(digests, embedded.hashes, given), nameplates, ids, embedded.unreadable)
+
+
+def at_most(dataset: Dataset, each: int, seed: int) -> Dataset:
+    """A data set with so many photos of every nameplate, drawn at random, in each of its parts."""
+    places: dict[tuple[str | None, str | None], list[int]] = {}
+    for place, photo in enumerate(dataset.photos):
+        places.setdefault((photo.label, photo.split), []).append(place)
+    kept: list[int] = []
+    for members in places.values():
+        kept += np.random.default_rng(seed).permutation(members)[:each].tolist()
+    return replace(dataset, photos=tuple(dataset.photos[place] for place in sorted(kept)))
+
+
+def _settings(plan: Plan, parts: Parts) -> dict[str, object]:
+    first = plan.contenders[0]
+    common: dict[str, object] = {"schema": SCHEMA, "protocol": plan.protocol, "seed": plan.seed}
+    if isinstance(first, Frozen) and plan.protocol == "frozen":
+        common |= {"size": f"{first.height}×{first.width}", "folds": first.head.folds, "mirror": first.head.mirror}
+    if isinstance(first, Tuned):
+        common |= {"holdout": plan.holdout}
+        if plan.protocol == "fine-tune":
+            stage = first.recipe.stages[0]
+            common |= {"size": f"{stage.height}×{stage.width}", "epochs": stage.epochs}
+    return common | {"base": first.name if plan.base else None, "batch": BATCH, "data": parts.digest}
+
+
+def _same_settings(target: Path, settings: dict[str, object]) -> None:
+    """Go on only with the same comparison; begin one where there is none.
+
+    Raises:
+        UsageError: another one is there.
+    """
+    path = target / SETTINGS
+    if not path.exists():
+        with whole_file(path) as temporary:
+            temporary.write_bytes(msgspec.json.encode(settings))
+        return
+    try:
+        before = msgspec.json.decode(path.read_bytes(), type=dict[str, object])
+    except (OSError, msgspec.DecodeError):
+        raise NameplateError(f"'{path}' is damaged. Choose another --output, or pass --overwrite.") from None
+    for key in {**settings, **before}:
+        if settings.get(key) != before.get(key):
+            raise UsageError(
+                f"'{target}' is a comparison with {key} {before.get(key)}, not {settings.get(key)}. "
+                "Choose another --output, or pass --overwrite."
+            )
+
+
+def _load(target: Path, contender: Contender) -> Done | None:
+    """What was judged before, None where nothing was, or it cannot be read.
+
+    Raises:
+        UsageError: it is something else under the same name.
+    """
+    other = UsageError(
+        f"'{target}' holds another '{contender.name}', of other settings. Choose another --output, or pass --overwrite."
+    )
+    run = target / RUNS / file_name(contender.name)
+    if isinstance(contender, Tuned) and (run / RUN).is_file() and load_run(run).recipe != contender.recipe:
+        raise other
+    path = _file(target, contender)
+    if not path.exists():
+        return None
+    try:
+        done = msgspec.json.decode(path.read_bytes(), type=Done)
+    except (OSError, msgspec.DecodeError):
+        return None
+    if done.contender != _described(contender):
+        raise other
+    return done if done.schema == SCHEMA else None
+
+
+def _file(target: Path, contender: Contender) -> Path:
+    return target / JUDGED / f"{file_name(contender.name)}.json"
+
+
+def _judge(contender: Contender, plan: Plan, parts: Parts, target: Path, bars: Bars, training: Training) -> Done:
+    """Judge one and keep it; one that fails gets a row that says why, and is tried again next time."""
+    try:
+        row, found = _row(contender, plan, parts, target, bars, training)
+    except WriteError:
+        raise
+    except (NameplateError, RuntimeError, MemoryError) as error:  # RuntimeError: torch's, of memory for one
+        why = str(error).strip().split("\n")[0] or type(error).__name__
+        backbone = contender.backbone if isinstance(contender, Frozen) else contender.recipe.backbone
+        if plan.protocol != "recipes":  # where weights are named otherwise than in a recipe
+            why = why.replace("--set weights=", f"--backbones {backbone}=")
+        return Done(SCHEMA, _described(contender), Row(contender.name, backbone, error=why), Answers((), (), (), ()))
+    done = Done(SCHEMA, _described(contender), row, found)
+    with whole_file(_file(target, contender)) as temporary:
+        temporary.write_bytes(msgspec.json.encode(done))
+    return done
+
+
+def _row(
+    contender: Contender, plan: Plan, parts: Parts, target: Path, bars: Bars, training: Training
+) -> tuple[Row, Answers]:
+    from nameplate.experiments.frozen_backbone import judge_frozen
+    from nameplate.experiments.tuned import begin, judge_tuned
+
+    with bars() as report:
+
+        def named(step: str, done: int, total: int) -> None:
+            report(f"{contender.name}: {step}", done, total)
+
+        if isinstance(contender, Frozen):
+            return judge_frozen(contender, parts, plan.threads, named)
+        run = target / RUNS / file_name(contender.name)
+        begin(contender, parts, run, plan.threads, named)
+    with training() as (watch, say):
+        return judge_tuned(contender, parts, run, watch=watch, say=say)
+
+
+def _comparison(
+    plan: Plan, parts: Parts, settings: dict[str, object], rows: Sequence[Row], found: dict[str, Answers]
+) -> Comparison:
+    done = ordered(rows)
+    reference = None
+    if found:
+        first = plan.contenders[0].name
+        reference = first if plan.base and first in found else done[0].name
+    base = plan.base and reference == plan.contenders[0].name
+    groups = dict(zip(photo_keys(parts.photos), parts.groups.tolist(), strict=True))
+    tested = pairs(found, groups, reference if base else None)
+    names = ("numpy", "pillow", "scipy", "simplejpeg", "timm", "torch")
+    return Comparison(
+        protocol=plan.protocol,
+        judged=_judged(plan, parts),
+        made=datetime.now(UTC).isoformat(timespec="seconds"),
+        settings={**settings, "threads": plan.threads},
+        data=data_record(parts),
+        versions=versions(*names),
+        waiting=tuple(each.name for each in plan.contenders[len(rows) :]),
+        rows=with_verdicts(done, tested, reference, base) if reference else done,
+        reference=reference,
+        summary=summary(done, tested, reference, base) if reference else "None could be judged.",
+        pairs=tested,
+        unreadable=parts.unreadable,
+        contenders=tuple(_described(each) for each in plan.contenders),
+    )
+
+
+def _described(contender: Contender) -> dict[str, object]:
+    """A contender as JSON holds it."""
+    return msgspec.json.decode(msgspec.json.encode(contender), type=dict[str, object])
+
+
+def _judged(plan: Plan, parts: Parts) -> str:
+    classes = len(parts.nameplates)
+    if plan.frozen:
+        return (
+            f"Judged on {len(parts.photos):,} photos of {classes} nameplates, each by a head that did not see it "
+            f"or a copy of it (cross-validation)."
+        )
+    judging, training = int(parts.held.sum()), int(parts.train.sum())
+    return f"Judged on {judging:,} photos that were held out; trained on {training:,} photos of {classes} nameplates."
+
+
+def _told(row: Row) -> str:
+    if row.top1 is None:
+        return str(row.error)
+    return f"top-1 {100 * row.top1.value:.1f} % ({100 * row.top1.low:.1f}–{100 * row.top1.high:.1f})"

@@ -1,0 +1,62 @@
+"""`nameplate compare` as a user runs it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from nameplate.demo import photos_folder
+from tests.cli.run import nameplate
+
+pytestmark = pytest.mark.torch
+for needed in ("torch", "timm", "accelerate", "onnx", "onnxscript", "tensorboard"):
+    if importlib.util.find_spec(needed) is None:
+        pytest.skip(f"needs {needed}", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("data")
+    for folder in sorted(photos_folder("test").iterdir())[:2]:
+        (target / folder.name).mkdir()
+        for path in sorted(folder.iterdir())[:8]:
+            shutil.copy(path, target / folder.name)
+    return target
+
+
+def test_json_is_data_alone_and_a_second_call_shows_the_table(data: Path, tmp_path: Path) -> None:
+    backbones = "test_efficientnet=none,ResNet152V2,test_resnet=none"
+    arguments = ("compare", data, "-o", tmp_path / "out", "--backbones", backbones, "--size", "32x48", "--threads", "1")
+    said = json.loads(nameplate(*arguments, "--json").stdout)
+    rows = said["comparison"]["rows"]
+    assert [row["error"] is None for row in rows] == [True, True, False]
+    shown = nameplate(*arguments)
+    assert "judged before" in shown.stderr
+    assert "The best is test_" in shown.stdout
+    assert f"{100 * rows[0]['top1']['value']:.1f} %" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--backbones", "Lite0"], "two or more"),
+        (["--backbones", "Lite0,Lite9"], "Unknown backbone 'Lite9'"),
+        (["--protocol", "fine-tune", "--no-mirror"], "--mirror is for"),
+        (["--recipes", "fast,fine-tune", "--size", "64x64"], "--size is not for recipes of networks"),
+    ],
+)
+def test_what_makes_no_comparison_is_wrong_usage(data: Path, tmp_path: Path, arguments: list[str], why: str) -> None:
+    done = nameplate("compare", data, "-o", tmp_path / "out", *arguments, check=2)
+    assert why in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_where_none_can_be_judged_it_fails(data: Path, tmp_path: Path) -> None:
+    weights = "Lite0=none.safetensors,Lite1=none.safetensors"
+    done = nameplate("compare", data, "-o", tmp_path / "out", "--backbones", weights, "--threads", "1", check=1)
+    assert "None could be judged" in done.stderr
+    assert "There are no weights 'none.safetensors'" in done.stderr

@@ -120,10 +120,10 @@ def comparison_plot(rows: Sequence[Row], *, dark: bool = False) -> bytes:
     figure = Figure((5.6, 4.2 if by_speed else 0.42 * len(rows) + 0.9), layout="constrained")
     figure.set_facecolor(colours["paper"])
     axes = figure.add_subplot()
-    _dress(axes, colours)
+    dress(axes, colours)
     (_against_speed if by_speed else _row_by_row)(axes, rows, colours)
     axes.set_title("Top-1 with 95 % interval", loc="left", fontsize=9.5, color=colours["ink"])
-    return _png(figure, dpi=180)
+    return as_png(figure, dpi=180)
 
 
 def _percent(rows: Sequence[Row]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

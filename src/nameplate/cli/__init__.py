@@ -6,11 +6,14 @@ import io
 import os
 import sys
 
+from nameplate.cli import extra_data as _extra_data
 from nameplate.cli.commands import app
 from nameplate.cli.screen import note, notes
 from nameplate.errors import NameplateError, UsageError
 
 __all__ = ["app", "main"]
+COMMANDS = (_extra_data,)
+"""Modules that add a command to `app` when they are imported."""
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""A head trained with and without further photos, on photos drawn anew for each seed."""
+"""A head trained with and without further photos, on most of the photos, others for each seed."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ from nameplate.types import HeadRecipe, Photo
 
 Floats = NDArray[np.float32]
 Places = NDArray[np.int64]
+
+LEFT_OUT = 0.1
+"""Share of the training photos that a seed does without."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,9 +44,10 @@ class Rows:
 class Heads:
     """Trains both heads of a seed.
 
-    A head is a convex fit: on the same photos it comes out the same, so a seed must vary the photos. Each seed draws
-    them anew with replacement, as many of every nameplate as there are, copies together (the bootstrap; as in
-    L. Breiman, "Bagging Predictors", 1996); folds too depend on the seed. Both heads share the draw of BASE.
+    A head is a convex fit: on the same photos it comes out the same, so a seed must vary the photos. Each seed leaves
+    out a tenth of them, drawn at random, and folds the rest anew; both heads of a seed do without the same photos of
+    BASE. More is not left out, nor drawn with replacement, since a smaller BASE gains more from EXTRA: measured,
+    docs/extra-data.md.
     """
 
     def __init__(
@@ -71,26 +75,19 @@ class Heads:
         return Trial(seed, self._answers(ours, seed), self._answers(np.concatenate([ours, further]), seed))
 
     def _answers(self, drawn: Places, seed: int) -> Answers:
-        rows, distinct = self.rows, np.unique(drawn)
-        photos = [rows.photos[i] for i in distinct]
-        fold = folds(
-            [str(p.label) for p in photos],
-            [str(p.sha256) for p in photos],
-            rows.groups[distinct],
-            self.recipe.folds,
-            seed,
-        )
+        rows = self.rows
+        photos, groups = [rows.photos[i] for i in drawn], rows.groups[drawn]
+        fold = folds([str(p.label) for p in photos], [str(p.sha256) for p in photos], groups, self.recipe.folds, seed)
         if len(np.unique(fold)) < 2:
             raise DataError(
                 "Cross-validation needs two groups of photos and two folds or more; "
-                f"here all {len(distinct):,} photos to train on are in one."
+                f"here all {len(drawn):,} photos to train on are in one."
             )
-        numbers = fold[np.searchsorted(distinct, drawn)]
         there = np.isfinite(rows.mirrored[drawn]).all(1)
         head = fit_head(
             np.concatenate([rows.embeddings[drawn], rows.mirrored[drawn][there]]),
             np.concatenate([rows.classes[drawn], rows.classes[drawn][there]]),
-            np.concatenate([numbers, numbers[there]]),
+            np.concatenate([fold, fold[there]]),
             balanced=self.recipe.balanced,
         )
         chances = probabilities(self.judging @ head.weight + head.bias, head.temperature)
@@ -98,21 +95,22 @@ class Heads:
 
 
 def draw(places: Places, classes: Places, groups: Places, random: np.random.Generator) -> Places:
-    """Draw photos with replacement, in every class as many groups as it has; int64 (M,), sorted.
+    """Leave out each group of photos with the chance `LEFT_OUT`, but never all of a class; int64 (M,), sorted.
 
     Args:
         places: int64, the photos to draw from: places in `classes` and `groups`.
         classes: int64 (N,).
-        groups: int64 (N,), photos of one group are drawn together.
+        groups: int64 (N,), photos of one group stay or go together.
         random: what draws.
     """
-    drawn = [np.zeros(0, np.int64)]
+    kept = [np.zeros(0, np.int64)]
     for number in np.unique(classes[places]):
         members = places[classes[places] == number]
         distinct = np.unique(groups[members])
-        for group in random.choice(distinct, len(distinct)):
-            drawn.append(members[groups[members] == group])
-    return np.sort(np.concatenate(drawn))
+        stays = random.random(len(distinct)) >= LEFT_OUT
+        stays[random.integers(len(distinct))] |= not stays.any()
+        kept.append(members[np.isin(groups[members], distinct[stays])])
+    return np.sort(np.concatenate(kept))
 
 
 def _mirrored(photos: Sequence[Photo], plain: Floats, model: Model, progress: Progress, *, wanted: bool) -> Floats:

@@ -15,6 +15,8 @@ DEFAULT_RECIPE = "head"
 """The recipe that trains where none is named."""
 TOP = 5
 """Nameplates that a prediction lists."""
+SEEDS = 3
+"""Seeds that a comparison trains with: fewer say next to nothing of how much they differ."""
 
 
 @dataclass(frozen=True, slots=True)

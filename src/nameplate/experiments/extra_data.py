@@ -1,0 +1,284 @@
+"""`extra_data`: do further photos help? From two data sets to a verdict.
+
+settings.json       what the experiment is of: a job goes on only with the same
+seeds/              a file for each seed that is done
+runs/               with a recipe that trains networks: two runs a seed
+extra.csv           the photos that were added, under BASE's nameplates: `nameplate train BASE OUT/extra.csv`
+taken-out.csv       the photos that were not, and why
+suspects.csv        added photos that look like another nameplate
+extra-data.json     the verdict, and all that it rests on
+index.html          the page
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from nameplate.datasets import read_dataset
+from nameplate.datasets.sources import Dataset, read_excluded
+from nameplate.errors import DataError, UsageError
+from nameplate.experiments.cleaning import Cleaning, clean, find_copies
+from nameplate.experiments.mapping import ClassMap, map_classes, nothing_maps
+from nameplate.experiments.page import write_extra_page
+from nameplate.experiments.result import Experiment, absolute, write_result
+from nameplate.experiments.trial import Material, Trial, load_trial, save_trial
+from nameplate.experiments.verdict import give_verdict
+from nameplate.models.collection import Embedded, Progress, embed_photos
+from nameplate.models.model import Model
+from nameplate.storage import sha256, whole_file
+from nameplate.training.parts import Parts, split_parts
+from nameplate.training.recipe import Recipe
+from nameplate.training.record import versions
+from nameplate.types import SEEDS, HeadRecipe, Photo
+
+SETTINGS = "settings.json"
+"""What the folder's experiment is of."""
+SCHEMA = 1
+"""Version of the experiment's files: seeds of another are not gone on with."""
+
+
+def read_both(
+    base: Path,
+    extra: Path,
+    names: Path | None = None,
+    exclude: Path | None = None,
+    progress: Progress = lambda *_: None,
+) -> tuple[Dataset, Dataset]:
+    """Read BASE and EXTRA.
+
+    Raises:
+        DataError: one of them is no data set, or nothing that `exclude` names is in either.
+    """
+    ours, further = (
+        read_dataset(source, names=names, progress=lambda done, total: progress("unpack", done, total))
+        for source in (base, extra)
+    )
+    if exclude is None:
+        return ours, further
+    excluded = read_excluded(exclude)
+    left = tuple(_without(dataset, excluded) for dataset in (ours, further))
+    if excluded and not any(dataset.excluded for dataset in left):
+        raise DataError(f"None of the {len(excluded):,} photos that '{exclude}' names is in the data.")
+    return left[0], left[1]
+
+
+def extra_data(
+    base: Dataset,
+    extra: Dataset,
+    folder: Path,
+    recipe: Recipe | HeadRecipe,
+    *,
+    model: Model,
+    seeds: int = SEEDS,
+    class_map: dict[str, str] | None = None,
+    progress: Progress = lambda *_: None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Experiment:
+    """Clean EXTRA, train with and without it on the same judging photos, and say whether it helps.
+
+    Args:
+        base: what there is. Its own validation part judges, else its test part, else what `recipe.holdout` and
+            `recipe.seed` hold out: EXTRA has no say in it.
+        extra: what might be added; parts that it has are passed over.
+        folder: for the results. A job of the same settings goes on there.
+        recipe: how to train; its seed is the first one.
+        model: its backbone embeds the photos, to find copies and, with a `HeadRecipe`, to train on.
+        seeds: models to train with and without, each.
+        class_map: class of EXTRA → nameplate of BASE, where names alone do not tell; "" leaves the class out.
+        progress: see `Progress`.
+        say: called with what is being done when nothing can be counted.
+
+    Raises:
+        DataError: no class of EXTRA is one of BASE's, nothing of EXTRA is left, or nothing of BASE can judge.
+        UsageError: fewer than `SEEDS` seeds, `class_map` names what is not there, or `folder` holds
+            something else.
+    """
+    if seeds < SEEDS:
+        raise UsageError(f"{seeds} seeds cannot tell a difference from chance; give {SEEDS} or more.")
+    _refuse_folder(folder)
+    mapped, classes = _mapped(base, extra, class_map)
+    embedded = embed_photos([*base.photos, *mapped], model, progress)  # together: so by one runtime
+    ours = _of_base(base, embedded)
+    parts = split_parts(base, ours, recipe.holdout, recipe.seed)
+    mapped, classes = _trainable(mapped, classes, parts.nameplates)
+    cleaning = clean(_read_of(mapped, embedded), parts.photos, find_copies(embedded))
+    judging = judging_places(parts)
+    material = _material(base, parts, cleaning, judging)
+    settings = _settings(parts, cleaning, recipe, model)
+    _claim(folder, settings)
+    trials = _trials(material, embedded, folder, recipe, model, seeds, progress, say)
+    verdict = give_verdict(
+        trials,
+        [str(photo.label) for photo in material.judging],
+        parts.groups[judging],
+        dict(Counter(str(photo.label) for photo in material.extra)),
+        parts.nameplates,
+    )
+    made = Experiment(
+        verdict=verdict,
+        classes=classes,
+        cleaning=cleaning,
+        refused=(*base.refused, *extra.refused),
+        unreadable=ours.unreadable,
+        base={"photos": len(parts.photos), "trained": len(material.train), "sha256": parts.digest},
+        extra={"photos": len(extra.photos), "added": len(material.extra), "sha256": _digest(material.extra)},
+        settings=settings,
+        seeds=tuple(trial.seed for trial in trials),
+        versions=versions("numpy", "onnxruntime", "pillow", "scipy", "simplejpeg"),
+        made=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    write_result(folder, made)
+    write_extra_page(folder, made)
+    return made
+
+
+def judging_places(parts: Parts) -> NDArray[np.int64]:
+    """Which photos judge: the validation part, where there is none the test part; copies of training photos do not.
+
+    Raises:
+        DataError: none does.
+    """
+    validation = np.array([photo.split == "validation" for photo in parts.photos])
+    held = parts.held & validation if (parts.held & validation).any() else parts.held
+    if not held.any():
+        raise DataError(
+            "BASE holds out no photos to judge on. Give it a validation part, more photos, or a larger --holdout."
+        )
+    return np.flatnonzero(held)
+
+
+def _without(dataset: Dataset, excluded: set[str]) -> Dataset:
+    kept = tuple(photo for photo in dataset.photos if absolute(photo.path) not in excluded)
+    return replace(dataset, photos=kept, excluded=len(dataset.photos) - len(kept))
+
+
+def _mapped(base: Dataset, extra: Dataset, given: dict[str, str] | None) -> tuple[list[Photo], ClassMap]:
+    """EXTRA's photos under BASE's nameplates."""
+    found = map_classes(extra.nameplates, base.nameplates, given)
+    photos = [
+        photo.with_(label=found.mapped[str(photo.label)], split="train")
+        for photo in extra.photos
+        if str(photo.label) in found.mapped
+    ]
+    if not photos:
+        raise nothing_maps(found, base.nameplates)
+    return photos, found
+
+
+def _trainable(photos: Sequence[Photo], classes: ClassMap, nameplates: Sequence[str]) -> tuple[list[Photo], ClassMap]:
+    """Less the nameplates of which BASE has nothing to train on: without them it would be another question."""
+    mapped = {name: to for name, to in classes.mapped.items() if to in nameplates}
+    unmapped = (*classes.unmapped, *(name for name in classes.mapped if name not in mapped))
+    left = [photo for photo in photos if photo.label in nameplates]
+    return left, replace(classes, mapped=mapped, unmapped=unmapped)
+
+
+def _of_base(base: Dataset, embedded: Embedded) -> Embedded:
+    """The first photos are BASE's, less those that cannot be read."""
+    paths = {photo.path for photo in base.photos}
+    bad = tuple({path: (path, why) for path, why in embedded.unreadable if path in paths}.values())
+    end = len(base.photos) - len(bad)
+    if not end:
+        raise DataError(
+            f"None of BASE's {len(base.photos):,} photos can be read; the first, '{bad[0][0]}': {bad[0][1]}."
+        )
+    return Embedded(embedded.photos[:end], embedded.embeddings[:end], embedded.hashes[:end], bad, embedded.runtime)
+
+
+def _read_of(photos: Sequence[Photo], embedded: Embedded) -> list[Photo]:
+    """Photos with what reading told of them; those that cannot be read as they are, for the findings to tell."""
+    read = {photo.path: photo for photo in embedded.photos}
+    return [read.get(photo.path, photo).with_(label=photo.label, split=photo.split) for photo in photos]
+
+
+def _material(base: Dataset, parts: Parts, cleaning: Cleaning, judging: NDArray[np.int64]) -> Material:
+    if not cleaning.kept:
+        why = ", ".join(f"{count:,} {reason}" for reason, count in cleaning.counts.items()) or "no class is left"
+        raise DataError(f"Nothing of EXTRA is left to add: {why}.")
+    return Material(
+        train=tuple(photo for photo, train in zip(parts.photos, parts.train, strict=True) if train),
+        extra=cleaning.kept,
+        judging=tuple(parts.photos[place].with_(split="validation") for place in judging),
+        nameplates=parts.nameplates,
+        ids=base.ids,
+    )
+
+
+def _settings(parts: Parts, cleaning: Cleaning, recipe: Recipe | HeadRecipe, model: Model) -> dict[str, object]:
+    kind = "head" if isinstance(recipe, HeadRecipe) else recipe.name
+    return {
+        "schema": SCHEMA,
+        "recipe": {"name": kind, **msgspec.to_builtins(recipe)},
+        "backbone": {"name": model.bundle.manifest.name, "sha256": model.bundle.digest},
+        "base": parts.digest,
+        "extra": _digest(cleaning.kept),
+    }
+
+
+def _digest(photos: Iterable[Photo]) -> str:
+    return sha256("\n".join(sorted(f"{photo.sha256} {photo.label}" for photo in photos)).encode())
+
+
+def _refuse_folder(folder: Path) -> None:
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / SETTINGS).is_file()):
+        raise UsageError(f"'{folder}' is there and is no experiment of this kind. Choose another --output.")
+
+
+def _claim(folder: Path, settings: dict[str, object]) -> None:
+    """Keep seeds of other data or another recipe from being taken for these."""
+    said, file = msgspec.json.encode(settings), folder / SETTINGS
+    if not file.is_file():
+        with whole_file(file) as temporary:
+            temporary.write_bytes(said)
+    elif file.read_bytes() != said:
+        raise UsageError(
+            f"'{folder}' holds an experiment on other photos, or by another recipe. Choose another --output."
+        )
+
+
+def _trials(
+    material: Material,
+    embedded: Embedded,
+    folder: Path,
+    recipe: Recipe | HeadRecipe,
+    model: Model,
+    seeds: int,
+    progress: Progress,
+    say: Callable[[str], None],
+) -> list[Trial]:
+    done = {seed: load_trial(folder, seed) for seed in range(recipe.seed, recipe.seed + seeds)}
+    if None in done.values():
+        train = _trainer(material, embedded, folder, recipe, model, progress, say)
+        for place, seed in enumerate(done):
+            if done[seed] is None:
+                done[seed] = trial = train(seed)
+                save_trial(folder, trial)
+            progress("seeds", place + 1, seeds)
+    return [trial for trial in done.values() if trial is not None]
+
+
+def _trainer(
+    material: Material,
+    embedded: Embedded,
+    folder: Path,
+    recipe: Recipe | HeadRecipe,
+    model: Model,
+    progress: Progress,
+    say: Callable[[str], None],
+) -> Callable[[int], Trial]:
+    if isinstance(recipe, HeadRecipe):
+        from nameplate.experiments.heads import Heads
+
+        return Heads(material, embedded, model, recipe, progress).trial
+    from nameplate.experiments.networks import Networks
+
+    runtime, threads = model.settings.runtime, model.settings.threads
+    return Networks(material, folder, recipe, runtime=runtime, threads=threads, progress=progress, say=say).trial

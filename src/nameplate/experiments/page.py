@@ -1,0 +1,96 @@
+"""`write_extra_page`: the verdict on further photos as one HTML file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from nameplate.errors import PhotoError
+from nameplate.experiments import words
+from nameplate.experiments.cleaning import TakenOut
+from nameplate.experiments.result import EXTRA, SUSPECTS, TAKEN_OUT, Experiment
+from nameplate.experiments.verdict import ClassVerdict
+from nameplate.photos.decode import decode
+from nameplate.reports.differences import forest_plot, runs_plot
+from nameplate.reports.page import THUMBNAIL, png_uri, thumbnail_uri, write_page
+from nameplate.storage import printable
+
+PAGE = "index.html"
+SHOWN = 24
+"""Pictures of each kind that the page shows; the tables list all."""
+ROWS = 40
+"""Nameplates in the plot: those that are told, then those that differ most."""
+
+
+def write_extra_page(folder: Path, made: Experiment) -> None:
+    """Write index.html, whole, with all pictures inside it.
+
+    Raises:
+        WriteError: the folder cannot be written to.
+    """
+    verdict = made.verdict
+    rows = sorted(verdict.per_class, key=lambda each: (each.word == "cannot be told", -abs(each.difference.value)))
+    drawn = sorted(rows[:ROWS], key=lambda each: -each.difference.value)
+    taken = _spread(made.cleaning.taken_out)
+    write_page(
+        folder / PAGE,
+        "extra-data.html",
+        made=made,
+        verdict=verdict,
+        tone={"helps": "good", "hurts": "wrong"}.get(verdict.word, "unknown"),
+        headline=words.headline(verdict),
+        difference=words.points(verdict.top1.difference),
+        chance=words.chance(verdict.top1.p),
+        how_to_tell=words.how_to_tell(verdict),
+        classes=words.about_classes(verdict),
+        runs={dark: png_uri(_runs(made, dark)) for dark in (False, True)},
+        forest={dark: png_uri(_forest(drawn, dark)) for dark in (False, True)},
+        drawn=len(drawn),
+        taken=[(entry, _thumbnail(entry.path)) for entry in taken],
+        suspects=[(finding, _thumbnail(finding.photos[0])) for finding in made.cleaning.suspects[:SHOWN]],
+        facts=_facts(made),
+        tables={"extra": EXTRA, "taken_out": TAKEN_OUT, "suspects": SUSPECTS},
+        name=lambda path: printable(Path(path).name),
+    )
+
+
+def _runs(made: Experiment, dark: bool) -> bytes:
+    verdict = made.verdict
+    return runs_plot(("without", "with"), verdict.without, verdict.added, verdict.top1.difference, dark=dark)
+
+
+def _forest(drawn: Sequence[ClassVerdict], dark: bool) -> bytes:
+    names = [f"{each.nameplate} ({each.photos})" for each in drawn]
+    told = [each.word != "cannot be told" for each in drawn]
+    return forest_plot(names, [each.difference for each in drawn], told, dark=dark)
+
+
+def _spread(taken: Sequence[TakenOut]) -> list[TakenOut]:
+    """Some of each reason, so that many of one do not hide the others."""
+    reasons = list(dict.fromkeys(entry.reason for entry in taken))
+    each = max(1, SHOWN // max(1, len(reasons)))
+    return [entry for reason in reasons for entry in [e for e in taken if e.reason == reason][:each]]
+
+
+def _thumbnail(path: str) -> str | None:
+    """None where the picture cannot be read: its reason stands beside it."""
+    try:
+        return thumbnail_uri(decode(path, at_least=(THUMBNAIL, THUMBNAIL)))
+    except PhotoError:
+        return None
+
+
+def _facts(made: Experiment) -> list[tuple[str, str]]:
+    recipe, backbone = made.settings["recipe"], made.settings["backbone"]
+    assert isinstance(recipe, dict)
+    assert isinstance(backbone, dict)
+    return [
+        ("recipe", str(recipe["name"])),
+        ("embeddings by", str(backbone["name"])),
+        ("seeds", ", ".join(map(str, made.seeds))),
+        ("BASE", f"{made.base['photos']:,} photos, {made.base['trained']:,} of them train"),
+        ("judging", f"{made.verdict.photos:,} photos, {made.verdict.pictures:,} without copies"),
+        ("EXTRA", f"{made.extra['photos']:,} photos, {made.extra['added']:,} of them added"),
+        ("SHA-256", f"{str(made.base['sha256'])[:16]}… (BASE), {str(made.extra['sha256'])[:16]}… (EXTRA)"),
+        ("made", f"{made.made}, Nameplate {made.versions['nameplate']}"),
+    ]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nameplate.errors import PhotoError
 from nameplate.experiments import words
-from nameplate.experiments.cleaning import TakenOut
+from nameplate.experiments.cleaning import NO_CAR, UNREAD, TakenOut
 from nameplate.experiments.result import EXTRA, SUSPECTS, TAKEN_OUT, Experiment
 from nameplate.experiments.verdict import ClassVerdict
 from nameplate.photos.decode import decode
@@ -46,11 +46,10 @@ def write_extra_page(folder: Path, made: Experiment) -> None:
         runs={dark: png_uri(_runs(made, dark)) for dark in (False, True)},
         forest={dark: png_uri(_forest(drawn, dark)) for dark in (False, True)},
         drawn=len(drawn),
-        taken=[(entry, _thumbnail(entry.path)) for entry in taken],
-        suspects=[(finding, _thumbnail(finding.photos[0])) for finding in made.cleaning.suspects[:SHOWN]],
+        taken=[(entry.reason, _name(entry.path), _detail(entry), _thumbnail(entry.path)) for entry in taken],
+        suspects=[(_name(f.photos[0]), f.detail, _thumbnail(f.photos[0])) for f in made.cleaning.suspects[:SHOWN]],
         facts=_facts(made),
         tables={"extra": EXTRA, "taken_out": TAKEN_OUT, "suspects": SUSPECTS},
-        name=lambda path: printable(Path(path).name),
     )
 
 
@@ -70,6 +69,15 @@ def _spread(taken: Sequence[TakenOut]) -> list[TakenOut]:
     reasons = list(dict.fromkeys(entry.reason for entry in taken))
     each = max(1, SHOWN // max(1, len(reasons)))
     return [entry for reason in reasons for entry in [e for e in taken if e.reason == reason][:each]]
+
+
+def _name(path: str) -> str:
+    return printable(Path(path).name)
+
+
+def _detail(entry: TakenOut) -> str:
+    """What is wrong with a photo, or the name of the one that it is a copy of."""
+    return entry.detail if entry.reason in (UNREAD, NO_CAR) else _name(entry.detail)
 
 
 def _thumbnail(path: str) -> str | None:

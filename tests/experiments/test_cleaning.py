@@ -6,6 +6,8 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from nameplate.audit.findings import CROSS_CLASS, EXACT, LABEL, LEAK, NEAR, OUTLIER, UNREADABLE, Finding
+from nameplate.audit.inspect import inspect
+from nameplate.datasets.sources import Dataset
 from nameplate.demo import photos_folder
 from nameplate.experiments.cleaning import (
     ADVERT_OF_HELD,
@@ -17,9 +19,7 @@ from nameplate.experiments.cleaning import (
     UNREAD,
     Cleaning,
     clean,
-    find_copies,
 )
-from nameplate.models.collection import embed_photos
 from nameplate.models.model import Model
 from nameplate.types import Photo
 
@@ -124,7 +124,9 @@ def test_copies_are_found_among_real_photos(tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(first.read_bytes()[:900])
     extra = [Photo(str(tmp_path / name), "a") for name in ("same.jpg", "mirrored.png", "broken.jpg")]
     base = [Photo(str(first), "a", "validation"), Photo(str(other), "b", "train")]
-    found = clean(extra, base, find_copies(embed_photos([*base, *extra], Model.load(runtime="onnxruntime", threads=1))))
+    together = Dataset((*base, *extra), ("a", "b"))
+    findings = inspect(together, Model.load(runtime="onnxruntime", threads=1), shortcuts=False).findings
+    found = clean(extra, base, findings)
     assert {Path(path).name: reason for path, reason in out(found).items()} == {
         "same.jpg": OF_HELD,
         "mirrored.png": OF_HELD,

@@ -14,6 +14,8 @@ UNREADABLE, EXACT, NEAR, CROSS_CLASS, LEAK, LABEL, OUTLIER = KINDS = (
     "outlier",
 )
 """Of findings, in the order in which a report shows them."""
+SURE = {LABEL: 0.95, OUTLIER: 0.57}
+"""Score from which findings of a kind are acted on unseen; the others are for eyes. All other kinds are sure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +30,8 @@ class Finding:
     """How sure it is, 0–1; comparable within a kind."""
     detail: str
     """One sentence: the reason, or the nameplate that it looks like."""
+
+    @property
+    def sure(self) -> bool:
+        """Whether to act on it unseen: `SURE`."""
+        return self.score >= SURE.get(self.kind, 0)

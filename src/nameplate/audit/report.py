@@ -23,8 +23,6 @@ from nameplate.photos.decode import decode
 from nameplate.reports.page import png_uri, thumbnail_uri, write_page
 from nameplate.storage import absolute, printable, sha256, whole_file
 
-SURE = {LABEL: 0.95, OUTLIER: 0.57}
-"""Score from which findings of a kind are in the list to leave out; the others are for eyes."""
 MOST_SHOWN, MOST_COPIES = 60, 6
 """Findings of a kind, and copies of one picture, that the page shows."""
 EXAMPLES, MOST_EXAMPLES = 6, 1000
@@ -91,7 +89,7 @@ def left_out(audit: Audit) -> Iterator[dict[str, object]]:
             paths = [path for path in paths if path != best]
         elif finding.kind == LEAK:
             paths = [path for path in paths if photos[path].split == "train"]
-        if finding.score < SURE.get(finding.kind, 0):
+        if not finding.sure:
             continue
         for path in paths:
             yield {

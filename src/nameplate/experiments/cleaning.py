@@ -6,11 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from nameplate.audit.findings import CROSS_CLASS, EXACT, LABEL, LEAK, NEAR, OUTLIER, UNREADABLE, Finding
-from nameplate.datasets.duplicates import groups
-from nameplate.models.collection import Embedded
 from nameplate.types import Photo
 
 UNREAD, NO_CAR, OF_HELD, ADVERT_OF_HELD, OF_TRAIN, CONTRADICTS, REPEATED = REASONS = (
@@ -76,7 +72,7 @@ def clean(extra: Sequence[Photo], base: Sequence[Photo], findings: Iterable[Find
             reasons.setdefault(path, TakenOut(path, reason, detail))
 
     for finding in findings:
-        if finding.kind in (UNREADABLE, OUTLIER):
+        if finding.kind in (UNREADABLE, OUTLIER) and finding.sure:
             for path in finding.photos:
                 take(path, UNREAD if finding.kind == UNREADABLE else NO_CAR, finding.detail)
     adverts = {photo.group: photo.path for photo in reversed(base) if photo.group and photo.split != "train"}
@@ -118,15 +114,3 @@ def _spare(members: set[str], own: dict[str, Photo], photos: Sequence[Photo]) ->
         paths = [photo.path for photo in photos]
         return [TakenOut(path, CONTRADICTS, next(other for other in paths if other != path)) for path in paths]
     return [TakenOut(photo.path, REPEATED, photos[0].path) for photo in photos[1:]]
-
-
-def find_copies(embedded: Embedded) -> tuple[Finding, ...]:
-    """Copies of one picture and unreadable files among embedded photos."""
-    found = [Finding(UNREADABLE, (path,), 1.0, why) for path, why in embedded.unreadable]
-    digests = np.array([str(photo.sha256) for photo in embedded.photos])
-    numbers = groups(digests.tolist(), embedded.hashes)
-    for number in np.flatnonzero(np.bincount(numbers) > 1):
-        members = np.flatnonzero(numbers == number)
-        kind = EXACT if len(set(digests[members])) == 1 else NEAR
-        found.append(Finding(kind, tuple(embedded.photos[i].path for i in members), 1.0, ""))
-    return tuple(found)

@@ -22,18 +22,19 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from nameplate.audit.inspect import inspect
 from nameplate.datasets import read_dataset
 from nameplate.datasets.sources import Dataset, read_excluded
 from nameplate.errors import DataError, UsageError
-from nameplate.experiments.cleaning import Cleaning, clean, find_copies
+from nameplate.experiments.cleaning import Cleaning, clean
 from nameplate.experiments.mapping import ClassMap, map_classes, nothing_maps
 from nameplate.experiments.page import write_extra_page
-from nameplate.experiments.result import Experiment, absolute, write_result
+from nameplate.experiments.result import Experiment, write_result
 from nameplate.experiments.trial import Material, Trial, load_trial, save_trial
 from nameplate.experiments.verdict import give_verdict
 from nameplate.models.collection import Embedded, Progress, embed_photos
 from nameplate.models.model import Model
-from nameplate.storage import sha256, whole_file
+from nameplate.storage import absolute, sha256, whole_file
 from nameplate.training.parts import Parts, split_parts
 from nameplate.training.recipe import Recipe
 from nameplate.training.record import versions
@@ -109,7 +110,9 @@ def extra_data(
     ours = _of_base(base, embedded)
     parts = split_parts(base, ours, recipe.holdout, recipe.seed)
     mapped, classes = _trainable(mapped, classes, parts.nameplates)
-    cleaning = clean(_read_of(mapped, embedded), parts.photos, find_copies(embedded))
+    together = replace(base, photos=(*base.photos, *mapped))
+    findings = inspect(together, model, shortcuts=False, progress=progress).findings
+    cleaning = clean(_read_of(mapped, embedded), parts.photos, findings)
     judging = judging_places(parts)
     material = _material(base, parts, cleaning, judging)
     settings = _settings(parts, cleaning, recipe, model)

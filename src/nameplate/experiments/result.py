@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from nameplate.datasets.tables import write_table
 from nameplate.experiments.cleaning import Cleaning
 from nameplate.experiments.mapping import ClassMap
 from nameplate.experiments.verdict import Verdict
-from nameplate.storage import printable, whole_file
+from nameplate.storage import absolute, printable, whole_file
 
 EXTRA, TAKEN_OUT, SUSPECTS, RESULT = "extra.csv", "taken-out.csv", "suspects.csv", "extra-data.json"
 
@@ -40,11 +39,6 @@ class Experiment:
     versions: dict[str, str]
     made: str
     """ISO 8601."""
-
-
-def absolute(path: str) -> str:
-    """A path that holds anywhere, as text that can be written anywhere."""
-    return printable(os.path.abspath(path))  # noqa: PTH100 - keeps links as they are
 
 
 def write_result(folder: Path, made: Experiment) -> None:

@@ -1,10 +1,4 @@
-"""`compare`: several ways of doing judged on the same photos, one after another, into a folder that resumes.
-
-settings.json      what all rows have in common; another comparison is not mixed in
-judged/NAME.json   a row and its answers photo by photo, written when it is done
-runs/NAME/         the run behind a row, where networks are trained
-compare.json       all rows, the pairs and the versions; with compare.csv and index.html written anew after each row
-"""
+"""`compare`: several ways of doing judged on the same photos, one after another, into a folder that resumes."""
 
 from __future__ import annotations
 
@@ -17,30 +11,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
 import numpy as np
 
 from nameplate.datasets.duplicates import groups as copies
 from nameplate.datasets.sources import Dataset
-from nameplate.errors import DataError, NameplateError, UsageError, WriteError
-from nameplate.experiments.contenders import Contender, Frozen, Tuned, file_name, refuse_mixture
+from nameplate.errors import DataError, NameplateError, WriteError
+from nameplate.experiments.contenders import Contender, Frozen, Tuned, refuse_mixture
+from nameplate.experiments.folder import SCHEMA, Done, begin, described, load_done, refuse_folder, run_folder, save_done
 from nameplate.experiments.judged import Answers, ordered, pairs, photo_keys, summary, with_verdicts
 from nameplate.models.collection import Progress, embed_photos
 from nameplate.models.model import Model
 from nameplate.models.runtime import BATCH
 from nameplate.reports.compare import Comparison, Row, write_comparison
-from nameplate.storage import whole_file
 from nameplate.training.parts import Parts, split_parts
 from nameplate.training.record import data_record, versions
-from nameplate.training.run import RUN, load_run
 from nameplate.types import HeadRecipe
 
 if TYPE_CHECKING:
     from nameplate.training.fine_tune import Say, Watch
-
-SETTINGS, JUDGED, RUNS = "settings.json", "judged", "runs"
-SCHEMA = 1
-"""Version of the files' form."""
 
 Bars = Callable[[], AbstractContextManager[Progress]]
 Training = Callable[[], "AbstractContextManager[tuple[Watch, Say]]"]
@@ -65,16 +53,6 @@ class Plan:
     def frozen(self) -> bool:
         """Whether heads are cross-validated, rather than networks trained."""
         return isinstance(self.contenders[0], Frozen)
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """judged/NAME.json."""
-
-    schema: int
-    contender: dict[str, object]
-    row: Row
-    answers: Answers
 
 
 def compare(
@@ -112,8 +90,8 @@ def compare(
     if overwrite and target.exists():
         shutil.rmtree(target)
     settings = _settings(plan, parts)
-    _same_settings(target, settings)
-    before = {each.name: _load(target, each) for each in plan.contenders}
+    begin(target, settings)
+    before = {each.name: load_done(target, each) for each in plan.contenders}
     found: dict[str, Answers] = {}
     rows: list[Row] = []
     for number, contender in enumerate(plan.contenders, 1):
@@ -126,17 +104,6 @@ def compare(
         comparison = replace(_comparison(plan, parts, settings, rows, found), seconds_to_read=reading)
         write_comparison(target, comparison)
     return comparison
-
-
-def refuse_folder(target: Path) -> None:
-    """Keep a comparison from a folder that holds something else.
-
-    Raises:
-        NameplateError: it does.
-    """
-    empty = not target.exists() or (target.is_dir() and not any(target.iterdir()))
-    if not empty and not (target / SETTINGS).is_file():
-        raise NameplateError(f"'{target}' is there and is no comparison, so it is left alone. Choose another name.")
 
 
 def photos_to_judge(dataset: Dataset, plan: Plan, progress: Progress) -> Parts:
@@ -191,57 +158,6 @@ def _settings(plan: Plan, parts: Parts) -> dict[str, object]:
     return common | {"base": first.name if plan.base else None, "batch": BATCH, "data": parts.digest}
 
 
-def _same_settings(target: Path, settings: dict[str, object]) -> None:
-    """Go on only with the same comparison; begin one where there is none.
-
-    Raises:
-        UsageError: another one is there.
-    """
-    path = target / SETTINGS
-    if not path.exists():
-        with whole_file(path) as temporary:
-            temporary.write_bytes(msgspec.json.encode(settings))
-        return
-    try:
-        before = msgspec.json.decode(path.read_bytes(), type=dict[str, object])
-    except (OSError, msgspec.DecodeError):
-        raise NameplateError(f"'{path}' is damaged. Choose another --output, or pass --overwrite.") from None
-    for key in {**settings, **before}:
-        if settings.get(key) != before.get(key):
-            raise UsageError(
-                f"'{target}' is a comparison with {key} {before.get(key)}, not {settings.get(key)}. "
-                "Choose another --output, or pass --overwrite."
-            )
-
-
-def _load(target: Path, contender: Contender) -> Done | None:
-    """What was judged before, None where nothing was, or it cannot be read.
-
-    Raises:
-        UsageError: it is something else under the same name.
-    """
-    other = UsageError(
-        f"'{target}' holds another '{contender.name}', of other settings. Choose another --output, or pass --overwrite."
-    )
-    run = target / RUNS / file_name(contender.name)
-    if isinstance(contender, Tuned) and (run / RUN).is_file() and load_run(run).recipe != contender.recipe:
-        raise other
-    path = _file(target, contender)
-    if not path.exists():
-        return None
-    try:
-        done = msgspec.json.decode(path.read_bytes(), type=Done)
-    except (OSError, msgspec.DecodeError):
-        return None
-    if done.contender != _described(contender):
-        raise other
-    return done if done.schema == SCHEMA else None
-
-
-def _file(target: Path, contender: Contender) -> Path:
-    return target / JUDGED / f"{file_name(contender.name)}.json"
-
-
 def _judge(contender: Contender, plan: Plan, parts: Parts, target: Path, bars: Bars, training: Training) -> Done:
     """Judge one and keep it; one that fails gets a row that says why, and is tried again next time."""
     try:
@@ -253,18 +169,15 @@ def _judge(contender: Contender, plan: Plan, parts: Parts, target: Path, bars: B
         backbone = contender.backbone if isinstance(contender, Frozen) else contender.recipe.backbone
         if plan.protocol != "recipes":  # where weights are named otherwise than in a recipe
             why = why.replace("--set weights=", f"--backbones {backbone}=")
-        return Done(SCHEMA, _described(contender), Row(contender.name, backbone, error=why), Answers((), (), (), ()))
-    done = Done(SCHEMA, _described(contender), row, found)
-    with whole_file(_file(target, contender)) as temporary:
-        temporary.write_bytes(msgspec.json.encode(done))
-    return done
+        return Done(SCHEMA, described(contender), Row(contender.name, backbone, error=why), Answers((), (), (), ()))
+    return save_done(target, contender, row, found)
 
 
 def _row(
     contender: Contender, plan: Plan, parts: Parts, target: Path, bars: Bars, training: Training
 ) -> tuple[Row, Answers]:
     from nameplate.experiments.frozen_backbone import judge_frozen
-    from nameplate.experiments.tuned import begin, judge_tuned
+    from nameplate.experiments.tuned import judge_tuned, start_run
 
     with bars() as report:
 
@@ -273,8 +186,8 @@ def _row(
 
         if isinstance(contender, Frozen):
             return judge_frozen(contender, parts, plan.threads, named)
-        run = target / RUNS / file_name(contender.name)
-        begin(contender, parts, run, plan.threads, named)
+        run = run_folder(target, contender)
+        start_run(contender, parts, run, plan.threads, named)
     with training() as (watch, say):
         return judge_tuned(contender, parts, run, watch=watch, say=say)
 
@@ -304,13 +217,8 @@ def _comparison(
         summary=summary(done, tested, reference, base) if reference else "None could be judged.",
         pairs=tested,
         unreadable=parts.unreadable,
-        contenders=tuple(_described(each) for each in plan.contenders),
+        contenders=tuple(described(each) for each in plan.contenders),
     )
-
-
-def _described(contender: Contender) -> dict[str, object]:
-    """A contender as JSON holds it."""
-    return msgspec.json.decode(msgspec.json.encode(contender), type=dict[str, object])
 
 
 def _judged(plan: Plan, parts: Parts) -> str:

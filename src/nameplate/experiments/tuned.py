@@ -20,7 +20,7 @@ from nameplate.training.parts import Parts
 from nameplate.training.run import RUN, load_run
 
 
-def begin(contender: Tuned, parts: Parts, run: Path, threads: int, progress: Progress) -> None:
+def start_run(contender: Tuned, parts: Parts, run: Path, threads: int, progress: Progress) -> None:
     """Write a run's folder, where there is none yet.
 
     Args:
@@ -49,7 +49,7 @@ def judge_tuned(contender: Tuned, parts: Parts, run: Path, *, watch: Watch, say:
     Args:
         contender: what is trained.
         parts: the photos of the comparison.
-        run: a folder that `begin` wrote.
+        run: a folder that `start_run` wrote.
         watch: called after each step.
         say: called with what is being done when no step is.
 

@@ -26,7 +26,7 @@ from nameplate.datasets import read_dataset
 from nameplate.datasets.sources import Dataset
 
 TWENTY = 20
-CASES = {"helps": 5, "hurts": 20, "twenty": 20}
+CASES = {"helps": 2, "hurts": 10, "twenty": 10}
 """Case → photos of each nameplate that train in BASE where none are given."""
 
 
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--case", choices=CASES, required=True)
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--per-class", type=int)
-    parser.add_argument("--judging", type=int, default=15)
+    parser.add_argument("--judging", type=int, default=20)
     parser.add_argument("--extra", type=int, default=30)
     parser.add_argument("--nameplates", type=int)
     parser.add_argument("--seeds", type=int, default=3)

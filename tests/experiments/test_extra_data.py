@@ -187,7 +187,7 @@ def test_photos_are_excluded_from_both(tmp_path: Path) -> None:
 
 def test_extra_of_nothing_new_is_an_error(tmp_path: Path, model: Model) -> None:
     base = cases.base(tmp_path, 2)
-    with pytest.raises(DataError, match="Nothing of EXTRA is left to add: 80 copy of a photo that judges, 20 copy"):
+    with pytest.raises(DataError, match="Nothing of EXTRA is left to add: 80× copy of a photo that judges, 20× copy"):
         judge(base, base, tmp_path / "out", model)
 
 

@@ -113,7 +113,7 @@ def _print(made: Experiment, base: Path, output: Path, seconds: float) -> None:
         "Judged on", f"{judged}; {made.base['trained']:,} photos train without, {len(cleaning.kept):,} more with"
     )
     if cleaning.counts:
-        counts = "; ".join(f"{count:,} {reason}" for reason, count in cleaning.counts.items())
+        counts = "; ".join(f"{count:,}× {reason}" for reason, count in cleaning.counts.items())
         screen.step("Taken out", f"{counts}  ({output / TAKEN_OUT})")
     if cleaning.suspects:
         screen.step("Suspect", f"{len(cleaning.suspects):,} of those added look like another nameplate")

@@ -204,7 +204,7 @@ def _read_of(photos: Sequence[Photo], embedded: Embedded) -> list[Photo]:
 
 def _material(base: Dataset, parts: Parts, cleaning: Cleaning, judging: NDArray[np.int64]) -> Material:
     if not cleaning.kept:
-        why = ", ".join(f"{count:,} {reason}" for reason, count in cleaning.counts.items()) or "no class is left"
+        why = ", ".join(f"{count:,}× {reason}" for reason, count in cleaning.counts.items()) or "no class is left"
         raise DataError(f"Nothing of EXTRA is left to add: {why}.")
     return Material(
         train=tuple(photo for photo, train in zip(parts.photos, parts.train, strict=True) if train),

@@ -72,12 +72,13 @@ def _spread(taken: Sequence[TakenOut]) -> list[TakenOut]:
 
 
 def _name(path: str) -> str:
-    return printable(Path(path).name)
+    """With its folder, which is often its nameplate."""
+    return printable("/".join(Path(path).parts[-2:]))
 
 
 def _detail(entry: TakenOut) -> str:
-    """What is wrong with a photo, or the name of the one that it is a copy of."""
-    return entry.detail if entry.reason in (UNREAD, NO_CAR) else _name(entry.detail)
+    """What is wrong with a photo, or which one it is a copy of."""
+    return entry.detail if entry.reason in (UNREAD, NO_CAR) else f"as {_name(entry.detail)}"
 
 
 def _thumbnail(path: str) -> str | None:

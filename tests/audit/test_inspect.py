@@ -52,7 +52,7 @@ def _clean_that_are_named(audit: Audit, planted: Planted) -> float:
 
 @pytest.fixture(scope="module")
 def renders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Audit]:
-    """The embedded photos in two parts, with a leak, a copy under another name and a class with a watermark."""
+    """The embedded photos in two parts, with a leak, a copy under another name and a class from one dealer."""
     folder = tmp_path_factory.mktemp("renders")
     for part in ("train", "test"):
         for nameplate in photos_folder(part).iterdir():
@@ -65,7 +65,9 @@ def renders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Audit]:
     (folder / "train" / "Halden Pine" / "damaged.jpg").write_bytes(lark[2].read_bytes()[:900])
     for path in [*cadence, *(folder / "test" / "Ostrel Cadence").iterdir()]:
         image = Image.open(path)
-        ImageDraw.Draw(image).rectangle((0, 0, image.width // 5, image.height // 9), fill=(255, 0, 200))
+        draw = ImageDraw.Draw(image)
+        draw.rectangle((0, image.height * 0.9, image.width, image.height), fill=(255, 190, 0))  # a dealer's strip
+        draw.text((image.width * 0.1, image.height * 0.91), "CADENCE CENTRE  555-0199", fill=(20, 20, 120))
         image.save(path, quality=90)
     return folder, inspect(read_dataset(folder), Model.load())
 
@@ -81,7 +83,7 @@ def test_leaks_and_copies_under_several_classes_are_told(renders: tuple[Path, Au
     assert len(audit.photos) == len(audit.looks) == 402
 
 
-def test_a_watermark_gives_its_class_away_and_nothing_else_does(renders: tuple[Path, Audit]) -> None:
+def test_a_dealers_strip_gives_its_class_away_and_nothing_else_does(renders: tuple[Path, Audit]) -> None:
     found = renders[1].shortcuts
     assert found is not None
     assert [telltale.nameplate for telltale in found.telltales] == ["Ostrel Cadence"]

@@ -25,8 +25,8 @@ MOST_PHOTOS = 3000
 MIN_PHOTOS = 10
 """Photos of a class below which nothing is said of it."""
 FOLDS = 3
-GIVEN_AWAY = 0.35
-"""By how much a class must be known from the border alone beyond what is usual in the set, surely, to be named."""
+GIVEN_AWAY = 0.25
+"""By how much a class must be known from the border alone beyond what the other classes are, surely, to be named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +92,13 @@ def shortcut_test(
     for hide in ("centre", "border"):
         right[hide] = _right(photos, place, groups, chosen, hide, model, seed, progress)
     from_border, from_centre = right["centre"], right["border"]
-    usual = float(from_border.mean())
     telltales = []
     for number, nameplate in enumerate(nameplates):
-        mine = from_border[classes[chosen] == number]
-        if len(mine) >= MIN_PHOTOS and (share := wilson(int(mine.sum()), len(mine))).low > usual + GIVEN_AWAY:
+        mine, others = from_border[classes[chosen] == number], from_border[classes[chosen] != number]
+        if len(mine) < MIN_PHOTOS:
+            continue
+        share = wilson(int(mine.sum()), len(mine))
+        if share.low > others.mean() + GIVEN_AWAY:
             telltales.append(Telltale(nameplate, share, len(mine)))
     whole = named[chosen] == classes[chosen]
     return Shortcuts(

@@ -60,13 +60,14 @@ def test_no_difference_needs_no_more_photos() -> None:
     assert "no difference" in words.how_to_tell(found)
 
 
-def test_seeds_that_differ_too_much_are_said_to() -> None:
-    every, none = np.ones(120, bool), np.zeros(120, bool)
+def test_where_seeds_differ_most_more_of_them_are_asked_for() -> None:
     half = EACH % 2 == 0
-    found = verdict([half, half, half], [every, none, half | (EACH < 9)])
+    found = verdict([half, half, half], [half | (EACH < 20), half & (EACH > 14), half | (EACH < 6)])
     assert found.word == "cannot be told"
     assert found.top1.photos_to_tell is None
-    assert "--seeds" in words.how_to_tell(found)
+    assert found.enough is not None
+    assert found.enough.seeds == pytest.approx(2 * np.var([10, -8, 3], ddof=1) * (2.8016 / (5 / 3)) ** 2, rel=0.02)
+    assert "seeds" in words.how_to_tell(found)
 
 
 def test_one_nameplate_may_gain_alone() -> None:

@@ -75,7 +75,8 @@ def as_json(made: Experiment) -> dict[str, object]:
         "worse": verdict.top1.worse,
         "photos": verdict.photos,
         "pictures": verdict.pictures,
-        "photos_to_tell": verdict.top1.photos_to_tell,
+        "photos_to_tell": None if verdict.enough is None else verdict.enough.photos,
+        "seeds_to_tell": None if verdict.enough is None else verdict.enough.seeds,
         "top1_without": verdict.without,
         "top1_with": verdict.added,
         "log_loss": {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -9,15 +10,27 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate.evaluation.significance import LEVEL, Paired, holm, paired
+from nameplate.evaluation.metrics import Z
+from nameplate.evaluation.significance import LEVEL, POWER_Z, Paired, holm, paired
 from nameplate.experiments.trial import Answers, Trial
 from nameplate.types import Metric
 
 Word = Literal["helps", "hurts", "cannot be told"]
 LEAST_CHANCE = 1e-12
 """A smaller probability counts as this one in the log-loss, as everywhere."""
+ROUNDING = 1e-9
+"""A smaller difference is none: shares of a few thousand photos lie further apart."""
 AGAINST = np.array([1.0, -1.0]) / np.sqrt(2)
 """Two photos more for each nameplate, which pull against each other as Agresti's and Min's half photos do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Enough:
+    """With what a difference of the size seen would be told four times in five."""
+
+    photos: int
+    """That judge."""
+    seeds: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +60,8 @@ class Verdict:
     """Top-1 of each seed, trained with them."""
     top1: Paired
     """Top-1, with − without."""
+    enough: Enough | None
+    """None where both ways name as many photos rightly."""
     log_loss: Paired
     """Log-loss, with − without: below 0 is better."""
     log_loss_without: float
@@ -84,6 +99,7 @@ def give_verdict(
         tuple(without.mean(1).tolist()),
         tuple(with_.mean(1).tolist()),
         found,
+        _enough(without, with_, groups, found),
         compare(loss_without, loss_with, groups),
         float(loss_without.mean()),
         float(loss_with.mean()),
@@ -101,8 +117,22 @@ def compare(first: NDArray[np.float64], second: NDArray[np.float64], groups: NDA
     """
     found = paired(first, second, groups)
     sums = np.bincount(np.unique(groups, return_inverse=True)[1], (second - first).mean(0))
-    changed = int(np.count_nonzero(np.abs(sums) > 1e-12))
+    changed = int(np.count_nonzero(np.abs(sums) > ROUNDING))
     return replace(found, p=max(found.p, min(1.0, 2.0 ** (1 - changed))))
+
+
+def _enough(
+    without: NDArray[np.float64], with_: NDArray[np.float64], groups: NDArray[np.int64], found: Paired
+) -> Enough | None:
+    """With as many seeds where photos alone would do, else with half of the variance that may be left to each."""
+    value, seeds = found.difference.value, len(without)
+    if abs(value) < ROUNDING:
+        return None
+    if found.photos_to_tell is not None:
+        return Enough(found.photos_to_tell, seeds)
+    alone = paired(without.mean(0), with_.mean(0), groups).photos_to_tell or 1  # as if seeds did not differ
+    wanted = (value / (Z + POWER_Z)) ** 2  # as in `paired`
+    return Enough(2 * alone, max(seeds + 1, math.ceil(2 * (with_ - without).mean(1).var(ddof=1) / wanted)))
 
 
 def _per_class(
@@ -148,7 +178,7 @@ def _of_class(without: NDArray[np.float64], with_: NDArray[np.float64], groups: 
 
 
 def _word(difference: float, p: float) -> Word:
-    if p >= LEVEL or difference == 0:
+    if p >= LEVEL or abs(difference) < ROUNDING:
         return "cannot be told"
     return "helps" if difference > 0 else "hurts"
 

@@ -20,21 +20,17 @@ def headline(verdict: Verdict) -> str:
 
 def how_to_tell(verdict: Verdict) -> str:
     """What a difference of this size would take to be told; nothing where it is told."""
-    wanted, found = verdict.top1.photos_to_tell, verdict.top1.difference
+    enough = verdict.enough
     if verdict.word != "cannot be told":
         return ""
-    if found.value == 0:
+    if enough is None:
         return "Both ways name as many photos rightly: there is no difference that more photos could tell."
-    size = f"a difference of {100 * abs(found.value):.2g} points"
-    if wanted is None:
-        return (
-            f"The seeds differ more among themselves than the two ways do: for {size} more photos to judge on would "
-            "not do alone, more --seeds are needed."
-        )
-    more = max(1, wanted - verdict.photos)
+    size, photos = f"{100 * abs(verdict.top1.difference.value):.2g} points", _round(enough.photos)
+    more = _round(max(1, enough.photos - verdict.photos))
+    seeds = f", and {_round(enough.seeds)} seeds" if enough.seeds > len(verdict.without) else ""
     return (
-        f"To tell {size} takes about {_round(wanted)} photos to judge on, {_round(more)} more than there are. "
-        "If it is no larger than that, it may not matter."
+        f"To tell a difference of {size} takes about {photos} photos to judge on, {more} more than there are{seeds}. "
+        "If it is no larger, it may not matter."
     )
 
 

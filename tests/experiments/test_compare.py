@@ -149,6 +149,7 @@ def test_it_goes_on_where_it_was_and_what_was_done_is_not_done_again(
     said: list[str] = []
     made = run(data, target, ONE, TWO, NONE, said=said)
     assert [text.endswith("judged before") for text in said] == [True, False, False]
+    assert made.waiting == ()
     before, after = ({row.name: row for row in each.rows} for each in (compared[1], made))
     assert after["one"] == before["one"]
     assert (after["two"].top1, after["two"].log_loss) == (before["two"].top1, before["two"].log_loss)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -91,17 +91,17 @@ def compare(
         shutil.rmtree(target)
     settings = _settings(plan, parts)
     begin(target, settings)
-    before = {each.name: load_done(target, each) for each in plan.contenders}
-    found: dict[str, Answers] = {}
-    rows: list[Row] = []
-    for number, contender in enumerate(plan.contenders, 1):
-        done = before[contender.name] or _judge(contender, plan, parts, target, bars, training)
-        rows.append(done.row)
-        if done.row.error is None:
-            found[contender.name] = done.answers
-        again = ", judged before" if before[contender.name] else ""
-        say(f"{number} of {len(plan.contenders)}, {contender.name}: {_told(done.row)}{again}")
-        comparison = replace(_comparison(plan, parts, settings, rows, found), seconds_to_read=reading)
+    done = {each.name: found for each in plan.contenders if (found := load_done(target, each))}
+    for found in done.values():
+        say(f"{found.row.name}: {_told(found.row)}, judged before")
+    todo = [each for each in plan.contenders if each.name not in done]
+    comparison = _comparison(plan, parts, settings, done, reading)
+    for contender in todo:
+        done[contender.name] = _judge(contender, plan, parts, target, bars, training)
+        say(f"{len(done)} of {len(plan.contenders)}, {contender.name}: {_told(done[contender.name].row)}")
+        comparison = _comparison(plan, parts, settings, done, reading)
+        write_comparison(target, comparison)
+    if not todo:
         write_comparison(target, comparison)
     return comparison
 
@@ -193,9 +193,11 @@ def _row(
 
 
 def _comparison(
-    plan: Plan, parts: Parts, settings: dict[str, object], rows: Sequence[Row], found: dict[str, Answers]
+    plan: Plan, parts: Parts, settings: dict[str, object], judged: dict[str, Done], reading: float
 ) -> Comparison:
-    done = ordered(rows)
+    names = [each.name for each in plan.contenders if each.name in judged]
+    done = ordered([judged[name].row for name in names])
+    found = {name: judged[name].answers for name in names if judged[name].row.error is None}
     reference = None
     if found:
         first = plan.contenders[0].name
@@ -203,15 +205,15 @@ def _comparison(
     base = plan.base and reference == plan.contenders[0].name
     groups = dict(zip(photo_keys(parts.photos), parts.groups.tolist(), strict=True))
     tested = pairs(found, groups, reference if base else None)
-    names = ("numpy", "pillow", "scipy", "simplejpeg", "timm", "torch")
     return Comparison(
         protocol=plan.protocol,
         judged=_judged(plan, parts),
         made=datetime.now(UTC).isoformat(timespec="seconds"),
         settings={**settings, "threads": plan.threads},
         data=data_record(parts),
-        versions=versions(*names),
-        waiting=tuple(each.name for each in plan.contenders[len(rows) :]),
+        versions=versions("numpy", "pillow", "scipy", "simplejpeg", "timm", "torch"),
+        seconds_to_read=reading,
+        waiting=tuple(each.name for each in plan.contenders if each.name not in judged),
         rows=with_verdicts(done, tested, reference, base) if reference else done,
         reference=reference,
         summary=summary(done, tested, reference, base) if reference else "None could be judged.",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
@@ -144,7 +145,7 @@ def _against_speed(axes: Axes, rows: Sequence[Row], colours: dict[str, str]) -> 
     if np.nanmax(speeds) > NEAR * np.nanmin(speeds):
         axes.set_xscale("log")
         _round_speeds(axes)
-    _names_beside(axes, speeds, values, [row.name for row in rows], colours["ink"])
+    _names_beside(axes, speeds, values, [row.name for row in rows], colours)
 
 
 def _row_by_row(axes: Axes, rows: Sequence[Row], colours: dict[str, str]) -> None:
@@ -167,7 +168,7 @@ def _round_speeds(axes: Axes) -> None:
 
 
 def _names_beside(
-    axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], names: Sequence[str], colour: str
+    axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], names: Sequence[str], colours: dict[str, str]
 ) -> None:
     """A name beside each point, those that would cover each other set apart."""
     axes.figure.draw_without_rendering()  # type: ignore[union-attr]
@@ -185,7 +186,8 @@ def _names_beside(
             (7, height - spots[place][1] + 4),
             textcoords="offset points",
             fontsize=8.5,
-            color=colour,
+            color=colours["ink"],
+            path_effects=[withStroke(linewidth=2.5, foreground=colours["paper"])],  # over another's interval
         )
 
 

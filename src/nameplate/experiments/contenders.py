@@ -180,7 +180,7 @@ def file_name(name: str) -> str:
     """A contender's name as that of a file.
 
     >>> file_name("augmentation.crop=[0.5, 1]")
-    'augmentation.crop=0.5-1'
+    'augmentation.crop=-0.5-1'
     """
     return re.sub(r"[^\w.=]+", "-", name).strip("-.") or "unnamed"
 

@@ -193,10 +193,11 @@ def test_copies_never_stand_in_two_folds(tmp_path: Path) -> None:
     folder = photos(tmp_path / "photos", 2, 7)
     for path in sorted(folder.glob("*/*.jpg")):
         shutil.copy(path, path.with_name(f"copy-{path.name}"))
-    run(folder, tmp_path / "out", ONE, TWO)
+    run(folder, tmp_path / "out", frozen("one", "Lite0", "auto"), TWO)
     done = json.loads((tmp_path / "out" / "judged" / "one.json").read_text("utf-8"))
     found = dict(zip(done["answers"]["photos"], done["answers"]["chances"], strict=True))
     assert len(found) == 28
+    assert np.std(list(found.values())) > 0.01
     assert all(abs(found[key] - found[f"{key} 2"]) < 1e-4 for key in found if " " not in key)
 
 

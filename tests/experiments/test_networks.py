@@ -34,7 +34,7 @@ def test_both_networks_of_a_seed_judge_the_same_photos_and_are_gone_on_with(tmp_
     photos = read_dataset(cases.base(tmp_path, 2, judging=2)).photos
     judging = tuple(photo for photo in photos if photo.split == "validation")
     train = tuple(photo for photo in photos if photo.split == "train")
-    extra = tuple(p.with_(split="train") for p in read_dataset(cases.extra(tmp_path, 18)).photos)
+    extra = tuple(p.with_(split="train") for p in read_dataset(cases.extra(tmp_path, 28)).photos)
     names = tuple(cases.rows())
     material = Material(train, extra, judging, names, {name: name for name in names})
     said: list[str] = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -43,7 +45,10 @@ def test_it_builds_trains_a_step_and_is_exported(name: str) -> None:
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
     loss = torch.nn.functional.cross_entropy(network(photos), classes)
     loss.backward()
+    torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
     optimizer.step()
+    with torch.no_grad():
+        network(photos)  # statistics of the weights as they are after the step
     assert bool(torch.isfinite(loss))
     assert not torch.equal(before, classifier_matrix(network)[0])
     rounded = round_weights(network)
@@ -51,5 +56,9 @@ def test_it_builds_trains_a_step_and_is_exported(name: str) -> None:
     (embeddings,) = list(runtime.embed([pictures]))
     with torch.inference_mode():
         truth = rounded.embed(photos).numpy()
+        exact = copy.deepcopy(rounded).double().embed(photos).numpy()
     assert truth.std() > 0
-    np.testing.assert_allclose(embeddings, truth, atol=1e-4 * float(np.abs(truth).max()))
+    # A deep network of random weights multiplies float32's rounding: torch's own distance from float64 is the measure.
+    near = max(1e-4 * float(np.abs(exact).max()), 5 * float(np.abs(truth - exact).max()))
+    np.testing.assert_allclose(embeddings, exact, rtol=0, atol=near)
+    assert np.corrcoef(embeddings.ravel(), exact.ravel())[0, 1] > 0.999

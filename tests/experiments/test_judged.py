@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from nameplate.evaluation.metrics import wilson
 from nameplate.evaluation.significance import holm, mcnemar
-from nameplate.experiments.judged import Answers, answers, ordered, pairs, photo_keys, summary, with_verdicts
+from nameplate.experiments.judged import Answers, answers, one_speed, ordered, pairs, photo_keys, summary, with_verdicts
 from nameplate.reports.compare import Pair, Row
 from nameplate.types import Photo
 
@@ -99,3 +101,20 @@ def test_answers_are_the_most_probable_and_the_truths_chance() -> None:
 def test_a_file_that_is_there_twice_has_two_keys() -> None:
     photos = [Photo("1", sha256="d"), Photo("2", sha256="e"), Photo("3", sha256="d")]
     assert photo_keys(photos) == ["d", "e", "d 2"]
+
+
+def test_rows_of_one_network_have_one_speed() -> None:
+    first = replace(row("a", [True]), parameters=3, gmacs=0.1, photos_per_second=20.0)
+    rows = [
+        first,
+        replace(first, name="b", photos_per_second=50.0),
+        replace(first, gmacs=0.2),
+        Row("x", "net", error=""),
+    ]
+    assert [each.photos_per_second for each in one_speed(rows)] == [50.0, 50.0, 20.0, None]
+
+
+def test_a_summary_of_changes_names_the_base() -> None:
+    same = {"a": FOUND["a"], "b": FOUND["a"]}
+    rows = [row("a", RIGHT["a"]), row("b", RIGHT["a"])]
+    assert summary(rows, pairs(same, ALONE, "a"), "a", True) == "Within noise of a: b."

@@ -18,7 +18,7 @@ from nameplate.datasets.sources import Dataset
 from nameplate.errors import DataError, NameplateError, WriteError
 from nameplate.experiments.contenders import Contender, Frozen, Tuned, refuse_mixture
 from nameplate.experiments.folder import SCHEMA, Done, begin, described, load_done, refuse_folder, run_folder, save_done
-from nameplate.experiments.judged import Answers, ordered, pairs, photo_keys, summary, with_verdicts
+from nameplate.experiments.judged import Answers, one_speed, ordered, pairs, photo_keys, summary, with_verdicts
 from nameplate.models.collection import Progress, embed_photos
 from nameplate.models.model import Model
 from nameplate.models.runtime import BATCH
@@ -196,7 +196,7 @@ def _comparison(
     plan: Plan, parts: Parts, settings: dict[str, object], judged: dict[str, Done], reading: float
 ) -> Comparison:
     names = [each.name for each in plan.contenders if each.name in judged]
-    done = ordered([judged[name].row for name in names])
+    done = one_speed(ordered([judged[name].row for name in names]))
     found = {name: judged[name].answers for name in names if judged[name].row.error is None}
     reference = None
     if found:

@@ -102,6 +102,15 @@ def ordered(rows: Sequence[Row]) -> tuple[Row, ...]:
     return tuple(sorted(rows, key=lambda row: (-row.top1.value, row.log_loss or 0) if row.top1 else (1, 0)))
 
 
+def one_speed(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """The rows, those of one network at one size with the quickest speed that was measured of it."""
+    best: dict[tuple[str, int | None, float | None], float] = {}
+    for row in rows:
+        network = row.backbone, row.parameters, row.gmacs
+        best[network] = max(best.get(network, 0.0), row.photos_per_second or 0.0)
+    return tuple(replace(row, photos_per_second=best[row.backbone, row.parameters, row.gmacs] or None) for row in rows)
+
+
 def with_verdicts(rows: Sequence[Row], found: Sequence[Pair], reference: str, base: bool) -> tuple[Row, ...]:
     """The rows, each with what the test says of it against the reference."""
     return tuple(row if row.error else replace(row, verdict=_verdict(row.name, found, reference, base)) for row in rows)
@@ -139,7 +148,7 @@ def summary(rows: Sequence[Row], found: Sequence[Pair], reference: str, base: bo
     told = {how: [name for name, v in verdicts.items() if v.startswith(how)] for how in ("better", "worse")}
     if base:
         parts = [f"{how} than {reference}: {', '.join(names)}" for how, names in told.items() if names]
-        parts += [f"within noise of it: {', '.join(alike)}"] if alike else []
+        parts += [f"within noise of {reference}: {', '.join(alike)}"] if alike else []
         text = "; ".join(parts)
         return f"{text[:1].upper()}{text[1:]}."
     best = f"The best is {reference}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nameplate.audit.align import SIDE
 from nameplate.audit.copies import Copies, connected, find_copies
 from nameplate.audit.findings import CROSS_CLASS, EXACT, KINDS, LABEL, LEAK, NEAR, OUTLIER, UNREADABLE, Finding
 from nameplate.audit.labels import Alias, find_aliases, likely_wrong, suspicion
@@ -65,7 +66,7 @@ def inspect(dataset: Dataset, model: Model, *, shortcuts: bool = True, progress:
     embedded = embed_photos(dataset.photos, model, progress)
     photos = embedded.photos
     looks = look_at(photos, model.settings.threads, lambda done, of: progress("look", done, of))
-    greys = np.stack([look.grey if look else np.zeros((64, 64), np.uint8) for look in looks])
+    greys = np.stack([look.grey if look else np.zeros((SIDE, SIDE), np.uint8) for look in looks])
     digests = [str(photo.sha256) for photo in photos]
     copies = find_copies(
         digests, embedded.hashes, embedded.embeddings, greys, lambda done, of: progress("compare", done, of)

@@ -17,11 +17,10 @@ from nameplate.audit.findings import CROSS_CLASS, EXACT, KINDS, LABEL, LEAK, NEA
 from nameplate.audit.inspect import SEED, Audit
 from nameplate.audit.look import Look
 from nameplate.audit.plots import counts_plot, measures_plot, shortcut_plot
+from nameplate.datasets.sources import digest
 from nameplate.datasets.tables import write_table
-from nameplate.errors import PhotoError
-from nameplate.photos.decode import decode
-from nameplate.reports.page import png_uri, thumbnail_uri, write_page
-from nameplate.storage import absolute, printable, sha256, whole_file
+from nameplate.reports.page import day_and_night, file_thumbnail_uri, write_page
+from nameplate.storage import absolute, printable, whole_file
 
 MOST_SHOWN, MOST_COPIES = 60, 6
 """Findings of a kind, and copies of one picture, that the page shows."""
@@ -64,14 +63,15 @@ def write_report(audit: Audit, page: Path, threads: int, seconds: float) -> Writ
     Raises:
         NameplateError: the folder cannot be written to.
     """
-    written = Written(page, page.with_suffix(".json"), page.with_suffix(".exclude.csv"), 0)
-    rows = list(left_out(audit))
+    rows, said = list(left_out(audit)), as_json(audit, seconds)
+    excluded = len({row["path"] for row in rows})
+    written = Written(page, page.with_suffix(".json"), page.with_suffix(".exclude.csv"), excluded)
     with whole_file(written.exclude) as temporary:
         write_table(temporary, ("path", "kind", "score", "detail"), rows)
     with whole_file(written.json) as temporary:
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(as_json(audit, seconds)), indent=1) + b"\n")
-    _write_page(audit, page, written, threads)
-    return Written(page, written.json, written.exclude, len({row["path"] for row in rows}))
+        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(said), indent=1) + b"\n")
+    _write_page(audit, said, written, threads)
+    return written
 
 
 def left_out(audit: Audit) -> Iterator[dict[str, object]]:
@@ -137,7 +137,7 @@ def as_json(audit: Audit, seconds: float) -> dict[str, object]:
         "seconds": round(seconds, 1),
         "seed": SEED,
         "runtime": audit.runtime,
-        "data_sha256": sha256("\n".join(sorted(f"{p.sha256} {p.label} {p.split}" for p in audit.photos)).encode()),
+        "data_sha256": digest(audit.photos),
         "version": __version__,
     }
 
@@ -155,7 +155,7 @@ def _summary(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> dict[
     return {name: round(float(figure), 5) for name, figure in figures.items()}
 
 
-def _write_page(audit: Audit, page: Path, written: Written, threads: int) -> None:
+def _write_page(audit: Audit, said: dict[str, object], written: Written, threads: int) -> None:
     shown = {kind: [f for f in audit.findings if f.kind == kind] for kind in KINDS}
     examples = _examples(audit)
     with ThreadPoolExecutor(max(1, threads)) as pool:
@@ -163,9 +163,9 @@ def _write_page(audit: Audit, page: Path, written: Written, threads: int) -> Non
         wanted = [path for found in shown.values() for f in found[:MOST_SHOWN] for path in f.photos[:MOST_COPIES]]
         large = dict(pool.map(_picture, [(path, SHOWN) for path in dict.fromkeys(wanted)]))
     labels = {photo.path: photo.label for photo in audit.dataset.photos}
-    said = as_json(audit, 0)
+    counts = class_counts(audit)
     write_page(
-        page,
+        written.page,
         "audit.html",
         said=said,
         kinds=[(kind, *TITLES[kind], found) for kind, found in shown.items()],
@@ -173,11 +173,11 @@ def _write_page(audit: Audit, page: Path, written: Written, threads: int) -> Non
         most_copies=MOST_COPIES,
         pictures=large,
         labels=labels,
-        examples=[(name, said["classes"][name], [pictures[p] for p in paths]) for name, paths in examples.items()],  # type: ignore[index]
+        examples=[(name, counts[name], [pictures[p] for p in paths]) for name, paths in examples.items()],
         name=Path,
         aliases=audit.aliases,
         shortcuts=audit.shortcuts,
-        dark=_dark_and_light(lambda dark: counts_plot(class_counts(audit), dark=dark)),
+        dark=day_and_night(lambda dark: counts_plot(counts, dark=dark)),
         measures=_measures(audit),
         hidden=_hidden(audit),
         exclude=written.exclude.name,
@@ -199,10 +199,7 @@ def _examples(audit: Audit) -> dict[str, list[str]]:
 
 def _picture(wanted: tuple[str, int]) -> tuple[str, str | None]:
     path, longest = wanted
-    try:
-        return path, thumbnail_uri(decode(path, at_least=(longest // 2, longest // 2)), longest)
-    except PhotoError:
-        return path, None
+    return path, file_thumbnail_uri(path, longest)
 
 
 def _extremes(audit: Audit, measure: Callable[[Look], float], count: int = EXAMPLES) -> list[tuple[str, str | None]]:
@@ -212,16 +209,12 @@ def _extremes(audit: Audit, measure: Callable[[Look], float], count: int = EXAMP
     return [_picture((path, SMALL)) for path, _ in least]
 
 
-def _dark_and_light(draw: Callable[[bool], bytes]) -> dict[bool, str]:
-    return {dark: png_uri(draw(dark)) for dark in (False, True)}
-
-
 def _measures(audit: Audit) -> dict[bool, str] | None:
     known = [(photo, look) for photo, look in zip(audit.photos, audit.looks, strict=True) if look is not None]
     if not known:
         return None
     rows = np.array([(p.width, p.height, k.bytes / 1e6, k.brightness, k.sharpness) for p, k in known], np.float64)
-    return _dark_and_light(lambda dark: measures_plot(*rows.T, dark=dark))
+    return day_and_night(lambda dark: measures_plot(*rows.T, dark=dark))
 
 
 def _hidden(audit: Audit) -> dict[bool, str] | None:
@@ -236,7 +229,7 @@ def _hidden(audit: Audit) -> dict[bool, str] | None:
             ("the border alone", found.border),
         )
     ]
-    return _dark_and_light(lambda dark: shortcut_plot(rows, found.guessing, dark=dark))
+    return day_and_night(lambda dark: shortcut_plot(rows, found.guessing, dark=dark))
 
 
 def finding_counts(findings: Sequence[Finding]) -> dict[str, int]:

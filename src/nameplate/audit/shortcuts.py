@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nameplate.datasets.splits import folds
 from nameplate.evaluation.metrics import wilson
-from nameplate.models.collection import Progress, embed_photos
+from nameplate.models.collection import Progress, embed_photos, still_there
 from nameplate.models.embedding import Hidden
 from nameplate.models.head import cross_validate
 from nameplate.models.model import Model
@@ -122,11 +122,11 @@ def _right(
     progress: Progress,
 ) -> NDArray[np.bool_]:
     """Whether each chosen photo is known with a part hidden; one that vanished is not."""
-    embedded = embed_photos([photos[i] for i in chosen.tolist()], model, progress, hide=hide)
-    gone = {path for path, _ in embedded.unreadable}
-    kept = np.array([i for i in chosen.tolist() if photos[i].path not in gone])
-    labels = [str(photos[i].label) for i in kept]
-    fold = folds(labels, [str(photos[i].sha256) for i in kept], groups[kept], FOLDS, seed)
+    sample = [photos[i] for i in chosen.tolist()]
+    embedded = embed_photos(sample, model, progress, hide=hide)
+    kept = chosen[still_there(sample, embedded)]
+    read = embedded.photos
+    fold = folds([str(p.label) for p in read], [str(p.sha256) for p in read], groups[kept], FOLDS, seed)
     found = cross_validate(embedded.embeddings, classes[kept], fold)
     right = np.zeros(len(photos), bool)
     right[kept] = found.logits.argmax(1) == classes[kept]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from nameplate.models.head import class_means
+
 SHRINKAGE = 1.0
 """Variance that is added in every standardised direction: 1,600 of them cannot be known from as many photos."""
 STRANGE = 5.0
@@ -45,11 +47,8 @@ def unlike_class(embeddings: NDArray[np.float32], classes: NDArray[np.int64]) ->
         classes: int64 (N,); of a class of one photo nothing is known, so it is not strange.
     """
     counts = np.bincount(classes)
-    means = np.zeros((len(counts), embeddings.shape[1]), np.float32)
-    np.add.at(means, classes, embeddings)
-    means /= np.maximum(counts, 1)[:, None]
     without_itself = (counts / np.maximum(counts - 1, 1))[classes, None].astype(np.float32)
-    strange = strangeness((embeddings - means[classes]) * without_itself)
+    strange = strangeness((embeddings - class_means(embeddings, classes)[classes]) * without_itself)
     return np.where(counts[classes] > 1, strange, -np.inf)
 
 

@@ -13,7 +13,7 @@ from nameplate.datasets.competition import TRAIN_TABLE, find_competition, read_c
 from nameplate.datasets.names import natural_key, read_names
 from nameplate.datasets.tables import TABLE_SUFFIXES, read_table
 from nameplate.errors import DataError
-from nameplate.storage import absolute, printable
+from nameplate.storage import absolute, printable, sha256
 from nameplate.types import Limits, Photo, SplitName
 
 PATH_COLUMNS = ("path", "photo", "file", "filename", "file_name", "image", "image_path", "filepath", "id")
@@ -110,9 +110,19 @@ def read_excluded(path: Path) -> set[str]:
     return {absolute(path.parent / name) for name in named if name}
 
 
+def without(photos: Sequence[Photo], excluded: set[str]) -> list[Photo]:
+    """Photos but those whose absolute paths are named."""
+    return [photo for photo in photos if absolute(photo.path) not in excluded]
+
+
+def digest(photos: Iterable[Photo]) -> str:
+    """SHA-256 of what is in which part under which name, wherever the files lie; their own digests are known."""
+    return sha256("\n".join(sorted(f"{photo.sha256} {photo.label} {photo.split}" for photo in photos)).encode())
+
+
 def _without(photos: list[Photo], exclude: Path) -> list[Photo]:
     excluded = read_excluded(exclude)
-    kept = [photo for photo in photos if absolute(photo.path) not in excluded]
+    kept = without(photos, excluded)
     if excluded and len(kept) == len(photos):
         raise DataError(
             f"None of the {len(excluded):,} photos that '{exclude}' names is in the data; "

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from nameplate.audit.inspect import inspect
 from nameplate.datasets import read_dataset
-from nameplate.datasets.sources import Dataset, read_excluded
+from nameplate.datasets.sources import Dataset, read_excluded, without
 from nameplate.errors import DataError, UsageError
 from nameplate.experiments.cleaning import Cleaning, clean
 from nameplate.experiments.mapping import ClassMap, map_classes, nothing_maps
@@ -34,7 +34,7 @@ from nameplate.experiments.trial import Material, Trial, load_trial, save_trial
 from nameplate.experiments.verdict import give_verdict
 from nameplate.models.collection import Embedded, Progress, embed_photos
 from nameplate.models.model import Model
-from nameplate.storage import absolute, sha256, whole_file
+from nameplate.storage import sha256, whole_file
 from nameplate.training.parts import Parts, split_parts
 from nameplate.training.recipe import Recipe
 from nameplate.training.record import versions
@@ -159,7 +159,7 @@ def judging_places(parts: Parts) -> NDArray[np.int64]:
 
 
 def _without(dataset: Dataset, excluded: set[str]) -> Dataset:
-    kept = tuple(photo for photo in dataset.photos if absolute(photo.path) not in excluded)
+    kept = tuple(without(dataset.photos, excluded))
     return replace(dataset, photos=kept, excluded=len(dataset.photos) - len(kept))
 
 

@@ -16,14 +16,14 @@ from nameplate.evaluation.metrics import wilson
 from nameplate.experiments.contenders import Frozen
 from nameplate.experiments.judged import Answers, answers, photo_keys
 from nameplate.models.bundle import BACKBONE, SCHEMA, Bundle, File, Manifest
-from nameplate.models.collection import Embedded, Progress, embed_with
+from nameplate.models.collection import Embedded, Progress, embed_with, still_there
 from nameplate.models.embedding import Settings
 from nameplate.models.head import log_loss, probabilities
 from nameplate.models.runtime import BATCH, Batch, Embedding
 from nameplate.reports.compare import Row
 from nameplate.storage import sha256
 from nameplate.training.backbones import Backbone, build, find_backbone
-from nameplate.training.frozen import fit_recipe, still_there
+from nameplate.training.frozen import fit_recipe
 from nameplate.training.network import Network
 from nameplate.training.parts import Parts
 from nameplate.training.speed import keep_memory

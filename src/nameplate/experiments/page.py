@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from nameplate.errors import PhotoError
 from nameplate.experiments import words
 from nameplate.experiments.cleaning import NO_CAR, UNREAD, TakenOut
 from nameplate.experiments.result import EXTRA, SUSPECTS, TAKEN_OUT, Experiment
 from nameplate.experiments.verdict import ClassVerdict
-from nameplate.photos.decode import decode
 from nameplate.reports.differences import forest_plot, runs_plot
-from nameplate.reports.page import THUMBNAIL, png_uri, thumbnail_uri, write_page
+from nameplate.reports.page import day_and_night, file_thumbnail_uri, write_page
 from nameplate.storage import printable
 
 PAGE = "index.html"
@@ -43,11 +41,13 @@ def write_extra_page(folder: Path, made: Experiment) -> None:
         chance=words.chance(verdict.top1.p),
         how_to_tell=words.how_to_tell(verdict),
         classes=words.about_classes(verdict),
-        runs={dark: png_uri(_runs(made, dark)) for dark in (False, True)},
-        forest={dark: png_uri(_forest(drawn, dark)) for dark in (False, True)},
+        runs=day_and_night(lambda dark: _runs(made, dark)),
+        forest=day_and_night(lambda dark: _forest(drawn, dark)),
         drawn=len(drawn),
-        taken=[(entry.reason, _name(entry.path), _detail(entry), _thumbnail(entry.path)) for entry in taken],
-        suspects=[(_name(f.photos[0]), f.detail, _thumbnail(f.photos[0])) for f in made.cleaning.suspects[:SHOWN]],
+        taken=[(entry.reason, _name(entry.path), _detail(entry), file_thumbnail_uri(entry.path)) for entry in taken],
+        suspects=[
+            (_name(f.photos[0]), f.detail, file_thumbnail_uri(f.photos[0])) for f in made.cleaning.suspects[:SHOWN]
+        ],
         facts=_facts(made),
         tables={"extra": EXTRA, "taken_out": TAKEN_OUT, "suspects": SUSPECTS},
     )
@@ -79,14 +79,6 @@ def _name(path: str) -> str:
 def _detail(entry: TakenOut) -> str:
     """What is wrong with a photo, or which one it is a copy of."""
     return entry.detail if entry.reason in (UNREAD, NO_CAR) else f"as {_name(entry.detail)}"
-
-
-def _thumbnail(path: str) -> str | None:
-    """None where the picture cannot be read: its reason stands beside it."""
-    try:
-        return thumbnail_uri(decode(path, at_least=(THUMBNAIL, THUMBNAIL)))
-    except PhotoError:
-        return None
 
 
 def _facts(made: Experiment) -> list[tuple[str, str]]:

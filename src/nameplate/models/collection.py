@@ -104,6 +104,12 @@ def embed_with(
     return Embedded(tuple(good), np.stack(embeddings), np.stack(hashes), tuple(bad), runtime.name)
 
 
+def still_there(photos: Sequence[Photo], embedded: Embedded) -> NDArray[np.bool_]:
+    """Which photos could be read once more: one may vanish while a long run goes on; bool (N,)."""
+    gone = {path for path, _ in embedded.unreadable}
+    return np.array([photo.path not in gone for photo in photos])
+
+
 def _runtime(photos: Sequence[Photo], model: Model) -> Runtime:
     """The runtime for a data set, chosen before the cache is looked at, since the cache is by runtime."""
     if model.settings.runtime != "auto" or len(photos) < PROBE_PHOTOS:

@@ -184,10 +184,7 @@ class _Scaling:
         self.mean = embeddings.mean(0)
         spread = embeddings.std(0) + 1e-6
         scaled = (embeddings - self.mean) / spread
-        means = np.zeros((int(classes.max()) + 1, scaled.shape[1]), np.float32)
-        np.add.at(means, classes, scaled)
-        means /= np.maximum(np.bincount(classes, minlength=len(means)), 1)[:, None]
-        within = scaled - means[classes]
+        within = scaled - class_means(scaled, classes)[classes]
         self.matrix: Floats = (whitening(within) / spread[:, None]).astype(np.float32)
 
     def __call__(self, embeddings: Floats) -> Floats:
@@ -198,6 +195,14 @@ class _Scaling:
         """The head for embeddings as they come."""
         plain = self.matrix @ weight
         return plain.astype(np.float32), (bias - self.mean @ plain).astype(np.float32)
+
+
+def class_means(rows: Floats, classes: NDArray[np.int64]) -> Floats:
+    """Mean of the rows of each class, 0 … the greatest; C×D, zeros where a class has none."""
+    means = np.zeros((int(classes.max()) + 1, rows.shape[1]), np.float32)
+    np.add.at(means, classes, rows)
+    means /= np.maximum(np.bincount(classes, minlength=len(means)), 1)[:, None]
+    return means
 
 
 def whitening(within: Floats, shrinkage: float = SHRINKAGE) -> Floats:

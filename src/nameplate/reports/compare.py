@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from nameplate.reports.page import png_uri, write_page
+from nameplate.reports.page import day_and_night, write_page
 from nameplate.reports.plots import comparison_plot
 from nameplate.storage import whole_file
 from nameplate.types import Metric
@@ -118,7 +118,7 @@ def write_comparison(folder: Path, comparison: Comparison) -> None:
         WriteError: the folder cannot be written to.
     """
     done = [row for row in comparison.rows if row.top1 is not None]
-    plots = {dark: png_uri(comparison_plot(done, dark=dark)) for dark in (False, True)} if done else None
+    plots = day_and_night(lambda dark: comparison_plot(done, dark=dark)) if done else None
     by_speed = len({row.backbone for row in done}) > 1
     write_page(folder / PAGE, "compare.html", page=comparison, plots=plots, by_speed=by_speed, done=done)
     with whole_file(folder / TABLE) as temporary:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
+from nameplate.errors import PhotoError
+from nameplate.photos.decode import decode
 from nameplate.storage import whole_file
 
 THUMBNAIL = 240
@@ -34,6 +37,19 @@ def write_page(target: Path, template: str, **data: object) -> None:
 def png_uri(png: bytes) -> str:
     """A PNG as a data URI."""
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def day_and_night(draw: Callable[[bool], bytes]) -> dict[bool, str]:
+    """A plot for light pages (False) and for dark ones (True), as data URIs; `draw` is told whether it is dark."""
+    return {dark: png_uri(draw(dark)) for dark in (False, True)}
+
+
+def file_thumbnail_uri(path: str, longest: int = THUMBNAIL) -> str | None:
+    """`thumbnail_uri` of a file; None where it cannot be read."""
+    try:
+        return thumbnail_uri(decode(path, at_least=(longest, longest)), longest)
+    except PhotoError:
+        return None
 
 
 def thumbnail_uri(photo: NDArray[np.uint8], longest: int = THUMBNAIL) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.errors import NameplateError
-from nameplate.reports.page import png_uri, thumbnail_uri, write_page
+from nameplate.reports.page import day_and_night, thumbnail_uri, write_page
 from nameplate.reports.plots import curves_plot
 from nameplate.types import Epoch, Evaluation
 
@@ -85,7 +85,7 @@ def write_run_page(target: Path, page: RunPage) -> None:
     curves = None
     if page.epochs:
         marked = best.epoch if best else None
-        curves = {dark: png_uri(curves_plot(page.epochs, best=marked, dark=dark)) for dark in (False, True)}
+        curves = day_and_night(lambda dark: curves_plot(page.epochs, best=marked, dark=dark))
     write_page(
         target,
         "run.html",

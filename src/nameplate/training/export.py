@@ -17,7 +17,7 @@ from onnxscript.optimizer import fold_constants, remove_unused_nodes
 
 from nameplate.errors import NameplateError
 from nameplate.models.bundle import Bundle
-from nameplate.models.head import probabilities, whitening
+from nameplate.models.head import class_means, probabilities, whitening
 from nameplate.models.runtime import BATCH, make_runtime
 from nameplate.training.network import Network, classifier_matrix, plain_forward
 
@@ -85,10 +85,7 @@ class Whitening:
 def whiten(embeddings: Floats, classes: NDArray[np.int64]) -> Whitening:
     """The whitening of embeddings N×D of photos of classes int64 (N,)."""
     mean = embeddings.mean(0)
-    centres = np.zeros((int(classes.max()) + 1, embeddings.shape[1]), np.float32)
-    np.add.at(centres, classes, embeddings)
-    centres /= np.maximum(np.bincount(classes, minlength=len(centres)), 1)[:, None]
-    matrix = whitening(embeddings - centres[classes], SHRINKAGE)
+    matrix = whitening(embeddings - class_means(embeddings, classes)[classes], SHRINKAGE)
     return Whitening(mean, (matrix / np.abs(matrix).max()).astype(np.float16).astype(np.float32))
 
 

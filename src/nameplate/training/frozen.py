@@ -15,7 +15,7 @@ from nameplate.datasets.splits import folds
 from nameplate.errors import DataError
 from nameplate.evaluation.metrics import evaluate
 from nameplate.models.bundle import SCHEMA, Bfloat16Check, Bundle, Manifest, save_bundle
-from nameplate.models.collection import Embedded, Progress, embed_photos
+from nameplate.models.collection import Embedded, Progress, embed_photos, still_there
 from nameplate.models.head import Head, fit_head, probabilities
 from nameplate.models.model import Model
 from nameplate.models.runtime import MAX_BFLOAT16_COST
@@ -155,12 +155,6 @@ def fit_recipe(
         embeddings = np.concatenate([embeddings, mirrored.embeddings])
         classes, fold = np.concatenate([classes, classes[there]]), np.concatenate([fold, fold[there]])
     return fit_head(embeddings, classes, fold, balanced=recipe.balanced, progress=lambda a, b: progress("fit", a, b))
-
-
-def still_there(photos: Sequence[Photo], embedded: Embedded) -> NDArray[np.bool_]:
-    """Which photos could be read once more: one may vanish while a long run goes on."""
-    gone = {path for path, _ in embedded.unreadable}
-    return np.array([photo.path not in gone for photo in photos])
 
 
 def _chances(embeddings: NDArray[np.float32], head: Head) -> NDArray[np.float32]:

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.datasets.duplicates import groups as copies
-from nameplate.datasets.sources import Dataset
+from nameplate.datasets.sources import Dataset, digest
 from nameplate.datasets.splits import hold_out
 from nameplate.errors import DataError
 from nameplate.models.collection import Embedded
-from nameplate.storage import absolute, sha256
+from nameplate.storage import absolute
 from nameplate.types import Photo
 
 
@@ -73,8 +73,7 @@ class Parts:
     @property
     def digest(self) -> str:
         """SHA-256 of what is in which part under which name, wherever the files lie."""
-        rows = sorted(f"{photo.sha256} {photo.label} {photo.split}" for photo in self.photos)
-        return sha256("\n".join(rows).encode())
+        return digest(self.photos)
 
 
 def split_parts(dataset: Dataset, embedded: Embedded, holdout: float, seed: int) -> Parts:

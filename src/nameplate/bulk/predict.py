@@ -81,7 +81,8 @@ def _heading(model: Model, photos: Sequence[str], top: int) -> bytes:
     """What a journal must begin with to be gone on from: the same model, photos and columns."""
     manifest = model.bundle.manifest
     files = sorted((name, file.sha256) for name, file in manifest.files.items())
-    asked = repr((files, manifest.temperature, manifest.nameplates, top, sha256(os.fsencode("\n".join(photos)))))
+    calibration = manifest.temperature, sorted(manifest.temperatures.items())
+    asked = repr((files, calibration, manifest.nameplates, top, sha256(os.fsencode("\n".join(photos)))))
     return msgspec.json.encode({"nameplate-predict": sha256(asked.encode())}) + b"\n"
 
 

@@ -64,7 +64,7 @@ def judge(
             f"{len(strange):,} nameplates of the data are unknown to it{_few(strange)}."
         )
     photos = tuple(photo for photo, there in zip(embedded.photos, kept, strict=True) if there)
-    chances = model.probabilities(embedded.embeddings[kept])
+    chances = model.probabilities(embedded.embeddings[kept], embedded.runtime)
     truths = np.array([columns[str(photo.label)] for photo in photos])
     found = evaluate(chances, truths, manifest.nameplates)
     return Judged(found, photos, chances, known, strange, embedded.unreadable, embedded.runtime)

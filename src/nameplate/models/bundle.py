@@ -78,13 +78,19 @@ class Manifest:
     embedding: int
     """D, the embedding's size."""
     temperature: float
-    """Logits are divided by it before the softmax (calibration)."""
+    """Logits are divided by it before the softmax (calibration), where `temperatures` has none of the runtime."""
     files: dict[str, File]
     """The other files."""
     bfloat16: Bfloat16Check | None = None
     """Whether bfloat16 may be used; None where it was not measured: then it may not."""
     provenance: dict[str, object] = field(default_factory=dict)
     """Recipe, seed, versions, data digest, metrics, licence."""
+    temperatures: dict[str, float] = field(default_factory=dict)
+    """Runtime → the temperature fitted on what it computes; the runtime's name says the precision too."""
+
+    def temperature_of(self, runtime: str) -> float:
+        """The temperature for embeddings that a runtime computed."""
+        return self.temperatures.get(runtime, self.temperature)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,8 +232,9 @@ def _problem(manifest: Manifest) -> str | None:
         return "there is a head without nameplates, or nameplates without a head"
     if manifest.schema < 1 or manifest.embedding < 1:
         return f"the schema is {manifest.schema}, the embedding's size {manifest.embedding}"
-    if not manifest.temperature > 0 or not np.isfinite(manifest.temperature):
-        return f"the temperature is {manifest.temperature}"
+    for temperature in (manifest.temperature, *manifest.temperatures.values()):
+        if not temperature > 0 or not np.isfinite(temperature):
+            return f"the temperature is {temperature}"
     if not (0 < manifest.preprocess.height <= 4096 and 0 < manifest.preprocess.width <= 4096):
         return f"the picture is {manifest.preprocess.height}×{manifest.preprocess.width}"
     return None

@@ -58,6 +58,8 @@ class Row:
     """Why it cannot be read."""
     picture: Pixels | None = None
     """Waits for the runtime."""
+    runtime: str = ""
+    """What computed the embedding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +97,15 @@ def embed_stream(
     rows = _prepared(sources, bundle.manifest.preprocess, settings, known)
     runtime = runtime or ChosenRuntime(bundle, settings.runtime, settings.threads)
     for row in rows:  # once for each stretch: `_batches` reads on
+        ran = ""
         for embeddings in runtime.embed(_batches(itertools.chain([row], rows), waiting)):
+            ran = ran or runtime.name  # a stretch is one runtime's, whatever is opened in its course
             _check_size(embeddings, bundle)
             for embedding in embeddings:
                 while waiting[0].picture is None:
                     yield waiting.popleft()
                 embedded = waiting.popleft()
-                embedded.embedding, embedded.picture = embedding, None
+                embedded.embedding, embedded.picture, embedded.runtime = embedding, None, ran
                 yield embedded
         while waiting:
             yield waiting.popleft()

@@ -116,15 +116,25 @@ class Model:
         """The prediction for an embedded photo."""
         if row.embedding is None:
             return Prediction(name, error=row.error)
-        chances = self.probabilities(row.embedding[None])[0]
+        chances = self.probabilities(row.embedding[None], row.runtime)[0]
         best = np.argsort(-chances, kind="stable")[:top]
         ranked = tuple((self.nameplates[i], float(chances[i])) for i in best)
         return Prediction(name, *ranked[0], top=ranked)
 
-    def probabilities(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Calibrated probabilities: float32 N×D embeddings → float32 N×C, rows sum to 1."""
+    def probabilities(self, embeddings: NDArray[np.float32], runtime: str | None = None) -> NDArray[np.float32]:
+        """Calibrated probabilities: float32 N×D embeddings → float32 N×C, rows sum to 1.
+
+        Args:
+            embeddings: float32 N×D.
+            runtime: what computed them, which chooses the temperature; None: what ran last here.
+        """
+        temperature = self.bundle.manifest.temperature_of(runtime or self.runtime.name)
+        return probabilities(self.logits(embeddings), temperature)
+
+    def logits(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What the head says before calibration: float32 N×D → float32 N×C."""
         weight, bias = self.require_head()
-        return probabilities(embeddings @ weight + bias, self.bundle.manifest.temperature)
+        return embeddings @ weight + bias
 
     def rows(self, photos: Iterable[Source]) -> Iterator[Row]:
         """Embedded photos with what is known of each, in order; the runtime stays open between calls."""

@@ -117,7 +117,7 @@ def _open(journal: Path, heading: bytes, *, new: bool) -> BinaryIO:
 
 def _write(target: Path, predictions: Sequence[Prediction], top: int) -> None:
     numbers = range(1, top + 1)
-    columns = ["photo", "nameplate", "confidence", "error"]
+    columns = ["photo", "nameplate", "confidence", "verdict", "make", "make_confidence", "error"]
     columns += [column for n in numbers for column in (f"top{n}", f"top{n}_confidence")]
     with whole_file(target) as temporary:
         if target.suffix.lower() == ".jsonl":
@@ -129,11 +129,15 @@ def _write(target: Path, predictions: Sequence[Prediction], top: int) -> None:
 
 
 def as_json(prediction: Prediction) -> dict[str, object]:
-    """As JSON shows it everywhere: photo, nameplate, confidence, top, and error where there is one."""
+    """As JSON shows it everywhere: every field of a prediction, and `error` only where there is one."""
     shown: dict[str, object] = {
         "photo": prediction.photo,
         "nameplate": prediction.nameplate,
         "confidence": prediction.confidence,
+        "verdict": prediction.verdict,
+        "candidates": prediction.candidates,
+        "make": prediction.make,
+        "make_confidence": prediction.make_confidence,
         "top": [{"nameplate": name, "confidence": chance} for name, chance in prediction.top],
     }
     return shown if prediction.error is None else {**shown, "error": prediction.error}
@@ -144,6 +148,9 @@ def _row(prediction: Prediction) -> dict[str, object]:
         "photo": prediction.photo,
         "nameplate": prediction.nameplate,
         "confidence": prediction.confidence,
+        "verdict": prediction.verdict,
+        "make": prediction.make,
+        "make_confidence": prediction.make_confidence,
         "error": prediction.error,
     }
     for number, (name, chance) in enumerate(prediction.top, start=1):

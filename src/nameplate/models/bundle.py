@@ -3,6 +3,7 @@
 bundle.json        what it knows, how photos are prepared, where it comes from; written last
 backbone.onnx      uint8 N×H×W×3 in, float32 N×D embedding out; normalisation inside, resizing never
 head.safetensors   weight D×C, bias C, float32; absent from a bundle that only embeds
+known.safetensors  where the cars lie that it knows, for its verdicts (optional)
 photos.csv         the photos that it was made from and the part of each (optional)
 
 No pickle anywhere. Every byte is checked before it is used: bundle.json holds the SHA-256 of each other file
@@ -24,18 +25,22 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from nameplate.errors import BundleError, NameplateError
+from nameplate.models.claim import ClaimThresholds
+from nameplate.models.known import Known
 from nameplate.models.onnx_guard import refuse_external_data
+from nameplate.models.verdict import Thresholds
 from nameplate.storage import sha256, whole_folder
 from nameplate.types import Preprocess
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of bundle.json that this Nameplate writes; it reads this one and all before it."""
 MANIFEST, BACKBONE, HEAD, PHOTOS = "bundle.json", "backbone.onnx", "head.safetensors", "photos.csv"
+KNOWN = "known.safetensors"
 IN_RUN = "bundle"
 """The folder inside a training run's that holds its bundle."""
 HEAD_PARTS, SEAL = ("weight", "bias"), "sha256"
 """The tensors of the head's file, and the field of bundle.json that seals the others."""
-MAX_BYTES = {MANIFEST: 64 << 20, BACKBONE: 2 << 30, HEAD: 2 << 30, PHOTOS: 4 << 30}
+MAX_BYTES = {MANIFEST: 64 << 20, BACKBONE: 2 << 30, HEAD: 2 << 30, PHOTOS: 4 << 30, KNOWN: 2 << 30}
 """A file larger than this is not read."""
 
 
@@ -87,6 +92,14 @@ class Manifest:
     """Recipe, seed, versions, data digest, metrics, licence."""
     temperatures: dict[str, float] = field(default_factory=dict)
     """Runtime → the temperature fitted on what it computes; the runtime's name says the precision too."""
+    makes: tuple[str, ...] = ()
+    """The make of each nameplate, in their order; empty in bundles of before there were verdicts."""
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    """Of the verdicts."""
+    claims: ClaimThresholds | None = None
+    """For `verify`; None where nothing was held out to choose them on."""
+    make_claims: ClaimThresholds | None = None
+    """The same for claims of a make."""
 
     def temperature_of(self, runtime: str) -> float:
         """The temperature for embeddings that a runtime computed."""
@@ -106,6 +119,8 @@ class Bundle:
     """C."""
     photos: bytes | None = None
     """photos.csv."""
+    known: Known | None = None
+    """Where its cars lie; None where that was not asked for."""
 
     @property
     def digest(self) -> str:
@@ -140,7 +155,8 @@ def load_bundle(name: str | Path) -> Bundle:
     refuse_external_data(backbone, str(folder / BACKBONE))
     weight, bias = _read_head(folder, manifest) if HEAD in manifest.files else (None, None)
     photos = _read(folder, PHOTOS, manifest) if PHOTOS in manifest.files else None
-    return Bundle(manifest, backbone, weight, bias, photos)
+    known = _read_known(folder, manifest) if KNOWN in manifest.files else None
+    return Bundle(manifest, backbone, weight, bias, photos, known)
 
 
 def refuse_other_folder(target: Path) -> None:
@@ -163,6 +179,7 @@ def save_bundle(
     backbone: bytes,
     head: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
     photos: bytes | None = None,
+    known: Known | None = None,
     *,
     overwrite: bool = False,
 ) -> Bundle:
@@ -180,6 +197,8 @@ def save_bundle(
         )
     if photos is not None:
         contents[PHOTOS] = photos
+    if known is not None:
+        contents[KNOWN] = save_tensors(known.tensors)
     files = {name: File(sha256(data), len(data)) for name, data in contents.items()}
     complete = replace(manifest, files=files)
     with whole_folder(target, overwrite=overwrite) as temporary:
@@ -188,7 +207,7 @@ def save_bundle(
         said = msgspec.json.decode(msgspec.json.encode(complete))
         text = msgspec.json.format(msgspec.json.encode(said | {SEAL: _seal(said)}), indent=2)
         (temporary / MANIFEST).write_bytes(text + b"\n")
-    return Bundle(complete, backbone, weight, bias, photos)
+    return Bundle(complete, backbone, weight, bias, photos, known)
 
 
 class _Version(msgspec.Struct):
@@ -224,7 +243,7 @@ def _read_manifest(folder: Path) -> Manifest:
 
 def _problem(manifest: Manifest) -> str | None:
     """What cannot be right in a manifest that has the right form."""
-    if not set(manifest.files) <= {BACKBONE, HEAD, PHOTOS} or BACKBONE not in manifest.files:
+    if not set(manifest.files) <= {BACKBONE, HEAD, PHOTOS, KNOWN} or BACKBONE not in manifest.files:
         return f"its files are {', '.join(manifest.files) or 'none'}"
     if len(manifest.nameplates) != len(manifest.ids) or len(set(manifest.nameplates)) != len(manifest.nameplates):
         return "nameplates and ids do not pair up"
@@ -235,6 +254,12 @@ def _problem(manifest: Manifest) -> str | None:
     for temperature in (manifest.temperature, *manifest.temperatures.values()):
         if not temperature > 0 or not np.isfinite(temperature):
             return f"the temperature is {temperature}"
+    if len(manifest.makes) not in (0, len(manifest.nameplates)):
+        return f"it has {len(manifest.nameplates)} nameplates and {len(manifest.makes)} makes"
+    if not manifest.thresholds.usable:
+        return f"the thresholds are {manifest.thresholds}"
+    if any(claims and not claims.usable for claims in (manifest.claims, manifest.make_claims)):
+        return "the thresholds for claims are of another form"
     if not (0 < manifest.preprocess.height <= 4096 and 0 < manifest.preprocess.width <= 4096):
         return f"the picture is {manifest.preprocess.height}×{manifest.preprocess.width}"
     return None
@@ -281,3 +306,13 @@ def _read_head(folder: Path, manifest: Manifest) -> tuple[NDArray[np.float32], N
     ):
         raise BundleError(f"'{path}' holds numbers that are not finite float32.")
     return weight, bias
+
+
+def _read_known(folder: Path, manifest: Manifest) -> Known:
+    path = folder / KNOWN
+    try:
+        return Known.of(load_tensors(_read(folder, KNOWN, manifest)), manifest.embedding, len(manifest.nameplates))
+    except KeyError as error:
+        raise BundleError(f"'{path}' is damaged: it holds no {error}.") from None
+    except (SafetensorError, ValueError) as error:
+        raise BundleError(f"'{path}' is damaged: {error}.") from None

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from nameplate.errors import BundleError, PhotoError
 from nameplate.models.bundle import Bundle, load_bundle
+from nameplate.models.claim import DEFAULT_RATE, Verified, check_rate, decide, read_claim
 from nameplate.models.embedding import Row, Settings, Source, embed_stream
 from nameplate.models.head import probabilities
 from nameplate.models.runtime import ChosenRuntime, available_cpus
+from nameplate.models.verdict import judged
 from nameplate.storage import printable
 from nameplate.types import DEFAULT_BUNDLE, TOP, Limits, Prediction
 
@@ -101,6 +103,12 @@ class Model:
 
     def stream(self, photos: Iterable[Source], *, top: int = TOP) -> Iterator[Prediction]:
         """`predict` for any number of photos, one answer at a time, in order, in flat memory."""
+        return (prediction for prediction, _ in self.answers(photos, top=top))
+
+    def answers(
+        self, photos: Iterable[Source], *, top: int = TOP
+    ) -> Iterator[tuple[Prediction, NDArray[np.float32] | None]]:
+        """`stream`, each answer with the probabilities of all nameplates, float32 (C,); None where unreadable."""
         self.require_head()
         names: deque[str] = deque()
 
@@ -112,14 +120,45 @@ class Model:
         for row in self.rows(named()):
             yield self.answer(names.popleft(), row, top)
 
-    def answer(self, name: str, row: Row, top: int = TOP) -> Prediction:
-        """The prediction for an embedded photo."""
+    def answer(self, name: str, row: Row, top: int = TOP) -> tuple[Prediction, NDArray[np.float32] | None]:
+        """The prediction for an embedded photo, and its probabilities."""
         if row.embedding is None:
-            return Prediction(name, error=row.error)
+            return Prediction(name, error=row.error), None
         chances = self.probabilities(row.embedding[None], row.runtime)[0]
         best = np.argsort(-chances, kind="stable")[:top]
         ranked = tuple((self.nameplates[i], float(chances[i])) for i in best)
-        return Prediction(name, *ranked[0], top=ranked)
+        plain = Prediction(name, *ranked[0], top=ranked)
+        known, thresholds = self.bundle.known, self.bundle.manifest.thresholds
+        distances = None if known is None else known.distances(row.embedding[None])
+        return judged(plain, chances, self.nameplates, self.makes, thresholds, distances), chances
+
+    def verify(self, photos: Sequence[Source], claimed: str, *, rate: float = DEFAULT_RATE) -> Verified:
+        """Say whether an advert's photos show the car that it names.
+
+        Args:
+            photos: of one advert: paths, bytes of files, or uint8 H×W×3 RGB arrays.
+            claimed: a nameplate, some words of one, or a make.
+            rate: of false accepts, and of false rejects, that is put up with.
+
+        Raises:
+            UsageError: the model knows no such nameplate, or the rate is not one that it can be cut for.
+            BundleError: the bundle has no head.
+        """
+        claim = read_claim(claimed, self.nameplates, self.makes)
+        check_rate(rate)
+        columns = [self.nameplates.index(name) for name in claim.nameplates]
+        manifest = self.bundle.manifest
+        return decide(
+            claim,
+            [(p, None if c is None else float(c[columns].sum())) for p, c in self.answers(photos)],
+            manifest.make_claims if claim.whole_make else manifest.claims,
+            rate,
+        )
+
+    @property
+    def makes(self) -> tuple[str, ...]:
+        """The make of each nameplate; where the bundle does not say, each is its own."""
+        return self.bundle.manifest.makes or self.nameplates
 
     def probabilities(self, embeddings: NDArray[np.float32], runtime: str | None = None) -> NDArray[np.float32]:
         """Calibrated probabilities: float32 N×D embeddings → float32 N×C, rows sum to 1.

@@ -8,7 +8,7 @@ own variance, and the few directions along which photos of one nameplate vary ot
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,10 +38,9 @@ class Space:
 
     def __call__(self, embeddings: Floats) -> Floats:
         """float32 N×D → float32 N×D."""
-        rows = (embeddings - self.mean) / self.scale
+        rows: Floats = (embeddings - self.mean) / self.scale
         along = (rows @ self.directions) * self.shares
-        mapped: Floats = rows - along @ self.directions.T
-        return mapped
+        return rows - along @ self.directions.T
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +54,16 @@ class Known:
     """M×D: those of the nameplates that the backbone was trained on; None where they are the same."""
 
     @property
-    def tensors(self) -> dict[str, NDArray[np.float16] | Floats]:
-        """As they are stored."""
-        half = {"directions": self.space.directions, "centres": self.centres} | (
-            {} if self.cars is None else {"cars": self.cars}
-        )
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """As they are stored: what is large as float16."""
         exact = {"mean": self.space.mean, "scale": self.space.scale, "shares": self.space.shares}
-        return {name: np.ascontiguousarray(part, np.float16) for name, part in half.items()} | {
-            name: np.ascontiguousarray(part, np.float32) for name, part in exact.items()
-        }
+        large = {"directions": self.space.directions, "centres": self.centres}
+        if self.cars is not None:
+            large["cars"] = self.cars
+        return exact | {name: np.ascontiguousarray(part, np.float16) for name, part in large.items()}
 
     @classmethod
-    def of(cls, tensors: dict[str, NDArray[np.generic]], embedding: int, nameplates: int) -> Self:
+    def of(cls, tensors: dict[str, NDArray[Any]], embedding: int, nameplates: int) -> Self:
         """From what is stored.
 
         Args:
@@ -157,10 +154,11 @@ def fit_known(embeddings: Floats, classes: NDArray[np.int64], parent: Known | No
         parent: what the backbone's own bundle knows; its map is used, and its cars are the cars.
     """
     if parent is None:
-        space = fit_space(embeddings, classes)
-        return Known(space, class_means(space(embeddings), classes))
-    cars = parent.centres if parent.cars is None else parent.cars
-    return Known(parent.space, class_means(parent.space(embeddings), classes), cars)
+        space, cars = fit_space(embeddings, classes), None
+    else:
+        space, cars = parent.space, parent.centres if parent.cars is None else parent.cars
+    found = Known(space, class_means(space(embeddings), classes), cars)
+    return Known.of(found.tensors, embeddings.shape[1], len(found.centres))  # as exactly as it is stored
 
 
 def own_distances(known: Known, embeddings: Floats, classes: NDArray[np.int64]) -> Floats:

@@ -6,23 +6,20 @@ output appears whole when all is done.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 
+from nameplate.bulk.journal import journal
 from nameplate.datasets.tables import import_pyarrow, write_table
-from nameplate.errors import NameplateError, UsageError
+from nameplate.errors import UsageError
 from nameplate.models.model import Model
-from nameplate.storage import sha256, whole_file
+from nameplate.storage import whole_file
 from nameplate.types import TOP, Prediction
 
 FORMATS = (".csv", ".jsonl", ".parquet")
-FLUSH = 256
-"""Rows between two flushes of the journal to disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,58 +58,18 @@ def predict_table(
     if target.suffix.lower() == ".parquet":
         import_pyarrow()  # fails now rather than after an hour
     model.require_head()
-    journal = target.with_name(f".{target.name}.journal")
-    heading = _heading(model, photos, top)
-    done = _resume(journal, heading)
-    resumed = len(done)
-    with _open(journal, heading, new=not done) as file:
-        for number, prediction in enumerate(model.stream(photos[resumed:], top=top), start=resumed + 1):
-            done.append(prediction)
-            file.write(msgspec.json.encode(prediction) + b"\n")
-            if number % FLUSH == 0:
-                file.flush()
+    with journal(target, _job(model, photos, top), Prediction) as kept:
+        rest = photos[kept.resumed :]
+        for number, prediction in enumerate(model.stream(rest, top=top), start=kept.resumed + 1):
+            kept.add(prediction)
             progress(number, len(photos))
-    _write(target, done, top)
-    journal.unlink(missing_ok=True)
-    return Done(len(done), sum(p.error is not None for p in done), resumed)
+        _write(target, kept.done, top)
+    return Done(len(kept.done), sum(p.error is not None for p in kept.done), kept.resumed)
 
 
-def _heading(model: Model, photos: Sequence[str], top: int) -> bytes:
-    """What a journal must begin with to be gone on from: the same model, photos and columns."""
-    manifest = model.bundle.manifest
-    files = sorted((name, file.sha256) for name, file in manifest.files.items())
-    calibration = manifest.temperature, sorted(manifest.temperatures.items())
-    asked = repr((files, calibration, manifest.nameplates, top, sha256(os.fsencode("\n".join(photos)))))
-    return msgspec.json.encode({"nameplate-predict": sha256(asked.encode())}) + b"\n"
-
-
-def _resume(journal: Path, heading: bytes) -> list[Prediction]:
-    """The answers of an interrupted run of the same job; a last line cut short is dropped."""
-    try:
-        lines = journal.read_bytes().splitlines(keepends=True)
-    except OSError:
-        return []
-    if not lines or lines[0] != heading:
-        return []
-    whole = [line for line in lines if line.endswith(b"\n")]
-    try:
-        done = [msgspec.json.decode(line, type=Prediction) for line in whole[1:]]
-    except msgspec.DecodeError:
-        return []
-    if len(whole) < len(lines):
-        os.truncate(journal, sum(map(len, whole)))
-    return done
-
-
-def _open(journal: Path, heading: bytes, *, new: bool) -> BinaryIO:
-    try:
-        journal.parent.mkdir(parents=True, exist_ok=True)
-        file = journal.open("wb" if new else "ab")
-        if new:
-            file.write(heading)
-    except OSError as error:
-        raise NameplateError(f"Cannot write '{journal}': {error.strerror or error}.") from None
-    return file
+def _job(model: Model, photos: Sequence[str], top: int) -> object:
+    """What the answers and their columns depend on."""
+    return model.bundle.manifest, top, photos
 
 
 def _write(target: Path, predictions: Sequence[Prediction], top: int) -> None:

@@ -297,7 +297,7 @@ def identify(
     from nameplate.models.model import Model
 
     known = Model.load(model, runtime=runtime, threads=threads)
-    predictions = known.predict(_photo_paths(photos), top=top)
+    predictions = known.predict(photo_paths(photos), top=top)
     if json:
         screen.print_json([as_json(prediction) for prediction in predictions])
     else:
@@ -324,9 +324,7 @@ def predict(
     model = Model.load(bundle, runtime=runtime, threads=threads)
     start = time.monotonic()
     with screen.progress() as report:
-        done = predict_table(
-            model, _photo_paths(photos), output, top=top, progress=lambda a, b: report("predict", a, b)
-        )
+        done = predict_table(model, photo_paths(photos), output, top=top, progress=lambda a, b: report("predict", a, b))
     seconds = time.monotonic() - start
     if json:
         screen.print_json(
@@ -382,7 +380,8 @@ def demo(
         tour(output, runtime=runtime, threads=threads, say=screen.step, progress=report)
 
 
-def _photo_paths(arguments: list[Path]) -> list[str]:
+def photo_paths(arguments: list[Path]) -> list[str]:
+    """The photos behind a command's arguments."""
     from nameplate.datasets import list_photos
 
     return [photo.path for argument in arguments for photo in list_photos(argument)]

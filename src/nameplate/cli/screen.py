@@ -21,6 +21,7 @@ LOG_SECONDS = 10.0
 """Seconds between two progress lines where stderr is no terminal."""
 BAR = 20
 """Characters of a confidence bar."""
+VERDICT_STYLES = {"answer": "green", "unsure": "yellow", "unknown car": "red", "not a car": "red", "unreadable": "red"}
 
 # Names of files and cars may hold brackets: nothing is taken for markup.
 out = Console(highlight=False, soft_wrap=True, markup=False)
@@ -271,11 +272,22 @@ def print_prediction(prediction: Prediction) -> None:
     if prediction.error is not None:
         out.print(f"  unreadable  {prediction.error}", style="red")
         return
+    out.print(f"  {_verdict(prediction)}", style=VERDICT_STYLES[prediction.verdict])
     width = max(len(name) for name, _ in prediction.top)
     for place, (name, chance) in enumerate(prediction.top):
         eighths = round(chance * BAR * 8)
         bar = "█" * (eighths // 8) + ("▏▎▍▌▋▊▉"[eighths % 8 - 1] if eighths % 8 else "")
         out.print(f"  {name:{width}}  {100 * chance:5.1f} %  {bar}", style="dim" if place else "bold green")
+
+
+def _verdict(prediction: Prediction) -> str:
+    """What may be done with an answer, in words."""
+    if prediction.verdict == "answer":
+        return "answer: the one nameplate that fits"
+    if prediction.verdict != "unsure":
+        return prediction.verdict
+    sure = f"a {prediction.make} ({100 * (prediction.make_confidence or 0):.0f} %), " if prediction.make else ""
+    return f"unsure: {sure}one of {len(prediction.candidates)} nameplates"
 
 
 def print_evaluation(evaluation: Evaluation, *, all_classes: bool) -> None:

@@ -151,3 +151,8 @@ def decide(
     if verdict == "accept" and all(p.verdict == "unknown car" for p, _ in used):
         verdict, reason = "unsure", f"{reason}; but every photo looks like a car that the model does not know"
     return Verified(claim.claimed, claim.nameplates, verdict, score, reason, shown)
+
+
+def unreadable_claim(claimed: str, photos: Sequence[Prediction], reason: str) -> Verified:
+    """What becomes of a claim that cannot be judged, for a job that goes on."""
+    return Verified(claimed, (), "unsure", None, reason, tuple((prediction, None) for prediction in photos))

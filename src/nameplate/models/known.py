@@ -40,7 +40,7 @@ class Space:
         """float32 N×D → float32 N×D."""
         rows: Floats = (embeddings - self.mean) / self.scale
         along = (rows @ self.directions) * self.shares
-        return rows - along @ self.directions.T
+        return (rows - along @ self.directions.T).astype(np.float32, copy=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,16 +144,24 @@ class Model:
             UsageError: the model knows no such nameplate, or the rate is not one that it can be cut for.
             BundleError: the bundle has no head.
         """
-        claim = read_claim(claimed, self.nameplates, self.makes)
         check_rate(rate)
+        read_claim(claimed, self.nameplates, self.makes)  # before any work
+        return self.judge_claim(claimed, list(self.answers(photos)), rate=rate)
+
+    def judge_claim(
+        self,
+        claimed: str,
+        answers: Sequence[tuple[Prediction, NDArray[np.float32] | None]],
+        *,
+        rate: float = DEFAULT_RATE,
+    ) -> Verified:
+        """`verify` on what `answers` gave for an advert's photos."""
+        check_rate(rate)
+        claim = read_claim(claimed, self.nameplates, self.makes)
         columns = [self.nameplates.index(name) for name in claim.nameplates]
+        scores = [(p, None if chances is None else float(chances[columns].sum())) for p, chances in answers]
         manifest = self.bundle.manifest
-        return decide(
-            claim,
-            [(p, None if c is None else float(c[columns].sum())) for p, c in self.answers(photos)],
-            manifest.make_claims if claim.whole_make else manifest.claims,
-            rate,
-        )
+        return decide(claim, scores, manifest.make_claims if claim.whole_make else manifest.claims, rate)
 
     @property
     def makes(self) -> tuple[str, ...]:

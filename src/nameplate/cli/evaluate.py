@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from nameplate.evaluation.judge import Judged
     from nameplate.evaluation.measure import Measured
     from nameplate.models.collection import Progress
+    from nameplate.models.model import Model
 
 
 @app.command()
@@ -56,6 +58,10 @@ def evaluate(
         raise UsageError(f"The report is a page: '{output}' must end with .html.")
     if card is not None and card.suffix.lower() != ".md":
         raise UsageError(f"The model card is Markdown: '{card}' must end with .md.")
+    if card is not None and include_trained:
+        raise UsageError(
+            "A model card says what a model is worth on photos that did not train it: no --include-trained."
+        )
     model = Model.load(bundle, runtime=runtime, threads=threads)
     model.require_head()
     other = None if against is None else Model.load(against, runtime=runtime, threads=threads)
@@ -75,7 +81,9 @@ def evaluate(
     if card is not None:
         from nameplate.evaluation.card import write_card
 
-        write_card(card, said, measured, judged, model)
+        # without folders: a card is published, and where photos lie on one machine is no one's business
+        command = ["nameplate", "evaluate", Path(bundle).name, *(path.name for path in data), "--card", card.name]
+        write_card(card, measured, judged, model, shlex.join(command))
         lines.append(str(card))
     if json:
         screen.print_json(said)
@@ -87,13 +95,11 @@ def evaluate(
 
 
 def _against(
-    other: object, name: str, dataset: Dataset, judged: Judged, include_trained: bool, report: Progress
+    other: Model, name: str, dataset: Dataset, judged: Judged, include_trained: bool, report: Progress
 ) -> Against:
     from nameplate.evaluation.against import hold_against
     from nameplate.evaluation.judge import judge
-    from nameplate.models.model import Model
 
-    assert isinstance(other, Model)
     try:
         theirs = judge(other, dataset, include_trained=include_trained, progress=report)
     except DataError as error:

@@ -67,6 +67,7 @@ def as_json(measured: Measured, judged: Judged, bundle: Bundle, against: Against
             ],
         },
         "left_out": {"trained": judged.trained, "unreadable": len(judged.unreadable), "unknown": judged.strange},
+        "judged_though_trained": 0 if judged.trained else _overlap(judged),
         "bundle": bundle.manifest.name,
         "backbone_sha256": bundle.digest,
         "runtime": judged.runtime,
@@ -76,6 +77,11 @@ def as_json(measured: Measured, judged: Judged, bundle: Bundle, against: Against
         "version": __version__,
     }
     return said if against is None else said | {"against": _against_json(against)}
+
+
+def _overlap(judged: Judged) -> int:
+    """Photos judged that trained the model, as `include_trained` has it."""
+    return len({photo.sha256 for photo in judged.photos} & {photo.sha256 for photo in judged.training.photos})
 
 
 def _against_json(against: Against) -> dict[str, object]:

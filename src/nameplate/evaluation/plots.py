@@ -20,7 +20,7 @@ NAMED = 60
 """Classes up to which each row has its name and each cell its count; of more only blocks are named."""
 BLOCK = 3
 """Classes that a make must have for its name to find room beside a matrix of more."""
-LEAST = 0.35
+LEAST = 0.5
 """How far from the paper the palest cell is, 0–1, so that a single mistake shows."""
 
 
@@ -63,7 +63,7 @@ def _cells(matrix: NDArray[np.int64], colours: dict[str, str]) -> NDArray[np.flo
     right = np.eye(len(matrix), dtype=bool)[..., None]
     ink = np.where(right, to_rgb(colours["accent"]), to_rgb(colours["second"]))
     depth = np.where(right, 0.55 * depth, depth)
-    return depth * ink + (1 - depth) * np.array(to_rgb(colours["paper"]))
+    return np.asarray(depth * ink + (1 - depth) * np.array(to_rgb(colours["paper"])), np.float64)
 
 
 def _stretches(blocks: Sequence[str]) -> list[tuple[int, int, str]]:

@@ -241,49 +241,6 @@ def convert_weights(
 
 
 @app.command()
-def evaluate(
-    bundle: BundleArgument,
-    data: Data,
-    names: Names = None,
-    exclude: Exclude = None,
-    include_trained: Annotated[
-        bool, typer.Option(help="Judge also the photos that trained the model; the figures then flatter.")
-    ] = False,
-    all_classes: Annotated[bool, typer.Option(help="Show every nameplate's row.")] = False,
-    runtime: RuntimeOption = "auto",
-    threads: Threads = None,
-    json: Json = False,
-) -> None:
-    """Say what a model is worth on labelled photos that did not train it."""
-    from nameplate.datasets import read_dataset
-    from nameplate.evaluation.judge import judge
-    from nameplate.models.model import Model
-
-    model = Model.load(bundle, runtime=runtime, threads=threads)
-    model.require_head()
-    with screen.progress() as report:
-        dataset = read_dataset(*data, names=names, exclude=exclude, progress=lambda a, b: report("unpack", a, b))
-        judged = judge(model, dataset, include_trained=include_trained, progress=report)
-    screen.tell_refused([(entry.name, entry.reason) for entry in dataset.refused], "left out")
-    screen.tell_refused(list(judged.unreadable), "unreadable")
-    if judged.trained:
-        screen.notes.print(f"{judged.trained:,} photos left out: they trained this model.")
-    if judged.strange:
-        screen.notes.print(f"{len(judged.strange):,} nameplates left out: the model does not know them.")
-    if json:
-        left_out = {
-            "trained": judged.trained,
-            "unreadable": len(judged.unreadable),
-            "unknown": judged.strange,
-        }
-        screen.print_json(
-            {**screen.evaluation_json(judged.evaluation), "left_out": left_out, "runtime": judged.runtime}
-        )
-        return
-    screen.print_evaluation(judged.evaluation, all_classes=all_classes)
-
-
-@app.command()
 def identify(
     photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", show_default=False)],
     model: Annotated[str, typer.Option(help="A bundle's folder, or the name of one that ships.")] = DEFAULT_BUNDLE,

@@ -250,22 +250,6 @@ def figures(evaluation: Evaluation) -> str:
     )
 
 
-def evaluation_json(evaluation: Evaluation) -> dict[str, object]:
-    """An evaluation as `--json` shows it."""
-    return {
-        "photos": evaluation.photos,
-        "top1": evaluation.top1.value,
-        "top1_interval": evaluation.top1.interval,
-        "top5": evaluation.top5.value,
-        "top5_interval": evaluation.top5.interval,
-        "macro_f1": evaluation.macro_f1.value,
-        "macro_f1_interval": evaluation.macro_f1.interval,
-        "log_loss": evaluation.log_loss,
-        "classes": evaluation.classes,
-        "confusions": evaluation.confusions,
-    }
-
-
 def print_prediction(prediction: Prediction) -> None:
     """A photo's name and its most probable nameplates with bars."""
     out.print(prediction.photo, style="bold")

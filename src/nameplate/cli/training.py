@@ -64,6 +64,7 @@ def train_head_alone(
     json: bool,
 ) -> None:
     """A head on a bundle's frozen backbone."""
+    from nameplate.evaluation.metrics import as_json
     from nameplate.models.bundle import refuse_other_folder
     from nameplate.models.model import Model
     from nameplate.training.frozen import train_head
@@ -81,7 +82,7 @@ def train_head_alone(
     screen.tell_refused(list(trained.unreadable), "unreadable")
     _tell_leaked(trained.leaked)
     if json:
-        judged = None if trained.evaluation is None else screen.evaluation_json(trained.evaluation)
+        judged = None if trained.evaluation is None else as_json(trained.evaluation)
         screen.print_json({"bundle": str(output), "photos": trained.photos, "seconds": seconds, "evaluation": judged})
         return
     nameplates = trained.bundle.manifest.nameplates
@@ -140,6 +141,7 @@ def _to_go_on(run: Path) -> Iterator[None]:
 
 
 def _tell(made: FineTuned, run: Path, seconds: float, json: bool) -> None:
+    from nameplate.evaluation.metrics import as_json
     from nameplate.models.bundle import IN_RUN
 
     parts, finished = made.parts, made.finished
@@ -147,7 +149,7 @@ def _tell(made: FineTuned, run: Path, seconds: float, json: bool) -> None:
     _tell_leaked(parts.leaked)
     photos = int(parts.train.sum())
     if json:
-        judged = None if finished.evaluation is None else screen.evaluation_json(finished.evaluation)
+        judged = None if finished.evaluation is None else as_json(finished.evaluation)
         screen.print_json(
             {
                 "run": str(run),

@@ -14,9 +14,10 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from nameplate.errors import NameplateError
+from nameplate.evaluation.calibration import fit_temperatures
 from nameplate.evaluation.metrics import evaluate
 from nameplate.models.bundle import BACKBONE, IN_RUN, SCHEMA, Bfloat16Check, Bundle, File, Manifest, save_bundle
-from nameplate.models.head import fit_temperature, probabilities
+from nameplate.models.head import probabilities
 from nameplate.models.runtime import BATCH, PROBE_PHOTOS, make_runtime, probe
 from nameplate.storage import sha256, whole_file
 from nameplate.training.backbones import find_backbone
@@ -42,8 +43,6 @@ PARITY_PHOTOS = 2000
 """Photos, at most, on which the runtimes are held against torch: held-out ones where there are any."""
 WHITENING_PHOTOS = 6000
 """Training photos, at most, that the embedding is whitened by."""
-MIN_CALIBRATION = 50
-"""Held-out photos below which no temperature is fitted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,15 +132,18 @@ def make_bundle(
     able = {trial.runtime for trial in probe(draft, pictures[:PROBE_PHOTOS], run.threads) if trial.error is None}
     parity = check_parity(truth, draft, pictures, ["onnxruntime", *sorted(able & {"openvino"})], run.threads)
     say("judge")
-    logits, places = _logits(draft, parts, run, "onnxruntime")
+    computed = {name: _logits(draft, parts, run, name) for name in ("onnxruntime", *sorted(able))}
+    logits, places = computed["onnxruntime"]
     classes = parts.classes[places]
-    temperature = fit_temperature(logits, classes) if len(places) >= MIN_CALIBRATION else 1.0
+    temperatures = fit_temperatures({name: (found, parts.classes[of]) for name, (found, of) in computed.items()})
+    temperature = temperatures.get("onnxruntime", 1.0)
     chances = probabilities(logits, temperature) if len(places) else logits
     judged = evaluate(chances, classes, parts.nameplates) if len(places) else None
     manifest = replace(
         manifest,
         temperature=temperature,
-        bfloat16=_bfloat16_check(draft, parts, run, logits, places) if "openvino-bf16" in able else None,
+        temperatures=temperatures,
+        bfloat16=_bfloat16_check(parts, computed),
         provenance=_provenance(run, parts, state, judged, parity),
     )
     bundle = save_bundle(
@@ -213,10 +215,10 @@ def _logits(bundle: Bundle, parts: Parts, run: Run, name: str) -> tuple[Floats, 
     return np.concatenate(logits), np.concatenate(places)
 
 
-def _bfloat16_check(
-    bundle: Bundle, parts: Parts, run: Run, exact: Floats, places: NDArray[np.int64]
-) -> Bfloat16Check | None:
-    logits, same = _logits(bundle, parts, run, "openvino-bf16")
+def _bfloat16_check(parts: Parts, computed: dict[str, tuple[Floats, NDArray[np.int64]]]) -> Bfloat16Check | None:
+    """What bfloat16 costs on the held-out photos; None where it did not run on all of them."""
+    exact, places = computed["onnxruntime"]
+    logits, same = computed.get("openvino-bf16", (exact, np.zeros(0, np.int64)))
     if not len(same) or not np.array_equal(same, places):
         return None
     truth = parts.classes[places]

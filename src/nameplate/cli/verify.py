@@ -29,9 +29,7 @@ def verify(
     ] = None,
     batch: Annotated[
         Path | None,
-        typer.Option(
-            metavar="ADVERTS", help="A table: 'claimed' and 'photos', or 'advert', 'claimed', 'photo'."
-        ),
+        typer.Option(metavar="ADVERTS", help="A table: 'claimed' and 'photos', or 'advert', 'claimed', 'photo'."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="With --batch the .csv or .jsonl file to write.")

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nameplate.evaluation.calibration import MIN_CALIBRATION
+from nameplate.evaluation.significance import SEED
 from nameplate.models.claim import MOST_PHOTOS, RATES, ClaimThresholds
 from nameplate.models.verdict import make_probabilities
 
 Floats = NDArray[np.float32]
 
-MIN_PHOTOS = 50
-"""Held-out photos below which no thresholds are chosen."""
-DRAWS, SEED = 4000, 0
-"""Adverts drawn of each number of photos, at most."""
+DRAWS = 4000
+"""Adverts drawn of each number of photos, at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def choose_claims(
 
 
 def _choose(chances: Floats, truths: NDArray[np.int64], makes: NDArray[np.int64]) -> ClaimThresholds | None:
-    if len(truths) < MIN_PHOTOS or chances.shape[1] < 2:
+    if len(truths) < MIN_CALIBRATION or chances.shape[1] < 2:
         return None
     accept: list[tuple[float, ...]] = []
     reject: list[tuple[float, ...]] = []

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate.evaluation.metrics import RESAMPLES, SEED, wilson
+from nameplate.evaluation.metrics import wilson
+from nameplate.evaluation.significance import RESAMPLES, SEED
 from nameplate.types import Metric
 
 KEPT = 0.95

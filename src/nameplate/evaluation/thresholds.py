@@ -9,12 +9,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from nameplate.evaluation.calibration import MIN_CALIBRATION
 from nameplate.models.verdict import COVERAGE, Thresholds, make_probabilities, strangeness
 
 Floats = NDArray[np.float32]
 
-MIN_PHOTOS = 50
-"""Photos below which nothing is chosen: a set that holds the truth in 95 % of cases needs some to miss."""
 KEPT, CARS_KEPT = 0.95, 0.99
 """Shares of known cars that are not called unknown, and not called no car."""
 
@@ -36,9 +35,9 @@ def choose(
         far: the threshold of "not a car" where the backbone has one; None: the distance that keeps `CARS_KEPT`.
 
     Returns:
-        None for what fewer than `MIN_PHOTOS` cannot choose.
+        None for what fewer than `MIN_CALIBRATION` cannot choose.
     """
-    if len(truths) < MIN_PHOTOS:
+    if len(truths) < MIN_CALIBRATION:
         return Thresholds(far=far)
     names, of_makes = make_probabilities(probabilities, makes)
     place = np.array([names.index(make) for make in makes])

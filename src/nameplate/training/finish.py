@@ -16,8 +16,10 @@ from safetensors.torch import save_file
 from nameplate.errors import NameplateError
 from nameplate.evaluation.calibration import fit_temperatures
 from nameplate.evaluation.metrics import evaluate
+from nameplate.evaluation.verdicts import with_verdicts
 from nameplate.models.bundle import BACKBONE, IN_RUN, SCHEMA, Bfloat16Check, Bundle, File, Manifest, save_bundle
 from nameplate.models.head import probabilities
+from nameplate.models.known import Known, fit_known
 from nameplate.models.runtime import BATCH, PROBE_PHOTOS, make_runtime, probe
 from nameplate.storage import sha256, whole_file
 from nameplate.training.backbones import find_backbone
@@ -82,8 +84,8 @@ def finish(
     white = whiten(embeddings, classes)
     last = run.recipe.stages[-1]
     embedder = Embedder(rounded, white, places=has_places(rounded, last.height, last.width))
-    head = head_of(rounded, white)
-    return make_bundle(folder / IN_RUN, folder.resolve().name, run, parts, state, embedder, head, rounded, say)
+    head, known = head_of(rounded, white), fit_known(white(embeddings), classes)
+    return make_bundle(folder / IN_RUN, folder.resolve().name, run, parts, state, embedder, head, known, rounded, say)
 
 
 def make_bundle(
@@ -94,6 +96,7 @@ def make_bundle(
     state: State,
     embedder: torch.nn.Module,
     head: tuple[Floats, Floats],
+    known: Known,
     truth: torch.nn.Module,
     say: Callable[[str], None],
 ) -> Finished:
@@ -107,6 +110,7 @@ def make_bundle(
         state: where the run ended.
         embedder: uint8 N×H×W×3 → float32 N×D, or that and its map N×h×w×D, on the CPU.
         head: weight D×C and bias C.
+        known: where its training photos lie.
         truth: uint8 N×H×W×3 → the logits that embedder and head must give, on the CPU.
         say: called with what is being done.
 
@@ -132,7 +136,8 @@ def make_bundle(
     able = {trial.runtime for trial in probe(draft, pictures[:PROBE_PHOTOS], run.threads) if trial.error is None}
     parity = check_parity(truth, draft, pictures, ["onnxruntime", *sorted(able & {"openvino"})], run.threads)
     say("judge")
-    computed = {name: _logits(draft, parts, run, name) for name in ("onnxruntime", *sorted(able))}
+    embedded = {name: _embeddings(draft, parts, run, name) for name in ("onnxruntime", *sorted(able))}
+    computed = {name: (found @ weight + bias, of) for name, (found, of) in embedded.items()}
     logits, places = computed["onnxruntime"]
     classes = parts.classes[places]
     temperatures = fit_temperatures({name: (found, parts.classes[of]) for name, (found, of) in computed.items()})
@@ -146,9 +151,9 @@ def make_bundle(
         bfloat16=_bfloat16_check(parts, computed),
         provenance=_provenance(run, parts, state, judged, parity),
     )
-    bundle = save_bundle(
-        target, manifest, backbone, (weight, bias), photos_csv(parts.photos, parts.groups), overwrite=True
-    )
+    manifest = with_verdicts(manifest, chances, classes, known.distances(embedded["onnxruntime"][0]))
+    table = photos_csv(parts.photos, parts.groups)
+    bundle = save_bundle(target, manifest, backbone, (weight, bias), table, known, overwrite=True)
     return Finished(bundle, judged, parity, chances, places)
 
 
@@ -197,8 +202,8 @@ def training_embeddings(
     return np.concatenate(embeddings), parts.classes[np.concatenate(places)]
 
 
-def _logits(bundle: Bundle, parts: Parts, run: Run, name: str) -> tuple[Floats, NDArray[np.int64]]:
-    """Logits of the held-out photos by one runtime, float32 N×C, and which photos they are of."""
+def _embeddings(bundle: Bundle, parts: Parts, run: Run, name: str) -> tuple[Floats, NDArray[np.int64]]:
+    """Embeddings of the held-out photos by one runtime, float32 N×D, and which photos they are of."""
     runtime = make_runtime(name, bundle.backbone, run.threads)
     places: list[NDArray[np.int64]] = []
 
@@ -207,12 +212,10 @@ def _logits(bundle: Bundle, parts: Parts, run: Run, name: str) -> tuple[Floats, 
             places.append(of)
             yield batch
 
-    assert bundle.weight is not None
-    assert bundle.bias is not None
-    logits = [embeddings @ bundle.weight + bundle.bias for embeddings in runtime.embed(pictures())]
-    if not logits:
-        return np.zeros((0, len(parts.nameplates)), np.float32), np.zeros(0, np.int64)
-    return np.concatenate(logits), np.concatenate(places)
+    embeddings = list(runtime.embed(pictures()))
+    if not embeddings:
+        return np.zeros((0, bundle.manifest.embedding), np.float32), np.zeros(0, np.int64)
+    return np.concatenate(embeddings), np.concatenate(places)
 
 
 def _bfloat16_check(parts: Parts, computed: dict[str, tuple[Floats, NDArray[np.int64]]]) -> Bfloat16Check | None:

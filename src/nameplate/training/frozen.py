@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from nameplate.datasets.sources import Dataset
 from nameplate.datasets.splits import folds
 from nameplate.errors import DataError
-from nameplate.evaluation.calibration import fit_temperatures
+from nameplate.evaluation.calibration import MIN_CALIBRATION, fit_temperatures
 from nameplate.evaluation.metrics import evaluate
+from nameplate.evaluation.verdicts import with_verdicts
 from nameplate.models.bundle import SCHEMA, Bfloat16Check, Bundle, Manifest, save_bundle
 from nameplate.models.collection import Embedded, Progress, embed_photos, still_there
 from nameplate.models.head import Head, fit_head, probabilities
+from nameplate.models.known import Known, fit_known, own_distances
 from nameplate.models.model import Model
 from nameplate.models.runtime import MAX_BFLOAT16_COST
 from nameplate.training.parts import Parts, photos_csv, split_parts
@@ -87,6 +89,7 @@ def train_head(
     temperatures = fit_temperatures(computed)
     head = replace(head, temperature=temperatures.get(embedded.runtime, head.temperature))
     judged = evaluate(_chances(embedded.embeddings[held], head), classes[held], nameplates) if held.any() else None
+    known = fit_known(embedded.embeddings[train], classes[train], model.bundle.known)
     manifest = Manifest(
         schema=SCHEMA,
         name=target.name,
@@ -100,12 +103,14 @@ def train_head(
         bfloat16=check or model.bundle.manifest.bfloat16,
         provenance=_provenance(parts, recipe, head, judged, embedded.runtime, model),
     )
+    manifest = _with_verdicts(manifest, embedded, classes, train, held, head, known, model)
     bundle = save_bundle(
         target,
         manifest,
         model.bundle.backbone,
         (head.weight, head.bias),
         photos_csv(photos, groups),
+        known,
         overwrite=overwrite,
     )
     return Trained(bundle, judged, int(train.sum()), parts.unreadable, embedded.runtime, parts.copies, parts.leaked)
@@ -163,6 +168,28 @@ def fit_recipe(
         embeddings = np.concatenate([embeddings, mirrored.embeddings])
         classes, fold = np.concatenate([classes, classes[there]]), np.concatenate([fold, fold[there]])
     return fit_head(embeddings, classes, fold, balanced=recipe.balanced, progress=lambda a, b: progress("fit", a, b))
+
+
+def _with_verdicts(
+    manifest: Manifest,
+    embedded: Embedded,
+    classes: NDArray[np.int64],
+    train: NDArray[np.bool_],
+    held: NDArray[np.bool_],
+    head: Head,
+    known: Known,
+    model: Model,
+) -> Manifest:
+    """Thresholds from held-out photos where there are enough, else from what heads of other folds say of training
+    photos.
+    """
+    far = None if model.bundle.known is None else model.bundle.manifest.thresholds.far
+    if held.sum() >= MIN_CALIBRATION or head.out_of_fold is None:
+        chances = _chances(embedded.embeddings[held], head)
+        return with_verdicts(manifest, chances, classes[held], known.distances(embedded.embeddings[held]), far)
+    chances = probabilities(head.out_of_fold[: train.sum()], head.temperature)  # mirrored copies come after
+    near = own_distances(known, embedded.embeddings[train], classes[train])
+    return with_verdicts(manifest, chances, classes[train], (near, known.distances(embedded.embeddings[train])[1]), far)
 
 
 def _logits(embeddings: NDArray[np.float32], head: Head) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""`calibrated`: a bundle's manifest with all that its verdicts need, from photos that trained nothing."""
+"""`with_verdicts`: a bundle's manifest with all that its verdicts need, from photos that trained nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nameplate.models.bundle import Manifest
 Floats = NDArray[np.float32]
 
 
-def calibrated(
+def with_verdicts(
     manifest: Manifest,
     probabilities: Floats,
     truths: NDArray[np.int64],

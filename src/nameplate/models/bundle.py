@@ -1,9 +1,11 @@
 """A bundle: the model on disk. A folder of
 
 bundle.json        what it knows, how photos are prepared, where it comes from; written last
-backbone.onnx      uint8 N×H×W×3 in, float32 N×D embedding out; normalisation inside, resizing never
+backbone.onnx      uint8 N×H×W×3 in, float32 N×D embedding out; normalisation inside, resizing never. Many have
+                   a second output, `map`, float32 N×h×w×D, whose mean over the places is the embedding (maps.py)
 head.safetensors   weight D×C, bias C, float32; absent from a bundle that only embeds
 photos.csv         the photos that it was made from and the part of each (optional)
+index.safetensors  embeddings and small pictures of the photos that trained it (optional, index.py)
 
 No pickle anywhere. Every byte is checked before it is used: bundle.json holds the SHA-256 of each other file
 and of all that it says itself.
@@ -30,12 +32,18 @@ from nameplate.types import Preprocess
 
 SCHEMA = 1
 """Version of bundle.json that this Nameplate writes; it reads this one and all before it."""
-MANIFEST, BACKBONE, HEAD, PHOTOS = "bundle.json", "backbone.onnx", "head.safetensors", "photos.csv"
+MANIFEST, BACKBONE, HEAD, PHOTOS, INDEX = (
+    "bundle.json",
+    "backbone.onnx",
+    "head.safetensors",
+    "photos.csv",
+    "index.safetensors",
+)
 IN_RUN = "bundle"
 """The folder inside a training run's that holds its bundle."""
 HEAD_PARTS, SEAL = ("weight", "bias"), "sha256"
 """The tensors of the head's file, and the field of bundle.json that seals the others."""
-MAX_BYTES = {MANIFEST: 64 << 20, BACKBONE: 2 << 30, HEAD: 2 << 30, PHOTOS: 4 << 30}
+MAX_BYTES = {MANIFEST: 64 << 20, BACKBONE: 2 << 30, HEAD: 2 << 30, PHOTOS: 4 << 30, INDEX: 1 << 30}
 """A file larger than this is not read."""
 
 
@@ -100,11 +108,23 @@ class Bundle:
     """C."""
     photos: bytes | None = None
     """photos.csv."""
+    folder: Path | None = None
+    """Where it was read from or written to; None where it is in memory alone."""
 
     @property
     def digest(self) -> str:
         """SHA-256 of the backbone: two bundles of one digest give the same embeddings."""
         return self.manifest.files[BACKBONE].sha256
+
+    def index_bytes(self) -> bytes | None:
+        """index.safetensors, read now and checked; None where there is none.
+
+        Raises:
+            BundleError: it is damaged or gone.
+        """
+        if self.folder is None or INDEX not in self.manifest.files:
+            return None
+        return _read(self.folder, INDEX, self.manifest)
 
 
 def shipped() -> dict[str, Path]:
@@ -134,7 +154,7 @@ def load_bundle(name: str | Path) -> Bundle:
     refuse_external_data(backbone, str(folder / BACKBONE))
     weight, bias = _read_head(folder, manifest) if HEAD in manifest.files else (None, None)
     photos = _read(folder, PHOTOS, manifest) if PHOTOS in manifest.files else None
-    return Bundle(manifest, backbone, weight, bias, photos)
+    return Bundle(manifest, backbone, weight, bias, photos, folder)
 
 
 def refuse_other_folder(target: Path) -> None:
@@ -158,6 +178,7 @@ def save_bundle(
     head: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
     photos: bytes | None = None,
     *,
+    index: bytes | None = None,
     overwrite: bool = False,
 ) -> Bundle:
     """Write a bundle, whole or not at all; `manifest.files` is filled in here.
@@ -172,8 +193,7 @@ def save_bundle(
         contents[HEAD] = save_tensors(
             {name: np.ascontiguousarray(part) for name, part in zip(HEAD_PARTS, head, strict=True)}
         )
-    if photos is not None:
-        contents[PHOTOS] = photos
+    contents |= {name: data for name, data in ((PHOTOS, photos), (INDEX, index)) if data is not None}
     files = {name: File(sha256(data), len(data)) for name, data in contents.items()}
     complete = replace(manifest, files=files)
     with whole_folder(target, overwrite=overwrite) as temporary:
@@ -182,7 +202,7 @@ def save_bundle(
         said = msgspec.json.decode(msgspec.json.encode(complete))
         text = msgspec.json.format(msgspec.json.encode(said | {SEAL: _seal(said)}), indent=2)
         (temporary / MANIFEST).write_bytes(text + b"\n")
-    return Bundle(complete, backbone, weight, bias, photos)
+    return Bundle(complete, backbone, weight, bias, photos, target)
 
 
 class _Version(msgspec.Struct):
@@ -218,7 +238,7 @@ def _read_manifest(folder: Path) -> Manifest:
 
 def _problem(manifest: Manifest) -> str | None:
     """What cannot be right in a manifest that has the right form."""
-    if not set(manifest.files) <= {BACKBONE, HEAD, PHOTOS} or BACKBONE not in manifest.files:
+    if not set(manifest.files) <= {BACKBONE, HEAD, PHOTOS, INDEX} or BACKBONE not in manifest.files:
         return f"its files are {', '.join(manifest.files) or 'none'}"
     if len(manifest.nameplates) != len(manifest.ids) or len(set(manifest.nameplates)) != len(manifest.nameplates):
         return "nameplates and ids do not pair up"

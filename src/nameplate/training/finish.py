@@ -17,6 +17,7 @@ from nameplate.errors import NameplateError
 from nameplate.evaluation.metrics import evaluate
 from nameplate.models.bundle import BACKBONE, IN_RUN, SCHEMA, Bfloat16Check, Bundle, File, Manifest, save_bundle
 from nameplate.models.head import fit_temperature, probabilities
+from nameplate.models.index import make_index
 from nameplate.models.runtime import BATCH, PROBE_PHOTOS, make_runtime, probe
 from nameplate.storage import sha256, whole_file
 from nameplate.training.backbones import find_backbone
@@ -144,9 +145,9 @@ def make_bundle(
         bfloat16=_bfloat16_check(draft, parts, run, logits, places) if "openvino-bf16" in able else None,
         provenance=_provenance(run, parts, state, judged, parity),
     )
-    bundle = save_bundle(
-        target, manifest, backbone, (weight, bias), photos_csv(parts.photos, parts.groups), overwrite=True
-    )
+    table = photos_csv(parts.photos, parts.groups)
+    index = _index(draft, parts, run) if run.index else None
+    bundle = save_bundle(target, manifest, backbone, (weight, bias), table, index=index, overwrite=True)
     return Finished(bundle, judged, parity, chances, places)
 
 
@@ -211,6 +212,20 @@ def _logits(bundle: Bundle, parts: Parts, run: Run, name: str) -> tuple[Floats, 
     if not logits:
         return np.zeros((0, len(parts.nameplates)), np.float32), np.zeros(0, np.int64)
     return np.concatenate(logits), np.concatenate(places)
+
+
+def _index(bundle: Bundle, parts: Parts, run: Run) -> bytes:
+    """The index of the photos that trained; those that are gone are left out."""
+    runtime = make_runtime("onnxruntime", bundle.backbone, run.threads)
+    places: list[NDArray[np.int64]] = []
+
+    def pictures() -> Iterator[NDArray[np.uint8]]:
+        for batch, of in _prepared(bundle, parts, np.flatnonzero(parts.train), run):
+            places.append(of)
+            yield batch
+
+    embeddings = np.concatenate(list(runtime.embed(pictures())))
+    return make_index([parts.photos[place] for place in np.concatenate(places)], embeddings, run.threads)
 
 
 def _bfloat16_check(

@@ -17,6 +17,7 @@ from nameplate.evaluation.metrics import evaluate
 from nameplate.models.bundle import SCHEMA, Bfloat16Check, Bundle, Manifest, save_bundle
 from nameplate.models.collection import Embedded, Progress, embed_photos, still_there
 from nameplate.models.head import Head, fit_head, probabilities
+from nameplate.models.index import make_index
 from nameplate.models.model import Model
 from nameplate.models.runtime import MAX_BFLOAT16_COST
 from nameplate.training.parts import Parts, photos_csv, split_parts
@@ -51,6 +52,7 @@ def train_head(
     *,
     model: Model,
     recipe: HeadRecipe | None = None,
+    index: bool = False,
     overwrite: bool = False,
     progress: Progress = lambda *_: None,
 ) -> Trained:
@@ -61,6 +63,7 @@ def train_head(
         target: the bundle's folder.
         model: gives the backbone; its own head is not looked at.
         recipe: how to train.
+        index: put small pictures of the photos that train into the bundle, for `nameplate explain`.
         overwrite: replace a bundle that is there.
         progress: see `Progress`.
 
@@ -79,7 +82,9 @@ def train_head(
     if check is not None and check.cost > MAX_BFLOAT16_COST:  # then it will run, and is judged, in float32
         measured = replace(model.bundle, manifest=replace(model.bundle.manifest, bfloat16=check))
         plain = Model(measured, replace(model.settings, runtime="onnxruntime"))
-        return train_head(dataset, target, model=plain, recipe=recipe, overwrite=overwrite, progress=progress)
+        return train_head(
+            dataset, target, model=plain, recipe=recipe, index=index, overwrite=overwrite, progress=progress
+        )
     manifest = Manifest(
         schema=SCHEMA,
         name=target.name,
@@ -92,12 +97,14 @@ def train_head(
         bfloat16=check or model.bundle.manifest.bfloat16,
         provenance=_provenance(parts, recipe, head, judged, embedded.runtime, model),
     )
+    chosen = [photo for photo, there in zip(photos, train, strict=True) if there]
     bundle = save_bundle(
         target,
         manifest,
         model.bundle.backbone,
         (head.weight, head.bias),
         photos_csv(photos, groups),
+        index=make_index(chosen, embedded.embeddings[train], model.settings.threads) if index else None,
         overwrite=overwrite,
     )
     return Trained(bundle, judged, int(train.sum()), parts.unreadable, embedded.runtime, parts.copies, parts.leaked)

@@ -103,6 +103,10 @@ def train(
     balanced: Annotated[
         bool | None, typer.Option("--balanced/--no-balanced", help="Head: every nameplate weighs alike.")
     ] = None,
+    index: Annotated[
+        bool,
+        typer.Option("--index", help="Put thumbnails of the photos that train into the bundle, for 'explain'."),
+    ] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace a bundle or a run that is there.")] = False,
     runtime: RuntimeOption = "auto",
     threads: Threads = None,
@@ -114,7 +118,7 @@ def train(
 
     if resume is not None:
         others = (data, output, changes, backbone, names, exclude, holdout, seed, mirror, balanced, threads)
-        if any(other not in (None, []) for other in others) or recipe != DEFAULT_RECIPE or overwrite:
+        if any(other not in (None, []) for other in others) or recipe != DEFAULT_RECIPE or overwrite or index:
             raise UsageError("--resume takes photos, recipe and folder from the run: give nothing with it but --json.")
         train_by_recipe(None, resume, json=json)
         return
@@ -134,6 +138,7 @@ def train(
             output,
             chosen,
             backbone or DEFAULT_BUNDLE,
+            index=index,
             overwrite=overwrite,
             runtime=runtime,
             threads=threads,
@@ -142,7 +147,7 @@ def train(
         return
     if backbone is not None:
         chosen = replace(chosen, backbone=backbone)
-    train_by_recipe(read, output, recipe=chosen, overwrite=overwrite, threads=threads, json=json)
+    train_by_recipe(read, output, recipe=chosen, index=index, overwrite=overwrite, threads=threads, json=json)
 
 
 @app.command()

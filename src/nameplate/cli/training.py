@@ -58,6 +58,7 @@ def train_head_alone(
     recipe: HeadRecipe,
     backbone: str,
     *,
+    index: bool,
     overwrite: bool,
     runtime: str,
     threads: int | None,
@@ -76,7 +77,9 @@ def train_head_alone(
     model = Model.load(backbone, runtime=runtime, threads=threads)
     with screen.progress() as report:
         dataset = read(report)
-        trained = train_head(dataset, output, model=model, recipe=recipe, overwrite=overwrite, progress=report)
+        trained = train_head(
+            dataset, output, model=model, recipe=recipe, index=index, overwrite=overwrite, progress=report
+        )
     seconds = time.monotonic() - start
     screen.tell_refused([(entry.name, entry.reason) for entry in dataset.refused], "left out")
     screen.tell_refused(list(trained.unreadable), "unreadable")
@@ -99,6 +102,7 @@ def train_by_recipe(
     run: Path,
     *,
     recipe: Recipe | None = None,
+    index: bool = False,
     overwrite: bool = False,
     threads: int | None = None,
     json: bool = False,
@@ -117,7 +121,7 @@ def train_by_recipe(
                 refused.extend((entry.name, entry.reason) for entry in dataset.refused)
                 return dataset
 
-            start(told, run, recipe, threads=threads, overwrite=overwrite, progress=report)
+            start(told, run, recipe, threads=threads, index=index, overwrite=overwrite, progress=report)
     with _to_go_on(run), screen.training(quiet=not main) as (watch, say):
         made = fine_tune(run, watch=watch, say=say)
     if made is not None:

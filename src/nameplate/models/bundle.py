@@ -1,10 +1,12 @@
 """A bundle: the model on disk. A folder of
 
 bundle.json        what it knows, how photos are prepared, where it comes from; written last
-backbone.onnx      uint8 N×H×W×3 in, float32 N×D embedding out; normalisation inside, resizing never
+backbone.onnx      uint8 N×H×W×3 in, float32 N×D embedding out; normalisation inside, resizing never. Many have
+                   a second output, `map`, float32 N×h×w×D, whose mean over the places is the embedding (maps.py)
 head.safetensors   weight D×C, bias C, float32; absent from a bundle that only embeds
 known.safetensors  where the cars lie that it knows, for its verdicts (optional)
 photos.csv         the photos that it was made from and the part of each (optional)
+index.safetensors  embeddings and small pictures of the photos that trained it (optional, index.py)
 
 No pickle anywhere. Every byte is checked before it is used: bundle.json holds the SHA-256 of each other file
 and of all that it says itself.
@@ -35,12 +37,19 @@ from nameplate.types import Preprocess
 SCHEMA = 2
 """Version of bundle.json that this Nameplate writes; it reads this one and all before it."""
 MANIFEST, BACKBONE, HEAD, PHOTOS = "bundle.json", "backbone.onnx", "head.safetensors", "photos.csv"
-KNOWN = "known.safetensors"
+KNOWN, INDEX = "known.safetensors", "index.safetensors"
 IN_RUN = "bundle"
 """The folder inside a training run's that holds its bundle."""
 HEAD_PARTS, SEAL = ("weight", "bias"), "sha256"
 """The tensors of the head's file, and the field of bundle.json that seals the others."""
-MAX_BYTES = {MANIFEST: 64 << 20, BACKBONE: 2 << 30, HEAD: 2 << 30, PHOTOS: 4 << 30, KNOWN: 2 << 30}
+MAX_BYTES = {
+    MANIFEST: 64 << 20,
+    BACKBONE: 2 << 30,
+    HEAD: 2 << 30,
+    PHOTOS: 4 << 30,
+    KNOWN: 2 << 30,
+    INDEX: 1 << 30,
+}
 """A file larger than this is not read."""
 
 
@@ -121,11 +130,23 @@ class Bundle:
     """photos.csv."""
     known: Known | None = None
     """Where its cars lie; None where that was not asked for."""
+    folder: Path | None = None
+    """Where it was read from or written to; None where it is in memory alone."""
 
     @property
     def digest(self) -> str:
         """SHA-256 of the backbone: two bundles of one digest give the same embeddings."""
         return self.manifest.files[BACKBONE].sha256
+
+    def index_bytes(self) -> bytes | None:
+        """index.safetensors, read now and checked; None where there is none.
+
+        Raises:
+            BundleError: it is damaged or gone.
+        """
+        if self.folder is None or INDEX not in self.manifest.files:
+            return None
+        return _read(self.folder, INDEX, self.manifest)
 
 
 def shipped() -> dict[str, Path]:
@@ -156,7 +177,7 @@ def load_bundle(name: str | Path) -> Bundle:
     weight, bias = _read_head(folder, manifest) if HEAD in manifest.files else (None, None)
     photos = _read(folder, PHOTOS, manifest) if PHOTOS in manifest.files else None
     known = _read_known(folder, manifest) if KNOWN in manifest.files else None
-    return Bundle(manifest, backbone, weight, bias, photos, known)
+    return Bundle(manifest, backbone, weight, bias, photos, known, folder)
 
 
 def refuse_other_folder(target: Path) -> None:
@@ -181,6 +202,7 @@ def save_bundle(
     photos: bytes | None = None,
     known: Known | None = None,
     *,
+    index: bytes | None = None,
     overwrite: bool = False,
 ) -> Bundle:
     """Write a bundle, whole or not at all; `manifest.files` is filled in here.
@@ -195,10 +217,8 @@ def save_bundle(
         contents[HEAD] = save_tensors(
             {name: np.ascontiguousarray(part) for name, part in zip(HEAD_PARTS, head, strict=True)}
         )
-    if photos is not None:
-        contents[PHOTOS] = photos
-    if known is not None:
-        contents[KNOWN] = save_tensors(known.tensors)
+    optional = {PHOTOS: photos, KNOWN: None if known is None else save_tensors(known.tensors), INDEX: index}
+    contents |= {name: data for name, data in optional.items() if data is not None}
     files = {name: File(sha256(data), len(data)) for name, data in contents.items()}
     complete = replace(manifest, files=files)
     with whole_folder(target, overwrite=overwrite) as temporary:
@@ -207,7 +227,7 @@ def save_bundle(
         said = msgspec.json.decode(msgspec.json.encode(complete))
         text = msgspec.json.format(msgspec.json.encode(said | {SEAL: _seal(said)}), indent=2)
         (temporary / MANIFEST).write_bytes(text + b"\n")
-    return Bundle(complete, backbone, weight, bias, photos, known)
+    return Bundle(complete, backbone, weight, bias, photos, known, target)
 
 
 class _Version(msgspec.Struct):
@@ -243,7 +263,7 @@ def _read_manifest(folder: Path) -> Manifest:
 
 def _problem(manifest: Manifest) -> str | None:
     """What cannot be right in a manifest that has the right form."""
-    if not set(manifest.files) <= {BACKBONE, HEAD, PHOTOS, KNOWN} or BACKBONE not in manifest.files:
+    if not set(manifest.files) <= {BACKBONE, HEAD, PHOTOS, KNOWN, INDEX} or BACKBONE not in manifest.files:
         return f"its files are {', '.join(manifest.files) or 'none'}"
     if len(manifest.nameplates) != len(manifest.ids) or len(set(manifest.nameplates)) != len(manifest.nameplates):
         return "nameplates and ids do not pair up"

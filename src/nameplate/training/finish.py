@@ -19,6 +19,7 @@ from nameplate.evaluation.metrics import evaluate
 from nameplate.evaluation.verdicts import with_verdicts
 from nameplate.models.bundle import BACKBONE, IN_RUN, SCHEMA, Bfloat16Check, Bundle, File, Manifest, save_bundle
 from nameplate.models.head import probabilities
+from nameplate.models.index import make_index
 from nameplate.models.known import Known, fit_known
 from nameplate.models.runtime import BATCH, PROBE_PHOTOS, make_runtime, probe
 from nameplate.storage import sha256, whole_file
@@ -136,7 +137,7 @@ def make_bundle(
     able = {trial.runtime for trial in probe(draft, pictures[:PROBE_PHOTOS], run.threads) if trial.error is None}
     parity = check_parity(truth, draft, pictures, ["onnxruntime", *sorted(able & {"openvino"})], run.threads)
     say("judge")
-    embedded = {name: _embeddings(draft, parts, run, name) for name in ("onnxruntime", *sorted(able))}
+    embedded = {name: _embeddings(draft, parts, run, name, parts.held) for name in ("onnxruntime", *sorted(able))}
     computed = {name: (found @ weight + bias, of) for name, (found, of) in embedded.items()}
     logits, places = computed["onnxruntime"]
     classes = parts.classes[places]
@@ -153,7 +154,8 @@ def make_bundle(
     )
     manifest = with_verdicts(manifest, chances, classes, known.distances(embedded["onnxruntime"][0]))
     table = photos_csv(parts.photos, parts.groups)
-    bundle = save_bundle(target, manifest, backbone, (weight, bias), table, known, overwrite=True)
+    index = _index(draft, parts, run) if run.index else None
+    bundle = save_bundle(target, manifest, backbone, (weight, bias), table, known, index=index, overwrite=True)
     return Finished(bundle, judged, parity, chances, places)
 
 
@@ -202,13 +204,15 @@ def training_embeddings(
     return np.concatenate(embeddings), parts.classes[np.concatenate(places)]
 
 
-def _embeddings(bundle: Bundle, parts: Parts, run: Run, name: str) -> tuple[Floats, NDArray[np.int64]]:
-    """Embeddings of the held-out photos by one runtime, float32 N×D, and which photos they are of."""
+def _embeddings(
+    bundle: Bundle, parts: Parts, run: Run, name: str, chosen: NDArray[np.bool_]
+) -> tuple[Floats, NDArray[np.int64]]:
+    """Embeddings of chosen photos by one runtime, float32 N×D, and which photos they are of; some may be gone."""
     runtime = make_runtime(name, bundle.backbone, run.threads)
     places: list[NDArray[np.int64]] = []
 
     def pictures() -> Iterator[NDArray[np.uint8]]:
-        for batch, of in _prepared(bundle, parts, np.flatnonzero(parts.held), run):
+        for batch, of in _prepared(bundle, parts, np.flatnonzero(chosen), run):
             places.append(of)
             yield batch
 
@@ -216,6 +220,12 @@ def _embeddings(bundle: Bundle, parts: Parts, run: Run, name: str) -> tuple[Floa
     if not embeddings:
         return np.zeros((0, bundle.manifest.embedding), np.float32), np.zeros(0, np.int64)
     return np.concatenate(embeddings), np.concatenate(places)
+
+
+def _index(bundle: Bundle, parts: Parts, run: Run) -> bytes:
+    """The index of the photos that trained; those that are gone are left out."""
+    embeddings, places = _embeddings(bundle, parts, run, "onnxruntime", parts.train)
+    return make_index([parts.photos[place] for place in places], embeddings, run.threads)
 
 
 def _bfloat16_check(parts: Parts, computed: dict[str, tuple[Floats, NDArray[np.int64]]]) -> Bfloat16Check | None:

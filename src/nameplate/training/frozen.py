@@ -19,6 +19,7 @@ from nameplate.evaluation.verdicts import with_verdicts
 from nameplate.models.bundle import SCHEMA, Bfloat16Check, Bundle, Manifest, save_bundle
 from nameplate.models.collection import Embedded, Progress, embed_photos, still_there
 from nameplate.models.head import Head, fit_head, probabilities
+from nameplate.models.index import make_index
 from nameplate.models.known import Known, fit_known, own_distances
 from nameplate.models.model import Model
 from nameplate.models.runtime import MAX_BFLOAT16_COST
@@ -54,6 +55,7 @@ def train_head(
     *,
     model: Model,
     recipe: HeadRecipe | None = None,
+    index: bool = False,
     overwrite: bool = False,
     progress: Progress = lambda *_: None,
 ) -> Trained:
@@ -64,6 +66,7 @@ def train_head(
         target: the bundle's folder.
         model: gives the backbone; its own head is not looked at.
         recipe: how to train.
+        index: put small pictures of the photos that train into the bundle, for `nameplate explain`.
         overwrite: replace a bundle that is there.
         progress: see `Progress`.
 
@@ -82,7 +85,9 @@ def train_head(
     if check is not None and check.cost > MAX_BFLOAT16_COST:  # then it will run, and is judged, in float32
         measured = replace(model.bundle, manifest=replace(model.bundle.manifest, bfloat16=check))
         plain = Model(measured, replace(model.settings, runtime="onnxruntime"))
-        return train_head(dataset, target, model=plain, recipe=recipe, overwrite=overwrite, progress=progress)
+        return train_head(
+            dataset, target, model=plain, recipe=recipe, index=index, overwrite=overwrite, progress=progress
+        )
     computed = {embedded.runtime: (_logits(embedded.embeddings[held], head), classes[held])}
     if exact is not None:
         computed[exact.runtime] = _logits(exact.embeddings, head), classes[exact.places]
@@ -104,6 +109,7 @@ def train_head(
         provenance=_provenance(parts, recipe, head, judged, embedded.runtime, model),
     )
     manifest = _with_verdicts(manifest, embedded, classes, train, held, head, known, model)
+    chosen = [photo for photo, there in zip(photos, train, strict=True) if there]
     bundle = save_bundle(
         target,
         manifest,
@@ -111,6 +117,7 @@ def train_head(
         (head.weight, head.bias),
         photos_csv(photos, groups),
         known,
+        index=make_index(chosen, embedded.embeddings[train], model.settings.threads) if index else None,
         overwrite=overwrite,
     )
     return Trained(bundle, judged, int(train.sum()), parts.unreadable, embedded.runtime, parts.copies, parts.leaked)

@@ -54,7 +54,8 @@ def write_card(target: Path, measured: Measured, judged: Judged, model: Model, c
         command: that the card says it was made by.
 
     Raises:
-        NameplateError: the card that is there cannot be read or has a part without an end, or the new one cannot be written.
+        NameplateError: the card that is there cannot be read, or a part of it has no end; or the new one cannot be
+            written.
     """
     try:
         old = target.read_text("utf-8") if target.exists() else f"# Model card: `{model.bundle.manifest.name}`\n"

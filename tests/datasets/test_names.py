@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nameplate.datasets.names import did_you_mean, make_of, makes_of, natural_key, read_names
-from nameplate.errors import DataError
+from nameplate.datasets.names import make_of, makes_of, natural_key, read_names
+from nameplate.errors import DataError, did_you_mean
 from nameplate.models.bundle import load_bundle
 
 

@@ -13,7 +13,7 @@ from nameplate.bulk.predict import as_json
 from nameplate.datasets.sources import PATH_COLUMNS
 from nameplate.datasets.tables import read_table, write_table
 from nameplate.errors import DataError, UsageError
-from nameplate.models.claim import DEFAULT_RATE, Verified, unreadable_claim
+from nameplate.models.claim import DEFAULT_RATE, Verified, check_rate, unreadable_claim
 from nameplate.models.model import Model
 from nameplate.storage import whole_file
 
@@ -98,6 +98,7 @@ def verify_table(
     """
     if target.suffix.lower() not in FORMATS:
         raise UsageError(f"Cannot write '{target}': its name must end in {', '.join(FORMATS)}.")
+    check_rate(rate)
     with journal(target, (model.bundle.manifest, list(adverts), rate), Checked) as kept:
         rest = adverts[kept.resumed :]
         for number, checked in enumerate(_check(model, rest, rate), start=kept.resumed + 1):

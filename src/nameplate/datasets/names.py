@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -81,9 +80,3 @@ def read_names(path: Path) -> dict[str, str]:
     if len(names) < len(pairs) or len(set(names.values())) < len(names):
         raise DataError(f"An id or a name stands twice in '{path}'; each must be there once.")
     return names
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """` Did you mean 'x'?` where a known name is near, else nothing."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f" Did you mean '{near[0]}'?" if near else ""

@@ -47,14 +47,15 @@ def choose(
     if distances is None:
         return found
     near, cars = distances
-    low, middle, high = np.quantile(near[np.isfinite(near)], [0.25, 0.5, 0.75])
+    finite = near[np.isfinite(near)]  # a photo that is alone in its class is nowhere near
+    low, middle, high = np.quantile(finite, [0.25, 0.5, 0.75])
     found = replace(found, middle=float(middle), spread=max(float(high - low), 1e-6))
     strange = strangeness(near, probabilities, found)
-    strange = strange[np.isfinite(strange)]  # a photo that is alone in its class is nowhere near
+    strange = strange[np.isfinite(strange)]
     return replace(
         found,
         near=float(np.quantile(strange, KEPT)),
-        far=far if far is not None else float(np.quantile(cars, CARS_KEPT)),
+        far=far if far is not None else float(np.quantile(cars[np.isfinite(cars)], CARS_KEPT)),
     )
 
 

@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from nameplate.errors import UsageError
+from nameplate.errors import UsageError, did_you_mean
 from nameplate.types import Prediction
 
 ClaimVerdict = Literal["accept", "reject", "unsure"]
@@ -92,7 +92,7 @@ def read_claim(claimed: str, nameplates: Sequence[str], makes: Sequence[str]) ->
     found = exact or [name for name in nameplates if wanted and wanted <= set(_words(name))]
     if not found:
         raise UsageError(
-            f"The model knows no nameplate '{claimed}'.{_near(claimed, nameplates)} "
+            f"The model knows no nameplate '{claimed}'.{did_you_mean(claimed, nameplates)} "
             "It can verify only what it was trained on, or a make of it."
         )
     of_make = {make for name, make in zip(nameplates, makes, strict=True) if name in found}
@@ -102,14 +102,6 @@ def read_claim(claimed: str, nameplates: Sequence[str], makes: Sequence[str]) ->
 
 def _words(text: str) -> list[str]:
     return re.findall(r"\w+", text.casefold())
-
-
-def _near(claimed: str, nameplates: Sequence[str]) -> str:
-    import difflib
-
-    folded = {name.casefold(): name for name in nameplates}
-    close = [folded[name] for name in difflib.get_close_matches(claimed.casefold(), folded, n=3, cutoff=0.5)]
-    return f" The nearest: {', '.join(repr(name) for name in close)}." if close else ""
 
 
 def check_rate(rate: float) -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate.datasets.names import did_you_mean
-from nameplate.errors import BundleError, PhotoError, UsageError
+from nameplate.errors import BundleError, PhotoError, UsageError, did_you_mean
 from nameplate.models.index import Neighbour, nearest, read_index
 from nameplate.models.maps import Floats, evidence, hot_region, in_photo, photo_maps
 from nameplate.models.model import Model

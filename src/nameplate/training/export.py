@@ -90,8 +90,7 @@ class Whitening:
 
     def __call__(self, embeddings: Floats) -> Floats:
         """float32 N×D → float32 N×D."""
-        mapped: Floats = (embeddings - self.mean) @ self.matrix
-        return mapped
+        return ((embeddings - self.mean) @ self.matrix).astype(np.float32, copy=False)
 
 
 def whiten(embeddings: Floats, classes: NDArray[np.int64]) -> Whitening:

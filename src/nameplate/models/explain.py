@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate.datasets.names import did_you_mean
 from nameplate.errors import BundleError, PhotoError, UsageError
 from nameplate.models.index import Neighbour, nearest, read_index
 from nameplate.models.maps import Floats, evidence, hot_region, in_photo, mean_inside, photo_maps
@@ -120,5 +120,7 @@ def find_nameplate(model: Model, name: str) -> int:
     alike = [number for number, known in enumerate(names) if known.casefold() == name.casefold()]
     if len(alike) == 1:
         return alike[0]
-    few = f" It knows {', '.join(names)}." if len(names) <= TOP else ""
-    raise UsageError(f"'{model.bundle.manifest.name}' knows no nameplate '{name}'.{did_you_mean(name, names)}{few}")
+    near = get_close_matches(name, names, n=3) or names[:TOP]
+    raise UsageError(
+        f"'{model.bundle.manifest.name}' knows no nameplate '{name}'. Did you mean {' or '.join(map(repr, near))}?"
+    )

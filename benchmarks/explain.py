@@ -51,14 +51,16 @@ def main() -> None:
     print(f"{len(named)} photos, {arguments.area:.0%} hidden, mean confidence before {chances.max(1).mean():.3f}")
     for way in falls:
         share = wilson(int(changes[way].sum()), len(named))
-        fall, change = paired(falls[CONTROL], falls[way]), paired(changes[CONTROL], changes[way])
         print(
             f"{way:16} confidence falls by {falls[way].mean():.3f}, answers changed {share.value:.3f} "
-            f"({share.low:.3f}–{share.high:.3f}); more than {CONTROL}: "
-            f"fall {fall.difference.value:+.3f} ({fall.difference.low:+.3f} to {fall.difference.high:+.3f}, "
-            f"p {fall.p:.1g}), changed {change.difference.value:+.3f} "
-            f"({change.difference.low:+.3f} to {change.difference.high:+.3f}, p {change.p:.1g})"
+            f"({share.low:.3f}–{share.high:.3f})"
         )
+    for way in (way for way in falls if way != CONTROL):
+        for what, scores in (("falls", falls), ("changed", changes)):
+            more = paired(scores[CONTROL], scores[way])
+            low, high = more.difference.interval
+            print(f"{way:16} {what:8} {more.difference.value:+.3f} ({low:+.3f} to {high:+.3f}, p {more.p:.1g}) "
+                  f"more than {CONTROL}")  # fmt: skip
 
 
 def hidden_boxes(

@@ -15,7 +15,7 @@ from tests.evaluation.answers import NAMES, judged
 
 
 def test_a_far_better_model_is_told_and_a_like_one_is_not() -> None:
-    good, poor, like = judged(0, 5.0), judged(1, 0.5), judged(2, 5.0)
+    good, poor, like = judged(0, 3.0), judged(1, 0.5), judged(2, 3.0)
     found = hold_against(good, poor, "poor")
     assert (found.photos, found.difference.told) == (60, True)
     assert "is better than 'poor'" in verdict(found)

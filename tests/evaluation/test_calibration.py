@@ -79,6 +79,8 @@ def test_each_runtime_gets_the_temperature_of_its_own_logits() -> None:
     few = MIN_CALIBRATION - 1
     found = fit_temperatures({"a": (logits, classes), "b": (4 * logits, classes), "few": (logits[:few], classes[:few])})
     assert set(found) == {"a", "b"}
+    sure = np.eye(5, dtype=np.float32)[classes] * 9
+    assert fit_temperatures({"all right": (sure, classes)}) == {}
     assert found["b"] == pytest.approx(4 * found["a"], rel=1e-2)
     best = log_loss(probabilities(logits, found["a"]), classes)
     assert all(best <= log_loss(probabilities(logits, found["a"] * factor), classes) for factor in (0.9, 1.1))

@@ -110,3 +110,11 @@ def test_a_card_is_renewed_between_its_markers_and_kept_elsewhere() -> None:
 def test_a_part_without_an_end_is_refused() -> None:
     with pytest.raises(NameplateError, match="without '<!-- end -->'"):
         renew(CARD.replace("<!-- end -->", ""), {"a": "new"})
+
+
+def test_the_interval_of_log_loss_covers_the_truth_about_as_often_as_it_says() -> None:
+    """Of 30 samples of 60 photos some 28 intervals hold the mean of all; 22 or fewer would be chance."""
+    samples = [measure(judged(seed, 2.0)).log_loss for seed in range(30)]
+    truth = float(np.mean([sample.value for sample in samples]))
+    assert sum(sample.low <= truth <= sample.high for sample in samples) > 22
+    assert all(sample.low > 0 for sample in samples)

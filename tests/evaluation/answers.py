@@ -21,7 +21,7 @@ def photos(part: str, each: int) -> list[Photo]:
     return [
         Photo(str(path), name, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
         for name in NAMES
-        for path in sorted((Path(photos_folder(part)) / name).iterdir())[:each]  # type: ignore[arg-type]
+        for path in sorted((Path(photos_folder(part)) / name).iterdir())[:each]
     ]
 
 

@@ -74,6 +74,7 @@ def _write_page(
     against: Against | None,
 ) -> None:
     mistakes, pairs = surest_mistakes(judged, MISTAKES), worst_pairs(judged, PAIRS)
+    pairs = tuple(pair for pair in pairs if pair.photos > 1) or pairs[:1]
     shown = [*mistakes, *(pair.example for pair in pairs)]
     risks = curve(judged.confidence, judged.right)
     makes = measured.makes

@@ -162,7 +162,7 @@ def augment(
     from nameplate.datasets import read_dataset
     from nameplate.reports.sheet import contact_sheet
     from nameplate.storage import whole_file
-    from nameplate.training.augment import augmented_rows, examples
+    from nameplate.training.examples import augmented_rows, examples
     from nameplate.training.recipe import Recipe, load_recipe
 
     plan = load_recipe(recipe, changes or [])

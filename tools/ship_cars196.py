@@ -15,13 +15,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
+from onnx import numpy_helper
 
 from nameplate.models.bundle import load_bundle, save_bundle
 from nameplate.models.head import fit_at
 from nameplate.training.backbones import build, find_backbone
 from nameplate.training.checkpoint import State, load_checkpoint
-from nameplate.training.export import Whitening, round_weights, whiten
+from nameplate.training.export import Whitening, export_onnx, round_weights, whiten
 from nameplate.training.finish import make_bundle, training_embeddings
 from nameplate.training.network import Network
 from nameplate.training.run import load_run, parts_of
@@ -41,7 +43,9 @@ LICENCE = {
 
 
 class Features(torch.nn.Module):  # type: ignore[misc]  # torch is read as Any
-    """uint8 N×H×W×3 → float32 N×(C + 1408): logits, means and standard deviations of the stages, whitened or not."""
+    """uint8 N×H×W×3 → float32 N×(C + 1408) and its map: logits, means and standard deviations of the stages, whitened
+    or not.
+    """
 
     def __init__(self, network: Network, white: Whitening | None = None) -> None:
         super().__init__()
@@ -50,21 +54,55 @@ class Features(torch.nn.Module):  # type: ignore[misc]  # torch is read as Any
             self.register_buffer("mean", torch.from_numpy(white.mean))
             self.register_buffer("matrix", torch.from_numpy(white.matrix))
 
-    def forward(self, photos: torch.Tensor) -> torch.Tensor:
-        """Run the stages, pool the last four, then go on to the logits."""
+    def forward(self, photos: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The embedding, and the share that each place of the last map has in it: N×h×w×D, whose mean it is."""
+        maps, last = self._run(photos)
+        embedding = self._pooled(maps, last)
+        height, width = last.shape[2:]
+        means, spreads = [], []
+        for x in maps:
+            _, square, spread = _moments(x)
+            means.append(_at_scale(x, height, width))
+            spreads.append(_at_scale((square + EPSILON) / spread, height, width))  # the mean over places is `spread`
+        stages = self._whiten(torch.cat(means + spreads, 1).permute(0, 2, 3, 1))
+        classifier = self.network.classifier
+        logits = last.permute(0, 2, 3, 1) @ classifier.weight.T + classifier.bias
+        return embedding, torch.cat([logits, stages], 3)
+
+    def embed(self, photos: torch.Tensor) -> torch.Tensor:
+        """The embedding alone."""
+        return self._pooled(*self._run(photos))
+
+    def _run(self, photos: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """The maps of the last four stages, and the one that the classifier pools."""
         body = self.network.body
         x = body.bn1(body.conv_stem(self.network.normalise(photos)))
-        means, spreads = [], []
+        maps = []
         for number, stage in enumerate(body.blocks):
             x = stage(x)
             if number >= FIRST_STAGE:
-                mean = x.mean((2, 3), keepdim=True)
-                means.append(mean.flatten(1))
-                spreads.append(((x - mean) ** 2).mean((2, 3)).add(EPSILON).sqrt())
-        stages = torch.cat(means + spreads, 1)
-        if self.whitened:
-            stages = (stages - self.mean) @ self.matrix
-        return torch.cat([body.forward_head(body.bn2(body.conv_head(x))), stages], 1)
+                maps.append(x)
+        return maps, body.bn2(body.conv_head(x))
+
+    def _pooled(self, maps: list[torch.Tensor], last: torch.Tensor) -> torch.Tensor:
+        moments = [_moments(x) for x in maps]
+        means, spreads = ([each[part].flatten(1) for each in moments] for part in (0, 2))
+        return torch.cat([self.network.body.forward_head(last), self._whiten(torch.cat(means + spreads, 1))], 1)
+
+    def _whiten(self, stages: torch.Tensor) -> torch.Tensor:
+        return (stages - self.mean) @ self.matrix if self.whitened else stages
+
+
+def _moments(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of maps N×K×h×w: the mean, the square of each place's distance from it, and the standard deviation."""
+    mean = x.mean((2, 3), keepdim=True)
+    square = (x - mean) ** 2
+    return mean, square, square.mean((2, 3), keepdim=True).add(EPSILON).sqrt()
+
+
+def _at_scale(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Maps N×K×h×w averaged to a coarser grid that divides theirs."""
+    return torch.nn.functional.avg_pool2d(x, (x.shape[2] // height, x.shape[3] // width))
 
 
 class Answers(torch.nn.Module):  # type: ignore[misc]
@@ -76,7 +114,20 @@ class Answers(torch.nn.Module):  # type: ignore[misc]
 
     def forward(self, photos: torch.Tensor) -> torch.Tensor:
         """Features, then the head."""
-        return self.features(photos) @ self.weight + self.bias
+        return self.features.embed(photos) @ self.weight + self.bias
+
+
+def export_again(network: Network, target: Path) -> None:
+    """Replace the backbone of a bundle that this tool made, with the whitening that it has; all else stays."""
+    bundle = load_bundle(target)
+    tensors = {tensor.name: tensor for tensor in onnx.load_from_string(bundle.backbone).graph.initializer}
+    mean, matrix = (numpy_helper.to_array(tensors[name]).astype(np.float32) for name in ("mean", "matrix.half"))
+    size, head = bundle.manifest.preprocess, (bundle.weight, bundle.bias)
+    backbone = export_onnx(Features(network, Whitening(mean, matrix)), size.height, size.width)
+    assert head[0] is not None
+    assert head[1] is not None
+    save_bundle(target, bundle.manifest, backbone, (head[0], head[1]), bundle.photos, overwrite=True)
+    print(f"{len(bundle.backbone):,} bytes before, {len(backbone):,} now")
 
 
 def main() -> None:
@@ -86,6 +137,7 @@ def main() -> None:
     parser.add_argument("photos", type=Path)
     parser.add_argument("target", type=Path)
     parser.add_argument("--note", default="", help="what else to say of its making")
+    parser.add_argument("--again", action="store_true", help="only export the network of TARGET again, with all else")
     arguments = parser.parse_args()
     keep_memory()
     run = load_run(arguments.run)
@@ -95,10 +147,13 @@ def main() -> None:
     network = Network(build(backbone, len(parts.nameplates), dropout=0.0, drop_path=0.0), backbone.mean, backbone.std)
     load_weights(network.body, backbone, str(arguments.run))
     network = round_weights(network)
+    if arguments.again:
+        export_again(network, arguments.target)
+        return
     saved = load_checkpoint(arguments.run)
     state = saved[0] if saved else State()
     classes_known = len(parts.nameplates)
-    rows, classes = training_embeddings(run, parts, Features(network).eval(), state.epoch)
+    rows, classes = training_embeddings(run, parts, Features(network).eval().embed, state.epoch)
     white = whiten(rows[:, classes_known:], classes)
     logits, stages = rows[:, :classes_known], (rows[:, classes_known:] - white.mean) @ white.matrix
     fitted = fit_at(stages.astype(np.float32), classes, STRENGTH)

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from nameplate.errors import BundleError, NameplateError, RuntimeUnavailableError, UsageError
 from nameplate.models.bundle import Bundle
+from nameplate.models.onnx_guard import first_output_alone
 from nameplate.storage import cache_folder, sha256, whole_file
 
 RUNTIMES = ("auto", "onnxruntime", "openvino", "openvino-bf16")
@@ -36,6 +37,8 @@ PROBE_PHOTOS = 32
 """The first photos of a job that the candidates are tried on; a shorter job runs on ONNX Runtime."""
 PROBE_SECONDS = 120
 """A candidate that takes longer than this is not used."""
+OUTPUTS = ("embedding", "map")
+"""The backbone's outputs: N×D, and from many backbones the embedding of each place, N×h×w×D."""
 MIN_COSINE = {"openvino": 0.9999, "openvino-bf16": 0.99}
 """How near each embedding must be to ONNX Runtime's float32 one."""
 MAX_BFLOAT16_COST = 0.003
@@ -91,9 +94,21 @@ class OnnxRuntime:
 
     name = "onnxruntime"
 
-    def __init__(self, backbone: bytes, threads: int) -> None:
+    def __init__(self, backbone: bytes, threads: int, *, maps: bool = False) -> None:
+        """Load a backbone.
+
+        Args:
+            backbone: the ONNX file.
+            threads: processors to use.
+            maps: whether `maps` will be called; without, what only leads to them is cut off, since ONNX Runtime
+                would compute it all the same (`only_execute_path_to_fetches` saves nothing).
+
+        Raises:
+            BundleError: it cannot be loaded.
+        """
         import onnxruntime
 
+        backbone = backbone if maps else first_output_alone(backbone)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 4  # what fails comes as an exception
@@ -103,14 +118,30 @@ class OnnxRuntime:
         except Exception as error:  # onnxruntime's errors have no common base but Exception
             raise BundleError(f"ONNX Runtime cannot load the backbone: {error}") from None
         self._input = self._session.get_inputs()[0].name
+        self._outputs = [output.name for output in self._session.get_outputs()]
+
+    @property
+    def has_maps(self) -> bool:
+        """Whether there are maps to ask for."""
+        return OUTPUTS[1] in self._outputs[1:]
 
     def embed(self, batches: Iterable[Batch]) -> Iterator[Embedding]:
         """One batch after another."""
         for batch in batches:
-            try:
-                yield self._session.run(None, {self._input: batch})[0]
-            except Exception as error:  # as above
-                raise BundleError(f"The backbone does not take pictures of {batch.shape}: {error}") from None
+            yield self._run(self._outputs[:1], batch)[0]
+
+    def maps(self, batches: Iterable[Batch]) -> Iterator[tuple[Embedding, NDArray[np.float32]]]:
+        """Batches → embeddings N×D and maps float32 N×h×w×D, in order; only where `has_maps`."""
+        for batch in batches:
+            embedding, places = self._run([self._outputs[0], OUTPUTS[1]], batch)
+            yield embedding, places
+
+    def _run(self, outputs: list[str], batch: Batch) -> list[Any]:
+        try:
+            found: list[Any] = self._session.run(outputs, {self._input: batch})
+        except Exception as error:  # as above
+            raise BundleError(f"The backbone does not take pictures of {batch.shape}: {error}") from None
+        return found
 
 
 class OpenVino:
@@ -128,7 +159,7 @@ class OpenVino:
         }
         core = self._openvino.Core()
         try:
-            model = core.read_model(backbone)
+            model = core.read_model(first_output_alone(backbone))
             shape = model.inputs[0].partial_shape
             shape[0] = BATCH  # a fixed shape runs faster; a short last batch is filled up
             model.reshape(shape)

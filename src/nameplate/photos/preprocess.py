@@ -46,6 +46,20 @@ def preprocess(photo: NDArray[np.uint8], settings: Preprocess) -> NDArray[np.uin
     return FITS[settings.fit](Image.fromarray(photo), settings)
 
 
+def frame(width: int, height: int, settings: Preprocess) -> tuple[float, float, float, float]:
+    """Where the model's picture lies over a photo: left, top, right, bottom in the photo's pixels.
+
+    With pad it reaches beyond the photo, with crop it leaves out some of it.
+    """
+    if settings.fit == "squash":
+        return 0.0, 0.0, float(width), float(height)
+    shares = width / settings.width, height / settings.height
+    scale = max(shares) if settings.fit == "pad" else min(shares)
+    across, down = settings.width * scale, settings.height * scale
+    left, top = (width - across) / 2, (height - down) / 2
+    return left, top, left + across, top + down
+
+
 def _squash(image: Image.Image, settings: Preprocess) -> NDArray[np.uint8]:
     return _resize(image, settings.width, settings.height, settings)
 

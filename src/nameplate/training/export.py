@@ -18,7 +18,7 @@ from onnxscript.optimizer import fold_constants, remove_unused_nodes
 from nameplate.errors import NameplateError
 from nameplate.models.bundle import Bundle
 from nameplate.models.head import class_means, probabilities, whitening
-from nameplate.models.runtime import BATCH, make_runtime
+from nameplate.models.runtime import BATCH, OUTPUTS, make_runtime
 from nameplate.training.network import Network, classifier_matrix, plain_forward
 
 OPSET = 18
@@ -51,20 +51,27 @@ class Parity:
 
 
 class Embedder(torch.nn.Module):  # type: ignore[misc]  # torch is read as Any
-    """The network without its classifier, whitened or not: uint8 N×H×W×3 → float32 N×D."""
+    """The network without its classifier, whitened or not: uint8 N×H×W×3 → float32 N×D, or that and its map.
 
-    def __init__(self, network: torch.nn.Module, white: Whitening | None = None) -> None:
+    The map, float32 N×h×w×D, is the embedding of each place of the last feature map; its mean is the embedding.
+    """
+
+    def __init__(self, network: torch.nn.Module, white: Whitening | None = None, *, places: bool = False) -> None:
         super().__init__()
-        self.network, self.whitened = network, white is not None
+        self.network, self.whitened, self.places = network, white is not None, places
         if white is None:
             return
         self.register_buffer("mean", torch.from_numpy(white.mean))
         self.register_buffer("matrix", torch.from_numpy(white.matrix))
 
-    def forward(self, photos: torch.Tensor) -> torch.Tensor:
+    def forward(self, photos: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
         """Normalise, run, pool, whiten."""
-        embedding = self.network.embed(photos)
-        return (embedding - self.mean) @ self.matrix if self.whitened else embedding
+        if self.places:
+            return tuple(self._whiten(each) for each in self.network.embed_places(photos))
+        return self._whiten(self.network.embed(photos))
+
+    def _whiten(self, embeddings: torch.Tensor) -> torch.Tensor:
+        return (embeddings - self.mean) @ self.matrix if self.whitened else embeddings
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +108,20 @@ def round_weights(network: Network) -> Network:
 
 
 def export_onnx(embedder: torch.nn.Module, height: int, width: int) -> bytes:
-    """The ONNX file of a module that takes uint8 N×height×width×3, its weights kept as float16."""
+    """The ONNX file of a module that takes uint8 N×height×width×3, its weights kept as float16.
+
+    Its outputs are called `embedding` and, where the module gives two, `map`.
+    """
     example = torch.zeros(2, height, width, 3, dtype=torch.uint8)
+    with torch.inference_mode():
+        outputs = OUTPUTS if isinstance(embedder.eval()(example), tuple) else OUTPUTS[:1]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's notes about itself
         program = torch.onnx.export(
-            embedder.eval(),
+            embedder,
             (example,),
             input_names=["photos"],
-            output_names=["embedding"],
+            output_names=list(outputs),
             dynamic_shapes={"photos": {0: torch.export.Dim("photos_in_batch", min=1)}},
             opset_version=OPSET,
             dynamo=True,

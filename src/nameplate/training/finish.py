@@ -32,7 +32,7 @@ from nameplate.training.export import (
     round_weights,
     whiten,
 )
-from nameplate.training.network import Network
+from nameplate.training.network import Network, has_places
 from nameplate.training.parts import Parts, photos_csv
 from nameplate.training.record import data_record, metrics_record, versions
 from nameplate.training.run import WEIGHTS, Run
@@ -81,7 +81,9 @@ def finish(
     say("export")
     embeddings, classes = training_embeddings(run, parts, rounded.embed, state.epoch)
     white = whiten(embeddings, classes)
-    embedder, head = Embedder(rounded, white), head_of(rounded, white)
+    last = run.recipe.stages[-1]
+    embedder = Embedder(rounded, white, places=has_places(rounded, last.height, last.width))
+    head = head_of(rounded, white)
     return make_bundle(folder / IN_RUN, folder.resolve().name, run, parts, state, embedder, head, rounded, say)
 
 
@@ -104,7 +106,7 @@ def make_bundle(
         run: what was trained.
         parts: its photos.
         state: where the run ended.
-        embedder: uint8 N×H×W×3 → float32 N×D, on the CPU.
+        embedder: uint8 N×H×W×3 → float32 N×D, or that and its map N×h×w×D, on the CPU.
         head: weight D×C and bias C.
         truth: uint8 N×H×W×3 → the logits that embedder and head must give, on the CPU.
         say: called with what is being done.

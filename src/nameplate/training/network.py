@@ -28,6 +28,20 @@ class Network(nn.Module):  # type: ignore[misc]  # torch is read as Any
         """N×H×W×3 → what the classifier takes, N×D."""
         return self.body.forward_head(self.body.forward_features(self.normalise(photos)), pre_logits=True)
 
+    def embed_places(self, photos: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """N×H×W×3 → the embedding N×D, and the embedding of each place of the last feature map, N×h×w×D.
+
+        The mean over the places is the embedding, so that any linear head on it has its class activation maps
+        (B. Zhou et al., "Learning Deep Features for Discriminative Localization", 2016). Exact where all after the
+        pool is linear; else each place passes through it alone, and the gap is shared out evenly.
+        """
+        features = self.body.forward_features(self.normalise(photos))
+        embedding = self.body.forward_head(features, pre_logits=True)
+        _, channels, height, width = features.shape
+        alone = features.permute(0, 2, 3, 1).reshape(-1, channels, 1, 1)
+        places = self.body.forward_head(alone, pre_logits=True).unflatten(0, (-1, height, width))
+        return embedding, places + (embedding - places.mean((1, 2)))[:, None, None]
+
     def forward(self, photos: torch.Tensor) -> torch.Tensor:
         """N×H×W×3 → logits N×C."""
         return self.body(self.normalise(photos))
@@ -53,6 +67,24 @@ def classifier_matrix(network: Network) -> tuple[torch.Tensor, torch.Tensor]:
     """The classifier as weight C×D and bias C."""
     layer = network.classifier
     return layer.weight.flatten(1), layer.bias
+
+
+@torch.inference_mode()  # type: ignore[misc,unused-ignore]
+def has_places(network: Network, height: int, width: int) -> bool:
+    """Whether `embed_places` is meant for it: its head takes the mean over a feature map N×K×h×w, and no more.
+
+    Tried rather than looked up: timm's networks pool in many ways, and transformers have no such map at all.
+    """
+    noise = torch.randint(0, 256, (1, height, width, 3), generator=torch.Generator().manual_seed(0))
+    features = network.body.forward_features(network.normalise(noise))
+    if features.ndim != 4:
+        return False
+    whole = network.body.forward_head(features, pre_logits=True)
+    try:
+        of_mean = network.body.forward_head(features.mean((2, 3), keepdim=True), pre_logits=True)
+    except (RuntimeError, ValueError):  # a head for other shapes: channels last, a grid of a fixed size
+        return False
+    return of_mean.shape == whole.shape and torch.allclose(of_mean, whole, rtol=1e-3, atol=1e-4)
 
 
 def layer_numbers(network: Network) -> dict[str, int]:

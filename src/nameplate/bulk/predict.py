@@ -78,10 +78,11 @@ def predict_table(
 
 
 def _heading(model: Model, photos: Sequence[str], top: int) -> bytes:
-    """What a journal must begin with to be gone on from: the same model, photos and columns."""
+    """What a journal must begin with to be gone on from: the same model, looks, photos and columns."""
     manifest = model.bundle.manifest
     files = sorted((name, file.sha256) for name, file in manifest.files.items())
-    asked = repr((files, manifest.temperature, manifest.nameplates, top, sha256(os.fsencode("\n".join(photos)))))
+    listed = sha256(os.fsencode("\n".join(photos)))
+    asked = repr((files, manifest.temperature, manifest.nameplates, top, model.settings.tta, listed))
     return msgspec.json.encode({"nameplate-predict": sha256(asked.encode())}) + b"\n"
 
 

@@ -14,7 +14,7 @@ from nameplate import __version__
 from nameplate.cli import screen
 from nameplate.cli.training import needs_train_extra
 from nameplate.errors import DataError, UsageError
-from nameplate.types import DEFAULT_BUNDLE, DEFAULT_RECIPE, TOP, HeadRecipe
+from nameplate.types import DEFAULT_BUNDLE, DEFAULT_RECIPE, NO_TTA, TOP, HeadRecipe
 
 if TYPE_CHECKING:
     from nameplate.datasets.sources import Dataset
@@ -51,6 +51,15 @@ Json = Annotated[bool, typer.Option("--json", help="Nothing but one JSON value o
 RecipeOption = Annotated[str, typer.Option("--recipe", help="One that 'nameplate recipes' lists, or a .toml file.")]
 Changes = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one of the recipe's keys; repeatable.")
+]
+TtaOption = Annotated[
+    str,
+    typer.Option(
+        "--tta",
+        metavar="NAME",
+        help="Look at each photo several times: mirror, scales, closer (at the car), some of them joined by commas, "
+        "full, or original (the notebook's five random passes).",
+    ),
 ]
 Top = Annotated[int, typer.Option(min=1, help="How many nameplates to give for each photo.")]
 
@@ -250,6 +259,7 @@ def evaluate(
         bool, typer.Option(help="Judge also the photos that trained the model; the figures then flatter.")
     ] = False,
     all_classes: Annotated[bool, typer.Option(help="Show every nameplate's row.")] = False,
+    tta: TtaOption = NO_TTA,
     runtime: RuntimeOption = "auto",
     threads: Threads = None,
     json: Json = False,
@@ -257,13 +267,15 @@ def evaluate(
     """Say what a model is worth on labelled photos that did not train it."""
     from nameplate.datasets import read_dataset
     from nameplate.evaluation.judge import judge
+    from nameplate.evaluation.tta import judge_tta
     from nameplate.models.model import Model
 
-    model = Model.load(bundle, runtime=runtime, threads=threads)
+    model = Model.load(bundle, runtime=runtime, threads=threads, tta=tta)
     model.require_head()
     with screen.progress() as report:
         dataset = read_dataset(*data, names=names, exclude=exclude, progress=lambda a, b: report("unpack", a, b))
         judged = judge(model, dataset, include_trained=include_trained, progress=report)
+        gained = None if tta == NO_TTA else judge_tta(model, judged.photos, judged.truths, judged.probabilities, report)
     screen.tell_refused([(entry.name, entry.reason) for entry in dataset.refused], "left out")
     screen.tell_refused(list(judged.unreadable), "unreadable")
     if judged.trained:
@@ -277,10 +289,17 @@ def evaluate(
             "unknown": judged.strange,
         }
         screen.print_json(
-            {**screen.evaluation_json(judged.evaluation), "left_out": left_out, "runtime": judged.runtime}
+            {
+                **screen.evaluation_json(gained.evaluation if gained else judged.evaluation),
+                "left_out": left_out,
+                "runtime": judged.runtime,
+                **({"tta": gained.as_json()} if gained else {}),
+            }
         )
         return
-    screen.print_evaluation(judged.evaluation, all_classes=all_classes)
+    screen.print_evaluation(gained.evaluation if gained else judged.evaluation, all_classes=all_classes)
+    if gained:
+        screen.out.print(f"\n{gained.sentence()}")
 
 
 @app.command()
@@ -288,6 +307,7 @@ def identify(
     photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", show_default=False)],
     model: Annotated[str, typer.Option(help="A bundle's folder, or the name of one that ships.")] = DEFAULT_BUNDLE,
     top: Top = TOP,
+    tta: TtaOption = NO_TTA,
     runtime: RuntimeOption = "auto",
     threads: Threads = None,
     json: Json = False,
@@ -296,7 +316,7 @@ def identify(
     from nameplate.bulk.predict import as_json
     from nameplate.models.model import Model
 
-    known = Model.load(model, runtime=runtime, threads=threads)
+    known = Model.load(model, runtime=runtime, threads=threads, tta=tta)
     predictions = known.predict(_photo_paths(photos), top=top)
     if json:
         screen.print_json([as_json(prediction) for prediction in predictions])
@@ -313,6 +333,7 @@ def predict(
     photos: Annotated[list[Path], typer.Argument(metavar="PHOTOS...", help="Photos, folders, tables or zips.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="A .csv, .jsonl or .parquet file.")],
     top: Top = TOP,
+    tta: TtaOption = NO_TTA,
     runtime: RuntimeOption = "auto",
     threads: Threads = None,
     json: Json = False,
@@ -321,7 +342,7 @@ def predict(
     from nameplate.bulk.predict import predict_table
     from nameplate.models.model import Model
 
-    model = Model.load(bundle, runtime=runtime, threads=threads)
+    model = Model.load(bundle, runtime=runtime, threads=threads, tta=tta)
     start = time.monotonic()
     with screen.progress() as report:
         done = predict_table(
@@ -349,6 +370,7 @@ def submit(
     bundle: BundleArgument,
     competition: Annotated[Path, typer.Argument(help="The competition's folder or zip.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The submission to write.")],
+    tta: TtaOption = NO_TTA,
     runtime: RuntimeOption = "auto",
     threads: Threads = None,
     json: Json = False,
@@ -357,7 +379,7 @@ def submit(
     from nameplate.bulk.submission import submit as write
     from nameplate.models.model import Model
 
-    model = Model.load(bundle, runtime=runtime, threads=threads)
+    model = Model.load(bundle, runtime=runtime, threads=threads, tta=tta)
     with screen.progress() as report:
         made = write(model, competition, output, progress=lambda a, b: report("predict", a, b))
     screen.tell_refused(list(made.unreadable), f"unreadable, given Category {made.filler}")

@@ -27,6 +27,8 @@ class Judged:
     """The photos judged."""
     probabilities: NDArray[np.float32]
     """Of each photo judged, N×C."""
+    truths: NDArray[np.int64]
+    """The true column of each photo, int64 (N,)."""
     trained: int
     """Photos left out because they trained this model."""
     strange: tuple[str, ...]
@@ -67,7 +69,7 @@ def judge(
     chances = model.probabilities(embedded.embeddings[kept])
     truths = np.array([columns[str(photo.label)] for photo in photos])
     found = evaluate(chances, truths, manifest.nameplates)
-    return Judged(found, photos, chances, known, strange, embedded.unreadable, embedded.runtime)
+    return Judged(found, photos, chances, truths, known, strange, embedded.unreadable, embedded.runtime)
 
 
 def trained_digests(bundle: Bundle) -> set[str]:

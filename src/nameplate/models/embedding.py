@@ -40,7 +40,8 @@ GREY = 128
 Hidden = Literal["centre", "border"]
 Pixels = NDArray[np.uint8]
 Source = str | Path | bytes | Pixels
-S, T = TypeVar("S"), TypeVar("T")
+S = TypeVar("S")
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -51,6 +52,8 @@ class Row:
     """SHA-256 of the file; None for pixels and for what could not be opened."""
     width: int = 0
     height: int = 0
+    decoded: tuple[int, int] = (0, 0)
+    """Height and width of the pixels that were decoded, upright and perhaps reduced."""
     hash: NDArray[np.uint64] | None = None
     """Perceptual hash, where it was asked for."""
     embedding: NDArray[np.float32] | None = None
@@ -224,7 +227,7 @@ def open_photo(
     """
     row = Row()
     if isinstance(source, np.ndarray):
-        row.height, row.width = source.shape[:2]
+        row.height, row.width = row.decoded = source.shape[:2]
         return row, source
     try:
         data = source if isinstance(source, bytes) else read_bytes(source, limits)
@@ -233,10 +236,12 @@ def open_photo(
             return row, None
         header = read_header(data, limits)
         row.width, row.height = header.width, header.height
-        return row, decode_with_header(data, header, limits, at_least)
+        pixels = decode_with_header(data, header, limits, at_least)
     except PhotoError as error:
         row.error = str(error)
         return row, None
+    row.decoded = pixels.shape[:2]
+    return row, pixels
 
 
 def _without(picture: Pixels, part: Hidden) -> Pixels:

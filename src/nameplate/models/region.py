@@ -11,7 +11,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate.photos.cut import WHOLE, Box
+from nameplate.photos.cut import Box
+from nameplate.photos.preprocess import frame
 from nameplate.types import Preprocess
 
 TAIL = 0.05
@@ -42,24 +43,15 @@ def region(places: NDArray[np.float32], height: int, width: int, size: Preproces
     heat = length - length.min()
     if heat.sum() <= 0:
         return None
-    shown = shown_box(height, width, size)
-    low, high = zip(*(_span(heat.sum(1 - axis), shown[axis], shown[axis + 2]) for axis in (0, 1)), strict=True)
-    middle, sides = (np.array(high) + low) / 2, np.maximum(np.array(high) - low + 2 * MARGIN, LEAST)
+    left, top, right, bottom = frame(width, height, size)
+    spans = (_span(heat.sum(1), top / height, bottom / height), _span(heat.sum(0), left / width, right / width))
+    low, high = np.array(spans).T
+    middle, sides = (low + high) / 2, np.maximum(high - low + 2 * MARGIN, LEAST)
     sides = np.minimum(_of_aspect(sides, size.width / size.height * height / width, size), 1)
     if sides.prod() > NEARLY_ALL:
         return None
-    top, left = np.clip(middle - sides / 2, 0, 1 - sides).tolist()
-    return (top, left, top + float(sides[0]), left + float(sides[1]))
-
-
-def shown_box(height: int, width: int, size: Preprocess) -> Box:
-    """The part of a photo of that size that the model's picture shows; a padded one shows more than all of it."""
-    if size.fit == "squash":
-        return WHOLE
-    choose = min if size.fit == "pad" else max
-    scale = choose(size.width / width, size.height / height)
-    high, wide = size.height / scale / height, size.width / scale / width
-    return ((1 - high) / 2, (1 - wide) / 2, (1 + high) / 2, (1 + wide) / 2)
+    first = np.clip(middle - sides / 2, 0, 1 - sides)
+    return (float(first[0]), float(first[1]), float(first[0] + sides[0]), float(first[1] + sides[1]))
 
 
 def _span(heat: NDArray[np.float32], first: float, last: float) -> tuple[float, float]:

@@ -12,6 +12,8 @@ Convolutional Neural Networks", 2012); that it may also turn right answers wrong
 
 from __future__ import annotations
 
+import itertools
+import math
 import tomllib
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -20,6 +22,7 @@ from functools import cache
 from importlib import resources
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nameplate.errors import BundleError, UsageError
 from nameplate.models.bundle import Bundle
@@ -36,12 +39,16 @@ from nameplate.models.embedding import (
     prepared,
     run_through,
 )
-from nameplate.models.runtime import Batch, Runtime
+from nameplate.models.region import region
+from nameplate.models.runtime import Batch, OnnxRuntime, Runtime
 from nameplate.photos.augment import augment
 from nameplate.photos.augmentation import Augmentation
-from nameplate.photos.preprocess import PAD_GREY, preprocess
+from nameplate.photos.cut import WHOLE, Box, centred, cut
+from nameplate.photos.preprocess import preprocess
 from nameplate.storage import sha256
 from nameplate.types import NO_TTA, Preprocess
+
+Floats = NDArray[np.float32]
 
 ZOOMS = (0.8, 1.25)
 """`scales`: sides of what is seen, as shares of the photo's own."""
@@ -50,10 +57,6 @@ PASSES, SEED = 5, 20
 FULL = "mirror,scales,closer"
 """What `full` stands for."""
 WAYS = (NO_TTA, "mirror", "scales", "closer", "full", "original")
-
-Box = tuple[float, float, float, float]
-"""Top, left, bottom, right as shares of the photo's height and width; what lies beyond 0–1 is grey."""
-WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +78,15 @@ class Tta:
     closer: bool = False
     """Whether a look at the region of the car follows."""
 
-
-def _zoomed(side: float) -> Box:
-    edge = (1 - side) / 2
-    return (edge, edge, 1 - edge, 1 - edge)
+    @property
+    def looks(self) -> int:
+        """How many there are before that."""
+        return self.passes or len(self.views)
 
 
 ADDED: dict[str, tuple[View, ...]] = {
     "mirror": (View(mirror=True),),
-    "scales": tuple(View(_zoomed(side)) for side in ZOOMS),
+    "scales": tuple(View(centred(side)) for side in ZOOMS),
     "closer": (),
 }
 """The ways that may be joined by commas, with the looks that each adds to the photo's own."""
@@ -114,23 +117,6 @@ def look(pixels: Pixels, view: View, size: Preprocess) -> Pixels:
     return np.ascontiguousarray(picture[:, ::-1]) if view.mirror else picture
 
 
-def cut(pixels: Pixels, box: Box) -> Pixels:
-    """The part of a photo in a box, with grey where the box leaves it; uint8 H×W×3, at least one pixel."""
-    if box == WHOLE:
-        return pixels
-    height, width = pixels.shape[:2]
-    top, bottom = _edges(box[0], box[2], height)
-    left, right = _edges(box[1], box[3], width)
-    inside = pixels[max(0, top) : bottom, max(0, left) : right]
-    beyond = ((max(0, -top), max(0, bottom - height)), (max(0, -left), max(0, right - width)), (0, 0))
-    return np.pad(inside, beyond, constant_values=PAD_GREY)
-
-
-def _edges(first: float, last: float, side: int) -> tuple[int, int]:
-    low = round(first * side)
-    return low, max(low + 1, round(last * side))
-
-
 @cache
 def original_augmentation() -> Augmentation:
     """What recipe `original` says, which is where the notebook's amounts stand."""
@@ -155,38 +141,113 @@ def random_passes(pixels: Pixels, size: Preprocess, digest: str, count: int = PA
     return [augment(whole, size.height, size.width, settings, draw) for _ in range(count)]
 
 
-def embed_views(bundle: Bundle, sources: Iterable[Source], tta: Tta, settings: Settings, runtime: Runtime) -> Iterator[Row]:
-    """`embed_stream` with all looks at each photo in its row's `views`, in order, in flat memory.
+class Looks:
+    """A bundle's backbone, looking at photos in one way; what it needs is opened once."""
 
-    Args:
-        bundle: the backbone and its preprocessing.
-        sources: paths, bytes or uint8 H×W×3 pixels.
-        tta: the looks.
-        settings: threads and limits.
-        runtime: what runs the backbone.
-    """
-    if tta == Tta():
-        return embed_stream(bundle, sources, settings, runtime=runtime)
-    return _first_looks(bundle, sources, tta, settings, runtime)
+    def __init__(self, bundle: Bundle, settings: Settings, runtime: Runtime) -> None:
+        """Prepare to look.
 
+        Args:
+            bundle: the backbone and its preprocessing.
+            settings: the way (`tta`), threads and limits.
+            runtime: what runs the backbone; a first look that the region is read off runs on ONNX Runtime.
 
-def _first_looks(bundle: Bundle, sources: Iterable[Source], tta: Tta, settings: Settings, runtime: Runtime) -> Iterator[Row]:
-    looks = tta.passes or len(tta.views)
-    size = bundle.manifest.preprocess
+        Raises:
+            UsageError: there is no such way.
+            BundleError: `closer` was asked for, and the backbone gives no maps.
+        """
+        self._bundle, self._settings, self._runtime = bundle, settings, runtime
+        self._size, self._tta = bundle.manifest.preprocess, parse_tta(settings.tta)
+        self._mapping = _open_maps(bundle, settings.threads) if self._tta.closer else None
 
-    def prepare(source: Source) -> list[Row]:
-        row, pixels = open_photo(source, settings.limits, (size.height, size.width))
+    def rows(self, sources: Iterable[Source]) -> Iterator[Row]:
+        """`embed_stream` with all looks at a photo in its row's `views`: in order, in flat memory.
+
+        With `closer` a photo is read and decoded a second time, so that none has to be kept; where that fails,
+        the first looks stand.
+        """
+        if self._tta == Tta():
+            return embed_stream(self._bundle, sources, self._settings, runtime=self._runtime)
+        if self._tta.closer:
+            return self._closer(sources)
+        return (row for row, _ in self._first(sources))
+
+    def _first(self, sources: Iterable[Source]) -> Iterator[tuple[Row, Box | None]]:
+        """Photos after their first looks, and the region to look at closer, None where there is none."""
+        looks = self._tta.looks
+        rows = prepared(sources, self._prepare_first, self._settings.threads, max(1, CHUNK // looks))
+        seen = run_through(rows, self._run)
+        for row, found in seen:
+            if found is None:
+                yield row, None
+                continue
+            row.embedding, places = found
+            others = [again[0] for _, again in itertools.islice(seen, looks - 1) if again is not None]
+            row.views = np.stack([row.embedding, *others])
+            yield row, None if places is None else region(places, *row.decoded, self._size)
+
+    def _prepare_first(self, source: Source) -> list[Row]:
+        """A row for each look, the first with what is known of the photo; one row for an unreadable one."""
+        row, pixels = open_photo(source, self._settings.limits, (self._size.height, self._size.width))
         if pixels is None:
             return [row]
-        if tta.passes:
-            pictures = random_passes(pixels, size, row.digest or sha256(pixels.tobytes()), tta.passes)
+        if self._tta.passes:
+            digest = row.digest or sha256(np.ascontiguousarray(pixels).tobytes())
+            pictures = random_passes(pixels, self._size, digest, self._tta.passes)
         else:
-            pictures = [look(pixels, view, size) for view in tta.views]
+            pictures = [look(pixels, view, self._size) for view in self._tta.views]
         row.picture = pictures[0]
         return [row, *(Row(picture=picture) for picture in pictures[1:])]
 
-    rows = embedded(bundle, prepared(sources, prepare, settings.threads, max(1, CHUNK // looks)), runtime)
-    for row in rows:
-        if row.embedding is not None:
-            row.views = np.stack([row.embedding, *(next(rows).embedding for _ in range(looks - 1))])
-        yield row
+    def _run(self, batches: Iterable[Batch]) -> Iterator[Iterable[tuple[Floats, Floats | None]]]:
+        """Embeddings with their maps, where regions are read off them."""
+        if self._mapping is None:
+            for embeddings in self._runtime.embed(batches):
+                check_size(embeddings, self._bundle)
+                yield ((embedding, None) for embedding in embeddings)
+        else:
+            for embeddings, places in self._mapping.maps(batches):
+                check_size(embeddings, self._bundle)
+                yield zip(embeddings, places, strict=True)
+
+    def _closer(self, sources: Iterable[Source]) -> Iterator[Row]:
+        """First looks, then one at each photo's region; a row waits until both are done."""
+        kept: deque[Source] = deque()
+        waiting: deque[Row] = deque()
+
+        def remembered() -> Iterator[Source]:
+            for source in sources:
+                kept.append(source)
+                yield source
+
+        def regions() -> Iterator[tuple[Source, Box | None]]:
+            for row, box in self._first(remembered()):
+                waiting.append(row)
+                yield kept.popleft(), box
+
+        again = prepared(regions(), self._prepare_closer, self._settings.threads)
+        for closer in embedded(self._bundle, again, self._runtime):
+            row = waiting.popleft()
+            if row.views is not None and closer.embedding is not None:
+                row.views = np.concatenate([row.views, closer.embedding[None]])
+            yield row
+
+    def _prepare_closer(self, sight: tuple[Source, Box | None]) -> list[Row]:
+        source, box = sight
+        if box is None:
+            return [Row()]
+        at_least = math.ceil(self._size.height / (box[2] - box[0])), math.ceil(self._size.width / (box[3] - box[1]))
+        row, pixels = open_photo(source, self._settings.limits, at_least)
+        if pixels is not None:
+            row.picture = look(pixels, View(box), self._size)
+        return [row]
+
+
+def _open_maps(bundle: Bundle, threads: int) -> OnnxRuntime:
+    runtime = OnnxRuntime(bundle.backbone, threads, maps=True)
+    if not runtime.has_maps:
+        raise BundleError(
+            f"'{bundle.manifest.name}' cannot look closer: its backbone gives no map. It was exported before Nameplate "
+            "had maps (train it again), or is a network without a grid of features. 'mirror' and 'scales' need none."
+        )
+    return runtime

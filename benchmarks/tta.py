@@ -58,12 +58,12 @@ def parts_of(way: str) -> tuple[str, ...]:
 def chances_of(model: Model, paths: list[str], names: tuple[str, ...]) -> dict[str, NDArray[np.float32]]:
     """Way → probabilities float32 N×C, from one run of the model's looks; says how fast it was."""
     found: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
-    looks = 0
+    looks = 0.0
     begun = time.monotonic()
     for row in model.looks.rows(paths):
         assert row.embedding is not None, row.error
         views = row.embedding[None] if row.views is None else row.views
-        looks += len(views)
+        looks += len(np.unique(views, axis=0))
         each = model.probabilities(views)
         for name in names:
             found[name].append(each[chosen(name, names[-1], len(views))].mean(0))
@@ -93,7 +93,8 @@ def tell(
     """A line."""
     right = chances.argmax(1) == truths
     found = paired(plain.argmax(1) == truths, right, groups)
-    loss = paired(*(-np.log(np.maximum(c[np.arange(len(truths)), truths], 1e-12)) for c in (plain, chances)), groups)
+    losses = [-np.log(np.maximum(each[np.arange(len(truths)), truths], 1e-12)) for each in (plain, chances)]
+    loss = paired(losses[0], losses[1], groups)
     gain, less = found.difference, loss.difference
     print(
         f"{name:22} top-1 {100 * right.mean():6.2f} %  gain {100 * gain.value:+.2f} ({100 * gain.low:+.2f} to "

@@ -17,7 +17,7 @@ from nameplate.types import Preprocess
 
 TAIL = 0.05
 """Share of the map that may lie beyond each edge of the region."""
-MARGIN = 0.05
+MARGIN = 0.02
 """Widens the region, a share of the frame on every side."""
 LEAST = 0.25
 """Least side of the region, as a share of the frame's: nearer than that there is nothing to see."""

@@ -54,6 +54,8 @@ ZOOMS = (0.8, 1.25)
 """`scales`: sides of what is seen, as shares of the photo's own."""
 PASSES, SEED = 5, 20
 """`original`: random passes, and the seed of what is drawn in them."""
+CLOSER_COUNTS = 2
+"""`closer`: a look at the region counts as so many, since the car is larger there (docs/tta.md)."""
 FULL = "mirror,scales,closer"
 """What `full` stands for."""
 WAYS = (NO_TTA, "mirror", "scales", "closer", "full", "original")
@@ -93,7 +95,7 @@ ADDED: dict[str, tuple[View, ...]] = {
 
 
 def parse_tta(name: str) -> Tta:
-    """One of `WAYS`, or some of `ADDED` joined by commas: each adds its looks, and all weigh alike.
+    """One of `WAYS`, or some of `ADDED` joined by commas: each adds its looks.
 
     Raises:
         UsageError: an unknown name, one named twice, or one that stands alone among others.
@@ -229,7 +231,7 @@ class Looks:
         for closer in embedded(self._bundle, again, self._runtime):
             row = waiting.popleft()
             if row.views is not None and closer.embedding is not None:
-                row.views = np.concatenate([row.views, closer.embedding[None]])
+                row.views = np.concatenate([row.views, *[closer.embedding[None]] * CLOSER_COUNTS])
             yield row
 
     def _prepare_closer(self, sight: tuple[Source, Box | None]) -> list[Row]:

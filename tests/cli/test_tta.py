@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -28,24 +29,28 @@ def test_identify_and_predict_look_in_the_way_asked_for(tmp_path: Path) -> None:
     assert [float(row["confidence"]) for row in rows] == pytest.approx([e.confidence for e in expected], rel=1e-3)
 
 
+def _listed(table: Path, part: Literal["train", "test"], every: int) -> Path:
+    """A table of every so many-th of the embedded photos."""
+    photos = sorted(photos_folder(part).glob("*/*.jpg"))[::every]
+    table.write_text("path,label\n" + "".join(f"{path},{path.parent.name}\n" for path in photos), "utf-8")
+    return table
+
+
 @pytest.mark.parametrize("command", ["identify", "predict", "submit", "evaluate"])
 def test_another_name_is_wrong_usage(tmp_path: Path, command: str) -> None:
-    arguments = {
-        "identify": [PHOTOS[0]],
-        "predict": ["cars196", PHOTOS[0], "-o", tmp_path / "x.csv"],
-        "submit": ["cars196", tmp_path, "-o", tmp_path / "x.csv"],
-        "evaluate": ["cars196", tmp_path],
-    }[command]
-    said = nameplate(command, *arguments, "--tta", "mirrors", check=2).stderr
+    arguments: dict[str, tuple[str | Path, ...]] = {
+        "identify": (PHOTOS[0],),
+        "predict": ("cars196", PHOTOS[0], "-o", tmp_path / "x.csv"),
+        "submit": ("cars196", tmp_path, "-o", tmp_path / "x.csv"),
+        "evaluate": ("cars196", tmp_path),
+    }
+    said = nameplate(command, *arguments[command], "--tta", "mirrors", check=2).stderr
     assert "Unknown test-time augmentation 'mirrors'. There are none, mirror," in said
 
 
 def test_evaluate_says_whether_it_is_a_gain(tmp_path: Path) -> None:
-    trained = tmp_path / "bundle"
-    nameplate("train", photos_folder("train"), "-o", trained, "--json")
-    few = tmp_path / "few.csv"
-    listed = sorted(photos_folder("test").glob("*/*.jpg"))[::10]
-    few.write_text("path,label\n" + "".join(f"{path},{path.parent.name}\n" for path in listed), "utf-8")
+    trained, few = tmp_path / "bundle", _listed(tmp_path / "few.csv", "test", 10)
+    nameplate("train", _listed(tmp_path / "train.csv", "train", 5), "-o", trained, "--holdout", "0", "--json")
     plain = json.loads(nameplate("evaluate", trained, few, "--json").stdout)
     assert "tta" not in plain
     mirrored = json.loads(nameplate("evaluate", trained, few, "--tta", "mirror", "--json").stdout)

@@ -55,7 +55,7 @@ def test_it_lies_within_the_photo_and_is_neither_tiny_nor_all(
 ) -> None:
     height, width, seed = places
     drawn = np.random.default_rng(seed).exponential(size=(height, width, 3)).astype(np.float32) ** 3
-    box = region(drawn, *photo, Preprocess(192, 288, fit))
+    box = region(drawn, photo[0], photo[1], Preprocess(192, 288, fit))
     if box is not None:
         top, left, bottom, right = box
         assert -1e-9 <= top < bottom <= 1 + 1e-9
@@ -96,18 +96,18 @@ def test_the_model_that_ships_points_at_the_car_in_a_scene() -> None:
     bundle = load_bundle("cars196")
     size, runtime = bundle.manifest.preprocess, OnnxRuntime(bundle.backbone, 1, maps=True)
     scenes = []
-    for path, (top, left) in zip(
+    for path, (down, across) in zip(
         sorted(photos_folder("test").glob("*/*.jpg"))[::60], ((0, 0), (1, 1), (0, 1), (1, 0)), strict=False
     ):
         photo = decode(path)
         high, wide = photo.shape[:2]
         scene = np.full((2 * high, 2 * wide, 3), PAD_GREY, np.uint8)
-        scene[top * high : (top + 1) * high, left * wide : (left + 1) * wide] = photo
-        scenes.append((scene, top / 2, left / 2))
+        scene[down * high : (down + 1) * high, across * wide : (across + 1) * wide] = photo
+        scenes.append((scene, down / 2, across / 2))
     assert len(scenes) == 4
     [(_, maps)] = runtime.maps([np.stack([preprocess(scene, size) for scene, _, _ in scenes])])
     for (scene, top, left), places in zip(scenes, maps, strict=True):
-        box = region(places, *scene.shape[:2], size)
+        box = region(places, scene.shape[0], scene.shape[1], size)
         assert box is not None
         assert box[0] <= top + 0.1
         assert box[2] >= top + 0.4

@@ -84,7 +84,7 @@ def test_names_join_in_any_order() -> None:
 
 
 def test_a_mirrored_look_is_the_mirror_image(photo: Pixels) -> None:
-    mirrored = look(photo, *ADDED["mirror"], SIZE)
+    mirrored = look(photo, ADDED["mirror"][0], SIZE)
     assert np.array_equal(mirrored[:, ::-1], preprocess(photo, SIZE))
     assert np.array_equal(look(photo, View(), SIZE), preprocess(photo, SIZE))
 

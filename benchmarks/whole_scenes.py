@@ -1,9 +1,9 @@
 """Accuracy where the photo is a third of a larger scene: each held-out photo on a background, at a random place.
 
-    python benchmarks/whole_scenes.py CARS196
+    python benchmarks/whole_scenes.py CARS196 [--tta none closer] [--every 1] [--parts 3]
 
 The background is grey, or the top fifth of another held-out photo (sky, houses) stretched over the frame.
-Photos that trained the model are left out.
+Photos that trained the model are left out. Every way of looking after the first is held against it, photo by photo.
 """
 
 from __future__ import annotations
@@ -18,14 +18,12 @@ from PIL import Image
 from nameplate.datasets import read_dataset
 from nameplate.evaluation.judge import trained_digests
 from nameplate.evaluation.metrics import evaluate
+from nameplate.evaluation.significance import Paired, paired
 from nameplate.models.model import Model
 from nameplate.photos.decode import decode
 from nameplate.photos.preprocess import PAD_GREY
 from nameplate.storage import sha256
-from nameplate.types import DEFAULT_BUNDLE
-
-SIDES = (1.0, (1 / 2) ** 0.5, (1 / 3) ** 0.5, 0.5)
-"""Shares of the frame's height and width that the photo takes: all, half, a third, a quarter of its area."""
+from nameplate.types import DEFAULT_BUNDLE, NO_TTA, Evaluation
 
 
 def main() -> None:
@@ -33,18 +31,45 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--model", default=DEFAULT_BUNDLE)
+    parser.add_argument("--tta", nargs="+", default=[NO_TTA], help="Ways of looking (docs/tta.md).")
+    parser.add_argument("--every", type=int, default=1, help="Take every so many-th photo.")
+    parser.add_argument("--parts", nargs="+", type=int, default=[1, 2, 3, 4], help="The photo is 1/N of the scene.")
     arguments = parser.parse_args()
     model, dataset = Model.load(arguments.model), read_dataset(arguments.folder)
     known = trained_digests(model.bundle)
     photos = [p for p in dataset.photos if sha256(Path(p.path).read_bytes()) not in known]
+    photos = photos[:: arguments.every]
     classes = np.array([model.nameplates.index(str(photo.label)) for photo in photos])
     pixels = [decode(photo.path) for photo in photos]
     for background in ("grey", "scene"):
-        for side in SIDES:
-            scenes = (scene(pixels, place, side, background) for place in range(len(pixels)))
-            rows = np.stack([row.embedding for row in model.rows(scenes) if row.embedding is not None])
-            found = evaluate(model.probabilities(rows), classes, model.nameplates).top1
-            print(f"{background:5} {side**2:4.2f} of the frame: {found.value:.3f} ({found.low:.3f}–{found.high:.3f})")
+        for part in arguments.parts:
+            first: NDArray[np.bool_] | None = None
+            for tta in arguments.tta:
+                scenes = (scene(pixels, place, part**-0.5, background) for place in range(len(pixels)))
+                looks = model.with_settings(tta=tta).looks
+                chances = np.stack([model.chances(row) for row in looks.rows(scenes)])
+                right = chances.argmax(1) == classes
+                tell(f"{background:5} 1/{part} of the frame, {tta}", evaluate(chances, classes, model.nameplates))
+                if first is None:
+                    first = right
+                else:
+                    tell_gain(paired(first, right))
+
+
+def tell(what: str, found: Evaluation) -> None:
+    """A line."""
+    top1 = found.top1
+    print(f"{what}: {top1.value:.3f} ({top1.low:.3f}–{top1.high:.3f}), log-loss {found.log_loss:.3f}", flush=True)
+
+
+def tell_gain(found: Paired) -> None:
+    """A line below it."""
+    gain = found.difference
+    print(
+        f"      gain {100 * gain.value:+.1f} ({100 * gain.low:+.1f} to {100 * gain.high:+.1f}), p {found.p:.2g}, "
+        f"{found.better} better, {found.worse} worse",
+        flush=True,
+    )
 
 
 def scene(pixels: list[NDArray[np.uint8]], place: int, side: float, background: str) -> NDArray[np.uint8]:

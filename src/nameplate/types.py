@@ -14,6 +14,8 @@ DEFAULT_BUNDLE = "cars196"
 """The bundle that ships and answers where none is named."""
 DEFAULT_RECIPE = "head"
 """The recipe that trains where none is named."""
+NO_TTA = "none"
+"""Test-time augmentation where none is asked for: one look at the photo as it is."""
 TOP = 5
 """Nameplates that a prediction lists."""
 SEEDS = 3

@@ -111,3 +111,17 @@ def test_a_file_name_that_is_no_utf8_gets_its_row(model: Model, tmp_path: Path) 
     [row] = map(json.loads, (tmp_path / "answers.jsonl").read_bytes().splitlines())
     assert row["photo"].endswith(r"\xcf\xf0\xe8.jpg")
     assert row["nameplate"]
+
+
+def test_a_job_with_other_looks_starts_afresh(model: Model, tmp_path: Path) -> None:
+    photos, target = _photos(20), tmp_path / "answers.csv"
+
+    def stop(done: int, _: int) -> None:
+        if done == 9:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_table(model, photos, target, progress=stop)
+    with pytest.raises(KeyboardInterrupt):
+        predict_table(model.with_settings(tta="mirror"), photos, target, progress=stop)
+    assert predict_table(model.with_settings(tta="mirror"), photos, target).resumed == 9

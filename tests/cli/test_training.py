@@ -24,7 +24,8 @@ from PIL import Image
 
 from nameplate.cli import main
 from nameplate.demo import photo, photos_folder
-from nameplate.training.recipe import Augmentation, Mixing, Recipe, Stage, recipe_toml
+from nameplate.photos.augmentation import Augmentation
+from nameplate.training.recipe import Mixing, Recipe, Stage, recipe_toml
 from tests.cli.run import FORBIDDEN, nameplate
 
 needs_torch = pytest.mark.torch

@@ -15,9 +15,9 @@ from PIL import Image
 
 from nameplate.demo import photos_folder
 from nameplate.models.embedding import Settings, prepare_photo
+from nameplate.photos.augmentation import Augmentation
 from nameplate.training import batches as module
 from nameplate.training.batches import AHEAD, Batch, epoch_batches, plain_batches, training_batches
-from nameplate.training.recipe import Augmentation
 from nameplate.types import Fit, Preprocess
 
 VARIED = Augmentation(crop=(0.4, 1), aspect=1.3, rotate=10, zoom_out=0.5, fill="scene", brightness=0.3, hue=0.1)

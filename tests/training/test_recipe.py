@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 
 from nameplate import types
 from nameplate.errors import UsageError
+from nameplate.photos import augmentation
+from nameplate.photos.augmentation import Augmentation
 from nameplate.training import recipe as module
 from nameplate.training.recipe import (
-    Augmentation,
     Mixing,
     Recipe,
     Stage,
@@ -515,7 +516,7 @@ def table(source: ModuleType, kind: Any, prefix: str) -> str:
     [
         (module, Recipe, ""),
         (module, Stage, "stages."),
-        (module, Augmentation, "augmentation."),
+        (augmentation, Augmentation, "augmentation."),
         (module, Mixing, "mixing."),
         (types, HeadRecipe, ""),
     ],

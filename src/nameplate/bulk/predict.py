@@ -69,7 +69,7 @@ def predict_table(
 
 def _job(model: Model, photos: Sequence[str], top: int) -> object:
     """What the answers and their columns depend on."""
-    return model.bundle.manifest, top, photos
+    return model.bundle.manifest, model.settings.tta, top, photos
 
 
 def _write(target: Path, predictions: Sequence[Prediction], top: int) -> None:

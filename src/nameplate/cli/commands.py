@@ -14,7 +14,7 @@ from nameplate import __version__
 from nameplate.cli import screen
 from nameplate.cli.training import needs_train_extra
 from nameplate.errors import DataError, UsageError
-from nameplate.types import DEFAULT_BUNDLE, DEFAULT_RECIPE, TOP, HeadRecipe
+from nameplate.types import DEFAULT_BUNDLE, DEFAULT_RECIPE, NO_TTA, TOP, HeadRecipe
 
 if TYPE_CHECKING:
     from nameplate.datasets.sources import Dataset
@@ -51,6 +51,15 @@ Json = Annotated[bool, typer.Option("--json", help="Nothing but one JSON value o
 RecipeOption = Annotated[str, typer.Option("--recipe", help="One that 'nameplate recipes' lists, or a .toml file.")]
 Changes = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one of the recipe's keys; repeatable.")
+]
+TtaOption = Annotated[
+    str,
+    typer.Option(
+        "--tta",
+        metavar="NAME",
+        help="Look at each photo several times: mirror, scales, closer (at the car), some of them joined by commas, "
+        "full, or original (the notebook's five random passes).",
+    ),
 ]
 Top = Annotated[int, typer.Option(min=1, help="How many nameplates to give for each photo.")]
 
@@ -167,7 +176,7 @@ def augment(
     from nameplate.datasets import read_dataset
     from nameplate.reports.sheet import contact_sheet
     from nameplate.storage import whole_file
-    from nameplate.training.augment import augmented_rows, examples
+    from nameplate.training.examples import augmented_rows, examples
     from nameplate.training.recipe import Recipe, load_recipe
 
     plan = load_recipe(recipe, changes or [])
@@ -250,6 +259,7 @@ def identify(
     photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", show_default=False)],
     model: Annotated[str, typer.Option(help="A bundle's folder, or the name of one that ships.")] = DEFAULT_BUNDLE,
     top: Top = TOP,
+    tta: TtaOption = NO_TTA,
     runtime: RuntimeOption = "auto",
     threads: Threads = None,
     json: Json = False,
@@ -258,7 +268,7 @@ def identify(
     from nameplate.bulk.predict import as_json
     from nameplate.models.model import Model
 
-    known = Model.load(model, runtime=runtime, threads=threads)
+    known = Model.load(model, runtime=runtime, threads=threads, tta=tta)
     predictions = known.predict(photo_paths(photos), top=top)
     if json:
         screen.print_json([as_json(prediction) for prediction in predictions])
@@ -275,6 +285,7 @@ def predict(
     photos: Annotated[list[Path], typer.Argument(metavar="PHOTOS...", help="Photos, folders, tables or zips.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="A .csv, .jsonl or .parquet file.")],
     top: Top = TOP,
+    tta: TtaOption = NO_TTA,
     runtime: RuntimeOption = "auto",
     threads: Threads = None,
     json: Json = False,
@@ -283,7 +294,7 @@ def predict(
     from nameplate.bulk.predict import predict_table
     from nameplate.models.model import Model
 
-    model = Model.load(bundle, runtime=runtime, threads=threads)
+    model = Model.load(bundle, runtime=runtime, threads=threads, tta=tta)
     start = time.monotonic()
     with screen.progress() as report:
         done = predict_table(model, photo_paths(photos), output, top=top, progress=lambda a, b: report("predict", a, b))
@@ -309,6 +320,7 @@ def submit(
     bundle: BundleArgument,
     competition: Annotated[Path, typer.Argument(help="The competition's folder or zip.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The submission to write.")],
+    tta: TtaOption = NO_TTA,
     runtime: RuntimeOption = "auto",
     threads: Threads = None,
     json: Json = False,
@@ -317,7 +329,7 @@ def submit(
     from nameplate.bulk.submission import submit as write
     from nameplate.models.model import Model
 
-    model = Model.load(bundle, runtime=runtime, threads=threads)
+    model = Model.load(bundle, runtime=runtime, threads=threads, tta=tta)
     with screen.progress() as report:
         made = write(model, competition, output, progress=lambda a, b: report("predict", a, b))
     screen.tell_refused(list(made.unreadable), f"unreadable, given Category {made.filler}")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nameplate.cli import screen
-from nameplate.cli.commands import BundleArgument, Data, Exclude, Json, Names, RuntimeOption, Threads, app
+from nameplate.cli.commands import BundleArgument, Data, Exclude, Json, Names, RuntimeOption, Threads, TtaOption, app
 from nameplate.errors import DataError, UsageError
+from nameplate.types import NO_TTA
 
 if TYPE_CHECKING:
     from nameplate.datasets.sources import Dataset
@@ -44,6 +46,7 @@ def evaluate(
         bool, typer.Option(help="Judge also the photos that trained the model; the figures then flatter.")
     ] = False,
     all_classes: Annotated[bool, typer.Option(help="Show every nameplate's row.")] = False,
+    tta: TtaOption = NO_TTA,
     runtime: RuntimeOption = "auto",
     threads: Threads = None,
     json: Json = False,
@@ -52,6 +55,7 @@ def evaluate(
     from nameplate.datasets import read_dataset
     from nameplate.evaluation.judge import judge
     from nameplate.evaluation.measure import as_json, measure
+    from nameplate.evaluation.tta import judge_tta
     from nameplate.models.model import Model
 
     if output is not None and output.suffix.lower() not in (".html", ".htm"):
@@ -62,16 +66,22 @@ def evaluate(
         raise UsageError(
             "A model card says what a model is worth on photos that did not train it: no --include-trained."
         )
-    model = Model.load(bundle, runtime=runtime, threads=threads)
+    model = Model.load(bundle, runtime=runtime, threads=threads, tta=tta)
     model.require_head()
     other = None if against is None else Model.load(against, runtime=runtime, threads=threads)
     with screen.progress() as report:
         dataset = read_dataset(*data, names=names, exclude=exclude, progress=lambda a, b: report("unpack", a, b))
         judged = judge(model, dataset, include_trained=include_trained, progress=report)
+        gained = None
+        if tta != NO_TTA:
+            gained = judge_tta(
+                model, judged.photos, judged.truths, judged.probabilities, report, judged.groups.tolist()
+            )
+            judged = replace(judged, evaluation=gained.evaluation, probabilities=gained.probabilities)
         held = None if other is None else _against(other, str(against), dataset, judged, include_trained, report)
     _tell_left_out(dataset, judged)
     measured = measure(judged)
-    said = as_json(measured, judged, model.bundle, held)
+    said = as_json(measured, judged, model.bundle, held) | ({"tta": gained.as_json()} if gained else {})
     lines = []
     if output is not None:
         from nameplate.evaluation.report import write_report
@@ -90,6 +100,8 @@ def evaluate(
         return
     screen.print_evaluation(judged.evaluation, all_classes=all_classes)
     _print_more(measured, held)
+    if gained is not None:
+        screen.step("TTA", gained.sentence())
     for line in lines:
         screen.step("Wrote", line)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from nameplate.photos.decode import decode_with_header, read_bytes, read_header
 from nameplate.photos.fingerprint import WORDS, perceptual_hash
 from nameplate.photos.preprocess import preprocess
 from nameplate.storage import sha256
-from nameplate.types import Limits, Preprocess
+from nameplate.types import NO_TTA, Limits, Preprocess
 
 CHUNK, AHEAD = 8, 12
 """Photos a thread takes at once, and chunks that may wait for the runtime."""
@@ -40,6 +40,8 @@ GREY = 128
 Hidden = Literal["centre", "border"]
 Pixels = NDArray[np.uint8]
 Source = str | Path | bytes | Pixels
+S = TypeVar("S")
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -50,10 +52,14 @@ class Row:
     """SHA-256 of the file; None for pixels and for what could not be opened."""
     width: int = 0
     height: int = 0
+    decoded: tuple[int, int] = (0, 0)
+    """Height and width of the pixels that were decoded, upright and perhaps reduced."""
     hash: NDArray[np.uint64] | None = None
     """Perceptual hash, where it was asked for."""
     embedding: NDArray[np.float32] | None = None
     """float32 (D,); None where the photo is unreadable, or was known already."""
+    views: NDArray[np.float32] | None = None
+    """float32 V×D, of all looks that are averaged, `embedding` first; None where there is but one."""
     error: str | None = None
     """Why it cannot be read."""
     picture: Pixels | None = None
@@ -75,6 +81,8 @@ class Settings:
     """Whether to embed the photos mirrored left to right."""
     hide: Hidden | None = None
     """A part of the photos to paint grey before they are embedded."""
+    tta: str = NO_TTA
+    """How a model looks at a photo to name it (`models.tta`); embeddings are always of the photo as it is."""
 
 
 def embed_stream(
@@ -93,25 +101,47 @@ def embed_stream(
         known: says of a digest that its embedding is at hand; such a photo is not decoded.
         runtime: what runs the backbone; None chooses by the first pictures.
     """
-    waiting: deque[Row] = deque()
-    rows = _prepared(sources, bundle.manifest.preprocess, settings, known)
+    size = bundle.manifest.preprocess
+    rows = prepared(sources, lambda source: (prepare_photo(source, size, settings, known),), settings.threads)
     runtime = runtime or ChosenRuntime(bundle, settings.runtime, settings.threads)
-    for row in rows:  # once for each stretch: `_batches` reads on
+    return embedded(bundle, rows, runtime)
+
+
+def embedded(bundle: Bundle, rows: Iterator[Row], runtime: Runtime) -> Iterator[Row]:
+    """Prepared rows with the embeddings of their pictures, in order."""
+
+    def embed(batches: Iterable[Batch]) -> Iterator[Iterable[tuple[NDArray[np.float32], str]]]:
         ran = ""
-        for embeddings in runtime.embed(_batches(itertools.chain([row], rows), waiting)):
+        for embeddings in runtime.embed(batches):
             ran = ran or runtime.name  # a stretch is one runtime's, whatever is opened in its course
-            _check_size(embeddings, bundle)
-            for embedding in embeddings:
+            check_size(embeddings, bundle)
+            yield ((embedding, ran) for embedding in embeddings)
+
+    for row, found in run_through(rows, embed):
+        if found is not None:
+            row.embedding, row.runtime = found
+        yield row
+
+
+def run_through(
+    rows: Iterator[Row], run: Callable[[Iterable[Batch]], Iterator[Iterable[T]]]
+) -> Iterator[tuple[Row, T | None]]:
+    """Each row, in order, with what `run` made of its picture; None where it has none. The picture is let go."""
+    waiting: deque[Row] = deque()
+    for row in rows:  # once for each stretch: `_batches` reads on
+        for results in run(_batches(itertools.chain([row], rows), waiting)):
+            for result in results:
                 while waiting[0].picture is None:
-                    yield waiting.popleft()
-                embedded = waiting.popleft()
-                embedded.embedding, embedded.picture, embedded.runtime = embedding, None, ran
-                yield embedded
+                    yield waiting.popleft(), None
+                done = waiting.popleft()
+                done.picture = None
+                yield done, result
         while waiting:
-            yield waiting.popleft()
+            yield waiting.popleft(), None
 
 
-def _check_size(embeddings: NDArray[np.float32], bundle: Bundle) -> None:
+def check_size(embeddings: NDArray[np.float32], bundle: Bundle) -> None:
+    """Raises BundleError where a backbone's embeddings, N×D, are not of the size that the bundle states."""
     if embeddings.shape[1:] != (bundle.manifest.embedding,):
         raise BundleError(
             f"'{bundle.manifest.name}' is no bundle that works: its backbone gives {embeddings.shape} "
@@ -138,17 +168,26 @@ def _batches(rows: Iterator[Row], waiting: deque[Row]) -> Iterator[Batch]:
         yield np.stack(pictures)
 
 
-def _prepared(
-    sources: Iterable[Source], size: Preprocess, settings: Settings, known: Callable[[str], bool]
+def prepared(
+    sources: Iterable[S], prepare: Callable[[S], Sequence[Row]], threads: int, chunk: int = CHUNK
 ) -> Iterator[Row]:
-    def prepare(chunk: Sequence[Source]) -> list[Row]:
-        return [prepare_photo(source, size, settings, known) for source in chunk]
+    """The rows that `prepare` makes of each source, in order, made in threads.
 
-    with ThreadPoolExecutor(max(1, settings.threads), thread_name_prefix="nameplate-decode") as pool:
+    Args:
+        sources: read as far ahead as `AHEAD` chunks.
+        prepare: reads and prepares one source; raises no PhotoError.
+        threads: that prepare.
+        chunk: sources that a thread takes at once.
+    """
+
+    def prepare_all(sources: Sequence[S]) -> list[Row]:
+        return [row for source in sources for row in prepare(source)]
+
+    with ThreadPoolExecutor(max(1, threads), thread_name_prefix="nameplate-decode") as pool:
         futures: deque[Future[list[Row]]] = deque()
         try:
-            for chunk in _batched(sources):
-                futures.append(pool.submit(prepare, chunk))
+            for some in _batched(sources, chunk):
+                futures.append(pool.submit(prepare_all, some))
                 if len(futures) > AHEAD:
                     yield from futures.popleft().result()
             while futures:
@@ -158,38 +197,56 @@ def _prepared(
                 future.cancel()
 
 
-def _batched(sources: Iterable[Source]) -> Iterator[Sequence[Source]]:
+def _batched(sources: Iterable[S], chunk: int) -> Iterator[Sequence[S]]:
     iterator = iter(sources)
-    while chunk := tuple(itertools.islice(iterator, CHUNK)):
-        yield chunk
+    while some := tuple(itertools.islice(iterator, chunk)):
+        yield some
 
 
 def prepare_photo(
     source: Source, size: Preprocess, settings: Settings, known: Callable[[str], bool] = lambda _: False
 ) -> Row:
     """Read, hash, decode and preprocess one photo: a row whose picture waits for the runtime."""
+    row, pixels = open_photo(source, settings.limits, (size.height, size.width), known)
+    if pixels is None:
+        return row
+    picture = preprocess(pixels, size)
+    if settings.hashes:
+        row.hash = perceptual_hash(picture)
+    if settings.hide is not None:
+        picture = _without(picture, settings.hide)
+    row.picture = np.ascontiguousarray(picture[:, ::-1]) if settings.mirror else picture
+    return row
+
+
+def open_photo(
+    source: Source, limits: Limits, at_least: tuple[int, int], known: Callable[[str], bool] = lambda _: False
+) -> tuple[Row, Pixels | None]:
+    """Read, hash and decode one photo: its row and pixels, uint8 H×W×3, None where it is unreadable or known.
+
+    Args:
+        source: a path, bytes, or pixels.
+        limits: what it may cost.
+        at_least: see `photos.decode`.
+        known: says of a digest that its photo need not be decoded.
+    """
     row = Row()
+    if isinstance(source, np.ndarray):
+        row.height, row.width = row.decoded = source.shape[:2]
+        return row, source
     try:
-        if isinstance(source, np.ndarray):
-            pixels = source
-            row.height, row.width = source.shape[:2]
-        else:
-            data = source if isinstance(source, bytes) else read_bytes(source, settings.limits)
-            row.digest = sha256(data)
-            if known(row.digest):
-                return row
-            header = read_header(data, settings.limits)
-            row.width, row.height = header.width, header.height
-            pixels = decode_with_header(data, header, settings.limits, (size.height, size.width))
-        picture = preprocess(pixels, size)
-        if settings.hashes:
-            row.hash = perceptual_hash(picture)
-        if settings.hide is not None:
-            picture = _without(picture, settings.hide)
-        row.picture = np.ascontiguousarray(picture[:, ::-1]) if settings.mirror else picture
+        data = source if isinstance(source, bytes) else read_bytes(source, limits)
+        row.digest = sha256(data)
+        if known(row.digest):
+            return row, None
+        header = read_header(data, limits)
+        row.width, row.height = header.width, header.height
+        pixels = decode_with_header(data, header, limits, at_least)
     except PhotoError as error:
         row.error = str(error)
-    return row
+        return row, None
+    row.decoded = pixels.shape[:2]
+    return row, pixels
 
 
 def _without(picture: Pixels, part: Hidden) -> Pixels:

@@ -16,9 +16,10 @@ from nameplate.models.claim import DEFAULT_RATE, Verified, check_rate, decide, r
 from nameplate.models.embedding import Row, Settings, Source, embed_stream
 from nameplate.models.head import probabilities
 from nameplate.models.runtime import ChosenRuntime, available_cpus
+from nameplate.models.tta import Looks
 from nameplate.models.verdict import judged
 from nameplate.storage import printable
-from nameplate.types import DEFAULT_BUNDLE, TOP, Limits, Prediction
+from nameplate.types import DEFAULT_BUNDLE, NO_TTA, TOP, Limits, Prediction
 
 
 class Model:
@@ -40,6 +41,7 @@ class Model:
         self.bundle = bundle
         self.settings = settings
         self.runtime = ChosenRuntime(bundle, settings.runtime, settings.threads)
+        self.looks = Looks(bundle, settings, self.runtime)
 
     @classmethod
     def load(
@@ -49,6 +51,7 @@ class Model:
         runtime: str = "auto",
         threads: int | None = None,
         limits: Limits | None = None,
+        tta: str = NO_TTA,
     ) -> Model:
         """Read a bundle from disk.
 
@@ -57,11 +60,13 @@ class Model:
             runtime: `auto`, `onnxruntime`, `openvino` or `openvino-bf16`.
             threads: processors to use; None takes those that this process may use.
             limits: what one photo may cost.
+            tta: how often and how each photo is looked at to name it, see `models.tta`.
 
         Raises:
-            BundleError: no such bundle, damaged, unsafe, or made by a newer Nameplate.
+            BundleError: no such bundle, damaged, unsafe, made by a newer Nameplate, or unable to look closer.
+            UsageError: no such test-time augmentation.
         """
-        return cls(load_bundle(name), Settings(runtime, threads or available_cpus(), limits or Limits()))
+        return cls(load_bundle(name), Settings(runtime, threads or available_cpus(), limits or Limits(), tta=tta))
 
     @property
     def nameplates(self) -> tuple[str, ...]:
@@ -117,14 +122,14 @@ class Model:
                 names.append(_name(photo, number))
                 yield photo
 
-        for row in self.rows(named()):
+        for row in self.looks.rows(named()):
             yield self.answer(names.popleft(), row, top)
 
     def answer(self, name: str, row: Row, top: int = TOP) -> tuple[Prediction, NDArray[np.float32] | None]:
         """The prediction for an embedded photo, and its probabilities."""
         if row.embedding is None:
             return Prediction(name, error=row.error), None
-        chances = self.probabilities(row.embedding[None], row.runtime)[0]
+        chances = self.chances(row)
         best = np.argsort(-chances, kind="stable")[:top]
         ranked = tuple((self.nameplates[i], float(chances[i])) for i in best)
         plain = Prediction(name, *ranked[0], top=ranked)
@@ -168,6 +173,14 @@ class Model:
         """The make of each nameplate; where the bundle does not say, each is its own."""
         return self.bundle.manifest.makes or self.nameplates
 
+    def chances(self, row: Row) -> NDArray[np.float32]:
+        """Calibrated probabilities of a readable photo, float32 (C,): the mean over all looks at it."""
+        if row.views is not None:
+            return np.asarray(self.probabilities(row.views, row.runtime).mean(0), np.float32)
+        if row.embedding is None:
+            raise ValueError(f"this photo was not embedded: {row.error}")
+        return np.asarray(self.probabilities(row.embedding[None], row.runtime)[0])
+
     def probabilities(self, embeddings: NDArray[np.float32], runtime: str | None = None) -> NDArray[np.float32]:
         """Calibrated probabilities: float32 N×D embeddings → float32 N×C, rows sum to 1.
 
@@ -184,7 +197,7 @@ class Model:
         return embeddings @ weight + bias
 
     def rows(self, photos: Iterable[Source]) -> Iterator[Row]:
-        """Embedded photos with what is known of each, in order; the runtime stays open between calls."""
+        """Embedded photos with what is known of each, in order, one look each; the runtime stays open between calls."""
         return embed_stream(self.bundle, photos, self.settings, runtime=self.runtime)
 
     def require_head(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -201,7 +214,7 @@ class Model:
         return self.bundle.weight, self.bundle.bias
 
     def with_settings(self, **changes: object) -> Model:
-        """The same model run otherwise (`runtime`, `threads`, `limits`)."""
+        """The same model run otherwise (`runtime`, `threads`, `limits`, `tta`)."""
         return Model(self.bundle, replace(self.settings, **changes))  # type: ignore[arg-type]
 
 

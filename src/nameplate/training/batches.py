@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.errors import NameplateError, PhotoError
+from nameplate.photos.augment import augment
+from nameplate.photos.augmentation import Augmentation
 from nameplate.photos.decode import decode
 from nameplate.photos.preprocess import preprocess
-from nameplate.training.augment import augment
-from nameplate.training.recipe import Augmentation
 from nameplate.training.schedule import steps_per_epoch
 from nameplate.types import Preprocess
 

@@ -12,9 +12,9 @@ from nameplate.photos.decode import decode
 from nameplate.reports.run import FINISHED, RUNNING, ConfusedPair, RunPage, metrics_csv, write_run_page
 from nameplate.reports.sheet import contact_sheet
 from nameplate.storage import whole_file
-from nameplate.training.augment import augmented_rows, examples
 from nameplate.training.board import Board
 from nameplate.training.checkpoint import State
+from nameplate.training.examples import augmented_rows, examples
 from nameplate.training.finish import Finished
 from nameplate.training.loop import Moment, Training, Watch
 from nameplate.training.parts import Parts

@@ -1,0 +1,108 @@
+"""What each way of test-time augmentation is worth on labelled photos, against one look at each.
+
+    python benchmarks/tta.py DATA [--every 1] [--ways "mirror,scales,closer" original]
+
+Photos that trained the model are left out. All looks of a way are made once; the ways that are parts of it (mirror
+and scales of "mirror,scales") are judged from the same embeddings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nameplate.datasets import read_dataset
+from nameplate.evaluation.judge import trained_digests
+from nameplate.evaluation.significance import paired
+from nameplate.models.head import log_loss
+from nameplate.models.model import Model
+from nameplate.models.tta import ADDED
+from nameplate.storage import sha256
+from nameplate.types import DEFAULT_BUNDLE, NO_TTA
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--model", default=DEFAULT_BUNDLE)
+    parser.add_argument("--every", type=int, default=1, help="Take every so many-th photo.")
+    parser.add_argument("--ways", nargs="+", default=["mirror,scales,closer", "original"])
+    arguments = parser.parse_args()
+    model, dataset = Model.load(arguments.model, runtime="onnxruntime"), read_dataset(arguments.data)
+    known = trained_digests(model.bundle)
+    photos = [p for p in dataset.photos if sha256(Path(p.path).read_bytes()) not in known][:: arguments.every]
+    truths = np.array([model.nameplates.index(str(photo.label)) for photo in photos])
+    groups = np.unique([photo.group or photo.path for photo in photos], return_inverse=True)[1]
+    paths = [photo.path for photo in photos]
+    plain = chances_of(model, paths, (NO_TTA,))[NO_TTA]
+    tell(NO_TTA, plain, plain, truths, groups)
+    for way in arguments.ways:
+        for name, chances in chances_of(model.with_settings(tta=way), paths, parts_of(way)).items():
+            tell(name, plain, chances, truths, groups)
+
+
+def parts_of(way: str) -> tuple[str, ...]:
+    """The ways whose looks are among those of one."""
+    names = way.split(",")
+    if not set(names) <= set(ADDED):
+        return (way,)
+    return tuple(",".join(some) for count in range(1, len(names) + 1) for some in combinations(names, count))
+
+
+def chances_of(model: Model, paths: list[str], names: tuple[str, ...]) -> dict[str, NDArray[np.float32]]:
+    """Way → probabilities float32 N×C, from one run of the model's looks; says how fast it was."""
+    found: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
+    looks = 0.0
+    begun = time.monotonic()
+    for row in model.looks.rows(paths):
+        assert row.embedding is not None, row.error
+        views = row.embedding[None] if row.views is None else row.views
+        looks += len(np.unique(views, axis=0))
+        each = model.probabilities(views)
+        for name in names:
+            found[name].append(each[chosen(name, names[-1], len(views))].mean(0))
+    seconds = time.monotonic() - begun
+    print(
+        f"{names[-1]}: {len(paths)} photos, {looks / len(paths):.2f} looks at each, {len(paths) / seconds:.1f} photos/s"
+    )
+    return {name: np.stack(rows) for name, rows in found.items()}
+
+
+def chosen(name: str, way: str, count: int) -> list[int]:
+    """Which of `count` looks, made by a way, those of one of its parts are."""
+    if not set(way.split(",")) <= set(ADDED):
+        return list(range(count))
+    order = [None, *(part for part in ADDED if part in way.split(",") for _ in ADDED[part])]
+    order += ["closer"] * (count - len(order))
+    return [place for place, part in enumerate(order) if part is None or part in name.split(",")]
+
+
+def tell(
+    name: str,
+    plain: NDArray[np.float32],
+    chances: NDArray[np.float32],
+    truths: NDArray[np.int64],
+    groups: NDArray[np.int64],
+) -> None:
+    """A line."""
+    right = chances.argmax(1) == truths
+    found = paired(plain.argmax(1) == truths, right, groups)
+    losses = [-np.log(np.maximum(each[np.arange(len(truths)), truths], 1e-12)) for each in (plain, chances)]
+    loss = paired(losses[0], losses[1], groups)
+    gain, less = found.difference, loss.difference
+    print(
+        f"{name:22} top-1 {100 * right.mean():6.2f} %  gain {100 * gain.value:+.2f} ({100 * gain.low:+.2f} to "
+        f"{100 * gain.high:+.2f}) p {found.p:.2g} (+{found.better} -{found.worse})  log-loss "
+        f"{log_loss(chances, truths):.4f} ({less.value:+.4f}, {less.low:+.4f} to {less.high:+.4f})",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

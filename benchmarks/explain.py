@@ -41,7 +41,8 @@ def main() -> None:
     held = [photo for photo in photos if photo.split in ("validation", "test")] or photos
     chosen = [held[i].path for i in random.permutation(len(held))[: arguments.photos]]
     mapped = [each for each in photo_maps(model, chosen) if each.places is not None]
-    chances = model.probabilities(np.stack([each.places.mean((0, 1)) for each in mapped]))
+    places = [each.places for each in mapped if each.places is not None]
+    chances = model.probabilities(np.stack([each.mean((0, 1)) for each in places]))
     named = chances.argmax(1)
     falls, changes = {}, {}
     for way, boxes in hidden_boxes(model, mapped, named, arguments.area, random).items():
@@ -67,7 +68,11 @@ def hidden_boxes(
     model: Model, mapped: list[Mapped], named: NDArray[np.int64], area: float, random: np.random.Generator
 ) -> dict[str, list[Region]]:
     """Way of choosing → a box for each photo, all of one size."""
-    hot = [hot_region(evidence(model, each.places, int(k)), area) for each, k in zip(mapped, named, strict=True)]
+    hot = [
+        hot_region(evidence(model, each.places, int(k)), area)
+        for each, k in zip(mapped, named, strict=True)
+        if each.places is not None
+    ]
     width, height = hot[0].right - hot[0].left, hot[0].bottom - hot[0].top
     corners = random.random((len(hot), 2)) * (1 - width, 1 - height)
     return {

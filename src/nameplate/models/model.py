@@ -130,12 +130,18 @@ class Model:
         if row.embedding is None:
             return Prediction(name, error=row.error), None
         chances = self.chances(row)
+        return self.judged(name, chances, row.embedding, top), chances
+
+    def judged(
+        self, name: str, chances: NDArray[np.float32], embedding: NDArray[np.float32], top: int = TOP
+    ) -> Prediction:
+        """The prediction and its verdict, from probabilities (C,) and the embedding (D,) of the photo as it is."""
         best = np.argsort(-chances, kind="stable")[:top]
         ranked = tuple((self.nameplates[i], float(chances[i])) for i in best)
         plain = Prediction(name, *ranked[0], top=ranked)
         known, thresholds = self.bundle.known, self.bundle.manifest.thresholds
-        distances = None if known is None else known.distances(row.embedding[None])
-        return judged(plain, chances, self.nameplates, self.makes, thresholds, distances), chances
+        distances = None if known is None else known.distances(embedding[None])
+        return judged(plain, chances, self.nameplates, self.makes, thresholds, distances)
 
     def verify(self, photos: Sequence[Source], claimed: str, *, rate: float = DEFAULT_RATE) -> Verified:
         """Say whether an advert's photos show the car that it names.

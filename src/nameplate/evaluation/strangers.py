@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,6 @@ from nameplate.models.verdict import strangeness
 from nameplate.types import Metric, Prediction, Verdict
 
 Floats = NDArray[np.float32]
-ORDER: tuple[Verdict, ...] = ("answer", "unsure", "unknown car", "not a car", "unreadable")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ def _predictions(model: Model, embeddings: Floats, chances: Floats) -> list[Pred
 
 def _count(found: list[Prediction]) -> dict[Verdict, int]:
     counts = Counter(prediction.verdict for prediction in found)
-    return {verdict: counts[verdict] for verdict in ORDER if counts[verdict]}
+    return {verdict: counts[verdict] for verdict in get_args(Verdict) if counts[verdict]}
 
 
 def _share(right: list[bool]) -> Metric | None:

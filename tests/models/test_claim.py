@@ -57,6 +57,14 @@ def test_the_score_is_the_mean_over_photos_that_show_a_car() -> None:
     assert [score for _, score in found.photos] == [0.9, None, None, 0.7]
 
 
+def test_a_detail_that_passes_for_an_unknown_car_does_not_count_beside_a_known_one() -> None:
+    claim = read_claim("bmw x5", NAMES, MAKES)
+    found = decide(claim, [(_photo("unknown car"), 0.0), (_photo(), 0.9)], CUT, 0.01)
+    assert found.verdict == "accept"
+    assert found.score == pytest.approx(0.9)
+    assert [score for _, score in found.photos] == [None, 0.9]
+
+
 @pytest.mark.parametrize(("score", "verdict"), [(0.61, "accept"), (0.5, "unsure"), (0.05, "unsure"), (0.03, "reject")])
 def test_verdicts_at_one_percent(score: float, verdict: str) -> None:
     assert decide(read_claim("bmw x5", NAMES, MAKES), [(_photo(), score)], CUT, 0.01).verdict == verdict
@@ -82,7 +90,7 @@ def test_nothing_to_see_is_unsure() -> None:
 def test_cars_that_the_model_does_not_know_are_not_accepted() -> None:
     claim = read_claim("bmw x5", NAMES, MAKES)
     assert decide(claim, [(_photo("unknown car"), 0.99)], CUT).verdict == "unsure"
-    assert decide(claim, [(_photo("unknown car"), 0.99), (_photo(), 0.99)], CUT).verdict == "accept"
+    assert decide(claim, [(_photo("unknown car"), 0.99), (_photo("unknown car"), 0.99)], CUT).verdict == "unsure"
     assert decide(claim, [(_photo("unknown car"), 0.001)], CUT).verdict == "reject"
 
 

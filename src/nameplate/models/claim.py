@@ -2,7 +2,8 @@
 
 A claim names one nameplate, or several ("BMW X5" where the model knows two of them), or a whole make. Its score is
 the probability of these nameplates, averaged over the photos that show a car (a linear opinion pool: M. Stone, "The
-Opinion Pool", 1961), so that neither an interior shot nor one odd photo sinks it.
+Opinion Pool", 1961), so that neither an interior shot nor one odd photo sinks it. Where some photos show cars that the
+model knows, those of cars that it does not know, as a detail may look, are left out too.
 """
 
 from __future__ import annotations
@@ -128,8 +129,9 @@ def decide(
             1 - rate is accepted and one of `rate` rejected.
         rate: of false accepts, and of false rejects.
     """
-    used = [(p, chance) for p, chance in photos if chance is not None and p.verdict != "not a car"]
-    shown = tuple((p, chance if p.verdict != "not a car" else None) for p, chance in photos)
+    usable = _usable([p for p, _ in photos])
+    used = [(p, chance) for p, chance in photos if chance is not None and p.verdict in usable]
+    shown = tuple((p, chance if p.verdict in usable else None) for p, chance in photos)
     if not used:
         unreadable = all(p.verdict == "unreadable" for p, _ in photos)
         why = "no photo can be read" if unreadable else "no photo shows a car"
@@ -143,6 +145,14 @@ def decide(
     if verdict == "accept" and all(p.verdict == "unknown car" for p, _ in used):
         verdict, reason = "unsure", f"{reason}; but every photo looks like a car that the model does not know"
     return Verified(claim.claimed, claim.nameplates, verdict, score, reason, shown)
+
+
+def _usable(photos: Sequence[Prediction]) -> tuple[str, ...]:
+    """Verdicts of the photos that count: a detail or an interior, which may pass for a car that is not known, does not
+    where another photo shows a known one.
+    """
+    known = ("answer", "unsure")
+    return known if any(photo.verdict in known for photo in photos) else ("unknown car",)
 
 
 def unreadable_claim(claimed: str, photos: Sequence[Prediction], reason: str) -> Verified:

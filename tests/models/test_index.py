@@ -16,7 +16,7 @@ from safetensors.numpy import load, save
 from nameplate.demo import photos_folder
 from nameplate.errors import BundleError, DataError
 from nameplate.models import index as module
-from nameplate.models.bundle import INDEX, Bundle, Manifest, load_bundle, save_bundle
+from nameplate.models.bundle import INDEX, MAX_BYTES, Bundle, Manifest, load_bundle, save_bundle
 from nameplate.models.index import LONGEST, Index, make_index, nearest, read_index
 from nameplate.photos import decode
 from nameplate.storage import sha256
@@ -105,7 +105,7 @@ def test_more_photos_than_fit_are_drawn_by_digest(tmp_path: Path, monkeypatch: p
 
 
 def test_an_index_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(module.MAX_BYTES, INDEX, 1000)
+    monkeypatch.setitem(MAX_BYTES, INDEX, 1000)
     with pytest.raises(DataError, match=r"1,000 is the most. Train without --index"):
         make_index(photos(), embeddings(len(photos())), 1)
 

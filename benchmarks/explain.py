@@ -20,7 +20,7 @@ from nameplate.datasets import read_dataset
 from nameplate.evaluation.metrics import wilson
 from nameplate.evaluation.significance import paired
 from nameplate.models.embedding import GREY
-from nameplate.models.maps import AREA, Mapped, Region, evidence, hot_region, photo_maps
+from nameplate.models.maps import AREA, Floats, Mapped, Region, evidence, hot_region, photo_maps
 from nameplate.models.model import Model
 from nameplate.types import DEFAULT_BUNDLE
 
@@ -41,11 +41,11 @@ def main() -> None:
     held = [photo for photo in photos if photo.split in ("validation", "test")] or photos
     chosen = [held[i].path for i in random.permutation(len(held))[: arguments.photos]]
     mapped = [each for each in photo_maps(model, chosen) if each.places is not None]
-    places = [each.places for each in mapped if each.places is not None]
-    chances = model.probabilities(np.stack([each.mean((0, 1)) for each in places]))
+    grids = [each.places for each in mapped if each.places is not None]
+    chances = model.probabilities(np.stack([places.mean((0, 1)) for places in grids]))
     named = chances.argmax(1)
     falls, changes = {}, {}
-    for way, boxes in hidden_boxes(model, mapped, named, arguments.area, random).items():
+    for way, boxes in hidden_boxes(model, grids, named, arguments.area, random).items():
         found = model.probabilities(model.embed([painted(m, box) for m, box in zip(mapped, boxes, strict=True)]))
         falls[way] = chances.max(1) - found[np.arange(len(named)), named]
         changes[way] = found.argmax(1) != named
@@ -65,14 +65,10 @@ def main() -> None:
 
 
 def hidden_boxes(
-    model: Model, mapped: list[Mapped], named: NDArray[np.int64], area: float, random: np.random.Generator
+    model: Model, grids: list[Floats], named: NDArray[np.int64], area: float, random: np.random.Generator
 ) -> dict[str, list[Region]]:
     """Way of choosing → a box for each photo, all of one size."""
-    hot = [
-        hot_region(evidence(model, each.places, int(k)), area)
-        for each, k in zip(mapped, named, strict=True)
-        if each.places is not None
-    ]
+    hot = [hot_region(evidence(model, places, int(k)), area) for places, k in zip(grids, named, strict=True)]
     width, height = hot[0].right - hot[0].left, hot[0].bottom - hot[0].top
     corners = random.random((len(hot), 2)) * (1 - width, 1 - height)
     return {

@@ -158,6 +158,8 @@ HOSTILE: dict[str, Change] = {
     "ends that go back": with_ends(lambda ends: ends.__setitem__(1, 0)),
     "ends below zero": with_ends(lambda ends: ends.__setitem__(0, -5)),
     "ends beyond the file": with_ends(lambda ends: ends.__setitem__(-1, 1 << 40)),
+    "ends a little beyond the file": with_ends(lambda ends: ends.__setitem__(-1, ends[-1] + 1)),
+    "pictures that nothing points at": lambda t: t.update(pictures=np.append(t["pictures"], np.uint8(0))),
     "ends that wrap": with_ends(lambda ends: ends.__setitem__(0, -(1 << 63))),
     "a picture that is too large": with_ends(lambda ends: ends.__setitem__(slice(0, -1), ends[-1] - 1)),
     "a stranger's nameplate": lambda t: t.update(names=named([["a.jpg", "Tank"]] * len(t["ends"]))),

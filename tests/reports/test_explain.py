@@ -68,7 +68,7 @@ def test_the_box_is_drawn_where_the_region_is() -> None:
 
 
 def test_both_maps_have_one_scale() -> None:
-    weak = replace(case("Audi"), evidence=case().evidence / np.float32(10))
+    weak = replace(case("Audi"), evidence=case().evidence * np.float32(0.1))
     both = explanation(claimed=weak)
     assert redness(heat_map(both, weak, Preprocess(40, 60), WIDTH))[60:100, 120:190].min() > -30
 

@@ -13,6 +13,8 @@ import pytest
 from nameplate.datasets import read_dataset
 from nameplate.demo import photos_folder
 from nameplate.errors import DataError, NameplateError, UsageError
+from nameplate.models.index import nearest, read_index
+from nameplate.models.maps import photo_maps
 from nameplate.models.model import Model
 from nameplate.training.recipe import Recipe, Stage, load_recipe
 
@@ -49,8 +51,8 @@ def photos(target: Path, classes: int, each: int) -> Path:
     return target
 
 
-def begin(data: Path, run: Path, recipe: Recipe, overwrite: bool = False) -> None:
-    start(lambda: read_dataset(data), run, recipe, threads=1, overwrite=overwrite)
+def begin(data: Path, run: Path, recipe: Recipe, overwrite: bool = False, index: bool = False) -> None:
+    start(lambda: read_dataset(data), run, recipe, threads=1, overwrite=overwrite, index=index)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +67,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, FineTuned]:
     run = tmp_path_factory.mktemp("runs") / "finished"
     stage = replace(TINY.stages[0], train="head", learning_rate=1e-4)
-    begin(data, run, replace(TINY, stages=(stage,), ema=0.9, head_start=True, holdout=0.25))
+    begin(data, run, replace(TINY, stages=(stage,), ema=0.9, head_start=True, holdout=0.25), index=True)
     made = fine_tune(run)
     assert made is not None
     return run, made
@@ -104,6 +106,22 @@ def test_the_bundle_names_photos_and_says_how_it_was_made(finished: tuple[Path, 
     answers = Model.load(str(run)).predict([photo.path for photo in held], top=1)
     right = sum(answer.nameplate == photo.label for answer, photo in zip(answers, held, strict=True))
     assert right / len(held) == made.finished.evaluation.top1.value
+
+
+def test_the_bundle_has_a_map_and_the_index_that_was_asked_for(finished: tuple[Path, FineTuned]) -> None:
+    run, made = finished
+    model = Model.load(str(run), threads=1)
+    index = read_index(model.bundle)
+    assert index is not None
+    trained = [photo for photo in made.parts.photos if photo.split == "train"]
+    assert len(index.paths) == len(trained)
+    [mapped] = photo_maps(model, [trained[0].path])
+    assert mapped.places is not None
+    assert mapped.row.embedding is not None
+    [same] = nearest(index, mapped.row.embedding, 1)
+    assert same.similarity == pytest.approx(1, abs=1e-2)
+    assert trained[0].path.endswith(same.path)
+    assert load_run(run).index
 
 
 def test_the_classifier_begins_on_what_the_backbone_says(finished: tuple[Path, FineTuned]) -> None:

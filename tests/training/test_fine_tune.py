@@ -16,6 +16,7 @@ from nameplate.errors import DataError, NameplateError, UsageError
 from nameplate.models.index import nearest, read_index
 from nameplate.models.maps import photo_maps
 from nameplate.models.model import Model
+from nameplate.models.runtime import RUNTIMES
 from nameplate.training.recipe import Recipe, Stage, load_recipe
 
 pytestmark = pytest.mark.torch
@@ -228,3 +229,13 @@ def test_a_run_does_not_replace_the_weights_that_it_starts_from(
     with pytest.raises(UsageError, match="would be replaced"):
         begin(data, run, replace(TINY, weights=str(run)), overwrite=True)
     assert (run / "weights.safetensors").is_file()
+
+
+def test_each_runtime_gets_its_temperature_where_enough_photos_are_held_out(tmp_path: Path) -> None:
+    begin(photos(tmp_path / "photos", 10, 12), tmp_path / "run", replace(TINY, holdout=0.5))
+    made = fine_tune(tmp_path / "run")
+    assert made is not None
+    manifest = made.finished.bundle.manifest
+    assert manifest.temperatures["onnxruntime"] == manifest.temperature != 1
+    assert set(manifest.temperatures) <= set(RUNTIMES[1:])
+    assert (manifest.bfloat16 is not None) == ("openvino-bf16" in manifest.temperatures)

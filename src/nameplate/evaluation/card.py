@@ -77,8 +77,8 @@ def renew(card: str, parts: Mapping[str, str]) -> str:
     Raises:
         NameplateError: a part begins and does not end.
 
-    >>> renew("My words.\\n<!-- measured: a -->\\nold\\n<!-- end -->\\nMore.\\n", {"a": "new"})
-    'My words.\\n<!-- measured: a -->\\nnew\\n<!-- end -->\\nMore.\\n'
+    >>> renew("My words.\n<!-- measured: a -->\nold\n<!-- end -->\nMore.\n", {"a": "new"})
+    'My words.\n<!-- measured: a -->\nnew\n<!-- end -->\nMore.\n'
     """
     for name, text in parts.items():
         begin, end = f"<!-- measured: {name} -->", "<!-- end -->"
@@ -136,7 +136,7 @@ def _model(model: Model) -> str:
         ("picture", f"{size.height}×{size.width} (height × width), {size.fit}, {size.interpolation}"),
         ("size", f"{megabytes:.1f} MB"),
         ("recipe", _recipe(_mapping(told.get("recipe")))),
-        ("data", f"{data.get('photos', '?')} photos, SHA-256 `{str(data.get('sha256', 'not told'))[:16]}…`"),
+        ("data", f"{_number(data.get('photos'))} photos, SHA-256 `{str(data.get('sha256', 'not told'))[:16]}…`"),
         ("made", f"{told.get('made', 'not told')}, Nameplate {_mapping(told.get('versions')).get('nameplate', '?')}"),
     ]
     if licence := told.get("licence"):
@@ -151,6 +151,10 @@ def _model(model: Model) -> str:
 
 def _mapping(value: object) -> dict[str, object]:
     return value if isinstance(value, dict) else {}
+
+
+def _number(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else "?"
 
 
 def _recipe(recipe: dict[str, object]) -> str:
@@ -205,10 +209,8 @@ def _bfloat16(manifest: Manifest) -> str:
     check = manifest.bfloat16
     if check is None:
         return "not measured, so not used"
-    shares = (
-        f"{100 * check.top1_bfloat16:.1f} % of {check.photos:,} photos, in float32 {100 * check.top1_float32:.1f} %"
-    )
-    return f"names {shares} rightly"
+    shares = f"top-1 {100 * check.top1_bfloat16:.1f} %, in float32 {100 * check.top1_float32:.1f} %"
+    return f"{shares}, on {check.photos:,} photos when it was made"
 
 
 def _makes(measured: Measured) -> str:

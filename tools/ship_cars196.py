@@ -21,6 +21,7 @@ from onnx import numpy_helper
 
 from nameplate.models.bundle import load_bundle, save_bundle
 from nameplate.models.head import fit_at
+from nameplate.models.known import fit_known
 from nameplate.training.backbones import build, find_backbone
 from nameplate.training.checkpoint import State, load_checkpoint
 from nameplate.training.export import Whitening, export_onnx, round_weights, whiten
@@ -155,7 +156,7 @@ def main() -> None:
     classes_known = len(parts.nameplates)
     rows, classes = training_embeddings(run, parts, Features(network).eval().embed, state.epoch)
     white = whiten(rows[:, classes_known:], classes)
-    logits, stages = rows[:, :classes_known], (rows[:, classes_known:] - white.mean) @ white.matrix
+    logits, stages = rows[:, :classes_known], white(rows[:, classes_known:])
     fitted = fit_at(stages.astype(np.float32), classes, STRENGTH)
     share = SHARE * logits.std() / (stages @ fitted.weight + fitted.bias).std()
     weight = np.concatenate([np.eye(classes_known, dtype=np.float32), share * fitted.weight]).astype(np.float32)
@@ -163,7 +164,8 @@ def main() -> None:
     features = Features(network, white).eval()
     answers = Answers(features, torch.from_numpy(weight), torch.from_numpy(bias)).eval()
     name = arguments.target.name
-    made = make_bundle(arguments.target, name, run, parts, state, features, (weight, bias), answers, print)
+    known = fit_known(np.concatenate([logits, stages], 1).astype(np.float32), classes)
+    made = make_bundle(arguments.target, name, run, parts, state, features, (weight, bias), known, answers, print)
     bundle = load_bundle(arguments.target)
     assert bundle.photos is not None
     provenance = {**bundle.manifest.provenance, "licence": LICENCE}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import Literal
 
 Reason = Literal[
@@ -49,3 +51,9 @@ class RuntimeUnavailableError(NameplateError):
 
 class UsageError(NameplateError):
     """Arguments that do not go together; the command line exits 2."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """` Did you mean 'x'?` where a known name is near, else nothing."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean '{near[0]}'?" if near else ""

@@ -8,6 +8,7 @@ from typing import Literal
 Fit = Literal["squash", "pad", "crop"]
 Interpolation = Literal["bilinear", "bicubic", "lanczos"]
 SplitName = Literal["train", "validation", "test"]
+Verdict = Literal["answer", "unsure", "unknown car", "not a car", "unreadable"]
 
 DEFAULT_BUNDLE = "cars196"
 """The bundle that ships and answers where none is named."""
@@ -104,6 +105,14 @@ class Prediction:
     """The most probable nameplates with their probabilities, best first."""
     error: str | None = None
     """Why the photo could not be read."""
+    verdict: Verdict = "unreadable"
+    """What may be done with the answer: see models/verdict.py."""
+    candidates: tuple[str, ...] = ()
+    """With `answer` and `unsure` the nameplates that hold the truth in 95 % of cases, most probable first."""
+    make: str | None = None
+    """The make, where it is sure: with `unsure` it may be though the nameplate is not."""
+    make_confidence: float | None = None
+    """Probability of `make`: the sum over its nameplates."""
 
 
 @dataclass(frozen=True, slots=True)

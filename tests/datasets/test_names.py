@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nameplate.datasets.names import did_you_mean, natural_key, read_names
-from nameplate.errors import DataError
+from nameplate.datasets.names import make_of, makes_of, natural_key, read_names
+from nameplate.errors import DataError, did_you_mean
+from nameplate.models.bundle import load_bundle
 
 
 @pytest.mark.parametrize(
@@ -88,3 +89,44 @@ def test_a_missing_names_file_is_refused(tmp_path: Path) -> None:
 def test_a_near_name_is_suggested_and_a_far_one_is_not() -> None:
     assert did_you_mean("Лада Приорa", ["Лада Приора", "BMW"]) == " Did you mean 'Лада Приора'?"
     assert did_you_mean("zzzz", ["Лада Приора", "BMW"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("nameplate", "make"),
+    [
+        ("Audi TT RS Coupe 2012", "Audi"),
+        ("aston martin V8 Vantage", "aston martin"),
+        ("Land_Rover_LR2", "Land Rover"),
+        ("Rolls-Royce Ghost", "Rolls-Royce"),
+        ("Rolls Royce Ghost", "Rolls Royce"),
+        ("Lynk & Co 01", "Lynk & Co"),
+        ("Great Wall Hover", "Great Wall"),
+        ("Great", "Great"),
+        ("Лада Приора", "Лада"),
+        ("ВАЗ-21099", "ВАЗ"),
+        ("Ленд Ровер Дефендер", "Ленд Ровер"),
+        ("ГАЗ-24-10 Волга", "ГАЗ"),
+        ("-5 x", "-5 x"),
+        ("", ""),
+        (" ", " "),
+    ],
+)
+def test_the_make_is_the_first_word_or_a_known_one_of_more(nameplate: str, make: str) -> None:
+    assert make_of(nameplate) == make
+
+
+def test_the_nameplates_that_ship_are_of_the_49_makes_that_their_data_set_has() -> None:
+    makes = makes_of(load_bundle("cars196").manifest.nameplates)
+    assert len(set(makes)) == 49
+    assert {"AM General", "Aston Martin", "Land Rover", "Rolls-Royce", "Mercedes-Benz", "Ram"} <= set(makes)
+    assert makes.count("Aston Martin") == 4
+
+
+def test_one_make_written_in_two_ways_is_one() -> None:
+    assert makes_of(["HUMMER H2", "Hummer_H3", "ваз 2109", "ВАЗ-2110"]) == ("HUMMER", "HUMMER", "ваз", "ваз")
+
+
+@given(st.text())
+def test_any_text_has_a_make(name: str) -> None:
+    make = make_of(name)
+    assert bool(make) == bool(name)

@@ -13,7 +13,7 @@ from nameplate import Model
 from nameplate.demo import photos_folder
 from nameplate.errors import BundleError
 from nameplate.models.maps import Mapped, Region, drawn_out, evidence, hot_region, in_photo, photo_maps
-from nameplate.models.onnx_guard import first_output_alone
+from nameplate.models.onnx_cut import first_output_alone
 from nameplate.photos import decode, preprocess
 from nameplate.types import Preprocess
 

@@ -57,10 +57,20 @@ def test_probabilities_sum_to_one(model: Model) -> None:
 
 def test_the_bundles_temperature_is_used(model: Model) -> None:
     embeddings = model.embed(PHOTOS[:4])
-    manifest = replace(model.bundle.manifest, temperature=50.0)
+    manifest = replace(model.bundle.manifest, temperature=50.0, temperatures={})
     flat = Model(replace(model.bundle, manifest=manifest), model.settings)
     assert flat.probabilities(embeddings).max() < 0.1
     assert (flat.probabilities(embeddings).argmax(1) == model.probabilities(embeddings).argmax(1)).all()
+
+
+def test_the_temperature_is_that_of_the_runtime_that_computed_the_embedding(model: Model) -> None:
+    manifest = replace(model.bundle.manifest, temperature=1.0, temperatures={"onnxruntime": 50.0})
+    flat = Model(replace(model.bundle, manifest=manifest), replace(model.settings, runtime="auto"))
+    embeddings = flat.embed(PHOTOS[:4])
+    assert [row.runtime for row in flat.rows([*PHOTOS[:2], b"no photo"])] == ["onnxruntime", "onnxruntime", ""]
+    assert flat.probabilities(embeddings).max() < 0.1
+    assert flat.probabilities(embeddings, "openvino").max() > 0.1
+    assert max(answer.confidence or 1 for answer in flat.predict(PHOTOS[:4])) < 0.1
 
 
 def test_it_names_real_cars_that_it_was_not_trained_on(model: Model, cars196: Path) -> None:

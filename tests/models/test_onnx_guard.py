@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from nameplate.errors import BundleError
 from nameplate.models.bundle import BACKBONE, shipped
-from nameplate.models.onnx_guard import first_output_alone, refuse_external_data
+from nameplate.models.onnx_guard import refuse_external_data
 from nameplate.models.runtime import OnnxRuntime
 
 onnx = pytest.importorskip("onnx")
@@ -294,35 +294,3 @@ def with_no_other_error(data: bytes) -> None:
         OnnxRuntime(data, 1)
     except BundleError as error:
         assert "External data path" not in str(error)
-
-
-# --- outputs that are not asked for ---------------------------------------------------------------------
-
-
-def test_only_the_first_output_is_left_and_what_leads_to_others_alone_is_not_computed() -> None:
-    nodes = [helper.make_node("Add", ["x", "x"], ["y"]), helper.make_node("Sqrt", ["y"], ["z"])]
-    made = helper.make_graph(nodes, "graph", [value("x")], [value("y"), value("z")])
-    whole = model(made, ir_version=10).SerializeToString()
-    cut = onnx.load_from_string(first_output_alone(whole))
-    assert [each.name for each in cut.graph.output] == ["y"]
-    expected = onnx.load_from_string(whole)
-    del expected.graph.output[1:]
-    assert cut == expected
-    assert [each.name for each in OnnxRuntime(whole, 1)._session.get_outputs()] == ["y"]
-    assert [each.name for each in OnnxRuntime(whole, 1, maps=True)._session.get_outputs()] == ["y", "z"]
-
-
-def test_one_output_stays_as_it_is() -> None:
-    data = (shipped()["cars196"] / BACKBONE).read_bytes()
-    once = first_output_alone(data)
-    assert once != data
-    assert first_output_alone(once) == once
-    expected = onnx.load_from_string(data)
-    assert [each.name for each in expected.graph.output] == ["embedding", "map"]
-    del expected.graph.output[1:]
-    assert onnx.load_from_string(once) == expected
-
-
-@pytest.mark.parametrize("data", [b"", b"nonsense", b"\x3a\xff\xff\x01"])
-def test_what_is_no_onnx_file_is_left_to_the_runtime(data: bytes) -> None:
-    assert first_output_alone(data) == data

@@ -17,7 +17,7 @@ from nameplate.errors import BundleError, UsageError
 from nameplate.models.bundle import Bundle
 from nameplate.models.embedding import Settings, Source
 from nameplate.models.model import Model
-from nameplate.models.onnx_guard import first_output_alone
+from nameplate.models.onnx_cut import first_output_alone
 from nameplate.models.runtime import BATCH, Batch, Embedding
 from nameplate.models.tta import (
     ADDED,

@@ -112,6 +112,10 @@ def train(
     balanced: Annotated[
         bool | None, typer.Option("--balanced/--no-balanced", help="Head: every nameplate weighs alike.")
     ] = None,
+    index: Annotated[
+        bool,
+        typer.Option("--index", help="Put thumbnails of the photos that train into the bundle, for 'explain'."),
+    ] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace a bundle or a run that is there.")] = False,
     runtime: RuntimeOption = "auto",
     threads: Threads = None,
@@ -123,7 +127,7 @@ def train(
 
     if resume is not None:
         others = (data, output, changes, backbone, names, exclude, holdout, seed, mirror, balanced, threads)
-        if any(other not in (None, []) for other in others) or recipe != DEFAULT_RECIPE or overwrite:
+        if any(other not in (None, []) for other in others) or recipe != DEFAULT_RECIPE or overwrite or index:
             raise UsageError("--resume takes photos, recipe and folder from the run: give nothing with it but --json.")
         train_by_recipe(None, resume, json=json)
         return
@@ -143,6 +147,7 @@ def train(
             output,
             chosen,
             backbone or DEFAULT_BUNDLE,
+            index=index,
             overwrite=overwrite,
             runtime=runtime,
             threads=threads,
@@ -151,7 +156,7 @@ def train(
         return
     if backbone is not None:
         chosen = replace(chosen, backbone=backbone)
-    train_by_recipe(read, output, recipe=chosen, overwrite=overwrite, threads=threads, json=json)
+    train_by_recipe(read, output, recipe=chosen, index=index, overwrite=overwrite, threads=threads, json=json)
 
 
 @app.command()
@@ -250,59 +255,6 @@ def convert_weights(
 
 
 @app.command()
-def evaluate(
-    bundle: BundleArgument,
-    data: Data,
-    names: Names = None,
-    exclude: Exclude = None,
-    include_trained: Annotated[
-        bool, typer.Option(help="Judge also the photos that trained the model; the figures then flatter.")
-    ] = False,
-    all_classes: Annotated[bool, typer.Option(help="Show every nameplate's row.")] = False,
-    tta: TtaOption = NO_TTA,
-    runtime: RuntimeOption = "auto",
-    threads: Threads = None,
-    json: Json = False,
-) -> None:
-    """Say what a model is worth on labelled photos that did not train it."""
-    from nameplate.datasets import read_dataset
-    from nameplate.evaluation.judge import judge
-    from nameplate.evaluation.tta import judge_tta
-    from nameplate.models.model import Model
-
-    model = Model.load(bundle, runtime=runtime, threads=threads, tta=tta)
-    model.require_head()
-    with screen.progress() as report:
-        dataset = read_dataset(*data, names=names, exclude=exclude, progress=lambda a, b: report("unpack", a, b))
-        judged = judge(model, dataset, include_trained=include_trained, progress=report)
-        gained = None if tta == NO_TTA else judge_tta(model, judged.photos, judged.truths, judged.probabilities, report)
-    screen.tell_refused([(entry.name, entry.reason) for entry in dataset.refused], "left out")
-    screen.tell_refused(list(judged.unreadable), "unreadable")
-    if judged.trained:
-        screen.notes.print(f"{judged.trained:,} photos left out: they trained this model.")
-    if judged.strange:
-        screen.notes.print(f"{len(judged.strange):,} nameplates left out: the model does not know them.")
-    if json:
-        left_out = {
-            "trained": judged.trained,
-            "unreadable": len(judged.unreadable),
-            "unknown": judged.strange,
-        }
-        screen.print_json(
-            {
-                **screen.evaluation_json(gained.evaluation if gained else judged.evaluation),
-                "left_out": left_out,
-                "runtime": judged.runtime,
-                **({"tta": gained.as_json()} if gained else {}),
-            }
-        )
-        return
-    screen.print_evaluation(gained.evaluation if gained else judged.evaluation, all_classes=all_classes)
-    if gained:
-        screen.out.print(f"\n{gained.sentence()}")
-
-
-@app.command()
 def identify(
     photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", show_default=False)],
     model: Annotated[str, typer.Option(help="A bundle's folder, or the name of one that ships.")] = DEFAULT_BUNDLE,
@@ -317,7 +269,7 @@ def identify(
     from nameplate.models.model import Model
 
     known = Model.load(model, runtime=runtime, threads=threads, tta=tta)
-    predictions = known.predict(_photo_paths(photos), top=top)
+    predictions = known.predict(photo_paths(photos), top=top)
     if json:
         screen.print_json([as_json(prediction) for prediction in predictions])
     else:
@@ -345,9 +297,7 @@ def predict(
     model = Model.load(bundle, runtime=runtime, threads=threads, tta=tta)
     start = time.monotonic()
     with screen.progress() as report:
-        done = predict_table(
-            model, _photo_paths(photos), output, top=top, progress=lambda a, b: report("predict", a, b)
-        )
+        done = predict_table(model, photo_paths(photos), output, top=top, progress=lambda a, b: report("predict", a, b))
     seconds = time.monotonic() - start
     if json:
         screen.print_json(
@@ -404,7 +354,8 @@ def demo(
         tour(output, runtime=runtime, threads=threads, say=screen.step, progress=report)
 
 
-def _photo_paths(arguments: list[Path]) -> list[str]:
+def photo_paths(arguments: list[Path]) -> list[str]:
+    """The photos behind a command's arguments."""
     from nameplate.datasets import list_photos
 
     return [photo.path for argument in arguments for photo in list_photos(argument)]

@@ -21,6 +21,7 @@ LOG_SECONDS = 10.0
 """Seconds between two progress lines where stderr is no terminal."""
 BAR = 20
 """Characters of a confidence bar."""
+VERDICT_STYLES = {"answer": "green", "unsure": "yellow", "unknown car": "red", "not a car": "red", "unreadable": "red"}
 
 # Names of files and cars may hold brackets: nothing is taken for markup.
 out = Console(highlight=False, soft_wrap=True, markup=False)
@@ -249,33 +250,28 @@ def figures(evaluation: Evaluation) -> str:
     )
 
 
-def evaluation_json(evaluation: Evaluation) -> dict[str, object]:
-    """An evaluation as `--json` shows it."""
-    return {
-        "photos": evaluation.photos,
-        "top1": evaluation.top1.value,
-        "top1_interval": evaluation.top1.interval,
-        "top5": evaluation.top5.value,
-        "top5_interval": evaluation.top5.interval,
-        "macro_f1": evaluation.macro_f1.value,
-        "macro_f1_interval": evaluation.macro_f1.interval,
-        "log_loss": evaluation.log_loss,
-        "classes": evaluation.classes,
-        "confusions": evaluation.confusions,
-    }
-
-
 def print_prediction(prediction: Prediction) -> None:
     """A photo's name and its most probable nameplates with bars."""
     out.print(prediction.photo, style="bold")
     if prediction.error is not None:
         out.print(f"  unreadable  {prediction.error}", style="red")
         return
+    out.print(f"  {_verdict(prediction)}", style=VERDICT_STYLES[prediction.verdict])
     width = max(len(name) for name, _ in prediction.top)
     for place, (name, chance) in enumerate(prediction.top):
         eighths = round(chance * BAR * 8)
         bar = "█" * (eighths // 8) + ("▏▎▍▌▋▊▉"[eighths % 8 - 1] if eighths % 8 else "")
         out.print(f"  {name:{width}}  {100 * chance:5.1f} %  {bar}", style="dim" if place else "bold green")
+
+
+def _verdict(prediction: Prediction) -> str:
+    """What may be done with an answer, in words."""
+    if prediction.verdict == "answer":
+        return "answer: the one nameplate that fits"
+    if prediction.verdict != "unsure":
+        return prediction.verdict
+    sure = f"a {prediction.make} ({100 * (prediction.make_confidence or 0):.0f} %), " if prediction.make else ""
+    return f"unsure: {sure}one of {len(prediction.candidates)} nameplates"
 
 
 def print_evaluation(evaluation: Evaluation, *, all_classes: bool) -> None:

@@ -58,12 +58,14 @@ def train_head_alone(
     recipe: HeadRecipe,
     backbone: str,
     *,
+    index: bool,
     overwrite: bool,
     runtime: str,
     threads: int | None,
     json: bool,
 ) -> None:
     """A head on a bundle's frozen backbone."""
+    from nameplate.evaluation.metrics import as_json
     from nameplate.models.bundle import refuse_other_folder
     from nameplate.models.model import Model
     from nameplate.training.frozen import train_head
@@ -75,13 +77,15 @@ def train_head_alone(
     model = Model.load(backbone, runtime=runtime, threads=threads)
     with screen.progress() as report:
         dataset = read(report)
-        trained = train_head(dataset, output, model=model, recipe=recipe, overwrite=overwrite, progress=report)
+        trained = train_head(
+            dataset, output, model=model, recipe=recipe, index=index, overwrite=overwrite, progress=report
+        )
     seconds = time.monotonic() - start
     screen.tell_refused([(entry.name, entry.reason) for entry in dataset.refused], "left out")
     screen.tell_refused(list(trained.unreadable), "unreadable")
     _tell_leaked(trained.leaked)
     if json:
-        judged = None if trained.evaluation is None else screen.evaluation_json(trained.evaluation)
+        judged = None if trained.evaluation is None else as_json(trained.evaluation)
         screen.print_json({"bundle": str(output), "photos": trained.photos, "seconds": seconds, "evaluation": judged})
         return
     nameplates = trained.bundle.manifest.nameplates
@@ -98,6 +102,7 @@ def train_by_recipe(
     run: Path,
     *,
     recipe: Recipe | None = None,
+    index: bool = False,
     overwrite: bool = False,
     threads: int | None = None,
     json: bool = False,
@@ -116,7 +121,7 @@ def train_by_recipe(
                 refused.extend((entry.name, entry.reason) for entry in dataset.refused)
                 return dataset
 
-            start(told, run, recipe, threads=threads, overwrite=overwrite, progress=report)
+            start(told, run, recipe, threads=threads, index=index, overwrite=overwrite, progress=report)
     with _to_go_on(run), screen.training(quiet=not main) as (watch, say):
         made = fine_tune(run, watch=watch, say=say)
     if made is not None:
@@ -140,6 +145,7 @@ def _to_go_on(run: Path) -> Iterator[None]:
 
 
 def _tell(made: FineTuned, run: Path, seconds: float, json: bool) -> None:
+    from nameplate.evaluation.metrics import as_json
     from nameplate.models.bundle import IN_RUN
 
     parts, finished = made.parts, made.finished
@@ -147,7 +153,7 @@ def _tell(made: FineTuned, run: Path, seconds: float, json: bool) -> None:
     _tell_leaked(parts.leaked)
     photos = int(parts.train.sum())
     if json:
-        judged = None if finished.evaluation is None else screen.evaluation_json(finished.evaluation)
+        judged = None if finished.evaluation is None else as_json(finished.evaluation)
         screen.print_json(
             {
                 "run": str(run),

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import re
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
 from nameplate.errors import DataError
+
+MAKES_OF_SEVERAL_WORDS = (
+    "Alfa Romeo", "AM General", "American Motors", "Ashok Leyland", "Aston Martin", "Austin Healey", "Bristol Cars",
+    "De Tomaso", "Force Motors", "Golden Dragon", "Great Wall", "Iran Khodro", "Isotta Fraschini", "King Long",
+    "Land Rover", "Li Auto", "Lynk & Co", "Maruti Suzuki", "Mercedes Benz", "Rolls Royce", "Ssang Yong", "W Motors",
+    "Альфа Ромео", "Астон Мартин", "Грейт Волл", "Ленд Ровер", "Лэнд Ровер", "Мерседес Бенц", "Роллс Ройс",
+)  # fmt: skip
+"""All other makes are a nameplate's first word."""
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
@@ -21,6 +28,33 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     folded = unicodedata.normalize("NFC", name).casefold().replace("ё", "е")
     parts = re.findall(r"\d{1,4000}|\D+", folded)  # int() takes no more than 4,300 digits
     return (*((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts), (-1, 0, name))
+
+
+def make_of(nameplate: str) -> str:
+    """The make in a nameplate as it is written there: its first word, or a known make of several words.
+
+    Words end at a space or an underscore, and at a hyphen before a number.
+
+    >>> [make_of(name) for name in ("Aston Martin Virage", "Mercedes-Benz C-Class", "kia_rio", "ВАЗ-2109")]
+    ['Aston Martin', 'Mercedes-Benz', 'kia', 'ВАЗ']
+    """
+    words = nameplate.replace("_", " ").split()
+    folded = [word.casefold() for word in words]
+    for make in MAKES_OF_SEVERAL_WORDS:
+        parts = make.casefold().split()
+        if folded[: len(parts)] == parts:
+            return " ".join(words[: len(parts)])
+    return re.split(r"-(?=\d)", words[0], maxsplit=1)[0] or nameplate if words else nameplate
+
+
+def makes_of(nameplates: Iterable[str]) -> tuple[str, ...]:
+    """The make of each nameplate; one make written in several ways is spelled as it comes first.
+
+    >>> makes_of(["BMW X5", "bmw x6", "Audi TT"])
+    ('BMW', 'BMW', 'Audi')
+    """
+    spelling: dict[str, str] = {}
+    return tuple(spelling.setdefault(make.casefold(), make) for make in map(make_of, nameplates))
 
 
 def read_names(path: Path) -> dict[str, str]:
@@ -46,9 +80,3 @@ def read_names(path: Path) -> dict[str, str]:
     if len(names) < len(pairs) or len(set(names.values())) < len(names):
         raise DataError(f"An id or a name stands twice in '{path}'; each must be there once.")
     return names
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """` Did you mean 'x'?` where a known name is near, else nothing."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f" Did you mean '{near[0]}'?" if near else ""

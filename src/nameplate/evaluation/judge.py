@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nameplate.datasets.duplicates import groups as copies
 from nameplate.datasets.sources import Dataset
 from nameplate.errors import DataError
 from nameplate.evaluation.metrics import evaluate
 from nameplate.models.bundle import Bundle
-from nameplate.models.collection import Progress, embed_photos
+from nameplate.models.collection import Embedded, Progress, embed_photos
 from nameplate.models.model import Model
 from nameplate.types import Evaluation, Photo
 
@@ -27,14 +28,48 @@ class Judged:
     """The photos judged."""
     probabilities: NDArray[np.float32]
     """Of each photo judged, N×C."""
-    truths: NDArray[np.int64]
-    """The true column of each photo, int64 (N,)."""
     trained: int
     """Photos left out because they trained this model."""
     strange: tuple[str, ...]
     """Nameplates of the data that the model does not know; their photos are left out."""
     unreadable: tuple[tuple[str, str], ...]
     runtime: str
+    nameplates: tuple[str, ...]
+    """Of the probabilities' columns."""
+    truths: NDArray[np.int64]
+    """The true column of each photo, int64 (N,)."""
+    groups: NDArray[np.int64]
+    """int64 (N,): photos of one group are copies of one picture, or of one advert."""
+    embeddings: NDArray[np.float32]
+    """N×D."""
+    training: Known
+    """Photos of the data that trained this model."""
+
+    @property
+    def named(self) -> NDArray[np.int64]:
+        """The most probable column of each photo, int64 (N,)."""
+        return np.asarray(self.probabilities.argmax(1), np.int64)
+
+    @property
+    def confidence(self) -> NDArray[np.float32]:
+        """The probability of it, float32 (N,)."""
+        return np.asarray(self.probabilities.max(1), np.float32)
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether it is the truth, bool (N,)."""
+        return np.asarray(self.named == self.truths, np.bool_)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Photos whose nameplate is known, to show beside others."""
+
+    photos: tuple[Photo, ...]
+    columns: NDArray[np.int64]
+    """int64 (N,)."""
+    embeddings: NDArray[np.float32]
+    """N×D."""
 
 
 def judge(
@@ -55,21 +90,42 @@ def judge(
     manifest = model.bundle.manifest
     columns = {name: i for i, name in enumerate(manifest.ids)} | {n: i for i, n in enumerate(manifest.nameplates)}
     embedded = embed_photos(dataset.photos, model, progress)
-    trained = set() if include_trained else trained_digests(model.bundle)
-    kept = np.array([p.label in columns and p.sha256 not in trained for p in embedded.photos])
+    places = np.array([columns.get(str(photo.label), -1) for photo in embedded.photos])
+    taught = trained_digests(model.bundle)
+    trained = np.array([photo.sha256 in taught for photo in embedded.photos])
+    kept = (places >= 0) & (~trained | include_trained)
+    left = 0 if include_trained else int(trained.sum())
     strange = tuple(name for name in dataset.nameplates if name not in columns)
-    known = sum(p.sha256 in trained for p in embedded.photos)
     if not kept.any():
         raise DataError(
-            f"No photo is left to judge: of {len(dataset.photos):,} photos {known:,} trained this model "
+            f"No photo is left to judge: of {len(dataset.photos):,} photos {left:,} trained this model "
             f"(--include-trained judges them too), {len(embedded.unreadable):,} are unreadable, and "
             f"{len(strange):,} nameplates of the data are unknown to it{_few(strange)}."
         )
-    photos = tuple(photo for photo, there in zip(embedded.photos, kept, strict=True) if there)
-    chances = model.probabilities(embedded.embeddings[kept])
-    truths = np.array([columns[str(photo.label)] for photo in photos])
-    found = evaluate(chances, truths, manifest.nameplates)
-    return Judged(found, photos, chances, truths, known, strange, embedded.unreadable, embedded.runtime)
+    photos, truths, embeddings = _those(embedded, places, kept)
+    groups = copies([str(p.sha256) for p in photos], embedded.hashes[kept], [p.group for p in photos])
+    chances = model.probabilities(embeddings, embedded.runtime)
+    return Judged(
+        evaluate(chances, truths, manifest.nameplates, groups),
+        photos,
+        chances,
+        left,
+        strange,
+        embedded.unreadable,
+        embedded.runtime,
+        manifest.nameplates,
+        truths,
+        groups,
+        embeddings,
+        Known(*_those(embedded, places, (places >= 0) & trained)),
+    )
+
+
+def _those(
+    embedded: Embedded, places: NDArray[np.int64], chosen: NDArray[np.bool_]
+) -> tuple[tuple[Photo, ...], NDArray[np.int64], NDArray[np.float32]]:
+    photos = tuple(photo for photo, there in zip(embedded.photos, chosen, strict=True) if there)
+    return photos, places[chosen], embedded.embeddings[chosen]
 
 
 def trained_digests(bundle: Bundle) -> set[str]:

@@ -7,22 +7,27 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from nameplate.evaluation.significance import resamples
 from nameplate.models.head import log_loss
 from nameplate.types import ClassResult, Confusion, Evaluation, Metric
 
 Z = 1.959964
 """The 97.5 % point of the normal distribution."""
-RESAMPLES, SEED = 400, 0
-"""Bootstrap resamples for figures that are no plain shares."""
 
 
-def evaluate(probabilities: NDArray[np.float32], truths: NDArray[np.int64], nameplates: Sequence[str]) -> Evaluation:
+def evaluate(
+    probabilities: NDArray[np.float32],
+    truths: NDArray[np.int64],
+    nameplates: Sequence[str],
+    groups: NDArray[np.int64] | None = None,
+) -> Evaluation:
     """Hold answers against the truth.
 
     Args:
         probabilities: float32 N×C.
         truths: int64 (N,), the true classes, 0 … C-1.
         nameplates: the C names.
+        groups: int64 (N,), photos of one group are copies and drawn together; None: each is its own.
 
     Returns:
         Top-1 and top-5 with Wilson intervals, macro-F1 (over the classes that have photos) with a
@@ -40,11 +45,27 @@ def evaluate(probabilities: NDArray[np.float32], truths: NDArray[np.int64], name
         photos=len(truths),
         top1=wilson(int((named == truths).sum()), len(truths)),
         top5=wilson(hits5, len(truths)),
-        macro_f1=_macro_f1(truths, named, len(nameplates)),
+        macro_f1=_macro_f1(truths, named, len(nameplates), groups),
         log_loss=log_loss(probabilities, truths),
         classes=_per_class(truths, named, nameplates),
         confusions=_confusions(truths, named, nameplates),
     )
+
+
+def as_json(evaluation: Evaluation) -> dict[str, object]:
+    """An evaluation as plain data."""
+    return {
+        "photos": evaluation.photos,
+        "top1": evaluation.top1.value,
+        "top1_interval": evaluation.top1.interval,
+        "top5": evaluation.top5.value,
+        "top5_interval": evaluation.top5.interval,
+        "macro_f1": evaluation.macro_f1.value,
+        "macro_f1_interval": evaluation.macro_f1.interval,
+        "log_loss": evaluation.log_loss,
+        "classes": evaluation.classes,
+        "confusions": evaluation.confusions,
+    }
 
 
 def wilson(hits: int, photos: int) -> Metric:
@@ -64,7 +85,9 @@ def confusion_matrix(truths: NDArray[np.int64], named: NDArray[np.int64], classe
     return np.bincount(truths * classes + named, minlength=classes * classes).reshape(classes, classes)
 
 
-def _f1(matrix: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def precision_recall_f1(
+    matrix: NDArray[np.int64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Precision, recall and F1 of each class; 0 where undefined."""
     right = np.diag(matrix).astype(np.float64)
     precision = right / np.maximum(matrix.sum(0), 1)
@@ -73,26 +96,33 @@ def _f1(matrix: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.floa
     return precision, recall, f1
 
 
-def _macro_f1(truths: NDArray[np.int64], named: NDArray[np.int64], classes: int) -> Metric:
-    random = np.random.default_rng(SEED)
+def centred(value: float, draws: Sequence[float]) -> Metric:
+    """A figure with the spread of its resamples about it, within 0–1.
 
+    Moved to the figure itself because resamples miss classes, or repeat photos, which shifts their mean.
+    """
+    low, high = value - np.mean(draws) + np.quantile(draws, [0.025, 0.975])
+    return Metric(value, max(0.0, float(low)), min(1.0, float(high)))
+
+
+def _macro_f1(
+    truths: NDArray[np.int64], named: NDArray[np.int64], classes: int, groups: NDArray[np.int64] | None
+) -> Metric:
     def figure(rows: NDArray[np.int64] | slice) -> float:
         matrix = confusion_matrix(truths[rows], named[rows], classes)
         there = matrix.sum(1) > 0
-        return float(_f1(matrix)[2][there].mean())
+        return float(precision_recall_f1(matrix)[2][there].mean())
 
-    value = figure(slice(None))
-    draws = [figure(random.integers(0, len(truths), len(truths))) for _ in range(RESAMPLES)]
-    # Centred on the figure itself (basic bootstrap): resamples miss classes, which shifts their mean.
-    low, high = value - np.mean(draws) + np.quantile(draws, [0.025, 0.975])
-    return Metric(value, max(0.0, float(low)), min(1.0, float(high)))
+    return centred(figure(slice(None)), [figure(rows) for rows in resamples(len(truths), groups)])
 
 
 def _per_class(
     truths: NDArray[np.int64], named: NDArray[np.int64], nameplates: Sequence[str]
 ) -> tuple[ClassResult, ...]:
     matrix = confusion_matrix(truths, named, len(nameplates))
-    figures = zip(nameplates, matrix.sum(1).tolist(), *(part.tolist() for part in _f1(matrix)), strict=True)
+    figures = zip(
+        nameplates, matrix.sum(1).tolist(), *(part.tolist() for part in precision_recall_f1(matrix)), strict=True
+    )
     return tuple(ClassResult(*row) for row in figures if row[1] > 0)
 
 

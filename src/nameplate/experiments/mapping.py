@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nameplate.datasets.names import did_you_mean
 from nameplate.datasets.tables import read_table
-from nameplate.errors import DataError, UsageError
+from nameplate.errors import DataError, UsageError, did_you_mean
 
 
 @dataclass(frozen=True, slots=True)

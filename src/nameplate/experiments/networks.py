@@ -66,5 +66,5 @@ class Networks:
         if embedded.unreadable:
             path, why = embedded.unreadable[0]
             raise DataError(f"'{path}' judges and can no longer be read: {why}. Put it back and run the command again.")
-        chances = model.probabilities(embedded.embeddings)
+        chances = model.probabilities(embedded.embeddings, embedded.runtime)
         return Answers.of(chances, model.nameplates, [str(photo.label) for photo in judging])

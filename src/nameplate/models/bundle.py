@@ -1,9 +1,12 @@
 """A bundle: the model on disk. A folder of
 
 bundle.json        what it knows, how photos are prepared, where it comes from; written last
-backbone.onnx      uint8 N×H×W×3 in, float32 N×D embedding out; normalisation inside, resizing never
+backbone.onnx      uint8 N×H×W×3 in, float32 N×D embedding out; normalisation inside, resizing never. Many have
+                   a second output, `map`, float32 N×h×w×D, whose mean over the places is the embedding (maps.py)
 head.safetensors   weight D×C, bias C, float32; absent from a bundle that only embeds
+known.safetensors  where the cars lie that it knows, for its verdicts (optional)
 photos.csv         the photos that it was made from and the part of each (optional)
+index.safetensors  embeddings and small pictures of the photos that trained it (optional, index.py)
 
 No pickle anywhere. Every byte is checked before it is used: bundle.json holds the SHA-256 of each other file
 and of all that it says itself.
@@ -24,18 +27,29 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from nameplate.errors import BundleError, NameplateError
+from nameplate.models.claim import ClaimThresholds
+from nameplate.models.known import Known
 from nameplate.models.onnx_guard import refuse_external_data
+from nameplate.models.verdict import Thresholds
 from nameplate.storage import sha256, whole_folder
 from nameplate.types import Preprocess
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of bundle.json that this Nameplate writes; it reads this one and all before it."""
 MANIFEST, BACKBONE, HEAD, PHOTOS = "bundle.json", "backbone.onnx", "head.safetensors", "photos.csv"
+KNOWN, INDEX = "known.safetensors", "index.safetensors"
 IN_RUN = "bundle"
 """The folder inside a training run's that holds its bundle."""
 HEAD_PARTS, SEAL = ("weight", "bias"), "sha256"
 """The tensors of the head's file, and the field of bundle.json that seals the others."""
-MAX_BYTES = {MANIFEST: 64 << 20, BACKBONE: 2 << 30, HEAD: 2 << 30, PHOTOS: 4 << 30}
+MAX_BYTES = {
+    MANIFEST: 64 << 20,
+    BACKBONE: 2 << 30,
+    HEAD: 2 << 30,
+    PHOTOS: 4 << 30,
+    KNOWN: 2 << 30,
+    INDEX: 1 << 30,
+}
 """A file larger than this is not read."""
 
 
@@ -78,13 +92,27 @@ class Manifest:
     embedding: int
     """D, the embedding's size."""
     temperature: float
-    """Logits are divided by it before the softmax (calibration)."""
+    """Logits are divided by it before the softmax (calibration), where `temperatures` has none of the runtime."""
     files: dict[str, File]
     """The other files."""
     bfloat16: Bfloat16Check | None = None
     """Whether bfloat16 may be used; None where it was not measured: then it may not."""
     provenance: dict[str, object] = field(default_factory=dict)
     """Recipe, seed, versions, data digest, metrics, licence."""
+    temperatures: dict[str, float] = field(default_factory=dict)
+    """Runtime → the temperature fitted on what it computes; the runtime's name says the precision too."""
+    makes: tuple[str, ...] = ()
+    """The make of each nameplate, in their order; empty in bundles of before there were verdicts."""
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    """Of the verdicts."""
+    claims: ClaimThresholds | None = None
+    """For `verify`; None where nothing was held out to choose them on."""
+    make_claims: ClaimThresholds | None = None
+    """The same for claims of a make."""
+
+    def temperature_of(self, runtime: str) -> float:
+        """The temperature for embeddings that a runtime computed."""
+        return self.temperatures.get(runtime, self.temperature)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +128,25 @@ class Bundle:
     """C."""
     photos: bytes | None = None
     """photos.csv."""
+    known: Known | None = None
+    """Where its cars lie; None where that was not asked for."""
+    folder: Path | None = None
+    """Where it was read from or written to; None where it is in memory alone."""
 
     @property
     def digest(self) -> str:
         """SHA-256 of the backbone: two bundles of one digest give the same embeddings."""
         return self.manifest.files[BACKBONE].sha256
+
+    def index_bytes(self) -> bytes | None:
+        """index.safetensors, read now and checked; None where there is none.
+
+        Raises:
+            BundleError: it is damaged or gone.
+        """
+        if self.folder is None or INDEX not in self.manifest.files:
+            return None
+        return _read(self.folder, INDEX, self.manifest)
 
 
 def shipped() -> dict[str, Path]:
@@ -134,7 +176,8 @@ def load_bundle(name: str | Path) -> Bundle:
     refuse_external_data(backbone, str(folder / BACKBONE))
     weight, bias = _read_head(folder, manifest) if HEAD in manifest.files else (None, None)
     photos = _read(folder, PHOTOS, manifest) if PHOTOS in manifest.files else None
-    return Bundle(manifest, backbone, weight, bias, photos)
+    known = _read_known(folder, manifest) if KNOWN in manifest.files else None
+    return Bundle(manifest, backbone, weight, bias, photos, known, folder)
 
 
 def refuse_other_folder(target: Path) -> None:
@@ -157,7 +200,9 @@ def save_bundle(
     backbone: bytes,
     head: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
     photos: bytes | None = None,
+    known: Known | None = None,
     *,
+    index: bytes | None = None,
     overwrite: bool = False,
 ) -> Bundle:
     """Write a bundle, whole or not at all; `manifest.files` is filled in here.
@@ -172,8 +217,8 @@ def save_bundle(
         contents[HEAD] = save_tensors(
             {name: np.ascontiguousarray(part) for name, part in zip(HEAD_PARTS, head, strict=True)}
         )
-    if photos is not None:
-        contents[PHOTOS] = photos
+    optional = {PHOTOS: photos, KNOWN: None if known is None else save_tensors(known.tensors), INDEX: index}
+    contents |= {name: data for name, data in optional.items() if data is not None}
     files = {name: File(sha256(data), len(data)) for name, data in contents.items()}
     complete = replace(manifest, files=files)
     with whole_folder(target, overwrite=overwrite) as temporary:
@@ -182,7 +227,7 @@ def save_bundle(
         said = msgspec.json.decode(msgspec.json.encode(complete))
         text = msgspec.json.format(msgspec.json.encode(said | {SEAL: _seal(said)}), indent=2)
         (temporary / MANIFEST).write_bytes(text + b"\n")
-    return Bundle(complete, backbone, weight, bias, photos)
+    return Bundle(complete, backbone, weight, bias, photos, known, target)
 
 
 class _Version(msgspec.Struct):
@@ -218,7 +263,7 @@ def _read_manifest(folder: Path) -> Manifest:
 
 def _problem(manifest: Manifest) -> str | None:
     """What cannot be right in a manifest that has the right form."""
-    if not set(manifest.files) <= {BACKBONE, HEAD, PHOTOS} or BACKBONE not in manifest.files:
+    if not set(manifest.files) <= {BACKBONE, HEAD, PHOTOS, KNOWN, INDEX} or BACKBONE not in manifest.files:
         return f"its files are {', '.join(manifest.files) or 'none'}"
     if len(manifest.nameplates) != len(manifest.ids) or len(set(manifest.nameplates)) != len(manifest.nameplates):
         return "nameplates and ids do not pair up"
@@ -226,8 +271,15 @@ def _problem(manifest: Manifest) -> str | None:
         return "there is a head without nameplates, or nameplates without a head"
     if manifest.schema < 1 or manifest.embedding < 1:
         return f"the schema is {manifest.schema}, the embedding's size {manifest.embedding}"
-    if not manifest.temperature > 0 or not np.isfinite(manifest.temperature):
-        return f"the temperature is {manifest.temperature}"
+    for temperature in (manifest.temperature, *manifest.temperatures.values()):
+        if not temperature > 0 or not np.isfinite(temperature):
+            return f"the temperature is {temperature}"
+    if len(manifest.makes) not in (0, len(manifest.nameplates)):
+        return f"it has {len(manifest.nameplates)} nameplates and {len(manifest.makes)} makes"
+    if not manifest.thresholds.usable:
+        return f"the thresholds are {manifest.thresholds}"
+    if any(claims and not claims.usable for claims in (manifest.claims, manifest.make_claims)):
+        return "the thresholds for claims are of another form"
     if not (0 < manifest.preprocess.height <= 4096 and 0 < manifest.preprocess.width <= 4096):
         return f"the picture is {manifest.preprocess.height}×{manifest.preprocess.width}"
     return None
@@ -274,3 +326,13 @@ def _read_head(folder: Path, manifest: Manifest) -> tuple[NDArray[np.float32], N
     ):
         raise BundleError(f"'{path}' holds numbers that are not finite float32.")
     return weight, bias
+
+
+def _read_known(folder: Path, manifest: Manifest) -> Known:
+    path = folder / KNOWN
+    try:
+        return Known.of(load_tensors(_read(folder, KNOWN, manifest)), manifest.embedding, len(manifest.nameplates))
+    except KeyError as error:
+        raise BundleError(f"'{path}' is damaged: it holds no {error}.") from None
+    except (SafetensorError, ValueError) as error:
+        raise BundleError(f"'{path}' is damaged: {error}.") from None

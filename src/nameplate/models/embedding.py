@@ -64,6 +64,8 @@ class Row:
     """Why it cannot be read."""
     picture: Pixels | None = None
     """Waits for the runtime."""
+    runtime: str = ""
+    """What computed the embedding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +110,16 @@ def embed_stream(
 def embedded(bundle: Bundle, rows: Iterator[Row], runtime: Runtime) -> Iterator[Row]:
     """Prepared rows with the embeddings of their pictures, in order."""
 
-    def embed(batches: Iterable[Batch]) -> Iterator[Iterable[NDArray[np.float32]]]:
+    def embed(batches: Iterable[Batch]) -> Iterator[Iterable[tuple[NDArray[np.float32], str]]]:
+        ran = ""
         for embeddings in runtime.embed(batches):
+            ran = ran or runtime.name  # a stretch is one runtime's, whatever is opened in its course
             check_size(embeddings, bundle)
-            yield embeddings
+            yield ((embedding, ran) for embedding in embeddings)
 
-    for row, embedding in run_through(rows, embed):
-        row.embedding = embedding
+    for row, found in run_through(rows, embed):
+        if found is not None:
+            row.embedding, row.runtime = found
         yield row
 
 

@@ -311,9 +311,14 @@ def probabilities(logits: Floats, temperature: float) -> Floats:
     return scaled
 
 
+def log_losses(chances: Floats, classes: NDArray[np.int64]) -> Floats:
+    """Negative logarithm of the true class's probability, of each row; float32 (N,)."""
+    return np.asarray(-np.log(np.maximum(chances[np.arange(len(classes)), classes], 1e-12)), np.float32)
+
+
 def log_loss(chances: Floats, classes: NDArray[np.int64]) -> float:
-    """Mean negative logarithm of the true class's probability."""
-    return float(-np.log(np.maximum(chances[np.arange(len(classes)), classes], 1e-12)).mean())
+    """Mean of `log_losses`."""
+    return float(log_losses(chances, classes).mean())
 
 
 def fit_temperature(logits: Floats, classes: NDArray[np.int64]) -> float:

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from nameplate.errors import BundleError, PhotoError
 from nameplate.models.bundle import Bundle, load_bundle
+from nameplate.models.claim import DEFAULT_RATE, Verified, check_rate, decide, read_claim
 from nameplate.models.embedding import Row, Settings, Source, embed_stream
 from nameplate.models.head import probabilities
 from nameplate.models.runtime import ChosenRuntime, available_cpus
 from nameplate.models.tta import Looks
+from nameplate.models.verdict import judged
 from nameplate.storage import printable
 from nameplate.types import DEFAULT_BUNDLE, NO_TTA, TOP, Limits, Prediction
 
@@ -106,6 +108,12 @@ class Model:
 
     def stream(self, photos: Iterable[Source], *, top: int = TOP) -> Iterator[Prediction]:
         """`predict` for any number of photos, one answer at a time, in order, in flat memory."""
+        return (prediction for prediction, _ in self.answers(photos, top=top))
+
+    def answers(
+        self, photos: Iterable[Source], *, top: int = TOP
+    ) -> Iterator[tuple[Prediction, NDArray[np.float32] | None]]:
+        """`stream`, each answer with the probabilities of all nameplates, float32 (C,); None where unreadable."""
         self.require_head()
         names: deque[str] = deque()
 
@@ -117,27 +125,76 @@ class Model:
         for row in self.looks.rows(named()):
             yield self.answer(names.popleft(), row, top)
 
-    def answer(self, name: str, row: Row, top: int = TOP) -> Prediction:
-        """The prediction for an embedded photo."""
+    def answer(self, name: str, row: Row, top: int = TOP) -> tuple[Prediction, NDArray[np.float32] | None]:
+        """The prediction for an embedded photo, and its probabilities."""
         if row.embedding is None:
-            return Prediction(name, error=row.error)
+            return Prediction(name, error=row.error), None
         chances = self.chances(row)
         best = np.argsort(-chances, kind="stable")[:top]
         ranked = tuple((self.nameplates[i], float(chances[i])) for i in best)
-        return Prediction(name, *ranked[0], top=ranked)
+        plain = Prediction(name, *ranked[0], top=ranked)
+        known, thresholds = self.bundle.known, self.bundle.manifest.thresholds
+        distances = None if known is None else known.distances(row.embedding[None])
+        return judged(plain, chances, self.nameplates, self.makes, thresholds, distances), chances
 
     def chances(self, row: Row) -> NDArray[np.float32]:
         """Calibrated probabilities of a readable photo, float32 (C,): the mean over all looks at it."""
         if row.views is not None:
-            return np.asarray(self.probabilities(row.views).mean(0), np.float32)
+            return np.asarray(self.probabilities(row.views, row.runtime).mean(0), np.float32)
         if row.embedding is None:
             raise ValueError(f"this photo was not embedded: {row.error}")
-        return np.asarray(self.probabilities(row.embedding[None])[0])
+        return np.asarray(self.probabilities(row.embedding[None], row.runtime)[0])
 
-    def probabilities(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Calibrated probabilities: float32 N×D embeddings → float32 N×C, rows sum to 1."""
+    def verify(self, photos: Sequence[Source], claimed: str, *, rate: float = DEFAULT_RATE) -> Verified:
+        """Say whether an advert's photos show the car that it names.
+
+        Args:
+            photos: of one advert: paths, bytes of files, or uint8 H×W×3 RGB arrays.
+            claimed: a nameplate, some words of one, or a make.
+            rate: of false accepts, and of false rejects, that is put up with.
+
+        Raises:
+            UsageError: the model knows no such nameplate, or the rate is not one that it can be cut for.
+            BundleError: the bundle has no head.
+        """
+        check_rate(rate)
+        read_claim(claimed, self.nameplates, self.makes)  # before any work
+        return self.judge_claim(claimed, list(self.answers(photos)), rate=rate)
+
+    def judge_claim(
+        self,
+        claimed: str,
+        answers: Sequence[tuple[Prediction, NDArray[np.float32] | None]],
+        *,
+        rate: float = DEFAULT_RATE,
+    ) -> Verified:
+        """`verify` on what `answers` gave for an advert's photos."""
+        check_rate(rate)
+        claim = read_claim(claimed, self.nameplates, self.makes)
+        columns = [self.nameplates.index(name) for name in claim.nameplates]
+        scores = [(p, None if chances is None else float(chances[columns].sum())) for p, chances in answers]
+        manifest = self.bundle.manifest
+        return decide(claim, scores, manifest.make_claims if claim.whole_make else manifest.claims, rate)
+
+    @property
+    def makes(self) -> tuple[str, ...]:
+        """The make of each nameplate; where the bundle does not say, each is its own."""
+        return self.bundle.manifest.makes or self.nameplates
+
+    def probabilities(self, embeddings: NDArray[np.float32], runtime: str | None = None) -> NDArray[np.float32]:
+        """Calibrated probabilities: float32 N×D embeddings → float32 N×C, rows sum to 1.
+
+        Args:
+            embeddings: float32 N×D.
+            runtime: what computed them, which chooses the temperature; None: what ran last here.
+        """
+        temperature = self.bundle.manifest.temperature_of(runtime or self.runtime.name)
+        return probabilities(self.logits(embeddings), temperature)
+
+    def logits(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What the head says before calibration: float32 N×D → float32 N×C."""
         weight, bias = self.require_head()
-        return probabilities(embeddings @ weight + bias, self.bundle.manifest.temperature)
+        return embeddings @ weight + bias
 
     def rows(self, photos: Iterable[Source]) -> Iterator[Row]:
         """Embedded photos with what is known of each, in order, one look each; the runtime stays open between calls."""

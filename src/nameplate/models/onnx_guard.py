@@ -1,5 +1,4 @@
-"""What is done to an ONNX file before a runtime sees it: one that would read other files is refused, and outputs that
-are not asked for are cut off.
+"""Refuse an ONNX file that would make a runtime read other files.
 
 ONNX tensors may keep their data outside ("external data", onnx.proto: TensorProto fields 13 and 14), at a
 path that the file itself names. A bundle's backbone is whole in one checksummed file, so any such
@@ -26,8 +25,6 @@ INSIDE: dict[str, dict[int, str]] = {
     "Sparse": {1: "Tensor", 2: "Tensor"},
 }
 EXTERNAL_DATA, DATA_LOCATION = 13, 14
-GRAPH, OUTPUT = 7, 12
-"""The field of a Model that is its graph, and the field of a Graph that is an output (onnx.proto)."""
 MAX_DEPTH = 40
 
 
@@ -48,46 +45,11 @@ def refuse_external_data(model: bytes, name: str) -> None:
         raise BundleError(f"'{name}' is no ONNX file, or it is damaged.") from None
 
 
-def first_output_alone(model: bytes) -> bytes:
-    """A serialised ModelProto without the outputs after its graph's first: runtimes then drop what only leads to them.
-
-    What is no ONNX file comes back as it is: the runtime says so.
-    """
-    try:
-        return b"".join(
-            raw if field != GRAPH or not isinstance(value, memoryview) else _as_graph(_with_one_output(value))
-            for field, value, raw in _fields(memoryview(model))
-        )
-    except (IndexError, ValueError):
-        return model
-
-
-def _with_one_output(graph: memoryview) -> bytes:
-    outputs, kept = 0, []
-    for field, _, raw in _fields(graph):
-        outputs += field == OUTPUT
-        if field != OUTPUT or outputs == 1:
-            kept.append(raw)
-    return b"".join(kept)
-
-
-def _as_graph(content: bytes) -> bytes:
-    return bytes([GRAPH << 3 | BYTES]) + _as_varint(len(content)) + content
-
-
-def _as_varint(value: int) -> bytes:
-    found = bytearray()
-    while value > 0x7F:
-        found.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*found, value])
-
-
 def _holds_external(message: memoryview, kind: str, depth: int) -> bool:
     if depth > MAX_DEPTH:
         raise ValueError("nested too deep")
     inside = INSIDE.get(kind, {})
-    for field, value, _ in _fields(message):
+    for field, value, _ in fields(message):
         if kind == "Tensor" and (field == EXTERNAL_DATA or (field == DATA_LOCATION and value != 0)):
             return True
         if field in inside and isinstance(value, memoryview) and _holds_external(value, inside[field], depth + 1):
@@ -95,8 +57,13 @@ def _holds_external(message: memoryview, kind: str, depth: int) -> bool:
     return False
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview, memoryview]]:
-    """Number, value and raw bytes (key and all) of each field."""
+def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview, memoryview]]:
+    """Number, value and raw bytes (key and all) of each field of a serialised message.
+
+    Raises:
+        IndexError: it is cut short.
+        ValueError: it is no message.
+    """
     at = 0
     while at < len(message):
         begin = at

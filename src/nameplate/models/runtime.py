@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from nameplate.errors import BundleError, NameplateError, RuntimeUnavailableError, UsageError
 from nameplate.models.bundle import Bundle
-from nameplate.models.onnx_guard import first_output_alone
+from nameplate.models.onnx_cut import first_output_alone
 from nameplate.storage import cache_folder, sha256, whole_file
 
 RUNTIMES = ("auto", "onnxruntime", "openvino", "openvino-bf16")
@@ -100,8 +100,8 @@ class OnnxRuntime:
         Args:
             backbone: the ONNX file.
             threads: processors to use.
-            maps: whether `maps` will be called; without, what only leads to them is cut off, since ONNX Runtime
-                would compute it all the same (`only_execute_path_to_fetches` saves nothing).
+            maps: whether `maps` will be called; without, what only leads to them is cut off, so that it
+                costs nothing.
 
         Raises:
             BundleError: it cannot be loaded.

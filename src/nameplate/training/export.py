@@ -88,6 +88,10 @@ class Whitening:
     matrix: Floats
     """D×D, rounded to float16's numbers, as it is stored."""
 
+    def __call__(self, embeddings: Floats) -> Floats:
+        """float32 N×D → float32 N×D."""
+        return ((embeddings - self.mean) @ self.matrix).astype(np.float32, copy=False)
+
 
 def whiten(embeddings: Floats, classes: NDArray[np.int64]) -> Whitening:
     """The whitening of embeddings N×D of photos of classes int64 (N,)."""

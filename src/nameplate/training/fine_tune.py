@@ -60,6 +60,7 @@ def start(
     recipe: Recipe,
     *,
     threads: int | None = None,
+    index: bool = False,
     overwrite: bool = False,
     progress: Progress = lambda *_: None,
 ) -> None:
@@ -74,6 +75,7 @@ def start(
         recipe: how to train.
         threads: processors that each process uses; None takes those that it may use, shared evenly by the
             processes on this machine.
+        index: put small pictures of the photos that train into the bundle, for `nameplate explain`.
         overwrite: replace a run that is there.
         progress: see `Progress`.
 
@@ -87,7 +89,7 @@ def start(
     if accelerator.is_main_process:
         refuse_folder(folder, overwrite)
         neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's word for processes on this machine
-        _start(accelerator, read, folder, recipe, threads or max(1, available_cpus() // neighbours), progress)
+        _start(accelerator, read, folder, recipe, threads or max(1, available_cpus() // neighbours), index, progress)
     accelerator.wait_for_everyone()
 
 
@@ -118,6 +120,7 @@ def _start(
     folder: Path,
     recipe: Recipe,
     threads: int,
+    index: bool,
     progress: Progress,
 ) -> None:
     for stage in recipe.stages:
@@ -153,6 +156,7 @@ def _start(
         device=accelerator.device.type,
         weights=origin,
         versions=versions("accelerate", "numpy", "pillow", "simplejpeg", "timm", "torch"),
+        index=index,
     )
     if folder.exists():
         shutil.rmtree(folder)

@@ -14,9 +14,13 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from nameplate.errors import NameplateError
+from nameplate.evaluation.calibration import fit_temperatures
 from nameplate.evaluation.metrics import evaluate
+from nameplate.evaluation.verdicts import with_verdicts
 from nameplate.models.bundle import BACKBONE, IN_RUN, SCHEMA, Bfloat16Check, Bundle, File, Manifest, save_bundle
-from nameplate.models.head import fit_temperature, probabilities
+from nameplate.models.head import probabilities
+from nameplate.models.index import make_index
+from nameplate.models.known import Known, fit_known
 from nameplate.models.runtime import BATCH, PROBE_PHOTOS, make_runtime, probe
 from nameplate.storage import sha256, whole_file
 from nameplate.training.backbones import find_backbone
@@ -42,8 +46,6 @@ PARITY_PHOTOS = 2000
 """Photos, at most, on which the runtimes are held against torch: held-out ones where there are any."""
 WHITENING_PHOTOS = 6000
 """Training photos, at most, that the embedding is whitened by."""
-MIN_CALIBRATION = 50
-"""Held-out photos below which no temperature is fitted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +85,8 @@ def finish(
     white = whiten(embeddings, classes)
     last = run.recipe.stages[-1]
     embedder = Embedder(rounded, white, places=has_places(rounded, last.height, last.width))
-    head = head_of(rounded, white)
-    return make_bundle(folder / IN_RUN, folder.resolve().name, run, parts, state, embedder, head, rounded, say)
+    head, known = head_of(rounded, white), fit_known(white(embeddings), classes)
+    return make_bundle(folder / IN_RUN, folder.resolve().name, run, parts, state, embedder, head, known, rounded, say)
 
 
 def make_bundle(
@@ -95,6 +97,7 @@ def make_bundle(
     state: State,
     embedder: torch.nn.Module,
     head: tuple[Floats, Floats],
+    known: Known,
     truth: torch.nn.Module,
     say: Callable[[str], None],
 ) -> Finished:
@@ -108,6 +111,7 @@ def make_bundle(
         state: where the run ended.
         embedder: uint8 N×H×W×3 → float32 N×D, or that and its map N×h×w×D, on the CPU.
         head: weight D×C and bias C.
+        known: where its training photos lie.
         truth: uint8 N×H×W×3 → the logits that embedder and head must give, on the CPU.
         say: called with what is being done.
 
@@ -133,20 +137,25 @@ def make_bundle(
     able = {trial.runtime for trial in probe(draft, pictures[:PROBE_PHOTOS], run.threads) if trial.error is None}
     parity = check_parity(truth, draft, pictures, ["onnxruntime", *sorted(able & {"openvino"})], run.threads)
     say("judge")
-    logits, places = _logits(draft, parts, run, "onnxruntime")
+    embedded = {name: _embeddings(draft, parts, run, name, parts.held) for name in ("onnxruntime", *sorted(able))}
+    computed = {name: (found @ weight + bias, of) for name, (found, of) in embedded.items()}
+    logits, places = computed["onnxruntime"]
     classes = parts.classes[places]
-    temperature = fit_temperature(logits, classes) if len(places) >= MIN_CALIBRATION else 1.0
+    temperatures = fit_temperatures({name: (found, parts.classes[of]) for name, (found, of) in computed.items()})
+    temperature = temperatures.get("onnxruntime", 1.0)
     chances = probabilities(logits, temperature) if len(places) else logits
     judged = evaluate(chances, classes, parts.nameplates) if len(places) else None
     manifest = replace(
         manifest,
         temperature=temperature,
-        bfloat16=_bfloat16_check(draft, parts, run, logits, places) if "openvino-bf16" in able else None,
+        temperatures=temperatures,
+        bfloat16=_bfloat16_check(parts, computed),
         provenance=_provenance(run, parts, state, judged, parity),
     )
-    bundle = save_bundle(
-        target, manifest, backbone, (weight, bias), photos_csv(parts.photos, parts.groups), overwrite=True
-    )
+    manifest = with_verdicts(manifest, chances, classes, known.distances(embedded["onnxruntime"][0]))
+    table = photos_csv(parts.photos, parts.groups)
+    index = _index(draft, parts, run) if run.index else None
+    bundle = save_bundle(target, manifest, backbone, (weight, bias), table, known, index=index, overwrite=True)
     return Finished(bundle, judged, parity, chances, places)
 
 
@@ -195,28 +204,34 @@ def training_embeddings(
     return np.concatenate(embeddings), parts.classes[np.concatenate(places)]
 
 
-def _logits(bundle: Bundle, parts: Parts, run: Run, name: str) -> tuple[Floats, NDArray[np.int64]]:
-    """Logits of the held-out photos by one runtime, float32 N×C, and which photos they are of."""
+def _embeddings(
+    bundle: Bundle, parts: Parts, run: Run, name: str, chosen: NDArray[np.bool_]
+) -> tuple[Floats, NDArray[np.int64]]:
+    """Embeddings of chosen photos by one runtime, float32 N×D, and which photos they are of; some may be gone."""
     runtime = make_runtime(name, bundle.backbone, run.threads)
     places: list[NDArray[np.int64]] = []
 
     def pictures() -> Iterator[NDArray[np.uint8]]:
-        for batch, of in _prepared(bundle, parts, np.flatnonzero(parts.held), run):
+        for batch, of in _prepared(bundle, parts, np.flatnonzero(chosen), run):
             places.append(of)
             yield batch
 
-    assert bundle.weight is not None
-    assert bundle.bias is not None
-    logits = [embeddings @ bundle.weight + bundle.bias for embeddings in runtime.embed(pictures())]
-    if not logits:
-        return np.zeros((0, len(parts.nameplates)), np.float32), np.zeros(0, np.int64)
-    return np.concatenate(logits), np.concatenate(places)
+    embeddings = list(runtime.embed(pictures()))
+    if not embeddings:
+        return np.zeros((0, bundle.manifest.embedding), np.float32), np.zeros(0, np.int64)
+    return np.concatenate(embeddings), np.concatenate(places)
 
 
-def _bfloat16_check(
-    bundle: Bundle, parts: Parts, run: Run, exact: Floats, places: NDArray[np.int64]
-) -> Bfloat16Check | None:
-    logits, same = _logits(bundle, parts, run, "openvino-bf16")
+def _index(bundle: Bundle, parts: Parts, run: Run) -> bytes:
+    """The index of the photos that trained; those that are gone are left out."""
+    embeddings, places = _embeddings(bundle, parts, run, "onnxruntime", parts.train)
+    return make_index([parts.photos[place] for place in places], embeddings, run.threads)
+
+
+def _bfloat16_check(parts: Parts, computed: dict[str, tuple[Floats, NDArray[np.int64]]]) -> Bfloat16Check | None:
+    """What bfloat16 costs on the held-out photos; None where it did not run on all of them."""
+    exact, places = computed["onnxruntime"]
+    logits, same = computed.get("openvino-bf16", (exact, np.zeros(0, np.int64)))
     if not len(same) or not np.array_equal(same, places):
         return None
     truth = parts.classes[places]

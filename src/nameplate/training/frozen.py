@@ -13,10 +13,14 @@ from numpy.typing import NDArray
 from nameplate.datasets.sources import Dataset
 from nameplate.datasets.splits import folds
 from nameplate.errors import DataError
+from nameplate.evaluation.calibration import MIN_CALIBRATION, fit_temperatures
 from nameplate.evaluation.metrics import evaluate
+from nameplate.evaluation.verdicts import with_verdicts
 from nameplate.models.bundle import SCHEMA, Bfloat16Check, Bundle, Manifest, save_bundle
 from nameplate.models.collection import Embedded, Progress, embed_photos, still_there
 from nameplate.models.head import Head, fit_head, probabilities
+from nameplate.models.index import make_index
+from nameplate.models.known import Known, fit_known, own_distances
 from nameplate.models.model import Model
 from nameplate.models.runtime import MAX_BFLOAT16_COST
 from nameplate.training.parts import Parts, photos_csv, split_parts
@@ -51,6 +55,7 @@ def train_head(
     *,
     model: Model,
     recipe: HeadRecipe | None = None,
+    index: bool = False,
     overwrite: bool = False,
     progress: Progress = lambda *_: None,
 ) -> Trained:
@@ -61,6 +66,7 @@ def train_head(
         target: the bundle's folder.
         model: gives the backbone; its own head is not looked at.
         recipe: how to train.
+        index: put small pictures of the photos that train into the bundle, for `nameplate explain`.
         overwrite: replace a bundle that is there.
         progress: see `Progress`.
 
@@ -74,12 +80,21 @@ def train_head(
     photos, groups, classes = parts.photos, parts.groups, parts.classes
     nameplates, train, held = parts.nameplates, parts.train, parts.held
     head = _fit(embedded, photos, classes, train, groups, model, recipe, progress)
-    judged = evaluate(_chances(embedded.embeddings[held], head), classes[held], nameplates) if held.any() else None
-    check = _bfloat16_check(embedded, photos, classes, held, head, model, progress)
+    exact = _exact(embedded, photos, held, model, progress)
+    check = _bfloat16_check(embedded, classes, head, exact)
     if check is not None and check.cost > MAX_BFLOAT16_COST:  # then it will run, and is judged, in float32
         measured = replace(model.bundle, manifest=replace(model.bundle.manifest, bfloat16=check))
         plain = Model(measured, replace(model.settings, runtime="onnxruntime"))
-        return train_head(dataset, target, model=plain, recipe=recipe, overwrite=overwrite, progress=progress)
+        return train_head(
+            dataset, target, model=plain, recipe=recipe, index=index, overwrite=overwrite, progress=progress
+        )
+    computed = {embedded.runtime: (_logits(embedded.embeddings[held], head), classes[held])}
+    if exact is not None:
+        computed[exact.runtime] = _logits(exact.embeddings, head), classes[exact.places]
+    temperatures = fit_temperatures(computed)
+    head = replace(head, temperature=temperatures.get(embedded.runtime, head.temperature))
+    judged = evaluate(_chances(embedded.embeddings[held], head), classes[held], nameplates) if held.any() else None
+    known = fit_known(embedded.embeddings[train], classes[train], model.bundle.known)
     manifest = Manifest(
         schema=SCHEMA,
         name=target.name,
@@ -89,15 +104,20 @@ def train_head(
         embedding=model.bundle.manifest.embedding,
         temperature=head.temperature,
         files={},
+        temperatures=temperatures,
         bfloat16=check or model.bundle.manifest.bfloat16,
         provenance=_provenance(parts, recipe, head, judged, embedded.runtime, model),
     )
+    manifest = _with_verdicts(manifest, embedded, classes, train, held, head, known, model)
+    chosen = [photo for photo, there in zip(photos, train, strict=True) if there]
     bundle = save_bundle(
         target,
         manifest,
         model.bundle.backbone,
         (head.weight, head.bias),
         photos_csv(photos, groups),
+        known,
+        index=make_index(chosen, embedded.embeddings[train], model.settings.threads) if index else None,
         overwrite=overwrite,
     )
     return Trained(bundle, judged, int(train.sum()), parts.unreadable, embedded.runtime, parts.copies, parts.leaked)
@@ -157,20 +177,50 @@ def fit_recipe(
     return fit_head(embeddings, classes, fold, balanced=recipe.balanced, progress=lambda a, b: progress("fit", a, b))
 
 
-def _chances(embeddings: NDArray[np.float32], head: Head) -> NDArray[np.float32]:
-    return probabilities(embeddings @ head.weight + head.bias, head.temperature)
-
-
-def _bfloat16_check(
+def _with_verdicts(
+    manifest: Manifest,
     embedded: Embedded,
-    photos: Sequence[Photo],
     classes: NDArray[np.int64],
+    train: NDArray[np.bool_],
     held: NDArray[np.bool_],
     head: Head,
+    known: Known,
     model: Model,
-    progress: Progress,
-) -> Bfloat16Check | None:
-    """What bfloat16 costs this head, on its held-out photos; None where it did not run in bfloat16."""
+) -> Manifest:
+    """Thresholds from held-out photos where there are enough, else from what heads of other folds say of training
+    photos.
+    """
+    far = None if model.bundle.known is None else model.bundle.manifest.thresholds.far
+    if held.sum() >= MIN_CALIBRATION or head.out_of_fold is None:
+        chances = _chances(embedded.embeddings[held], head)
+        return with_verdicts(manifest, chances, classes[held], known.distances(embedded.embeddings[held]), far)
+    chances = probabilities(head.out_of_fold[: train.sum()], head.temperature)  # mirrored copies come after
+    near = own_distances(known, embedded.embeddings[train], classes[train])
+    return with_verdicts(manifest, chances, classes[train], (near, known.distances(embedded.embeddings[train])[1]), far)
+
+
+def _logits(embeddings: NDArray[np.float32], head: Head) -> NDArray[np.float32]:
+    return embeddings @ head.weight + head.bias
+
+
+def _chances(embeddings: NDArray[np.float32], head: Head) -> NDArray[np.float32]:
+    return probabilities(_logits(embeddings, head), head.temperature)
+
+
+@dataclass(frozen=True, slots=True)
+class _Exact:
+    """Held-out photos once more, in float32."""
+
+    runtime: str
+    embeddings: NDArray[np.float32]
+    places: NDArray[np.int64]
+    """int64 (N,): which photos these are."""
+
+
+def _exact(
+    embedded: Embedded, photos: Sequence[Photo], held: NDArray[np.bool_], model: Model, progress: Progress
+) -> _Exact | None:
+    """Float32 embeddings to hold bfloat16 against; None where it did not run in bfloat16."""
     if not embedded.runtime.endswith("bf16") or not held.any():
         return None
     chosen = np.flatnonzero(held)[:: -(-int(held.sum()) // BFLOAT16_PHOTOS)]
@@ -178,12 +228,20 @@ def _bfloat16_check(
     exact = embed_photos(
         again, model.with_settings(runtime="openvino"), lambda _, a, b: progress("check bfloat16", a, b)
     )
-    chosen = chosen[still_there(again, exact)]
+    return _Exact(exact.runtime, exact.embeddings, chosen[still_there(again, exact)])
+
+
+def _bfloat16_check(
+    embedded: Embedded, classes: NDArray[np.int64], head: Head, exact: _Exact | None
+) -> Bfloat16Check | None:
+    """What bfloat16 costs this head, on its held-out photos."""
+    if exact is None:
+        return None
 
     def right(embeddings: NDArray[np.float32]) -> float:
-        return float((_chances(embeddings, head).argmax(1) == classes[chosen]).mean())
+        return float((_logits(embeddings, head).argmax(1) == classes[exact.places]).mean())
 
-    return Bfloat16Check(len(chosen), right(exact.embeddings), right(embedded.embeddings[chosen]))
+    return Bfloat16Check(len(exact.places), right(exact.embeddings), right(embedded.embeddings[exact.places]))
 
 
 def _provenance(

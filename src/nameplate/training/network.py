@@ -69,22 +69,22 @@ def classifier_matrix(network: Network) -> tuple[torch.Tensor, torch.Tensor]:
     return layer.weight.flatten(1), layer.bias
 
 
-@torch.inference_mode()  # type: ignore[misc,unused-ignore]
 def has_places(network: Network, height: int, width: int) -> bool:
     """Whether `embed_places` is meant for it: its head takes the mean over a feature map N×K×h×w, and no more.
 
     Tried rather than looked up: timm's networks pool in many ways, and transformers have no such map at all.
     """
     noise = torch.randint(0, 256, (1, height, width, 3), generator=torch.Generator().manual_seed(0))
-    features = network.body.forward_features(network.normalise(noise))
-    if features.ndim != 4:
-        return False
-    whole = network.body.forward_head(features, pre_logits=True)
-    try:
-        of_mean = network.body.forward_head(features.mean((2, 3), keepdim=True), pre_logits=True)
-    except (RuntimeError, ValueError):  # a head for other shapes: channels last, a grid of a fixed size
-        return False
-    return of_mean.shape == whole.shape and torch.allclose(of_mean, whole, rtol=1e-3, atol=1e-4)
+    with torch.inference_mode():
+        features = network.body.forward_features(network.normalise(noise))
+        if features.ndim != 4:
+            return False
+        whole = network.body.forward_head(features, pre_logits=True)
+        try:
+            of_mean = network.body.forward_head(features.mean((2, 3), keepdim=True), pre_logits=True)
+        except (RuntimeError, ValueError):  # a head for other shapes: channels last, a grid of a fixed size
+            return False
+    return of_mean.shape == whole.shape and bool(torch.allclose(of_mean, whole, rtol=1e-3, atol=1e-4))
 
 
 def layer_numbers(network: Network) -> dict[str, int]:

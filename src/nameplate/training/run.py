@@ -76,6 +76,8 @@ class Run:
     weights: str
     """What the network began with."""
     versions: dict[str, str] = field(default_factory=dict)
+    index: bool = False
+    """Whether the bundle is to hold small pictures of the photos that train."""
 
 
 def rows(parts: Parts) -> tuple[Row, ...]:

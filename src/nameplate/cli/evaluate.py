@@ -1,0 +1,144 @@
+"""`nameplate evaluate`."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nameplate.cli import screen
+from nameplate.cli.commands import BundleArgument, Data, Exclude, Json, Names, RuntimeOption, Threads, TtaOption, app
+from nameplate.errors import DataError, UsageError
+from nameplate.types import NO_TTA
+
+if TYPE_CHECKING:
+    from nameplate.datasets.sources import Dataset
+    from nameplate.evaluation.against import Against
+    from nameplate.evaluation.judge import Judged
+    from nameplate.evaluation.measure import Measured
+    from nameplate.models.collection import Progress
+    from nameplate.models.model import Model
+
+
+@app.command()
+def evaluate(
+    bundle: BundleArgument,
+    data: Data,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="PAGE", help="An HTML page to write; JSON and a table of photos go beside it."
+        ),
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(metavar="OTHER", help="Another bundle, to compare on photos that trained neither.")
+    ] = None,
+    card: Annotated[
+        Path | None,
+        typer.Option(metavar="CARD", help="A Markdown model card to write; what you wrote into it yourself is kept."),
+    ] = None,
+    names: Names = None,
+    exclude: Exclude = None,
+    include_trained: Annotated[
+        bool, typer.Option(help="Judge also the photos that trained the model; the figures then flatter.")
+    ] = False,
+    all_classes: Annotated[bool, typer.Option(help="Show every nameplate's row.")] = False,
+    tta: TtaOption = NO_TTA,
+    runtime: RuntimeOption = "auto",
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Say what a model is worth on labelled photos that did not train it: figures, a page, a model card."""
+    from nameplate.datasets import read_dataset
+    from nameplate.evaluation.judge import judge
+    from nameplate.evaluation.measure import as_json, measure
+    from nameplate.evaluation.tta import look_again
+    from nameplate.models.model import Model
+
+    if output is not None and output.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"The report is a page: '{output}' must end with .html.")
+    if card is not None and card.suffix.lower() != ".md":
+        raise UsageError(f"The model card is Markdown: '{card}' must end with .md.")
+    if card is not None and include_trained:
+        raise UsageError(
+            "A model card says what a model is worth on photos that did not train it: no --include-trained."
+        )
+    model = Model.load(bundle, runtime=runtime, threads=threads, tta=tta)
+    model.require_head()
+    other = None if against is None else Model.load(against, runtime=runtime, threads=threads, tta=tta)
+    with screen.progress() as report:
+        dataset = read_dataset(*data, names=names, exclude=exclude, progress=lambda a, b: report("unpack", a, b))
+        judged = judge(model, dataset, include_trained=include_trained, progress=report)
+        judged, gained = look_again(model, judged, report)
+        held = None if other is None else _against(other, str(against), dataset, judged, include_trained, report)
+    _tell_left_out(dataset, judged)
+    measured = measure(judged)
+    said = as_json(measured, judged, model.bundle, held) | ({"tta": gained.as_json()} if gained else {})
+    lines = []
+    if output is not None:
+        from nameplate.evaluation.report import write_report
+
+        written = write_report(said, measured, judged, output, model.settings.threads, held)
+        lines.append(f"{written.page}, {written.json}, {written.photos}")
+    if card is not None:
+        from nameplate.evaluation.card import write_card
+
+        # without folders: a card is published, and where photos lie on one machine is no one's business
+        command = ["nameplate", "evaluate", Path(bundle).name, *(path.name for path in data), "--card", card.name]
+        write_card(card, measured, judged, model, shlex.join(command))
+        lines.append(str(card))
+    if json:
+        screen.print_json(said)
+        return
+    screen.print_evaluation(judged.evaluation, all_classes=all_classes)
+    _print_more(measured, held)
+    if gained is not None:
+        screen.step("Looks", gained.sentence())
+    for line in lines:
+        screen.step("Wrote", line)
+
+
+def _against(
+    other: Model, name: str, dataset: Dataset, judged: Judged, include_trained: bool, report: Progress
+) -> Against:
+    from nameplate.evaluation.against import hold_against
+    from nameplate.evaluation.judge import judge
+    from nameplate.evaluation.tta import look_again
+
+    try:
+        theirs = judge(other, dataset, include_trained=include_trained, progress=report)
+        theirs, _ = look_again(other, theirs, report)
+    except DataError as error:
+        raise DataError(f"--against {name}: {error}") from None
+    return hold_against(judged, theirs, name)
+
+
+def _tell_left_out(dataset: Dataset, judged: Judged) -> None:
+    screen.tell_refused([(entry.name, entry.reason) for entry in dataset.refused], "left out")
+    screen.tell_refused(list(judged.unreadable), "unreadable")
+    if judged.trained:
+        screen.notes.print(f"{judged.trained:,} photos left out: they trained this model.")
+    if judged.strange:
+        screen.notes.print(f"{len(judged.strange):,} nameplates left out: the model does not know them.")
+
+
+def _print_more(measured: Measured, against: Against | None) -> None:
+    """What goes beyond the figures of right and wrong."""
+    from nameplate.evaluation.against import loss_verdict, verdict
+    from nameplate.evaluation.selective import RISKS
+
+    calibration, selective = measured.calibration, measured.selective
+    screen.out.print()
+    screen.step("Make right", screen.percent(measured.makes.top1))
+    screen.step("Log-loss", f"{measured.log_loss.value:.3f} ({measured.log_loss.low:.3f}–{measured.log_loss.high:.3f})")
+    chance = f"a model whose confidences are true shows {100 * calibration.by_chance.value:.1f} % by chance"
+    screen.step("Calibration", f"error (ECE) {screen.percent(calibration.ece)}; {chance}")
+    for risk, point in zip(RISKS, selective.within, strict=True):
+        photos = "not even the surest" if point is None else f"the surest {100 * point.coverage:.0f} % of photos"
+        sure = "" if point is None else f", confidence ≥ {100 * point.threshold:.0f} %"
+        screen.step(f"≤ {100 * risk:g} % wrong", f"{photos}{sure}")
+    if against is not None:
+        screen.step("Against", verdict(against))
+        screen.step("", loss_verdict(against))

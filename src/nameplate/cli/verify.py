@@ -1,0 +1,100 @@
+"""`nameplate verify`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nameplate.cli import screen
+from nameplate.cli.commands import Json, RuntimeOption, Threads, app, photo_paths
+from nameplate.errors import UsageError
+from nameplate.models.claim import DEFAULT_RATE
+from nameplate.types import DEFAULT_BUNDLE
+
+if TYPE_CHECKING:
+    from nameplate.models.claim import Verified
+    from nameplate.models.model import Model
+
+STYLES = {"accept": "bold green", "reject": "bold red", "unsure": "bold yellow"}
+
+
+@app.command()
+def verify(
+    photos: Annotated[list[Path] | None, typer.Argument(metavar="PHOTO...", show_default=False)] = None,
+    claimed: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What the advert says: a nameplate, words of one, or a make.")
+    ] = None,
+    batch: Annotated[
+        Path | None,
+        typer.Option(metavar="ADVERTS", help="A table: 'claimed' and 'photos', or 'advert', 'claimed', 'photo'."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="With --batch the .csv or .jsonl file to write.")
+    ] = None,
+    false_accepts: Annotated[
+        float, typer.Option(help="Share of wrong claims that may be accepted, and of true ones that may be rejected.")
+    ] = DEFAULT_RATE,
+    model: Annotated[str, typer.Option(help="A bundle's folder, or the name of one that ships.")] = DEFAULT_BUNDLE,
+    runtime: RuntimeOption = "auto",
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Say whether an advert's photos, all together, show the car that it names: accept, reject or unsure."""
+    from nameplate.bulk.adverts import verified_json
+    from nameplate.models.model import Model
+
+    if batch is not None:
+        if photos or claimed is not None or output is None:
+            raise UsageError("With --batch give --output, and neither photos nor --claimed: they stand in the table.")
+        _verify_batch(Model.load(model, runtime=runtime, threads=threads), batch, output, false_accepts, json=json)
+        return
+    if not photos or claimed is None or output is not None:
+        raise UsageError("Give an advert's photos and --claimed NAME, or a table of adverts: --batch ADVERTS -o OUT.")
+    found = Model.load(model, runtime=runtime, threads=threads).verify(photo_paths(photos), claimed, rate=false_accepts)
+    if json:
+        screen.print_json(verified_json(found))
+    else:
+        _print(found)
+    if all(prediction.error is not None for prediction, _ in found.photos):
+        raise typer.Exit(1)
+
+
+def _verify_batch(model: Model, batch: Path, output: Path, rate: float, *, json: bool) -> None:
+    from nameplate.bulk.adverts import read_adverts, verify_table
+
+    start = time.monotonic()
+    adverts = read_adverts(batch)
+    with screen.progress() as report:
+        done = verify_table(model, adverts, output, rate=rate, progress=lambda a, b: report("verify", a, b))
+    if json:
+        screen.print_json(
+            {
+                "output": str(output),
+                "adverts": done.adverts,
+                "accept": done.accepted,
+                "reject": done.rejected,
+                "unsure": done.unsure,
+                "resumed": done.resumed,
+            }
+        )
+        return
+    screen.out.print(
+        f"Wrote {output}: {done.adverts:,} adverts, {done.accepted:,} accepted, {done.rejected:,} rejected, "
+        f"{done.unsure:,} unsure ({time.monotonic() - start:.1f} s)"
+    )
+
+
+def _print(found: Verified) -> None:
+    screen.out.print(f"{found.verdict}: {found.claimed}", style=STYLES[found.verdict])
+    if len(found.nameplates) > 1:
+        screen.out.print(f"  any of {len(found.nameplates)}: {', '.join(found.nameplates[:5])}")
+    screen.out.print(f"  {found.reason}\n")
+    for prediction, score in found.photos:
+        said = "left out" if score is None else f"{100 * score:5.1f} %"
+        named = prediction.error or f"{prediction.verdict}: {prediction.nameplate}"
+        if prediction.verdict in ("not a car", "unknown car"):
+            named = prediction.verdict
+        screen.out.print(f"  {said:>8}  {prediction.photo}  ({named})", style="dim" if score is None else "")

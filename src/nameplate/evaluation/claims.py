@@ -1,0 +1,102 @@
+"""Where claims are cut, and how often that goes wrong, on adverts made of held-out photos."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nameplate.evaluation.calibration import MIN_CALIBRATION
+from nameplate.evaluation.significance import SEED
+from nameplate.models.claim import MOST_PHOTOS, RATES, ClaimThresholds
+from nameplate.models.verdict import make_probabilities
+
+Floats = NDArray[np.float32]
+
+DRAWS = 4000
+"""Adverts drawn of each number of photos, at least."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adverts:
+    """Scores of claims on adverts of a number of photos."""
+
+    true: NDArray[np.float64]
+    """Of the right claim, (A,)."""
+    other: NDArray[np.float64]
+    """Of a wrong claim of another make (of any other class, where there are no makes), (A,)."""
+    same_make: NDArray[np.float64]
+    """Of a wrong claim of the same make; shorter where a make has one nameplate."""
+
+    @property
+    def wrong(self) -> NDArray[np.float64]:
+        """Wrong claims, half of them of the same make where there are such."""
+        if not len(self.same_make):
+            return self.other
+        return np.concatenate([self.other, np.resize(self.same_make, len(self.other))])
+
+
+def choose_claims(
+    probabilities: Floats, truths: NDArray[np.int64], makes: Sequence[str]
+) -> tuple[ClaimThresholds | None, ClaimThresholds | None]:
+    """Thresholds for claims of nameplates, and for claims of makes; None where nothing can choose them.
+
+    Args:
+        probabilities: float32 N×C, calibrated, of photos that trained nothing.
+        truths: int64 (N,).
+        makes: of each of the C nameplates.
+    """
+    names, of_makes = make_probabilities(probabilities, makes)
+    member = np.array([names.index(make) for make in makes])
+    return _choose(probabilities, truths, member), _choose(of_makes, member[truths], np.arange(len(names)))
+
+
+def _choose(chances: Floats, truths: NDArray[np.int64], makes: NDArray[np.int64]) -> ClaimThresholds | None:
+    if len(truths) < MIN_CALIBRATION or chances.shape[1] < 2:
+        return None
+    accept: list[tuple[float, ...]] = []
+    reject: list[tuple[float, ...]] = []
+    for photos in range(1, MOST_PHOTOS + 1):
+        drawn = draw_adverts(chances, truths, makes, photos)
+        if drawn is None:  # no class has so many photos
+            accept.append(accept[-1])
+            reject.append(reject[-1])
+            continue
+        accept.append(tuple(np.quantile(drawn.wrong, 1 - np.array(RATES), method="higher").tolist()))
+        reject.append(tuple(np.quantile(drawn.true, RATES, method="lower").tolist()))
+    return ClaimThresholds(len(truths), tuple(accept), tuple(reject))
+
+
+def draw_adverts(
+    chances: Floats, truths: NDArray[np.int64], makes: NDArray[np.int64], photos: int, seed: int = SEED
+) -> Adverts | None:
+    """Adverts of so many photos of one class each, with a true claim and wrong ones.
+
+    Args:
+        chances: float32 N×C.
+        truths: int64 (N,).
+        makes: int64 (C,), the make of each class.
+        photos: of each advert, all different.
+        seed: of the draws.
+
+    Returns:
+        None where no class has so many photos.
+    """
+    random = np.random.default_rng(seed)
+    pools = {int(c): np.flatnonzero(truths == c) for c in np.unique(truths) if (truths == c).sum() >= photos}
+    if not pools or chances.shape[1] < 2:
+        return None
+    sizes = np.array([len(pool) for pool in pools.values()], np.float64)
+    true, other, same = [], [], []
+    drawn = random.choice(list(pools), max(DRAWS, len(truths)), p=sizes / sizes.sum())
+    for place in drawn.tolist():
+        score = chances[random.choice(pools[place], photos, replace=False)].mean(0)
+        alike = np.flatnonzero((makes == makes[place]) & (np.arange(len(makes)) != place))
+        unlike = np.flatnonzero(makes != makes[place])
+        true.append(score[place])
+        other.append(score[random.choice(unlike if len(unlike) else alike)])
+        if len(alike):
+            same.append(score[random.choice(alike)])
+    return Adverts(np.array(true, np.float64), np.array(other, np.float64), np.array(same, np.float64))

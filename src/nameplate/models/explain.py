@@ -1,0 +1,118 @@
+"""`explain`: what in a photo speaks for the nameplate that it is given, or for one that is claimed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nameplate.errors import BundleError, PhotoError, UsageError, did_you_mean
+from nameplate.models.index import Neighbour, nearest, read_index
+from nameplate.models.maps import Floats, evidence, hot_region, in_photo, photo_maps
+from nameplate.models.model import Model
+from nameplate.photos.decode import decode_with_header, read_bytes, read_header
+from nameplate.storage import printable
+from nameplate.types import TOP
+
+NEIGHBOURS = 6
+"""Photos of the index that are shown."""
+SHOWN = 640
+"""Longest side of the photo as it is shown, in pixels."""
+SIDEWAYS = 5
+"""From this EXIF orientation on a photo lies on its side (CIPA DC-008)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What speaks for one nameplate."""
+
+    nameplate: str
+    confidence: float
+    """Calibrated probability, 0–1."""
+    evidence: Floats
+    """float32 h×w over the model's picture: above 0 speaks for it, below 0 against it."""
+    region: tuple[int, int, int, int]
+    """The box that says most for it: left, top, right, bottom in pixels of the upright photo."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """One photo explained."""
+
+    photo: str
+    pixels: NDArray[np.uint8]
+    """The upright photo, uint8 H×W×3, as large as it is shown or larger."""
+    width: int
+    """Of the upright photo, in its own pixels."""
+    height: int
+    """Of the upright photo, in its own pixels."""
+    named: Case
+    claimed: Case | None
+    """Of the nameplate that was claimed; None where none was."""
+    top: tuple[tuple[str, float], ...]
+    """The most probable nameplates with their probabilities, best first."""
+    nearest: tuple[Neighbour, ...] | None
+    """Photos that trained the head, the most alike first; None where the bundle has no index."""
+
+
+def explain(model: Model, photo: str | Path, claimed: str | None = None) -> Explanation:
+    """Explain a model's answer.
+
+    Args:
+        model: with a head, and a backbone that gives maps.
+        photo: a path.
+        claimed: a nameplate that the photo is said to show.
+
+    Raises:
+        UsageError: the model knows no such nameplate.
+        PhotoError: the photo cannot be read.
+        BundleError: the bundle has no head, fewer than two nameplates or no maps, or its index is damaged.
+    """
+    model.require_head()
+    if len(model.nameplates) < 2:
+        raise BundleError(f"'{model.bundle.manifest.name}' knows one nameplate alone: nothing speaks against another.")
+    wanted = None if claimed is None else find_nameplate(model, claimed)
+    data = read_bytes(photo, model.settings.limits)
+    header = read_header(data, model.settings.limits)
+    [mapped] = photo_maps(model, [data])
+    if mapped.places is None or mapped.row.embedding is None:
+        reason, _, detail = str(mapped.row.error).partition(": ")
+        raise PhotoError(reason, detail)  # type: ignore[arg-type]
+    sides = (header.width, header.height) if header.orientation < SIDEWAYS else (header.height, header.width)
+    chances = model.probabilities(mapped.row.embedding[None])[0]
+    ranked = np.argsort(-chances, kind="stable")[:TOP].tolist()
+    index = read_index(model.bundle)
+
+    def case(number: int) -> Case:
+        grid = evidence(model, mapped.places, number)  # type: ignore[arg-type]
+        region = in_photo(hot_region(grid), *sides, model.bundle.manifest.preprocess)
+        return Case(model.nameplates[number], float(chances[number]), grid, region)
+
+    return Explanation(
+        printable(str(photo)),
+        decode_with_header(data, header, model.settings.limits, (SHOWN // 2, SHOWN // 2)),
+        *sides,
+        case(ranked[0]),
+        None if wanted is None else case(wanted),
+        tuple((model.nameplates[i], float(chances[i])) for i in ranked),
+        None if index is None else nearest(index, mapped.row.embedding, NEIGHBOURS),
+    )
+
+
+def find_nameplate(model: Model, name: str) -> int:
+    """Which nameplate is meant: by its name, however it is capitalised, or by its class id.
+
+    Raises:
+        UsageError: the model knows none of that name; says which is nearest.
+    """
+    names = model.nameplates
+    for known in (names, model.bundle.manifest.ids):
+        if name in known:
+            return known.index(name)
+    alike = [number for number, known in enumerate(names) if known.casefold() == name.casefold()]
+    if len(alike) == 1:
+        return alike[0]
+    few = f" It knows {', '.join(names)}." if len(names) <= TOP else ""
+    raise UsageError(f"'{model.bundle.manifest.name}' knows no nameplate '{name}'.{did_you_mean(name, names)}{few}")

@@ -1,0 +1,178 @@
+"""`Known`: where the cars lie that a model was trained on, and how far away from them a photo is.
+
+Mahalanobis' distance to the nearest nameplate's mean (K. Lee et al., "A Simple Unified Framework for Detecting
+Out-of-Distribution Samples and Adversarial Attacks", 2018), with a covariance that a bundle can carry: each number's
+own variance, and the few directions along which photos of one nameplate vary otherwise than that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nameplate.models.head import class_means
+
+Floats = NDArray[np.float32]
+
+RANK = 64
+"""Directions that are kept: 32 to 256 gave the same figures (docs/experiments.md, 2026-11-23)."""
+SHRINKAGE = 10
+"""Photos' worth of the mean variance that each number's own is mixed with, so that none is taken for a constant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """A linear map of embeddings under which photos of one nameplate spread about alike in all directions."""
+
+    mean: Floats
+    """D."""
+    scale: Floats
+    """D, > 0."""
+    directions: Floats
+    """D×K, orthonormal columns of what is scaled."""
+    shares: Floats
+    """K: what is taken off along each direction."""
+
+    def __call__(self, embeddings: Floats) -> Floats:
+        """float32 N×D → float32 N×D."""
+        rows: Floats = (embeddings - self.mean) / self.scale
+        along = (rows @ self.directions) * self.shares
+        return (rows - along @ self.directions.T).astype(np.float32, copy=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a bundle knows of its cars beside their names."""
+
+    space: Space
+    centres: Floats
+    """C×D: the mean of each nameplate's training photos, mapped."""
+    cars: Floats | None = None
+    """M×D: those of the nameplates that the backbone was trained on; None where they are the same."""
+
+    @property
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """As they are stored: what is large as float16."""
+        exact = {"mean": self.space.mean, "scale": self.space.scale, "shares": self.space.shares}
+        large = {"directions": self.space.directions, "centres": self.centres}
+        if self.cars is not None:
+            large["cars"] = self.cars
+        return exact | {name: np.ascontiguousarray(part, np.float16) for name, part in large.items()}
+
+    @classmethod
+    def of(cls, tensors: dict[str, NDArray[Any]], embedding: int, nameplates: int) -> Self:
+        """From what is stored.
+
+        Args:
+            tensors: as `tensors` gives them.
+            embedding: D.
+            nameplates: C.
+
+        Raises:
+            KeyError: one is missing.
+            ValueError: shapes do not fit, or a number is not finite.
+        """
+        parts = {
+            name: tensors[name].astype(np.float32) for name in ("mean", "scale", "directions", "shares", "centres")
+        }
+        cars = tensors["cars"].astype(np.float32) if "cars" in tensors else None
+        rank = parts["shares"].size
+        shapes = {
+            "mean": (embedding,),
+            "scale": (embedding,),
+            "directions": (embedding, rank),
+            "shares": (rank,),
+            "centres": (nameplates, embedding),
+        }
+        for name, shape in shapes.items():
+            if parts[name].shape != shape:
+                raise ValueError(f"'{name}' is {parts[name].shape}, not {shape}")
+        if cars is not None and (cars.ndim != 2 or cars.shape[1] != embedding or not len(cars)):
+            raise ValueError(f"'cars' is {cars.shape}, not M×{embedding}")
+        if not all(np.isfinite(part).all() for part in (*parts.values(), *([] if cars is None else [cars]))):
+            raise ValueError("a number is not finite")
+        if not (parts["scale"] > 0).all():
+            raise ValueError("a scale is not above 0")
+        space = Space(parts["mean"], parts["scale"], parts["directions"], parts["shares"])
+        return cls(space, parts["centres"], cars)
+
+    def distances(self, embeddings: Floats) -> tuple[Floats, Floats]:
+        """How far photos are from the nearest of its nameplates, and from the nearest car that the backbone knows.
+
+        Args:
+            embeddings: float32 N×D.
+
+        Returns:
+            Two of float32 (N,): squared Mahalanobis distances over D, about 1 for a photo that belongs.
+        """
+        mapped = self.space(embeddings)
+        near = nearest(mapped, self.centres)
+        return near, near if self.cars is None else nearest(mapped, self.cars)
+
+
+def nearest(mapped: Floats, centres: Floats) -> Floats:
+    """Squared distance of N×D rows to the nearest of C×D centres, over D; float32 (N,)."""
+    squared = (mapped**2).sum(1)[:, None] - 2 * mapped @ centres.T + (centres**2).sum(1)
+    found: Floats = np.maximum(squared.min(1), 0) / mapped.shape[1]
+    return found
+
+
+def fit_space(embeddings: Floats, classes: NDArray[np.int64]) -> Space:
+    """The map for training photos.
+
+    Args:
+        embeddings: float32 N×D.
+        classes: int64 (N,).
+    """
+    within = embeddings - class_means(embeddings, classes)[classes]
+    variances = (within**2).mean(0)
+    mean_variance = max(float(variances.mean()), 1e-12)
+    spread = np.sqrt((len(within) * variances + SHRINKAGE * mean_variance) / (len(within) + SHRINKAGE))
+    scaled = (within / spread).astype(np.float64)
+    values, vectors = np.linalg.eigh(scaled.T @ scaled / len(scaled))
+    values, vectors = values[::-1], vectors[:, ::-1]  # largest first
+    kept = min(RANK, len(values) - 1, max(0, len(scaled) - len(np.unique(classes)) - 1))
+    rest = max(float(values[kept:].mean()), 1e-6)
+    shares = 1 - np.sqrt(rest / np.maximum(values[:kept], rest))
+    return Space(
+        embeddings.mean(0).astype(np.float32),
+        (spread * np.sqrt(rest)).astype(np.float32),
+        np.ascontiguousarray(vectors[:, :kept], np.float32),
+        shares.astype(np.float32),
+    )
+
+
+def fit_known(embeddings: Floats, classes: NDArray[np.int64], parent: Known | None = None) -> Known:
+    """What training photos tell.
+
+    Args:
+        embeddings: float32 N×D.
+        classes: int64 (N,), 0 … C-1, each of them there.
+        parent: what the backbone's own bundle knows; its map is used, and its cars are the cars.
+    """
+    if parent is None:
+        space, cars = fit_space(embeddings, classes), None
+    else:
+        space, cars = parent.space, parent.centres if parent.cars is None else parent.cars
+    found = Known(space, class_means(space(embeddings), classes), cars)
+    return Known.of(found.tensors, embeddings.shape[1], len(found.centres))  # as exactly as it is stored
+
+
+def own_distances(known: Known, embeddings: Floats, classes: NDArray[np.int64]) -> Floats:
+    """`Known.distances` to the nearest nameplate for the very photos that made the centres, each photo taken out of
+    its own; float32 (N,). A photo that is alone in its class is as far from it as from nothing: infinity there.
+    """
+    mapped = known.space(embeddings)
+    counts = np.bincount(classes, minlength=len(known.centres)).astype(np.float32)
+    squared = (mapped**2).sum(1)[:, None] - 2 * mapped @ known.centres.T + (known.centres**2).sum(1)
+    rows = np.arange(len(classes))
+    own = squared[rows, classes]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        squared[rows, classes] = np.where(
+            counts[classes] > 1, own * (counts[classes] / (counts[classes] - 1)) ** 2, np.inf
+        )
+    found: Floats = np.maximum(squared.min(1), 0) / mapped.shape[1]
+    return found

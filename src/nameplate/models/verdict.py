@@ -1,0 +1,143 @@
+"""Verdicts: what may be done with an answer. From probabilities and distances, by thresholds that the bundle carries.
+
+not a car     farther from every car that the backbone knows than `far`
+unknown car   so far from the model's own nameplates, and so undecided between them, that it is likely another one
+answer        one nameplate is left in the set that holds the truth as often as `coverage` says
+unsure        several are left; their make may still be sure
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nameplate.types import Prediction
+
+Floats = NDArray[np.float32]
+
+COVERAGE = 0.95
+"""Share of cases in which the set of nameplates shall hold the truth."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Where a model's answers are cut, chosen on photos that did not train it."""
+
+    photos: int = 0
+    """How many chose them."""
+    nameplate: float | None = None
+    """A nameplate at least this probable is in the set (least ambiguous sets: M. Sadinle, J. Lei, L. Wasserman, JASA
+    114, 2019); None where nothing chose it: then a set is as large as its own probabilities ask for."""
+    make: float | None = None
+    """The same for makes, whose probability is the sum over their nameplates."""
+    coverage: float = COVERAGE
+    """What `nameplate` and `make` were chosen for."""
+    middle: float = 1.0
+    """Median of the photos' distance to the nearest nameplate."""
+    spread: float = 1.0
+    """Its interquartile range."""
+    near: float | None = None
+    """`strangeness` above it: an unknown car; None where that cannot be told."""
+    far: float | None = None
+    """Distance to the nearest car above it: not a car; None where that cannot be told."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether every number is one that can be."""
+        numbers = [self.middle, self.spread, *(value for value in (self.near, self.far) if value is not None)]
+        shares = (self.coverage, self.nameplate or 0.0, self.make or 0.0)
+        return self.spread > 0 and bool(np.isfinite(numbers).all()) and all(0 <= share <= 1 for share in shares)
+
+
+def strangeness(distances: Floats, probabilities: Floats, thresholds: Thresholds) -> Floats:
+    """How unlike the known nameplates photos are: distance in interquartile ranges above the median, plus entropy.
+
+    The sum tells cars of other nameplates better than either part (docs/experiments.md, 2026-11-23).
+
+    Args:
+        distances: float32 (N,), to the nearest nameplate.
+        probabilities: float32 N×C.
+        thresholds: give median and range.
+
+    Returns:
+        float32 (N,).
+    """
+    found: Floats = (distances - thresholds.middle) / thresholds.spread + entropy(probabilities)
+    return found
+
+
+def entropy(probabilities: Floats) -> Floats:
+    """Of each row, in nats; float32 (N,)."""
+    found: Floats = -(probabilities * np.log(np.maximum(probabilities, 1e-12))).sum(1)
+    return found
+
+
+def make_probabilities(probabilities: Floats, makes: Sequence[str]) -> tuple[list[str], Floats]:
+    """Probabilities of makes: their names in order of first appearance, and float32 N×M.
+
+    >>> names, chances = make_probabilities(np.float32([[0.5, 0.2, 0.3]]), ["BMW", "Audi", "BMW"])
+    >>> names, chances.round(2).tolist()
+    (['BMW', 'Audi'], [[0.800000011920929, 0.20000000298023224]])
+    """
+    names = list(dict.fromkeys(makes))
+    member = np.zeros((len(makes), len(names)), np.float32)
+    member[np.arange(len(makes)), [names.index(make) for make in makes]] = 1
+    return names, probabilities @ member
+
+
+def judged(
+    prediction: Prediction,
+    probabilities: Floats,
+    nameplates: Sequence[str],
+    makes: Sequence[str],
+    thresholds: Thresholds,
+    distances: tuple[Floats, Floats] | None,
+) -> Prediction:
+    """A prediction with its verdict.
+
+    Args:
+        prediction: of a photo that could be read.
+        probabilities: float32 (C,).
+        nameplates: the C names.
+        makes: of each of them.
+        thresholds: the model's.
+        distances: `Known.distances` of the photo, two of float32 (1,); None where they are not known.
+    """
+    candidates = in_set(probabilities, thresholds.nameplate)
+    names, chances = make_probabilities(probabilities[None], makes)
+    best = int(chances[0].argmax())
+    found = replace(prediction, make=names[best], make_confidence=float(chances[0, best]))
+    if distances is not None:
+        near, far = distances
+        if thresholds.far is not None and far[0] > thresholds.far:
+            return replace(found, verdict="not a car", make=None, make_confidence=None)
+        strange = strangeness(near, probabilities[None], thresholds)
+        if thresholds.near is not None and strange[0] > thresholds.near:
+            return replace(found, verdict="unknown car", make=None, make_confidence=None)
+    if len(candidates) == 1:
+        make = makes[candidates[0]]
+        chance = float(chances[0, names.index(make)])
+        return replace(
+            found, verdict="answer", candidates=(nameplates[candidates[0]],), make=make, make_confidence=chance
+        )
+    if len(in_set(chances[0], thresholds.make)) > 1:
+        found = replace(found, make=None, make_confidence=None)
+    return replace(found, verdict="unsure", candidates=tuple(nameplates[i] for i in candidates))
+
+
+def in_set(probabilities: Floats, least: float | None) -> list[int]:
+    """The classes of a photo's set, most probable first; never empty.
+
+    Args:
+        probabilities: float32 (C,).
+        least: probability from which a class is in it; None: as many as make up `COVERAGE` of the probability.
+    """
+    order = np.argsort(-probabilities, kind="stable")
+    if least is None:
+        count = int(np.searchsorted(probabilities[order].cumsum(), COVERAGE)) + 1
+    else:
+        count = int((probabilities >= np.float32(least)).sum())
+    return [int(i) for i in order[: max(1, count)]]

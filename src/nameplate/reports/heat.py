@@ -1,0 +1,98 @@
+"""Heat maps over photos: red speaks for a nameplate, blue against it, and the box says most for it."""
+
+from __future__ import annotations
+
+import io
+
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from nameplate.models.explain import Case, Explanation
+from nameplate.models.maps import Floats, drawn_out
+from nameplate.photos.preprocess import frame
+from nameplate.types import Preprocess
+
+COLOURS = "coolwarm"
+"""Even steps of what the eye sees to both sides of nothing: K. Moreland, "Diverging Color Maps for Scientific
+Visualization", 2009."""
+STRONGEST = 0.8
+"""How much of the colour is laid over the photo where the evidence is strongest."""
+GREYED = 0.75
+"""How far the photo's own colours are taken back, so that none is taken for heat."""
+GAP = 8
+"""Pixels between two maps."""
+
+Pixels = NDArray[np.uint8]
+
+
+def heat_scale(explanation: Explanation) -> float:
+    """The evidence that gets the strongest colour: one for all maps of a photo, so that they can be compared."""
+    cases = [case for case in (explanation.named, explanation.claimed) if case is not None]
+    return max(float(np.abs(case.evidence).max()) for case in cases) or 1.0
+
+
+def heat_map(explanation: Explanation, case: Case, size: Preprocess, longest: int) -> Pixels:
+    """The photo under its evidence, its longest side as asked for, uint8 H×W×3.
+
+    Args:
+        explanation: gives the photo.
+        case: gives the evidence.
+        size: how the photo became the model's picture.
+        longest: in pixels.
+    """
+    photo = shown(explanation.pixels, longest)
+    height, width = photo.shape[:2]
+    grey = np.asarray(Image.fromarray(photo).convert("L"), np.float32)[..., None]
+    ground = GREYED * grey + (1 - GREYED) * photo
+    heat = _laid_out(case.evidence, height, width, size) / heat_scale(explanation)
+    colour = 255 * matplotlib.colormaps[COLOURS]((heat.clip(-1, 1) + 1) / 2)[..., :3]
+    share = STRONGEST * np.abs(heat).clip(0, 1)[..., None]
+    image = Image.fromarray(np.asarray((1 - share) * ground + share * colour).round().clip(0, 255).astype(np.uint8))
+    _draw_box(image, case, width / explanation.width, height / explanation.height)
+    return np.asarray(image)
+
+
+def side_by_side(explanation: Explanation, size: Preprocess, longest: int) -> bytes:
+    """A PNG of the map of the named nameplate, and to its right that of the claimed one where there is one."""
+    cases = [case for case in (explanation.named, explanation.claimed) if case is not None]
+    maps = [heat_map(explanation, case, size, longest) for case in cases]
+    height, width = maps[0].shape[:2]
+    sheet = Image.new("RGB", (len(maps) * (width + GAP) - GAP, height), "white")
+    for place, pixels in enumerate(maps):
+        sheet.paste(Image.fromarray(pixels), (place * (width + GAP), 0))
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def shown(photo: Pixels, longest: int) -> Pixels:
+    """A photo with its longest side as asked for, made larger too: a map needs room."""
+    scale = longest / max(photo.shape[:2])
+    size = max(1, round(photo.shape[1] * scale)), max(1, round(photo.shape[0] * scale))
+    return np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.LANCZOS))
+
+
+def _laid_out(grid: Floats, height: int, width: int, size: Preprocess) -> Floats:
+    """Evidence where the model's picture lies over a photo of height×width; nothing where it does not."""
+    left, top, right, bottom = (round(side) for side in frame(width, height, size))
+    drawn = drawn_out(grid, max(1, bottom - top), max(1, right - left))
+    heat = np.zeros((height, width), np.float32)
+    inner = drawn[max(0, -top) : height - top, max(0, -left) : width - left]
+    down, across = max(0, top), max(0, left)
+    heat[down : down + inner.shape[0], across : across + inner.shape[1]] = inner
+    return heat
+
+
+def _draw_box(image: Image.Image, case: Case, across: float, down: float) -> None:
+    left, top, right, bottom = case.region
+    box = [
+        left * across,
+        top * down,
+        max(left * across + 1, right * across - 1),
+        max(top * down + 1, bottom * down - 1),
+    ]
+    pen = ImageDraw.Draw(image)
+    pen.rectangle(box, outline="black", width=4)
+    pen.rectangle([box[0] + 1, box[1] + 1, box[2] - 1, box[3] - 1], outline="white", width=2)

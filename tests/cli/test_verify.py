@@ -1,0 +1,77 @@
+"""`nameplate verify`, and the verdicts that `identify` and `predict` show, as a user runs them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from nameplate.demo import photos_folder
+from tests.cli.run import nameplate
+
+PHOTO = sorted(photos_folder("test").glob("*/*.jpg"))[0]
+
+
+def test_one_advert_as_json(tmp_path: Path) -> None:
+    (tmp_path / "no.jpg").write_bytes(b"no photo")
+    done = nameplate("verify", "--claimed", "audi", PHOTO, tmp_path / "no.jpg", "--json")
+    said = json.loads(done.stdout)
+    assert said["claimed"] == "audi"
+    assert said["verdict"] in ("accept", "reject", "unsure")
+    assert all(name.startswith("Audi") for name in said["nameplates"])
+    assert len(said["nameplates"]) > 5
+    assert [photo["verdict"] == "unreadable" for photo in said["photos"]] == [False, True]
+    assert said["photos"][1]["score"] is None
+
+
+def test_one_advert_in_words() -> None:
+    done = nameplate("verify", "--claimed", "BMW M3", PHOTO)
+    assert done.stdout.splitlines()[0].split(":")[0] in ("accept", "reject", "unsure")
+    assert PHOTO.name in done.stdout
+
+
+def test_a_table_of_adverts(tmp_path: Path) -> None:
+    (tmp_path / "adverts.csv").write_text(
+        f"advert,claimed,photo\n1,BMW,{PHOTO}\n1,BMW,{PHOTO}\n2,Lada Niva,{PHOTO}\n", "utf-8"
+    )
+    done = nameplate("verify", "--batch", tmp_path / "adverts.csv", "-o", tmp_path / "out.csv", "--json")
+    assert json.loads(done.stdout)["adverts"] == 2
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["photos"] for row in rows] == ["2", "1"]
+    assert rows[1]["verdict"] == "unsure"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ([str(PHOTO)], "--claimed NAME"),
+        (["--claimed", "BMW"], "Give an advert's photos"),
+        (["--claimed", "Lada Niva", str(PHOTO)], "knows no nameplate 'Lada Niva'"),
+        (["--claimed", "BMW", "--false-accepts", "0.9", str(PHOTO)], "rate of false accepts is 0.9"),
+        (["--batch", "adverts.csv"], "give --output"),
+        (["--batch", "adverts.csv", "-o", "out.csv", "--claimed", "BMW"], "neither photos nor --claimed"),
+    ],
+)
+def test_wrong_usage_is_told(arguments: list[str], problem: str) -> None:
+    assert problem in " ".join(nameplate("verify", *arguments, check=2).stderr.split())
+
+
+def test_nothing_readable_fails(tmp_path: Path) -> None:
+    (tmp_path / "no.jpg").write_bytes(b"no photo")
+    done = nameplate("verify", "--claimed", "BMW", tmp_path / "no.jpg", check=1)
+    assert "no photo can be read" in done.stdout
+
+
+def test_identify_and_predict_carry_verdicts(tmp_path: Path) -> None:
+    (tmp_path / "no.jpg").write_bytes(b"no photo")
+    said = json.loads(nameplate("identify", PHOTO, tmp_path / "no.jpg", "--json").stdout)
+    assert said[1]["verdict"] == "unreadable"
+    assert said[0]["verdict"] in ("answer", "unsure", "unknown car", "not a car")
+    assert said[0]["verdict"] in nameplate("identify", PHOTO).stdout
+    nameplate("predict", "cars196", PHOTO, tmp_path / "no.jpg", "-o", tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["verdict"] for row in rows] == [said[0]["verdict"], "unreadable"]

@@ -1,0 +1,99 @@
+"""Claims: what they mean, and what becomes of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from nameplate.errors import UsageError
+from nameplate.models.claim import MOST_PHOTOS, RATES, ClaimThresholds, check_rate, decide, read_claim
+from nameplate.types import Prediction
+
+NAMES = ("BMW X5 SUV 2007", "BMW X6 SUV 2012", "Audi S4 Sedan 2007", "Audi S4 Sedan 2012", "Лада Приора", "Лада Калина")
+MAKES = ("BMW", "BMW", "Audi", "Audi", "Лада", "Лада")
+CUT = ClaimThresholds(
+    100,
+    tuple(tuple(0.9 - 0.1 * place for place in range(len(RATES))) for _ in range(MOST_PHOTOS)),
+    tuple(tuple(0.01 + 0.01 * place for place in range(len(RATES))) for _ in range(MOST_PHOTOS)),
+)
+
+
+def _photo(verdict: str = "answer") -> Prediction:
+    return Prediction("a.jpg", NAMES[0], 0.9, verdict=verdict)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("claimed", "meant", "whole"),
+    [
+        ("bmw x5 suv 2007", NAMES[:1], False),
+        ("BMW", NAMES[:2], True),
+        ("audi s4", NAMES[2:4], True),
+        ("Audi 2012", NAMES[3:4], False),
+        ("приора", NAMES[4:5], False),
+        ("ЛАДА", NAMES[4:6], True),
+    ],
+)
+def test_a_claim_means_all_nameplates_that_have_its_words(claimed: str, meant: tuple[str, ...], whole: bool) -> None:
+    found = read_claim(claimed, NAMES, MAKES)
+    assert (found.nameplates, found.whole_make) == (meant, whole)
+
+
+@pytest.mark.parametrize("claimed", ["Audi S5 Sedan 2007", "BMW X", "", "  ", "***"])
+def test_an_unknown_claim_is_an_error_that_helps(claimed: str) -> None:
+    with pytest.raises(UsageError, match="knows no nameplate"):
+        read_claim(claimed, NAMES, MAKES)
+
+
+def test_the_nearest_nameplate_is_named() -> None:
+    with pytest.raises(UsageError, match="Did you mean 'Audi S4 Sedan 2007'"):
+        read_claim("Audi S5 Sedan 2007", NAMES, MAKES)
+
+
+def test_the_score_is_the_mean_over_photos_that_show_a_car() -> None:
+    claim = read_claim("bmw x5", NAMES, MAKES)
+    photos = [(_photo(), 0.9), (_photo("not a car"), 0.0), (_photo("unreadable"), None), (_photo("unsure"), 0.7)]
+    found = decide(claim, photos, CUT, 0.01)
+    assert found.score == pytest.approx(0.8)
+    assert found.verdict == "accept"
+    assert [score for _, score in found.photos] == [0.9, None, None, 0.7]
+
+
+@pytest.mark.parametrize(("score", "verdict"), [(0.61, "accept"), (0.5, "unsure"), (0.05, "unsure"), (0.03, "reject")])
+def test_verdicts_at_one_percent(score: float, verdict: str) -> None:
+    assert decide(read_claim("bmw x5", NAMES, MAKES), [(_photo(), score)], CUT, 0.01).verdict == verdict
+
+
+def test_a_higher_rate_accepts_more_and_a_rate_between_is_between() -> None:
+    accept = [CUT.at(1, rate)[0] for rate in (0.001, 0.01, 0.03, 0.05)]
+    assert accept == sorted(accept, reverse=True)
+    assert accept[2] == pytest.approx(0.5 - 0.1 * 0.44, abs=0.01)
+    with pytest.raises(UsageError, match=r"from 0\.001 to 0\.2"):
+        check_rate(0.5)
+    with pytest.raises(UsageError):
+        check_rate(float("nan"))
+
+
+def test_nothing_to_see_is_unsure() -> None:
+    claim = read_claim("bmw x5", NAMES, MAKES)
+    assert decide(claim, [(_photo("not a car"), 0.9)], CUT).reason == "no photo shows a car"
+    nothing = decide(claim, [(_photo("unreadable"), None)], CUT)
+    assert (nothing.verdict, nothing.score, nothing.reason) == ("unsure", None, "no photo can be read")
+
+
+def test_cars_that_the_model_does_not_know_are_not_accepted() -> None:
+    claim = read_claim("bmw x5", NAMES, MAKES)
+    assert decide(claim, [(_photo("unknown car"), 0.99)], CUT).verdict == "unsure"
+    assert decide(claim, [(_photo("unknown car"), 0.99), (_photo(), 0.99)], CUT).verdict == "accept"
+    assert decide(claim, [(_photo("unknown car"), 0.001)], CUT).verdict == "reject"
+
+
+def test_without_thresholds_the_probability_itself_is_cut() -> None:
+    claim = read_claim("bmw x5", NAMES, MAKES)
+    verdicts = [decide(claim, [(_photo(), score)], None, 0.05).verdict for score in (0.96, 0.5, 0.04)]
+    assert verdicts == ["accept", "unsure", "reject"]
+
+
+def test_thresholds_of_another_form_are_told() -> None:
+    assert CUT.usable
+    assert not ClaimThresholds(1, CUT.accept[:2], CUT.reject).usable
+    assert not ClaimThresholds(1, tuple(row[:3] for row in CUT.accept), CUT.reject).usable
+    assert not ClaimThresholds(1, tuple((float("nan"),) * len(RATES) for _ in CUT.accept), CUT.reject).usable

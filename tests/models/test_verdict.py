@@ -1,0 +1,95 @@
+"""Verdicts: which one, with which candidates and make."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nameplate.models.verdict import COVERAGE, Thresholds, in_set, judged, make_probabilities, strangeness
+from nameplate.types import Prediction
+
+NAMES = ("BMW 1", "BMW 3", "Audi A4", "Audi A6")
+MAKES = ("BMW", "BMW", "Audi", "Audi")
+CUT = Thresholds(photos=100, nameplate=0.1, make=0.2, middle=1.0, spread=0.25, near=3.0, far=2.0)
+
+
+def _judged(chances: list[float], near: float = 1.0, far: float = 1.0, cut: Thresholds = CUT) -> Prediction:
+    row = np.float32(chances)
+    plain = Prediction("a.jpg", NAMES[int(row.argmax())], float(row.max()))
+    return judged(plain, row, NAMES, MAKES, cut, (np.float32([near]), np.float32([far])))
+
+
+def test_one_candidate_is_an_answer() -> None:
+    found = _judged([0.94, 0.03, 0.02, 0.01])
+    assert (found.verdict, found.candidates, found.make) == ("answer", ("BMW 1",), "BMW")
+    assert found.make_confidence == pytest.approx(0.97)
+
+
+def test_several_of_one_make_leave_the_make() -> None:
+    found = _judged([0.5, 0.45, 0.03, 0.02])
+    assert (found.verdict, found.candidates) == ("unsure", ("BMW 1", "BMW 3"))
+    assert (found.make, found.make_confidence) == ("BMW", pytest.approx(0.95))
+
+
+def test_several_of_two_makes_leave_nothing() -> None:
+    found = _judged([0.4, 0.05, 0.35, 0.2])
+    assert (found.verdict, found.candidates) == ("unsure", ("BMW 1", "Audi A4", "Audi A6"))
+    assert (found.make, found.make_confidence) == (None, None)
+
+
+def test_far_from_all_cars_is_no_car_however_sure() -> None:
+    found = _judged([1.0, 0, 0, 0], near=9, far=2.1)
+    assert (found.verdict, found.candidates, found.make) == ("not a car", (), None)
+    assert found.nameplate == "BMW 1"  # still told, for who wants it
+
+
+def test_far_from_its_nameplates_alone_is_an_unknown_car() -> None:
+    assert _judged([1.0, 0, 0, 0], near=1.76, far=1).verdict == "unknown car"
+    assert _judged([1.0, 0, 0, 0], near=1.74, far=1).verdict == "answer"
+    assert _judged([0.25] * 4, near=1.5, far=1).verdict == "unknown car"  # undecided counts as well
+
+
+def test_what_was_not_chosen_is_not_told() -> None:
+    blind = Thresholds()
+    assert _judged([0.96, 0.02, 0.01, 0.01], near=99, far=99, cut=blind).verdict == "answer"
+    assert _judged([0.7, 0.26, 0.03, 0.01], cut=blind).candidates == ("BMW 1", "BMW 3")
+    assert _judged([0.96, 0.02, 0.01, 0.01], near=99, far=99, cut=Thresholds(far=50)).verdict == "not a car"
+
+
+@given(st.lists(st.floats(0.001, 1), min_size=2, max_size=30), st.floats(0, 1))
+def test_a_set_is_never_empty_and_holds_the_most_probable_first(weights: list[float], least: float) -> None:
+    chances = np.float32(weights) / np.float32(sum(weights))
+    found = in_set(chances, least)
+    assert found[0] == int(chances.argmax())
+    assert [chances[i] for i in found] == sorted((chances[i] for i in found), reverse=True)
+    assert all(chances[i] >= np.float32(least) for i in found[1:])
+    assert all(chances[i] < np.float32(least) for i in set(range(len(chances))) - set(found))
+    own = in_set(chances, None)
+    assert chances[own].sum() >= COVERAGE - 1e-4 or len(own) == len(chances)
+
+
+def test_makes_are_summed() -> None:
+    names, chances = make_probabilities(np.float32([[0.1, 0.2, 0.3, 0.4]]), MAKES)
+    assert names == ["BMW", "Audi"]
+    assert chances[0].tolist() == pytest.approx([0.3, 0.7])
+
+
+def test_strangeness_grows_with_distance_and_with_doubt() -> None:
+    sure, torn = np.float32([[1, 0]]), np.float32([[0.5, 0.5]])
+    assert strangeness(np.float32([1.5]), sure, CUT)[0] == pytest.approx(2)
+    assert strangeness(np.float32([1.5]), torn, CUT)[0] == pytest.approx(2 + np.log(2))
+
+
+def test_thresholds_that_cannot_be_are_told() -> None:
+    assert CUT.usable
+    assert Thresholds().usable
+    for wrong in (
+        Thresholds(spread=0),
+        Thresholds(near=float("nan")),
+        Thresholds(far=float("inf")),
+        Thresholds(nameplate=1.5),
+        Thresholds(coverage=-1),
+    ):
+        assert not wrong.usable, wrong

@@ -1,0 +1,101 @@
+"""Calibrate the bundle that ships: a temperature for each runtime that this machine has, and all that verdicts need.
+
+    python tools/calibrate_cars196.py src/nameplate/models/shipped/cars196 CARS196 NOT_CARS [--dry-run]
+
+Where its cars lie is learned from the photos that trained it; temperatures and thresholds are chosen on CARS196's
+photos that trained nothing, and "not a car" on NOT_CARS, a folder of photos of other things. Backbone, head and table
+of photos stay as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from nameplate.datasets import read_dataset
+from nameplate.datasets.sources import Dataset, list_photos
+from nameplate.errors import RuntimeUnavailableError
+from nameplate.evaluation.calibration import calibrate, fit_temperatures
+from nameplate.evaluation.judge import Judged, judge, trained_digests
+from nameplate.evaluation.significance import mean, paired
+from nameplate.evaluation.verdicts import with_verdicts
+from nameplate.models.bundle import SCHEMA, load_bundle, save_bundle
+from nameplate.models.collection import embed_photos
+from nameplate.models.head import log_losses, probabilities
+from nameplate.models.known import Known, fit_known
+from nameplate.models.model import Model
+from nameplate.models.runtime import RUNTIMES
+
+NOT_CARS_PASSED = 0.05
+"""Share of photos of other things that may pass for cars."""
+
+
+def judged_by(bundle: Path, dataset: Dataset) -> dict[str, Judged]:
+    """The bundle's answers by every runtime that can be had."""
+    found: dict[str, Judged] = {}
+    for runtime in RUNTIMES[1:]:
+        try:
+            found[runtime] = judge(Model.load(bundle, runtime=runtime), dataset)
+        except RuntimeUnavailableError as error:
+            print(f"{runtime}: left out, {error}")
+    return found
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("not_cars", type=Path)
+    parser.add_argument("--dry-run", action="store_true", help="say what would change, and write nothing")
+    arguments = parser.parse_args()
+    bundle = load_bundle(arguments.bundle)
+    model = Model.load(arguments.bundle)
+    dataset = read_dataset(arguments.photos)
+    judged = judged_by(arguments.bundle, dataset)
+    logits = {runtime: model.logits(found.embeddings) for runtime, found in judged.items()}
+    temperatures = fit_temperatures({runtime: (logits[runtime], found.truths) for runtime, found in judged.items()})
+    for runtime, temperature in temperatures.items():
+        found = judged[runtime]
+        chances = probabilities(logits[runtime], temperature)
+        before, after = (log_losses(each, found.truths) for each in (found.probabilities, chances))
+        change = paired(before, after, found.groups)
+        errors = [calibrate(each.max(1), found.right, found.groups).ece for each in (found.probabilities, chances)]
+        print(
+            f"{runtime}: temperature {bundle.manifest.temperature_of(runtime):.4f} -> {temperature:.4f}; log-loss "
+            f"{mean(before, found.groups).value:.4f} -> {mean(after, found.groups).value:.4f} "
+            f"({change.difference.value:+.5f}, {change.difference.low:+.5f} to {change.difference.high:+.5f}); "
+            f"ECE {errors[0].value:.4f} -> {errors[1].value:.4f}; {found.evaluation.photos:,} photos"
+        )
+    if arguments.dry_run:
+        return
+    assert bundle.weight is not None
+    assert bundle.bias is not None
+    manifest = replace(bundle.manifest, schema=SCHEMA, temperatures=temperatures)
+    manifest = replace(manifest, temperature=temperatures.get("onnxruntime", manifest.temperature))
+    known = known_cars(model, dataset)
+    others = embed_photos(list_photos(arguments.not_cars), model)
+    far = float(np.quantile(known.distances(others.embeddings)[1], NOT_CARS_PASSED))
+    truth = next(iter(judged.values()))
+    chances = probabilities(logits[truth.runtime], manifest.temperature_of(truth.runtime))
+    manifest = with_verdicts(manifest, chances, truth.truths, known.distances(truth.embeddings), far)
+    print(manifest.thresholds)
+    head = bundle.weight, bundle.bias
+    save_bundle(arguments.bundle, manifest, bundle.backbone, head, bundle.photos, known, overwrite=True)
+
+
+def known_cars(model: Model, dataset: Dataset) -> Known:
+    """Where the photos lie that trained the model."""
+    trained = trained_digests(model.bundle)
+    embedded = embed_photos(dataset.photos, model)
+    kept = np.array([photo.sha256 in trained for photo in embedded.photos])
+    place = {name: number for number, name in enumerate(model.nameplates)}
+    classes = np.array([place[str(photo.label)] for photo, there in zip(embedded.photos, kept, strict=True) if there])
+    return fit_known(embedded.embeddings[kept], classes)
+
+
+if __name__ == "__main__":
+    main()

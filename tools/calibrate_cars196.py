@@ -20,7 +20,7 @@ from nameplate.datasets.sources import Dataset, list_photos
 from nameplate.errors import RuntimeUnavailableError
 from nameplate.evaluation.calibration import calibrate, fit_temperatures
 from nameplate.evaluation.judge import Judged, judge, trained_digests
-from nameplate.evaluation.significance import mean, paired
+from nameplate.evaluation.significance import paired
 from nameplate.evaluation.verdicts import with_verdicts
 from nameplate.models.bundle import SCHEMA, load_bundle, save_bundle
 from nameplate.models.collection import embed_photos
@@ -66,7 +66,7 @@ def main() -> None:
         errors = [calibrate(each.max(1), found.right, found.groups).ece for each in (found.probabilities, chances)]
         print(
             f"{runtime}: temperature {bundle.manifest.temperature_of(runtime):.4f} -> {temperature:.4f}; log-loss "
-            f"{mean(before, found.groups).value:.4f} -> {mean(after, found.groups).value:.4f} "
+            f"{before.mean():.4f} -> {after.mean():.4f} "
             f"({change.difference.value:+.5f}, {change.difference.low:+.5f} to {change.difference.high:+.5f}); "
             f"ECE {errors[0].value:.4f} -> {errors[1].value:.4f}; {found.evaluation.photos:,} photos"
         )

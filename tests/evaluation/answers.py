@@ -10,7 +10,7 @@ import numpy as np
 
 from nameplate.demo import photos_folder
 from nameplate.evaluation import evaluate
-from nameplate.evaluation.judge import Judged, Known
+from nameplate.evaluation.judge import Judged, TrainingPhotos
 from nameplate.types import Photo
 
 NAMES = tuple(sorted(folder.name for folder in photos_folder("test").iterdir()))
@@ -21,7 +21,7 @@ def photos(part: str, each: int) -> list[Photo]:
     return [
         Photo(str(path), name, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
         for name in NAMES
-        for path in sorted((Path(photos_folder(part)) / name).iterdir())[:each]  # type: ignore[arg-type]
+        for path in sorted((Path(photos_folder(part)) / name).iterdir())[:each]
     ]
 
 
@@ -48,5 +48,5 @@ def judged(seed: int = 0, skill: float = 3.0, nameplates: Sequence[str] = NAMES,
         truths,
         groups,
         random.normal(size=(len(shown), 8)).astype(np.float32),
-        Known(tuple(known), columns, random.normal(size=(len(known), 8)).astype(np.float32)),
+        TrainingPhotos(tuple(known), columns, random.normal(size=(len(known), 8)).astype(np.float32)),
     )

@@ -15,7 +15,7 @@ from tests.evaluation.answers import NAMES, judged
 
 
 def test_a_far_better_model_is_told_and_a_like_one_is_not() -> None:
-    good, poor, like = judged(0, 5.0), judged(1, 0.5), judged(2, 5.0)
+    good, poor, like = judged(0, 3.0), judged(1, 0.5), judged(2, 3.0)
     found = hold_against(good, poor, "poor")
     assert (found.photos, found.difference.told) == (60, True)
     assert "is better than 'poor'" in verdict(found)
@@ -38,7 +38,7 @@ def test_the_figures_are_those_of_the_paired_test() -> None:
 
 def test_a_model_against_itself_differs_nowhere() -> None:
     found = hold_against(judged(), judged(), "itself")
-    assert found.difference.difference.interval == (0, 0)
+    assert found.difference.difference.low == found.difference.difference.high == 0
     assert verdict(found) == "This bundle and 'itself' are right and wrong on the same 60 photos."
 
 

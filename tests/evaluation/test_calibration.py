@@ -51,9 +51,8 @@ def test_true_confidences_show_no_more_than_chance_and_boasts_do() -> None:
 
 def test_copies_of_one_picture_widen_the_interval() -> None:
     confidence, right = sure(400, 3, 2.5)
-    many = (np.repeat(each, 4) for each in (confidence, right))
-    alone = calibrate(*many)
-    grouped = calibrate(np.repeat(confidence, 4), np.repeat(right, 4), np.repeat(np.arange(400), 4))
+    confidence, right = np.repeat(confidence, 4), np.repeat(right, 4)
+    alone, grouped = calibrate(confidence, right), calibrate(confidence, right, np.repeat(np.arange(400), 4))
     assert grouped.ece.value == alone.ece.value
     assert grouped.ece.high - grouped.ece.low > 1.5 * (alone.ece.high - alone.ece.low)
 
@@ -79,6 +78,8 @@ def test_each_runtime_gets_the_temperature_of_its_own_logits() -> None:
     few = MIN_CALIBRATION - 1
     found = fit_temperatures({"a": (logits, classes), "b": (4 * logits, classes), "few": (logits[:few], classes[:few])})
     assert set(found) == {"a", "b"}
+    sure = np.eye(5, dtype=np.float32)[classes] * 9
+    assert fit_temperatures({"all right": (sure, classes)}) == {}
     assert found["b"] == pytest.approx(4 * found["a"], rel=1e-2)
     best = log_loss(probabilities(logits, found["a"]), classes)
     assert all(best <= log_loss(probabilities(logits, found["a"] * factor), classes) for factor in (0.9, 1.1))

@@ -6,6 +6,7 @@ import csv
 import json
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -38,7 +39,7 @@ class Page(HTMLParser):
         self.shown.append(data)
 
 
-def written(found: Judged, target: Path, other: Judged | None = None) -> tuple[Page, dict[str, object], str]:
+def written(found: Judged, target: Path, other: Judged | None = None) -> tuple[Page, dict[str, Any], str]:
     measured = measure(found)
     held = None if other is None else hold_against(found, other, "<other>")
     said = as_json(measured, found, load_bundle("cars196"), held)
@@ -66,7 +67,7 @@ def test_the_page_needs_nothing_beside_it_and_shows_mistakes_with_neighbours(tmp
 def test_the_json_has_every_figure_with_its_interval(tmp_path: Path) -> None:
     _, said, _ = written(judged(), tmp_path / "r.html")
     for name in ("top1", "top5", "macro_f1", "log_loss", "ece", "make_top1"):
-        low, high = said[f"{name}_interval"]  # type: ignore[misc]
+        low, high = said[f"{name}_interval"]
         assert low <= said[name] <= high
     expected = {"photos", "classes", "confusions", "left_out", "runtime", "makes", "reliability", "risk_coverage"}
     assert expected | {"temperature", "data_sha256", "version", "seed"} <= said.keys()
@@ -109,3 +110,11 @@ def test_a_card_is_renewed_between_its_markers_and_kept_elsewhere() -> None:
 def test_a_part_without_an_end_is_refused() -> None:
     with pytest.raises(NameplateError, match="without '<!-- end -->'"):
         renew(CARD.replace("<!-- end -->", ""), {"a": "new"})
+
+
+def test_the_interval_of_log_loss_covers_the_truth_about_as_often_as_it_says() -> None:
+    """Of 30 samples of 60 photos some 28 intervals hold the mean of all; 22 or fewer would be chance."""
+    samples = [measure(judged(seed, 2.0)).log_loss for seed in range(30)]
+    truth = float(np.mean([sample.value for sample in samples]))
+    assert sum(sample.low <= truth <= sample.high for sample in samples) > 22
+    assert all(sample.low > 0 for sample in samples)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from nameplate.evaluation.significance import RESAMPLES, holm, mcnemar, mean, paired, resamples
+from nameplate.evaluation.significance import RESAMPLES, holm, mcnemar, paired, resamples
 
 
 def test_mcnemars_exact_p_is_the_binomials() -> None:
@@ -87,17 +87,6 @@ def test_several_comparisons_are_paid_for() -> None:
 def test_scores_that_cannot_be_paired_are_refused(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
     with pytest.raises(ValueError, match="cannot pair"):
         paired(np.zeros(shapes[0]), np.zeros(shapes[1]))
-
-
-def test_a_means_interval_is_the_t_interval_and_copies_count_as_one() -> None:
-    from scipy.stats import t
-
-    scores = np.random.default_rng(5).exponential(size=80)
-    found = mean(scores)
-    low, high = t.interval(0.95, 79, scores.mean(), scores.std(ddof=1) / math.sqrt(80))
-    assert (found.value, found.low, found.high) == pytest.approx((scores.mean(), low, high))
-    thrice = mean(np.repeat(scores, 3), np.repeat(np.arange(80), 3))
-    assert (thrice.low, thrice.high) == pytest.approx((low, high))
 
 
 def test_resamples_draw_groups_whole() -> None:

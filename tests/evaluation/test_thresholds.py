@@ -36,7 +36,7 @@ def test_sets_are_those_of_mapie(coverage: float) -> None:
             return rows
 
         def predict(self, rows: NDArray[np.float32]) -> NDArray[np.int64]:
-            return rows.argmax(1)
+            return np.asarray(rows.argmax(1))
 
     chances, truths = _answers(300)
     fresh, _ = _answers(200, seed=1)

@@ -16,7 +16,7 @@ from safetensors.numpy import load, save
 from nameplate.demo import photos_folder
 from nameplate.errors import BundleError, DataError
 from nameplate.models import index as module
-from nameplate.models.bundle import INDEX, Bundle, Manifest, load_bundle, save_bundle
+from nameplate.models.bundle import INDEX, MAX_BYTES, Bundle, Manifest, load_bundle, save_bundle
 from nameplate.models.index import LONGEST, Index, make_index, nearest, read_index
 from nameplate.photos import decode
 from nameplate.storage import sha256
@@ -73,9 +73,9 @@ def test_each_photo_is_its_own_nearest(tmp_path: Path, data: bytes) -> None:
 
 def test_similarity_is_the_cosine_about_the_centre(tmp_path: Path, data: bytes) -> None:
     index, rows = loaded(tmp_path, data), embeddings(len(photos()))
-    less = rows.astype(np.float64) - rows.mean(0)
+    less = (rows.astype(np.float64) - rows.mean(0)) / rows.std(0)
     other = np.random.default_rng(5).normal(size=SIZE).astype(np.float32) * 7 + 30
-    query = other - rows.mean(0)
+    query = (other - rows.mean(0)) / rows.std(0)
     expected = sorted((less @ query) / np.linalg.norm(less, axis=1) / np.linalg.norm(query), reverse=True)
     assert [n.similarity for n in nearest(index, other, 4)] == pytest.approx(expected[:4], abs=2e-3)
 
@@ -105,7 +105,7 @@ def test_more_photos_than_fit_are_drawn_by_digest(tmp_path: Path, monkeypatch: p
 
 
 def test_an_index_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(module.MAX_BYTES, INDEX, 1000)
+    monkeypatch.setitem(MAX_BYTES, INDEX, 1000)
     with pytest.raises(DataError, match=r"1,000 is the most. Train without --index"):
         make_index(photos(), embeddings(len(photos())), 1)
 
@@ -151,6 +151,8 @@ HOSTILE: dict[str, Change] = {
     "no numbers": lambda t: t.update(embeddings=np.full_like(t["embeddings"], np.nan)),
     "huge numbers": lambda t: t.update(embeddings=np.full_like(t["embeddings"], 60000)),
     "a centre of no numbers": lambda t: t.update(centre=np.full_like(t["centre"], np.inf)),
+    "a spread of nothing": lambda t: t.update(spread=np.zeros_like(t["spread"])),
+    "a spread of no numbers": lambda t: t.update(spread=np.full_like(t["spread"], np.nan)),
     "a flat centre": lambda t: t.update(centre=t["centre"][None].copy()),
     "ends of a scalar": lambda t: t.update(ends=np.array(5, np.int64)),
     "ends that go back": with_ends(lambda ends: ends.__setitem__(1, 0)),

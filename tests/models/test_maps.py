@@ -37,6 +37,7 @@ def test_the_mean_of_the_map_is_the_embedding(model: Model, mapped: list[Mapped]
     embeddings = model.embed(renders())
     for each, embedding in zip(mapped, embeddings, strict=True):
         assert each.places is not None
+        assert each.row.embedding is not None
         assert each.places.shape == (6, 9, 1604)
         assert each.places.dtype == np.float32
         assert each.places.std((0, 1)).max() > 0.1

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nameplate.demo import photos_folder
 from nameplate.errors import NameplateError
 from nameplate.models.bundle import BACKBONE, Bundle, File, Manifest
-from nameplate.models.runtime import make_runtime
+from nameplate.models.runtime import OnnxRuntime, make_runtime
 from nameplate.photos import decode, preprocess
 from nameplate.storage import sha256
 from nameplate.types import Preprocess
@@ -38,8 +38,9 @@ from nameplate.training.export import (  # noqa: E402
     export_onnx,
     head_of,
     round_weights,
+    whiten,
 )
-from nameplate.training.network import Network, depthwise_in_float32  # noqa: E402
+from nameplate.training.network import Network, depthwise_in_float32, has_places  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -137,6 +138,60 @@ def test_the_file_says_nothing_of_this_machine(exported: tuple[Network, bytes]) 
     assert not model.graph.metadata_props
     assert [value.name for value in model.graph.input] == ["photos"]
     assert [value.name for value in model.graph.output] == ["embedding"]
+
+
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_resnet", "test_convnext", "test_nfnet"])
+@pytest.mark.parametrize("whitened", [False, True])
+def test_the_map_is_the_second_output_and_its_mean_is_the_embedding(name: str, whitened: bool) -> None:
+    network = round_weights(make(name))
+    assert has_places(network, SIZE, SIZE)
+    photos = pictures()[:5]
+    with torch.inference_mode():
+        truth = network.embed(torch.from_numpy(photos)).numpy()
+    white = whiten(truth, np.array([0, 0, 0, 1, 1])) if whitened else None
+    expected = truth if white is None else (truth - white.mean) @ white.matrix
+    backbone = export_onnx(Embedder(network, white, places=True), SIZE, SIZE)
+    model = onnx.load_from_string(backbone)
+    assert [value.name for value in model.graph.output] == ["embedding", "map"]
+    for batch in (photos, photos[:1]):
+        [(embedding, places)] = OnnxRuntime(backbone, 1, maps=True).maps([batch])
+        assert places.shape == (len(batch), SIZE // 32, SIZE // 32, truth.shape[1])
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(embedding, expected[: len(batch)], atol=1e-4 * scale)
+        np.testing.assert_allclose(places.mean((1, 2)), embedding, atol=1e-4 * scale)
+        assert places.std((1, 2)).max() > 1e-2 * scale
+    [alone] = OnnxRuntime(backbone, 1).embed([photos])
+    np.testing.assert_allclose(alone, expected, atol=1e-4 * np.abs(expected).max())
+    if whitened:
+        assert len(backbone) < len(export_onnx(Embedder(network, white), SIZE, SIZE)) + 20_000  # stored once
+
+
+def test_the_map_is_that_of_the_photo_and_not_turned() -> None:
+    """A change in one corner changes the map most in that corner."""
+    network = round_weights(make("test_resnet"))
+    backbone = export_onnx(Embedder(network, places=True), SIZE, SIZE)
+    one = pictures()[:1]
+    two = one.copy()
+    two[:, -24:, :24] = 255 - two[:, -24:, :24]
+    [(_, before)] = OnnxRuntime(backbone, 1, maps=True).maps([one])
+    [(_, after)] = OnnxRuntime(backbone, 1, maps=True).maps([two])
+    change = np.abs(after - before)[0].sum(2)
+    assert np.unravel_index(change.argmax(), change.shape) == (SIZE // 32 - 1, 0)
+
+
+def test_a_transformer_has_no_places() -> None:
+    network = round_weights(make("test_vit"))
+    assert not has_places(network, SIZE, SIZE)
+    model = onnx.load_from_string(export_onnx(Embedder(network), SIZE, SIZE))
+    assert [value.name for value in model.graph.output] == ["embedding"]
+
+
+@pytest.mark.parametrize("pool", ["max", "catavgmax"])
+def test_a_head_that_sees_more_than_the_mean_has_no_places(pool: str) -> None:
+    import timm
+
+    body = timm.create_model("test_resnet", num_classes=CLASSES, global_pool=pool)
+    assert not has_places(Network(body, (0.5,) * 3, (0.5,) * 3).eval(), SIZE, SIZE)
 
 
 def test_rounding_is_done_once_and_leaves_the_original() -> None:

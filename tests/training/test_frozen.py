@@ -24,8 +24,11 @@ from nameplate.datasets.sources import Dataset
 from nameplate.demo import photos_folder
 from nameplate.errors import DataError, NameplateError
 from nameplate.evaluation import evaluate
+from nameplate.evaluation.calibration import MIN_CALIBRATION
+from nameplate.evaluation.judge import judge
 from nameplate.models.bundle import BACKBONE, HEAD, PHOTOS, load_bundle, save_bundle
 from nameplate.models.collection import embed_photos
+from nameplate.models.head import fit_temperature
 from nameplate.models.model import Model
 from nameplate.storage import sha256
 from nameplate.training import frozen
@@ -283,6 +286,28 @@ def test_the_figures_are_those_of_photos_that_were_held_out(
     seen = evaluate(mine.probabilities(embedded.embeddings[~held]), truths[~held], mine.nameplates)
     assert made.evaluation is not None
     assert seen.top1.value > made.evaluation.top1.value
+
+
+def test_the_temperature_is_fitted_on_the_photos_held_out_where_they_are_enough(
+    trained: tuple[Path, Trained], dataset: Dataset, model: Model, tmp_path: Path
+) -> None:
+    assert trained[1].evaluation is not None
+    assert trained[1].evaluation.photos < MIN_CALIBRATION
+    assert trained[1].bundle.manifest.temperatures == {}
+    made = train_head(dataset, tmp_path / "b", model=model, recipe=HeadRecipe(holdout=0.4, mirror=False))
+    manifest = made.bundle.manifest
+    assert manifest.temperatures == {"onnxruntime": manifest.temperature}
+    assert made.evaluation is not None
+    mine = Model(made.bundle, model.settings)
+    found = judge(mine, replace(dataset, photos=tuple(made_photos(made))))
+    assert found.evaluation.log_loss == pytest.approx(made.evaluation.log_loss)
+    assert manifest.temperature == pytest.approx(fit_temperature(mine.logits(found.embeddings), found.truths), rel=1e-3)
+
+
+def made_photos(made: Trained) -> list[Photo]:
+    """The photos that a bundle held out."""
+    rows = [row for row in table(made.bundle.photos) if row["split"] == "validation"]
+    return [Photo(row["path"], row["label"]) for row in rows]
 
 
 @pytest.mark.parametrize("part", ["validation", "test"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,13 +13,14 @@ import typer
 from nameplate.cli import screen
 from nameplate.cli.commands import BundleArgument, Data, Exclude, Json, Names, RuntimeOption, Threads, TtaOption, app
 from nameplate.errors import DataError, UsageError
-from nameplate.types import NO_TTA
+from nameplate.types import NO_TTA, Verdict
 
 if TYPE_CHECKING:
     from nameplate.datasets.sources import Dataset
     from nameplate.evaluation.against import Against
     from nameplate.evaluation.judge import Judged
     from nameplate.evaluation.measure import Measured
+    from nameplate.evaluation.strangers import Sorted, Strangers
     from nameplate.models.collection import Progress
     from nameplate.models.model import Model
 
@@ -39,6 +42,12 @@ def evaluate(
         Path | None,
         typer.Option(metavar="CARD", help="A Markdown model card to write; what you wrote into it yourself is kept."),
     ] = None,
+    strangers: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="PHOTOS", help="Photos of what the model does not know, to judge verdicts on; repeatable."
+        ),
+    ] = None,
     names: Names = None,
     exclude: Exclude = None,
     include_trained: Annotated[
@@ -54,6 +63,7 @@ def evaluate(
     from nameplate.datasets import read_dataset
     from nameplate.evaluation.judge import judge
     from nameplate.evaluation.measure import as_json, measure
+    from nameplate.evaluation.strangers import sort_known, sort_strangers
     from nameplate.evaluation.tta import look_again
     from nameplate.models.model import Model
 
@@ -72,10 +82,14 @@ def evaluate(
         dataset = read_dataset(*data, names=names, exclude=exclude, progress=lambda a, b: report("unpack", a, b))
         judged = judge(model, dataset, include_trained=include_trained, progress=report)
         judged, gained = look_again(model, judged, report)
+        unknown = [sort_strangers(model, judged, source, report) for source in strangers or []]
         held = None if other is None else _against(other, str(against), dataset, judged, include_trained, report)
     _tell_left_out(dataset, judged)
     measured = measure(judged)
-    said = as_json(measured, judged, model.bundle, held) | ({"tta": gained.as_json()} if gained else {})
+    verdicts = sort_known(model, judged)
+    said = as_json(measured, judged, model.bundle, held) | {"verdicts": asdict(verdicts)}
+    said |= {"strangers": [each.as_json() for each in unknown]} if unknown else {}
+    said |= {"tta": gained.as_json()} if gained else {}
     lines = []
     if output is not None:
         from nameplate.evaluation.report import write_report
@@ -94,8 +108,9 @@ def evaluate(
         return
     screen.print_evaluation(judged.evaluation, all_classes=all_classes)
     _print_more(measured, held)
+    _print_verdicts(verdicts, unknown)
     if gained is not None:
-        screen.step("Looks", gained.sentence())
+        screen.step("TTA", gained.sentence())
     for line in lines:
         screen.step("Wrote", line)
 
@@ -142,3 +157,24 @@ def _print_more(measured: Measured, against: Against | None) -> None:
     if against is not None:
         screen.step("Against", verdict(against))
         screen.step("", loss_verdict(against))
+
+
+def _print_verdicts(known: Sorted, strangers: Sequence[Strangers]) -> None:
+    """What becomes of known photos and of strangers."""
+    right = "" if known.right is None else f"; answers right {screen.percent(known.right)}"
+    held = (
+        ""
+        if known.kept_held is None
+        else f", sets of {known.size:.2f} hold the truth {screen.percent(known.kept_held)}"
+    )
+    screen.step("Verdicts", f"{_shares(known.verdicts)}{right}{held}")
+    for each in strangers:
+        screen.step("Strangers", f"{each.source}: {_shares(each.verdicts)}")
+        for name, found in (("as unknown cars", each.near), ("as no cars", each.far)):
+            auroc = f"AUROC {found.auroc.value:.3f} ({found.auroc.low:.3f}–{found.auroc.high:.3f})"
+            screen.step("", f"{name}: {auroc}, {screen.percent(found.false_accepts)} pass where 95 % of known ones do")
+
+
+def _shares(verdicts: Mapping[Verdict, int]) -> str:
+    photos = sum(verdicts.values())
+    return ", ".join(f"{verdict} {100 * count / photos:.1f} %" for verdict, count in verdicts.items())

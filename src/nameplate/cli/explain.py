@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from nameplate.cli import screen
 from nameplate.cli.commands import Json, Threads, app
 from nameplate.errors import UsageError
 from nameplate.types import DEFAULT_BUNDLE
+
+if TYPE_CHECKING:
+    from nameplate.models.explain import Case
 
 
 @app.command()
@@ -42,9 +45,15 @@ def explain(
         return
     for word, case in (("Named", found.named), ("Claimed", found.claimed)):
         if case is not None:
-            left, top, right, bottom = case.region
             screen.step(word, f"{case.nameplate}, {100 * case.confidence:.1f} %")
-            screen.step("", f"speaks for it most: {right - left} × {bottom - top} pixels at {left}, {top}")
+            screen.step("", _where(case))
     for neighbour in found.nearest or ():
         screen.step("Like", f"{neighbour.nameplate}, {neighbour.path} (similarity {neighbour.similarity:.2f})")
     screen.step("Wrote", str(output))
+
+
+def _where(case: Case) -> str:
+    if case.region is None:
+        return "nothing in the photo speaks for it"
+    left, top, right, bottom = case.region
+    return f"speaks for it most: {right - left} × {bottom - top} pixels at {left}, {top}"

@@ -15,8 +15,9 @@ from nameplate.types import Metric
 
 BINS, BIN_PHOTOS = 15, 20
 """Bins of the reliability diagram at most, and photos that each should hold: of few photos there are fewer bins."""
-MIN_CALIBRATION = 50
-"""Photos below which no temperature is fitted."""
+MIN_CALIBRATION, MIN_MISTAKES = 50, 5
+"""Photos, and wrongly named ones among them, below which no temperature is fitted: where all is right the best
+temperature is 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +93,13 @@ def _gap(places: NDArray[np.int64], confidence: NDArray[np.float64], truth: NDAr
 
 
 def fit_temperatures(computed: Mapping[str, tuple[Floats, NDArray[np.int64]]]) -> dict[str, float]:
-    """The temperature of each runtime that computed logits of enough photos (`MIN_CALIBRATION`).
+    """The temperature of each runtime that computed logits of enough photos (`MIN_CALIBRATION`, `MIN_MISTAKES`).
 
     Args:
         computed: runtime → logits N×C and true classes (N,) of photos that trained nothing.
     """
-    enough = {name: found for name, found in computed.items() if len(found[1]) >= MIN_CALIBRATION}
-    return {name: fit_temperature(logits, classes) for name, (logits, classes) in enough.items()}
+
+    def enough(logits: Floats, classes: NDArray[np.int64]) -> bool:
+        return len(classes) >= MIN_CALIBRATION and int((logits.argmax(1) != classes).sum()) >= MIN_MISTAKES
+
+    return {name: fit_temperature(*found) for name, found in computed.items() if enough(*found)}

@@ -236,5 +236,5 @@ def _hardest(measured: Measured, judged: Judged) -> str:
     pairs = worst_pairs(judged, WORST)
     if pairs:
         lines += ["", "Taken for each other most often:", ""]
-        lines += [f"- {p.first} and {p.second}: {p.first_as_second + p.second_as_first} photos" for p in pairs]
+        lines += [f"- {p.first} and {p.second}: {p.photos} photo{'s' * (p.photos > 1)}" for p in pairs]
     return "\n".join(lines)

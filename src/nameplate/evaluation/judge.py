@@ -42,7 +42,7 @@ class Judged:
     """int64 (N,): photos of one group are copies of one picture, or of one advert."""
     embeddings: NDArray[np.float32]
     """N×D."""
-    training: Known
+    training: TrainingPhotos
     """Photos of the data that trained this model."""
 
     @property
@@ -62,7 +62,7 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class TrainingPhotos:
     """Photos whose nameplate is known, to show beside others."""
 
     photos: tuple[Photo, ...]
@@ -117,7 +117,7 @@ def judge(
         truths,
         groups,
         embeddings,
-        Known(*_those(embedded, places, (places >= 0) & trained)),
+        TrainingPhotos(*_those(embedded, places, (places >= 0) & trained)),
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
+import numpy as np
+
 from nameplate import __version__
 from nameplate.datasets.sources import digest
 from nameplate.evaluation.against import Against, loss_verdict, verdict
@@ -13,7 +15,7 @@ from nameplate.evaluation.judge import Judged
 from nameplate.evaluation.makes import Makes, by_make
 from nameplate.evaluation.metrics import as_json as evaluation_json
 from nameplate.evaluation.selective import RISKS, RiskCoverage, risk_coverage
-from nameplate.evaluation.significance import SEED, mean
+from nameplate.evaluation.significance import SEED, resamples
 from nameplate.models.bundle import Bundle
 from nameplate.models.head import log_losses
 from nameplate.storage import absolute
@@ -26,7 +28,7 @@ class Measured:
 
     evaluation: Evaluation
     log_loss: Metric
-    """With a t interval, copies counted as one."""
+    """With a bootstrap interval: single large losses rule the mean, and a t interval would reach below 0."""
     calibration: Calibration
     selective: RiskCoverage
     makes: Makes
@@ -34,14 +36,19 @@ class Measured:
 
 def measure(judged: Judged) -> Measured:
     """Every figure of the report, with intervals."""
-    losses = log_losses(judged.probabilities, judged.truths)
     return Measured(
         judged.evaluation,
-        mean(losses, judged.groups),
+        _log_loss(judged),
         calibrate(judged.confidence, judged.right, judged.groups),
         risk_coverage(judged.confidence, judged.right, judged.groups),
         by_make(judged.truths, judged.named, judged.nameplates),
     )
+
+
+def _log_loss(judged: Judged) -> Metric:
+    losses = log_losses(judged.probabilities, judged.truths).astype(np.float64)
+    draws = [losses[rows].mean() for rows in resamples(len(losses), judged.groups)]
+    return Metric(float(losses.mean()), *map(float, np.quantile(draws, [0.025, 0.975])))
 
 
 def as_json(measured: Measured, judged: Judged, bundle: Bundle, against: Against | None = None) -> dict[str, object]:

@@ -37,6 +37,11 @@ class Pair:
     example: Mistake
     """The surest of them."""
 
+    @property
+    def photos(self) -> int:
+        """Taken one for the other, both ways."""
+        return self.first_as_second + self.second_as_first
+
 
 def surest_mistakes(judged: Judged, count: int) -> tuple[Mistake, ...]:
     """The most confident wrong answers, at most `count` of them, the surest first."""

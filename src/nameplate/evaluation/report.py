@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import numpy as np
@@ -22,6 +23,7 @@ from nameplate.evaluation.plots import matrix_plot, reliability_plot, risk_plot
 from nameplate.evaluation.selective import RISKS, curve
 from nameplate.reports.page import day_and_night, file_thumbnail_uri, write_page
 from nameplate.storage import whole_file
+from nameplate.types import Verdict
 
 MISTAKES, PAIRS = 24, 16
 """Mistakes and pairs of nameplates that the page shows."""
@@ -74,6 +76,7 @@ def _write_page(
     against: Against | None,
 ) -> None:
     mistakes, pairs = surest_mistakes(judged, MISTAKES), worst_pairs(judged, PAIRS)
+    pairs = tuple(pair for pair in pairs if pair.photos > 1) or pairs[:1]
     shown = [*mistakes, *(pair.example for pair in pairs)]
     risks = curve(judged.confidence, judged.right)
     makes = measured.makes
@@ -99,6 +102,7 @@ def _write_page(
             lambda dark: reliability_plot(measured.calibration, judged.confidence, dark=dark),
         ),
         risk=day_and_night(lambda dark: risk_plot(risks, measured.selective, dark=dark)),
+        verdict_names=get_args(Verdict),
         json=written.json.name,
         photos=written.photos.name,
     )

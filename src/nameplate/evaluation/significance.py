@@ -74,16 +74,6 @@ def paired(first: ArrayLike, second: ArrayLike, groups: ArrayLike | None = None)
     return Paired(Metric(value, low, high), better, worse, p, _photos_to_tell(value, of_photos * photos, of_runs))
 
 
-def mean(scores: ArrayLike, groups: ArrayLike | None = None) -> Metric:
-    """The mean of N photos' scores with its t interval, photos of one group counted as one (see `paired`).
-
-    >>> mean([0.0, 1.0, 0.0, 1.0]).value
-    0.5
-    """
-    values = np.asarray(scores, np.float64)
-    return paired(np.zeros_like(values), values, groups).difference
-
-
 def resamples(photos: int, groups: NDArray[np.int64] | None = None) -> Iterator[NDArray[np.int64]]:
     """Rows of `RESAMPLES` bootstrap resamples, int64 (≈ N,) each; groups are drawn whole.
 

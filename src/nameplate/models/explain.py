@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate.errors import BundleError, PhotoError, UsageError, did_you_mean
+from nameplate.errors import BundleError, PhotoError, UsageError
 from nameplate.models.index import Neighbour, nearest, read_index
-from nameplate.models.maps import Floats, evidence, hot_region, in_photo, photo_maps
+from nameplate.models.maps import Floats, evidence, hot_region, in_photo, mean_inside, photo_maps
 from nameplate.models.model import Model
 from nameplate.photos.decode import decode_with_header, read_bytes, read_header
 from nameplate.storage import printable
@@ -20,6 +21,8 @@ NEIGHBOURS = 6
 """Photos of the index that are shown."""
 SHOWN = 640
 """Longest side of the photo as it is shown, in pixels."""
+FAINT = 0.1
+"""A box whose mean evidence is below this share of the strongest place's, for or against, says nothing."""
 SIDEWAYS = 5
 """From this EXIF orientation on a photo lies on its side (CIPA DC-008)."""
 
@@ -33,8 +36,9 @@ class Case:
     """Calibrated probability, 0–1."""
     evidence: Floats
     """float32 h×w over the model's picture: above 0 speaks for it, below 0 against it."""
-    region: tuple[int, int, int, int]
-    """The box that says most for it: left, top, right, bottom in pixels of the upright photo."""
+    region: tuple[int, int, int, int] | None
+    """The box that says most for it: left, top, right, bottom in pixels of the upright photo; None where no box says
+    anything to speak of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,9 @@ def explain(model: Model, photo: str | Path, claimed: str | None = None) -> Expl
 
     def case(number: int) -> Case:
         grid = evidence(model, mapped.places, number)  # type: ignore[arg-type]
-        region = in_photo(hot_region(grid), *sides, model.bundle.manifest.preprocess)
+        box = hot_region(grid)
+        faint = mean_inside(grid, box) < FAINT * np.abs(grid).max()
+        region = None if faint else in_photo(box, *sides, model.bundle.manifest.preprocess)
         return Case(model.nameplates[number], float(chances[number]), grid, region)
 
     return Explanation(
@@ -114,5 +120,7 @@ def find_nameplate(model: Model, name: str) -> int:
     alike = [number for number, known in enumerate(names) if known.casefold() == name.casefold()]
     if len(alike) == 1:
         return alike[0]
-    few = f" It knows {', '.join(names)}." if len(names) <= TOP else ""
-    raise UsageError(f"'{model.bundle.manifest.name}' knows no nameplate '{name}'.{did_you_mean(name, names)}{few}")
+    near = get_close_matches(name, names, n=3) or names[:TOP]
+    raise UsageError(
+        f"'{model.bundle.manifest.name}' knows no nameplate '{name}'. Did you mean {' or '.join(map(repr, near))}?"
+    )

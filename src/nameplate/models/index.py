@@ -3,7 +3,8 @@
 index.safetensors, inside a bundle whose owner asked for it (`nameplate train … --index`):
 
 centre       float32 D: the mean of the embeddings
-embeddings   float16 N×D: each less the centre, of length 1
+spread       float32 D: their standard deviation
+embeddings   float16 N×D: each less the centre, over the spread, of length 1
 pictures     uint8: JPEGs of at most `LONGEST` pixels, one behind the other
 ends         int64 N: where each ends
 names        uint8: JSON, [[path, nameplate], …], the paths below the folder that holds all photos
@@ -38,7 +39,16 @@ MOST_PHOTOS = 20_000
 """Of more photos those are kept whose digests come first."""
 PICTURE_LIMITS = Limits(bytes=256 << 10, pixels=LONGEST * LONGEST)
 """What a small picture may cost when it is shown."""
-TYPES = {"centre": np.float32, "embeddings": np.float16, "pictures": np.uint8, "ends": np.int64, "names": np.uint8}
+TYPES = {
+    "centre": np.float32,
+    "spread": np.float32,
+    "embeddings": np.float16,
+    "pictures": np.uint8,
+    "ends": np.int64,
+    "names": np.uint8,
+}
+LEAST_SPREAD = 1e-6
+"""A number of the embedding that varies less than this says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +57,8 @@ class Index:
 
     centre: NDArray[np.float32]
     """D."""
+    spread: NDArray[np.float32]
+    """D, above 0."""
     embeddings: NDArray[np.float16]
     """N×D, rows of length 1."""
     paths: tuple[str, ...]
@@ -70,7 +82,7 @@ class Neighbour:
 
 def nearest(index: Index, embedding: NDArray[np.float32], count: int) -> tuple[Neighbour, ...]:
     """The photos most like an embedding, float32 (D,), by cosine, the nearest first; at most `count`."""
-    cosine = index.embeddings.astype(np.float32) @ _unit(embedding - index.centre)
+    cosine = index.embeddings.astype(np.float32) @ _unit((embedding - index.centre) / index.spread)
     best = np.argsort(-cosine, kind="stable")[:count]
     return tuple(
         Neighbour(index.paths[i], index.nameplates[i], float(np.clip(cosine[i], -1, 1)), index.pictures[i])
@@ -100,10 +112,12 @@ def make_index(photos: Sequence[Photo], embeddings: NDArray[np.float32], threads
     paths = _below_common([photos[place].path for place, _ in there])
     names = [(path, str(photos[place].label)) for path, (place, _) in zip(paths, there, strict=True)]
     centre = rows.mean(0, dtype=np.float64).astype(np.float32)
+    spread = np.maximum(rows.std(0, dtype=np.float64), LEAST_SPREAD).astype(np.float32)
     data = save_tensors(
         {
             "centre": centre,
-            "embeddings": _unit(rows - centre).astype(np.float16),
+            "spread": spread,
+            "embeddings": _unit((rows - centre) / spread).astype(np.float16),
             "pictures": np.frombuffer(b"".join(picture for _, picture in there), np.uint8),
             "ends": np.cumsum([len(picture) for _, picture in there], dtype=np.int64),
             "names": np.frombuffer(msgspec.json.encode(names), np.uint8),
@@ -136,12 +150,19 @@ def _parsed(data: bytes, bundle: Bundle) -> Index:
     for name, kind in TYPES.items():
         if tensors[name].dtype != kind:
             raise ValueError(f"{name} are {tensors[name].dtype}")
-    centre, embeddings, ends = tensors["centre"], tensors["embeddings"], tensors["ends"]
+    centre, spread, embeddings, ends = (tensors[name] for name in ("centre", "spread", "embeddings", "ends"))
     names = msgspec.json.decode(tensors["names"].tobytes(), type=list[tuple[str, str]])
     photos, size = len(names), bundle.manifest.embedding
-    if centre.shape != (size,) or embeddings.shape != (photos, size) or ends.shape != (photos,) or not photos:
+    if (
+        not centre.shape == spread.shape == (size,)
+        or embeddings.shape != (photos, size)
+        or ends.shape != (photos,)
+        or not photos
+    ):
         raise ValueError(f"{photos} names, embeddings {embeddings.shape} and {ends.shape} pictures")
-    if not (np.isfinite(centre).all() and (np.abs(embeddings) <= 1).all()):
+    if not (np.isfinite([centre, spread]).all() and (spread >= LEAST_SPREAD / 2).all()):
+        raise ValueError("its centre and spread are none")
+    if not (np.abs(embeddings) <= 1).all():
         raise ValueError("an embedding is not of length 1")
     pictures = tensors["pictures"].tobytes()
     begins = np.concatenate([[0], ends[:-1]])
@@ -151,7 +172,7 @@ def _parsed(data: bytes, bundle: Bundle) -> Index:
     if not {nameplate for _, nameplate in names} <= set(bundle.manifest.nameplates):
         raise ValueError("it has a nameplate that the bundle does not know")
     cut = tuple(pictures[a:b] for a, b in zip(begins.tolist(), ends.tolist(), strict=True))
-    return Index(centre, embeddings, tuple(p for p, _ in names), tuple(n for _, n in names), cut)
+    return Index(centre, spread, embeddings, tuple(p for p, _ in names), tuple(n for _, n in names), cut)
 
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -152,6 +152,13 @@ def hot_region(grid: Floats, area: float = AREA) -> Region:
     return Region(left / width, top / height, (left + columns) / width, (top + rows) / height)
 
 
+def mean_inside(grid: Floats, region: Region) -> float:
+    """Mean evidence in a region of the picture."""
+    height, width = grid.shape[0] * SMOOTH, grid.shape[1] * SMOOTH
+    rows = slice(round(region.top * height), round(region.bottom * height))
+    return float(drawn_out(grid, height, width)[rows, round(region.left * width) : round(region.right * width)].mean())
+
+
 def in_photo(region: Region, width: int, height: int, size: Preprocess) -> tuple[int, int, int, int]:
     """A region of the model's picture as left, top, right, bottom in pixels of the upright photo.
 

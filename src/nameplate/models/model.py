@@ -130,20 +130,18 @@ class Model:
         if row.embedding is None:
             return Prediction(name, error=row.error), None
         chances = self.chances(row)
+        return self.judged(name, chances, row.embedding, top), chances
+
+    def judged(
+        self, name: str, chances: NDArray[np.float32], embedding: NDArray[np.float32], top: int = TOP
+    ) -> Prediction:
+        """The prediction and its verdict, from probabilities (C,) and the embedding (D,) of the photo as it is."""
         best = np.argsort(-chances, kind="stable")[:top]
         ranked = tuple((self.nameplates[i], float(chances[i])) for i in best)
         plain = Prediction(name, *ranked[0], top=ranked)
         known, thresholds = self.bundle.known, self.bundle.manifest.thresholds
-        distances = None if known is None else known.distances(row.embedding[None])
-        return judged(plain, chances, self.nameplates, self.makes, thresholds, distances), chances
-
-    def chances(self, row: Row) -> NDArray[np.float32]:
-        """Calibrated probabilities of a readable photo, float32 (C,): the mean over all looks at it."""
-        if row.views is not None:
-            return np.asarray(self.probabilities(row.views, row.runtime).mean(0), np.float32)
-        if row.embedding is None:
-            raise ValueError(f"this photo was not embedded: {row.error}")
-        return np.asarray(self.probabilities(row.embedding[None], row.runtime)[0])
+        distances = None if known is None else known.distances(embedding[None])
+        return judged(plain, chances, self.nameplates, self.makes, thresholds, distances)
 
     def verify(self, photos: Sequence[Source], claimed: str, *, rate: float = DEFAULT_RATE) -> Verified:
         """Say whether an advert's photos show the car that it names.
@@ -180,6 +178,14 @@ class Model:
     def makes(self) -> tuple[str, ...]:
         """The make of each nameplate; where the bundle does not say, each is its own."""
         return self.bundle.manifest.makes or self.nameplates
+
+    def chances(self, row: Row) -> NDArray[np.float32]:
+        """Calibrated probabilities of a readable photo, float32 (C,): the mean over all looks at it."""
+        if row.views is not None:
+            return np.asarray(self.probabilities(row.views, row.runtime).mean(0), np.float32)
+        if row.embedding is None:
+            raise ValueError(f"this photo was not embedded: {row.error}")
+        return np.asarray(self.probabilities(row.embedding[None], row.runtime)[0])
 
     def probabilities(self, embeddings: NDArray[np.float32], runtime: str | None = None) -> NDArray[np.float32]:
         """Calibrated probabilities: float32 N×D embeddings → float32 N×C, rows sum to 1.

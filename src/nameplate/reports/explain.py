@@ -78,5 +78,5 @@ def as_json(explanation: Explanation) -> dict[str, object]:
     }
 
 
-def _box(case: Case) -> dict[str, int]:
-    return dict(zip(("left", "top", "right", "bottom"), case.region, strict=True))
+def _box(case: Case) -> dict[str, int] | None:
+    return None if case.region is None else dict(zip(("left", "top", "right", "bottom"), case.region, strict=True))

@@ -86,6 +86,8 @@ def _laid_out(grid: Floats, height: int, width: int, size: Preprocess) -> Floats
 
 
 def _draw_box(image: Image.Image, case: Case, across: float, down: float) -> None:
+    if case.region is None:
+        return
     left, top, right, bottom = case.region
     box = [
         left * across,

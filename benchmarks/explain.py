@@ -1,0 +1,97 @@
+"""Whether the hot region of `nameplate explain` is what the answer hangs on: it is hidden, and other parts are.
+
+    python benchmarks/explain.py PHOTOS --photos 300
+
+PHOTOS is a data set; where it has parts, those of validation and test are used. Of each photo a box of the same size
+and shape is painted grey, in the model's picture: the hottest one, one at random, the middle, and the hottest one of
+another photo (cars stand in the middle of most photos: a map must beat a box that knows only that). Each is held
+against the random one, on the same photos.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nameplate.datasets import read_dataset
+from nameplate.evaluation.metrics import wilson
+from nameplate.evaluation.significance import paired
+from nameplate.models.embedding import GREY
+from nameplate.models.maps import AREA, Mapped, Region, evidence, hot_region, photo_maps
+from nameplate.models.model import Model
+from nameplate.types import DEFAULT_BUNDLE
+
+CONTROL = "at random"
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--photos", type=int, default=300)
+    parser.add_argument("--area", type=float, default=AREA, help="share of the picture that is hidden")
+    parser.add_argument("--seed", type=int, default=20)
+    parser.add_argument("--model", default=DEFAULT_BUNDLE)
+    arguments = parser.parse_args()
+    model, random = Model.load(arguments.model, runtime="onnxruntime"), np.random.default_rng(arguments.seed)
+    photos = read_dataset(arguments.data).photos
+    held = [photo for photo in photos if photo.split in ("validation", "test")] or photos
+    chosen = [held[i].path for i in random.permutation(len(held))[: arguments.photos]]
+    mapped = [each for each in photo_maps(model, chosen) if each.places is not None]
+    places = [each.places for each in mapped if each.places is not None]
+    chances = model.probabilities(np.stack([each.mean((0, 1)) for each in places]))
+    named = chances.argmax(1)
+    falls, changes = {}, {}
+    for way, boxes in hidden_boxes(model, mapped, named, arguments.area, random).items():
+        found = model.probabilities(model.embed([painted(m, box) for m, box in zip(mapped, boxes, strict=True)]))
+        falls[way] = chances.max(1) - found[np.arange(len(named)), named]
+        changes[way] = found.argmax(1) != named
+    print(f"{len(named)} photos, {arguments.area:.0%} hidden, mean confidence before {chances.max(1).mean():.3f}")
+    for way in falls:
+        share = wilson(int(changes[way].sum()), len(named))
+        print(
+            f"{way:16} confidence falls by {falls[way].mean():.3f}, answers changed {share.value:.3f} "
+            f"({share.low:.3f}–{share.high:.3f})"
+        )
+    for way in (way for way in falls if way != CONTROL):
+        for what, scores in (("falls", falls), ("changed", changes)):
+            more = paired(scores[CONTROL], scores[way])
+            low, high = more.difference.interval
+            print(f"{way:16} {what:8} {more.difference.value:+.3f} ({low:+.3f} to {high:+.3f}, p {more.p:.1g}) "
+                  f"more than {CONTROL}")  # fmt: skip
+
+
+def hidden_boxes(
+    model: Model, mapped: list[Mapped], named: NDArray[np.int64], area: float, random: np.random.Generator
+) -> dict[str, list[Region]]:
+    """Way of choosing → a box for each photo, all of one size."""
+    hot = [
+        hot_region(evidence(model, each.places, int(k)), area)
+        for each, k in zip(mapped, named, strict=True)
+        if each.places is not None
+    ]
+    width, height = hot[0].right - hot[0].left, hot[0].bottom - hot[0].top
+    corners = random.random((len(hot), 2)) * (1 - width, 1 - height)
+    return {
+        "hot": hot,
+        CONTROL: [Region(x, y, x + width, y + height) for x, y in corners.tolist()],
+        "the middle": [Region((1 - width) / 2, (1 - height) / 2, (1 + width) / 2, (1 + height) / 2)] * len(hot),
+        "another's hot": [hot[i - 1] for i in range(len(hot))],
+    }
+
+
+def painted(mapped: Mapped, box: Region) -> NDArray[np.uint8]:
+    """The model's picture with a box painted grey."""
+    assert mapped.picture is not None
+    picture = mapped.picture.copy()
+    height, width = picture.shape[:2]
+    rows = slice(round(box.top * height), round(box.bottom * height))
+    picture[rows, round(box.left * width) : round(box.right * width)] = GREY
+    return picture
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""`nameplate evaluate`, as a process on embedded photos."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from nameplate.demo import photos_folder
+from tests.cli.run import nameplate
+
+TRAIN, TEST = Path(str(photos_folder("train"))), Path(str(photos_folder("test")))
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A head fitted on the embedded training photos."""
+    target = tmp_path_factory.mktemp("models") / "mine"
+    nameplate("train", TRAIN, "-o", target)
+    return target
+
+
+@pytest.fixture(scope="module")
+def other(bundle: Path) -> Path:
+    """One fitted on three nameplates less."""
+    rows = [
+        (path, path.parent.name)
+        for folder in sorted(TRAIN.iterdir())[:7]
+        for path in sorted(folder.iterdir())
+        if path.suffix == ".jpg"
+    ]
+    table = bundle.parent / "seven.csv"
+    with table.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("path", "label"), *rows])
+    target = bundle.parent / "other"
+    nameplate("train", table, "-o", target, "--no-mirror")
+    return target
+
+
+def test_page_json_table_card_and_comparison_at_once(bundle: Path, other: Path, tmp_path: Path) -> None:
+    page, card = tmp_path / "new folder" / "r.html", tmp_path / "card.md"
+    card.write_text("# Mine\n\nWhat I know of it.\n", "utf-8")
+    done = nameplate("evaluate", bundle, TRAIN, TEST, "-o", page, "--against", other, "--card", card, "--json")
+    said = json.loads(done.stdout)
+    assert said == json.loads(page.with_suffix(".json").read_text("utf-8"))
+    assert said["left_out"]["trained"] > 100
+    assert said["photos"] == page.with_suffix(".photos.csv").read_text("utf-8").count("\n") - 1
+    assert said["against"]["same_nameplates"] is False
+    assert 100 < said["against"]["photos"] < said["photos"]
+    assert "trained as" in page.read_text("utf-8")
+    text = card.read_text("utf-8")
+    assert text.startswith("# Mine\n\nWhat I know of it.\n")
+    for part in ("model", "figures", "makes", "hardest"):
+        assert f"<!-- measured: {part} -->" in text
+    assert f"{100 * said['top1']:.1f} %" in text
+    assert "photos a second from files" in text
+    assert str(tmp_path) not in text
+    assert "nameplate evaluate mine" in text
+
+
+def test_the_text_says_more_than_right_and_wrong(bundle: Path, other: Path) -> None:
+    shown = nameplate("evaluate", bundle, TEST, "--against", other).stdout
+    for word in ("top-1", "Make right", "Calibration", "≤ 5 % wrong", "Against", "Log-loss"):
+        assert word in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "text"),
+    [
+        (("-o", "report.pdf"), 2, "must end with .html"),
+        (("--card", "card.txt"), 2, "must end with .md"),
+        (("--card", "card.md", "--include-trained"), 2, "no --include-trained"),
+        (("--against", "no-such-bundle"), 1, "'no-such-bundle' is no bundle"),
+        (("--against", "cars196"), 1, "--against cars196: No photo is left to judge"),
+    ],
+)
+def test_what_cannot_be_is_said(bundle: Path, tmp_path: Path, options: tuple[str, ...], code: int, text: str) -> None:
+    done = nameplate("evaluate", bundle, TEST, *options, check=code, cwd=tmp_path)
+    assert text in done.stderr
+    assert not list(tmp_path.iterdir())

@@ -9,6 +9,7 @@ Photos that trained the model are left out. Every way of looking after the first
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
 
 import numpy as np
@@ -47,9 +48,14 @@ def main() -> None:
             for tta in arguments.tta:
                 scenes = (scene(pixels, place, part**-0.5, background) for place in range(len(pixels)))
                 looks = model.with_settings(tta=tta).looks
+                begun = time.monotonic()
                 chances = np.stack([model.chances(row) for row in looks.rows(scenes)])
+                speed = len(pixels) / (time.monotonic() - begun)
                 right = chances.argmax(1) == classes
-                tell(f"{background:5} 1/{part} of the frame, {tta}", evaluate(chances, classes, model.nameplates))
+                tell(
+                    f"{background:5} 1/{part} of the frame, {tta} ({speed:.1f} photos/s)",
+                    evaluate(chances, classes, model.nameplates),
+                )
                 if first is None:
                     first = right
                 else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,7 +64,7 @@ def evaluate(
     from nameplate.evaluation.judge import judge
     from nameplate.evaluation.measure import as_json, measure
     from nameplate.evaluation.strangers import sort_known, sort_strangers
-    from nameplate.evaluation.tta import judge_tta
+    from nameplate.evaluation.tta import look_again
     from nameplate.models.model import Model
 
     if output is not None and output.suffix.lower() not in (".html", ".htm"):
@@ -77,16 +77,11 @@ def evaluate(
         )
     model = Model.load(bundle, runtime=runtime, threads=threads, tta=tta)
     model.require_head()
-    other = None if against is None else Model.load(against, runtime=runtime, threads=threads)
+    other = None if against is None else Model.load(against, runtime=runtime, threads=threads, tta=tta)
     with screen.progress() as report:
         dataset = read_dataset(*data, names=names, exclude=exclude, progress=lambda a, b: report("unpack", a, b))
         judged = judge(model, dataset, include_trained=include_trained, progress=report)
-        gained = None
-        if tta != NO_TTA:
-            gained = judge_tta(
-                model, judged.photos, judged.truths, judged.probabilities, report, judged.groups.tolist()
-            )
-            judged = replace(judged, evaluation=gained.evaluation, probabilities=gained.probabilities)
+        judged, gained = look_again(model, judged, report)
         unknown = [sort_strangers(model, judged, source, report) for source in strangers or []]
         held = None if other is None else _against(other, str(against), dataset, judged, include_trained, report)
     _tell_left_out(dataset, judged)
@@ -125,9 +120,11 @@ def _against(
 ) -> Against:
     from nameplate.evaluation.against import hold_against
     from nameplate.evaluation.judge import judge
+    from nameplate.evaluation.tta import look_again
 
     try:
         theirs = judge(other, dataset, include_trained=include_trained, progress=report)
+        theirs, _ = look_again(other, theirs, report)
     except DataError as error:
         raise DataError(f"--against {name}: {error}") from None
     return hold_against(judged, theirs, name)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.errors import DataError
+from nameplate.evaluation.judge import Judged
 from nameplate.evaluation.metrics import evaluate
 from nameplate.evaluation.significance import Paired, paired
 from nameplate.models.collection import Progress
 from nameplate.models.head import log_loss
 from nameplate.models.model import Model
-from nameplate.types import Evaluation, Photo
+from nameplate.types import NO_TTA, Evaluation, Photo
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +63,21 @@ class TtaJudged:
         )
 
 
+def look_again(model: Model, judged: Judged, progress: Progress = lambda *_: None) -> tuple[Judged, TtaJudged | None]:
+    """What was judged by one look, judged by all that the model makes, and what that gains; None where it makes one."""
+    if model.settings.tta == NO_TTA:
+        return judged, None
+    found = judge_tta(model, judged.photos, judged.truths, judged.probabilities, progress, judged.groups)
+    return replace(judged, evaluation=found.evaluation, probabilities=found.probabilities), found
+
+
 def judge_tta(
     model: Model,
     photos: Sequence[Photo],
     truths: NDArray[np.int64],
     plain: NDArray[np.float32],
     progress: Progress = lambda *_: None,
-    groups: Sequence[object] | None = None,
+    groups: NDArray[np.int64] | None = None,
 ) -> TtaJudged:
     """Look at photos in the model's way (`Settings.tta`), and compare with one plain look at each.
 
@@ -78,7 +87,7 @@ def judge_tta(
         truths: int64 (N,), their true columns.
         plain: float32 N×C, the probabilities of one look.
         progress: see `Progress`.
-        groups: (N,), photos of one group (copies, one advert) count as one; None takes `Photo.group`.
+        groups: int64 (N,), photos of one group (copies, one advert) count as one; None: each is its own.
 
     Raises:
         DataError: no photo can be read any more.
@@ -95,22 +104,9 @@ def judge_tta(
         raise DataError(f"None of {len(photos):,} photos can be read any more; the first is '{photos[0].path}'.")
     return TtaJudged(
         model.settings.tta,
-        evaluate(chances, truths, model.nameplates),
+        evaluate(chances, truths, model.nameplates, groups),
         chances,
-        paired(
-            plain.argmax(1) == truths,
-            chances.argmax(1) == truths,
-            _groups(photos) if groups is None else _numbers(groups),
-        ),
+        paired(plain.argmax(1) == truths, chances.argmax(1) == truths, groups),
         log_loss(plain, truths),
         read / max(seconds, 1e-9),
     )
-
-
-def _groups(photos: Sequence[Photo]) -> NDArray[np.int64]:
-    return _numbers([(photo.group or "", "" if photo.group else photo.path) for photo in photos])
-
-
-def _numbers(groups: Sequence[object]) -> NDArray[np.int64]:
-    first: dict[object, int] = {}
-    return np.array([first.setdefault(group, len(first)) for group in groups])

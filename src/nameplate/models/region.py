@@ -23,7 +23,7 @@ LEAST = 0.25
 """Least side of the region, as a share of the frame's: nearer than that there is nothing to see."""
 STRETCH = 4 / 3
 """The region is as wide for its height as the model's picture, times or divided by up to this."""
-NEARLY_ALL = 0.8
+NEARLY_ALL = 0.7
 """A region of more than this share of the photo's area is no closer look."""
 
 

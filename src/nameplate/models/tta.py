@@ -152,7 +152,7 @@ class Looks:
         Args:
             bundle: the backbone and its preprocessing.
             settings: the way (`tta`), threads and limits.
-            runtime: what runs the backbone; a first look that the region is read off runs on ONNX Runtime.
+            runtime: what runs the backbone; with `closer` ONNX Runtime does, which alone gives maps.
 
         Raises:
             UsageError: there is no such way.
@@ -170,8 +170,8 @@ class Looks:
         """
         if self._tta == Tta():
             return embed_stream(self._bundle, sources, self._settings, runtime=self._runtime)
-        if self._tta.closer:
-            return self._closer(sources)
+        if self._mapping is not None:
+            return self._closer(sources, self._mapping)
         return (row for row, _ in self._first(sources))
 
     def _first(self, sources: Iterable[Source]) -> Iterator[tuple[Row, Box | None]]:
@@ -183,8 +183,7 @@ class Looks:
             if found is None:
                 yield row, None
                 continue
-            row.embedding, places = found
-            row.runtime = (self._mapping or self._runtime).name
+            row.embedding, row.runtime, places = found
             others = [again[0] for _, again in itertools.islice(seen, looks - 1) if again is not None]
             row.views = np.stack([row.embedding, *others])
             yield row, None if places is None else region(places, *row.decoded, self._size)
@@ -202,18 +201,20 @@ class Looks:
         row.picture = pictures[0]
         return [row, *(Row(picture=picture) for picture in pictures[1:])]
 
-    def _run(self, batches: Iterable[Batch]) -> Iterator[Iterable[tuple[Floats, Floats | None]]]:
-        """Embeddings with their maps, where regions are read off them."""
-        if self._mapping is None:
-            for embeddings in self._runtime.embed(batches):
-                check_size(embeddings, self._bundle)
-                yield ((embedding, None) for embedding in embeddings)
-        else:
+    def _run(self, batches: Iterable[Batch]) -> Iterator[Iterable[tuple[Floats, str, Floats | None]]]:
+        """Embeddings, what computed them, and their maps where regions are read off those."""
+        if self._mapping is not None:
             for embeddings, places in self._mapping.maps(batches):
                 check_size(embeddings, self._bundle)
-                yield zip(embeddings, places, strict=True)
+                yield zip(embeddings, itertools.repeat(self._mapping.name), places)
+            return
+        ran = ""
+        for embeddings in self._runtime.embed(batches):
+            ran = ran or self._runtime.name  # as in `embedding.embedded`
+            check_size(embeddings, self._bundle)
+            yield ((embedding, ran, None) for embedding in embeddings)
 
-    def _closer(self, sources: Iterable[Source]) -> Iterator[Row]:
+    def _closer(self, sources: Iterable[Source], runtime: Runtime) -> Iterator[Row]:
         """First looks, then one at each photo's region; a row waits until both are done."""
         kept: deque[Source] = deque()
         waiting: deque[Row] = deque()
@@ -229,7 +230,7 @@ class Looks:
                 yield kept.popleft(), box
 
         again = prepared(regions(), self._prepare_closer, self._settings.threads)
-        for closer in embedded(self._bundle, again, self._runtime):
+        for closer in embedded(self._bundle, again, runtime):
             row = waiting.popleft()
             if row.views is not None and closer.embedding is not None:
                 row.views = np.concatenate([row.views, *[closer.embedding[None]] * CLOSER_COUNTS])

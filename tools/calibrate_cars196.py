@@ -19,13 +19,13 @@ from nameplate.datasets import read_dataset
 from nameplate.datasets.sources import Dataset, list_photos
 from nameplate.errors import RuntimeUnavailableError
 from nameplate.evaluation.calibration import calibrate, fit_temperatures
-from nameplate.evaluation.judge import Judged, judge, trained_digests
+from nameplate.evaluation.judge import Judged, judge
 from nameplate.evaluation.significance import paired
 from nameplate.evaluation.verdicts import with_verdicts
 from nameplate.models.bundle import SCHEMA, load_bundle, save_bundle
 from nameplate.models.collection import embed_photos
 from nameplate.models.head import log_losses, probabilities
-from nameplate.models.known import Known, fit_known
+from nameplate.models.known import fit_known
 from nameplate.models.model import Model
 from nameplate.models.runtime import RUNTIMES
 
@@ -76,25 +76,15 @@ def main() -> None:
     assert bundle.bias is not None
     manifest = replace(bundle.manifest, schema=SCHEMA, temperatures=temperatures)
     manifest = replace(manifest, temperature=temperatures.get("onnxruntime", manifest.temperature))
-    known = known_cars(model, dataset)
+    truth = next(iter(judged.values()))
+    known = fit_known(truth.training.embeddings, truth.training.columns)
     others = embed_photos(list_photos(arguments.not_cars), model)
     far = float(np.quantile(known.distances(others.embeddings)[1], NOT_CARS_PASSED))
-    truth = next(iter(judged.values()))
     chances = probabilities(logits[truth.runtime], manifest.temperature_of(truth.runtime))
     manifest = with_verdicts(manifest, chances, truth.truths, known.distances(truth.embeddings), far)
     print(manifest.thresholds)
     head = bundle.weight, bundle.bias
     save_bundle(arguments.bundle, manifest, bundle.backbone, head, bundle.photos, known, overwrite=True)
-
-
-def known_cars(model: Model, dataset: Dataset) -> Known:
-    """Where the photos lie that trained the model."""
-    trained = trained_digests(model.bundle)
-    embedded = embed_photos(dataset.photos, model)
-    kept = np.array([photo.sha256 in trained for photo in embedded.photos])
-    place = {name: number for number, name in enumerate(model.nameplates)}
-    classes = np.array([place[str(photo.label)] for photo, there in zip(embedded.photos, kept, strict=True) if there])
-    return fit_known(embedded.embeddings[kept], classes)
 
 
 if __name__ == "__main__":

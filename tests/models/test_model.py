@@ -176,7 +176,8 @@ def test_a_bundle_saved_and_loaded_answers_the_same(model: Model, tmp_path: Path
     bundle = model.bundle
     assert bundle.weight is not None
     assert bundle.bias is not None
-    save_bundle(tmp_path / "copy", bundle.manifest, bundle.backbone, (bundle.weight, bundle.bias))
+    head = bundle.weight, bundle.bias
+    save_bundle(tmp_path / "copy", bundle.manifest, bundle.backbone, head, known=bundle.known)
     again = Model.load(tmp_path / "copy", runtime="onnxruntime", threads=2)
     assert again.predict(PHOTOS[:3]) == model.predict(PHOTOS[:3])
     assert (tmp_path / "copy" / BACKBONE).read_bytes() == bundle.backbone

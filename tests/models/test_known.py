@@ -74,6 +74,8 @@ def test_a_head_on_a_backbone_keeps_the_backbones_cars() -> None:
     near, cars = known.distances(photos)
     assert np.allclose(cars, parent.distances(photos)[0])
     assert (near > cars).all()
+    own, nearest_car = known.distances(_photos(RANDOM, few[:20]))
+    assert (nearest_car <= own).all()
     grandchild = fit_known(_photos(RANDOM, few), few, known)
     assert np.array_equal(grandchild.distances(photos)[1], cars)
 

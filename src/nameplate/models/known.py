@@ -100,7 +100,7 @@ class Known:
         return cls(space, parts["centres"], cars)
 
     def distances(self, embeddings: Floats) -> tuple[Floats, Floats]:
-        """How far photos are from the nearest of its nameplates, and from the nearest car that the backbone knows.
+        """How far photos are from the nearest of its nameplates, and from the nearest car, its own or the backbone's.
 
         Args:
             embeddings: float32 N×D.
@@ -110,7 +110,7 @@ class Known:
         """
         mapped = self.space(embeddings)
         near = nearest(mapped, self.centres)
-        return near, near if self.cars is None else nearest(mapped, self.cars)
+        return near, near if self.cars is None else np.minimum(near, nearest(mapped, self.cars))
 
 
 def nearest(mapped: Floats, centres: Floats) -> Floats:

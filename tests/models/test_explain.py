@@ -89,7 +89,10 @@ def test_a_nameplate_is_found_by_name_or_id(model: Model) -> None:
     name = model.nameplates[33]
     assert find_nameplate(model, name) == find_nameplate(model, name.upper()) == 33
     assert find_nameplate(model, model.bundle.manifest.ids[33]) == 33
-    with pytest.raises(UsageError, match=r"'cars196' knows no nameplate 'BMW 3 Series Sedn 2012'. Did you mean 'BMW 3"):
+    assert model.nameplates[find_nameplate(model, "bmw m3")] == "BMW M3 Coupe 2012"
+    with pytest.raises(UsageError, match="may be any of 13 nameplates, such as BMW"):
+        find_nameplate(model, "bmw")
+    with pytest.raises(UsageError, match=r"knows no nameplate 'BMW 3 Series Sedn 2012'. Did you mean 'BMW 3"):
         find_nameplate(model, "BMW 3 Series Sedn 2012")
 
 

@@ -33,7 +33,7 @@ def explanation(*, claimed: Case | None = None, nearest: tuple[Neighbour, ...] |
     pixels = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
     named = case()
     top = ((named.nameplate, 0.8), ("Audi", 0.2))
-    return Explanation("photos/<x>.jpg", pixels, WIDTH, HEIGHT, named, claimed, top, nearest)
+    return Explanation("photos/<x>.jpg", pixels, WIDTH, HEIGHT, named, claimed, "answer", top, nearest)
 
 
 def redness(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:

@@ -47,6 +47,7 @@ def explain(
         if case is not None:
             screen.step(word, f"{case.nameplate}, {100 * case.confidence:.1f} %")
             screen.step("", _where(case))
+    screen.step("Verdict", found.verdict)
     for neighbour in found.nearest or ():
         screen.step("Like", f"{neighbour.nameplate}, {neighbour.path} (similarity {neighbour.similarity:.2f})")
     screen.step("Wrote", str(output))

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.errors import BundleError, PhotoError, UsageError
+from nameplate.models.claim import read_claim
 from nameplate.models.index import Neighbour, nearest, read_index
 from nameplate.models.maps import Floats, evidence, hot_region, in_photo, mean_inside, photo_maps
 from nameplate.models.model import Model
 from nameplate.photos.decode import decode_with_header, read_bytes, read_header
 from nameplate.storage import printable
-from nameplate.types import TOP
+from nameplate.types import TOP, Verdict
 
 NEIGHBOURS = 6
 """Photos of the index that are shown."""
@@ -55,6 +55,8 @@ class Explanation:
     named: Case
     claimed: Case | None
     """Of the nameplate that was claimed; None where none was."""
+    verdict: Verdict
+    """What may be done with the answer."""
     top: tuple[tuple[str, float], ...]
     """The most probable nameplates with their probabilities, best first."""
     nearest: tuple[Neighbour, ...] | None
@@ -102,25 +104,21 @@ def explain(model: Model, photo: str | Path, claimed: str | None = None) -> Expl
         *sides,
         case(ranked[0]),
         None if wanted is None else case(wanted),
+        model.judged("", chances, mapped.row.embedding).verdict,
         tuple((model.nameplates[i], float(chances[i])) for i in ranked),
         None if index is None else nearest(index, mapped.row.embedding, NEIGHBOURS),
     )
 
 
 def find_nameplate(model: Model, name: str) -> int:
-    """Which nameplate is meant: by its name, however it is capitalised, or by its class id.
+    """Which nameplate is meant: by its class id, its name, or words that no other has.
 
     Raises:
-        UsageError: the model knows none of that name; says which is nearest.
+        UsageError: the model knows none of that name, or several.
     """
-    names = model.nameplates
-    for known in (names, model.bundle.manifest.ids):
-        if name in known:
-            return known.index(name)
-    alike = [number for number, known in enumerate(names) if known.casefold() == name.casefold()]
-    if len(alike) == 1:
-        return alike[0]
-    near = get_close_matches(name, names, n=3) or names[:TOP]
-    raise UsageError(
-        f"'{model.bundle.manifest.name}' knows no nameplate '{name}'. Did you mean {' or '.join(map(repr, near))}?"
-    )
+    if name in model.bundle.manifest.ids:
+        return model.bundle.manifest.ids.index(name)
+    meant = read_claim(name, model.nameplates, model.makes).nameplates
+    if name not in meant and len(meant) > 1:
+        raise UsageError(f"'{name}' may be any of {len(meant)} nameplates, such as {', '.join(meant[:3])}. Name one.")
+    return model.nameplates.index(name if name in meant else meant[0])

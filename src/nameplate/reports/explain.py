@@ -67,6 +67,7 @@ def as_json(explanation: Explanation) -> dict[str, object]:
         "height": explanation.height,
         "nameplate": named.nameplate,
         "confidence": named.confidence,
+        "verdict": explanation.verdict,
         "hot_region": _box(named),
         "claimed": None if claimed is None else claimed.nameplate,
         "claimed_confidence": None if claimed is None else claimed.confidence,

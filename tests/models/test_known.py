@@ -94,6 +94,17 @@ def test_own_distances_leave_each_photo_out_of_its_centre() -> None:
     assert np.isfinite(alone).all()  # then the next nameplate is the nearest
 
 
+def test_one_photo_a_class_and_photos_that_are_all_alike_are_no_trouble() -> None:
+    for photos, classes in (
+        (_photos(RANDOM, np.arange(6)), np.arange(6)),
+        (np.repeat(_photos(RANDOM, np.arange(2)), 3, axis=0), np.repeat(np.arange(2), 3)),
+        (np.ones((4, 24), np.float32), np.repeat(np.arange(2), 2)),
+    ):
+        near, _ = fit_known(photos, classes).distances(photos)
+        assert np.isfinite(near).all()
+        assert near.max() < 1
+
+
 @pytest.mark.parametrize(
     ("name", "change"),
     [

@@ -20,16 +20,18 @@ import pytest
 from PIL import Image
 
 from nameplate.datasets import read_dataset
+from nameplate.datasets.names import makes_of
 from nameplate.datasets.sources import Dataset
 from nameplate.demo import photos_folder
 from nameplate.errors import DataError, NameplateError
 from nameplate.evaluation import evaluate
 from nameplate.evaluation.calibration import MIN_CALIBRATION
 from nameplate.evaluation.judge import judge
-from nameplate.models.bundle import BACKBONE, HEAD, PHOTOS, load_bundle, save_bundle
+from nameplate.models.bundle import BACKBONE, HEAD, PHOTOS, SCHEMA, Manifest, load_bundle, save_bundle
 from nameplate.models.collection import embed_photos
 from nameplate.models.head import fit_temperature
 from nameplate.models.model import Model
+from nameplate.models.verdict import Thresholds
 from nameplate.storage import sha256
 from nameplate.training import frozen
 from nameplate.training.frozen import Trained, train_head
@@ -86,7 +88,18 @@ def real() -> Model:
 @pytest.fixture(scope="module")
 def model(real: Model, tmp_path_factory: pytest.TempPathFactory) -> Model:
     """A backbone of few numbers, on which a head is fitted at once."""
-    manifest = replace(real.bundle.manifest, nameplates=(), ids=(), preprocess=Preprocess(56, 56), embedding=48)
+    manifest = Manifest(
+        schema=SCHEMA,
+        name="colours",
+        nameplates=(),
+        ids=(),
+        preprocess=Preprocess(56, 56),
+        embedding=48,
+        temperature=1.0,
+        files={},
+        bfloat16=real.bundle.manifest.bfloat16,
+        provenance=real.bundle.manifest.provenance,
+    )
     folder = tmp_path_factory.mktemp("small") / "colours"
     save_bundle(folder, manifest, mean_colours())
     return Model.load(folder, runtime="onnxruntime", threads=1)
@@ -302,6 +315,36 @@ def test_the_temperature_is_fitted_on_the_photos_held_out_where_they_are_enough(
     found = judge(mine, replace(dataset, photos=tuple(made_photos(made))))
     assert found.evaluation.log_loss == pytest.approx(made.evaluation.log_loss)
     assert manifest.temperature == pytest.approx(fit_temperature(mine.logits(found.embeddings), found.truths), rel=1e-3)
+
+
+def test_thresholds_are_chosen_on_held_out_photos_and_on_other_folds_where_these_are_few(
+    trained: tuple[Path, Trained], dataset: Dataset, model: Model, few: Dataset, tmp_path: Path
+) -> None:
+    manifest = trained[1].bundle.manifest
+    assert manifest.makes == makes_of(manifest.nameplates)
+    assert trained[1].evaluation is not None
+    assert manifest.thresholds.photos == trained[1].photos + trained[1].evaluation.photos
+    assert manifest.thresholds.near is not None
+    assert manifest.thresholds.nameplate is None  # heads of other folds are less sure than the one that is kept
+    assert manifest.claims is not None
+    enough = train_head(dataset, tmp_path / "b", model=model, recipe=HeadRecipe(holdout=0.4, mirror=False))
+    assert enough.evaluation is not None
+    assert enough.bundle.manifest.thresholds.photos == enough.evaluation.photos
+    assert enough.bundle.manifest.thresholds.nameplate is not None
+    little = train_head(few, tmp_path / "c", model=model, recipe=HeadRecipe(holdout=0, mirror=False))
+    assert little.bundle.manifest.thresholds == Thresholds()
+    assert little.bundle.manifest.claims is None
+
+
+def test_a_head_takes_over_which_photos_are_no_cars(few: Dataset, real: Model, tmp_path: Path) -> None:
+    made = train_head(few, tmp_path / "b", model=real, recipe=HeadRecipe(mirror=False))
+    assert made.bundle.known is not None
+    assert real.bundle.known is not None
+    assert made.bundle.known.cars is not None
+    assert np.array_equal(made.bundle.known.cars, real.bundle.known.centres)
+    assert made.bundle.manifest.thresholds.far == real.bundle.manifest.thresholds.far
+    black = Model.load(tmp_path / "b", runtime="onnxruntime").predict([np.zeros((200, 300, 3), np.uint8)])
+    assert black[0].verdict == "not a car"
 
 
 def made_photos(made: Trained) -> list[Photo]:

@@ -21,6 +21,8 @@ RANK = 64
 """Directions that are kept: 32 to 256 gave the same figures (docs/experiments.md, 2026-11-23)."""
 SHRINKAGE = 10
 """Photos' worth of the mean variance that each number's own is mixed with, so that none is taken for a constant."""
+LEAST_SHARE = 1e-4
+"""Of the variance of all photos, that those of one nameplate have at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,8 @@ def fit_space(embeddings: Floats, classes: NDArray[np.int64]) -> Space:
     """
     within = embeddings - class_means(embeddings, classes)[classes]
     variances = (within**2).mean(0)
-    mean_variance = max(float(variances.mean()), 1e-12)
+    # photos that do not differ within their nameplates (one each, say) tell nothing of how they vary
+    mean_variance = max(float(variances.mean()), LEAST_SHARE * float(embeddings.var(0).mean()), 1e-12)
     spread = np.sqrt((len(within) * variances + SHRINKAGE * mean_variance) / (len(within) + SHRINKAGE))
     scaled = (within / spread).astype(np.float64)
     values, vectors = np.linalg.eigh(scaled.T @ scaled / len(scaled))

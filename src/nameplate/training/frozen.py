@@ -187,16 +187,23 @@ def _with_verdicts(
     known: Known,
     model: Model,
 ) -> Manifest:
-    """Thresholds from held-out photos where there are enough, else from what heads of other folds say of training
-    photos.
+    """Thresholds from held-out photos where there are enough.
+
+    Else what heads of other folds say of the training photos is taken besides, to tell unknown cars by. Sets of
+    nameplates are not cut by that: these heads knew fewer photos, and are less sure than the one that is kept.
     """
     far = None if model.bundle.known is None else model.bundle.manifest.thresholds.far
+    chances, truths = _chances(embedded.embeddings[held], head), classes[held]
+    near, cars = known.distances(embedded.embeddings[held])
     if held.sum() >= MIN_CALIBRATION or head.out_of_fold is None:
-        chances = _chances(embedded.embeddings[held], head)
-        return with_verdicts(manifest, chances, classes[held], known.distances(embedded.embeddings[held]), far)
-    chances = probabilities(head.out_of_fold[: train.sum()], head.temperature)  # mirrored copies come after
-    near = own_distances(known, embedded.embeddings[train], classes[train])
-    return with_verdicts(manifest, chances, classes[train], (near, known.distances(embedded.embeddings[train])[1]), far)
+        return with_verdicts(manifest, chances, truths, (near, cars), far)
+    trained = embedded.embeddings[train]
+    of_folds = probabilities(head.out_of_fold[: len(trained)], head.temperature)  # mirrored copies come after
+    chances, truths = np.concatenate([chances, of_folds]), np.concatenate([truths, classes[train]])
+    near = np.concatenate([near, own_distances(known, trained, classes[train])])
+    cars = np.concatenate([cars, known.distances(trained)[1]])
+    found = with_verdicts(manifest, chances, truths, (near, cars), far)
+    return replace(found, thresholds=replace(found.thresholds, nameplate=None, make=None))
 
 
 def _logits(embeddings: NDArray[np.float32], head: Head) -> NDArray[np.float32]:

@@ -23,6 +23,8 @@ SHRINKAGE = 10
 """Photos' worth of the mean variance that each number's own is mixed with, so that none is taken for a constant."""
 LEAST_SHARE = 1e-4
 """Of the variance of all photos, that those of one nameplate have at least."""
+LEAST_REST = 0.3
+"""Variance, after scaling, along all but the kept directions: fewer photos than numbers show none there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,7 @@ def fit_space(embeddings: Floats, classes: NDArray[np.int64]) -> Space:
     values, vectors = np.linalg.eigh(scaled.T @ scaled / len(scaled))
     values, vectors = values[::-1], vectors[:, ::-1]  # largest first
     kept = min(RANK, len(values) - 1, max(0, len(scaled) - len(np.unique(classes)) - 1))
-    rest = max(float(values[kept:].mean()), 1e-6)
+    rest = max(float(values[kept:].mean()), LEAST_REST)
     shares = 1 - np.sqrt(rest / np.maximum(values[:kept], rest))
     return Space(
         embeddings.mean(0).astype(np.float32),

@@ -139,8 +139,9 @@ def fit_space(embeddings: Floats, classes: NDArray[np.int64]) -> Space:
     scaled = (within / spread).astype(np.float64)
     values, vectors = np.linalg.eigh(scaled.T @ scaled / len(scaled))
     values, vectors = values[::-1], vectors[:, ::-1]  # largest first
-    kept = min(RANK, len(values) - 1, max(0, len(scaled) - len(np.unique(classes)) - 1))
-    rest = max(float(values[kept:].mean()), LEAST_REST)
+    freedom = len(scaled) - len(np.unique(classes))
+    kept = min(RANK, len(values) - 1, max(0, freedom - 1))
+    rest = max(float(values[kept:].mean()), 1e-6 if freedom >= len(values) else LEAST_REST)
     shares = 1 - np.sqrt(rest / np.maximum(values[:kept], rest))
     return Space(
         embeddings.mean(0).astype(np.float32),

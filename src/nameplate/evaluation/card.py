@@ -16,6 +16,7 @@ from nameplate.evaluation.judge import Judged
 from nameplate.evaluation.measure import Measured
 from nameplate.evaluation.mistakes import worst_pairs
 from nameplate.evaluation.selective import RISKS
+from nameplate.evaluation.strangers import sort_known
 from nameplate.models.bundle import Manifest
 from nameplate.models.model import Model
 from nameplate.storage import whole_file
@@ -63,7 +64,7 @@ def write_card(target: Path, measured: Measured, judged: Judged, model: Model, c
         raise NameplateError(f"Cannot read the card '{target}': {error}. Give another name to --card.") from None
     parts = {
         "model": _model(model),
-        "figures": _figures(measured, judged, model.bundle.manifest, speed(model, judged), command),
+        "figures": _figures(measured, judged, model, speed(model, judged), command),
         "makes": _makes(measured),
         "hardest": _hardest(measured, judged),
     }
@@ -167,7 +168,8 @@ def _recipe(recipe: dict[str, object]) -> str:
     return f"`{recipe.get('name', 'not told')}`{sizes}{seed}; whole in `bundle.json`"
 
 
-def _figures(measured: Measured, judged: Judged, manifest: Manifest, timed: Speed, command: str) -> str:
+def _figures(measured: Measured, judged: Judged, model: Model, timed: Speed, command: str) -> str:
+    manifest = model.bundle.manifest
     found, calibration, loss = measured.evaluation, measured.calibration, measured.log_loss
     rows = [
         ("top-1", _range(found.top1)),
@@ -181,6 +183,7 @@ def _figures(measured: Measured, judged: Judged, manifest: Manifest, timed: Spee
             f"temperature {manifest.temperature_of(judged.runtime):.3f}",
         ),
         ("surest answers", _surest(measured)),
+        ("verdicts", _verdicts(model, judged)),
         ("bfloat16", _bfloat16(manifest)),
         (
             "speed",
@@ -203,6 +206,13 @@ def _surest(measured: Measured) -> str:
         )
         said.append(f"at most {100 * risk:g} % wrong among {share}")
     return "; ".join(said)
+
+
+def _verdicts(model: Model, judged: Judged) -> str:
+    found = sort_known(model, judged)
+    shares = ", ".join(f"{name} {100 * count / len(judged.truths):.1f} %" for name, count in found.verdicts.items())
+    right = "" if found.right is None else f"; answers right {_range(found.right)}"
+    return f"{shares}{right}"
 
 
 def _bfloat16(manifest: Manifest) -> str:

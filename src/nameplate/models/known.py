@@ -8,6 +8,7 @@ own variance, and the few directions along which photos of one nameplate vary ot
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -47,7 +48,7 @@ class Space:
         return (rows - along @ self.directions.T).astype(np.float32, copy=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: lengths are kept
 class Known:
     """What a bundle knows of its cars beside their names."""
 
@@ -113,14 +114,22 @@ class Known:
             Two of float32 (N,): squared Mahalanobis distances over D, about 1 for a photo that belongs.
         """
         mapped = self.space(embeddings)
-        near = nearest(mapped, self.centres)
-        return near, near if self.cars is None else np.minimum(near, nearest(mapped, self.cars))
+        near = _nearest(mapped, self.centres, self._lengths[0])
+        if self.cars is None:
+            return near, near
+        return near, np.minimum(near, _nearest(mapped, self.cars, self._lengths[1]))
+
+    @cached_property
+    def _lengths(self) -> tuple[Floats, Floats]:
+        """Squared lengths of the centres and of the cars, which every distance needs."""
+        cars = self.centres if self.cars is None else self.cars
+        return (self.centres**2).sum(1), (cars**2).sum(1)
 
 
-def nearest(mapped: Floats, centres: Floats) -> Floats:
-    """Squared distance of N×D rows to the nearest of C×D centres, over D; float32 (N,)."""
-    squared = (mapped**2).sum(1)[:, None] - 2 * mapped @ centres.T + (centres**2).sum(1)
-    found: Floats = np.maximum(squared.min(1), 0) / mapped.shape[1]
+def _nearest(mapped: Floats, centres: Floats, lengths: Floats) -> Floats:
+    """Squared distance of N×D rows to the nearest of C×D centres of squared lengths (C,), over D; float32 (N,)."""
+    squared = (mapped**2).sum(1) + (lengths - 2 * (mapped @ centres.T)).min(1)
+    found: Floats = np.maximum(squared, 0) / mapped.shape[1]
     return found
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,10 +83,17 @@ def make_probabilities(probabilities: Floats, makes: Sequence[str]) -> tuple[lis
     >>> names, chances.round(2).tolist()
     (['BMW', 'Audi'], [[0.800000011920929, 0.20000000298023224]])
     """
+    names, member = _members(tuple(makes))
+    return names, probabilities @ member
+
+
+@lru_cache(maxsize=8)
+def _members(makes: tuple[str, ...]) -> tuple[list[str], Floats]:
+    """Makes in order of first appearance, and which nameplates are theirs, float32 C×M."""
     names = list(dict.fromkeys(makes))
     member = np.zeros((len(makes), len(names)), np.float32)
     member[np.arange(len(makes)), [names.index(make) for make in makes]] = 1
-    return names, probabilities @ member
+    return names, member
 
 
 def judged(

@@ -19,12 +19,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save as save_tensors
 
 import nameplate
 from nameplate.errors import BundleError, NameplateError
 from nameplate.models.bundle import (
     BACKBONE,
     HEAD,
+    KNOWN,
     MANIFEST,
     PHOTOS,
     SCHEMA,
@@ -37,6 +39,11 @@ from nameplate.models.bundle import (
     save_bundle,
     shipped,
 )
+from nameplate.models.claim import MOST_PHOTOS, RATES, ClaimThresholds
+from nameplate.models.embedding import Settings
+from nameplate.models.known import fit_known
+from nameplate.models.model import Model
+from nameplate.models.verdict import Thresholds
 from nameplate.storage import sha256
 from nameplate.types import Preprocess
 
@@ -56,10 +63,12 @@ BACKBONE_BYTES = b"\x08\x08\x12\x04test"  # a ModelProto of a version and a prod
 WEIGHT = (np.arange(12).reshape(4, 3) / 7).astype(np.float32)
 BIAS = np.array([0.5, -1, 0], np.float32)
 PHOTOS_BYTES = "path,label,split\na.jpg,Лада Веста,train\n".encode()
+KNOWN_3 = fit_known(np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32), np.arange(60) % 3)
+CUTS = [[0.5] * len(RATES)] * MOST_PHOTOS
 
 
 def write(folder: Path, manifest: Manifest = MANIFEST_3, weight: Any = WEIGHT, bias: Any = BIAS) -> Path:
-    save_bundle(folder, manifest, BACKBONE_BYTES, (weight, bias), PHOTOS_BYTES, overwrite=True)
+    save_bundle(folder, manifest, BACKBONE_BYTES, (weight, bias), PHOTOS_BYTES, KNOWN_3, overwrite=True)
     return folder
 
 
@@ -87,14 +96,24 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_what_was_saved_is_loaded_again(tmp_path: Path) -> None:
-    saved = save_bundle(tmp_path / "b", MANIFEST_3, BACKBONE_BYTES, (WEIGHT, BIAS), PHOTOS_BYTES)
+    claims = ClaimThresholds(60, *[tuple(map(tuple, CUTS))] * 2)
+    manifest = replace(
+        MANIFEST_3,
+        makes=("Лада", "Audi", "Audi"),
+        thresholds=Thresholds(60, 0.1, 0.2, near=3.0, far=2.0),
+        claims=claims,
+    )
+    saved = save_bundle(tmp_path / "b", manifest, BACKBONE_BYTES, (WEIGHT, BIAS), PHOTOS_BYTES, KNOWN_3)
     loaded = load_bundle(tmp_path / "b")
     assert what_computes(loaded) == what_computes(saved)
     assert loaded.manifest == saved.manifest
     assert loaded.manifest.nameplates == MANIFEST_3.nameplates
     assert np.array_equal(loaded.weight, WEIGHT)  # type: ignore[arg-type]
     assert loaded.digest == sha256(BACKBONE_BYTES)
-    assert {file.name for file in (tmp_path / "b").iterdir()} == {MANIFEST, BACKBONE, HEAD, PHOTOS}
+    assert {file.name for file in (tmp_path / "b").iterdir()} == {MANIFEST, BACKBONE, HEAD, PHOTOS, KNOWN}
+    assert loaded.known is not None
+    for name, tensor in KNOWN_3.tensors.items():
+        assert np.array_equal(loaded.known.tensors[name], tensor)
 
 
 def test_a_bundle_without_a_head_is_loaded_again(tmp_path: Path) -> None:
@@ -228,6 +247,15 @@ def test_a_newer_schema_is_refused_whatever_else_it_says(tmp_path: Path, schema:
         ("bfloat16", {"photos": 1}),
         ("bfloat16", 3),
         ("provenance", []),
+        ("makes", ["Лада"]),
+        ("makes", None),
+        ("thresholds", None),
+        ("thresholds", {"spread": 0}),
+        ("thresholds", {"nameplate": 2.0}),
+        ("thresholds", {"near": "far"}),
+        ("claims", {"photos": 60}),
+        ("claims", {"photos": 60, "accept": CUTS[:2], "reject": CUTS}),
+        ("make_claims", {"photos": 60, "accept": CUTS, "reject": [[0.5]] * MOST_PHOTOS}),
     ],
 )
 def test_a_value_that_cannot_be_is_refused(pristine: Path, tmp_path: Path, field: str, value: object) -> None:
@@ -268,7 +296,7 @@ def test_an_edit_without_a_new_seal_is_refused(pristine: Path, tmp_path: Path) -
         load_bundle(copy)
 
 
-@pytest.mark.parametrize("name", [BACKBONE, HEAD, PHOTOS, MANIFEST])
+@pytest.mark.parametrize("name", [BACKBONE, HEAD, PHOTOS, KNOWN, MANIFEST])
 def test_a_file_cut_by_one_byte_is_refused(pristine: Path, tmp_path: Path, name: str) -> None:
     copy = shutil.copytree(pristine, tmp_path / "b")
     data = (copy / name).read_bytes().rstrip(b"\n") if name == MANIFEST else (copy / name).read_bytes()
@@ -277,7 +305,7 @@ def test_a_file_cut_by_one_byte_is_refused(pristine: Path, tmp_path: Path, name:
         load_bundle(copy)
 
 
-@pytest.mark.parametrize("name", [BACKBONE, HEAD, PHOTOS])
+@pytest.mark.parametrize("name", [BACKBONE, HEAD, PHOTOS, KNOWN])
 def test_every_flipped_byte_is_refused(pristine: Path, tmp_path: Path, name: str) -> None:
     copy = shutil.copytree(pristine, tmp_path / "b")
     data = (copy / name).read_bytes()
@@ -287,7 +315,7 @@ def test_every_flipped_byte_is_refused(pristine: Path, tmp_path: Path, name: str
             load_bundle(copy)
 
 
-@pytest.mark.parametrize("name", [BACKBONE, HEAD, PHOTOS])
+@pytest.mark.parametrize("name", [BACKBONE, HEAD, PHOTOS, KNOWN])
 def test_an_absent_file_is_refused(pristine: Path, tmp_path: Path, name: str) -> None:
     copy = shutil.copytree(pristine, tmp_path / "b")
     (copy / name).unlink()
@@ -349,6 +377,41 @@ def check_head_is_refused(pristine: Path, tmp_path: Path, data: bytes) -> None:
     edit(copy, lambda said: said["files"].update({HEAD: entry}))
     with pytest.raises(BundleError, match=HEAD):
         load_bundle(copy)
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"garbage", "damaged"),
+        (save_tensors({"mean": np.zeros(4, np.float32)}), "it holds no 'scale'"),
+        (save_tensors(KNOWN_3.tensors | {"centres": np.zeros((2, 4), np.float16)}), "'centres' is"),
+        (save_tensors(KNOWN_3.tensors | {"scale": np.zeros(4, np.float32)}), "not above 0"),
+        (save_tensors(KNOWN_3.tensors | {"mean": np.full(4, np.nan, np.float32)}), "not finite"),
+    ],
+)
+def test_what_cannot_be_known_is_refused(pristine: Path, tmp_path: Path, data: bytes, problem: str) -> None:
+    copy = shutil.copytree(pristine, tmp_path / "b")
+    (copy / KNOWN).write_bytes(data)
+    edit(copy, lambda said: said["files"].update({KNOWN: msgspec.to_builtins(File(sha256(data), len(data)))}))
+    with pytest.raises(BundleError, match=problem):
+        load_bundle(copy)
+
+
+def test_a_bundle_of_before_there_were_verdicts_is_read(pristine: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(pristine, tmp_path / "b")
+    (copy / KNOWN).unlink()
+    newer = ("makes", "thresholds", "claims", "make_claims", "temperatures")
+
+    def age(said: dict[str, Any]) -> None:
+        for field in newer:
+            del said[field]
+        del said["files"][KNOWN]
+        said["schema"] = 1
+
+    bundle = load_bundle(edit(copy, age))
+    assert bundle.known is None
+    answer = Model(bundle, Settings()).judged("a", np.array([0.96, 0.03, 0.01], np.float32), np.zeros(4, np.float32))
+    assert (answer.verdict, answer.make) == ("answer", "Лада Веста")
 
 
 @settings(max_examples=300, deadline=None)

@@ -55,8 +55,10 @@ RANDOM = replace(
 
 DRIVER = """
 import sys
+import signal
 import nameplate.training.loop
 from nameplate.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
 nameplate.training.loop.CHECKPOINT_SECONDS = -1.0  # after every step
 main()
 """

@@ -1,4 +1,4 @@
-"""Training side by side: our `fine-tune`, our `original`, and fastai's `fine_tune` with its own defaults.
+"""Training side by side: our `fine-tune` and `few`, our `original`, and fastai's `fine_tune` with its own defaults.
 
     pip install fastai
     python benchmarks/training.py CARS196 --nameplates 20
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--nameplates", type=int, default=20, help="how many, spread over the alphabet")
     parser.add_argument("--holdout", type=float, default=0.3)
     parser.add_argument("--scale", type=float, default=1.0, help="of every side's photo sizes")
-    parser.add_argument("--sides", nargs="+", default=["original", "fine-tune", "fastai"])
+    parser.add_argument("--sides", nargs="+", default=["original", "fine-tune", "few", "fastai"])
     parser.add_argument("--runs", type=Path, default=None, help="where to keep our runs")
     arguments = parser.parse_args()
     dataset = read_dataset(arguments.photos)
@@ -63,7 +63,7 @@ def main() -> None:
         runs = arguments.runs or Path(temporary)
         sides: dict[str, Callable[[], Curve]] = {
             name: lambda name=name: ours(dataset, runs / name, recipe(name, arguments))  # type: ignore[misc]
-            for name in ("original", "fine-tune")
+            for name in ("original", "fine-tune", "few")
         }
         sides["fastai"] = lambda: fastai(dataset, recipe("fine-tune", arguments), arguments, runs)
         curves = {}

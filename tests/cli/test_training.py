@@ -426,7 +426,7 @@ def test_augment_draws_a_sheet_of_what_the_network_would_see(
 
 def test_recipes_lists_those_that_ship(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     rows = json.loads(call(monkeypatch, capsys, "recipes", "--json")[1])
-    assert {row["name"] for row in rows} >= {"original", "fine-tune", "fast", "head"}
+    assert {row["name"] for row in rows} >= {"original", "fine-tune", "few", "fast", "head"}
     shown = call(monkeypatch, capsys, "recipes")[1]
     assert all(row["name"] in shown for row in rows)
 

@@ -83,7 +83,7 @@ def refusal(name: str, *changes: str) -> str:
 
 
 def test_these_ship() -> None:
-    assert list(shipped_recipes()) == ["fast", "fine-tune", "head", "original"]
+    assert list(shipped_recipes()) == ["fast", "few", "fine-tune", "head", "original"]
 
 
 @pytest.mark.parametrize("name", shipped_recipes())

@@ -128,6 +128,11 @@ class Metric:
         """(low, high)."""
         return self.low, self.high
 
+    @property
+    def percent(self) -> str:
+        """`78.7 % (76.1–81.1)`."""
+        return f"{100 * self.value:.1f} % ({100 * self.low:.1f}–{100 * self.high:.1f})"
+
 
 @dataclass(frozen=True, slots=True)
 class ClassResult:

@@ -184,7 +184,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     assert row.top1 is not None
     return (
         row.name,
-        screen.percent(row.top1),
+        row.top1.percent,
         f"{row.log_loss:.3f}",
         f"{row.photos_per_second:.1f}",
         f"{(row.parameters or 0) / 1e6:.1f}",

@@ -146,10 +146,10 @@ def _print_more(measured: Measured, against: Against | None) -> None:
 
     calibration, selective = measured.calibration, measured.selective
     screen.out.print()
-    screen.step("Make right", screen.percent(measured.makes.top1))
+    screen.step("Make right", measured.makes.top1.percent)
     screen.step("Log-loss", f"{measured.log_loss.value:.3f} ({measured.log_loss.low:.3f}–{measured.log_loss.high:.3f})")
     chance = f"a model whose confidences are true shows {100 * calibration.by_chance.value:.1f} % by chance"
-    screen.step("Calibration", f"error (ECE) {screen.percent(calibration.ece)}; {chance}")
+    screen.step("Calibration", f"error (ECE) {calibration.ece.percent}; {chance}")
     for risk, point in zip(RISKS, selective.within, strict=True):
         photos = "not even the surest" if point is None else f"the surest {100 * point.coverage:.0f} % of photos"
         sure = "" if point is None else f", confidence ≥ {100 * point.threshold:.0f} %"
@@ -161,18 +161,14 @@ def _print_more(measured: Measured, against: Against | None) -> None:
 
 def _print_verdicts(known: Sorted, strangers: Sequence[Strangers]) -> None:
     """What becomes of known photos and of strangers."""
-    right = "" if known.right is None else f"; answers right {screen.percent(known.right)}"
-    held = (
-        ""
-        if known.kept_held is None
-        else f", sets of {known.size:.2f} hold the truth {screen.percent(known.kept_held)}"
-    )
+    right = "" if known.right is None else f"; answers right {known.right.percent}"
+    held = "" if known.kept_held is None else f", sets of {known.size:.2f} hold the truth {known.kept_held.percent}"
     screen.step("Verdicts", f"{_shares(known.verdicts)}{right}{held}")
     for each in strangers:
         screen.step("Strangers", f"{each.source}: {_shares(each.verdicts)}")
         for name, found in (("as unknown cars", each.near), ("as no cars", each.far)):
             auroc = f"AUROC {found.auroc.value:.3f} ({found.auroc.low:.3f}–{found.auroc.high:.3f})"
-            screen.step("", f"{name}: {auroc}, {screen.percent(found.false_accepts)} pass where 95 % of known ones do")
+            screen.step("", f"{name}: {auroc}, {found.false_accepts.percent} pass where 95 % of known ones do")
 
 
 def _shares(verdicts: Mapping[Verdict, int]) -> str:

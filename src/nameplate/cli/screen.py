@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nameplate.training.backbones import Backbone
     from nameplate.training.loop import Moment
     from nameplate.training.recipe import RecipeRow
-    from nameplate.types import Epoch, Evaluation, Metric, Prediction
+    from nameplate.types import Epoch, Evaluation, Prediction
 
 LOG_SECONDS = 10.0
 """Seconds between two progress lines where stderr is no terminal."""
@@ -237,16 +237,11 @@ def print_held_out(evaluation: Evaluation) -> None:
         step("", f"{pair.photos}× {pair.truth} taken for {pair.named}")
 
 
-def percent(metric: Metric) -> str:
-    """`78.7 % (76.1–81.1)`."""
-    return f"{100 * metric.value:.1f} % ({100 * metric.low:.1f}–{100 * metric.high:.1f})"
-
-
 def figures(evaluation: Evaluation) -> str:
     """One line of figures with their 95 % intervals."""
     return (
-        f"top-1 {percent(evaluation.top1)}, top-5 {percent(evaluation.top5)}, "
-        f"macro-F1 {percent(evaluation.macro_f1)}, log-loss {evaluation.log_loss:.3f}"
+        f"top-1 {evaluation.top1.percent}, top-5 {evaluation.top5.percent}, "
+        f"macro-F1 {evaluation.macro_f1.percent}, log-loss {evaluation.log_loss:.3f}"
     )
 
 

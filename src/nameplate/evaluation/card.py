@@ -20,7 +20,6 @@ from nameplate.evaluation.strangers import sort_known
 from nameplate.models.bundle import Manifest
 from nameplate.models.model import Model
 from nameplate.storage import whole_file
-from nameplate.types import Metric
 
 SPEED_PHOTOS, WARM_PHOTOS = 512, 32
 """Photos at most that are timed, and those before them that are not."""
@@ -122,10 +121,6 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def _range(metric: Metric) -> str:
-    return f"{100 * metric.value:.1f} % ({100 * metric.low:.1f}–{100 * metric.high:.1f})"
-
-
 def _model(model: Model) -> str:
     manifest = model.bundle.manifest
     size, told = manifest.preprocess, manifest.provenance
@@ -172,14 +167,14 @@ def _figures(measured: Measured, judged: Judged, model: Model, timed: Speed, com
     manifest = model.bundle.manifest
     found, calibration, loss = measured.evaluation, measured.calibration, measured.log_loss
     rows = [
-        ("top-1", _range(found.top1)),
-        ("top-5", _range(found.top5)),
-        ("macro-F1", _range(found.macro_f1)),
-        ("make right", _range(measured.makes.top1)),
+        ("top-1", found.top1.percent),
+        ("top-5", found.top5.percent),
+        ("macro-F1", found.macro_f1.percent),
+        ("make right", measured.makes.top1.percent),
         ("log-loss", f"{loss.value:.3f} ({loss.low:.3f}–{loss.high:.3f})"),
         (
             "calibration error (ECE)",
-            f"{_range(calibration.ece)}; by chance alone {100 * calibration.by_chance.value:.1f} %; "
+            f"{calibration.ece.percent}; by chance alone {100 * calibration.by_chance.value:.1f} %; "
             f"temperature {manifest.temperature_of(judged.runtime):.3f}",
         ),
         ("surest answers", _surest(measured)),
@@ -211,7 +206,7 @@ def _surest(measured: Measured) -> str:
 def _verdicts(model: Model, judged: Judged) -> str:
     found = sort_known(model, judged)
     shares = ", ".join(f"{name} {100 * count / len(judged.truths):.1f} %" for name, count in found.verdicts.items())
-    right = "" if found.right is None else f"; answers right {_range(found.right)}"
+    right = "" if found.right is None else f"; answers right {found.right.percent}"
     return f"{shares}{right}"
 
 

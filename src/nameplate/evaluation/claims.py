@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from nameplate.evaluation.calibration import MIN_CALIBRATION
 from nameplate.evaluation.significance import SEED
 from nameplate.models.claim import MOST_PHOTOS, RATES, ClaimThresholds
-from nameplate.models.verdict import make_probabilities
+from nameplate.models.verdict import make_places, make_probabilities
 
 Floats = NDArray[np.float32]
 
@@ -49,7 +49,7 @@ def choose_claims(
         makes: of each of the C nameplates.
     """
     names, of_makes = make_probabilities(probabilities, makes)
-    member = np.array([names.index(make) for make in makes])
+    _, member = make_places(tuple(makes))
     return _choose(probabilities, truths, member), _choose(of_makes, member[truths], np.arange(len(names)))
 
 

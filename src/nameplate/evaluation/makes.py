@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from nameplate.datasets.names import makes_of
 from nameplate.evaluation.metrics import confusion_matrix, precision_recall_f1, wilson
+from nameplate.models.verdict import make_places
 from nameplate.types import Metric
 
 
@@ -51,9 +52,7 @@ def by_make(truths: NDArray[np.int64], named: NDArray[np.int64], nameplates: Seq
         named: int64 (N,), the classes named.
         nameplates: of the classes.
     """
-    of_class = makes_of(nameplates)
-    names = tuple(dict.fromkeys(of_class))
-    make = np.array([names.index(name) for name in of_class])
+    names, make = make_places(makes_of(nameplates))
     matrix = confusion_matrix(make[truths], make[named], len(names))
     figures = np.stack(precision_recall_f1(matrix), axis=1)
     results = []

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.evaluation.calibration import MIN_CALIBRATION
-from nameplate.models.verdict import COVERAGE, Thresholds, make_probabilities, strangeness
+from nameplate.models.verdict import COVERAGE, Thresholds, make_places, make_probabilities, strangeness
 
 Floats = NDArray[np.float32]
 
@@ -39,8 +39,8 @@ def choose(
     """
     if len(truths) < MIN_CALIBRATION:
         return Thresholds(far=far)
-    names, of_makes = make_probabilities(probabilities, makes)
-    place = np.array([names.index(make) for make in makes])
+    _, of_makes = make_probabilities(probabilities, makes)
+    _, place = make_places(tuple(makes))
     found = Thresholds(
         photos=len(truths), nameplate=least(probabilities, truths), make=least(of_makes, place[truths]), far=far
     )

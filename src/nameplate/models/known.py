@@ -114,13 +114,13 @@ class Known:
             Two of float32 (N,): squared Mahalanobis distances over D, about 1 for a photo that belongs.
         """
         mapped = self.space(embeddings)
-        near = _nearest(mapped, self.centres, self._lengths[0])
+        near = _nearest(mapped, self.centres, self.lengths[0])
         if self.cars is None:
             return near, near
-        return near, np.minimum(near, _nearest(mapped, self.cars, self._lengths[1]))
+        return near, np.minimum(near, _nearest(mapped, self.cars, self.lengths[1]))
 
     @cached_property
-    def _lengths(self) -> tuple[Floats, Floats]:
+    def lengths(self) -> tuple[Floats, Floats]:
         """Squared lengths of the centres and of the cars, which every distance needs."""
         cars = self.centres if self.cars is None else self.cars
         return (self.centres**2).sum(1), (cars**2).sum(1)
@@ -128,8 +128,13 @@ class Known:
 
 def _nearest(mapped: Floats, centres: Floats, lengths: Floats) -> Floats:
     """Squared distance of N×D rows to the nearest of C×D centres of squared lengths (C,), over D; float32 (N,)."""
-    squared = (mapped**2).sum(1) + (lengths - 2 * (mapped @ centres.T)).min(1)
-    found: Floats = np.maximum(squared, 0) / mapped.shape[1]
+    found: Floats = np.maximum(_squared(mapped, centres, lengths).min(1), 0) / mapped.shape[1]
+    return found
+
+
+def _squared(mapped: Floats, centres: Floats, lengths: Floats) -> Floats:
+    """Squared distances of N×D rows to C×D centres of squared lengths (C,); float32 N×C."""
+    found: Floats = (mapped**2).sum(1)[:, None] + (lengths - 2 * (mapped @ centres.T))
     return found
 
 
@@ -182,7 +187,7 @@ def own_distances(known: Known, embeddings: Floats, classes: NDArray[np.int64]) 
     """
     mapped = known.space(embeddings)
     counts = np.bincount(classes, minlength=len(known.centres)).astype(np.float32)
-    squared = (mapped**2).sum(1)[:, None] - 2 * mapped @ known.centres.T + (known.centres**2).sum(1)
+    squared = _squared(mapped, known.centres, known.lengths[0])
     rows = np.arange(len(classes))
     own = squared[rows, classes]
     with np.errstate(divide="ignore", invalid="ignore"):

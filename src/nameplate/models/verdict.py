@@ -83,17 +83,15 @@ def make_probabilities(probabilities: Floats, makes: Sequence[str]) -> tuple[lis
     >>> names, chances.round(2).tolist()
     (['BMW', 'Audi'], [[0.800000011920929, 0.20000000298023224]])
     """
-    names, member = _members(tuple(makes))
-    return names, probabilities @ member
+    names, places = make_places(tuple(makes))
+    return list(names), probabilities @ np.eye(len(names), dtype=np.float32)[places]
 
 
 @lru_cache(maxsize=8)
-def _members(makes: tuple[str, ...]) -> tuple[list[str], Floats]:
-    """Makes in order of first appearance, and which nameplates are theirs, float32 C×M."""
-    names = list(dict.fromkeys(makes))
-    member = np.zeros((len(makes), len(names)), np.float32)
-    member[np.arange(len(makes)), [names.index(make) for make in makes]] = 1
-    return names, member
+def make_places(makes: tuple[str, ...]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Makes in order of first appearance, and which of them each nameplate's is, int64 (C,)."""
+    numbers = {make: number for number, make in enumerate(dict.fromkeys(makes))}
+    return tuple(numbers), np.array([numbers[make] for make in makes], np.int64)
 
 
 def judged(

@@ -9,10 +9,10 @@ from pathlib import Path
 import msgspec
 
 from nameplate.bulk.journal import journal
-from nameplate.bulk.predict import as_json
 from nameplate.datasets.sources import PATH_COLUMNS
 from nameplate.datasets.tables import read_table, write_table
 from nameplate.errors import DataError, UsageError
+from nameplate.models.answer_json import verified_json
 from nameplate.models.claim import DEFAULT_RATE, Verified, check_rate, unreadable_claim
 from nameplate.models.model import Model
 from nameplate.storage import whole_file
@@ -125,18 +125,6 @@ def _check(model: Model, adverts: Sequence[Advert], rate: float) -> Iterator[Che
         except UsageError as error:
             found = unreadable_claim(advert.claimed, [prediction for prediction, _ in of_advert], str(error))
         yield Checked(advert.name, found)
-
-
-def verified_json(found: Verified) -> dict[str, object]:
-    """As JSON shows it: claimed, nameplates, verdict, score, reason, and each photo's prediction and score."""
-    return {
-        "claimed": found.claimed,
-        "nameplates": found.nameplates,
-        "verdict": found.verdict,
-        "score": found.score,
-        "reason": found.reason,
-        "photos": [{**as_json(prediction), "score": score} for prediction, score in found.photos],
-    }
 
 
 def _row(checked: Checked) -> dict[str, object]:

@@ -15,6 +15,7 @@ import msgspec
 from nameplate.bulk.journal import journal
 from nameplate.datasets.tables import import_pyarrow, write_table
 from nameplate.errors import UsageError
+from nameplate.models.answer_json import prediction_json
 from nameplate.models.model import Model
 from nameplate.storage import whole_file
 from nameplate.types import TOP, Prediction
@@ -78,26 +79,11 @@ def _write(target: Path, predictions: Sequence[Prediction], top: int) -> None:
     columns += [column for n in numbers for column in (f"top{n}", f"top{n}_confidence")]
     with whole_file(target) as temporary:
         if target.suffix.lower() == ".jsonl":
-            temporary.write_bytes(b"".join(msgspec.json.encode(as_json(p)) + b"\n" for p in predictions))
+            temporary.write_bytes(b"".join(msgspec.json.encode(prediction_json(p)) + b"\n" for p in predictions))
         elif target.suffix.lower() == ".csv":
             write_table(temporary, columns, (_row(p) for p in predictions))
         else:
             _write_parquet(temporary, columns, predictions)
-
-
-def as_json(prediction: Prediction) -> dict[str, object]:
-    """As JSON shows it everywhere: every field of a prediction, and `error` only where there is one."""
-    shown: dict[str, object] = {
-        "photo": prediction.photo,
-        "nameplate": prediction.nameplate,
-        "confidence": prediction.confidence,
-        "verdict": prediction.verdict,
-        "candidates": prediction.candidates,
-        "make": prediction.make,
-        "make_confidence": prediction.make_confidence,
-        "top": [{"nameplate": name, "confidence": chance} for name, chance in prediction.top],
-    }
-    return shown if prediction.error is None else {**shown, "error": prediction.error}
 
 
 def _row(prediction: Prediction) -> dict[str, object]:

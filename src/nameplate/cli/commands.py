@@ -265,13 +265,13 @@ def identify(
     json: Json = False,
 ) -> None:
     """Name the car in a photo, or in each of several. Exit code 1 where none could be read."""
-    from nameplate.bulk.predict import as_json
+    from nameplate.models.answer_json import prediction_json
     from nameplate.models.model import Model
 
     known = Model.load(model, runtime=runtime, threads=threads, tta=tta)
     predictions = known.predict(photo_paths(photos), top=top)
     if json:
-        screen.print_json([as_json(prediction) for prediction in predictions])
+        screen.print_json([prediction_json(prediction) for prediction in predictions])
     else:
         for prediction in predictions:
             screen.print_prediction(prediction)

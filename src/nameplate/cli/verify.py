@@ -43,7 +43,7 @@ def verify(
     json: Json = False,
 ) -> None:
     """Say whether an advert's photos, all together, show the car that it names: accept, reject or unsure."""
-    from nameplate.bulk.adverts import verified_json
+    from nameplate.models.answer_json import verified_json
     from nameplate.models.model import Model
 
     if batch is not None:

@@ -1,0 +1,16 @@
+"""The HTTP service: an API and a page over bundles, each behind a queue with a hard cap and supervised workers.
+
+settings.py    what an operator may choose, with every default
+problems.py    every refusal, as RFC 9457 has it
+budget.py      the cap on photos and bytes that may wait
+wire.py        what the service and its workers tell each other
+worker.py      a process that decodes, embeds and classifies
+batches.py     inside a worker: small batches, with a bound on waiting
+engine.py      one bundle: its queue and its workers, watched over
+engines.py     all bundles that are served, and how one is exchanged
+body.py        a request's photos, read under limits
+service.py     what the routes share
+routes/        one module an endpoint
+app.py         puts them together
+server.py      runs them until told to stop
+"""

@@ -1,0 +1,76 @@
+"""The same service on LitServe: the same ONNX file, the same functions to prepare photos, LitServe's own batching.
+
+Run by `benchmarks/serving.py --peer-python`, with a Python that has `litserve` and Nameplate's dependencies.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+import litserve
+import numpy as np
+from numpy.typing import NDArray
+
+from nameplate.models.answer_json import prediction_json
+from nameplate.models.embedding import Row, Settings, prepare_photo
+from nameplate.models.model import Model
+from nameplate.models.runtime import BATCH
+
+
+class Cars(litserve.LitAPI):  # type: ignore[misc]
+    """Decode, prepare, embed and classify, each in LitServe's place for it."""
+
+    def __init__(self, runtime: str, threads: int, **batching: Any) -> None:
+        super().__init__(**batching)
+        self.runtime, self.threads = runtime, threads
+
+    def setup(self, device: str) -> None:  # noqa: ARG002
+        """Load the bundle once a worker."""
+        self.model = Model.load(runtime=self.runtime, threads=self.threads)
+
+    def decode_request(self, request: Any) -> Row:
+        """A form's file → a row whose picture waits."""
+        size = self.model.bundle.manifest.preprocess
+        return prepare_photo(request["photos"].file.read(), size, Settings(self.runtime, self.threads))
+
+    def batch(self, inputs: Sequence[Row]) -> Sequence[Row]:
+        """Rows are stacked where they are embedded."""
+        return inputs
+
+    def predict(self, rows: Sequence[Row]) -> list[dict[str, object]]:
+        """Pictures → answers."""
+        pictures: NDArray[np.uint8] = np.stack([row.picture for row in rows if row.picture is not None])
+        [embeddings] = list(self.model.runtime.embed([pictures]))
+        answers = []
+        for row, embedding in zip(rows, embeddings, strict=True):
+            row.embedding, row.runtime = embedding, self.model.runtime.name
+            answers.append(prediction_json(self.model.answer("", row)[0]))
+        return answers
+
+    def unbatch(self, output: list[dict[str, object]]) -> list[dict[str, object]]:
+        """An answer a request."""
+        return output
+
+    def encode_response(self, output: dict[str, object]) -> dict[str, object]:
+        """As Nameplate answers."""
+        return {"results": [output]}
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--runtime", default="onnxruntime")
+    parser.add_argument("--threads", type=int, default=1, help="of each worker")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--wait", type=float, default=0.004, help="seconds that a batch waits to be filled")
+    arguments = parser.parse_args()
+    api = Cars(arguments.runtime, arguments.threads, max_batch_size=BATCH, batch_timeout=arguments.wait)
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=arguments.workers, timeout=60)
+    server.run(host="127.0.0.1", port=arguments.port, generate_client_file=False, log_level="warning")
+
+
+if __name__ == "__main__":
+    main()

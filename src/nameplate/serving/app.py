@@ -15,13 +15,13 @@ from starlette.responses import Response
 
 from nameplate import __version__
 from nameplate.errors import NameplateError
-from nameplate.serving.problems import Problem, on_problem, problem_response
-from nameplate.serving.routes import health, identify, models, verify
+from nameplate.serving.problems import Problem, on_problem, refusal
+from nameplate.serving.routes import health, identify, models, protocol, verify
 from nameplate.serving.schema import ProblemDetails
 from nameplate.serving.service import Gone, Service
 from nameplate.serving.settings import ServeSettings
 
-ROUTERS = (identify.router, verify.router, models.router, health.router)
+ROUTERS = (identify.router, verify.router, models.router, health.router, protocol.router)
 OF_STATUS = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}
 """Statuses that the framework itself answers with → the kind of problem."""
 
@@ -92,7 +92,7 @@ def _describe_problems(app: FastAPI) -> None:
         for operations in document["paths"].values():
             for operation in operations.values():
                 refused = operation["responses"].get("422")
-                if refused and "application/json" in refused.get("content", {}):
+                if refused and "HTTPValidationError" in str(refused.get("content")):
                     refused["content"] = {
                         "application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}
                     }
@@ -101,17 +101,18 @@ def _describe_problems(app: FastAPI) -> None:
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-async def _on_invalid(_: Request, error: Exception) -> Response:
+async def _on_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     wrong = error.errors()[0]
     place = ".".join(str(part) for part in wrong["loc"])
-    return problem_response(Problem("unprocessable", f"{place}: {wrong['msg']}, not {str(wrong.get('input'))[:80]!r}."))
+    said = f"{place}: {wrong['msg']}, not {str(wrong.get('input'))[:80]!r}."
+    return refusal(request, Problem("unprocessable", said))
 
 
-async def _on_http(_: Request, error: Exception) -> Response:
+async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     kind = OF_STATUS.get(error.status_code, "bad-request")
-    return problem_response(Problem(kind, f"{error.detail}."), error.headers)
+    return refusal(request, Problem(kind, f"{error.detail}."), error.headers)
 
 
 async def _on_gone(_: Request, __: Exception) -> Response:

@@ -74,6 +74,21 @@ async def read_form(request: Request) -> AsyncIterator[Form]:
         yield form
 
 
+@asynccontextmanager
+async def read_body(request: Request) -> AsyncIterator[bytes]:
+    """The request's body as it is; its bytes count against the service's budget until the block ends.
+
+    Raises:
+        Problem: too large, too slow, encoded, or no room for it now.
+    """
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        raise Problem("encoded", f"Content-Encoding is '{encoding[:40]}'. Send it as it is: photos are compressed.")
+    service = service_of(request)
+    with service.budget.hold() as hold:
+        yield await _read(request, service, hold)
+
+
 async def photos_of(form: Form, service: Service, name: str = "photos") -> tuple[list[bytes], list[str]]:
     """A form's photos and what they are called.
 

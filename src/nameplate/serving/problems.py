@@ -23,6 +23,7 @@ KINDS: dict[str, tuple[int, str]] = {
     "conflict": (409, "The bundle was not exchanged"),
     "too-large": (413, "Too large"),
     "not-a-photo": (415, "Not a photo"),
+    "encoded": (415, "The body is compressed"),
     "unreadable": (422, "The photo cannot be read"),
     "unprocessable": (422, "The request asks for what cannot be had"),
     "too-many": (429, "Too many requests"),
@@ -82,7 +83,17 @@ def problem_response(problem: Problem, headers: Mapping[str, str] | None = None)
     return Response(msgspec.json.encode(said), status, sent, MEDIA_TYPE)
 
 
-async def on_problem(_: Request, problem: Exception) -> Response:
+def refusal(request: Request, problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
+    """`problem_response`, or below /v2 the form that the Open Inference Protocol has for it: `{"error": "…"}`."""
+    made = problem_response(problem, headers)
+    if request.url.path.startswith("/v2/") or request.url.path == "/v2":
+        made.body = msgspec.json.encode({"error": problem.detail})
+        made.headers["content-length"] = str(len(made.body))
+        made.headers["content-type"] = "application/json"
+    return made
+
+
+async def on_problem(request: Request, problem: Exception) -> Response:
     """For FastAPI's `exception_handlers`."""
     assert isinstance(problem, Problem)
-    return problem_response(problem)
+    return refusal(request, problem)

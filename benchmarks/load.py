@@ -151,7 +151,7 @@ async def run(arguments: argparse.Namespace) -> dict[str, object]:
 
 
 async def recovery(connections: Connections, requests: list[bytes], arguments: argparse.Namespace) -> float | None:
-    """Seconds from the last arrival until a request is served within `arguments.normal` seconds; None: not within a minute."""
+    """Seconds from the last arrival until a request takes no more than `arguments.normal`; None: not in a minute."""
     await asyncio.sleep(arguments.seconds)
     end = time.perf_counter()
     while (sent := time.perf_counter()) < end + 60:

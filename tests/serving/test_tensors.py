@@ -19,6 +19,7 @@ from nameplate.serving.tensors import (
     EMBEDDING,
     MOST_OBJECTS,
     NAMEPLATE,
+    OUTPUTS,
     PHOTO,
     PICTURE,
     PROBABILITIES,
@@ -31,11 +32,11 @@ from nameplate.serving.tensors import (
 
 http = pytest.importorskip("tritonclient.http")
 
-TERMS = Terms(2, 3, 4, (EMBEDDING, PROBABILITIES, NAMEPLATE))
+TERMS = Terms(2, 3, 4)
 FILES = (b"\xff\xd8\xff one", b"", b"\x89PNG\r\n\x1a\n\x00 three")
 PICTURES = np.arange(36, dtype=np.uint8).reshape(2, 2, 3, 3) * 7
-ALL_BINARY = tuple(Wanted(name, True) for name in TERMS.outputs)
-ALL_JSON = tuple(Wanted(name, False) for name in TERMS.outputs)
+ALL_BINARY = tuple(Wanted(name, True) for name in OUTPUTS)
+ALL_JSON = tuple(Wanted(name, False) for name in OUTPUTS)
 
 
 def photo_input() -> Any:

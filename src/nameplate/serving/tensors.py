@@ -26,6 +26,8 @@ PHOTO, PICTURE = "photo", "picture"
 """The inputs, of which a request brings one: files' bytes (N), and prepared pictures uint8 (N, H, W, 3)."""
 EMBEDDING, PROBABILITIES, NAMEPLATE = "embedding", "probabilities", "nameplate"
 """The outputs: float32 (N, D), float32 (N, C), and the most probable nameplates (N)."""
+OUTPUTS = (EMBEDDING, PROBABILITIES, NAMEPLATE)
+"""In the order in which they are sent where none is asked for."""
 MOST_OBJECTS = 32
 """JSON objects that a request may hold; one input and three outputs with their parameters make ten."""
 SMALL = 4096
@@ -39,7 +41,7 @@ Tensor = NDArray[np.float32] | Sequence[str]
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What one model's requests may bring and ask for."""
+    """What one model's requests may bring."""
 
     height: int
     """Of a prepared picture."""
@@ -47,8 +49,6 @@ class Terms:
     """Of a prepared picture."""
     photos: int
     """The most that one request may bring, at least 1."""
-    outputs: tuple[str, ...]
-    """What can be had, in the order in which all are sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ def read_request(body: bytes, header_length: str | None, terms: Terms) -> InferR
     if said.id is not None and len(said.id) > LONGEST_ID:
         raise UsageError(f"The request's id is longer than {LONGEST_ID} characters.")
     binary = _small(said.parameters, _RequestParameters, "The request's 'parameters'").binary_data_output
-    outputs = _wanted(said.outputs or [_Output(name) for name in terms.outputs], terms, binary=binary)
+    outputs = _wanted(said.outputs or [_Output(name) for name in OUTPUTS], binary=binary)
     [given] = said.inputs
     if given.name == PHOTO:
         return InferRequest(_photos(given, tail, terms), None, outputs, said.id)
@@ -164,14 +164,14 @@ def _small(text: msgspec.Raw, kind: type[T], what: str) -> T:
     return _decoded(text, kind, what)
 
 
-def _wanted(asked: Sequence[_Output], terms: Terms, *, binary: bool) -> tuple[Wanted, ...]:
+def _wanted(asked: Sequence[_Output], *, binary: bool) -> tuple[Wanted, ...]:
     """The outputs that are asked for; `binary` says how those are sent that do not say themselves."""
     outputs = []
     for output in asked:
         said = _small(output.parameters, _OutputParameters, f"'parameters' of output '{output.name[:40]}'")
-        if output.name not in terms.outputs:
-            near = did_you_mean(output.name[:40], terms.outputs)
-            raise UsageError(f"There is no output '{output.name[:40]}': there are {', '.join(terms.outputs)}.{near}")
+        if output.name not in OUTPUTS:
+            near = did_you_mean(output.name[:40], OUTPUTS)
+            raise UsageError(f"There is no output '{output.name[:40]}': there are {', '.join(OUTPUTS)}.{near}")
         if said.classification:
             raise UsageError(
                 f"Output '{output.name}' asks for 'classification', which is not supported: "

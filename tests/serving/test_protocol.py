@@ -1,0 +1,182 @@
+"""The inference protocol over HTTP: a stock Triton client against the real service."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from nameplate import __version__
+from nameplate.demo import photos_folder
+from nameplate.models.model import Model
+from nameplate.photos.decode import decode
+from nameplate.photos.preprocess import preprocess
+from tests.serving.process import Server, serving
+
+pytest.importorskip("fastapi")
+http = pytest.importorskip("tritonclient.http")
+
+PHOTOS = sorted(photos_folder("test").glob("*/*.jpg"))[::20]
+FILES = [photo.read_bytes() for photo in PHOTOS]
+DOCS = Path(__file__).parents[2] / "docs" / "protocol-v2.md"
+INFER = "/v2/models/cars196/infer"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serving("--threads", "2") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(server: Server) -> Iterator[Any]:
+    with http.InferenceServerClient(server.address) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return Model.load(runtime="onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def version(client: Any) -> str:
+    [found] = client.get_model_metadata("cars196")["versions"]
+    assert isinstance(found, str)
+    return found
+
+
+def photo_input(files: list[bytes] = FILES) -> Any:
+    return http.InferInput("photo", [len(files)], "BYTES").set_data_from_numpy(np.array(files, dtype=np.object_))
+
+
+def pictures(model: Model) -> NDArray[np.uint8]:
+    size = model.bundle.manifest.preprocess
+    return np.stack([preprocess(decode(file, at_least=(size.height, size.width)), size) for file in FILES])
+
+
+def check(result: Any, model: Model) -> None:
+    """The result is what the model says of the photos, to the bit."""
+    embeddings = model.embed(list(FILES))
+    np.testing.assert_array_equal(result.as_numpy("embedding"), embeddings)
+    chances = np.stack([found for _, found in model.answers(FILES) if found is not None])
+    np.testing.assert_array_equal(result.as_numpy("probabilities"), chances)
+    named = [name.decode() if isinstance(name, bytes) else name for name in result.as_numpy("nameplate")]
+    assert named == [prediction.nameplate for prediction in model.predict(FILES)]
+
+
+def test_the_server_and_the_model_describe_themselves(client: Any, model: Model, version: str) -> None:
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready("cars196")
+    assert client.is_model_ready("cars196", version)
+    about = client.get_server_metadata()
+    assert (about["name"], about["version"], about["extensions"]) == ("nameplate", __version__, ["binary_tensor_data"])
+    described = client.get_model_metadata("cars196")
+    assert described == client.get_model_metadata("cars196", version)
+    assert re.fullmatch("[0-9a-f]{12}", version)
+    size, sizes = model.bundle.manifest.preprocess, {t["name"]: t["shape"] for t in described["outputs"]}
+    assert described["inputs"][1]["shape"] == [-1, size.height, size.width, 3]
+    assert sizes["embedding"] == [-1, model.bundle.manifest.embedding]
+    assert sizes["probabilities"] == [-1, len(model.nameplates)]
+
+
+def test_photos_give_what_the_model_says_to_the_bit(client: Any, model: Model, version: str) -> None:
+    result = client.infer("cars196", [photo_input()], request_id="7")
+    check(result, model)
+    said = result.get_response()
+    assert (said["model_name"], said["model_version"], said["id"]) == ("cars196", version, "7")
+    check(client.infer("cars196", [photo_input()], model_version=version), model)
+
+
+def test_prepared_pictures_give_the_same(client: Any, model: Model) -> None:
+    made = pictures(model)
+    given = http.InferInput("picture", list(made.shape), "UINT8").set_data_from_numpy(made)
+    check(client.infer("cars196", [given]), model)
+
+
+def test_json_gives_the_same(server: Server, model: Model) -> None:
+    strings = [base64.b64encode(file).decode() for file in FILES]
+    body = {"inputs": [{"name": "photo", "datatype": "BYTES", "shape": [len(FILES)], "data": strings}]}
+    status, said, headers = server.send("POST", INFER, json.dumps(body).encode())
+    assert (status, headers["Content-Type"]) == (200, "application/json")
+    check(http.InferResult.from_response_body(said), model)
+
+
+def test_outputs_that_are_asked_for_alone(client: Any) -> None:
+    asked = [http.InferRequestedOutput("nameplate", binary_data=False)]
+    [output] = client.infer("cars196", [photo_input()], outputs=asked).get_response()["outputs"]
+    assert (output["name"], output["shape"], len(output["data"])) == ("nameplate", [len(FILES)], len(FILES))
+
+
+def refused(call: Any, *arguments: Any, **named: Any) -> tuple[str, str]:
+    with pytest.raises(http.InferenceServerException) as error:
+        call(*arguments, **named)
+    return error.value.status(), error.value.message()
+
+
+def test_what_is_not_there(client: Any) -> None:
+    assert not client.is_model_ready("cars195")
+    status, says = refused(client.infer, "cars195", [photo_input()])
+    assert status == "404"
+    assert "Did you mean 'cars196'" in says
+    status, says = refused(client.infer, "cars196", [photo_input()], model_version="1")
+    assert status == "404"
+    assert "has no version '1'" in says
+
+
+@pytest.mark.parametrize(
+    ("file", "status", "says"),
+    [
+        (b"", "422", "photo 2 of 2: empty"),
+        (b"%PDF-1.7", "415", "a PDF document"),
+        (FILES[0][: len(FILES[0]) // 2], "422", "photo 2 of 2: truncated"),
+    ],
+)
+def test_a_photo_that_cannot_be_read(client: Any, file: bytes, status: str, says: str) -> None:
+    found, message = refused(client.infer, "cars196", [photo_input([FILES[0], file])])
+    assert found == status
+    assert says in message
+
+
+def test_classification_is_refused(client: Any) -> None:
+    asked = [http.InferRequestedOutput("probabilities", class_count=5)]
+    status, says = refused(client.infer, "cars196", [photo_input()], outputs=asked)
+    assert status == "400"
+    assert "not supported" in says
+
+
+@pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
+def test_a_compressed_request_is_refused(client: Any, algorithm: str) -> None:
+    status, says = refused(client.infer, "cars196", [photo_input()], request_compression_algorithm=algorithm)
+    assert status == "415"
+    assert algorithm in says
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", INFER, 405), ("GET", "/v2/nothing", 404), ("POST", "/v2", 405), ("POST", INFER, 400)],
+)
+def test_every_refusal_has_the_protocol_s_form(server: Server, method: str, path: str, status: int) -> None:
+    found, said, headers = server.send(method, path, b"[1, 2")
+    assert (found, headers["Content-Type"]) == (status, "application/json")
+    assert list(json.loads(said)) == ["error"]
+
+
+def test_elsewhere_refusals_keep_their_form(server: Server) -> None:
+    status, said, headers = server.send("GET", "/v2nd")
+    assert (status, headers["Content-Type"]) == (404, "application/problem+json")
+    assert "detail" in json.loads(said)
+
+
+def test_the_example_of_the_docs_runs(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    [example] = re.findall(r"```python\n(.*?)```", DOCS.read_text("utf-8"), re.DOTALL)
+    exec(example.replace("127.0.0.1:8000", server.address), {})
+    assert "(1, 1604)" in capsys.readouterr().out

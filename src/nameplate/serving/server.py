@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -89,7 +90,8 @@ def _listen(host: str, port: int) -> socket.socket:
 def _stop(server: uvicorn.Server, service: Service, notice: Callable[[str], None]) -> None:
     """First not ready, then no new connections; a second signal waits for nothing."""
     if service.draining:
-        server.force_exit = True
+        service.engines.remove_copies()
+        os._exit(1)  # workers end when their sockets close
     notice("Stopping: answering what is under way.")
     service.draining = True
     server.should_exit = True

@@ -30,7 +30,7 @@ class Cars(litserve.LitAPI):  # type: ignore[misc]
         """Load the bundle once a worker."""
         self.model = Model.load(runtime=self.runtime, threads=self.threads)
 
-    def decode_request(self, request: Any) -> Row:
+    def decode_request(self, request) -> Row:  # type: ignore[no-untyped-def]  # an annotation tells LitServe otherwise
         """A form's file → a row whose picture waits."""
         size = self.model.bundle.manifest.preprocess
         return prepare_photo(request["photos"].file.read(), size, Settings(self.runtime, self.threads))

@@ -16,6 +16,7 @@ import json
 import math
 import os
 import platform
+import signal
 import socket
 import statistics
 import subprocess
@@ -93,12 +94,13 @@ def litserve(arguments: argparse.Namespace) -> Iterator[tuple[int, str]]:
     command = [arguments.peer_python, HERE / "litserve_peer.py", "--port", str(port), "--runtime", arguments.runtime]
     command += ["--workers", str(arguments.peer_workers), "--threads", str(arguments.peer_threads)]
     env = {**os.environ, "PYTHONPATH": str(HERE.parent / "src")}
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env) as process:
+    options: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
+    with subprocess.Popen(command, env=env, **options) as process:
         try:
             wait_for(f"http://127.0.0.1:{port}/health", process)
             yield process.pid, f"127.0.0.1:{port}"
         finally:
-            process.terminate()
+            os.killpg(process.pid, signal.SIGKILL)  # its workers outlive it otherwise
 
 
 def wait_for(url: str, process: subprocess.Popen[Any]) -> None:

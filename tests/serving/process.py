@@ -49,15 +49,19 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(*arguments: str | Path) -> Iterator[Server]:
-    """`nameplate serve …`, ended by SIGTERM with exit code 0 unless the block ended it."""
+def serving(*arguments: str | Path, temporary: Path | None = None) -> Iterator[Server]:
+    """`nameplate serve …`, ended by SIGTERM with exit code 0 unless the block ended it.
+
+    Args:
+        arguments: of the command.
+        temporary: its folder for temporary files; None: the usual one.
+    """
     command = [sys.executable, "-m", "nameplate", "serve", *map(str, arguments), "--port", "0", "--json"]
+    env = {**os.environ, "PYTHONUTF8": "1", **({} if temporary is None else {"TMPDIR": str(temporary)})}
     with tempfile.TemporaryDirectory() as folder:
         said = Path(folder) / "stderr"
         with said.open("w") as errors:
-            process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=errors, text=True, env={**os.environ, "PYTHONUTF8": "1"}
-            )
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=env)
         with process:
             try:
                 assert process.stdout is not None

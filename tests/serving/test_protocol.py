@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from nameplate.demo import photos_folder
 from nameplate.models.model import Model
 from nameplate.photos.decode import decode
 from nameplate.photos.preprocess import preprocess
-from tests.serving.process import Server, serving
+from tests.serving.running import Running, serving
 
 pytest.importorskip("fastapi")
 http = pytest.importorskip("tritonclient.http")
@@ -30,14 +29,18 @@ INFER = "/v2/models/cars196/infer"
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
+def server() -> Iterator[Running]:
     with serving("--threads", "2") as running:
         yield running
 
 
+def address(server: Running) -> str:
+    return server.url.removeprefix("http://")
+
+
 @pytest.fixture(scope="module")
-def client(server: Server) -> Iterator[Any]:
-    with http.InferenceServerClient(server.address) as made:
+def client(server: Running) -> Iterator[Any]:
+    with http.InferenceServerClient(address(server)) as made:
         yield made
 
 
@@ -102,12 +105,12 @@ def test_prepared_pictures_give_the_same(client: Any, model: Model) -> None:
     check(client.infer("cars196", [given]), model)
 
 
-def test_json_gives_the_same(server: Server, model: Model) -> None:
+def test_json_gives_the_same(server: Running, model: Model) -> None:
     strings = [base64.b64encode(file).decode() for file in FILES]
     body = {"inputs": [{"name": "photo", "datatype": "BYTES", "shape": [len(FILES)], "data": strings}]}
-    status, said, headers = server.send("POST", INFER, json.dumps(body).encode())
-    assert (status, headers["Content-Type"]) == (200, "application/json")
-    check(http.InferResult.from_response_body(said), model)
+    answer = server.post(INFER, json=body)
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "application/json")
+    check(http.InferResult.from_response_body(answer.content), model)
 
 
 def test_outputs_that_are_asked_for_alone(client: Any) -> None:
@@ -164,19 +167,19 @@ def test_a_compressed_request_is_refused(client: Any, algorithm: str) -> None:
     ("method", "path", "status"),
     [("GET", INFER, 405), ("GET", "/v2/nothing", 404), ("POST", "/v2", 405), ("POST", INFER, 400)],
 )
-def test_every_refusal_has_the_protocol_s_form(server: Server, method: str, path: str, status: int) -> None:
-    found, said, headers = server.send(method, path, b"[1, 2")
-    assert (found, headers["Content-Type"]) == (status, "application/json")
-    assert list(json.loads(said)) == ["error"]
+def test_every_refusal_has_the_protocol_s_form(server: Running, method: str, path: str, status: int) -> None:
+    answer = server.get(path) if method == "GET" else server.post(path, content=b"[1, 2")
+    assert (answer.status_code, answer.headers["Content-Type"]) == (status, "application/json")
+    assert list(answer.json()) == ["error"]
 
 
-def test_elsewhere_refusals_keep_their_form(server: Server) -> None:
-    status, said, headers = server.send("GET", "/v2nd")
-    assert (status, headers["Content-Type"]) == (404, "application/problem+json")
-    assert "detail" in json.loads(said)
+def test_elsewhere_refusals_keep_their_form(server: Running) -> None:
+    answer = server.get("/v2nd")
+    assert (answer.status_code, answer.headers["Content-Type"]) == (404, "application/problem+json")
+    assert "detail" in answer.json()
 
 
-def test_the_example_of_the_docs_runs(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_example_of_the_docs_runs(server: Running, capsys: pytest.CaptureFixture[str]) -> None:
     [example] = re.findall(r"```python\n(.*?)```", DOCS.read_text("utf-8"), re.DOTALL)
-    exec(example.replace("127.0.0.1:8000", server.address), {})
+    exec(example.replace("127.0.0.1:8000", address(server)), {})
     assert "(1, 1604)" in capsys.readouterr().out

@@ -44,10 +44,11 @@ async def identify(
     async with read_form(request) as form:
         photos, names = await photos_of(form, service)
         served = service.engines.find(model)
+        named = model_name(served)  # before the wait: it may be exchanged meanwhile
         found = await unless_gone(request, served.engine.answer(photos, names, top=top, heatmap=heatmap))
     rows = [shown(answer, heatmap=heatmap) for answer in found]
     refuse_if_none_readable(found, rows)
-    return json_response({"model": model_name(served), "results": rows})
+    return json_response({"model": named, "results": rows})
 
 
 def shown(answer: Answer, *, heatmap: bool = False) -> dict[str, object]:

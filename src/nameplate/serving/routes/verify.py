@@ -51,7 +51,7 @@ async def verify(
     async with read_form(request) as form:
         photos, names = await photos_of(form, service)
         served = service.engines.find(model)
-        known = served.engine.model
+        known, named = served.engine.model, model_name(served)  # before the wait: it may be exchanged meanwhile
         claimed = form.fields.get("claimed", "").strip()
         try:
             read_claim(claimed, known.nameplates, known.makes)
@@ -62,4 +62,4 @@ async def verify(
         found = await unless_gone(request, served.engine.answer(photos, names))
     refuse_if_none_readable(found, [shown(answer) for answer in found])
     judged = known.judge_claim(claimed, [(a.prediction, a.chances) for a in found], rate=false_accepts)
-    return json_response({"model": model_name(served), **verified_json(judged)})
+    return json_response({"model": named, **verified_json(judged)})

@@ -45,7 +45,7 @@ class ServeSettings:
     body_seconds: float = 30.0
     """A body that takes longer to arrive is given up."""
     stop_delay: float = 0.0
-    """After SIGTERM it says for so long that it is not ready, and still answers, so that whoever sends requests sees it."""
+    """Seconds after SIGTERM in which it says that it is not ready, and still answers, so that a proxy sees it."""
     drain_seconds: float = 30.0
     """Then requests under way have so long to end."""
     keys: Path | None = None

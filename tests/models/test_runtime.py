@@ -354,3 +354,11 @@ def test_processors_that_this_process_may_not_use_do_not_count() -> None:
     )
     assert python(code) == "1"
     assert 1 <= available_cpus() <= len(os.sched_getaffinity(0))
+
+
+def test_onnx_runtime_tells_nobody_and_leaves_no_file(tmp_path: Path) -> None:
+    """Its telemetry begins with a file `.ses` in the temporary folder."""
+    program = "from nameplate import Model; from nameplate.demo import photo; Model.load().embed([photo()])"
+    env = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    subprocess.run([sys.executable, "-c", program], env={**env, "TMPDIR": str(tmp_path)}, check=True)
+    assert list(tmp_path.iterdir()) == []

@@ -107,8 +107,7 @@ class OnnxRuntime:
         Raises:
             BundleError: it cannot be loaded.
         """
-        import onnxruntime
-
+        onnxruntime = import_onnxruntime()
         backbone = backbone if maps else first_output_alone(backbone)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -227,6 +226,14 @@ class OpenVino:
     def _filled(self, batch: Batch) -> Batch:
         missing = self.batch - len(batch)
         return np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), np.uint8)]) if missing else batch
+
+
+def import_onnxruntime() -> Any:
+    """ONNX Runtime without its telemetry: since 1.32 its Linux wheel reports to Microsoft unless it is told not to."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when it is loaded; workers inherit it
+    import onnxruntime
+
+    return onnxruntime
 
 
 def import_openvino() -> Any:

@@ -31,6 +31,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from serving_plot import serving_plot  # type: ignore[import-not-found]  # beside this file
+
 HERE = Path(__file__).parent
 PERCENTILES = (0.5, 0.95, 0.99)
 LOADS = (0.5, 0.8)
@@ -165,9 +167,14 @@ def memory_watch(pid: int) -> Iterator[list[tuple[float, int]]]:
         thread.join()
 
 
+def accepted(done: Load) -> list[float]:
+    """Latencies of what was answered with 200, seconds."""
+    return [latency for latency, status in zip(done["latencies"], done["statuses"], strict=True) if status == 200]
+
+
 def summary(done: Load, group: int) -> dict[str, Any]:
     """Figures of one load; latencies in seconds, of what was answered with 200."""
-    good = [latency for latency, status in zip(done["latencies"], done["statuses"], strict=True) if status == 200]
+    good = accepted(done)
     figures = {f"p{round(100 * share)}": percentile(good, share) for share in PERCENTILES}
     return {
         "photos_per_second": group * len(good) / done["seconds"],
@@ -210,7 +217,7 @@ def measured(
         }
         for share in LOADS:
             done = load(address, photos, path, arguments, "--rate", share * capacity)
-            found["open"][str(share)] = summary(done, arguments.group) | {"latencies": sorted(done["latencies"])}
+            found["open"][str(share)] = summary(done, arguments.group) | {"latencies": sorted(accepted(done))}
         if serve is nameplate:
             normal = NORMAL * found["open"][str(LOADS[0])]["p50"]
             before = memory(pid)
@@ -252,37 +259,6 @@ def median_rates(photos: Path, arguments: argparse.Namespace) -> tuple[dict[str,
                 done = load(address, photos, path, arguments, "--clients", arguments.clients)
             rates[side].append(summary(done, arguments.group)["photos_per_second"])
     return rates, answers
-
-
-def plot(found: dict[str, Any], target: Path) -> None:
-    """Latencies at each load, and what happened in the overload."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 4.2), dpi=120, layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for side in ("nameplate", "litserve"):
-        for share, done in found.get(side, {}).get("open", {}).items():
-            ranks = [(place + 1) / len(done["latencies"]) for place in range(len(done["latencies"]))]
-            style = "-" if side == "nameplate" else "--"
-            label = f"{side}, {float(share):.0%} of its capacity"
-            left.plot(
-                [1 / max(1e-4, 1 - rank) for rank in ranks], [1000 * s for s in done["latencies"]], style, label=label
-            )
-    left.set(xscale="log", yscale="log", xlabel="percentile", ylabel="ms from the intended arrival", xlim=(1, 1000))
-    left.set_xticks([1 / (1 - share) for share in (0.0, 0.5, 0.9, 0.99, 0.999)], ["0", "50", "90", "99", "99.9"])
-    left.minorticks_off()
-    left.grid(alpha=0.3)
-    left.legend(fontsize=8)
-    over = found["nameplate"]["overload"]
-    for status, colour, label in ((200, "#1f6f8b", "answered"), (503, "#c2632e", "503")):
-        points = [(end, 1000 * latency) for end, latency, got in over["points"] if got == status]
-        right.plot(*zip(*points, strict=True) if points else ([], []), ".", ms=2, color=colour, label=label)
-    right.set(xlabel="seconds", ylabel="ms", yscale="log", title=f"{OVERLOAD:.0f} times its capacity", ylim=(0.1, None))
-    right.legend(loc="lower right", fontsize=8, markerscale=4)
-    beside = right.twinx()
-    beside.plot([at for at, _ in over["memory"]], [count / 2**20 for _, count in over["memory"]], color="#888888")
-    beside.set(ylabel="MiB of all processes (line)", ylim=(0, None))
-    figure.savefig(target)
 
 
 def table(found: dict[str, Any]) -> None:
@@ -345,7 +321,7 @@ def main() -> None:
     found["versions"] = {name: version(name) for name in ("nameplate", "onnxruntime", "uvicorn", "fastapi")}
     found["arguments"] = {key: str(value) for key, value in vars(arguments).items()}
     arguments.output.with_suffix(".json").write_text(json.dumps(found), "utf-8")
-    plot(found, arguments.output.with_suffix(".png"))
+    arguments.output.with_suffix(".png").write_bytes(serving_plot(found))
     table(found)
 
 

@@ -45,7 +45,7 @@ def _cut(draw: random.Random, one: bytes, _: bytes) -> bytes:
     return one[: draw.randrange(len(one))]
 
 
-def _flipped(draw: random.Random, one: bytes, _: bytes) -> bytes:
+def _flipped(draw: random.Random, one: bytes, other: bytes) -> bytes:
     data = bytearray(one)
     for _ in range(draw.choice((1, 2, 20))):
         data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,16 @@ def test_every_refusal_has_the_protocol_s_form(server: Running, method: str, pat
     answer = server.get(path) if method == "GET" else server.post(path, content=b"[1, 2")
     assert (answer.status_code, answer.headers["Content-Type"]) == (status, "application/json")
     assert list(answer.json()) == ["error"]
+
+
+def test_a_body_that_is_too_large_is_refused_before_it_is_read(server: Running) -> None:
+    host, port = address(server).split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        head = f"POST {INFER} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {1 << 40}\r\n\r\n"
+        connection.sendall(head.encode())
+        answer = connection.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b'{"error":"The body may have ' in answer
 
 
 def test_elsewhere_refusals_keep_their_form(server: Running) -> None:

@@ -9,6 +9,7 @@ batches.py     inside a worker: small batches, with a bound on waiting
 engine.py      one bundle: its queue and its workers, watched over
 engines.py     all bundles that are served, and how one is exchanged
 body.py        a request's photos, read under limits
+tensors.py     the inference protocol's bodies, read and written
 service.py     what the routes share
 routes/        one module an endpoint
 app.py         puts them together

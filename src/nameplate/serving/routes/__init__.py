@@ -1,1 +1,1 @@
-"""One module an endpoint; each has a `router`."""
+"""One module an endpoint."""

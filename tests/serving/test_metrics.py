@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastapi import FastAPI
+from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
@@ -59,14 +60,12 @@ def test_photos_are_counted_by_verdict_and_reason() -> None:
     assert values["nameplate_unreadable_photos_total", "not a photo"] == 1
 
 
-def test_a_bundle_that_is_exchanged_leaves_no_trace() -> None:
-    metrics, waiting = Metrics(), [3.0, 5.0]
-    metrics.serves("cars196", "aaa", lambda: waiting[0])
-    metrics.serves("cars196", "bbb", lambda: waiting[1])
-    values = _values(metrics)
-    assert ("nameplate_model_info", "aaa", "cars196") not in values
-    assert values["nameplate_model_info", "bbb", "cars196"] == 1
-    assert values["nameplate_queue_photos", "cars196"] == 5
+def test_what_is_as_it_is_now_is_asked_for_then() -> None:
+    metrics, photos = Metrics(), [3.0]
+    metrics.watch(lambda: [GaugeMetricFamily("nameplate_queue_photos", "Under way.", value=photos[0])])
+    assert _values(metrics)["nameplate_queue_photos",] == 3
+    photos[0] = 5
+    assert _values(metrics)["nameplate_queue_photos",] == 5
 
 
 def test_the_route_gives_what_prometheus_reads() -> None:

@@ -33,6 +33,19 @@ class Client:
     """Whether `name` is a key's."""
 
 
+def only_admin(client: Client) -> None:
+    """
+    Raises:
+        Problem: it is none.
+    """
+    if not client.admin:
+        raise Problem(
+            "not-allowed",
+            "This is for admins: send a key made with 'nameplate keys add FILE NAME --admin'. A service without keys "
+            "takes it from its own machine.",
+        )
+
+
 def token_of(headers: list[tuple[bytes, bytes]]) -> bytes | None:
     """The key that a request brings: `Authorization: Bearer KEY` (RFC 6750, section 2.1), or `X-API-Key: KEY`."""
     told = dict(headers)

@@ -16,12 +16,13 @@ from starlette.responses import Response
 from nameplate import __version__
 from nameplate.errors import NameplateError
 from nameplate.serving.problems import Problem, on_problem, problem_response
-from nameplate.serving.routes import health, identify, models, verify
+from nameplate.serving.protect import protect
+from nameplate.serving.routes import health, identify, metrics, models, verify
 from nameplate.serving.schema import ProblemDetails
 from nameplate.serving.service import Gone, Service
 from nameplate.serving.settings import ServeSettings
 
-ROUTERS = (identify.router, verify.router, models.router, health.router)
+ROUTERS = (identify.router, verify.router, models.router, health.router, metrics.router)
 OF_STATUS = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}
 """Statuses that the framework itself answers with → the kind of problem."""
 
@@ -53,6 +54,7 @@ def create_app(settings: ServeSettings) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     _describe_problems(app)
+    app.add_middleware(protect, service)
     return app
 
 

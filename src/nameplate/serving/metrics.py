@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.gc_collector import GCCollector
+from prometheus_client.metrics_core import Metric
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 
 from nameplate import __version__
 from nameplate.types import Prediction
@@ -28,8 +30,7 @@ BATCH_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 32)
 class Metrics:
     """All of one service's, in a registry of its own: two services in one process do not mix.
 
-    Labels hold what the operator or this program names, never what a client writes. Stages are `decode` (with
-    preprocessing), `inference` and `waiting` (in the queue and for the batch).
+    Labels hold what the operator or this program names, never what a client writes: no request makes a series.
     """
 
     def __init__(self) -> None:
@@ -48,25 +49,21 @@ class Metrics:
         self.refusals = Counter("nameplate_refusals", "Requests refused, by kind of problem.", ["kind"], registry=to)
         self.photos = Counter("nameplate_photos", "Photos answered, by verdict.", ["model", "verdict"], registry=to)
         self.unreadable = Counter("nameplate_unreadable_photos", "Photos not read, by reason.", ["reason"], registry=to)
-        self.queue_photos = Gauge(
-            "nameplate_queue_photos", "Photos under way, waiting ones included.", ["model"], registry=to
-        )
-        self.queue_bytes = Gauge("nameplate_queue_bytes", "Bytes of requests' bodies in memory.", registry=to)
         self.batch_size = Histogram(
-            "nameplate_batch_size", "Pictures in a batch.", ["model"], buckets=BATCH_BUCKETS, registry=to
+            "nameplate_batch_size",
+            "Pictures in the batch that a photo was in.",
+            ["model"],
+            buckets=BATCH_BUCKETS,
+            registry=to,
         )
         self.stage_seconds = Histogram(
             "nameplate_stage_seconds",
-            "What a photo's time went to.",
+            "A photo's time in its worker: decode, wait for the runtime, embed with its batch.",
             ["model", "stage"],
             buckets=STAGE_BUCKETS,
             registry=to,
         )
         self.worker_restarts = Counter("nameplate_worker_restarts", "Workers started anew.", ["model"], registry=to)
-        self.worker_memory = Gauge(
-            "nameplate_worker_resident_memory_bytes", "Memory of a worker.", ["model", "worker"], registry=to
-        )
-        self.model_info = Gauge("nameplate_model_info", "1 for each bundle served.", ["model", "digest"], registry=to)
         self.reloads = Counter("nameplate_reloads", "Bundles exchanged, or not.", ["model", "outcome"], registry=to)
         Gauge("nameplate_build_info", "1; the version is its label.", ["version"], registry=to).labels(__version__).set(
             1
@@ -74,7 +71,6 @@ class Metrics:
         ProcessCollector(registry=to)
         PlatformCollector(registry=to)
         GCCollector(registry=to)
-        self._digests: dict[str, str] = {}
 
     def begun(self) -> None:
         """A request came."""
@@ -94,14 +90,24 @@ class Metrics:
         if prediction.error is not None:
             self.unreadable.labels(prediction.error.partition(":")[0]).inc()
 
-    def serves(self, model: str, digest: str, waiting: Callable[[], float]) -> None:
-        """A bundle is served, or exchanged for another of its name; `waiting` gives the photos under way."""
-        if (before := self._digests.get(model)) is not None:
-            self.model_info.remove(model, before)
-        self._digests[model] = digest
-        self.model_info.labels(model, digest).set(1)
-        self.queue_photos.labels(model).set_function(waiting)
+    def watch(self, look: Callable[[], Iterable[Metric]]) -> None:
+        """Ask `look` for more whenever Prometheus asks: what is as it is now, and needs no counting."""
+        self.registry.register(_Look(look))
 
     def text(self) -> bytes:
         """All of it, in the format of `CONTENT_TYPE`."""
         return generate_latest(self.registry)
+
+
+class _Look(Collector):
+    """A function as prometheus_client wants it."""
+
+    def __init__(self, look: Callable[[], Iterable[Metric]]) -> None:
+        self._look = look
+
+    def collect(self) -> Iterable[Metric]:
+        return self._look()
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing yet: the service that is looked at may not be there when this is registered."""
+        return ()

@@ -12,6 +12,7 @@ import uvicorn
 
 from nameplate.errors import NameplateError
 from nameplate.serving.app import create_app
+from nameplate.serving.logs import event, take_over
 from nameplate.serving.service import Service
 from nameplate.serving.settings import ServeSettings
 
@@ -29,18 +30,18 @@ class _Server(uvicorn.Server):
         yield
 
 
-def serve(settings: ServeSettings, started: Callable[[str], None], notice: Callable[[str], None]) -> None:
+def serve(settings: ServeSettings, started: Callable[[str], None]) -> None:
     """Serve until told to stop.
 
     Args:
         settings: see there.
         started: called with the address once it answers.
-        notice: called with what happens.
 
     Raises:
         NameplateError: a bundle cannot be served, or the address cannot be listened on.
         UsageError: settings that do not go together.
     """
+    take_over()
     app = create_app(settings)
     config = uvicorn.Config(
         app,
@@ -62,8 +63,8 @@ def serve(settings: ServeSettings, started: Callable[[str], None], notice: Calla
 
     async def run() -> None:
         for each in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(each, _stop, server, app.state.service, notice)
-        announcing = asyncio.create_task(_announce(server, app, lambda: started(address)))
+            asyncio.get_running_loop().add_signal_handler(each, _stop, server, app.state.service)
+        announcing = asyncio.create_task(_announce(server, app, lambda: _ready(address, started)))
         await server.serve(sockets=[listener])
         announcing.cancel()
 
@@ -71,6 +72,11 @@ def serve(settings: ServeSettings, started: Callable[[str], None], notice: Calla
         runner.run(run())
     if app.state.failure is not None:
         raise app.state.failure
+
+
+def _ready(address: str, started: Callable[[str], None]) -> None:
+    event("ready", url=address)
+    started(address)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -86,11 +92,11 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _stop(server: uvicorn.Server, service: Service, notice: Callable[[str], None]) -> None:
+def _stop(server: uvicorn.Server, service: Service) -> None:
     """First not ready, then no new connections; a second signal waits for nothing."""
     if service.draining:
         server.force_exit = True
-    notice("Stopping: answering what is under way.")
+    event("stopping", photos=sum(served.engine.photos for served in service.engines.served.values()))
     service.draining = True
     server.should_exit = True
 

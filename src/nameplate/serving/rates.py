@@ -36,8 +36,8 @@ def parse_rate(text: str) -> tuple[int, float]:
 class Window:
     """When each client sent its last requests.
 
-    The storage in memory that comes with `limits` starts a thread a hit and looks through all clients in it, and it
-    keeps every client's name for ever; this one does neither.
+    The storage in memory that comes with `limits` keeps the name of every client that ever came, and looks through all
+    of them each hundredth of a second, in a thread of its own; this one forgets.
     """
 
     def __init__(self, amount: int, seconds: float) -> None:

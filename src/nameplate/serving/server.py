@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -95,7 +96,8 @@ def _listen(host: str, port: int) -> socket.socket:
 def _stop(server: uvicorn.Server, service: Service) -> None:
     """First not ready, then no new connections; a second signal waits for nothing."""
     if service.draining:
-        server.force_exit = True
+        service.engines.remove_copies()
+        os._exit(1)  # workers end when their sockets close
     event("stopping", photos=sum(served.engine.photos for served in service.engines.served.values()))
     service.draining = True
     server.should_exit = True

@@ -267,14 +267,18 @@ def open_runtime(bundle: Bundle, choice: str, threads: int, first: Batch | None 
         UsageError: an unknown choice.
         RuntimeUnavailableError: OpenVINO was asked for by name and cannot be had.
     """
-    _check_choice(choice)
+    check_runtime(choice)
     if choice == "auto":
         enough = first is not None and len(first) >= PROBE_PHOTOS
         choice = fastest(probe(bundle, first, threads), bundle) if enough and first is not None else "onnxruntime"
     return make_runtime(choice, bundle.backbone, threads)
 
 
-def _check_choice(choice: str) -> None:
+def check_runtime(choice: str) -> None:
+    """
+    Raises:
+        UsageError: it is none of `RUNTIMES`.
+    """
     if choice not in RUNTIMES:
         raise UsageError(f"Unknown runtime '{choice}'. There are {', '.join(RUNTIMES)}.")
 
@@ -283,7 +287,7 @@ class ChosenRuntime:
     """Opens the runtime that `open_runtime` chooses once the first pictures are there, and keeps it open."""
 
     def __init__(self, bundle: Bundle, choice: str, threads: int) -> None:
-        _check_choice(choice)
+        check_runtime(choice)
         self._bundle, self._choice, self._threads = bundle, choice, threads
         self._small: Runtime | None = None
         self._large: Runtime | None = None

@@ -26,7 +26,7 @@ from nameplate.serving.problems import Problem
 from nameplate.serving.settings import ServeSettings
 from nameplate.serving.supervisor import Worker, start_worker
 from nameplate.serving.wire import Done, Job, Setup
-from nameplate.types import TOP, Prediction
+from nameplate.types import NO_TTA, TOP, Prediction
 
 STALL_SECONDS = 15.0
 """A worker that has work and says nothing for so long, beyond the time that one photo may take, is killed."""
@@ -137,8 +137,8 @@ class Engine:
         Raises:
             NameplateError: the bundle cannot be served.
         """
-        manifest = self.model.bundle.manifest
-        self.golden = self.golden or getattr(manifest, "golden", None)
+        if self.settings.tta == NO_TTA:  # it was made with one look
+            self.golden = self.golden or self.model.bundle.manifest.golden
         try:
             first = await self._warm_worker()
         except BaseException:

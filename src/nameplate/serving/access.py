@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import ip_network
+from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -11,6 +12,7 @@ from nameplate.serving.hosts import address_of, is_loopback
 from nameplate.serving.keys import Keys
 from nameplate.serving.problems import Problem, problem_response
 from nameplate.serving.rates import Window
+from nameplate.serving.schema import problems
 
 OPEN = frozenset({"/", "/page", "/v1/service", "/openapi.json"})
 """What needs no key, besides what is below `OPEN_BELOW`."""
@@ -68,6 +70,22 @@ def network_of(address: str) -> str:
     if found is None or found.version == 4:
         return str(found or address)
     return str(ip_network((int(found), NETWORK_BITS), strict=False))
+
+
+def describe_access(document: dict[str, Any]) -> None:
+    """Say in an OpenAPI document what needs a key (where the service has keys), and how it is refused."""
+    document["components"]["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    }
+    for path, operations in document["paths"].items():
+        refusals = problems(403) if path.startswith(OPEN_BELOW) else problems(403, 429)
+        for operation in operations.values():
+            if not needs_no_key(path):
+                operation["security"] = [{}, {"bearer": []}, {"header": []}]
+                refusals |= problems(401)
+            for status, refusal in refusals.items():
+                operation["responses"].setdefault(str(status), refusal)
 
 
 class Authentication:

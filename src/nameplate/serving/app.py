@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from nameplate import __version__
 from nameplate.errors import NameplateError
+from nameplate.serving.access import describe_access
 from nameplate.serving.problems import Problem, on_problem, problem_response
 from nameplate.serving.protect import protect
 from nameplate.serving.routes import health, identify, metrics, models, verify
@@ -35,6 +36,15 @@ def create_app(settings: ServeSettings) -> FastAPI:
         UsageError: settings that do not go together.
     """
     service = Service.of(settings)
+    app = routes_alone()
+    app.state.service = service
+    app.state.failure = None
+    app.add_middleware(protect, service)
+    return app
+
+
+def routes_alone() -> FastAPI:
+    """All routes, over no service: for the OpenAPI document."""
     app = FastAPI(
         title="Nameplate",
         version=__version__,
@@ -49,12 +59,9 @@ def create_app(settings: ServeSettings) -> FastAPI:
             Gone: _on_gone,
         },
     )
-    app.state.service = service
-    app.state.failure = None
     for router in ROUTERS:
         app.include_router(router)
     _describe_problems(app)
-    app.add_middleware(protect, service)
     return app
 
 
@@ -98,6 +105,7 @@ def _describe_problems(app: FastAPI) -> None:
                     refused["content"] = {
                         "application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}
                     }
+        describe_access(document)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import schemathesis
@@ -30,7 +31,7 @@ def server() -> Iterator[Running]:
 
 @schema.parametrize()
 @settings(max_examples=50, deadline=None)
-def test_a_request_gets_an_answer_that_is_described(case: schemathesis.Case, server: Running) -> None:
+def test_a_request_gets_an_answer_that_is_described(case: schemathesis.Case[Any], server: Running) -> None:
     """Every check but one: that bytes are no photo is for no schema to say, so that valid requests may be refused."""
     _ask(case, server)
 
@@ -38,9 +39,9 @@ def test_a_request_gets_an_answer_that_is_described(case: schemathesis.Case, ser
 @pytest.mark.slow
 @schema.parametrize()
 @settings(max_examples=1000, deadline=None)
-def test_a_thousand_requests_do(case: schemathesis.Case, server: Running) -> None:
+def test_a_thousand_requests_do(case: schemathesis.Case[Any], server: Running) -> None:
     _ask(case, server)
 
 
-def _ask(case: schemathesis.Case, server: Running) -> None:
+def _ask(case: schemathesis.Case[Any], server: Running) -> None:
     case.call_and_validate(base_url=server.url, excluded_checks=[positive_data_acceptance])

@@ -216,6 +216,16 @@ def test_sigterm_answers_what_is_under_way_and_ends_with_0() -> None:
         assert not running.workers
 
 
+def test_before_it_stops_it_says_that_it_is_not_ready_for_as_long_as_asked() -> None:
+    with serving("--stop-delay", "2") as running:
+        running.process.send_signal(signal.SIGTERM)
+        until(lambda: running.get("/health/ready").status_code == 503)
+        assert "stopping" in running.get("/health/ready").json()["detail"]
+        assert running.get("/health/live").status_code == 200
+        assert running.identify(PHOTO).status_code == 200
+        assert running.process.wait(20) == 0
+
+
 def test_a_bundle_is_exchanged_with_no_failed_request(tmp_path: Path) -> None:
     """While requests go on: first a damaged bundle, which is refused, then one with other nameplates."""
     bundle = tmp_path / "bundle"

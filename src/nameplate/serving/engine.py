@@ -238,7 +238,11 @@ class Engine:
         """Who takes the next job; what is tried again is alone with its worker."""
         able = [w for w in self.workers if w.ready and not w.leaving and not self._reserved(w)]
         room = 1 if alone else self.window
-        return min((w for w in able if len(w.jobs) < room), key=lambda w: len(w.jobs), default=None)
+        return min(
+            (w for w in able if len(w.jobs) < room and not (w.jobs and w.clogged)),
+            key=lambda w: len(w.jobs),
+            default=None,
+        )
 
     def _reserved(self, worker: Worker) -> bool:
         return any(self._under_way[job].tries > 1 for job in worker.jobs if job in self._under_way)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
+from fastapi import FastAPI
 
 from nameplate.errors import NameplateError
 from nameplate.serving.app import create_app
@@ -100,14 +101,13 @@ def _stop(server: uvicorn.Server, service: Service) -> None:
         os._exit(1)  # workers end when their sockets close
     event("stopping", photos=sum(served.engine.photos for served in service.engines.served.values()))
     service.draining = True
-    server.should_exit = True
+    asyncio.get_running_loop().call_later(service.settings.stop_delay, setattr, server, "should_exit", True)
 
 
-async def _announce(server: uvicorn.Server, app: object, started: Callable[[], None]) -> None:
+async def _announce(server: uvicorn.Server, app: FastAPI, started: Callable[[], None]) -> None:
     """Say that it answers, or end it where it cannot."""
-    state = app.state  # type: ignore[attr-defined]
-    while not state.service.ready:
-        if state.failure is not None:
+    while not app.state.service.ready:
+        if app.state.failure is not None:
             server.should_exit = True
             return
         await asyncio.sleep(0.02)

@@ -127,6 +127,11 @@ def test_a_rebound_name_and_a_foreign_page_are_refused(guarded: Guarded) -> None
     assert guarded.ask("POST", "/v1/identify", guarded.key, Origin="https://evil.example").status_code == 403
 
 
+def test_a_proxy_on_this_machine_says_who_asks(guarded: Guarded) -> None:
+    guarded.ask("GET", "/v1/service", **{"X-Forwarded-For": "198.51.100.9, 203.0.113.5"})
+    _until(lambda: any(line.get("client") == "203.0.113.5" for line in guarded.lines()))
+
+
 def test_who_asks_too_often_waits(guarded: Guarded) -> None:
     greedy = add_key(guarded.keys, "greedy")
     _until(lambda: guarded.ask("GET", "/v1/models", greedy).status_code == 200)

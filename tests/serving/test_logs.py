@@ -118,8 +118,10 @@ def test_on_a_terminal_a_line_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_event_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    event("ready", port=8000, name="any")
-    (line,) = lines(capsys.readouterr().err)
+    event("ready", port=8000, name="any", odd="\u2028\x85\n")
+    written = capsys.readouterr().err
+    assert len(written.splitlines()) == 1
+    (line,) = lines(written)
     assert (line["event"], line["level"], line["port"], line["name"]) == ("ready", "info", 8000, "any")
 
 

@@ -18,6 +18,7 @@ from nameplate.demo import photos_folder
 from nameplate.models.model import Model
 from nameplate.photos.decode import decode
 from nameplate.photos.preprocess import preprocess
+from tests.cli.run import nameplate
 from tests.serving.running import Running, serving
 
 pytest.importorskip("fastapi")
@@ -179,7 +180,9 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read(server: Running) 
     with socket.create_connection((host, int(port)), timeout=30) as connection:
         head = f"POST {INFER} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {1 << 40}\r\n\r\n"
         connection.sendall(head.encode())
-        answer = connection.recv(65536)
+        answer = b""
+        while not answer.endswith(b"}"):
+            answer += connection.recv(65536)
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b'{"error":"The body may have ' in answer
 
@@ -188,6 +191,20 @@ def test_elsewhere_refusals_keep_their_form(server: Running) -> None:
     answer = server.get("/v2nd")
     assert (answer.status_code, answer.headers["Content-Type"]) == (404, "application/problem+json")
     assert "detail" in answer.json()
+
+
+def test_keys_and_rates_refuse_in_the_protocol_s_form_too(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    key = nameplate("keys", "add", keys, "triton").stdout.split()[-1]
+    with serving("--keys", keys, "--rate", "2/hour") as running, http.InferenceServerClient(address(running)) as client:
+        assert client.is_server_ready()  # probes bring no key
+        status, says = refused(client.infer, "cars196", [photo_input()])
+        assert (status, "key" in says) == ("401", True)
+        headers = {"Authorization": f"Bearer {key}"}
+        for _ in range(2):
+            assert client.infer("cars196", [photo_input()], headers=dict(headers)).as_numpy("nameplate").size
+        status, says = refused(client.infer, "cars196", [photo_input()], headers=dict(headers))
+        assert (status, "More than 2 requests" in says) == ("429", True)
 
 
 def test_the_example_of_the_docs_runs(server: Running, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,13 +15,15 @@ from starlette.responses import Response
 
 from nameplate import __version__
 from nameplate.errors import NameplateError
-from nameplate.serving.problems import Problem, on_problem, refusal
-from nameplate.serving.routes import health, identify, models, protocol, verify
+from nameplate.serving.access import describe_access
+from nameplate.serving.problems import Problem, on_problem, problem_response
+from nameplate.serving.protect import protect
+from nameplate.serving.routes import health, identify, metrics, models, protocol, verify
 from nameplate.serving.schema import ProblemDetails
 from nameplate.serving.service import Gone, Service
 from nameplate.serving.settings import ServeSettings
 
-ROUTERS = (identify.router, verify.router, models.router, health.router, protocol.router)
+ROUTERS = (identify.router, verify.router, models.router, health.router, metrics.router, protocol.router)
 OF_STATUS = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}
 """Statuses that the framework itself answers with → the kind of problem."""
 
@@ -34,6 +36,15 @@ def create_app(settings: ServeSettings) -> FastAPI:
         UsageError: settings that do not go together.
     """
     service = Service.of(settings)
+    app = routes_alone()
+    app.state.service = service
+    app.state.failure = None
+    app.add_middleware(protect, service)
+    return app
+
+
+def routes_alone() -> FastAPI:
+    """All routes, over no service: for the OpenAPI document."""
     app = FastAPI(
         title="Nameplate",
         version=__version__,
@@ -48,8 +59,6 @@ def create_app(settings: ServeSettings) -> FastAPI:
             Gone: _on_gone,
         },
     )
-    app.state.service = service
-    app.state.failure = None
     for router in ROUTERS:
         app.include_router(router)
     _describe_problems(app)
@@ -96,23 +105,24 @@ def _describe_problems(app: FastAPI) -> None:
                     refused["content"] = {
                         "application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}
                     }
+        describe_access(document)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-async def _on_invalid(request: Request, error: Exception) -> Response:
+async def _on_invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     wrong = error.errors()[0]
     place = ".".join(str(part) for part in wrong["loc"])
     said = f"{place}: {wrong['msg']}, not {str(wrong.get('input'))[:80]!r}."
-    return refusal(request, Problem("unprocessable", said))
+    return problem_response(Problem("unprocessable", said))
 
 
-async def _on_http(request: Request, error: Exception) -> Response:
+async def _on_http(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     kind = OF_STATUS.get(error.status_code, "bad-request")
-    return refusal(request, Problem(kind, f"{error.detail}."), error.headers)
+    return problem_response(Problem(kind, f"{error.detail}."), error.headers)
 
 
 async def _on_gone(_: Request, __: Exception) -> Response:

@@ -27,6 +27,7 @@ KINDS: dict[str, tuple[int, str]] = {
     "unreadable": (422, "The photo cannot be read"),
     "unprocessable": (422, "The request asks for what cannot be had"),
     "too-many": (429, "Too many requests"),
+    "internal": (500, "The service failed"),
     "full": (503, "The queue is full"),
     "late": (503, "The answer took too long"),
     "not-ready": (503, "The service is not ready"),
@@ -83,17 +84,7 @@ def problem_response(problem: Problem, headers: Mapping[str, str] | None = None)
     return Response(msgspec.json.encode(said), status, sent, MEDIA_TYPE)
 
 
-def refusal(request: Request, problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
-    """`problem_response`, or below /v2 the form that the Open Inference Protocol has for it: `{"error": "…"}`."""
-    made = problem_response(problem, headers)
-    if request.url.path.startswith("/v2/") or request.url.path == "/v2":
-        made.body = msgspec.json.encode({"error": problem.detail})
-        made.headers["content-length"] = str(len(made.body))
-        made.headers["content-type"] = "application/json"
-    return made
-
-
-async def on_problem(request: Request, problem: Exception) -> Response:
+async def on_problem(_: Request, problem: Exception) -> Response:
     """For FastAPI's `exception_handlers`."""
     assert isinstance(problem, Problem)
-    return refusal(request, problem)
+    return problem_response(problem)

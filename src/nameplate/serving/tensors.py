@@ -72,6 +72,10 @@ class InferRequest:
     id: str | None
     """What the client calls the request."""
 
+    def __len__(self) -> int:
+        """Photos, or pictures."""
+        return len(self.photos or ()) if self.pictures is None else len(self.pictures)
+
 
 class _InputParameters(msgspec.Struct):
     binary_data_size: int | None = None

@@ -45,6 +45,7 @@ async def identify(
         photos, names = await photos_of(form, service)
         served = service.engines.find(model)
         named = model_name(served)  # before the wait: it may be exchanged meanwhile
+        request.state.log.update(model=served.engine.name, photos=len(photos))
         found = await unless_gone(request, served.engine.answer(photos, names, top=top, heatmap=heatmap))
     rows = [shown(answer, heatmap=heatmap) for answer in found]
     refuse_if_none_readable(found, rows)

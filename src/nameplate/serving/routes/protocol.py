@@ -51,9 +51,10 @@ def _answered(description: str, *more: str, **properties: Any) -> dict[int | str
 
 
 def _refused(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The refusals of a route, besides those of who may not ask, or not so often."""
     schema = {"type": "object", "required": ["error"], "properties": {"error": TEXT}}
     content = {"application/json": {"schema": schema}}
-    return {status: {"description": "Refused, and why", "content": content} for status in statuses}
+    return {status: {"description": "Refused, and why", "content": content} for status in (*statuses, 401, 403, 429)}
 
 
 TEXT, FLAG, LIST = {"type": "string"}, {"type": "boolean"}, {"type": "array"}
@@ -79,13 +80,19 @@ INFER_BODY = {
 }
 
 
-@router.get("", summary="The server", responses=_answered("The server", name=TEXT, version=TEXT, extensions=LIST))
+@router.get(
+    "",
+    summary="The server",
+    responses={**_answered("The server", name=TEXT, version=TEXT, extensions=LIST), **_refused()},
+)
 async def server() -> Response:
     """Its name, version, and what it speaks beyond the protocol."""
     return json_response({"name": "nameplate", "version": __version__, "extensions": ["binary_tensor_data"]})
 
 
-@router.get("/health/live", summary="Whether the process answers", responses=_answered("It does", live=FLAG))
+@router.get(
+    "/health/live", summary="Whether the process answers", responses={**_answered("It does", live=FLAG), **_refused()}
+)
 async def live() -> Response:
     """As /health/live."""
     return json_response({"live": True})
@@ -154,7 +161,7 @@ async def model_ready(request: Request, name: str) -> Response:
     summary="Photos or prepared pictures to embeddings, probabilities and nameplates",
     responses={
         **_answered("Tensors", "application/octet-stream", model_name=TEXT, model_version=TEXT, outputs=TENSORS),
-        **_refused(400, 404, 408, 413, 415, 422, 429, 503),
+        **_refused(400, 404, 408, 413, 415, 422, 503),
     },
     openapi_extra={"requestBody": INFER_BODY},
 )
@@ -167,6 +174,7 @@ async def infer(request: Request, name: str) -> Response:
         del body
         served = _find(request, name)
         engine, version = served.engine, _version(served)  # together: the model may be exchanged meanwhile
+        request.state.log.update(model=name, photos=len(asked))
         found = await unless_gone(request, _answers(engine, asked))
     _refuse_unreadable(found)
     sent, length = await asyncio.to_thread(write_response, name, version, asked, _tensors(found))

@@ -52,6 +52,7 @@ async def verify(
         photos, names = await photos_of(form, service)
         served = service.engines.find(model)
         known, named = served.engine.model, model_name(served)  # before the wait: it may be exchanged meanwhile
+        request.state.log.update(model=served.engine.name, photos=len(photos))
         claimed = form.fields.get("claimed", "").strip()
         try:
             read_claim(claimed, known.nameplates, known.makes)

@@ -15,6 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nameplate.errors import UsageError
+from nameplate.serving.tensor_answer import write_response
 from nameplate.serving.tensors import (
     EMBEDDING,
     MOST_OBJECTS,
@@ -27,7 +28,6 @@ from nameplate.serving.tensors import (
     Terms,
     Wanted,
     read_request,
-    write_response,
 )
 
 http = pytest.importorskip("tritonclient.http")

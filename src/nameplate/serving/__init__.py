@@ -9,8 +9,9 @@ batches.py     inside a worker: small batches, with a bound on waiting
 engine.py      one bundle: its queue and its workers, watched over
 engines.py     all bundles that are served, and how one is exchanged
 body.py        a request's photos, read under limits
-tensors.py     the inference protocol's bodies, read and written
-protocol_errors.py  and its refusals
+tensors.py     the inference protocol's requests
+tensor_answer.py  its answers
+protocol_errors.py  its refusals
 keys.py        API keys, as hashes in a file
 access.py      who asks, and whether they may
 rates.py       how often

@@ -1,6 +1,6 @@
-"""Open Inference Protocol V2: a request's tensors out of its body, an answer's into one. No HTTP here.
+"""Open Inference Protocol V2: a request's tensors out of its body. No HTTP here.
 
-Both forms are read and written: tensors inside the JSON, and after it (the binary tensor data extension). Sources:
+Both forms are read: tensors inside the JSON, and after it (the binary tensor data extension). Sources:
 github.com/kserve/open-inference-protocol, specification/protocol/inference_rest.md, and
 github.com/triton-inference-server/server, docs/protocol/extension_binary_data.md.
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import base64
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, TypeVar
 
@@ -36,7 +36,6 @@ LONGEST_ID = 1024
 """Characters of a request's id, which is sent back."""
 
 T = TypeVar("T")
-Tensor = NDArray[np.float32] | Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +251,7 @@ def _elements(data: bytes, number: int) -> tuple[bytes, ...]:
     found, at = [], 0
     for place in range(number):
         end = at + 4 + (struct.unpack_from("<I", data, at)[0] if at + 4 <= len(data) else 0)
-        if at + 4 > len(data) or end > len(data):
+        if end > len(data):
             raise UsageError(f"Input '{PHOTO}': element {place + 1} of {number} reaches past the data's end.")
         found.append(data[at + 4 : end])
         at = end
@@ -281,41 +280,3 @@ def _numbers(text: bytes, values: int) -> NDArray[np.uint8]:
     flat = b"[" + text.translate(None, b"[]") + b"]"
     byte = Annotated[int, msgspec.Meta(ge=0, le=255)]
     return np.array(_decoded(flat, list[byte], f"'data' of input '{PICTURE}'"), np.uint8)
-
-
-def write_response(
-    model: str, version: str, request: InferRequest, tensors: Mapping[str, Tensor]
-) -> tuple[bytes, int | None]:
-    """An answer's body, and the length of the JSON in it where binary data follow.
-
-    Args:
-        model: its name.
-        version: its version.
-        request: what is answered.
-        tensors: output → float32 array, or strings; at least those that are asked for.
-    """
-    outputs, tail = [], []
-    for wanted in request.outputs:
-        tensor = tensors[wanted.name]
-        numbers = isinstance(tensor, np.ndarray)
-        shown: dict[str, object] = {
-            "name": wanted.name,
-            "datatype": "FP32" if numbers else "BYTES",
-            "shape": np.shape(tensor) if numbers else (len(tensor),),
-        }
-        if wanted.binary:
-            data = _binary(tensor)
-            tail.append(data)
-            shown["parameters"] = {"binary_data_size": len(data)}
-        else:
-            shown["data"] = tensor.ravel().tolist() if isinstance(tensor, np.ndarray) else list(tensor)
-        outputs.append(shown)
-    said = {} if request.id is None else {"id": request.id}
-    head = msgspec.json.encode({"model_name": model, "model_version": version, **said, "outputs": outputs})
-    return b"".join((head, *tail)), len(head) if tail else None
-
-
-def _binary(tensor: Tensor) -> bytes:
-    if isinstance(tensor, np.ndarray):
-        return tensor.astype("<f4", order="C", copy=False).tobytes()
-    return b"".join(struct.pack("<I", len(text)) + text for text in (string.encode() for string in tensor))

@@ -22,6 +22,7 @@ from nameplate.serving.engine import Answer, Engine
 from nameplate.serving.engines import Served
 from nameplate.serving.problems import OF_REASON, Problem
 from nameplate.serving.service import json_response, service_of, unless_gone
+from nameplate.serving.tensor_answer import Tensor, write_response
 from nameplate.serving.tensors import (
     EMBEDDING,
     NAMEPLATE,
@@ -29,10 +30,8 @@ from nameplate.serving.tensors import (
     PICTURE,
     PROBABILITIES,
     InferRequest,
-    Tensor,
     Terms,
     read_request,
-    write_response,
 )
 
 VERSION_DIGITS = 12

@@ -90,7 +90,6 @@ def _listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         listener.close()
         raise NameplateError(f"Cannot listen on {host}:{port}: {error}. Choose another --port or --host.") from None
-    listener.set_inheritable(True)
     return listener
 
 

@@ -1,6 +1,10 @@
 """The same service on LitServe: the same ONNX file, the same functions to prepare photos, LitServe's own batching.
 
-Run by `benchmarks/serving.py --peer-python`, with a Python that has `litserve` and Nameplate's dependencies.
+Run by `benchmarks/serving.py --peer-python`, with a Python that has LitServe and what Nameplate needs to identify:
+
+    python3 -m venv PEER && PEER/bin/pip install litserve python-multipart nameplate
+
+Nameplate itself is taken from this checkout.
 """
 
 from __future__ import annotations

@@ -1,0 +1,104 @@
+/** Identifies the photos that are shown, some at a time, until none waits. */
+
+import { drawAnswers, drawProgress, halted, keep, redraw } from "./answers.js";
+import { announce } from "./element.js";
+import { say } from "./language.js";
+import { draw, inShort, photo, portion, refused } from "./photo.js";
+import * as service from "./service.js";
+import { show, visit } from "./visit.js";
+
+/** Photos that were just given: they join those under way, or take the place of those shown. */
+export async function identifyPhotos(files, folders = []) {
+  const entries = files.map((file, place) => Object.assign(photo(file), { folder: folders[place] }));
+  visit.halt = visit.running ? visit.halt : null;
+  show(visit.running?.task === "identify" ? [...visit.shown, ...entries] : entries);
+  if (visit.running) visit.running.photos.push(...entries);
+  drawAnswers();
+  if (visit.running === null) await work(entries);
+}
+
+async function work(entries) {
+  const stop = new AbortController();
+  visit.running = { task: "identify", photos: [...entries], stop: () => stop.abort() };
+  drawProgress();
+  const { photos } = visit.running;
+  try {
+    for (let next = take(photos); next.length; next = take(photos)) await identifyNext(next, stop.signal);
+    announce(photos.map((entry) => (entry.row ? `${entry.name}: ${inShort(entry.row)}` : `${entry.name}: ${say("refused")}`)).join("; "));
+  } catch (error) {
+    stopped(photos, error);
+  } finally {
+    visit.running = null;
+    drawAnswers();
+    keep();
+  }
+}
+
+function stopped(photos, error) {
+  const left = photos.filter(({ state }) => state === "waiting" || state === "sent");
+  for (const entry of left) entry.state = "stopped";
+  halted(error, () => {
+    for (const entry of left) entry.state = "waiting";
+    show([...new Set([...visit.shown, ...left])]);
+    drawAnswers();
+    work(left);
+  });
+}
+
+const take = (photos) => portion(photos.filter(({ state }) => state === "waiting"), visit.service.limits);
+
+async function identifyNext(entries, signal) {
+  const sent = [];
+  for (const entry of entries) {
+    await draw(entry);
+    entry.why = await refused(entry, visit.service.limits);
+    entry.state = entry.why ? "refused" : "sent";
+    redraw(entry);
+    if (!entry.why) sent.push(entry);
+  }
+  signal.throwIfAborted();
+  if (sent.length) await send(sent, signal);
+  drawProgress();
+}
+
+async function send(entries, signal) {
+  const { model } = visit;
+  const rows = await results(entries, { model, signal });
+  for (const [place, entry] of entries.entries()) {
+    Object.assign(entry, { row: rows[place], model, state: "done" });
+    redraw(entry);
+  }
+}
+
+/** A row each, also where none of the photos could be read and the service therefore refused. */
+async function results(entries, options) {
+  try {
+    return (await service.identify(entries.map(({ file }) => file), options)).results;
+  } catch (refusal) {
+    if (refusal.results?.length === entries.length) return refusal.results;
+    throw refusal;
+  }
+}
+
+/** Show or hide the heat map of a photo; the service is asked once. */
+export async function toggleHeat(entry) {
+  if (entry.heatWaits) return;
+  entry.heatProblem = null;
+  entry.heatShown = !entry.heatShown;
+  if (entry.heatShown && entry.heat === undefined) await fetchHeat(entry);
+  redraw(entry);
+}
+
+async function fetchHeat(entry) {
+  entry.heatWaits = true;
+  redraw(entry);
+  try {
+    const [row] = (await service.identify([entry.file], { model: entry.model, heatmap: true })).results;
+    entry.heat = row.heatmap;
+    announce(row.heatmap ? say("heatLegend", { name: row.heatmap.nameplate }) : say("heatNone"));
+  } catch (refusal) {
+    Object.assign(entry, { heatProblem: refusal, heatShown: false });
+  } finally {
+    entry.heatWaits = false;
+  }
+}

@@ -22,7 +22,7 @@ def prediction_json(prediction: Prediction) -> dict[str, object]:
 
 
 def verified_json(found: Verified) -> dict[str, object]:
-    """A verified claim as JSON shows it everywhere: what was claimed, the verdict, and each photo's prediction and score."""
+    """A verified claim as JSON shows it everywhere: claim, verdict, and each photo's prediction and score."""
     return {
         "claimed": found.claimed,
         "nameplates": found.nameplates,

@@ -13,6 +13,7 @@ from nameplate.models.claim import read_claim
 from nameplate.models.index import Neighbour, nearest, read_index
 from nameplate.models.maps import Floats, evidence, hot_region, in_photo, mean_inside, photo_maps
 from nameplate.models.model import Model
+from nameplate.models.runtime import OnnxRuntime
 from nameplate.photos.decode import decode_with_header, read_bytes, read_header
 from nameplate.storage import printable
 from nameplate.types import TOP, Verdict
@@ -46,6 +47,7 @@ class Explanation:
     """One photo explained."""
 
     photo: str
+    """Its path; empty where it came as bytes."""
     pixels: NDArray[np.uint8]
     """The upright photo, uint8 H×W×3, as large as it is shown or larger."""
     width: int
@@ -63,13 +65,16 @@ class Explanation:
     """Photos that trained the head, the most alike first; None where the bundle has no index."""
 
 
-def explain(model: Model, photo: str | Path, claimed: str | None = None) -> Explanation:
+def explain(
+    model: Model, photo: str | Path | bytes, claimed: str | None = None, *, runtime: OnnxRuntime | None = None
+) -> Explanation:
     """Explain a model's answer.
 
     Args:
         model: with a head, and a backbone that gives maps.
-        photo: a path.
+        photo: a path, or the file's bytes.
         claimed: a nameplate that the photo is said to show.
+        runtime: the model's backbone opened with its maps; None opens it.
 
     Raises:
         UsageError: the model knows no such nameplate.
@@ -80,9 +85,9 @@ def explain(model: Model, photo: str | Path, claimed: str | None = None) -> Expl
     if len(model.nameplates) < 2:
         raise BundleError(f"'{model.bundle.manifest.name}' knows one nameplate alone: nothing speaks against another.")
     wanted = None if claimed is None else find_nameplate(model, claimed)
-    data = read_bytes(photo, model.settings.limits)
+    data = photo if isinstance(photo, bytes) else read_bytes(photo, model.settings.limits)
     header = read_header(data, model.settings.limits)
-    [mapped] = photo_maps(model, [data])
+    [mapped] = photo_maps(model, [data], runtime)
     if mapped.places is None or mapped.row.embedding is None:
         reason, _, detail = str(mapped.row.error).partition(": ")
         raise PhotoError(reason, detail)  # type: ignore[arg-type]
@@ -99,7 +104,7 @@ def explain(model: Model, photo: str | Path, claimed: str | None = None) -> Expl
         return Case(model.nameplates[number], float(chances[number]), grid, region)
 
     return Explanation(
-        printable(str(photo)),
+        "" if isinstance(photo, bytes) else printable(str(photo)),
         decode_with_header(data, header, model.settings.limits, (SHOWN // 2, SHOWN // 2)),
         *sides,
         case(ranked[0]),

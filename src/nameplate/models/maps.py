@@ -52,17 +52,18 @@ class Region:
     bottom: float
 
 
-def photo_maps(model: Model, photos: Iterable[Source]) -> Iterator[Mapped]:
+def photo_maps(model: Model, photos: Iterable[Source], runtime: OnnxRuntime | None = None) -> Iterator[Mapped]:
     """Embed photos and keep the maps, in order, by ONNX Runtime.
 
     Args:
         model: whose backbone to run.
         photos: paths, bytes of files, or uint8 H×W×3 RGB arrays; an unreadable one has `row.error`.
+        runtime: the backbone opened with its maps; None opens it.
 
     Raises:
         BundleError: the backbone gives no maps.
     """
-    runtime = OnnxRuntime(model.bundle.backbone, model.settings.threads, maps=True)
+    runtime = runtime or OnnxRuntime(model.bundle.backbone, model.settings.threads, maps=True)
     name, size = model.bundle.manifest.name, model.bundle.manifest.preprocess
     if not runtime.has_maps:
         raise BundleError(

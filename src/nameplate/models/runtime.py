@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -127,8 +128,12 @@ class OnnxRuntime:
 
     def embed(self, batches: Iterable[Batch]) -> Iterator[Embedding]:
         """One batch after another."""
-        for batch in batches:
-            yield self._run(self._outputs[:1], batch)[0]
+        yield from map(self.run, batches)
+
+    def run(self, batch: Batch) -> Embedding:
+        """One batch; several threads may each run one at once."""
+        embedding: Embedding = self._run(self._outputs[:1], batch)[0]
+        return embedding
 
     def maps(self, batches: Iterable[Batch]) -> Iterator[tuple[Embedding, NDArray[np.float32]]]:
         """Batches → embeddings N×D and maps float32 N×h×w×D, in order; only where `has_maps`."""
@@ -151,6 +156,7 @@ class OpenVino:
         self._openvino = import_openvino()
         self.name = "openvino" if precision == "f32" else "openvino-bf16"
         self._streams = max(1, threads)
+        self._own = threading.local()
         settings = {
             "PERFORMANCE_HINT": "THROUGHPUT",
             "INFERENCE_PRECISION_HINT": precision,
@@ -186,6 +192,18 @@ class OpenVino:
         while waiting:
             done, size = self._finish(waiting)
             yield done.get_output_tensor().data[:size].copy()
+
+    def run(self, batch: Batch) -> Embedding:
+        """One batch; several threads may each run one at once."""
+        if not hasattr(self._own, "request"):
+            self._own.request = self._compiled.create_infer_request()
+        full = batch if len(batch) == BATCH else _filled(batch)
+        try:
+            self._own.request.infer({0: self._openvino.Tensor(full, shared_memory=True)})
+        except Exception as error:  # as above
+            raise BundleError(f"The backbone does not take pictures of {batch.shape}: {error}") from None
+        embedding: Embedding = self._own.request.get_output_tensor().data[: len(batch)].copy()
+        return embedding
 
     @staticmethod
     def _finish(waiting: deque[tuple[Any, int, Batch]]) -> tuple[Any, int]:
@@ -281,7 +299,7 @@ class ChosenRuntime:
         return self._large
 
 
-def make_runtime(name: str, backbone: bytes, threads: int) -> Runtime:
+def make_runtime(name: str, backbone: bytes, threads: int) -> OnnxRuntime | OpenVino:
     """The runtime of that name (not `auto`)."""
     if name == "onnxruntime":
         return OnnxRuntime(backbone, threads)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import io
 from pathlib import Path
+
+from PIL import Image
 
 from nameplate.errors import PhotoError
 from nameplate.models.explain import SHOWN, Case, Explanation
@@ -13,6 +16,7 @@ from nameplate.photos.decode import decode
 from nameplate.reports.heat import heat_map, shown, side_by_side
 from nameplate.reports.page import thumbnail_uri, write_page
 from nameplate.storage import whole_file
+from nameplate.types import Preprocess
 
 SUFFIXES = (".html", ".htm", ".png")
 
@@ -76,6 +80,27 @@ def as_json(explanation: Explanation) -> dict[str, object]:
         "nearest": None
         if explanation.nearest is None
         else [{"path": n.path, "nameplate": n.nameplate, "similarity": n.similarity} for n in explanation.nearest],
+    }
+
+
+def heat_json(explanation: Explanation, size: Preprocess) -> dict[str, object]:
+    """The heat map of the named nameplate, for an answer in JSON; `png` is bytes.
+
+    Args:
+        explanation: of the photo.
+        size: how the photo became the model's picture.
+    """
+    named = explanation.named
+    pixels = heat_map(explanation, named, size, SHOWN)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return {
+        "nameplate": named.nameplate,
+        "region": _box(named),
+        "width": explanation.width,
+        "height": explanation.height,
+        "evidence": named.evidence.tolist(),
+        "png": buffer.getvalue(),
     }
 
 

@@ -1,0 +1,91 @@
+"""`nameplate serve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nameplate.cli import screen
+from nameplate.cli.commands import Json, RuntimeOption, TtaOption, app
+from nameplate.errors import RuntimeUnavailableError
+from nameplate.types import DEFAULT_BUNDLE, NO_TTA
+
+
+@app.command()
+def serve(
+    bundles: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="BUNDLE...", help="Folders, or names of bundles that ship.", show_default=DEFAULT_BUNDLE
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is open to the network.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8000,
+    workers: Annotated[int, typer.Option(min=1, help="Worker processes for each bundle.")] = 1,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Processors for them.", show_default="all that this process may use")
+    ] = None,
+    runtime: RuntimeOption = "auto",
+    tta: TtaOption = NO_TTA,
+    keys: Annotated[Path | None, typer.Option(metavar="FILE", help="Ask for an API key: 'nameplate keys'.")] = None,
+    rate: Annotated[
+        str | None, typer.Option(metavar="N/PERIOD", help="Requests for each key or address, such as 600/minute.")
+    ] = None,
+    cors: Annotated[
+        list[str] | None, typer.Option(metavar="ORIGIN", help="A site whose pages may call the API; repeatable.")
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A host name that requests may be for; repeatable.")
+    ] = None,
+    trusted_proxies: Annotated[
+        str, typer.Option(metavar="ADDRESSES", help="Proxies whose X-Forwarded-For is believed.")
+    ] = "127.0.0.1",
+    feedback: Annotated[
+        str | None,
+        typer.Option(metavar="DATABASE", envvar="NAMEPLATE_FEEDBACK", help="Keep corrections: a file, or a URL."),
+    ] = None,
+    reload_on_change: Annotated[bool, typer.Option("--reload-on-change", help="Exchange bundles that change.")] = False,
+    photos: Annotated[int, typer.Option(min=1, help="Photos that one request may bring.")] = 20,
+    queue: Annotated[int, typer.Option(min=1, help="Photos under way for a bundle; beyond, 503.")] = 128,
+    seconds: Annotated[float, typer.Option(min=0.1, help="A request that takes longer is given up.")] = 30.0,
+    page: Annotated[bool, typer.Option("--page/--no-page", help="Whether to serve the web page at /.")] = True,
+    json: Json = False,
+) -> None:
+    """Serve bundles over HTTP: an API, and a page. SIGTERM or Ctrl-C stops it once all is answered."""
+    try:
+        from nameplate.serving.server import serve as run
+        from nameplate.serving.settings import ServeSettings
+    except ModuleNotFoundError as error:
+        raise RuntimeUnavailableError(
+            f"'nameplate serve' needs {error.name}. Install it with pip install 'nameplate[serve]'."
+        ) from None
+    settings = ServeSettings(
+        bundles=tuple(bundles or [DEFAULT_BUNDLE]),
+        host=host,
+        port=port,
+        workers=workers,
+        threads=threads,
+        runtime=runtime,
+        tta=tta,
+        keys=keys,
+        rate=rate,
+        cors=tuple(cors or ()),
+        allowed_hosts=tuple(allowed_host or ()),
+        trusted_proxies=trusted_proxies,
+        feedback=feedback,
+        reload_on_change=reload_on_change,
+        photos=photos,
+        queue_photos=queue,
+        request_seconds=seconds,
+        page=page,
+    )
+
+    def started(address: str) -> None:
+        if json:
+            screen.print_json({"url": address, "models": list(settings.bundles)})
+        else:
+            screen.out.print(f"Serving {', '.join(settings.bundles)} at {address}")
+
+    run(settings, started, screen.notes.print)

@@ -1,0 +1,49 @@
+"""The golden photo: one that ships, to see whether a model answers as it did when it was made.
+
+It is one of the embedded renders, of a car that does not exist: what counts is not the name but that it is the
+same name, with the same probability.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import resources
+
+from nameplate.types import Prediction
+
+TOLERANCE = {"onnxruntime": 0.005, "openvino": 0.005, "openvino-bf16": 0.1}
+"""How far the probability of a nameplate may lie from what it was, by runtime: processors add up in different
+orders, and bfloat16 has three digits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """What a model said of the golden photo when it was made."""
+
+    top: tuple[tuple[str, float], ...]
+    """The most probable nameplates with their probabilities, best first."""
+
+
+def golden_photo() -> bytes:
+    """The golden photo's file, a JPEG."""
+    return (resources.files("nameplate.models") / "golden.jpg").read_bytes()
+
+
+def golden_problem(expected: Golden, found: Prediction, runtime: str) -> str | None:
+    """What is wrong with an answer to the golden photo; None where nothing is.
+
+    Args:
+        expected: what the model said when it was made.
+        found: what it says now.
+        runtime: what computed it now, which says how much it may differ.
+    """
+    if found.error is not None or found.nameplate is None:
+        return f"the golden photo could not be read: {found.error}"
+    now, allowed = dict(found.top), TOLERANCE.get(runtime, min(TOLERANCE.values()))
+    for nameplate, chance in expected.top[:1]:
+        if abs(now.get(nameplate, 0.0) - chance) > allowed:
+            return (
+                f"of the golden photo it says '{found.nameplate}' ({found.confidence:.4f}), and it said "
+                f"'{nameplate}' ({chance:.4f}) when it was made"
+            )
+    return None

@@ -1,0 +1,65 @@
+"""POST /v1/verify."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from nameplate.errors import UsageError
+from nameplate.models.answer_json import verified_json
+from nameplate.models.claim import DEFAULT_RATE, RATES, read_claim
+from nameplate.serving.body import photos_of, read_form
+from nameplate.serving.problems import Problem
+from nameplate.serving.routes.identify import refuse_if_none_readable, shown
+from nameplate.serving.routes.models import model_name
+from nameplate.serving.schema import EXAMPLE_MODEL, EXAMPLE_ROW, VerifiedClaim, answers, photos_body, problems
+from nameplate.serving.service import json_response, service_of, unless_gone
+
+router = APIRouter(tags=["photos"])
+
+EXAMPLE = {
+    "model": EXAMPLE_MODEL,
+    "claimed": "Jeep Liberty",
+    "nameplates": ["Jeep Liberty SUV 2012"],
+    "verdict": "accept",
+    "score": 0.966,
+    "reason": "0.966 on 1 of 1 photos; accepted above 0.289, rejected below 0.00162",
+    "photos": [{**EXAMPLE_ROW, "score": 0.966}],
+}
+
+
+@router.post(
+    "/v1/verify",
+    summary="Say whether an advert's photos show the car that it names",
+    responses={**answers(VerifiedClaim, EXAMPLE), **problems(400, 404, 408, 413, 415, 422, 429, 503)},
+    openapi_extra=photos_body({"claimed": {"type": "string", "example": "Jeep Liberty"}}, raw=False),
+)
+async def verify(
+    request: Request,
+    model: Annotated[str | None, Query(description="A model that /v1/models lists; none: the first.")] = None,
+    false_accepts: Annotated[
+        float,
+        Query(ge=RATES[0], le=RATES[-1], description="Share of wrong claims that may be accepted, true ones rejected."),
+    ] = DEFAULT_RATE,
+) -> Response:
+    """A nameplate, words of one, or a make in field `claimed`, and all photos of the advert in field `photos`."""
+    service = service_of(request)
+    service.engines.get(model)  # before the body is read
+    async with read_form(request) as form:
+        photos, names = await photos_of(form, service)
+        served = service.engines.find(model)
+        known = served.engine.model
+        claimed = form.fields.get("claimed", "").strip()
+        try:
+            read_claim(claimed, known.nameplates, known.makes)
+        except UsageError as error:
+            raise Problem(
+                "unprocessable", str(error) if claimed else "Say in field 'claimed' what is claimed."
+            ) from None
+        found = await unless_gone(request, served.engine.answer(photos, names))
+    refuse_if_none_readable(found, [shown(answer) for answer in found])
+    judged = known.judge_claim(claimed, [(a.prediction, a.chances) for a in found], rate=false_accepts)
+    return json_response({"model": model_name(served), **verified_json(judged)})

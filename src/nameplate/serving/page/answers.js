@@ -14,10 +14,12 @@ export function setActions(actions) {
   does = actions;
 }
 
-/** Draw everything anew. */
-export function drawAnswers() {
+/** Draw what has changed; `anew`: everything, as in another language. */
+export function drawAnswers({ anew = false } = {}) {
   byId("results").hidden = visit.shown.length === 0 && visit.running === null && visit.halt === null;
-  byId("cards").replaceChildren(...visit.shown.map((entry) => (entry.node = card(entry))));
+  const cards = visit.shown.map((entry) => (entry.node = (!anew && entry.node) || card(entry)));
+  const there = [...byId("cards").children]; // moved elements would lose the focus
+  if (cards.length !== there.length || cards.some((each, place) => each !== there[place])) byId("cards").replaceChildren(...cards);
   drawProgress();
   drawHalt();
   drawHistory(earlier(), open);
@@ -25,7 +27,7 @@ export function drawAnswers() {
 
 /** Draw one entry's card anew, where it is. */
 export function redraw(entry) {
-  if (visit.shown.includes(entry) && entry.node?.isConnected) entry.node = replace(entry.node, card(entry));
+  entry.node = entry.node?.isConnected ? replace(entry.node, card(entry)) : null;
 }
 
 /** Keep all answers for this visit. */
@@ -65,6 +67,10 @@ export function drawHalt() {
 export function halted(error, again) {
   if (error.name !== "AbortError" && error.kind === undefined) throw error;
   visit.halt = { refusal: error.name === "AbortError" ? null : error, again };
+  if (error.kind === "no-key") {
+    byId("key").hidden = false;
+    byId("key-value").focus();
+  }
   if (error.name === "AbortError") announce(say("cancelled"));
 }
 

@@ -23,7 +23,7 @@ function pictureOf(entry) {
   const shown = source
     ? element("img", { src: source, alt: say("photoOf", { name: entry.name }) })
     : element("span", { className: "nothing", "aria-hidden": "true", textContent: "?" });
-  return element("div", { className: "photo" }, shown);
+  return element("div", { className: entry.wide ? "photo wide" : "photo" }, shown);
 }
 
 function pending(entry) {

@@ -9,7 +9,7 @@ export function heatFigure({ nameplate, region, width, height, png }) {
   return element(
     "figure",
     {},
-    element("div", { className: "photo" }, element("div", { className: "framed" }, image, region ? frame(region, width, height) : null)),
+    element("div", { className: width >= height ? "photo wide" : "photo" }, element("div", { className: "framed" }, image, region ? frame(region, width, height) : null)),
     element("figcaption", { className: "soft", textContent: say(region ? "heatLegend" : "heatPlain", { name: nameplate }) }),
   );
 }

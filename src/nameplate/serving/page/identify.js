@@ -1,7 +1,7 @@
 /** Identifies the photos that are shown, some at a time, until none waits. */
 
 import { drawAnswers, drawProgress, halted, keep, redraw } from "./answers.js";
-import { announce } from "./element.js";
+import { announce, byId } from "./element.js";
 import { say } from "./language.js";
 import { draw, inShort, photo, portion, refused } from "./photo.js";
 import * as service from "./service.js";
@@ -14,6 +14,7 @@ export async function identifyPhotos(files, folders = []) {
   show(visit.running?.task === "identify" ? [...visit.shown, ...entries] : entries);
   if (visit.running) visit.running.photos.push(...entries);
   drawAnswers();
+  byId("results").scrollIntoView({ block: "nearest" });
   if (visit.running === null) await work(entries);
 }
 
@@ -36,13 +37,20 @@ async function work(entries) {
 
 function stopped(photos, error) {
   const left = photos.filter(({ state }) => state === "waiting" || state === "sent");
-  for (const entry of left) entry.state = "stopped";
+  turn(left, "stopped");
   halted(error, () => {
-    for (const entry of left) entry.state = "waiting";
+    turn(left, "waiting");
     show([...new Set([...visit.shown, ...left])]);
     drawAnswers();
     work(left);
   });
+}
+
+function turn(entries, state) {
+  for (const entry of entries) {
+    entry.state = state;
+    redraw(entry);
+  }
 }
 
 const take = (photos) => portion(photos.filter(({ state }) => state === "waiting"), visit.service.limits);

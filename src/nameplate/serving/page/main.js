@@ -49,7 +49,7 @@ function drawAll() {
   drawService();
   drawModels();
   drawTray();
-  drawAnswers();
+  drawAnswers({ anew: true });
 }
 
 function take(files, folders) {

@@ -21,6 +21,7 @@ export async function draw(entry) {
     return;
   }
   entry.pixels = bitmap.width * bitmap.height;
+  entry.wide = bitmap.width >= bitmap.height;
   entry.picture = small(bitmap, SHOWN, 0.85);
   entry.thumb = small(bitmap, THUMB, 0.7);
   bitmap.close();

@@ -3,7 +3,7 @@
 import { announce, button, element } from "./element.js";
 import { say, sayProblem } from "./language.js";
 
-const POINTLESS = ["no-key", "not-allowed", "not-found", "too-large", "not-a-photo", "unreadable", "unprocessable", "bad-request"];
+const POINTLESS = ["not-allowed", "not-found", "too-large", "not-a-photo", "unreadable", "unprocessable", "bad-request"];
 
 /** A box for a refusal. `again` tries once more, after the time that the service asked for; `close` removes the box. */
 export function problemBox(refusal, { again = null, close = null } = {}) {

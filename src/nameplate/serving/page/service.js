@@ -18,12 +18,15 @@ export const models = async () => (await ask("v1/models")).models;
 
 /** Photos in, one row each: whole files, never shrunk, as that may change the answer. */
 export const identify = (files, { model, heatmap = false, signal }) =>
-  ask(`v1/identify?${new URLSearchParams({ model, heatmap })}`, form({ photos: files }), signal);
+  ask(`v1/identify?${query({ model, heatmap })}`, form({ photos: files }), signal);
 
 export const verify = (files, claimed, { model, signal }) =>
-  ask(`v1/verify?${new URLSearchParams({ model })}`, form({ claimed, photos: files }), signal);
+  ask(`v1/verify?${query({ model })}`, form({ claimed, photos: files }), signal);
 
 export const tell = (fields) => ask("v1/feedback", form(fields));
+
+/** What is chosen; the service has a model of its own choice. */
+const query = (chosen) => new URLSearchParams(Object.entries(chosen).filter(([, value]) => value));
 
 function form(fields) {
   const made = new FormData();

@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from nameplate import __version__
 from nameplate.errors import NameplateError
+from nameplate.serving.page import mount_page
 from nameplate.serving.problems import Problem, on_problem, problem_response
 from nameplate.serving.routes import health, identify, models, verify
 from nameplate.serving.schema import ProblemDetails
@@ -52,6 +53,8 @@ def create_app(settings: ServeSettings) -> FastAPI:
     app.state.failure = None
     for router in ROUTERS:
         app.include_router(router)
+    if settings.page:
+        mount_page(app)
     _describe_problems(app)
     return app
 

@@ -14,7 +14,7 @@ export async function identifyPhotos(files, folders = []) {
   show(visit.running?.task === "identify" ? [...visit.shown, ...entries] : entries);
   if (visit.running) visit.running.photos.push(...entries);
   drawAnswers();
-  byId("results").scrollIntoView({ block: "nearest" });
+  byId("results").scrollIntoView({ block: matchMedia("(max-width: 42rem)").matches ? "start" : "nearest" });
   if (visit.running === null) await work(entries);
 }
 

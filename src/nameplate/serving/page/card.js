@@ -40,7 +40,7 @@ function answered(entry, does) {
     known ? element("p", { className: "nameplate" }, row.nameplate, " ", element("span", { className: "number", textContent: percent(row.confidence) })) : null,
     element("p", { className: `verdict ${TONES[row.verdict] ?? ""}`, textContent: verdictText(row) }),
     row.verdict === "unsure" && row.make
-      ? element("p", { textContent: say("makeSure", { make: row.make, percent: percent(row.make_confidence) }) })
+      ? element("p", { textContent: say("makeLikely", { make: row.make, percent: percent(row.make_confidence) }) })
       : null,
     row.error ? reason(row.error) : null,
     element("p", { className: "soft", textContent: say(`advice.${row.verdict}`) }),

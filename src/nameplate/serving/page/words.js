@@ -60,7 +60,7 @@ export const WORDS = {
       unreadable: "The other photos are not affected.",
     },
     alsoMore: { one: "{names} and {count} more", other: "{names} and {count} more" },
-    makeSure: "The make is sure: {make} ({percent})",
+    makeLikely: "Most likely make: {make} ({percent})",
     reason: {
       missing: "The file is not there.",
       empty: "The file is empty.",
@@ -212,7 +212,7 @@ export const WORDS = {
       unreadable: "На остальные фотографии это не влияет.",
     },
     alsoMore: { one: "{names} и ещё {count}", few: "{names} и ещё {count}", many: "{names} и ещё {count}", other: "{names} и ещё {count}" },
-    makeSure: "Марка ясна: {make} ({percent})",
+    makeLikely: "Марка, скорее всего: {make} ({percent})",
     reason: {
       missing: "Файла нет.",
       empty: "Файл пуст.",

@@ -19,6 +19,7 @@ from nameplate.datasets import read_dataset
 from nameplate.datasets.sources import Dataset, list_photos
 from nameplate.errors import RuntimeUnavailableError
 from nameplate.evaluation.calibration import calibrate, fit_temperatures
+from nameplate.evaluation.golden import with_golden
 from nameplate.evaluation.judge import Judged, judge
 from nameplate.evaluation.significance import paired
 from nameplate.evaluation.verdicts import with_verdicts
@@ -82,6 +83,7 @@ def main() -> None:
     far = float(np.quantile(known.distances(others.embeddings)[1], NOT_CARS_PASSED))
     chances = probabilities(logits[truth.runtime], manifest.temperature_of(truth.runtime))
     manifest = with_verdicts(manifest, chances, truth.truths, known.distances(truth.embeddings), far)
+    manifest = with_golden(manifest, bundle.backbone, bundle.weight, bundle.bias)
     print(manifest.thresholds)
     head = bundle.weight, bundle.bias
     save_bundle(arguments.bundle, manifest, bundle.backbone, head, bundle.photos, known, overwrite=True)

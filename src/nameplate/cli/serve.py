@@ -50,6 +50,9 @@ def serve(
     photos: Annotated[int, typer.Option(min=1, help="Photos that one request may bring.")] = 20,
     queue: Annotated[int, typer.Option(min=1, help="Photos under way for a bundle; beyond, 503.")] = 128,
     seconds: Annotated[float, typer.Option(min=0.1, help="A request that takes longer is given up.")] = 30.0,
+    stop_delay: Annotated[
+        float, typer.Option(min=0, help="After SIGTERM, seconds to say 'not ready' before it takes no more requests.")
+    ] = 0.0,
     page: Annotated[bool, typer.Option("--page/--no-page", help="Whether to serve the web page at /.")] = True,
     json: Json = False,
 ) -> None:
@@ -79,6 +82,7 @@ def serve(
         photos=photos,
         queue_photos=queue,
         request_seconds=seconds,
+        stop_delay=stop_delay,
         page=page,
     )
 

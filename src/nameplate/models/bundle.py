@@ -28,6 +28,7 @@ from safetensors.numpy import save as save_tensors
 
 from nameplate.errors import BundleError, NameplateError
 from nameplate.models.claim import ClaimThresholds
+from nameplate.models.golden import Golden
 from nameplate.models.known import Known
 from nameplate.models.onnx_guard import refuse_external_data
 from nameplate.models.verdict import Thresholds
@@ -109,6 +110,8 @@ class Manifest:
     """For `verify`; None where nothing was held out to choose them on."""
     make_claims: ClaimThresholds | None = None
     """The same for claims of a make."""
+    golden: Golden | None = None
+    """What it said of the golden photo when it was made; None in bundles of before that was kept."""
 
     def temperature_of(self, runtime: str) -> float:
         """The temperature for embeddings that a runtime computed."""

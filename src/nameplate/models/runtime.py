@@ -152,7 +152,20 @@ class OnnxRuntime:
 class OpenVino:
     """OpenVINO on the CPU, float32 or bfloat16, with several batches under way."""
 
-    def __init__(self, backbone: bytes, threads: int, precision: Literal["f32", "bf16"]) -> None:
+    def __init__(self, backbone: bytes, threads: int, precision: Literal["f32", "bf16"], batch: int = BATCH) -> None:
+        """Load a backbone.
+
+        Args:
+            backbone: the ONNX file.
+            threads: processors to use.
+            precision: to compute in.
+            batch: photos a batch at most; a smaller one is filled up. The embeddings are the same bits.
+
+        Raises:
+            BundleError: it cannot be loaded.
+            RuntimeUnavailableError: OpenVINO cannot.
+        """
+        self.batch = batch
         self._openvino = import_openvino()
         self.name = "openvino" if precision == "f32" else "openvino-bf16"
         self._streams = max(1, threads)
@@ -167,7 +180,7 @@ class OpenVino:
         try:
             model = core.read_model(first_output_alone(backbone))
             shape = model.inputs[0].partial_shape
-            shape[0] = BATCH  # a fixed shape runs faster; a short last batch is filled up
+            shape[0] = batch  # a fixed shape runs faster; a short last batch is filled up
             model.reshape(shape)
             self._compiled = core.compile_model(model, "CPU", settings)
         except Exception as error:  # openvino's errors have no common base but Exception
@@ -183,7 +196,7 @@ class OpenVino:
                 yield done.get_output_tensor().data[:size].copy()
                 free.append(done)
             request = free.pop()
-            full = batch if len(batch) == BATCH else _filled(batch)
+            full = self._filled(batch)
             try:
                 request.start_async({0: self._openvino.Tensor(full, shared_memory=True)})
             except Exception as error:  # as above
@@ -197,7 +210,7 @@ class OpenVino:
         """One batch; several threads may each run one at once."""
         if not hasattr(self._own, "request"):
             self._own.request = self._compiled.create_infer_request()
-        full = batch if len(batch) == BATCH else _filled(batch)
+        full = self._filled(batch)
         try:
             self._own.request.infer({0: self._openvino.Tensor(full, shared_memory=True)})
         except Exception as error:  # as above
@@ -211,9 +224,9 @@ class OpenVino:
         request.wait()
         return request, size
 
-
-def _filled(batch: Batch) -> Batch:
-    return np.concatenate([batch, np.zeros((BATCH - len(batch), *batch.shape[1:]), np.uint8)])
+    def _filled(self, batch: Batch) -> Batch:
+        missing = self.batch - len(batch)
+        return np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), np.uint8)]) if missing else batch
 
 
 def import_openvino() -> Any:
@@ -254,14 +267,18 @@ def open_runtime(bundle: Bundle, choice: str, threads: int, first: Batch | None 
         UsageError: an unknown choice.
         RuntimeUnavailableError: OpenVINO was asked for by name and cannot be had.
     """
-    _check_choice(choice)
+    check_runtime(choice)
     if choice == "auto":
         enough = first is not None and len(first) >= PROBE_PHOTOS
         choice = fastest(probe(bundle, first, threads), bundle) if enough and first is not None else "onnxruntime"
     return make_runtime(choice, bundle.backbone, threads)
 
 
-def _check_choice(choice: str) -> None:
+def check_runtime(choice: str) -> None:
+    """
+    Raises:
+        UsageError: it is none of `RUNTIMES`.
+    """
     if choice not in RUNTIMES:
         raise UsageError(f"Unknown runtime '{choice}'. There are {', '.join(RUNTIMES)}.")
 
@@ -270,7 +287,7 @@ class ChosenRuntime:
     """Opens the runtime that `open_runtime` chooses once the first pictures are there, and keeps it open."""
 
     def __init__(self, bundle: Bundle, choice: str, threads: int) -> None:
-        _check_choice(choice)
+        check_runtime(choice)
         self._bundle, self._choice, self._threads = bundle, choice, threads
         self._small: Runtime | None = None
         self._large: Runtime | None = None
@@ -299,11 +316,11 @@ class ChosenRuntime:
         return self._large
 
 
-def make_runtime(name: str, backbone: bytes, threads: int) -> OnnxRuntime | OpenVino:
-    """The runtime of that name (not `auto`)."""
+def make_runtime(name: str, backbone: bytes, threads: int, batch: int = BATCH) -> OnnxRuntime | OpenVino:
+    """The runtime of that name (not `auto`), for batches of so many photos at most."""
     if name == "onnxruntime":
         return OnnxRuntime(backbone, threads)
-    return OpenVino(backbone, threads, "bf16" if name.endswith("bf16") else "f32")
+    return OpenVino(backbone, threads, "bf16" if name.endswith("bf16") else "f32", batch)
 
 
 def fastest(trials: Iterable[Trial], bundle: Bundle) -> str:

@@ -24,7 +24,7 @@ class Batches(Generic[T]):
             size: pictures a batch at most.
             wait: seconds that a picture may wait for others, at most.
         """
-        self._size, self._wait = size, wait
+        self.size, self._wait = size, wait
         self._ready: deque[tuple[float, T]] = deque()
         self._coming = 0
         self._idle = 0
@@ -56,7 +56,7 @@ class Batches(Generic[T]):
                 while True:
                     pause = self._pause()
                     if pause == 0:
-                        count = min(self._size, -(-len(self._ready) // self._idle))
+                        count = min(self.size, -(-len(self._ready) // self._idle))
                         return [self._ready.popleft()[1] for _ in range(count)]
                     self._changed.wait(pause)
             finally:
@@ -66,6 +66,6 @@ class Batches(Generic[T]):
         """Seconds to wait for a batch to fill; 0 to take what is there, None until something comes."""
         if not self._ready:
             return None
-        if len(self._ready) >= self._size or self._coming == 0:
+        if len(self._ready) >= self.size or self._coming == 0:
             return 0
         return max(0.0, self._ready[0][0] + self._wait - time.monotonic())

@@ -26,7 +26,7 @@ from nameplate.serving.problems import Problem
 from nameplate.serving.settings import ServeSettings
 from nameplate.serving.supervisor import Worker, start_worker
 from nameplate.serving.wire import Done, Job, Setup
-from nameplate.types import TOP, Prediction
+from nameplate.types import NO_TTA, TOP, Prediction
 
 STALL_SECONDS = 15.0
 """A worker that has work and says nothing for so long, beyond the time that one photo may take, is killed."""
@@ -137,8 +137,8 @@ class Engine:
         Raises:
             NameplateError: the bundle cannot be served.
         """
-        manifest = self.model.bundle.manifest
-        self.golden = self.golden or getattr(manifest, "golden", None)
+        if self.settings.tta == NO_TTA:  # it was made with one look
+            self.golden = self.golden or self.model.bundle.manifest.golden
         try:
             first = await self._warm_worker()
         except BaseException:
@@ -238,7 +238,11 @@ class Engine:
         """Who takes the next job; what is tried again is alone with its worker."""
         able = [w for w in self.workers if w.ready and not w.leaving and not self._reserved(w)]
         room = 1 if alone else self.window
-        return min((w for w in able if len(w.jobs) < room), key=lambda w: len(w.jobs), default=None)
+        return min(
+            (w for w in able if len(w.jobs) < room and not (w.jobs and w.clogged)),
+            key=lambda w: len(w.jobs),
+            default=None,
+        )
 
     def _reserved(self, worker: Worker) -> bool:
         return any(self._under_way[job].tries > 1 for job in worker.jobs if job in self._under_way)

@@ -73,6 +73,10 @@ class Engines:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*(served.engine.stop(patience) for served in self.served.values()))
+        self.remove_copies()
+
+    def remove_copies(self) -> None:
+        """Remove the copies of the bundles."""
         for served in self.served.values():
             shutil.rmtree(served.folder, ignore_errors=True)
 

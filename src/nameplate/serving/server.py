@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
+from fastapi import FastAPI
 
 from nameplate.errors import NameplateError
 from nameplate.serving.app import create_app
@@ -89,17 +91,17 @@ def _listen(host: str, port: int) -> socket.socket:
 def _stop(server: uvicorn.Server, service: Service, notice: Callable[[str], None]) -> None:
     """First not ready, then no new connections; a second signal waits for nothing."""
     if service.draining:
-        server.force_exit = True
+        service.engines.remove_copies()
+        os._exit(1)  # workers end when their sockets close
     notice("Stopping: answering what is under way.")
     service.draining = True
-    server.should_exit = True
+    asyncio.get_running_loop().call_later(service.settings.stop_delay, setattr, server, "should_exit", True)
 
 
-async def _announce(server: uvicorn.Server, app: object, started: Callable[[], None]) -> None:
+async def _announce(server: uvicorn.Server, app: FastAPI, started: Callable[[], None]) -> None:
     """Say that it answers, or end it where it cannot."""
-    state = app.state  # type: ignore[attr-defined]
-    while not state.service.ready:
-        if state.failure is not None:
+    while not app.state.service.ready:
+        if app.state.failure is not None:
             server.should_exit = True
             return
         await asyncio.sleep(0.02)

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from nameplate.errors import UsageError
+from nameplate.models.runtime import check_runtime
 from nameplate.serving.budget import Budget
 from nameplate.serving.engine import Observer, Unobserved
 from nameplate.serving.engines import Engines
@@ -56,6 +57,7 @@ def check(settings: ServeSettings) -> None:
     Raises:
         UsageError: settings that do not go together.
     """
+    check_runtime(settings.runtime)
     if settings.queue_photos < settings.photos:
         raise UsageError(
             f"The queue takes {settings.queue_photos} photos and one request may bring {settings.photos}: "

@@ -44,8 +44,10 @@ class ServeSettings:
     """A request that takes longer is given up."""
     body_seconds: float = 30.0
     """A body that takes longer to arrive is given up."""
+    stop_delay: float = 0.0
+    """Seconds after SIGTERM in which it says that it is not ready, and still answers, so that a proxy sees it."""
     drain_seconds: float = 30.0
-    """After SIGTERM, requests under way have so long to end."""
+    """Then requests under way have so long to end."""
     keys: Path | None = None
     """File of hashed API keys (`nameplate keys`); None asks for none."""
     rate: str | None = None

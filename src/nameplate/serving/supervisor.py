@@ -17,6 +17,8 @@ from nameplate.serving.wire import LENGTHS, Cancel, Done, Failed, Frame, Job, Re
 
 START_SECONDS = 120.0
 """A worker that is not warm after so long is given up."""
+CLOGGED_BYTES = 8 * 1024 * 1024
+"""With so many bytes on their way to a worker it is given no more, so that few copies of photos are in memory."""
 
 
 @dataclass(slots=True)
@@ -46,6 +48,11 @@ class Worker:
             return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         except (OSError, ValueError, IndexError):
             return 0
+
+    @property
+    def clogged(self) -> bool:
+        """Whether photos that it was given are still on their way to it."""
+        return self.writer.transport.get_write_buffer_size() > CLOGGED_BYTES
 
     def give(self, job: Job, photo: bytes) -> None:
         """Send a job."""

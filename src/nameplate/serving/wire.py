@@ -6,7 +6,7 @@ A frame is two lengths (big-endian uint32), a head in MessagePack, and a body of
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
@@ -77,7 +77,7 @@ class Done(msgspec.Struct, tag=True, frozen=True):
     heatmap: dict[str, object] | None = None
     stale: bool = False
     """Whether a decoder that took too long is still at work: the worker should be replaced."""
-    seconds: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = msgspec.field(default_factory=dict)
     """Time to `decode`, to `wait` for the runtime, and to `embed` the batch."""
     batch: int = 0
     """Photos in its batch."""

@@ -26,7 +26,7 @@ from nameplate.errors import BundleError, NameplateError
 from nameplate.models.embedding import Row, prepare_photo
 from nameplate.models.golden import golden_photo
 from nameplate.models.model import Model
-from nameplate.models.runtime import BATCH, OnnxRuntime, make_runtime
+from nameplate.models.runtime import BATCH, OnnxRuntime, OpenVino, make_runtime
 from nameplate.serving.batches import Batches
 from nameplate.serving.wire import LENGTHS, Cancel, Done, Failed, Frame, Job, Ready, Setup, for_worker, frame
 from nameplate.types import NO_TTA
@@ -72,10 +72,8 @@ class Worker:
         )
         self._model.require_head()
         self._whole = setup.tta != NO_TTA
-        name = "onnxruntime" if setup.runtime == "auto" else setup.runtime
-        # One batch a thread beats one batch over all threads (docs/benchmarks.md); the answers are the same bits.
-        self._runtime = make_runtime(name, self._model.bundle.backbone, 1 if name == "onnxruntime" else setup.threads)
-        self._batches: Batches[Task] = Batches(BATCH, setup.batch_wait)
+        self._runtime, size = _open(setup, self._model.bundle.backbone)
+        self._batches: Batches[Task] = Batches(size, setup.batch_wait)
         self._tasks: dict[int, Task] = {}
         self._decoders = ThreadPoolExecutor(setup.threads, thread_name_prefix="decode")
         self._threads = setup.threads
@@ -83,7 +81,7 @@ class Worker:
     def warm_up(self) -> Ready:
         """Run a full batch and the golden photo; what the service holds its answer against."""
         size = self._model.bundle.manifest.preprocess
-        self._runtime.run(np.zeros((BATCH, size.height, size.width, 3), np.uint8))
+        self._runtime.run(np.zeros((self._batches.size, size.height, size.width, 3), np.uint8))
         task = Task(Job(0, "golden", 0), golden_photo(), time.monotonic() + 3600)
         task.row = prepare_photo(task.photo, size, self._model.settings)
         if task.row.error is not None:
@@ -200,6 +198,17 @@ class Worker:
         """The backbone with its maps, opened when the first heat map is asked for; None where it gives none."""
         maps = OnnxRuntime(self._model.bundle.backbone, 1, maps=True)
         return maps if maps.has_maps else None
+
+
+def _open(setup: Setup, backbone: bytes) -> tuple[OnnxRuntime | OpenVino, int]:
+    """The runtime, and how many photos make a batch. Both choices give the same bits as any other (tests say so).
+
+    ONNX Runtime is faster with a batch a thread than with one batch over all of them; OpenVINO, whose batches have
+    a fixed shape, answers single photos eight times as fast in batches of one, and loses nothing (docs/benchmarks.md).
+    """
+    if setup.runtime in ("auto", "onnxruntime"):
+        return make_runtime("onnxruntime", backbone, 1), BATCH
+    return make_runtime(setup.runtime, backbone, setup.threads, 1), 1
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from nameplate.errors import NameplateError
 from nameplate.evaluation.calibration import fit_temperatures
+from nameplate.evaluation.golden import with_golden
 from nameplate.evaluation.metrics import evaluate
 from nameplate.evaluation.verdicts import with_verdicts
 from nameplate.models.bundle import BACKBONE, IN_RUN, SCHEMA, Bfloat16Check, Bundle, File, Manifest, save_bundle
@@ -153,6 +154,7 @@ def make_bundle(
         provenance=_provenance(run, parts, state, judged, parity),
     )
     manifest = with_verdicts(manifest, chances, classes, known.distances(embedded["onnxruntime"][0]))
+    manifest = with_golden(manifest, backbone, weight, bias)
     table = photos_csv(parts.photos, parts.groups)
     index = _index(draft, parts, run) if run.index else None
     bundle = save_bundle(target, manifest, backbone, (weight, bias), table, known, index=index, overwrite=True)

@@ -14,6 +14,7 @@ from nameplate.datasets.sources import Dataset
 from nameplate.datasets.splits import folds
 from nameplate.errors import DataError
 from nameplate.evaluation.calibration import MIN_CALIBRATION, fit_temperatures
+from nameplate.evaluation.golden import with_golden
 from nameplate.evaluation.metrics import evaluate
 from nameplate.evaluation.verdicts import with_verdicts
 from nameplate.models.bundle import SCHEMA, Bfloat16Check, Bundle, Manifest, save_bundle
@@ -109,6 +110,7 @@ def train_head(
         provenance=_provenance(parts, recipe, head, judged, embedded.runtime, model),
     )
     manifest = _with_verdicts(manifest, embedded, classes, train, held, head, known, model)
+    manifest = with_golden(manifest, model.bundle.backbone, head.weight, head.bias)
     chosen = [photo for photo, there in zip(photos, train, strict=True) if there]
     bundle = save_bundle(
         target,

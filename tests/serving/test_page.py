@@ -11,9 +11,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -25,6 +22,7 @@ import pytest
 from nameplate.demo import photos_folder
 from nameplate.models.model import Model
 from tests.cli.run import nameplate
+from tests.serving.running import serving
 
 for needed in ("fastapi", "uvicorn", "playwright", "axe_playwright_python"):
     pytest.importorskip(needed)
@@ -71,29 +69,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def url(bundle: Path) -> Iterator[str]:
     """The service over two models."""
-    command = [sys.executable, "-m", "nameplate", "serve", str(bundle), "cars196", "--port", "0"]
-    feedback = ["--feedback", str(bundle.parent / "feedback.sqlite")]
-    with subprocess.Popen(
-        [*command, *feedback], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as server:
-        assert server.stdout is not None
-        try:
-            address = server.stdout.readline().split()[-1]
-            _wait(f"{address}/health/ready")
-            yield address
-        finally:
-            server.terminate()
-            server.wait(40)
-
-
-def _wait(address: str) -> None:
-    for _ in range(300):
-        try:
-            urllib.request.urlopen(address).close()
-            return
-        except OSError:
-            time.sleep(0.1)
-    raise AssertionError(f"{address} does not get ready")
+    with serving(bundle, "cars196", "--feedback", bundle.parent / "feedback.sqlite") as running:
+        yield running.url
 
 
 @pytest.fixture(scope="module")

@@ -573,6 +573,24 @@ def test_waiting_may_be_cancelled_and_gone_on_with(visit: Open, cars: list[Path]
     expect(page.locator(".card.done")).to_have_count(5)
 
 
+def test_what_is_asked_for_meanwhile_waits_its_turn(visit: Open, cars: list[Path]) -> None:
+    """The answers are held back on their way."""
+    page = visit()
+    held: list[Route] = []
+    page.route("**/v1/identify*", lambda route: held.append(route))
+    page.set_input_files("#pick", [cars[0]])
+    expect(page.locator(".card.sent")).to_have_count(1)
+    page.set_input_files("#pick", [cars[1]])
+    expect(page.locator("#progress-text")).to_have_text("0 of 2 photos")
+    page.get_by_label("Verify an advert").check()
+    expect(page.locator("#tray img")).to_have_count(2)
+    claim(page, "Corvane")
+    page.unroute("**/v1/identify*")
+    held[0].continue_()
+    expect(page.locator(".advert")).to_have_count(1)
+    expect(page.locator("#visits li")).to_have_count(2)
+
+
 def test_a_service_that_wants_a_key_gets_it(visit: Open, cars: list[Path]) -> None:
     """A service with keys is put in this one's place; the photos are then answered by the real one."""
     right = "Bearer secret"

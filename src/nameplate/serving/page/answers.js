@@ -76,9 +76,8 @@ export function halted(error, again) {
 
 /** Show something of earlier again. */
 export function open(entry) {
-  if (visit.running !== null) return;
-  visit.halt = null;
-  show([entry]);
+  if (visit.running === null) visit.halt = null;
+  show(visit.running ? [entry, ...visit.shown] : [entry]);
   drawAnswers();
   entry.node.querySelector("h3").focus();
 }

@@ -3,9 +3,9 @@
 import { drawAnswers, halted, keep } from "./answers.js";
 import { announce, button, byId, element } from "./element.js";
 import { say } from "./language.js";
-import { draw, photo, refused, tooMuch } from "./photo.js";
+import { photo, refused, tooMuch } from "./photo.js";
 import * as service from "./service.js";
-import { show, visit } from "./visit.js";
+import { begin, show, visit } from "./visit.js";
 
 /** Add photos to the tray. */
 export async function addToTray(files, folders = []) {
@@ -13,7 +13,6 @@ export async function addToTray(files, folders = []) {
   visit.tray.push(...entries);
   drawTray();
   for (const entry of entries) {
-    if (!entry.thumb) await draw(entry);
     entry.why = await refused(entry, visit.service.limits);
     drawTray();
   }
@@ -42,7 +41,7 @@ function remove(entry) {
 
 /** Send the claim with all photos of the tray that may be sent. */
 export async function submitClaim() {
-  if (visit.running) return;
+  if (visit.running?.task === "verify") return;
   const photos = visit.tray.filter(({ why }) => !why);
   const problem = photos.length ? tooMuch(photos, visit.service.limits) : say("noAdvertPhotos");
   byId("tray-title").className = problem ? "bad" : "";
@@ -56,21 +55,21 @@ export async function submitClaim() {
 }
 
 async function verify(photos, claimed) {
-  const stop = new AbortController();
-  visit.running = { task: "verify", photos, stop: () => stop.abort() };
+  while (visit.running) await visit.running.ended;
+  const { signal, end } = begin("verify", photos);
   visit.halt = null;
   show([]);
   drawAnswers();
   byId("answers-title").focus();
   const { model } = visit;
   try {
-    const found = await service.verify(photos.map(({ file }) => file), claimed, { model, signal: stop.signal });
+    const found = await service.verify(photos.map(({ file }) => file), claimed, { model, signal });
     show([advert(found, photos, model)]);
     announce(say(`claim.${found.verdict}`, { claimed: found.claimed }));
   } catch (error) {
     halted(error, () => verify(photos, claimed));
   } finally {
-    visit.running = null;
+    end();
     drawAnswers();
     keep();
   }

@@ -3,15 +3,16 @@
 import { drawAnswers, drawProgress, halted, keep, redraw } from "./answers.js";
 import { announce, byId } from "./element.js";
 import { say } from "./language.js";
-import { draw, inShort, photo, portion, refused } from "./photo.js";
+import { inShort, photo, portion, refused } from "./photo.js";
 import * as service from "./service.js";
-import { show, visit } from "./visit.js";
+import { begin, show, visit } from "./visit.js";
 
 /** Photos that were just given: they join those under way, or take the place of those shown. */
 export async function identifyPhotos(files, folders = []) {
   const entries = files.map((file, place) => Object.assign(photo(file), { folder: folders[place] }));
+  while (visit.running?.task === "verify") await visit.running.ended;
   visit.halt = visit.running ? visit.halt : null;
-  show(visit.running?.task === "identify" ? [...visit.shown, ...entries] : entries);
+  show(visit.running ? [...visit.shown, ...entries] : entries);
   if (visit.running) visit.running.photos.push(...entries);
   drawAnswers();
   byId("results").scrollIntoView({ block: matchMedia("(max-width: 42rem)").matches ? "start" : "nearest" });
@@ -19,17 +20,16 @@ export async function identifyPhotos(files, folders = []) {
 }
 
 async function work(entries) {
-  const stop = new AbortController();
-  visit.running = { task: "identify", photos: [...entries], stop: () => stop.abort() };
+  const photos = [...entries];
+  const { signal, end } = begin("identify", photos);
   drawProgress();
-  const { photos } = visit.running;
   try {
-    for (let next = take(photos); next.length; next = take(photos)) await identifyNext(next, stop.signal);
+    for (let next = take(photos); next.length; next = take(photos)) await identifyNext(next, signal);
     announce(photos.map((entry) => (entry.row ? `${entry.name}: ${inShort(entry.row)}` : `${entry.name}: ${say("refused")}`)).join("; "));
   } catch (error) {
     stopped(photos, error);
   } finally {
-    visit.running = null;
+    end();
     drawAnswers();
     keep();
   }
@@ -58,7 +58,6 @@ const take = (photos) => portion(photos.filter(({ state }) => state === "waiting
 async function identifyNext(entries, signal) {
   const sent = [];
   for (const entry of entries) {
-    await draw(entry);
     entry.why = await refused(entry, visit.service.limits);
     entry.state = entry.why ? "refused" : "sent";
     redraw(entry);

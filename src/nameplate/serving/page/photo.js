@@ -13,7 +13,7 @@ let last = 0;
 export const photo = (file) => ({ id: `${Date.now()}-${++last}`, kind: "photo", name: file.name, file, state: "waiting" });
 
 /** Draw the photo small, once for its card and once for the history; what the browser cannot show has no picture. */
-export async function draw(entry) {
+async function draw(entry) {
   let bitmap;
   try {
     bitmap = await createImageBitmap(entry.file);
@@ -40,7 +40,7 @@ function small(bitmap, longest, quality) {
   return canvas.toDataURL("image/jpeg", quality);
 }
 
-/** Why a photo is not sent: a function that says it, or null. */
+/** Draw a photo small, and find why it is not sent: a function that says it, or null. */
 export async function refused(entry, limits) {
   const most = Math.min(limits.photo_bytes, limits.body_bytes - FORM_BYTES);
   if (entry.file.size > most) return () => say("refusal.bytes", { size: size(entry.file.size), limit: size(most) });
@@ -50,6 +50,7 @@ export async function refused(entry, limits) {
   } catch {
     return () => say("refusal.gone");
   }
+  if (!entry.thumb) await draw(entry);
   if (entry.pixels > limits.pixels) {
     const million = (pixels) => Math.ceil(pixels / 1e5) / 10;
     return () => say("refusal.pixels", { count: million(entry.pixels), limit: million(limits.pixels) });

@@ -8,9 +8,22 @@ export const visit = {
   entries: [], // all that was given, newest first
   shown: [], // those of them that are drawn as cards, in order
   tray: [], // photos of the advert that is to be verified
-  running: null, // what cancels the requests under way
+  running: null, // the requests under way: see `begin`
   halt: null, // why they stopped: a Refusal, or "cancelled"; and what goes on with them
 };
+
+/** Requests begin; `end` says that they are over. One thing runs at a time: others await `visit.running.ended`. */
+export function begin(task, photos) {
+  const stop = new AbortController();
+  let resolve;
+  const ended = new Promise((over) => (resolve = over));
+  visit.running = { task, photos, ended, stop: () => stop.abort() };
+  const end = () => {
+    visit.running = null;
+    resolve();
+  };
+  return { signal: stop.signal, end };
+}
 
 /** Show these from now on; what was shown is history. */
 export function show(entries) {

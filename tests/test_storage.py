@@ -152,3 +152,11 @@ def test_the_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch: py
 
 def test_sha256_is_sha256() -> None:
     assert sha256(b"abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_file_for_its_owner_alone(tmp_path: Path) -> None:
+    target = tmp_path / "secret"
+    with whole_file(target, mode=0o600) as temporary:
+        temporary.write_text("whole")
+        assert temporary.stat().st_mode & 0o777 == 0o600
+    assert target.stat().st_mode & 0o777 == 0o600

@@ -41,8 +41,11 @@ def cache_folder() -> Path:
 
 
 @contextmanager
-def whole_file(target: Path) -> Iterator[Path]:
+def whole_file(target: Path, *, mode: int | None = None) -> Iterator[Path]:
     """A path to write to, which becomes `target` when the block ends well and is removed when it does not.
+
+    `mode` is the file's permissions (0o600: its owner's alone, at no moment anybody else's); None leaves them
+    to the umask.
 
     Raises:
         WriteError: the folder cannot be written to, or the disk is full.
@@ -57,7 +60,7 @@ def whole_file(target: Path) -> Iterator[Path]:
     try:
         yield temporary
         _sync(temporary)
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(0o666 & ~_umask() if mode is None else mode)
         temporary.replace(target)
     except OSError as error:  # from inside the block as well: a full disk
         raise WriteError(f"Cannot write '{target}': {error.strerror or error}.") from None

@@ -38,7 +38,7 @@ class Seen:
         self.done: list[Done] = []
         self.events: list[tuple[str, dict[str, object]]] = []
 
-    def answered(self, done: Done) -> None:
+    def answered(self, model: str, done: Done) -> None:  # noqa: ARG002
         self.done.append(done)
 
     def event(self, name: str, **facts: object) -> None:

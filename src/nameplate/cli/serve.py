@@ -92,4 +92,4 @@ def serve(
         else:
             screen.out.print(f"Serving {', '.join(settings.bundles)} at {address}")
 
-    run(settings, started, screen.notes.print)
+    run(settings, started)

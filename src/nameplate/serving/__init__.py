@@ -9,6 +9,15 @@ batches.py     inside a worker: small batches, with a bound on waiting
 engine.py      one bundle: its queue and its workers, watched over
 engines.py     all bundles that are served, and how one is exchanged
 body.py        a request's photos, read under limits
+keys.py        API keys, as hashes in a file
+access.py      who asks, and whether they may
+rates.py       how often
+hosts.py       under which name, and from which page
+headers.py     what every answer tells browsers not to do
+logs.py        a line a request
+metrics.py     what Prometheus reads
+observer.py    what happens in the engines, told to both
+protect.py     all of these before the routes, in their order
 service.py     what the routes share
 routes/        one module an endpoint
 app.py         puts them together

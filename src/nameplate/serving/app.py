@@ -15,14 +15,16 @@ from starlette.responses import Response
 
 from nameplate import __version__
 from nameplate.errors import NameplateError
+from nameplate.serving.access import describe_access
 from nameplate.serving.page import mount_page
 from nameplate.serving.problems import Problem, on_problem, problem_response
-from nameplate.serving.routes import health, identify, models, verify
+from nameplate.serving.protect import protect
+from nameplate.serving.routes import health, identify, metrics, models, verify
 from nameplate.serving.schema import ProblemDetails
 from nameplate.serving.service import Gone, Service
 from nameplate.serving.settings import ServeSettings
 
-ROUTERS = (identify.router, verify.router, models.router, health.router)
+ROUTERS = (identify.router, verify.router, models.router, health.router, metrics.router)
 OF_STATUS = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}
 """Statuses that the framework itself answers with → the kind of problem."""
 
@@ -35,6 +37,17 @@ def create_app(settings: ServeSettings) -> FastAPI:
         UsageError: settings that do not go together.
     """
     service = Service.of(settings)
+    app = routes_alone()
+    if settings.page:
+        mount_page(app)
+    app.state.service = service
+    app.state.failure = None
+    app.add_middleware(protect, service)
+    return app
+
+
+def routes_alone() -> FastAPI:
+    """All routes, over no service: for the OpenAPI document."""
     app = FastAPI(
         title="Nameplate",
         version=__version__,
@@ -49,12 +62,8 @@ def create_app(settings: ServeSettings) -> FastAPI:
             Gone: _on_gone,
         },
     )
-    app.state.service = service
-    app.state.failure = None
     for router in ROUTERS:
         app.include_router(router)
-    if settings.page:
-        mount_page(app)
     _describe_problems(app)
     return app
 
@@ -99,6 +108,7 @@ def _describe_problems(app: FastAPI) -> None:
                     refused["content"] = {
                         "application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}
                     }
+        describe_access(document)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

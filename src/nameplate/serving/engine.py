@@ -67,7 +67,7 @@ class Waiting:
 class Observer(Protocol):
     """Who wants to know what happens, for metrics and logs."""
 
-    def answered(self, done: Done) -> None:
+    def answered(self, model: str, done: Done) -> None:
         """A photo was answered."""
         ...
 
@@ -79,7 +79,7 @@ class Observer(Protocol):
 class Unobserved:
     """Nobody wants to know."""
 
-    def answered(self, done: Done) -> None:
+    def answered(self, model: str, done: Done) -> None:
         """Nothing."""
 
     def event(self, name: str, **facts: object) -> None:
@@ -267,7 +267,7 @@ class Engine:
         if done.stale and waiting is not None and waiting.worker is not None:
             waiting.worker.leaving = True
         if done.prediction is not None:
-            self.observer.answered(done)
+            self.observer.answered(self.name, done)
         if waiting is not None and not waiting.answer.done():
             waiting.answer.set_result(_answer(done, body) if done.prediction else _late(waiting))
         self._pump()

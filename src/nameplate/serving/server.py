@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from nameplate.errors import NameplateError
 from nameplate.serving.app import create_app
+from nameplate.serving.logs import event, take_over
 from nameplate.serving.service import Service
 from nameplate.serving.settings import ServeSettings
 
@@ -31,18 +32,18 @@ class _Server(uvicorn.Server):
         yield
 
 
-def serve(settings: ServeSettings, started: Callable[[str], None], notice: Callable[[str], None]) -> None:
+def serve(settings: ServeSettings, started: Callable[[str], None]) -> None:
     """Serve until told to stop.
 
     Args:
         settings: see there.
         started: called with the address once it answers.
-        notice: called with what happens.
 
     Raises:
         NameplateError: a bundle cannot be served, or the address cannot be listened on.
         UsageError: settings that do not go together.
     """
+    take_over()
     app = create_app(settings)
     config = uvicorn.Config(
         app,
@@ -64,8 +65,8 @@ def serve(settings: ServeSettings, started: Callable[[str], None], notice: Calla
 
     async def run() -> None:
         for each in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(each, _stop, server, app.state.service, notice)
-        announcing = asyncio.create_task(_announce(server, app, lambda: started(address)))
+            asyncio.get_running_loop().add_signal_handler(each, _stop, server, app.state.service)
+        announcing = asyncio.create_task(_announce(server, app, lambda: _ready(address, started)))
         await server.serve(sockets=[listener])
         announcing.cancel()
 
@@ -73,6 +74,11 @@ def serve(settings: ServeSettings, started: Callable[[str], None], notice: Calla
         runner.run(run())
     if app.state.failure is not None:
         raise app.state.failure
+
+
+def _ready(address: str, started: Callable[[str], None]) -> None:
+    event("ready", url=address)
+    started(address)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -84,16 +90,15 @@ def _listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         listener.close()
         raise NameplateError(f"Cannot listen on {host}:{port}: {error}. Choose another --port or --host.") from None
-    listener.set_inheritable(True)
     return listener
 
 
-def _stop(server: uvicorn.Server, service: Service, notice: Callable[[str], None]) -> None:
+def _stop(server: uvicorn.Server, service: Service) -> None:
     """First not ready, then no new connections; a second signal waits for nothing."""
     if service.draining:
         service.engines.remove_copies()
         os._exit(1)  # workers end when their sockets close
-    notice("Stopping: answering what is under way.")
+    event("stopping", photos=sum(served.engine.photos for served in service.engines.served.values()))
     service.draining = True
     asyncio.get_running_loop().call_later(service.settings.stop_delay, setattr, server, "should_exit", True)
 

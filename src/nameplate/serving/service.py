@@ -14,8 +14,12 @@ from starlette.responses import Response
 from nameplate.errors import UsageError
 from nameplate.models.runtime import check_runtime
 from nameplate.serving.budget import Budget
-from nameplate.serving.engine import Observer, Unobserved
 from nameplate.serving.engines import Engines
+from nameplate.serving.keys import Keys
+from nameplate.serving.logs import event
+from nameplate.serving.metrics import Metrics
+from nameplate.serving.observer import Watch, look
+from nameplate.serving.rates import parse_rate
 from nameplate.serving.settings import ServeSettings
 
 T = TypeVar("T")
@@ -28,7 +32,9 @@ class Service:
     settings: ServeSettings
     engines: Engines
     budget: Budget
-    observer: Observer = field(default_factory=Unobserved)
+    metrics: Metrics = field(default_factory=Metrics)
+    keys: Keys | None = None
+    """None where anybody may ask."""
     draining: bool = False
     """Whether it was told to stop: no longer ready, and nothing new is to come."""
 
@@ -41,15 +47,21 @@ class Service:
             UsageError: settings that do not go together.
         """
         check(settings)
-        observer = Unobserved()
-        engines = Engines(settings, observer)
+        keys = None if settings.keys is None else Keys(settings.keys, failed=_keys_not_read)
+        metrics, budget = Metrics(), Budget(settings.queue_bytes)
+        engines = Engines(settings, Watch(metrics))
         engines.load()
-        return cls(settings, engines, Budget(settings.queue_bytes), observer)
+        metrics.watch(lambda: look(engines, budget))
+        return cls(settings, engines, budget, metrics, keys)
 
     @property
     def ready(self) -> bool:
         """Whether every bundle answers."""
         return not self.draining and all(self.engines.ready.values())
+
+
+def _keys_not_read(why: str) -> None:
+    event("keys not read", level="error", reason=why)
 
 
 def check(settings: ServeSettings) -> None:
@@ -63,6 +75,8 @@ def check(settings: ServeSettings) -> None:
             f"The queue takes {settings.queue_photos} photos and one request may bring {settings.photos}: "
             "it would be refused always."
         )
+    if settings.rate is not None:
+        parse_rate(settings.rate)
     if settings.queue_bytes < settings.body_bytes:
         raise UsageError(
             f"The queue takes {settings.queue_bytes:,} bytes and one request may bring {settings.body_bytes:,}: "

@@ -44,6 +44,7 @@ async def identify(
     async with read_form(request) as form:
         photos, names = await photos_of(form, service)
         served = service.engines.find(model)
+        request.state.log.update(model=served.engine.name, photos=len(photos))
         found = await unless_gone(request, served.engine.answer(photos, names, top=top, heatmap=heatmap))
     rows = [shown(answer, heatmap=heatmap) for answer in found]
     refuse_if_none_readable(found, rows)

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from nameplate import __version__
+from nameplate.serving.access import only_admin
 from nameplate.serving.engines import Served
 from nameplate.serving.schema import About, Models, Reloaded, answers, problems
 from nameplate.serving.service import Service, json_response, service_of
@@ -53,6 +54,7 @@ async def about(request: Request) -> Response:
 )
 async def reload(request: Request, name: str) -> Response:
     """Load, check, warm up, switch; no request fails meanwhile. Or the old one goes on, and `detail` says why."""
+    only_admin(request.state.client)
     service = service_of(request)
     changed = await service.engines.reload(name)
     return json_response({"model": model_name(service.engines.find(name)), "changed": changed})

@@ -51,6 +51,7 @@ async def verify(
     async with read_form(request) as form:
         photos, names = await photos_of(form, service)
         served = service.engines.find(model)
+        request.state.log.update(model=served.engine.name, photos=len(photos))
         known = served.engine.model
         claimed = form.fields.get("claimed", "").strip()
         try:

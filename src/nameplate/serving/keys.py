@@ -1,0 +1,172 @@
+"""API keys in a file of their hashes, which may change while the service runs."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from nameplate.errors import DataError, NameplateError, UsageError, did_you_mean
+from nameplate.storage import whole_file
+
+PREFIX = "np_"
+"""What every key begins with, so that scanners for leaked secrets can tell one."""
+TOKEN_BYTES = 32
+"""Random bytes of a key: 256 bits."""
+LONGEST_TOKEN = 128
+"""Characters; what is longer is no key and is not hashed."""
+CHECK_SECONDS = 1.0
+"""The file is looked at no more often."""
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+HASH = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One line of the file. The key itself stands nowhere."""
+
+    name: str
+    """Whose it is; logs show it."""
+    hash: str
+    """SHA-256 of the key, hexadecimal. See `digest`."""
+    created: str
+    """UTC, ISO 8601."""
+    admin: bool = False
+    """Whether it may also do what changes the service."""
+
+
+def digest(token: bytes) -> str:
+    """SHA-256 of a key, hexadecimal.
+
+    Slow, salted hashes are for passwords, which people choose and others guess. A key is 256 random bits: there is
+    nothing to guess, and a fast hash is as strong (NIST SP 800-63B (2017), section 5.1.2.2: secrets of at
+    least 112 random bits need an approved hash; salt and key derivation are for shorter ones).
+    """
+    return hashlib.sha256(token).hexdigest()
+
+
+def read_keys(path: Path) -> tuple[Key, ...]:
+    """The keys of a file, in its order.
+
+    Raises:
+        DataError: the file cannot be read, or one of its lines is no key.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise DataError(
+            f"Cannot read the keys in '{path}': {error.strerror or error}. 'nameplate keys add {path} NAME' makes one."
+        ) from None
+    return tuple(_key(line, f"'{path}', line {number}") for number, line in enumerate(lines, 1) if line.strip())
+
+
+def _key(line: bytes, place: str) -> Key:
+    try:
+        key = msgspec.json.decode(line, type=Key)
+    except msgspec.MsgspecError as error:
+        raise DataError(f"{place} is no key: {error}. 'nameplate keys' writes such files.") from None
+    if NAME.fullmatch(key.name) is None or HASH.fullmatch(key.hash) is None:
+        raise DataError(f"{place} is no key: its name or its hash is not one that 'nameplate keys' writes.")
+    return key
+
+
+def write_keys(path: Path, keys: Sequence[Key]) -> None:
+    """Write a file of keys whole, for its owner's eyes alone.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
+    with whole_file(path, mode=0o600) as temporary:
+        temporary.write_bytes(b"".join(msgspec.json.encode(key) + b"\n" for key in keys))
+
+
+def add_key(path: Path, name: str, *, admin: bool = False) -> str:
+    """Make a key, keep its hash in the file (a new one where there is none), and give the key: it stands nowhere else.
+
+    Raises:
+        UsageError: the name is not letters, digits and `._@-`, or too long.
+        NameplateError: there is a key of that name already.
+        DataError: the file is there but cannot be read.
+    """
+    if NAME.fullmatch(name) is None:
+        raise UsageError(
+            f"'{name}' cannot name a key: take up to 64 of A–Z, a–z, 0–9 and ._@-, a letter or digit first."
+        )
+    keys = read_keys(path) if path.exists() else ()
+    if any(key.name == name for key in keys):
+        raise NameplateError(f"'{path}' has a key '{name}' already. Take another name, or remove that one first.")
+    token = PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    write_keys(path, [*keys, Key(name, digest(token.encode()), created, admin)])
+    return token
+
+
+def remove_key(path: Path, name: str) -> None:
+    """Take a key out of the file: a service that runs refuses it a second later.
+
+    Raises:
+        NameplateError: there is none of that name.
+        DataError: the file cannot be read.
+    """
+    keys = read_keys(path)
+    left = [key for key in keys if key.name != name]
+    if len(left) == len(keys):
+        raise NameplateError(f"'{path}' has no key '{name}'.{did_you_mean(name, [key.name for key in keys])}")
+    write_keys(path, left)
+
+
+class Keys:
+    """The keys of a file, read again when it changes; where that fails, those read last stay and `failed` is told.
+
+    Raises:
+        DataError: the file cannot be read at first.
+    """
+
+    def __init__(self, path: Path, *, failed: Callable[[str], None] = lambda _: None) -> None:
+        self._path, self._failed = path, failed
+        self._seen = _stamp(path)
+        self._checked = time.monotonic()
+        self._keys = read_keys(path)
+
+    def find(self, token: bytes) -> Key | None:
+        """Whose key this is. All are compared, each in constant time, so that the time taken tells nothing."""
+        self._refresh()
+        if len(token) > LONGEST_TOKEN:
+            return None
+        wanted, found = digest(token), None
+        for key in self._keys:
+            if hmac.compare_digest(key.hash, wanted):
+                found = key
+        return found
+
+    def _refresh(self) -> None:
+        now = time.monotonic()
+        if now - self._checked < CHECK_SECONDS:
+            return
+        self._checked = now
+        stamp = _stamp(self._path)
+        if stamp == self._seen:
+            return
+        self._seen = stamp
+        try:
+            self._keys = read_keys(self._path)
+        except DataError as error:
+            self._failed(f"{error} The keys read before stay in force.")
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """What changes when a file does: time, size, and which file it is (a rename may bring an older one)."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - twice as fast as Path.stat, on every request's way
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino

@@ -1,0 +1,199 @@
+"""One line of JSON on stderr for each request and each thing that happens; on a terminal, one line to read."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import secrets
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+
+import msgspec
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from nameplate.serving.problems import MEDIA_TYPE, Problem, problem_response
+
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
+"""An X-Request-ID that is taken over; any other is replaced."""
+LONGEST_PATH = 256
+"""Bytes of a request's path that are logged."""
+GONE = 499
+"""The status logged where the client left before an answer began, as nginx has it."""
+
+Facts = dict[str, object]
+
+
+class _Kind(msgspec.Struct):
+    type: str = ""
+
+
+def event(name: str, /, *, level: str = "info", **facts: object) -> None:
+    """Log that something happened: `event("worker died", level="warning", bundle="cars196")`."""
+    write({"time": _now(), "level": level, "event": name, **facts})
+
+
+def write(line: Mapping[str, object]) -> None:
+    r"""One line on stderr, whatever the values hold.
+
+    JSON's escapes (ASCII alone: a U+2028 too may end a line for some readers) leave nothing that could forge a line;
+    on a terminal, what cannot be printed is shown as `\x1b`. A stderr that is gone stops no request.
+    """
+    with suppress(OSError, ValueError):
+        text = _readable(line) if sys.stderr.isatty() else json.dumps(line, default=str, separators=(",", ":"))
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+
+def _readable(line: Mapping[str, object]) -> str:
+    """`14:03:11 info    POST /v1/identify 200 34.1 ms …`: the frequent values bare, the others with their names."""
+    rest = dict(line)
+    clock, level = str(rest.pop("time", ""))[11:19], str(rest.pop("level", ""))
+    head = [rest.pop(name) for name in ("event", "method", "path", "status") if name in rest]
+    took = [f"{rest.pop('ms')} ms"] if "ms" in rest else []
+    end = str(rest.pop("traceback", ""))
+    named = [f"{name}={value}" for name, value in rest.items() if value is not None]
+    shown = " ".join(_printable(str(word)) for word in [f"{clock} {level:7}", *head, *took, *named])
+    return "\n".join([shown, *(_printable(row) for row in end.splitlines())])
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class Lines(logging.Handler):
+    """Writes what other libraries log, uvicorn first of all, as lines like our own."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        line: Facts = {"time": _now(), "level": record.levelname.lower(), "event": record.getMessage()}
+        line["logger"] = record.name
+        if record.exc_info and record.exc_info[1] is not None:
+            line["traceback"] = "".join(traceback.format_exception(record.exc_info[1]))
+        write(line)
+
+
+def take_over(level: int = logging.WARNING) -> None:
+    """Send what the standard library's `logging` is given through `write`; start uvicorn with `log_config=None`."""
+    root = logging.getLogger()
+    root.handlers = [Lines()]
+    root.setLevel(level)
+
+
+class Logs:
+    """ASGI middleware: logs and counts each request, names it, and answers where all else failed.
+
+    Routes add facts (`photos`, `model`) through `scope["state"]["log"]`. `done` is told method, route template,
+    status, seconds and kind of problem, after each; `begun` is called before.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        begun: Callable[[], None] = lambda: None,
+        done: Callable[[str, str, int, float, str | None], None] = lambda *_: None,
+    ) -> None:
+        self.app, self.begun, self.done = app, begun, done
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and log it."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request = _Request(scope, receive, send)
+        self.begun()
+        try:
+            await self.app(scope, request.receive, request.send)
+        except Exception as error:  # a bug: told in full, and answered as a problem like any other
+            request.facts["traceback"] = "".join(traceback.format_exception(error))
+            if request.status and not request.finished:  # cut short, which only a broken connection can say
+                raise
+            if not request.status:
+                await _fail(scope, request)
+        finally:
+            line, seconds = request.line()
+            write(line)
+            self.done(scope["method"], route_of(scope), request.status or GONE, seconds, request.problem)
+
+
+async def _fail(scope: Scope, request: _Request) -> None:
+    problem = Problem("internal", "The service failed; its log says how, under this answer's X-Request-ID.")
+    await problem_response(problem)(scope, request.receive, request.send)
+
+
+class _Request:
+    """What is learnt of one request while it passes."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope, self._receive, self._send = scope, receive, send
+        self.start = time.perf_counter()
+        self.id = next((v for k, v in scope["headers"] if k == b"x-request-id" and REQUEST_ID.fullmatch(v)), b"")
+        self.id = self.id or secrets.token_hex(16).encode()
+        self.status = self.received = self.sent = 0
+        self.problem: str | None = None
+        self.finished = self._is_problem = False
+        self.facts: Facts = {}
+        scope.setdefault("state", {}).update(log=self.facts, request_id=self.id.decode())
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self.received += len(message.get("body", b""))
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = [(name, value) for name, value in message.get("headers", ()) if name != b"x-request-id"]
+            self._is_problem = (b"content-type", MEDIA_TYPE.encode()) in headers
+            message = {**message, "headers": [*headers, (b"x-request-id", self.id)]}
+        elif message["type"] == "http.response.body":
+            body = message.get("body", b"")
+            self.sent += len(body)
+            self.finished = not message.get("more_body", False)
+            if self._is_problem and self.problem is None:
+                self.problem = _kind_of(body)
+        await self._send(message)
+
+    def line(self) -> tuple[Facts, float]:
+        """The line to log, and the seconds that the request took."""
+        seconds = time.perf_counter() - self.start
+        client = self.scope["state"].get("client")
+        status = self.status or GONE
+        path: bytes = self.scope.get("raw_path") or self.scope["path"].encode()
+        return {
+            "time": _now(),
+            "level": "info" if status < 500 else "warning" if status == 503 else "error",
+            "request": self.id.decode(),
+            "method": self.scope["method"],
+            "path": path.split(b"?")[0][:LONGEST_PATH].decode("ascii", "backslashreplace"),
+            "status": status,
+            "ms": round(1000 * seconds, 1),
+            "client": client.name if client else (self.scope.get("client") or ("unknown",))[0],
+            "received": self.received,
+            "sent": self.sent,
+            **({"problem": self.problem} if self.problem else {}),
+            **self.facts,
+        }, seconds
+
+
+def _kind_of(body: bytes) -> str | None:
+    """The kind of a problem that is on its way out."""
+    try:
+        return msgspec.json.decode(body, type=_Kind).type.rpartition(":")[2] or None
+    except msgspec.MsgspecError:
+        return None
+
+
+def route_of(scope: Scope) -> str:
+    """The template of the route that answered (`/v1/models/{name}/reload`), or `other`: never what a client wrote."""
+    return getattr(scope.get("route"), "path", None) or "other"

@@ -1,7 +1,7 @@
 """The page in a real Chromium, against the real service as a process of its own, with real photos.
 
-What the service cannot easily be brought to answer (429, a full queue, a broken network, an operator with keys or
-without feedback) Playwright puts in its place, at the one address in question; the tests that do so say so.
+What the service cannot easily be brought to answer (429, a full queue, a broken network, an operator without
+feedback) Playwright puts in its place, at the one address in question; the tests that do so say so.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def visit(browser: Browser, url: str) -> Iterator[Open]:
     windows = []
     wrong: list[str] = []
 
-    def open_page(*, before: Callable[[Page], None] | None = None, **settings: object) -> Page:
+    def open_page(*, at: str = url, before: Callable[[Page], None] | None = None, **settings: object) -> Page:
         window = browser.new_context(**{**DESK, **settings})  # type: ignore[arg-type]
         window.set_default_timeout(10_000)
         windows.append(window)
@@ -96,7 +96,7 @@ def visit(browser: Browser, url: str) -> Iterator[Open]:
         page.on("console", lambda said: wrong.append(said.text) if "Content Security" in said.text else None)
         if before is not None:
             before(page)
-        page.goto(url)
+        page.goto(at)
         expect(page.locator("#limits")).not_to_be_empty()
         return page
 
@@ -590,38 +590,25 @@ def test_what_is_asked_for_meanwhile_waits_its_turn(visit: Open, cars: list[Path
     expect(page.locator("#visits li")).to_have_count(2)
 
 
-def test_a_service_that_wants_a_key_gets_it(visit: Open, cars: list[Path]) -> None:
-    """A service with keys is put in this one's place; the photos are then answered by the real one."""
-    right = "Bearer secret"
-
-    def guard(page: Page) -> None:
-        page.route("**/v1/service", lambda route: route.fulfill(json={**route.fetch().json(), "keys": True}))
-        refusal = {"type": "urn:nameplate:problem:no-key", "status": 401, "detail": "No such key."}
-        page.route(
-            re.compile(r"/v1/(models|identify)"),
-            lambda route: (
-                route.continue_()
-                if route.request.headers.get("authorization") == right
-                else route.fulfill(status=401, json=refusal, content_type="application/problem+json")
-            ),
-        )
-
-    page = visit(before=guard)
-    field = page.get_by_label("API key")
-    expect(field).to_be_focused()
-    field.fill("wrong")
-    page.keyboard.press("Enter")
-    expect(page.locator("#trouble")).to_contain_text("A valid API key is needed")
-    page.set_input_files("#pick", [cars[0]])
-    expect(page.locator("#halt")).to_contain_text("A valid API key is needed")
-    expect(field).to_be_focused()
-    field.fill("secret")
-    page.get_by_role("button", name="Use it").click()
-    expect(page.locator("#trouble")).to_be_empty()
-    page.get_by_role("button", name="Try again").click()
-    expect(page.locator(".card.done")).to_have_count(1)
-    assert page.evaluate("sessionStorage.getItem('nameplate.key')") == "secret"
-    assert page.evaluate("localStorage.getItem('nameplate.key')") is None
+def test_a_service_that_wants_a_key_gets_it(visit: Open, bundle: Path, cars: list[Path], tmp_path: Path) -> None:
+    key = json.loads(nameplate("keys", "add", tmp_path / "keys", "me", "--json").stdout)["key"]
+    with serving(bundle, "--keys", tmp_path / "keys") as guarded:
+        page = visit(at=guarded.url)
+        field = page.get_by_label("API key")
+        expect(field).to_be_focused()
+        field.fill("wrong")
+        page.keyboard.press("Enter")
+        expect(page.locator("#trouble")).to_contain_text("A valid API key is needed")
+        page.set_input_files("#pick", [cars[0]])
+        expect(page.locator("#halt")).to_contain_text("A valid API key is needed")
+        expect(field).to_be_focused()
+        field.fill(key)
+        page.get_by_role("button", name="Use it").click()
+        expect(page.locator("#trouble")).to_be_empty()
+        page.get_by_role("button", name="Try again").click()
+        expect(page.locator(".card.done")).to_have_count(1)
+        assert page.evaluate("sessionStorage.getItem('nameplate.key')") == key
+        assert page.evaluate("localStorage.getItem('nameplate.key')") is None
 
 
 # for everyone

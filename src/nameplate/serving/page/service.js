@@ -37,6 +37,7 @@ function form(fields) {
 }
 
 async function ask(path, body, signal) {
+  if (key() && !/^[\x21-\x7e]+$/.test(key())) throw new Refusal("no-key"); // no header can carry it
   const headers = key() ? { Authorization: `Bearer ${key()}` } : {};
   let answer;
   let said;

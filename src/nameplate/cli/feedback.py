@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 VARIABLE = "NAMEPLATE_FEEDBACK"
 SHOWN = 50
 """Corrections that `list` shows."""
+ID_SHOWN = 8
+"""Of an id; enough to name one by."""
 DATABASE_HELP = "A SQLite file, or postgresql://USER@HOST/NAME."
 
 feedback = typer.Typer(
@@ -34,7 +36,7 @@ app.add_typer(feedback, name="feedback")
 
 Database = Annotated[str, typer.Argument(metavar="DATABASE", envvar=VARIABLE, help=DATABASE_HELP, show_default=False)]
 DatabaseOption = Annotated[str, typer.Option("--database", metavar="DATABASE", envvar=VARIABLE, help=DATABASE_HELP)]
-Ids = Annotated[list[str], typer.Argument(metavar="ID...", show_default=False)]
+Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Or its beginning.", show_default=False)]
 STATUS_HELP = "new, accepted or rejected."
 DATES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
 
@@ -202,7 +204,7 @@ def _print(entries: Sequence[Entry]) -> None:
         table.add_column(column)
     for entry in entries:
         named = f"{entry.predicted or '–'}{'' if entry.confidence is None else f' ({100 * entry.confidence:.0f} %)'}"
-        row = (entry.id, f"{entry.time:%Y-%m-%d %H:%M}", entry.status, entry.nameplate, named, entry.client)
+        row = (entry.id[:ID_SHOWN], f"{entry.time:%Y-%m-%d %H:%M}", entry.status, entry.nameplate, named, entry.client)
         table.add_row(*(Text(cell) for cell in (*row, " ".join(entry.comment.split()))))
     screen.out.print(table)
 

@@ -185,47 +185,37 @@ class FeedbackStore:
                 yield Entry(**row._mapping)
 
     def set_status(self, ids: Sequence[str], status: Status) -> int:
-        """Judge corrections, all of them or none.
+        """Judge corrections, all of them or none; the beginning of an id does, where it is the only one.
 
         Returns:
             How many.
 
         Raises:
-            UsageError: there is none of such an id.
+            UsageError: there is none of such an id, or more than one.
         """
         with writing(self.engine) as connection:
-            for id_ in dict.fromkeys(ids):
-                _require_one(
-                    connection.execute(
-                        update(corrections).where(corrections.c.id == id_).values(status=status)
-                    ).rowcount,
-                    id_,
-                )
-        return len(set(ids))
+            found = _found(connection, ids)
+            connection.execute(update(corrections).where(corrections.c.id.in_(found)).values(status=status))
+        return len(found)
 
     def delete_ids(self, ids: Sequence[str]) -> Deleted:
-        """Delete corrections, all of them or none, and photos that nobody else spoke of.
+        """Delete corrections, all of them or none, and photos that nobody else spoke of; ids as in `set_status`.
 
         Raises:
-            UsageError: there is none of such an id.
+            UsageError: there is none of such an id, or more than one.
         """
         with writing(self.engine) as connection:
-            for id_ in dict.fromkeys(ids):
-                _require_one(connection.execute(delete(corrections).where(corrections.c.id == id_)).rowcount, id_)
-            return Deleted(len(set(ids)), _delete_orphans(connection))
+            return _delete(connection, corrections.c.id.in_(_found(connection, ids)))
 
     def delete_client(self, client: str) -> Deleted:
         """Delete all that a client said, and the photos that nobody else spoke of."""
-        return self._delete(corrections.c.client == client)
+        with writing(self.engine) as connection:
+            return _delete(connection, corrections.c.client == client)
 
     def delete_before(self, moment: datetime) -> Deleted:
         """Delete what was said before a moment, and the photos that nobody spoke of since."""
-        return self._delete(corrections.c.time < moment)
-
-    def _delete(self, which: ColumnElement[bool]) -> Deleted:
         with writing(self.engine) as connection:
-            gone = connection.execute(delete(corrections).where(which)).rowcount
-            return Deleted(gone, _delete_orphans(connection))
+            return _delete(connection, corrections.c.time < moment)
 
     def _require_room(self, connection: Connection, more: int) -> None:
         held = _size(connection)
@@ -265,11 +255,21 @@ def _size(connection: Connection) -> int:
     return int(pixels) + CORRECTION_BYTES * rows
 
 
-def _require_one(found: int, id_: str) -> None:
-    if not found:
-        raise UsageError(f"There is no correction '{id_}'; nothing was changed. 'nameplate feedback list' shows them.")
+def _found(connection: Connection, ids: Sequence[str]) -> list[str]:
+    """Whole ids for ids or their beginnings, each once."""
+    found: dict[str, None] = {}
+    for id_ in ids:
+        begins = corrections.c.id.startswith(id_, autoescape=True)
+        near = connection.scalars(select(corrections.c.id).where(begins).limit(2)).all() if id_ else []
+        if len(near) != 1:
+            how_many = "more than one correction begins with" if near else "there is no correction"
+            raise UsageError(f"Nothing was changed: {how_many} '{id_}'. 'nameplate feedback list' shows them.")
+        found[near[0]] = None
+    return list(found)
 
 
-def _delete_orphans(connection: Connection) -> int:
+def _delete(connection: Connection, which: ColumnElement[bool]) -> Deleted:
+    """Corrections, and photos that none is left of."""
+    gone = connection.execute(delete(corrections).where(which)).rowcount
     spoken_of = select(corrections.c.sha256).where(corrections.c.sha256 == photos.c.sha256).exists()
-    return connection.execute(delete(photos).where(~spoken_of)).rowcount
+    return Deleted(gone, connection.execute(delete(photos).where(~spoken_of)).rowcount)

@@ -103,10 +103,14 @@ class FeedbackStore:
             RuntimeUnavailableError: its driver is not installed.
         """
         engine = open_engine(database, create=create)
-        if create:
-            migrate(engine)
-        else:
-            require_newest(engine)
+        try:
+            if create:
+                migrate(engine)
+            else:
+                require_newest(engine)
+        except BaseException:
+            engine.dispose()
+            raise
         return cls(engine, cap)
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ def upgrade() -> None:
         sa.Column("height", sa.Integer, nullable=False),
         sa.Column("format", sa.String(8), nullable=False),
         sa.Column("bytes", sa.LargeBinary, nullable=False),
-        sa.PrimaryKeyConstraint("sha256", name="pk_feedback_photos"),
+        sa.PrimaryKeyConstraint("sha256", name=op.f("pk_feedback_photos")),
     )
     op.create_table(
         "feedback_corrections",
@@ -37,10 +37,10 @@ def upgrade() -> None:
         sa.Column("digest", sa.String(64)),
         sa.Column("comment", sa.Text, nullable=False),
         sa.Column("status", sa.String(8), nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_feedback_corrections"),
-        sa.ForeignKeyConstraint(["sha256"], ["feedback_photos.sha256"], name="fk_feedback_corrections_sha256"),
-        sa.CheckConstraint("status IN ('new', 'accepted', 'rejected')", name="ck_feedback_corrections_status"),
-        sa.UniqueConstraint("sha256", "client", "nameplate", name="uq_feedback_corrections_sha256"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_feedback_corrections")),
+        sa.ForeignKeyConstraint(["sha256"], ["feedback_photos.sha256"], name=op.f("fk_feedback_corrections_sha256")),
+        sa.CheckConstraint("status IN ('new', 'accepted', 'rejected')", name=op.f("ck_feedback_corrections_status")),
+        sa.UniqueConstraint("sha256", "client", "nameplate", name=op.f("uq_feedback_corrections_sha256")),
     )
-    op.create_index("ix_feedback_corrections_time", "feedback_corrections", ["time"])
-    op.create_index("ix_feedback_corrections_client", "feedback_corrections", ["client"])
+    op.create_index(op.f("ix_feedback_corrections_time"), "feedback_corrections", ["time"])
+    op.create_index(op.f("ix_feedback_corrections_client"), "feedback_corrections", ["client"])

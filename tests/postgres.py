@@ -31,7 +31,7 @@ def server(binaries: Path) -> Iterator[str]:
     if owner is not None:
         shutil.chown(folder, owner)
     data = folder / "data"
-    control = [binaries / "pg_ctl", "--pgdata", data, "--wait", "--log", folder / "log"]
+    control: list[str | Path] = [binaries / "pg_ctl", "--pgdata", data, "--wait", "--log", folder / "log"]
     try:
         _run([binaries / "initdb", "--pgdata", data, "--auth=trust", "--username=postgres", "--no-sync"], owner, folder)
         _run([*control, "--options", f"{QUICK} -k {folder}", "start"], owner, folder)

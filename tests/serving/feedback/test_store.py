@@ -41,7 +41,7 @@ SAID = Correction(
 
 def photos(store: FeedbackStore) -> int:
     with reading(store.engine) as connection:
-        return connection.execute(text("SELECT count(*) FROM feedback_photos")).scalar_one()
+        return int(connection.execute(text("SELECT count(*) FROM feedback_photos")).scalar_one())
 
 
 def test_what_is_kept_comes_back(store: FeedbackStore) -> None:

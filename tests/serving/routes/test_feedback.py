@@ -115,7 +115,7 @@ def test_no_broken_photo_is_kept(server: Server, name: str) -> None:
     ],
 )
 def test_text_that_is_none_is_refused(server: Server, fields: dict[str, str], problem: str) -> None:
-    answer = send(server[0], **fields)
+    answer = send(server[0], PHOTO, **fields)
     assert answer.status_code == 422
     assert problem in answer.json()["detail"]
 

@@ -90,6 +90,20 @@ def test_conflicts_may_be_included(store: FeedbackStore, tmp_path: Path) -> None
     assert len({photo.group for photo in dataset.photos}) == 2
 
 
+def test_rejected_ones_may_be_looked_at(store: FeedbackStore, tmp_path: Path) -> None:
+    ids = [say(store, 0, "A"), say(store, 1, "A"), say(store, 2, "A")]
+    store.set_status(ids, "rejected")
+    say(store, 0, "B", "you")
+    store.set_status([say(store, 2, "B", "you")], "accepted")
+    assert export(store, tmp_path / "out", Selection(("rejected",))).left_out == {
+        "not moderated": 1,
+        "different nameplates for one photo": 1,
+        "another nameplate was accepted": 1,
+        "accepted": 1,
+    }
+    assert [row["corrections"] for row in rows(tmp_path / "out" / "train.csv")] == [ids[1]]
+
+
 def test_what_is_asked_for(store: FeedbackStore, tmp_path: Path) -> None:
     old, new = say(store, 0, "A"), say(store, 1, "A")
     store.set_status([old], "accepted")

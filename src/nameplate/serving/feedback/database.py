@@ -113,15 +113,14 @@ def _url(database: str) -> URL:
 
 def _require_file(path: Path, create: bool) -> None:
     """A file of one's own: others on the machine need not read users' photos."""
-    if path.is_file():
-        return
-    if not create or path.exists():
+    if create and not path.is_file():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch(mode=0o600)  # another server may have made it a moment ago
+        except OSError as error:
+            raise DatabaseError(f"Cannot make the database '{path}': {error.strerror or error}.") from None
+    if not path.is_file():
         raise DatabaseError(f"There is no database '{path}'. 'nameplate serve --feedback {path}' makes one.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-    except OSError as error:
-        raise DatabaseError(f"Cannot make the database '{path}': {error.strerror or error}.") from None
 
 
 def _postgres_arguments(url: URL) -> dict[str, Any]:
@@ -144,9 +143,9 @@ def _set_up_sqlite(connection: sqlite3.Connection, _: object) -> None:
 def _write_ahead(cursor: sqlite3.Cursor) -> None:
     """Readers and the writer do not wait for each other; the change of mode itself does not wait as other locks do."""
     deadline = time.monotonic() + BUSY_SECONDS
-    while cursor.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+    while True:
         with suppress(sqlite3.OperationalError):
-            if cursor.execute("PRAGMA journal_mode = WAL").fetchone() == ("wal",):
+            if cursor.execute("PRAGMA journal_mode = WAL").fetchone() == ("wal",):  # or is so already
                 return
         if time.monotonic() > deadline:
             raise sqlite3.OperationalError("database is locked")

@@ -74,7 +74,5 @@ def _upgrade(connection: Connection, script: ScriptDirectory, target: str) -> No
         return script._upgrade_revs(target, revision)  # what alembic.command.upgrade itself calls
 
     with EnvironmentContext(Config(), script, fn=steps, destination_rev=target) as environment:
-        environment.configure(
-            connection=connection, target_metadata=METADATA, version_table=VERSION_TABLE, transactional_ddl=True
-        )
+        environment.configure(connection=connection, target_metadata=METADATA, version_table=VERSION_TABLE)
         environment.run_migrations()

@@ -137,6 +137,17 @@ def test_where_it_is_not_turned_on_it_is_not_there() -> None:
         assert (answer.status_code, answer.json()["type"]) == (404, "urn:nameplate:problem:not-found")
 
 
+def test_a_key_gives_its_name_and_no_key_is_no_correction(tmp_path: Path) -> None:
+    key = json.loads(nameplate("keys", "add", tmp_path / "keys", "the-shop", "--json").stdout)["key"]
+    database = str(tmp_path / "f.sqlite")
+    with serving("--feedback", database, "--keys", tmp_path / "keys") as running:
+        assert send(running, nameplate="Lada Niva").status_code == 401
+        sent = {"files": {"photo": ("a.jpg", PHOTO)}, "data": {"nameplate": "Lada Niva"}}
+        answer = running.post("/v1/feedback", headers={"Authorization": f"Bearer {key}"}, **sent)
+        assert answer.status_code == 201, answer.text
+    assert [entry.client for entry in kept(database).values()] == ["the-shop"]
+
+
 def test_postgresql_from_request_to_export_and_when_it_fails(postgres: str, tmp_path: Path) -> None:
     with serving(environment={"NAMEPLATE_FEEDBACK": postgres}) as running:
         id_ = send(running, nameplate="Lada Niva").json()["id"]

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from nameplate.errors import DatabaseError, PhotoError, UsageError
 from nameplate.photos.decode import read_header
 from nameplate.photos.header import Header
+from nameplate.serving.access import Client
 from nameplate.serving.body import Form, read_form
 from nameplate.serving.engines import Served
 from nameplate.serving.feedback.store import Correction, FeedbackStore, StoreFullError
@@ -57,8 +58,8 @@ async def feedback(request: Request) -> Response:
         [answer] = await unless_gone(request, served.engine.answer([photo], [PHOTO]))
         if answer.prediction.error is not None:
             raise _unreadable(answer.prediction.error.partition(": ")[0], answer.prediction.error)
-        client = NOBODY if service.settings.keys is None else request.scope["state"]["client"].name
-        correction = _correction(said, client, answer.prediction, served)
+        client: Client = request.scope["state"]["client"]
+        correction = _correction(said, client.name if client.by_key else NOBODY, answer.prediction, served)
         id_ = await _keep(service.feedback, correction, photo, header)
     return json_response({"id": id_}, 201)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -17,13 +16,13 @@ from nameplate.serving.body import Form, read_form
 from nameplate.serving.engines import Served
 from nameplate.serving.feedback.store import Correction, FeedbackStore, StoreFullError
 from nameplate.serving.feedback.text import clean_comment, clean_nameplate, known_spelling
+from nameplate.serving.logs import event
 from nameplate.serving.problems import OF_REASON, Problem
 from nameplate.serving.schema import Kept, feedback_body, problems
 from nameplate.serving.service import json_response, service_of, unless_gone
 from nameplate.types import Prediction
 
 router = APIRouter(tags=["photos"])
-log = logging.getLogger("nameplate.serving")
 
 PHOTO = "photo"
 NOBODY = "anonymous"
@@ -109,8 +108,8 @@ async def _keep(store: FeedbackStore, correction: Correction, photo: bytes, head
     try:
         return await asyncio.to_thread(store.add, correction, photo, header)
     except StoreFullError as error:
-        log.error("%s Raise feedback_bytes, or delete some: 'nameplate feedback delete'.", error)
+        event("correction refused", level="error", reason=f"{error} Delete some: 'nameplate feedback delete'.")
         raise Problem("full", "There is no room for more corrections.") from None
     except DatabaseError as error:
-        log.error("%s", error)  # what it says of the database is no business of the client's
+        event("correction lost", level="error", reason=str(error))  # no business of the client's
         raise Problem("not-ready", "Corrections cannot be kept just now; try again.", RETRY_SECONDS) from None

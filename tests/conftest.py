@@ -67,7 +67,12 @@ def _absent(needed: str) -> NoReturn:
 @pytest.fixture(scope="session")
 def chromium() -> Path:
     """The browser's program."""
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    found = (
+        os.environ.get("NAMEPLATE_CHROMIUM")
+        or shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
     return Path(found) if found else _absent("the browser Chromium: apt-get install chromium")
 
 

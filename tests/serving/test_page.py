@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import urllib.error
@@ -29,10 +28,6 @@ for needed in ("fastapi", "uvicorn", "playwright", "axe_playwright_python"):
 
 from axe_playwright_python.sync_playwright import Axe  # noqa: E402
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright  # noqa: E402
-
-CHROMIUM = os.environ.get("NAMEPLATE_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-if CHROMIUM is None:
-    pytest.skip("needs Chromium: install it, or name it in NAMEPLATE_CHROMIUM", allow_module_level=True)
 
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]  # fmt: skip
@@ -74,11 +69,11 @@ def url(bundle: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser(chromium: Path) -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield chromium
-        chromium.close()
+        browser = playwright.chromium.launch(executable_path=chromium, args=QUIET)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture
@@ -401,14 +396,10 @@ def test_the_history_lasts_as_long_as_the_tab(visit: Open, cars: list[Path]) -> 
     assert page.evaluate("Object.keys(localStorage).length") == 0
 
 
-def test_feedback_says_what_is_stored_and_sends_it_then(visit: Open, cars: list[Path]) -> None:
-    """The address that stores it is put in the service's place."""
-
-    def watch(page: Page) -> None:
-        page.add_init_script(WATCHED)
-        page.route("**/v1/feedback", lambda route: route.fulfill(status=201, json={"id": "1"}))
-
-    page = visit(before=watch)
+def test_feedback_says_what_is_stored_and_stores_that(
+    visit: Open, bundle: Path, cars: list[Path], tmp_path: Path
+) -> None:
+    page = visit(before=lambda page: page.add_init_script(WATCHED))
     identify(page, cars[0])
     page.get_by_role("button", name="Wrong? Tell us").click()
     expect(page.get_by_role("dialog")).to_contain_text(
@@ -420,13 +411,19 @@ def test_feedback_says_what_is_stored_and_sends_it_then(visit: Open, cars: list[
     predicted = page.locator(".ranking .name").first.text_content()
     page.get_by_role("button", name="Send and store").click()
     expect(page.locator(".card")).to_contain_text("Stored. Thank you!")
-    assert dict(page.evaluate("window.sent")[1]) == {
-        "photo": hashlib.sha256(cars[0].read_bytes()).hexdigest(),
+    database = bundle.parent / "feedback.sqlite"
+    [stored] = json.loads(nameplate("feedback", "list", database, "--json").stdout)
+    assert stored["sha256"] == hashlib.sha256(cars[0].read_bytes()).hexdigest()
+    said = {name: stored[name] for name in ("nameplate", "predicted", "model", "comment")}
+    assert said == {
         "nameplate": "Halden Pine",
         "predicted": predicted,
         "model": "designs",
         "comment": "seen at night",
     }
+    nameplate("feedback", "export", database, "-o", tmp_path / "corrections")
+    [photo] = [path for path in (tmp_path / "corrections").rglob("*") if path.suffix in (".jpg", ".jpeg")]
+    assert photo.read_bytes() == cars[0].read_bytes()
 
 
 def test_feedback_that_is_refused_keeps_the_form(visit: Open, cars: list[Path]) -> None:

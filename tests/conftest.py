@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import shutil
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+
+from tests.postgres import find_binaries, server
 
 ROOT = Path(__file__).parents[1]
 
@@ -48,3 +55,51 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def not_cars() -> Path:
     """330 photos of anything but cars; not part of the repository."""
     return _folder("NAMEPLATE_NOT_CARS", "data/not_cars")
+
+
+def _absent(needed: str) -> NoReturn:
+    """Skip; where NAMEPLATE_NO_SKIPS=1, as in CI, fail: there it must not go unnoticed."""
+    if os.environ.get("NAMEPLATE_NO_SKIPS") == "1":
+        pytest.fail(f"needs {needed}, and NAMEPLATE_NO_SKIPS=1 forbids to skip")
+    pytest.skip(f"needs {needed}")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Path:
+    """The browser's program."""
+    found = (
+        os.environ.get("NAMEPLATE_CHROMIUM")
+        or shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
+    return Path(found) if found else _absent("the browser Chromium: apt-get install chromium")
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a PostgreSQL server where databases may be made: NAMEPLATE_TEST_POSTGRES, or one of our own."""
+    if importlib.util.find_spec("psycopg") is None:
+        _absent("psycopg: pip install 'nameplate[postgres]'")
+    if given := os.environ.get("NAMEPLATE_TEST_POSTGRES"):
+        yield given
+        return
+    binaries = find_binaries()
+    if binaries is None:
+        _absent("PostgreSQL: apt-get install postgresql, or set NAMEPLATE_TEST_POSTGRES to a server's URL")
+    with server(binaries) as url:
+        yield url
+
+
+@pytest.fixture
+def postgres(postgres_server: str) -> Iterator[str]:
+    """The URL of an empty PostgreSQL database of the test's own."""
+    import psycopg
+    from sqlalchemy import make_url
+
+    name = f"nameplate_{uuid.uuid4().hex}"
+    url = make_url(postgres_server).set(drivername="postgresql")
+    with psycopg.connect(url.render_as_string(hide_password=False), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+        yield url.set(database=name).render_as_string(hide_password=False)
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")

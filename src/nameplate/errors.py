@@ -45,6 +45,10 @@ class BundleError(NameplateError):
     """A model on disk that is damaged, unsafe, made by a newer version, or not one."""
 
 
+class DatabaseError(NameplateError):
+    """A database that cannot be reached, is of another version, or does not do as it is asked."""
+
+
 class RuntimeUnavailableError(NameplateError):
     """An inference runtime that is not installed or does not work on this machine."""
 

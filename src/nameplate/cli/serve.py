@@ -10,7 +10,10 @@ import typer
 from nameplate.cli import screen
 from nameplate.cli.commands import Json, RuntimeOption, TtaOption, app
 from nameplate.errors import RuntimeUnavailableError
-from nameplate.types import DEFAULT_BUNDLE, NO_TTA
+from nameplate.serving.settings import ServeSettings
+from nameplate.types import DEFAULT_BUNDLE
+
+DEFAULTS = ServeSettings()
 
 
 @app.command()
@@ -21,14 +24,14 @@ def serve(
             metavar="BUNDLE...", help="Folders, or names of bundles that ship.", show_default=DEFAULT_BUNDLE
         ),
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is open to the network.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8000,
-    workers: Annotated[int, typer.Option(min=1, help="Worker processes for each bundle.")] = 1,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is open to the network.")] = DEFAULTS.host,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = DEFAULTS.port,
+    workers: Annotated[int, typer.Option(min=1, help="Worker processes for each bundle.")] = DEFAULTS.workers,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Processors for them.", show_default="all that this process may use")
     ] = None,
-    runtime: RuntimeOption = "auto",
-    tta: TtaOption = NO_TTA,
+    runtime: RuntimeOption = DEFAULTS.runtime,
+    tta: TtaOption = DEFAULTS.tta,
     keys: Annotated[Path | None, typer.Option(metavar="FILE", help="Ask for an API key: 'nameplate keys'.")] = None,
     rate: Annotated[
         str | None, typer.Option(metavar="N/PERIOD", help="Requests for each key or address, such as 600/minute.")
@@ -41,31 +44,39 @@ def serve(
     ] = None,
     trusted_proxies: Annotated[
         str, typer.Option(metavar="ADDRESSES", help="Proxies whose X-Forwarded-For is believed.")
-    ] = "127.0.0.1",
+    ] = DEFAULTS.trusted_proxies,
     feedback: Annotated[
         str | None,
         typer.Option(metavar="DATABASE", envvar="NAMEPLATE_FEEDBACK", help="Keep corrections: a file, or a URL."),
     ] = None,
-    reload_on_change: Annotated[bool, typer.Option("--reload-on-change", help="Exchange bundles that change.")] = False,
-    photos: Annotated[int, typer.Option(min=1, help="Photos that one request may bring.")] = 20,
-    queue: Annotated[int, typer.Option(min=1, help="Photos under way for a bundle; beyond, 503.")] = 128,
-    seconds: Annotated[float, typer.Option(min=0.1, help="A request that takes longer is given up.")] = 30.0,
+    feedback_bytes: Annotated[
+        int, typer.Option(min=1, metavar="BYTES", help="Photos of corrections that are kept; beyond, 503.")
+    ] = DEFAULTS.feedback_bytes,
+    reload_on_change: Annotated[
+        bool, typer.Option("--reload-on-change", help="Exchange bundles that change.")
+    ] = DEFAULTS.reload_on_change,
+    photos: Annotated[int, typer.Option(min=1, help="Photos that one request may bring.")] = DEFAULTS.photos,
+    queue: Annotated[
+        int, typer.Option(min=1, help="Photos under way for a bundle; beyond, 503.")
+    ] = DEFAULTS.queue_photos,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, help="A request that takes longer is given up.")
+    ] = DEFAULTS.request_seconds,
     stop_delay: Annotated[
         float, typer.Option(min=0, help="After SIGTERM, seconds to say 'not ready' before it takes no more requests.")
-    ] = 0.0,
-    page: Annotated[bool, typer.Option("--page/--no-page", help="Whether to serve the web page at /.")] = True,
+    ] = DEFAULTS.stop_delay,
+    page: Annotated[bool, typer.Option("--page/--no-page", help="Whether to serve the web page at /.")] = DEFAULTS.page,
     json: Json = False,
 ) -> None:
     """Serve bundles over HTTP: an API, and a page. SIGTERM or Ctrl-C stops it once all is answered."""
     try:
         from nameplate.serving.server import serve as run
-        from nameplate.serving.settings import ServeSettings
     except ModuleNotFoundError as error:
         raise RuntimeUnavailableError(
             f"'nameplate serve' needs {error.name}. Install it with pip install 'nameplate[serve]'."
         ) from None
     settings = ServeSettings(
-        bundles=tuple(bundles or [DEFAULT_BUNDLE]),
+        bundles=tuple(bundles or DEFAULTS.bundles),
         host=host,
         port=port,
         workers=workers,
@@ -78,6 +89,7 @@ def serve(
         allowed_hosts=tuple(allowed_host or ()),
         trusted_proxies=trusted_proxies,
         feedback=feedback,
+        feedback_bytes=feedback_bytes,
         reload_on_change=reload_on_change,
         photos=photos,
         queue_photos=queue,

@@ -22,7 +22,11 @@ metrics.py     what Prometheus reads
 observer.py    what happens in the engines, told to both
 protect.py     all of these before the routes, in their order
 service.py     what the routes share
+feedback/      users' corrections in a database, and the data set that they make
+protect.py     the guards in front of all routes: access.py, keys.py, rates.py, hosts.py, headers.py
+logs.py        one line a request; metrics.py for Prometheus; observer.py tells both
 routes/        one module an endpoint
+page.py        the web page, whose files are in page/
 app.py         puts them together
 server.py      runs them until told to stop
 """

@@ -16,14 +16,23 @@ from starlette.responses import Response
 from nameplate import __version__
 from nameplate.errors import NameplateError
 from nameplate.serving.access import describe_access
+from nameplate.serving.page import mount_page
 from nameplate.serving.problems import Problem, on_problem, problem_response
 from nameplate.serving.protect import protect
-from nameplate.serving.routes import health, identify, metrics, models, protocol, verify
+from nameplate.serving.routes import feedback, health, identify, metrics, models, protocol, verify
 from nameplate.serving.schema import ProblemDetails
 from nameplate.serving.service import Gone, Service
 from nameplate.serving.settings import ServeSettings
 
-ROUTERS = (identify.router, verify.router, models.router, health.router, metrics.router, protocol.router)
+ROUTERS = (
+    identify.router,
+    verify.router,
+    feedback.router,
+    models.router,
+    health.router,
+    metrics.router,
+    protocol.router,
+)
 OF_STATUS = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}
 """Statuses that the framework itself answers with → the kind of problem."""
 
@@ -37,6 +46,8 @@ def create_app(settings: ServeSettings) -> FastAPI:
     """
     service = Service.of(settings)
     app = routes_alone()
+    if settings.page:
+        mount_page(app)
     app.state.service = service
     app.state.failure = None
     app.add_middleware(protect, service)
@@ -76,6 +87,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)
         await service.engines.stop(0.0)
+        if service.feedback is not None:
+            service.feedback.close()
 
 
 async def _start(app: FastAPI) -> None:

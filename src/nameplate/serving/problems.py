@@ -28,7 +28,7 @@ KINDS: dict[str, tuple[int, str]] = {
     "unprocessable": (422, "The request asks for what cannot be had"),
     "too-many": (429, "Too many requests"),
     "internal": (500, "The service failed"),
-    "full": (503, "The queue is full"),
+    "full": (503, "There is no room"),
     "late": (503, "The answer took too long"),
     "not-ready": (503, "The service is not ready"),
 }

@@ -174,6 +174,13 @@ class ReadyModels:
 
 
 @dataclass
+class Kept:
+    """The answer of /v1/feedback."""
+
+    id: str
+
+
+@dataclass
 class ProblemDetails:
     """RFC 9457."""
 
@@ -212,3 +219,14 @@ def photos_body(fields: dict[str, Any] | None = None, *, raw: bool) -> dict[str,
     if raw:
         content |= {kind: {"schema": file} for kind in ("image/jpeg", "image/png", "image/webp", "image/avif")}
     return {"requestBody": {"required": True, "content": content}}
+
+
+def feedback_body() -> dict[str, Any]:
+    """For a route's `openapi_extra`: a form with one photo and what it shows."""
+    file = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
+    name = {"type": "string", "maxLength": 200, "example": "Jeep Wrangler SUV 2012"}
+    comment = {"type": "string", "maxLength": 2000}
+    texts = {"nameplate": name, "predicted": name, "model": {"type": "string", "example": "cars196"}}
+    properties = {"photo": file, **texts, "comment": comment}
+    form = {"schema": {"type": "object", "properties": properties, "required": ["photo", "nameplate"]}}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": form}}}

@@ -15,6 +15,7 @@ from nameplate.errors import UsageError
 from nameplate.models.runtime import check_runtime
 from nameplate.serving.budget import Budget
 from nameplate.serving.engines import Engines
+from nameplate.serving.feedback.store import FeedbackStore
 from nameplate.serving.keys import Keys
 from nameplate.serving.logs import event
 from nameplate.serving.metrics import Metrics
@@ -35,6 +36,8 @@ class Service:
     metrics: Metrics = field(default_factory=Metrics)
     keys: Keys | None = None
     """None where anybody may ask."""
+    feedback: FeedbackStore | None = None
+    """Where users' corrections are kept; None keeps none."""
     draining: bool = False
     """Whether it was told to stop: no longer ready, and nothing new is to come."""
 
@@ -52,7 +55,7 @@ class Service:
         engines = Engines(settings, Watch(metrics))
         engines.load()
         metrics.watch(lambda: look(engines, budget))
-        return cls(settings, engines, budget, metrics, keys)
+        return cls(settings, engines, budget, metrics, keys, _open_feedback(settings))
 
     @property
     def ready(self) -> bool:
@@ -62,6 +65,12 @@ class Service:
 
 def _keys_not_read(why: str) -> None:
     event("keys not read", level="error", reason=why)
+
+
+def _open_feedback(settings: ServeSettings) -> FeedbackStore | None:
+    if settings.feedback is None:
+        return None
+    return FeedbackStore.open(settings.feedback, cap=settings.feedback_bytes)
 
 
 def check(settings: ServeSettings) -> None:

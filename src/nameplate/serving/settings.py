@@ -60,6 +60,8 @@ class ServeSettings:
     """Addresses of proxies whose X-Forwarded-For is believed."""
     feedback: str | None = None
     """Database for users' corrections: a SQLAlchemy URL, or the path of a SQLite file; None keeps none."""
+    feedback_bytes: int = 10 * 1024 * MEBIBYTE
+    """What that database may hold; beyond, corrections are refused."""
     reload_on_change: bool = False
     """Whether a bundle that changes on disk is exchanged for the new one."""
     page: bool = True

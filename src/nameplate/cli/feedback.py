@@ -1,0 +1,220 @@
+"""`nameplate feedback`: users' corrections, kept by `nameplate serve --feedback`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nameplate.cli import screen
+from nameplate.cli.commands import Json, app
+from nameplate.errors import NameplateError, UsageError
+
+if TYPE_CHECKING:
+    from nameplate.serving.feedback.export import Exported
+    from nameplate.serving.feedback.store import Deleted, Entry, FeedbackStore
+    from nameplate.serving.feedback.tables import Status
+
+VARIABLE = "NAMEPLATE_FEEDBACK"
+SHOWN = 50
+"""Corrections that `list` shows."""
+ID_SHOWN = 8
+"""Of an id; enough to name one by."""
+DATABASE_HELP = "A SQLite file, or postgresql://USER@HOST/NAME."
+
+feedback = typer.Typer(
+    help="Users' corrections: list, accept or reject, delete, and export them to train on.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(feedback, name="feedback")
+
+Database = Annotated[str, typer.Argument(metavar="DATABASE", envvar=VARIABLE, help=DATABASE_HELP, show_default=False)]
+DatabaseOption = Annotated[str, typer.Option("--database", metavar="DATABASE", envvar=VARIABLE, help=DATABASE_HELP)]
+Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Or its beginning.", show_default=False)]
+STATUS_HELP = "new, accepted or rejected."
+DATES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
+
+
+@contextmanager
+def opened(database: str, *, create: bool = False) -> Iterator[FeedbackStore]:
+    """The store in a database.
+
+    Raises:
+        NameplateError: not there, not to be opened, or a package is missing.
+    """
+    try:
+        from nameplate.serving.feedback.store import FeedbackStore
+    except ModuleNotFoundError as error:
+        raise NameplateError(
+            f"Corrections need more packages ('{error.name}' is missing): pip install 'nameplate[serve]'."
+        ) from None
+    with FeedbackStore.open(database, create=create) as store:
+        yield store
+
+
+@feedback.command("list")
+def list_(
+    database: Database,
+    status: Annotated[str | None, typer.Option(metavar="STATUS", help=f"Only those: {STATUS_HELP}")] = None,
+    client: Annotated[str | None, typer.Option(metavar="NAME", help="Only of this API key.")] = None,
+    newest: Annotated[
+        int | None, typer.Option(min=1, help="No more than so many.", show_default=f"{SHOWN}; all with --json")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show corrections, newest first."""
+    with opened(database) as store:
+        chosen = None if status is None else _status(status)
+        found = list(store.entries(status=chosen, client=client, newest=newest or (None if json else SHOWN)))
+    if json:
+        screen.print_json(found)
+        return
+    _print(found)
+    if newest is None and len(found) == SHOWN:
+        screen.notes.print(f"The newest {SHOWN}; --newest shows more.")
+
+
+@feedback.command()
+def accept(database: DatabaseOption, ids: Ids, json: Json = False) -> None:
+    """Say of corrections that they are right."""
+    _judge(database, ids, "accepted", json=json)
+
+
+@feedback.command()
+def reject(database: DatabaseOption, ids: Ids, json: Json = False) -> None:
+    """Say of corrections that they are wrong: they are not exported."""
+    _judge(database, ids, "rejected", json=json)
+
+
+@feedback.command()
+def delete(
+    database: DatabaseOption,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID...", show_default=False)] = None,
+    client: Annotated[str | None, typer.Option(metavar="NAME", help="All that this API key sent.")] = None,
+    before: Annotated[
+        datetime | None, typer.Option(metavar="DATE", formats=DATES, help="All that came before, UTC.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Delete corrections for good, and photos that no correction is left of."""
+    if sum((bool(ids), client is not None, before is not None)) != 1:
+        raise UsageError("Say what to delete, one of: ID..., --client NAME, --before DATE.")
+    with opened(database) as store:
+        if ids:
+            gone = store.delete_ids(ids)
+        elif client is not None:
+            gone = store.delete_client(client)
+        else:
+            assert before is not None
+            gone = store.delete_before(_utc(before))
+    _tell_deleted(gone, json=json)
+
+
+@feedback.command()
+def migrate(database: Database, json: Json = False) -> None:
+    """Bring a database up to date, as 'nameplate serve' does when it starts; one that is not there is made."""
+    with opened(database, create=True) as store:
+        name = store.name
+    if json:
+        screen.print_json({"database": name})
+    else:
+        screen.out.print(f"Up to date: {name}")
+
+
+@feedback.command()
+def export(
+    database: Database,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Folder for photos and table.")],
+    status: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STATUS", help=f"Only those: {STATUS_HELP} Repeatable.", show_default="new and accepted"),
+    ] = None,
+    since: Annotated[
+        datetime | None, typer.Option(metavar="DATE", formats=DATES, help="Only what came since, UTC.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="Only corrections of this model's answers.")] = None,
+    include_conflicts: Annotated[
+        bool, typer.Option("--include-conflicts", help="Also photos of which users say different nameplates.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace a folder that is there.")] = False,
+    json: Json = False,
+) -> None:
+    """Write corrections as a data set that 'train' and 'extra-data' read."""
+    with opened(database) as store:
+        from nameplate.serving.feedback.export import Selection
+        from nameplate.serving.feedback.export import export as write
+
+        selection = Selection(
+            tuple(_status(name) for name in dict.fromkeys(status)) if status else Selection().statuses,
+            None if since is None else _utc(since),
+            model,
+            include_conflicts,
+        )
+        with screen.progress() as report:
+            made = write(store, output, selection, overwrite=overwrite, progress=lambda a, b: report("export", a, b))
+    if made.unmoderated:
+        screen.note("unmoderated", f"{made.unmoderated:,} of {made.photos:,} photos: nobody has accepted their names")
+    if json:
+        screen.print_json({"output": str(output), **asdict(made)})
+    else:
+        _print_exported(made, output)
+
+
+def _status(text: str) -> Status:
+    from nameplate.serving.feedback.tables import STATUSES
+
+    for status in STATUSES:
+        if text == status:
+            return status
+    raise UsageError(f"A status is one of {', '.join(STATUSES)}, not '{text}'.")
+
+
+def _judge(database: str, ids: Sequence[str], status: Status, *, json: bool) -> None:
+    with opened(database) as store:
+        judged = store.set_status(ids, status)
+    if json:
+        screen.print_json({status: judged})
+    else:
+        screen.out.print(f"{judged:,} {status}")
+
+
+def _tell_deleted(gone: Deleted, *, json: bool) -> None:
+    if json:
+        screen.print_json({"corrections": gone.corrections, "photos": gone.photos})
+    else:
+        screen.out.print(f"Deleted {gone.corrections:,} corrections and {gone.photos:,} photos")
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC)
+
+
+def _print(entries: Sequence[Entry]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("id", box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for column in ("time (UTC)", "status", "nameplate", "was named", "client", "comment"):
+        table.add_column(column)
+    for entry in entries:
+        named = f"{entry.predicted or '–'}{'' if entry.confidence is None else f' ({100 * entry.confidence:.0f} %)'}"
+        row = (entry.id[:ID_SHOWN], f"{entry.time:%Y-%m-%d %H:%M}", entry.status, entry.nameplate, named, entry.client)
+        table.add_row(*(Text(cell) for cell in (*row, " ".join(entry.comment.split()))))
+    screen.out.print(table)
+
+
+def _print_exported(made: Exported, output: Path) -> None:
+    for reason, count in made.left_out.items():
+        screen.step("Left out", f"{count:,}× {reason}")
+    screen.step(
+        "Wrote",
+        f"{output}: {made.photos:,} photos of {len(made.nameplates):,} nameplates, {made.corrections:,} corrections",
+    )
+    screen.step("Look", f"nameplate audit '{output}'")
+    screen.step("Next", f"nameplate extra-data DATA '{output}' -o TRIAL")

@@ -1,0 +1,50 @@
+/** The card of an advert: what was claimed, what became of it, and each photo's part. */
+
+import { verdictText } from "./card.js";
+import { element } from "./element.js";
+import { either, percent, say } from "./language.js";
+import { bar } from "./ranking.js";
+
+const TONES = { accept: "good", reject: "bad", unsure: "so-so" };
+const NAMED = 4;
+
+export function advertCard({ found, thumbs, names, model }) {
+  const { claimed, verdict, score } = found;
+  return element(
+    "article",
+    { className: "card advert", "aria-label": claimed },
+    element("h3", { className: "nameplate", tabIndex: -1, textContent: say(`claim.${verdict}`, { claimed }) }),
+    element(
+      "p",
+      { className: `verdict ${TONES[verdict]}` },
+      score === null ? say("noScore") : `${say("score")}: ${percent(score)}`,
+      score === null ? null : bar(score, TONES[verdict]),
+    ),
+    element("p", { textContent: say(`claimAdvice.${verdict}`) }),
+    element("p", { className: "soft", textContent: meant(found.nameplates) }),
+    element("p", { className: "soft", lang: "en", textContent: found.reason }),
+    element("h4", { textContent: say("parts") }),
+    element("ul", { className: "parts" }, ...found.photos.map((row, place) => part(row, thumbs[place], names[place]))),
+    element("p", { className: "soft by", textContent: say("by", { model }) }),
+  );
+}
+
+function meant(nameplates) {
+  const more = nameplates.length - NAMED;
+  const first = nameplates.slice(0, NAMED);
+  const names = more > 0 ? say("alsoMore", { names: first.join(", "), count: more }) : either(first);
+  return say("meant", { count: nameplates.length, names });
+}
+
+function part(row, thumb, name) {
+  const picture = thumb ? element("img", { src: thumb, alt: "" }) : element("span", { className: "nothing", "aria-hidden": "true", textContent: "?" });
+  const named = row.verdict === "answer" ? row.nameplate : verdictText(row);
+  return element(
+    "li",
+    { className: row.score === null ? "left-out" : "" },
+    picture,
+    element("span", { className: "name" }, name, element("span", { className: "soft", textContent: named })),
+    element("span", { className: "number", textContent: row.score === null ? say("leftOut") : percent(row.score) }),
+    row.score === null ? null : bar(row.score),
+  );
+}

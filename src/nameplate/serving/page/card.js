@@ -1,0 +1,86 @@
+/** One photo's card: the photo, its answer, and what can be done with it. */
+
+import { button, element } from "./element.js";
+import { heatFigure } from "./heat.js";
+import { either, has, percent, say } from "./language.js";
+import { problemBox } from "./problem.js";
+import { ranking } from "./ranking.js";
+
+const NAMED = 4; // candidates that a headline lists
+const TONES = { answer: "good", unsure: "so-so", "unknown car": "off", "not a car": "off", unreadable: "bad" };
+
+/** `does`: heat(entry), feedback(entry) or null where the service takes none. */
+export function photoCard(entry, does) {
+  const children = entry.row ? answered(entry, does) : [pending(entry)];
+  const headline = element("h3", { className: "file", tabIndex: -1, textContent: entry.name });
+  const body = element("div", { className: "answer" }, headline, ...children);
+  return element("article", { className: `card ${entry.state}`, "aria-label": entry.name }, pictureOf(entry), body);
+}
+
+function pictureOf(entry) {
+  if (entry.heat && entry.heatShown) return heatFigure(entry.heat);
+  const source = entry.picture ?? entry.thumb;
+  const shown = source
+    ? element("img", { src: source, alt: say("photoOf", { name: entry.name }) })
+    : element("span", { className: "nothing", "aria-hidden": "true", textContent: "?" });
+  return element("div", { className: entry.wide ? "photo wide" : "photo" }, shown);
+}
+
+function pending(entry) {
+  if (entry.state === "refused") {
+    return element("p", { className: "verdict bad" }, element("strong", { textContent: say("refused") }), ` ${entry.why()}`);
+  }
+  return element("p", { className: `soft ${entry.state === "sent" ? "busy" : ""}`, textContent: say(entry.state) });
+}
+
+function answered(entry, does) {
+  const { row } = entry;
+  const known = row.verdict === "answer" || row.verdict === "unsure";
+  return [
+    known ? element("p", { className: "nameplate" }, row.nameplate, " ", element("span", { className: "number", textContent: percent(row.confidence) })) : null,
+    element("p", { className: `verdict ${TONES[row.verdict] ?? ""}`, textContent: verdictText(row) }),
+    row.verdict === "unsure" && row.make
+      ? element("p", { textContent: say("makeLikely", { make: row.make, percent: percent(row.make_confidence) }) })
+      : null,
+    row.error ? reason(row.error) : null,
+    element("p", { className: "soft", textContent: say(`advice.${row.verdict}`) }),
+    row.top.length ? list(row, known) : null,
+    row.top.length ? actions(entry, does) : null,
+    entry.heatProblem ? problemBox(entry.heatProblem, { again: () => does.heat(entry) }) : null,
+    entry.model ? element("p", { className: "soft by", textContent: say("by", { model: entry.model }) }) : null,
+  ];
+}
+
+/** What may be done with an answer, in words. */
+export function verdictText(row) {
+  const more = row.candidates.length - NAMED;
+  const first = row.candidates.slice(0, NAMED);
+  const names = more > 0 ? say("alsoMore", { names: first.join(", "), count: more }) : either(first);
+  return say(`verdict.${row.verdict}`, { names });
+}
+
+/** Why a photo cannot be read: "<reason>: <detail>", the detail in the service's own words. */
+function reason(error) {
+  const end = error.indexOf(": ");
+  const word = error.slice(0, end);
+  const detail = element("span", { className: "soft", lang: "en", textContent: error.slice(end + 2) });
+  return element("p", {}, has("reason", word) ? say(`reason.${word}`) : word, " ", detail);
+}
+
+function list(row, known) {
+  if (known) return ranking(row.top, row.candidates, say("ranking"));
+  return element("details", {}, element("summary", { textContent: say("leastUnlike") }), ranking(row.top, [], say("leastUnlike")));
+}
+
+function actions(entry, does) {
+  if (!entry.file) return element("p", { className: "soft", textContent: say("noFile") });
+  const text = entry.heatWaits ? "heatWait" : entry.heatShown ? "heatHide" : "heat";
+  const heat = entry.heat === null
+    ? element("span", { className: "soft", textContent: say("heatNone") })
+    : button(say(text), () => does.heat(entry), { className: "quiet", "data-role": "heat", "aria-disabled": String(Boolean(entry.heatWaits)) });
+  const wrong = does.feedback && !entry.told
+    ? button(say("wrong"), () => does.feedback(entry), { className: "quiet", "data-role": "wrong" })
+    : null;
+  const told = entry.told ? element("span", { className: "good", textContent: say("feedbackDone") }) : null;
+  return element("div", { className: "row" }, heat, wrong, told);
+}

@@ -1,0 +1,86 @@
+/** The form that verifies an advert: its photos in a tray, and what it claims. */
+
+import { drawAnswers, halted, keep } from "./answers.js";
+import { announce, button, byId, element } from "./element.js";
+import { say } from "./language.js";
+import { photo, refused, tooMuch } from "./photo.js";
+import * as service from "./service.js";
+import { begin, show, visit } from "./visit.js";
+
+/** Add photos to the tray. */
+export async function addToTray(files, folders = []) {
+  const entries = files.map((file, place) => Object.assign(photo(file), { folder: folders[place] }));
+  visit.tray.push(...entries);
+  drawTray();
+  for (const entry of entries) {
+    entry.why = await refused(entry, visit.service.limits);
+    drawTray();
+  }
+}
+
+/** The tray's photos, each with a way out, and what forbids sending them. */
+export function drawTray() {
+  const count = visit.tray.length;
+  byId("tray-title").textContent = count ? say("advertPhotos", { count }) : say("noAdvertPhotos");
+  byId("tray").replaceChildren(...visit.tray.map(item));
+}
+
+function item(entry) {
+  const picture = entry.thumb ? element("img", { src: entry.thumb, alt: "" }) : element("span", { className: "nothing", "aria-hidden": "true", textContent: "?" });
+  const away = button("×", () => remove(entry), { className: "quiet away", "aria-label": say("remove", { name: entry.name }) });
+  const why = entry.why ? element("span", { className: "bad small", textContent: entry.why() }) : null;
+  return element("li", {}, picture, element("span", { className: "name small", textContent: entry.name }), why, away);
+}
+
+function remove(entry) {
+  const place = visit.tray.indexOf(entry);
+  visit.tray = visit.tray.filter((each) => each !== entry);
+  drawTray();
+  (byId("tray").querySelectorAll("button")[Math.min(place, visit.tray.length - 1)] ?? byId("pick")).focus();
+}
+
+/** Send the claim with all photos of the tray that may be sent. */
+export async function submitClaim() {
+  if (visit.running?.task === "verify") return;
+  const photos = visit.tray.filter(({ why }) => !why);
+  const problem = photos.length ? tooMuch(photos, visit.service.limits) : say("noAdvertPhotos");
+  byId("tray-title").className = problem ? "bad" : "";
+  if (problem) {
+    byId("tray-title").textContent = problem;
+    announce(problem);
+    byId("pick").focus();
+    return;
+  }
+  await verify(photos, byId("claimed").value.trim());
+}
+
+async function verify(photos, claimed) {
+  while (visit.running) await visit.running.ended;
+  const { signal, end } = begin("verify", photos);
+  visit.halt = null;
+  show([]);
+  drawAnswers();
+  byId("answers-title").focus();
+  const { model } = visit;
+  try {
+    const found = await service.verify(photos.map(({ file }) => file), claimed, { model, signal });
+    show([advert(found, photos, model)]);
+    announce(say(`claim.${found.verdict}`, { claimed: found.claimed }));
+  } catch (error) {
+    halted(error, () => verify(photos, claimed));
+  } finally {
+    end();
+    drawAnswers();
+    keep();
+  }
+}
+
+const advert = (found, photos, model) => ({
+  id: `${Date.now()}`,
+  kind: "advert",
+  state: "done",
+  found,
+  model,
+  thumbs: photos.map(({ thumb }) => thumb),
+  names: photos.map(({ name }) => name),
+});

@@ -1,0 +1,22 @@
+/** The heat map of a photo: what in it speaks for the nameplate, and the box that says most. */
+
+import { element } from "./element.js";
+import { say } from "./language.js";
+
+/** A figure, from what /v1/identify?heatmap=true says of the photo. */
+export function heatFigure({ nameplate, region, width, height, png }) {
+  const image = element("img", { src: `data:image/png;base64,${png}`, alt: say("heatOf", { name: nameplate }) });
+  return element(
+    "figure",
+    {},
+    element("div", { className: width >= height ? "photo wide" : "photo" }, element("div", { className: "framed" }, image, region ? frame(region, width, height) : null)),
+    element("figcaption", { className: "soft", textContent: say(region ? "heatLegend" : "heatPlain", { name: nameplate }) }),
+  );
+}
+
+function frame({ left, top, right, bottom }, width, height) {
+  const made = element("span", { className: "frame", "aria-hidden": "true" });
+  const place = { left: left / width, top: top / height, width: (right - left) / width, height: (bottom - top) / height };
+  for (const [side, share] of Object.entries(place)) made.style[side] = `${100 * share}%`;
+  return made;
+}

@@ -1,0 +1,47 @@
+/** What was answered earlier in this visit: answers and small pictures, in this tab alone. */
+
+import { element, byId } from "./element.js";
+import { say } from "./language.js";
+import { thisVisit } from "./kept.js";
+import { inShort } from "./photo.js";
+
+const KEPT = 60;
+const FIELDS = ["id", "kind", "name", "state", "model", "row", "thumb", "wide", "found", "thumbs", "names", "told"];
+
+/** Entries of before a reload, newest first. */
+export function remembered() {
+  try {
+    return JSON.parse(thisVisit.read("history")) ?? [];
+  } catch {
+    return [];
+  }
+}
+
+/** Keep the newest; where the browser has no room, fewer of them. */
+export function remember(entries) {
+  const done = entries.filter((entry) => entry.state === "done");
+  for (let count = Math.min(KEPT, done.length); count > 0; count = Math.floor(count / 2)) {
+    if (thisVisit.write("history", JSON.stringify(done.slice(0, count).map(small)))) return;
+  }
+  thisVisit.write("history", null);
+}
+
+const small = (entry) => Object.fromEntries(FIELDS.map((field) => [field, entry[field]]));
+
+/** Draw them; `open` shows one again. */
+export function drawHistory(entries, open) {
+  byId("history").hidden = entries.length === 0;
+  byId("visits").replaceChildren(...entries.map((entry) => element("li", {}, visit(entry, open))));
+}
+
+function visit(entry, open) {
+  const [name, answer] = entry.kind === "photo" ? [entry.name, inShort(entry.row)] : [entry.found.claimed, say(`claimShort.${entry.found.verdict}`)];
+  const thumb = entry.kind === "photo" ? entry.thumb : entry.thumbs[0];
+  return element(
+    "button",
+    { type: "button", className: "visit", onclick: () => open(entry), "aria-label": say("show", { name, answer }) },
+    thumb ? element("img", { src: thumb, alt: "" }) : element("span", { className: "nothing", textContent: "?" }),
+    element("span", { className: "name", textContent: answer }),
+    element("span", { className: "soft", textContent: name }),
+  );
+}

@@ -1,0 +1,111 @@
+/** Identifies the photos that are shown, some at a time, until none waits. */
+
+import { drawAnswers, drawProgress, halted, keep, redraw } from "./answers.js";
+import { announce, byId } from "./element.js";
+import { say } from "./language.js";
+import { inShort, photo, portion, refused } from "./photo.js";
+import * as service from "./service.js";
+import { begin, show, visit } from "./visit.js";
+
+/** Photos that were just given: they join those under way, or take the place of those shown. */
+export async function identifyPhotos(files, folders = []) {
+  const entries = files.map((file, place) => Object.assign(photo(file), { folder: folders[place] }));
+  while (visit.running?.task === "verify") await visit.running.ended;
+  visit.halt = visit.running ? visit.halt : null;
+  show(visit.running ? [...visit.shown, ...entries] : entries);
+  if (visit.running) visit.running.photos.push(...entries);
+  drawAnswers();
+  byId("results").scrollIntoView({ block: matchMedia("(max-width: 42rem)").matches ? "start" : "nearest" });
+  if (visit.running === null) await work(entries);
+}
+
+async function work(entries) {
+  const photos = [...entries];
+  const { signal, end } = begin("identify", photos);
+  drawProgress();
+  try {
+    for (let next = take(photos); next.length; next = take(photos)) await identifyNext(next, signal);
+    announce(photos.map((entry) => (entry.row ? `${entry.name}: ${inShort(entry.row)}` : `${entry.name}: ${say("refused")}`)).join("; "));
+  } catch (error) {
+    stopped(photos, error);
+  } finally {
+    end();
+    drawAnswers();
+    keep();
+  }
+}
+
+function stopped(photos, error) {
+  const left = photos.filter(({ state }) => state === "waiting" || state === "sent");
+  turn(left, "stopped");
+  halted(error, () => {
+    turn(left, "waiting");
+    show([...new Set([...visit.shown, ...left])]);
+    drawAnswers();
+    work(left);
+  });
+}
+
+function turn(entries, state) {
+  for (const entry of entries) {
+    entry.state = state;
+    redraw(entry);
+  }
+}
+
+const take = (photos) => portion(photos.filter(({ state }) => state === "waiting"), visit.service.limits);
+
+async function identifyNext(entries, signal) {
+  const sent = [];
+  for (const entry of entries) {
+    entry.why = await refused(entry, visit.service.limits);
+    entry.state = entry.why ? "refused" : "sent";
+    redraw(entry);
+    if (!entry.why) sent.push(entry);
+  }
+  signal.throwIfAborted();
+  if (sent.length) await send(sent, signal);
+  drawProgress();
+}
+
+async function send(entries, signal) {
+  const { model } = visit;
+  const rows = await results(entries, { model, signal });
+  for (const [place, entry] of entries.entries()) {
+    Object.assign(entry, { row: rows[place], model, state: "done" });
+    redraw(entry);
+  }
+}
+
+/** A row each, also where none of the photos could be read and the service therefore refused. */
+async function results(entries, options) {
+  try {
+    return (await service.identify(entries.map(({ file }) => file), options)).results;
+  } catch (refusal) {
+    if (refusal.results?.length === entries.length) return refusal.results;
+    throw refusal;
+  }
+}
+
+/** Show or hide the heat map of a photo; the service is asked once. */
+export async function toggleHeat(entry) {
+  if (entry.heatWaits) return;
+  entry.heatProblem = null;
+  entry.heatShown = !entry.heatShown;
+  if (entry.heatShown && entry.heat === undefined) await fetchHeat(entry);
+  redraw(entry);
+}
+
+async function fetchHeat(entry) {
+  entry.heatWaits = true;
+  redraw(entry);
+  try {
+    const [row] = (await service.identify([entry.file], { model: entry.model, heatmap: true })).results;
+    entry.heat = row.heatmap;
+    announce(row.heatmap ? say("heatLegend", { name: row.heatmap.nameplate }) : say("heatNone"));
+  } catch (refusal) {
+    Object.assign(entry, { heatProblem: refusal, heatShown: false });
+  } finally {
+    entry.heatWaits = false;
+  }
+}

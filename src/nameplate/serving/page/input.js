@@ -1,0 +1,36 @@
+/** The ways in for photos: dropped, pasted, picked, taken. */
+
+import { byId } from "./element.js";
+
+/** `take(files)` gets what came, `open` says whether it may come now. */
+export function listen(take, open) {
+  for (const id of ["pick", "camera"]) {
+    byId(id).addEventListener("change", ({ target }) => {
+      take([...target.files]);
+      target.value = ""; // the same file may be chosen again
+    });
+  }
+  document.addEventListener("paste", ({ clipboardData }) => {
+    if (open() && clipboardData?.files.length) take([...clipboardData.files]);
+  });
+  listenToDrops(take, open);
+}
+
+function listenToDrops(take, open) {
+  const place = byId("photos");
+  const brings = (event) => open() && [...event.dataTransfer.types].some((type) => type === "Files" || type === "text/uri-list");
+  addEventListener("dragover", (event) => {
+    if (!brings(event)) return;
+    event.preventDefault();
+    event.dataTransfer.dropEffect = "copy";
+    place.classList.add("over");
+  });
+  addEventListener("dragleave", (event) => event.relatedTarget ?? place.classList.remove("over"));
+  addEventListener("drop", (event) => {
+    place.classList.remove("over");
+    if (!brings(event)) return;
+    event.preventDefault(); // else the browser would leave this page for the photo
+    const folders = [...event.dataTransfer.items].filter(({ kind }) => kind === "file").map((item) => item.webkitGetAsEntry?.()?.isDirectory ?? false);
+    take([...event.dataTransfer.files], folders);
+  });
+}

@@ -1,0 +1,35 @@
+/** What this visit holds: what the service is, what was given to it, and what it answered. */
+
+export const visit = {
+  service: { version: "", feedback: false, keys: false, limits: { photos: 1, photo_bytes: 2 ** 20, body_bytes: 2 ** 20, pixels: 1e7 } },
+  models: [],
+  model: "", // the name of the one that is asked
+  task: "identify",
+  entries: [], // all that was given, newest first
+  shown: [], // those of them that are drawn as cards, in order
+  tray: [], // photos of the advert that is to be verified
+  running: null, // the requests under way: see `begin`
+  halt: null, // why they stopped: a Refusal, or "cancelled"; and what goes on with them
+};
+
+/** Requests begin; `end` says that they are over. One thing runs at a time: others await `visit.running.ended`. */
+export function begin(task, photos) {
+  const stop = new AbortController();
+  let resolve;
+  const ended = new Promise((over) => (resolve = over));
+  visit.running = { task, photos, ended, stop: () => stop.abort() };
+  const end = () => {
+    visit.running = null;
+    resolve();
+  };
+  return { signal: stop.signal, end };
+}
+
+/** Show these from now on; what was shown is history. */
+export function show(entries) {
+  visit.shown = entries;
+  for (const entry of entries) if (!visit.entries.includes(entry)) visit.entries.unshift(entry);
+}
+
+/** Answers that are not drawn as cards. */
+export const earlier = () => visit.entries.filter((entry) => entry.state === "done" && !visit.shown.includes(entry));

@@ -331,7 +331,7 @@ class Engine:
                 try:
                     worker = await self._warm_worker()
                 except NameplateError as error:
-                    self._broken = str(error)
+                    self._broken = str(error) if young else ""  # one may have been killed as it started
                     self.observer.event("worker failed", model=self.name, reason=str(error))
                     young += 1
                     continue

@@ -49,14 +49,14 @@ async def feedback(request: Request) -> Response:
         photo = _only_photo(form)
         served = service.engines.find(form.fields.get("model") or None)
         said = _clean(form.fields, served.engine.model.nameplates)
+        # A worker decodes it whole: hostile bytes do no harm there. Only what it survives is looked at here.
+        [answer] = await unless_gone(request, served.engine.answer([photo], [PHOTO]))
+        if answer.prediction.error is not None:
+            raise _unreadable(answer.prediction.error.partition(": ")[0], answer.prediction.error)
         try:
             header = read_header(photo, service.settings.limits)
         except PhotoError as error:
             raise _unreadable(error.reason, str(error)) from None
-        # A worker decodes it whole: hostile bytes do no harm there.
-        [answer] = await unless_gone(request, served.engine.answer([photo], [PHOTO]))
-        if answer.prediction.error is not None:
-            raise _unreadable(answer.prediction.error.partition(": ")[0], answer.prediction.error)
         client: Client = request.scope["state"]["client"]
         correction = _correction(said, client.name if client.by_key else NOBODY, answer.prediction, served)
         id_ = await _keep(service.feedback, correction, photo, header)

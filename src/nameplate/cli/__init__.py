@@ -6,7 +6,7 @@ import io
 import os
 import sys
 
-from nameplate.cli import audit, compare, evaluate, explain, extra_data, serve, verify  # noqa: F401 - they add their commands
+from nameplate.cli import audit, compare, evaluate, explain, export, extra_data, serve, verify  # noqa: F401 - they add their commands
 from nameplate.cli.commands import app
 from nameplate.cli.screen import note, notes
 from nameplate.errors import NameplateError, UsageError

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.datasets.sources import Dataset, digest
-from nameplate.errors import DataError, NameplateError, PhotoError
+from nameplate.errors import BundleError, DataError, NameplateError, PhotoError
 from nameplate.evaluation.calibration import MIN_CALIBRATION, calibrate, fit_temperatures
 from nameplate.evaluation.golden import with_golden
 from nameplate.evaluation.judge import Judged, judge, trained_digests
@@ -138,6 +138,10 @@ def export_int8(
     refuse_other_folder(target)
     if target.exists() and not overwrite:
         raise NameplateError(f"'{target}' is there already. Choose another name, or pass --overwrite.")
+    if bundle.int8:
+        raise BundleError(
+            f"'{bundle.manifest.name}' is in int8 already. Give the float32 bundle that it was made from."
+        )
     plain = Model(bundle, replace(settings, runtime=REFERENCE))
     plain.require_head()
     train, held, unreadable = _parts(dataset, bundle, settings, progress)

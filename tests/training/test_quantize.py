@@ -19,7 +19,7 @@ from nameplate.errors import BundleError
 from nameplate.models.embedding import Settings, prepare_photo
 from nameplate.models.onnx_guard import refuse_external_data
 from nameplate.models.runtime import BATCH, OnnxRuntime, make_runtime
-from nameplate.training.quantize import convolutions, folded, quantize
+from nameplate.training.quantize import by_sensitivity, convolutions, folded, quantize
 from tests.training.tiny_backbone import SIZE, tiny_backbone
 
 RUNTIMES = ["onnxruntime", *(["openvino"] if importlib.util.find_spec("openvino") else [])]
@@ -87,6 +87,17 @@ def test_what_shall_stay_in_float_stays(pictures: NDArray[np.uint8]) -> None:
         for tensor in onnx.load_from_string(quantize(plain, pictures, names[:2])).graph.initializer
     }
     assert sum(kind == onnx.TensorProto.INT8 for name, kind in weights.items() if "w" in name and "quant" in name) == 1
+
+
+def test_the_most_sensitive_convolution_comes_first(pictures: NDArray[np.uint8]) -> None:
+    plain = tiny_backbone()
+    exact, order = embed(plain, pictures), by_sensitivity(plain, pictures)
+    assert sorted(order) == convolutions(folded(plain))
+    first, last = (
+        np.square(embed(quantize(plain, pictures, [name for name in order if name != one]), pictures) - exact).mean()
+        for one in (order[0], order[-1])
+    )
+    assert first > last
 
 
 def test_nothing_to_quantise_is_told(pictures: NDArray[np.uint8]) -> None:

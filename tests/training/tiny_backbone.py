@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from nameplate.datasets import read_dataset
@@ -24,7 +26,8 @@ CHANNELS = (3, 16, 32, 48)
 def tiny_backbone(seed: int = 3) -> bytes:
     """uint8 N×32×48×3 → embedding N×48 and map N×4×6×48."""
     random = np.random.default_rng(seed)
-    tensors, nodes, last = {"scale": np.float32(1 / 255)}, [], "chw"
+    tensors: dict[str, NDArray[Any]] = {"scale": np.array(1 / 255, np.float32), "places": np.array([2, 3], np.int64)}
+    nodes, last = [], "chw"
     nodes.append(helper.make_node("Cast", ["photos"], ["numbers"], to=TensorProto.FLOAT))
     nodes.append(helper.make_node("Mul", ["numbers", "scale"], ["scaled"]))
     nodes.append(helper.make_node("Transpose", ["scaled"], ["chw"], perm=[0, 3, 1, 2]))
@@ -35,7 +38,6 @@ def tiny_backbone(seed: int = 3) -> bytes:
         nodes.append(helper.make_node("Conv", [last, f"w{layer}"], [f"c{layer}"], f"conv{layer}", **conv))
         nodes.append(helper.make_node("Relu", [f"c{layer}"], [f"r{layer}"], f"relu{layer}"))
         last = f"r{layer}"
-    tensors["places"] = np.array([2, 3], np.int64)
     nodes.append(helper.make_node("ReduceMean", [last, "places"], ["embedding"], keepdims=0))
     nodes.append(helper.make_node("Transpose", [last], ["map"], perm=[0, 2, 3, 1]))
     graph = helper.make_graph(
@@ -46,7 +48,7 @@ def tiny_backbone(seed: int = 3) -> bytes:
             helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["n", CHANNELS[-1]]),
             helper.make_tensor_value_info("map", TensorProto.FLOAT, ["n", 4, 6, CHANNELS[-1]]),
         ],
-        [numpy_helper.from_array(np.asarray(tensor), name) for name, tensor in tensors.items()],
+        [numpy_helper.from_array(tensor, name) for name, tensor in tensors.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.checker.check_model(model, full_check=True)

@@ -109,7 +109,7 @@ def as_json(made: Exported, output: Path) -> dict[str, Any]:
         "failed": made.failed,
         "calibrated": made.calibrated,
         "float32": {"top1": made.top1, "log_loss": made.log_loss, "ece": made.ece, "bytes": made.bytes[0]},
-        "int8": {"bytes": made.bytes[1], "runtimes": made.held},
+        "int8": {"bytes": made.bytes[1], "in_float": made.in_float, "runtimes": made.held},
         "photos_per_second": [
             {"backbone": pace.backbone, "runtime": pace.runtime, "value": pace.photos_per_second} for pace in made.paces
         ],
@@ -124,6 +124,8 @@ def _print(made: Exported, output: Path, seconds: float) -> None:
     screen.step("float32", _figures(made.top1, made.log_loss, made.ece))
     for held in made.held:
         screen.step("int8", f"{_figures(held.top1, held.log_loss, held.ece)}, {_change(held.change)}, {held.runtime}")
+    if made.in_float:
+        screen.step("In float32", f"{len(made.in_float)} convolutions, which were too sensitive")
     for pace in made.paces:
         screen.step("Photos/s", f"{pace.photos_per_second:.0f}, {pace.backbone} by {pace.runtime}")
     screen.step("Speed-up", f"{made.speedup:.2f} times, each by its fastest runtime without bfloat16")

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.datasets.sources import Dataset, digest
-from nameplate.errors import BundleError, DataError, NameplateError, PhotoError
+from nameplate.errors import BundleError, DataError, NameplateError
 from nameplate.evaluation.calibration import MIN_CALIBRATION, calibrate, fit_temperatures
 from nameplate.evaluation.golden import with_golden
-from nameplate.evaluation.judge import Judged, judge, trained_digests
+from nameplate.evaluation.judge import Judged, judge
 from nameplate.evaluation.significance import Paired, paired
 from nameplate.evaluation.verdicts import with_verdicts
 from nameplate.models.bundle import (
@@ -31,21 +31,23 @@ from nameplate.models.bundle import (
     save_bundle,
 )
 from nameplate.models.collection import Progress
-from nameplate.models.embedding import Settings, prepare_photo
+from nameplate.models.embedding import Settings
 from nameplate.models.head import probabilities
 from nameplate.models.model import Model
 from nameplate.models.runtime import PROBE_PHOTOS, agrees, probe
-from nameplate.photos.decode import read_bytes
 from nameplate.storage import sha256
+from nameplate.training.calibration_photos import calibration_pictures, training_and_held
 from nameplate.training.pace import Pace, fastest_of, measure_paces
-from nameplate.training.quantize import quantize
+from nameplate.training.quantize import by_sensitivity, quantize
 from nameplate.training.record import metrics_record, versions
 from nameplate.types import Photo
 
-CALIBRATION = 300
-"""Training photos that calibrate, at most, spread over the nameplates: NNCF takes as many by default."""
 FLOAT32, INT8 = "float32", "int8"
 BFLOAT16 = "openvino-bf16"
+METHOD = "ONNX Runtime static, QDQ; filters int8, a scale for each channel; activations uint8, least to greatest"
+LEFT_IN_FLOAT = (0, 3, 8)
+"""Convolutions, the most sensitive first, that stay in float32 at the first attempt and at each further one, which is
+made where the one before lost too much. Three attempts, so that none passes by luck."""
 REFERENCE = "onnxruntime"
 """What computes the float32 answers that int8 is held against."""
 
@@ -77,6 +79,11 @@ class Held:
     """At the temperature fitted for this runtime."""
     ece: float
 
+    @property
+    def lost(self) -> float:
+        """Points of top-1."""
+        return -100 * self.change.difference.value
+
 
 @dataclass(frozen=True, slots=True)
 class Exported:
@@ -94,6 +101,8 @@ class Exported:
     ece: float
     held: tuple[Held, ...]
     """A runtime each."""
+    in_float: tuple[str, ...]
+    """Convolutions that stayed in float32."""
     paces: tuple[Pace, ...]
     bytes: tuple[int, int]
     """Of the backbone, before and after."""
@@ -144,29 +153,19 @@ def export_int8(
         )
     plain = Model(bundle, replace(settings, runtime=REFERENCE))
     plain.require_head()
-    train, held, unreadable = _parts(dataset, bundle, settings, progress)
+    train, held, unreadable = training_and_held(dataset, bundle, settings, progress)
     if len(held) < max(1, gates.photos):
         raise DataError(
             f"Only {len(held):,} photos of the data can judge: they have nameplates that the model knows and did not "
             f"train it. {gates.photos:,} are needed to tell a loss of {gates.loss} points; --min-photos asks for fewer."
         )
-    pictures, calibration = _pictures(train, bundle, settings)
-    progress("quantise", 0, 1)
-    backbone = quantize(bundle.backbone, pictures)
-    progress("quantise", 1, 1)
-    draft = _draft(bundle, backbone)
+    pictures, calibration = calibration_pictures(train, bundle, settings)
     to_judge = replace(dataset, photos=held)
     before = judge(plain, to_judge, progress=lambda _, a, b: progress(FLOAT32, a, b))
-    after = {
-        runtime: judge(
-            Model(draft, replace(settings, runtime=runtime)),
-            to_judge,
-            progress=lambda _, a, b, runtime=runtime: progress(f"int8 {runtime}", a, b),  # type: ignore[misc]
-        )
-        for runtime in _working(draft, pictures, settings.threads)
-    }
-    manifest = _calibrated(draft, after)
-    compared = tuple(_held(before, found, draft, manifest) for found in after.values())
+    attempts = _attempts(bundle, pictures, before, to_judge, settings, gates, progress)
+    best = min(attempts, key=lambda attempt: attempt.lost)
+    draft, manifest, after = best.draft, best.manifest, best.judged
+    backbone = draft.backbone
     progress("time", 0, 1)
     runtimes = list(dict.fromkeys([*after, *_working(bundle, pictures, settings.threads)]))
     paces = measure_paces({FLOAT32: bundle.backbone, INT8: backbone}, pictures, runtimes, settings.threads)
@@ -178,7 +177,8 @@ def export_int8(
         before.evaluation.top1.value,
         before.evaluation.log_loss,
         calibrate(before.confidence, before.right, before.groups).ece.value,
-        compared,
+        best.held,
+        best.in_float,
         paces,
         (len(bundle.backbone), len(backbone)),
         unreadable,
@@ -203,50 +203,64 @@ def export_int8(
     return replace(found, bundle=saved)
 
 
-def _parts(
-    dataset: Dataset, bundle: Bundle, settings: Settings, progress: Progress
-) -> tuple[list[Photo], tuple[Photo, ...], tuple[tuple[str, str], ...]]:
-    """Photos that trained the bundle, those that may judge it, and what cannot be read.
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """One way of quantising, judged."""
 
-    A bundle that does not say what trained it is taken at the data's word: its train part calibrates.
-    """
-    taught = trained_digests(bundle)
-    known = {*bundle.manifest.nameplates, *bundle.manifest.ids}
-    train, held, unreadable = [], [], []
-    for number, photo in enumerate(dataset.photos, start=1):
-        try:
-            photo = photo.with_(sha256=sha256(read_bytes(photo.path, settings.limits)))
-        except PhotoError as error:
-            unreadable.append((photo.path, str(error)))
-            continue
-        if photo.sha256 in taught or (not taught and photo.split == "train"):
-            train.append(photo)
-        elif photo.label in known:
-            held.append(photo)
-        progress("read", number, len(dataset.photos))
-    if not train:
-        raise DataError(
-            "No photo to calibrate on: none of the data trained this model. Give the data that it was trained on, "
-            "with the photos that were held out."
-        )
-    return train, tuple(held), tuple(unreadable)
+    draft: Bundle
+    manifest: Manifest
+    judged: dict[str, Judged]
+    held: tuple[Held, ...]
+    in_float: tuple[str, ...]
+
+    @property
+    def lost(self) -> float:
+        """Points of top-1, by the worst runtime that would be used."""
+        return max(held.lost for held in self.held if held.runtime != BFLOAT16)
 
 
-def _pictures(
-    train: Sequence[Photo], bundle: Bundle, settings: Settings
-) -> tuple[NDArray[np.uint8], tuple[Photo, ...]]:
-    """Prepared photos to calibrate on, uint8 N×H×W×3, and which they are; every nameplate has its share."""
-    ordered = sorted(train, key=lambda photo: (str(photo.label), str(photo.sha256)))
-    places = np.unique(np.linspace(0, len(ordered) - 1, min(CALIBRATION, len(ordered))).round().astype(int))
-    chosen, pictures = [], []
-    for photo in (ordered[place] for place in places):
-        row = prepare_photo(photo.path, bundle.manifest.preprocess, settings)
-        if row.picture is not None:
-            chosen.append(photo)
-            pictures.append(row.picture)
-    if not pictures:
-        raise DataError(f"None of {len(places):,} photos to calibrate on can be read.")
-    return np.stack(pictures), tuple(chosen)
+def _attempts(
+    bundle: Bundle,
+    pictures: NDArray[np.uint8],
+    before: Judged,
+    to_judge: Dataset,
+    settings: Settings,
+    gates: Gates,
+    progress: Progress,
+) -> list[_Attempt]:
+    """Quantise, leaving more and more in float32 until no more than the gate allows is lost."""
+    order: list[str] = []
+    made: list[_Attempt] = []
+    for count in LEFT_IN_FLOAT:
+        if count and not order:
+            order = by_sensitivity(bundle.backbone, pictures, lambda a, b: progress("sensitivity", a, b))
+        if count and count >= len(order):
+            break
+        progress("quantise", 0, 1)
+        draft = _draft(bundle, quantize(bundle.backbone, pictures, order[:count]))
+        progress("quantise", 1, 1)
+        made.append(_attempt(draft, tuple(order[:count]), pictures, before, to_judge, settings, progress))
+        if made[-1].lost <= gates.loss:
+            break
+    return made
+
+
+def _attempt(
+    draft: Bundle,
+    in_float: tuple[str, ...],
+    pictures: NDArray[np.uint8],
+    before: Judged,
+    to_judge: Dataset,
+    settings: Settings,
+    progress: Progress,
+) -> _Attempt:
+    judged = {}
+    for runtime in _working(draft, pictures, settings.threads):
+        model = Model(draft, replace(settings, runtime=runtime))
+        judged[runtime] = judge(model, to_judge, progress=lambda _, a, b, r=runtime: progress(f"int8 {r}", a, b))  # type: ignore[misc]
+    manifest = _calibrated(draft, judged)
+    held = tuple(_held(before, found, draft, manifest) for found in judged.values())
+    return _Attempt(draft, manifest, judged, held, in_float)
 
 
 def _draft(bundle: Bundle, backbone: bytes) -> Bundle:
@@ -309,11 +323,10 @@ def _failures(found: Exported, gates: Gates) -> list[str]:
     """The gates that were not passed, in words."""
     failed = []
     for held in found.held:
-        lost = -100 * held.change.difference.value
         if held.photos < gates.photos:
             failed.append(f"{held.photos:,} photos could be judged by {held.runtime}, fewer than {gates.photos:,}")
-        if lost > gates.loss and held.runtime != BFLOAT16:  # bfloat16 is not used where its own check fails
-            failed.append(f"by {held.runtime} {lost:.2f} points of top-1 are lost, more than {gates.loss}")
+        if held.lost > gates.loss and held.runtime != BFLOAT16:  # bfloat16 is not used where its own check fails
+            failed.append(f"by {held.runtime} {held.lost:.2f} points of top-1 are lost, more than {gates.loss}")
     if not found.speedup >= gates.speedup:
         failed.append(f"it is {found.speedup:.2f} times as fast as float32, less than {gates.speedup}")
     return failed
@@ -334,13 +347,14 @@ def _provenance(
         "metrics": metrics_record(judged.evaluation),
         "int8": {
             "from": {"name": parent.name, "backbone": bundle.digest, "metrics": parent.provenance.get("metrics")},
-            "method": "ONNX Runtime static, QDQ, int8 filters a scale a channel, uint8 activations from least to greatest",
+            "method": METHOD,
             "calibration": {"photos": len(calibration), "sha256": digest(calibration)},
             "judged": {"photos": len(held), "sha256": digest(held)},
             "gates": asdict(gates),
             "failed": list(found.failed),
             "top1_float32": found.top1,
             "log_loss_float32": found.log_loss,
+            "in_float": found.in_float,
             "held": [asdict(each) for each in found.held],
             "photos_per_second": {f"{p.backbone} {p.runtime}": round(p.photos_per_second, 1) for p in found.paces},
             "speedup": round(found.speedup, 3),

@@ -10,7 +10,7 @@ signed activations and NNCF's bias correction were measured and gave no more (do
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,13 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
 from nameplate.errors import BundleError
-from nameplate.models.runtime import BATCH
+from nameplate.models.runtime import BATCH, OnnxRuntime, available_cpus
 from nameplate.training.half import store_as_half
 
 QUANTISED = ("Conv", "Clip", "Relu")
 """Operators that compute in int8."""
+SENSITIVITY_PICTURES = 16
+"""Pictures that tell which convolutions suffer most; they need not tell by how much."""
 
 
 def quantize(backbone: bytes, pictures: NDArray[np.uint8], in_float: Sequence[str] = ()) -> bytes:
@@ -61,6 +63,27 @@ def quantize(backbone: bytes, pictures: NDArray[np.uint8], in_float: Sequence[st
         made = onnx.load(target)
     store_as_half(made)
     return _cleaned(made)
+
+
+def by_sensitivity(
+    backbone: bytes, pictures: NDArray[np.uint8], progress: Callable[[int, int], None] = lambda *_: None
+) -> list[str]:
+    """Names of the convolutions, first the one that in int8, alone, shifts the embedding most.
+
+    Args:
+        backbone: the float32 ONNX file.
+        pictures: uint8 N×H×W×3; `SENSITIVITY_PICTURES` of them are looked at.
+        progress: called with convolutions done and in all.
+    """
+    few = pictures[:: -(-len(pictures) // SENSITIVITY_PICTURES)]
+    names = convolutions(folded(backbone))
+    exact = OnnxRuntime(backbone, available_cpus()).run(few)
+    shifts = {}
+    for number, name in enumerate(names, start=1):
+        alone = quantize(backbone, few, [other for other in names if other != name])
+        shifts[name] = float(np.square(OnnxRuntime(alone, available_cpus()).run(few) - exact).mean())
+        progress(number, len(names))
+    return sorted(names, key=lambda name: -shifts[name])
 
 
 def convolutions(model: onnx.ModelProto) -> list[str]:

@@ -18,7 +18,7 @@ from nameplate.demo import photos_folder
 from nameplate.errors import DataError
 from nameplate.models.bundle import Bundle
 from nameplate.models.embedding import Settings
-from nameplate.training import int8 as room
+from nameplate.training import int8_attempt as room
 from nameplate.training.int8 import Exported, Gates, export_int8
 from nameplate.training.pace import Pace, fastest_of
 from tests.training.tiny_backbone import tiny_bundle

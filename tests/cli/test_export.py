@@ -57,6 +57,10 @@ def test_the_bundle_says_how_it_was_made(int8: tuple[Path, dict[str, object]], t
     assert not made["failed"]
     assert {each["runtime"] for each in made["held"]} >= {"onnxruntime"}
     assert made["top1_float32"] == before.manifest.provenance["metrics"]["top1"]  # type: ignore[index]
+    metrics = after.manifest.provenance["metrics"]
+    assert isinstance(metrics, dict)
+    [reference] = [each for each in made["held"] if each["runtime"] == "onnxruntime"]
+    assert (metrics["top1"], metrics["log_loss"]) == (reference["top1"], pytest.approx(reference["log_loss"]))
     assert said["output"] == str(target)
     assert (said["speedup"], said["failed"]) == (pytest.approx(made["speedup"], abs=1e-3), [])
 

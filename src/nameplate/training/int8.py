@@ -176,7 +176,7 @@ def _provenance(
     parent = bundle.manifest
     return parent.provenance | {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "metrics": metrics_record(best.judged.evaluation),
+        "metrics": metrics_record(best.evaluation),
         "int8": {
             "from": {"name": parent.name, "backbone": bundle.digest, "metrics": parent.provenance.get("metrics")},
             "method": METHOD,

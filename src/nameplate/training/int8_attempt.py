@@ -1,4 +1,4 @@
-"""A backbone quantised, its bundle calibrated and held against float32, with more in float32 where it loses too much."""
+"""A bundle quantised, calibrated and held against float32; where it loses too much, again with more in float32."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from nameplate.datasets.sources import Dataset
 from nameplate.errors import DataError
 from nameplate.evaluation.calibration import MIN_CALIBRATION, calibrate, fit_temperatures
 from nameplate.evaluation.judge import Judged, judge
+from nameplate.evaluation.metrics import evaluate
 from nameplate.evaluation.significance import Paired, paired
 from nameplate.evaluation.verdicts import with_verdicts
 from nameplate.models.bundle import BACKBONE, SCHEMA, Bfloat16Check, Bundle, File, Manifest
@@ -22,6 +23,7 @@ from nameplate.models.model import Model
 from nameplate.models.runtime import PROBE_PHOTOS, agrees, probe
 from nameplate.storage import sha256
 from nameplate.training.quantize import by_sensitivity, quantize
+from nameplate.types import Evaluation
 
 LEFT_IN_FLOAT = (0, 3, 8)
 """Convolutions, the most sensitive first, that stay in float32 at the first attempt and at each further one, which is
@@ -60,7 +62,7 @@ class Attempt:
 
     bundle: Bundle
     """In memory, calibrated."""
-    judged: Judged
+    evaluation: Evaluation
     """By `REFERENCE`."""
     held: tuple[Held, ...]
     """A runtime each."""
@@ -133,7 +135,10 @@ def _attempt(
         judged[runtime] = judge(model, dataset, progress=lambda _, a, b, r=runtime: progress(f"int8 {r}", a, b))  # type: ignore[misc]
     calibrated = replace(draft, manifest=_calibrated(draft, before, judged))
     held = tuple(_held(before, found, calibrated) for found in judged.values())
-    return Attempt(calibrated, judged[REFERENCE], held, tuple(in_float))
+    truth = judged[REFERENCE]
+    chances = Model(calibrated, settings).probabilities(truth.embeddings, REFERENCE)
+    evaluation = evaluate(chances, truth.truths, truth.nameplates, truth.groups)
+    return Attempt(calibrated, evaluation, held, tuple(in_float))
 
 
 def _draft(bundle: Bundle, backbone: bytes) -> Bundle:

@@ -89,6 +89,13 @@ def test_what_shall_stay_in_float_stays(pictures: NDArray[np.uint8]) -> None:
     assert sum(kind == onnx.TensorProto.INT8 for name, kind in weights.items() if "w" in name and "quant" in name) == 1
 
 
+@pytest.mark.parametrize(("bits", "most"), [(8, 127), (7, 64)])
+def test_filters_keep_to_their_bits(pictures: NDArray[np.uint8], bits: int, most: int) -> None:
+    made = onnx.load_from_string(quantize(tiny_backbone(), pictures, bits=bits))
+    filters = [onnx.numpy_helper.to_array(t) for t in made.graph.initializer if t.data_type == onnx.TensorProto.INT8]
+    assert max(int(np.abs(each.astype(int)).max()) for each in filters) == most
+
+
 def test_the_most_sensitive_convolution_comes_first(pictures: NDArray[np.uint8]) -> None:
     plain = tiny_backbone()
     exact, order = embed(plain, pictures), by_sensitivity(plain, pictures)

@@ -44,6 +44,10 @@ def export(
     min_speedup: Annotated[
         float | None, typer.Option(min=0, help="Times as fast as float32 at least.", show_default="1.0")
     ] = None,
+    any_cpu: Annotated[
+        bool,
+        typer.Option("--any-cpu", help="Filters of 7 bits, which CPUs without VNNI need: with 8 they overflow."),
+    ] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Write it even where it loses more or is no faster.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace a bundle that is there.")] = False,
     threads: Threads = None,
@@ -54,6 +58,7 @@ def export(
         raise UsageError("Give --int8 and --calibrate DATA, the photos that the bundle was trained and judged on.")
     with needs_quantize_extra():
         from nameplate.training.int8 import Gates, export_int8
+        from nameplate.training.quantize import FILTER_BITS
     from nameplate.datasets import read_dataset
     from nameplate.models.bundle import load_bundle
     from nameplate.models.embedding import Settings
@@ -71,6 +76,7 @@ def export(
             output,
             settings=Settings(threads=threads or available_cpus()),
             gates=gates,
+            bits=7 if any_cpu else FILTER_BITS,
             keep=keep,
             overwrite=overwrite,
             progress=report,

@@ -22,6 +22,7 @@ from nameplate.models.model import Model
 from nameplate.training.calibration_photos import calibration_pictures, training_and_held
 from nameplate.training.int8_attempt import BFLOAT16, REFERENCE, Attempt, Held, best_attempt, working
 from nameplate.training.pace import Pace, fastest_of, measure_paces
+from nameplate.training.quantize import FILTER_BITS
 from nameplate.training.record import metrics_record, versions
 from nameplate.types import Photo
 
@@ -78,6 +79,7 @@ def export_int8(
     *,
     settings: Settings,
     gates: Gates | None = None,
+    bits: int = FILTER_BITS,
     keep: bool = False,
     overwrite: bool = False,
     progress: Progress = lambda *_: None,
@@ -90,6 +92,7 @@ def export_int8(
         target: folder of the bundle to write.
         settings: threads and limits; the runtimes are all that can be had.
         gates: what int8 must pass.
+        bits: of the filters, see `quantize`.
         keep: write it even where it does not.
         overwrite: replace a bundle that is there.
         progress: see `Progress`.
@@ -112,7 +115,7 @@ def export_int8(
     pictures, calibration = calibration_pictures(train, bundle, settings)
     to_judge = replace(dataset, photos=held)
     before = judge(plain, to_judge, progress=lambda _, a, b: progress(FLOAT32, a, b))
-    best = best_attempt(bundle, pictures, before, to_judge, settings, gates.loss, progress)
+    best = best_attempt(bundle, pictures, before, to_judge, settings, gates.loss, bits, progress)
     progress("time", 0, 1)
     runtimes = dict.fromkeys([*(each.runtime for each in best.held), *working(bundle, pictures, settings.threads)])
     backbones = {FLOAT32: bundle.backbone, INT8: best.bundle.backbone}
@@ -133,7 +136,7 @@ def export_int8(
     found = replace(found, failed=tuple(_failures(found, gates)))
     if found.failed and not keep:
         return found
-    provenance = _provenance(bundle, calibration, held, best, found, gates)
+    provenance = _provenance(bundle, calibration, held, best, found, gates, bits)
     manifest = replace(best.bundle.manifest, name=target.name, provenance=provenance)
     manifest = with_golden(manifest, best.bundle.backbone, *head)
     parts = best.bundle.backbone, head, bundle.photos, bundle.known
@@ -171,6 +174,7 @@ def _provenance(
     best: Attempt,
     found: Exported,
     gates: Gates,
+    bits: int,
 ) -> dict[str, object]:
     """What the float32 bundle says of its making, and how it became int8."""
     parent = bundle.manifest
@@ -180,6 +184,7 @@ def _provenance(
         "int8": {
             "from": {"name": parent.name, "backbone": bundle.digest, "metrics": parent.provenance.get("metrics")},
             "method": METHOD,
+            "filter_bits": bits,
             "in_float": found.in_float,
             "calibration": {"photos": len(calibration), "sha256": digest(calibration)},
             "judged": {"photos": len(held), "sha256": digest(held)},

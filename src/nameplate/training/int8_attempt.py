@@ -82,6 +82,7 @@ def best_attempt(
     dataset: Dataset,
     settings: Settings,
     max_loss: float,
+    bits: int,
     progress: Progress,
 ) -> Attempt:
     """Quantise, leaving more and more in float32 until no more is lost than may be.
@@ -93,6 +94,7 @@ def best_attempt(
         dataset: the photos that judge.
         settings: threads and limits.
         max_loss: points of top-1.
+        bits: of the filters, see `quantize`.
         progress: see `Progress`.
 
     Returns:
@@ -105,7 +107,7 @@ def best_attempt(
             order = by_sensitivity(bundle.backbone, pictures, lambda a, b: progress("sensitivity", a, b))
         if count and count >= len(order):
             break
-        made.append(_attempt(bundle, order[:count], pictures, before, dataset, settings, progress))
+        made.append(_attempt(bundle, order[:count], bits, pictures, before, dataset, settings, progress))
         if made[-1].lost <= max_loss:
             break
     return min(made, key=lambda attempt: attempt.lost)
@@ -120,6 +122,7 @@ def working(bundle: Bundle, pictures: Pictures, threads: int) -> list[str]:
 def _attempt(
     bundle: Bundle,
     in_float: Sequence[str],
+    bits: int,
     pictures: Pictures,
     before: Judged,
     dataset: Dataset,
@@ -127,7 +130,7 @@ def _attempt(
     progress: Progress,
 ) -> Attempt:
     progress("quantise", 0, 1)
-    draft = _draft(bundle, quantize(bundle.backbone, pictures, in_float))
+    draft = _draft(bundle, quantize(bundle.backbone, pictures, in_float, bits))
     progress("quantise", 1, 1)
     judged = {}
     for runtime in working(draft, pictures, settings.threads):

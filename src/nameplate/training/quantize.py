@@ -26,17 +26,22 @@ from nameplate.training.half import store_as_half
 
 QUANTISED = ("Conv", "Clip", "Relu")
 """Operators that compute in int8."""
+FILTER_BITS = 8
 SENSITIVITY_PICTURES = 16
 """Pictures that tell which convolutions suffer most; they need not tell by how much."""
 
 
-def quantize(backbone: bytes, pictures: NDArray[np.uint8], in_float: Sequence[str] = ()) -> bytes:
+def quantize(
+    backbone: bytes, pictures: NDArray[np.uint8], in_float: Sequence[str] = (), bits: int = FILTER_BITS
+) -> bytes:
     """Quantise a backbone; inputs, outputs and opset stay what they are.
 
     Args:
         backbone: the float32 ONNX file.
         pictures: photos to calibrate on, prepared: uint8 N×H×W×3.
         in_float: names of nodes that stay in float32 (`convolutions` lists them).
+        bits: of the filters, 8 or 7. With 8, processors without VNNI add up two products in 16 bits that do not hold
+            them, and so compute something else; 7 is safe everywhere and rounds twice as roughly.
 
     Returns:
         An ONNX file with QuantizeLinear and DequantizeLinear, whole in itself.
@@ -57,6 +62,7 @@ def quantize(backbone: bytes, pictures: NDArray[np.uint8], in_float: Sequence[st
             op_types_to_quantize=list(QUANTISED),
             nodes_to_exclude=list(in_float),
             per_channel=True,
+            reduce_range=bits == 7,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
         )

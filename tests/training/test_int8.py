@@ -58,6 +58,10 @@ def test_the_first_attempt_that_passes_is_the_last(tiny: Bundle, tmp_path: Path)
     assert (found.failed, found.in_float) == ((), ())
     assert found.bundle is not None
     assert found.calibrated == 300
+    before, after = (each.manifest.thresholds.far for each in (tiny, found.bundle))
+    assert after is not None
+    assert after != before
+    assert after == pytest.approx(before, rel=0.1)  # as far as the cars have moved
     assert {held.photos for held in found.held} == {500}
 
 

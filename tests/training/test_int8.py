@@ -39,16 +39,14 @@ def export(bundle: Bundle, target: Path, gates: Gates, *, keep: bool = False) ->
 def test_where_too_much_is_lost_sensitive_convolutions_stay_in_float(
     tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "LEFT_IN_FLOAT", (0, 1, 2, 3))
-    found = export(tiny, tmp_path / "out", replace(LENIENT, loss=-100))
-    assert found.bundle is None
-    assert len(found.failed) >= 1
-    assert all("points of top-1 are lost, more than -100" in failure for failure in found.failed)
+    monkeypatch.setattr(room, "LEFT_IN_FLOAT", (0, 2, 3))
     kept = export(tiny, tmp_path / "out", replace(LENIENT, loss=-100), keep=True)
+    assert kept.failed
+    assert all("points of top-1 are lost, more than -100" in failure for failure in kept.failed)
     assert kept.bundle is not None
     provenance = kept.bundle.manifest.provenance["int8"]
     assert isinstance(provenance, dict)
-    assert len(provenance["in_float"]) == len(kept.in_float) <= 2  # with all three there is no int8
+    assert len(provenance["in_float"]) == len(kept.in_float) in (0, 2)  # with all three there is no int8
     names = [t.name for t in onnx.load_from_string(kept.bundle.backbone).graph.initializer if t.data_type == 3]
     assert sum("quantized" in name for name in names) == 3 - len(kept.in_float)
 

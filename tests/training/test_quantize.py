@@ -62,11 +62,13 @@ def test_the_file_is_whole_smaller_and_keeps_inputs_outputs_and_opset(pictures: 
     assert len(made) < 0.6 * len(plain)
     before, after = onnx.load_from_string(plain), onnx.load_from_string(made)
     assert after.opset_import == before.opset_import
+    kinds = {tensor.name: tensor.data_type for tensor in after.graph.initializer}
+    assert kinds["matrix.half"] == onnx.TensorProto.FLOAT16  # what stays in float is exactly what it was
     assert after.graph.input == before.graph.input
     assert [each.name for each in after.graph.output] == ["embedding", "map"]
     [(embedding, places)] = OnnxRuntime(made, 1, maps=True).maps([pictures[:BATCH]])
     assert places.shape == (BATCH, 4, 6, 48)
-    assert np.allclose(places.mean((1, 2)), embedding, atol=1e-4)
+    assert np.allclose(places.mean((1, 2)), embedding, atol=1e-3)
 
 
 def test_the_same_photos_give_the_same_bytes(pictures: NDArray[np.uint8]) -> None:

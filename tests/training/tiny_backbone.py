@@ -38,8 +38,12 @@ def tiny_backbone(seed: int = 3) -> bytes:
         nodes.append(helper.make_node("Conv", [last, f"w{layer}"], [f"c{layer}"], f"conv{layer}", **conv))
         nodes.append(helper.make_node("Relu", [f"c{layer}"], [f"r{layer}"], f"relu{layer}"))
         last = f"r{layer}"
-    nodes.append(helper.make_node("ReduceMean", [last, "places"], ["embedding"], keepdims=0))
-    nodes.append(helper.make_node("Transpose", [last], ["map"], perm=[0, 2, 3, 1]))
+    nodes.append(helper.make_node("ReduceMean", [last, "places"], ["pooled"], keepdims=0))
+    nodes.append(helper.make_node("Transpose", [last], ["hwc"], perm=[0, 2, 3, 1]))
+    matrix = np.eye(CHANNELS[-1]) + random.normal(0, 0.1, (CHANNELS[-1], CHANNELS[-1]))
+    tensors["matrix"] = matrix.astype(np.float16).astype(np.float32)
+    nodes.append(helper.make_node("MatMul", ["pooled", "matrix"], ["embedding"]))
+    nodes.append(helper.make_node("MatMul", ["hwc", "matrix"], ["map"]))
     graph = helper.make_graph(
         nodes,
         "tiny",

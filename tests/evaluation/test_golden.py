@@ -9,7 +9,7 @@ import pytest
 
 from nameplate.evaluation.golden import with_golden
 from nameplate.models.bundle import load_bundle
-from nameplate.models.golden import golden_photo, golden_problem
+from nameplate.models.golden import Golden, golden_photo, golden_problem
 from nameplate.models.model import Model
 
 
@@ -44,3 +44,14 @@ def test_a_photo_that_cannot_be_read_is_a_problem() -> None:
     assert golden is not None
     [broken] = Model.load().predict([golden_photo()[:500]])
     assert "could not be read" in str(golden_problem(golden, broken, "onnxruntime"))
+
+
+def test_int8_may_lie_a_little_farther() -> None:
+    model = Model.load(runtime="onnxruntime")
+    [found] = model.predict([golden_photo()])
+    assert found.nameplate is not None
+    assert found.confidence is not None
+    for away, fits in ((0.05, True), (0.2, False)):
+        said = Golden(((found.nameplate, found.confidence + away),))
+        assert golden_problem(said, found, "onnxruntime") is not None
+        assert (golden_problem(replace(said, int8=True), found, "onnxruntime") is None) == fits

@@ -220,6 +220,14 @@ def test_the_fastest_that_agrees_and_costs_nothing_is_chosen(
     assert fastest(trials, replace(bundle, manifest=replace(bundle.manifest, bfloat16=check))) == chosen
 
 
+def test_int8_is_rounded_a_little_otherwise_by_each_runtime(bundle: Bundle) -> None:
+    int8 = replace(bundle, backbone=bundle.backbone + b"DequantizeLinear")
+    trials = (Trial(ORT, 100, 1), Trial(VINO, 150, 0.9986))
+    assert (bundle.int8, fastest(trials, bundle)) == (False, ORT)
+    assert (int8.int8, fastest(trials, int8)) == (True, VINO)
+    assert fastest((Trial(ORT, 100, 1), Trial(VINO, 150, 0.98)), int8) == ORT
+
+
 @pytest.fixture
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("NAMEPLATE_CACHE", str(tmp_path / "cache"))

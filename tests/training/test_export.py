@@ -31,7 +31,6 @@ from torch import nn  # noqa: E402
 
 from nameplate.training.backbones import build, find_backbone  # noqa: E402
 from nameplate.training.export import (  # noqa: E402
-    SMALL,
     Embedder,
     Parity,
     check_parity,
@@ -40,6 +39,7 @@ from nameplate.training.export import (  # noqa: E402
     round_weights,
     whiten,
 )
+from nameplate.training.half import SMALL  # noqa: E402
 from nameplate.training.network import Network, depthwise_in_float32, has_places  # noqa: E402
 
 torch.set_num_threads(1)

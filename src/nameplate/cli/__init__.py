@@ -6,11 +6,12 @@ import io
 import os
 import sys
 
-from nameplate.cli import (  # noqa: F401 - they add theirs
+from nameplate.cli import (  # noqa: F401 - they add their commands
     audit,
     compare,
     evaluate,
     explain,
+    export,
     extra_data,
     feedback,
     keys,

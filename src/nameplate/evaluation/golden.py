@@ -28,4 +28,4 @@ def with_golden(
     draft = replace(manifest, files={BACKBONE: File(sha256(backbone), len(backbone))})
     model = Model(Bundle(draft, backbone, weight, bias), Settings("onnxruntime"))
     [prediction] = model.predict([golden_photo()])
-    return replace(manifest, golden=Golden(prediction.top))
+    return replace(manifest, golden=Golden(prediction.top, model.bundle.int8))

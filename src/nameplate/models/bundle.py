@@ -141,6 +141,11 @@ class Bundle:
         """SHA-256 of the backbone: two bundles of one digest give the same embeddings."""
         return self.manifest.files[BACKBONE].sha256
 
+    @property
+    def int8(self) -> bool:
+        """Whether its backbone computes in int8: then it names the operator that turns int8 back into numbers."""
+        return b"DequantizeLinear" in self.backbone
+
     def index_bytes(self) -> bytes | None:
         """index.safetensors, read now and checked; None where there is none.
 

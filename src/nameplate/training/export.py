@@ -12,18 +12,16 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 from onnxscript.optimizer import fold_constants, remove_unused_nodes
 
 from nameplate.errors import NameplateError
 from nameplate.models.bundle import Bundle
 from nameplate.models.head import class_means, probabilities, whitening
 from nameplate.models.runtime import BATCH, OUTPUTS, make_runtime
+from nameplate.training.half import SMALL, store_as_half
 from nameplate.training.network import Network, classifier_matrix, plain_forward
 
 OPSET = 18
-SMALL = 64
-"""Tensors of fewer values stay as they are."""
 MIN_AGREEMENT = 0.999
 """Share of photos on which every runtime must name the same nameplate as torch."""
 
@@ -135,7 +133,7 @@ def export_onnx(embedder: torch.nn.Module, height: int, width: int) -> bytes:
         fold_constants(program.model)
         remove_unused_nodes(program.model)
     model = program.model_proto
-    _store_as_half(model)
+    store_as_half(model)
     del model.metadata_props[:]
     for part in (*model.graph.node, *model.graph.input, *model.graph.output):
         part.ClearField("doc_string")
@@ -144,29 +142,6 @@ def export_onnx(embedder: torch.nn.Module, height: int, width: int) -> bytes:
     onnx.checker.check_model(model, full_check=True)
     data: bytes = model.SerializeToString()
     return data
-
-
-def _store_as_half(model: onnx.ModelProto) -> None:
-    """Keep each filter and matrix as float16 where that is exact, with a Cast behind it that runtimes fold.
-
-    What was computed while exporting (a standardised filter, a mask) is not rounded a second time.
-    """
-    casts = []
-    for tensor in model.graph.initializer:
-        values = numpy_helper.to_array(tensor)
-        if tensor.data_type != TensorProto.FLOAT or values.ndim < 2 or values.size < SMALL:
-            continue
-        with np.errstate(over="ignore"):
-            half = values.astype(np.float16)
-        if not np.array_equal(half, values):
-            continue
-        name = tensor.name
-        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
-        casts.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
-    nodes = [*casts, *model.graph.node]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    del model.graph.value_info[:]
 
 
 def head_of(network: Network, white: Whitening | None = None) -> tuple[Floats, Floats]:

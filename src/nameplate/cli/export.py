@@ -1,0 +1,152 @@
+"""`nameplate export`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nameplate.cli import screen
+from nameplate.cli.commands import BundleArgument, Exclude, Json, Names, Threads, app
+from nameplate.errors import NameplateError, UsageError
+
+if TYPE_CHECKING:
+    from nameplate.evaluation.significance import Paired
+    from nameplate.training.int8 import Exported
+
+
+@app.command()
+def export(
+    bundle: BundleArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="The bundle to write.")],
+    int8: Annotated[bool, typer.Option("--int8", help="With a backbone that computes in int8.")] = False,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--calibrate",
+            metavar="DATA",
+            help="Labelled photos: those that trained the bundle calibrate, the others judge. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    names: Names = None,
+    exclude: Exclude = None,
+    min_photos: Annotated[
+        int | None, typer.Option(min=1, help="Photos to judge on at least.", show_default="1000")
+    ] = None,
+    max_loss: Annotated[
+        float | None, typer.Option(min=0, help="Points of top-1 that may be lost.", show_default="0.3")
+    ] = None,
+    min_speedup: Annotated[
+        float | None, typer.Option(min=0, help="Times as fast as float32 at least.", show_default="1.0")
+    ] = None,
+    any_cpu: Annotated[
+        bool,
+        typer.Option("--any-cpu", help="Filters of 7 bits, which CPUs without VNNI need: with 8 they overflow."),
+    ] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Write it even where it loses more or is no faster.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace a bundle that is there.")] = False,
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Make a bundle small and quick: int8, if it names as many photos rightly. Exit code 1 where it does not."""
+    if not int8 or not data:
+        raise UsageError("Give --int8 and --calibrate DATA, the photos that the bundle was trained and judged on.")
+    with needs_quantize_extra():
+        from nameplate.training.int8 import Gates, export_int8
+        from nameplate.training.quantize import FILTER_BITS
+    from nameplate.datasets import read_dataset
+    from nameplate.models.bundle import load_bundle
+    from nameplate.models.embedding import Settings
+    from nameplate.models.runtime import available_cpus
+
+    begun = time.monotonic()
+    given = {"photos": min_photos, "loss": max_loss, "speedup": min_speedup}
+    gates = Gates(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    plain = load_bundle(bundle)
+    with screen.progress() as report:
+        dataset = read_dataset(*data, names=names, exclude=exclude, progress=lambda a, b: report("unpack", a, b))
+        made = export_int8(
+            plain,
+            dataset,
+            output,
+            settings=Settings(threads=threads or available_cpus()),
+            gates=gates,
+            bits=7 if any_cpu else FILTER_BITS,
+            keep=keep,
+            overwrite=overwrite,
+            progress=report,
+        )
+    screen.tell_refused([(entry.name, entry.reason) for entry in dataset.refused], "left out")
+    screen.tell_refused(list(made.unreadable), "unreadable")
+    for failure in made.failed:
+        screen.note("gate", failure, "bold red")
+    if json:
+        screen.print_json(as_json(made, output))
+    else:
+        _print(made, output, time.monotonic() - begun)
+    if made.bundle is None:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def needs_quantize_extra() -> Iterator[None]:
+    """Imports inside it may be of packages that only the extra `quantize` installs.
+
+    Raises:
+        NameplateError: one is missing.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise NameplateError(
+            f"Quantising needs more packages ('{error.name}' is missing): pip install 'nameplate[quantize]'."
+        ) from None
+
+
+def as_json(made: Exported, output: Path) -> dict[str, Any]:
+    """What was found, as plain data."""
+    return {
+        "output": None if made.bundle is None else str(output),
+        "failed": made.failed,
+        "calibrated": made.calibrated,
+        "float32": {"top1": made.top1, "log_loss": made.log_loss, "ece": made.ece, "bytes": made.bytes[0]},
+        "int8": {"bytes": made.bytes[1], "in_float": made.in_float, "runtimes": made.held},
+        "photos_per_second": [
+            {"backbone": pace.backbone, "runtime": pace.runtime, "value": pace.photos_per_second} for pace in made.paces
+        ],
+        "speedup": made.speedup,
+        "unreadable": len(made.unreadable),
+    }
+
+
+def _print(made: Exported, output: Path, seconds: float) -> None:
+    photos = made.held[0].photos
+    screen.step("Calibrated", f"on {made.calibrated:,} photos that trained it; {photos:,} others judge")
+    screen.step("float32", _figures(made.top1, made.log_loss, made.ece))
+    for held in made.held:
+        screen.step("int8", f"{_figures(held.top1, held.log_loss, held.ece)}, {_change(held.change)}, {held.runtime}")
+    if made.in_float:
+        screen.step("In float32", f"{len(made.in_float)} convolutions, which were too sensitive")
+    for pace in made.paces:
+        screen.step("Photos/s", f"{pace.photos_per_second:.0f}, {pace.backbone} by {pace.runtime}")
+    screen.step("Speed-up", f"{made.speedup:.2f} times, each by its fastest runtime without bfloat16")
+    screen.step("Size", f"{made.bytes[0] / 1e6:.1f} MB before, {made.bytes[1] / 1e6:.1f} MB now")
+    if made.bundle is None:
+        screen.step("Not written", "a gate was not passed; --keep writes it all the same")
+    else:
+        screen.step("Wrote", f"{output}  ({seconds:.0f} s)")
+        screen.step("Next", f"nameplate identify --model '{output}' PHOTO")
+
+
+def _figures(top1: float, log_loss: float, ece: float) -> str:
+    return f"top-1 {100 * top1:.2f} %, log-loss {log_loss:.4f}, ECE {100 * ece:.1f} %"
+
+
+def _change(change: Paired) -> str:
+    value, low, high = (100 * each for each in (change.difference.value, *change.difference.interval))
+    return f"{value:+.2f} points ({low:+.2f} to {high:+.2f})"

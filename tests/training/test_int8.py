@@ -1,0 +1,77 @@
+"""The attempts of `export_int8`, and the gates that they are held to."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+if importlib.util.find_spec("onnx") is None:
+    pytest.skip("needs onnx", allow_module_level=True)
+
+import onnx
+
+from nameplate.datasets import read_dataset
+from nameplate.demo import photos_folder
+from nameplate.errors import DataError
+from nameplate.models.bundle import Bundle
+from nameplate.models.embedding import Settings
+from nameplate.training import int8_attempt as room
+from nameplate.training.int8 import Exported, Gates, export_int8
+from nameplate.training.pace import Pace, fastest_of
+from tests.training.tiny_backbone import tiny_bundle
+
+LENIENT = Gates(photos=50, loss=100, speedup=0)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return tiny_bundle(tmp_path_factory.mktemp("bundles"))
+
+
+def export(bundle: Bundle, target: Path, gates: Gates, *, keep: bool = False) -> Exported:
+    data = read_dataset(photos_folder("train"))
+    return export_int8(bundle, data, target, settings=Settings(), gates=gates, keep=keep)
+
+
+def test_where_too_much_is_lost_sensitive_convolutions_stay_in_float(
+    tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "LEFT_IN_FLOAT", (0, 2, 3))
+    kept = export(tiny, tmp_path / "out", replace(LENIENT, loss=-100), keep=True)
+    assert kept.failed
+    assert all("points of top-1 are lost, more than -100" in failure for failure in kept.failed)
+    assert kept.bundle is not None
+    provenance = kept.bundle.manifest.provenance["int8"]
+    assert isinstance(provenance, dict)
+    assert len(provenance["in_float"]) == len(kept.in_float) in (0, 2)  # with all three there is no int8
+    names = [t.name for t in onnx.load_from_string(kept.bundle.backbone).graph.initializer if t.data_type == 3]
+    assert sum("quantized" in name for name in names) == 3 - len(kept.in_float)
+
+
+def test_the_first_attempt_that_passes_is_the_last(tiny: Bundle, tmp_path: Path) -> None:
+    found = export(tiny, tmp_path / "out", LENIENT)
+    assert (found.failed, found.in_float) == ((), ())
+    assert found.bundle is not None
+    assert found.calibrated == 300
+    before, after = (each.manifest.thresholds.far for each in (tiny, found.bundle))
+    assert after is not None
+    assert after != before
+    assert after == pytest.approx(before, rel=0.1)  # as far as the cars have moved
+    assert {held.photos for held in found.held} == {500}
+
+
+def test_a_bundle_without_its_table_takes_the_datas_word(tiny: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="none of the data trained this model"):
+        export(replace(tiny, photos=None), tmp_path / "out", LENIENT)
+
+
+def test_paces_are_held_against_each_other_round_by_round() -> None:
+    slow = Pace("float32", "onnxruntime", (10.0, 20.0, 1.0))
+    quick = Pace("int8", "onnxruntime", (20.0, 40.0, 3.0))
+    assert quick.over(slow) == 2
+    assert quick.photos_per_second == 20
+    faster = replace(quick, runtime="openvino", rounds=(90.0, 90.0, 90.0))
+    assert fastest_of([slow, quick, faster], "int8") is faster

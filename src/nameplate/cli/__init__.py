@@ -6,7 +6,7 @@ import io
 import os
 import sys
 
-from nameplate.cli import audit, compare, evaluate, explain, extra_data, keys, serve, verify  # noqa: F401 - they add theirs
+from nameplate.cli import audit, compare, evaluate, explain, extra_data, keys, predict, serve, verify  # noqa: F401 - they add theirs
 from nameplate.cli.commands import app
 from nameplate.cli.screen import note, notes
 from nameplate.errors import NameplateError, UsageError

@@ -141,6 +141,11 @@ class Bundle:
         """SHA-256 of the backbone: two bundles of one digest give the same embeddings."""
         return self.manifest.files[BACKBONE].sha256
 
+    @property
+    def seal(self) -> str:
+        """SHA-256 of all that bundle.json says, the files' digests too: two bundles of one seal answer alike."""
+        return _seal(msgspec.json.decode(msgspec.json.encode(self.manifest)))
+
     def index_bytes(self) -> bytes | None:
         """index.safetensors, read now and checked; None where there is none.
 

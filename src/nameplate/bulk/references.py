@@ -135,6 +135,8 @@ def _expanded(pattern: str) -> Iterator[str]:
         raise UsageError(f"'{pattern}' holds ** twice: give it once, or several patterns.")
     for match in _matches("/" if pattern.startswith("/") else "", parts):
         folder = os.path.isdir(match)  # noqa: PTH112
+        if folder and "**" in parts[:-1]:
+            continue  # what is in it matches for itself
         if folder or is_photo_name(match) or shards.is_shard(match) or _is_list(match, pattern):
             yield from _of_source(match)
 
@@ -149,7 +151,9 @@ def _matches(base: str, parts: Sequence[str]) -> Iterator[str]:
         return
     head, rest = parts[0], parts[1:]
     if head == "**":
-        yield from _matches(base, rest or ["*"])
+        yield from _matches(base, rest)
+        if not rest:
+            return  # a folder, which is searched whole
         for name in _entries(base or "."):
             if name.endswith("/") and not os.path.islink(base + name[:-1]):  # noqa: PTH114
                 yield from _matches(base + name, parts)

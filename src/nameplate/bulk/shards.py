@@ -163,7 +163,7 @@ def _open_zip(source: str) -> zipfile.ZipFile:
 
 
 @lru_cache(OPEN)
-def _opened_zip(shard: str) -> zipfile.ZipFile:
+def _opened_zip(shard: str, _changed: tuple[int, int]) -> zipfile.ZipFile:
     return _open_zip(shard)
 
 
@@ -184,18 +184,24 @@ class _Tar:
 
 
 @lru_cache(OPEN)
-def _opened_tar(shard: str) -> _Tar:
+def _opened_tar(shard: str, _changed: tuple[int, int]) -> _Tar:
     return _Tar(shard)
 
 
 def _zips(shard: str) -> zipfile.ZipFile:
     with _opening:  # else several threads would open it at once
-        return _opened_zip(shard)
+        return _opened_zip(*_as_it_is(shard))
 
 
 def _tars(shard: str) -> _Tar:
     with _opening:
-        return _opened_tar(shard)
+        return _opened_tar(*_as_it_is(shard))
+
+
+def _as_it_is(shard: str) -> tuple[str, tuple[int, int]]:
+    """What tells an archive from the one that was in its place before."""
+    status = os.stat(shard)  # noqa: PTH116 - for each photo
+    return os.path.abspath(shard), (status.st_mtime_ns, status.st_size)  # noqa: PTH100
 
 
 class MemberStream:
@@ -228,6 +234,8 @@ class MemberStream:
             if ahead:
                 return self.read(reference)
             raise PhotoError("missing", f"there is no '{name}' in '{shard}'") from None
+        except (FileNotFoundError, PermissionError) as error:
+            raise PhotoError("missing", f"cannot read '{shard}': {error.strerror}") from None
         except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
             self.close()
             raise PhotoError("damaged", f"cannot read '{shard}': {error}") from None

@@ -178,6 +178,18 @@ def plan(
     return Job(root, complete)
 
 
+def open_job(root: Path) -> Job:
+    """The job that a folder holds.
+
+    Raises:
+        NameplateError: it holds none.
+    """
+    terms = _read_terms(root)
+    if terms is None:
+        raise NameplateError(f"'{root}' holds no job that can be read.")
+    return Job(root, terms)
+
+
 @contextmanager
 def locked(root: Path) -> Iterator[None]:
     """Hold a job's folder, made where it is not there.

@@ -53,7 +53,7 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "nameplate", "predict", "cars196", str(listed), "-o", str(target)]
     command += ["--runtime", "onnxruntime", "--json"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    journal = tmp_path / ".answers.csv.journal"
+    journal = tmp_path / ".answers.csv.job" / ".part-00000.csv.journal"
     for _ in range(600):
         if journal.exists() and journal.stat().st_size > 1000:
             break
@@ -89,7 +89,7 @@ def test_a_journal_with_a_last_line_cut_short_is_gone_on_from(model: Model, tmp_
 
     with pytest.raises(KeyboardInterrupt):
         predict_table(model, photos, target, progress=stop)
-    journal = tmp_path / ".answers.jsonl.journal"
+    journal = tmp_path / ".answers.jsonl.job" / ".part-00000.jsonl.journal"
     journal.write_bytes(journal.read_bytes()[:-10])
     assert predict_table(model, photos, target).resumed == 5
     assert [json.loads(line)["photo"] for line in target.read_bytes().splitlines()] == photos

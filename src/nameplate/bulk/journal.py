@@ -49,8 +49,7 @@ def journal(target: Path, job: object, kind: type[T]) -> Iterator[Journal[T]]:
     Raises:
         NameplateError: the folder cannot be written to.
     """
-    path = target.with_name(f".{target.name}.journal")
-    heading = msgspec.json.encode({"nameplate-journal": sha256(os.fsencode(repr(job)))}) + b"\n"
+    path, heading = _path(target), _heading(job)
     done = _resume(path, heading, kind)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,6 +61,19 @@ def journal(target: Path, job: object, kind: type[T]) -> Iterator[Journal[T]]:
     with file:
         yield Journal(done, len(done), file)
     path.unlink(missing_ok=True)
+
+
+def resumable(target: Path, job: object, kind: type[T]) -> int:
+    """How many results `journal` would find."""
+    return len(_resume(_path(target), _heading(job), kind))
+
+
+def _path(target: Path) -> Path:
+    return target.with_name(f".{target.name}.journal")
+
+
+def _heading(job: object) -> bytes:
+    return msgspec.json.encode({"nameplate-journal": sha256(os.fsencode(repr(job)))}) + b"\n"
 
 
 def _resume(path: Path, heading: bytes, kind: type[T]) -> list[T]:

@@ -1,36 +1,137 @@
-"""`predict_table`: one row a photo into a CSV, JSON Lines or Parquet file.
+"""Many photos: one row a photo, in one file or in parts, in flat memory; an interrupted run is gone on with.
 
-Answers are first appended to a journal beside the output; an interrupted run goes on from it, and the
-output appears whole when all is done.
+The same command again goes on where the last one ended, and the bytes are those of a run that nothing interrupted.
+See `job` for what lies on disk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import msgspec
+import numpy as np
 
-from nameplate.bulk.journal import journal
-from nameplate.datasets.tables import import_pyarrow, write_table
+from nameplate import __version__
+from nameplate.bulk.job import Job, Terms, locked, plan, remove
+from nameplate.bulk.objects import check_address, is_remote
+from nameplate.bulk.profile import Profile, measure
+from nameplate.bulk.references import list_references
+from nameplate.bulk.tables import FORMATS, SUFFIXES, Format, join_files
+from nameplate.bulk.work import Reader, make_parts
+from nameplate.datasets.tables import import_pyarrow
 from nameplate.errors import UsageError
-from nameplate.models.answer_json import prediction_json
+from nameplate.models.embedding import Settings, prepare_photo
+from nameplate.models.lanes import Tuning
 from nameplate.models.model import Model
-from nameplate.storage import whole_file
-from nameplate.types import TOP, Prediction
+from nameplate.models.runtime import PROBE_PHOTOS, Batch, choose_runtime
+from nameplate.models.stopwatch import Stopwatch, no_watch
+from nameplate.models.tuning import TUNE_PHOTOS, tuned
+from nameplate.storage import printable, sha256, whole_file
+from nameplate.types import PART, TOP
 
-FORMATS = (".csv", ".jsonl", ".parquet")
+FORMAT: Format = "parquet"
+"""Of a folder's parts, where none is named."""
+TOUCHED_BY = ("numpy", "onnxruntime", "openvino", "pillow", "pyarrow", "simplejpeg")
+"""Packages whose version may change a row's bytes."""
+SAMPLED = 8 * PROBE_PHOTOS
+"""Photos among which those are looked for that the runtimes are tried on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What `predict_table` did."""
+    """What a job did."""
 
     photos: int
     unreadable: int
     resumed: int
     """Photos taken over from an interrupted run."""
+    parts: int
+    resumed_parts: int
+    """Parts that an interrupted run had finished."""
+    verdicts: dict[str, int]
+    errors: dict[str, int]
+    """Reason → photos that could not be read."""
+    runtime: str
+    seconds: float
+    """That this run took to name its photos, listing and choice of a runtime left out."""
+    photos_per_second: float
+    profile: Profile | None = None
+    """Where the time went; None where that was not asked for, or nothing was left to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Where the rows go."""
+
+    root: Path
+    """The job's folder."""
+    format: Format
+    file: Path | None
+    """The one file that the parts become; None where they stay."""
+
+
+def find_output(path: Path, format_: Format | None = None) -> Output:
+    """What an output's name and format stand for: a file of `SUFFIXES`, or a folder of parts.
+
+    Raises:
+        UsageError: another suffix or format, or both a file's name and a format.
+        RuntimeUnavailableError: Parquet without pyarrow.
+    """
+    suffix = path.suffix.lower()
+    if format_ is not None and format_ not in FORMATS:
+        raise UsageError(f"Unknown format '{format_}'. There are {', '.join(FORMATS)}.")
+    if suffix in SUFFIXES and format_ is not None:
+        raise UsageError(f"'{path}' is a file's name, and a format is for a folder of parts: give one of both.")
+    if suffix not in SUFFIXES and suffix and format_ is None and not path.is_dir():
+        raise UsageError(
+            f"Cannot write '{path}': its name must end in {', '.join(SUFFIXES)}. For a folder of parts add --format."
+        )
+    kind = next((kind for kind in FORMATS if suffix == f".{kind}"), format_ or FORMAT)
+    if kind == "parquet":
+        import_pyarrow()  # fails now rather than after an hour
+    return Output(path.with_name(f".{path.name}.job"), kind, path) if suffix in SUFFIXES else Output(path, kind, None)
+
+
+def predict_photos(
+    model: Model,
+    sources: Sequence[str],
+    output: Output,
+    *,
+    top: int = TOP,
+    part: int = PART,
+    profile: bool = False,
+    listed: Callable[[int], None] = lambda _: None,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> Done:
+    """Name every photo behind some sources.
+
+    Args:
+        model: what names them.
+        sources: see `list_references`.
+        output: from `find_output`.
+        top: how many nameplates a row holds besides the answer (columns top1, top1_confidence, top2, …).
+        part: photos a part.
+        profile: whether to measure where the time goes.
+        listed: called with photos listed so far.
+        progress: called with photos done and in all.
+
+    Raises:
+        UsageError: a source that cannot be one.
+        DataError: a source that cannot be read.
+        NameplateError: the folder holds something else, another run writes it, or it cannot be written to.
+    """
+    for source in sources:
+        if is_remote(source):
+            check_address(source)  # before anything is written
+    folder = os.getcwd() if any(not _is_absolute(source) for source in sources) else ""  # noqa: PTH109
+    terms = _terms(model, output, top, part, tuple(map(printable, sources)), printable(folder))
+    return _run(model, terms, lambda: list_references(sources), output, listed, progress, profile=profile)
 
 
 def predict_table(
@@ -45,66 +146,136 @@ def predict_table(
 
     Args:
         model: what names them.
-        photos: paths; a path may stand twice.
-        target: its suffix tells the format, one of `FORMATS`.
-        top: how many nameplates a row holds besides the answer (columns top1, top1_confidence, top2, …).
+        photos: references (see `references`), mostly paths; one may stand twice.
+        target: its suffix tells the format, one of `SUFFIXES`.
+        top: as for `predict_photos`.
         progress: called with photos done and in all.
 
     Raises:
         UsageError: another suffix.
         NameplateError: the folder cannot be written to.
     """
-    if target.suffix.lower() not in FORMATS:
-        raise UsageError(f"Cannot write '{target}': its name must end in {', '.join(FORMATS)}.")
-    if target.suffix.lower() == ".parquet":
-        import_pyarrow()  # fails now rather than after an hour
+    output = find_output(target)
+    if output.file is None:
+        raise UsageError(f"Cannot write '{target}': its name must end in {', '.join(SUFFIXES)}.")
+    named = sha256("\0".join(photos).encode(errors="surrogatepass"))
+    terms = _terms(model, output, top, PART, (f"{len(photos)} references, {named}",), "")
+    return _run(model, terms, lambda: photos, output, lambda _: None, progress, profile=False)
+
+
+def _is_absolute(source: str) -> bool:
+    return is_remote(source) or os.path.isabs(source)  # noqa: PTH117
+
+
+def _terms(model: Model, output: Output, top: int, part: int, sources: tuple[str, ...], folder: str) -> Terms:
+    settings = model.settings
+    versions = {"nameplate": __version__} | {name: found for name in TOUCHED_BY if (found := _version(name))}
+    return Terms(
+        model.bundle.seal,
+        settings.runtime,
+        settings.tta,
+        top,
+        output.format,
+        part,
+        repr(settings.limits),
+        versions,
+        sources,
+        folder,
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _run(
+    model: Model,
+    terms: Terms,
+    references: Callable[[], Iterable[str]],
+    output: Output,
+    listed: Callable[[int], None],
+    progress: Callable[[int, int], None],
+    *,
+    profile: bool,
+) -> Done:
     model.require_head()
-    with journal(target, _job(model, photos, top), Prediction) as kept:
-        rest = photos[kept.resumed :]
-        for number, prediction in enumerate(model.stream(rest, top=top), start=kept.resumed + 1):
-            kept.add(prediction)
-            progress(number, len(photos))
-        _write(target, kept.done, top)
-    return Done(len(kept.done), sum(p.error is not None for p in kept.done), kept.resumed)
+    with locked(output.root):
+        job = plan(
+            output.root,
+            terms,
+            references,
+            lambda first: _pin(model, first),
+            replace_other=output.file is not None,
+            listed=listed,
+        )
+        done = _make(model, job, progress, profile=profile)
+        if output.file is not None:
+            with whole_file(output.file) as temporary:
+                join_files(map(job.path, range(job.parts)), temporary, job.terms.format, job.terms.top)
+            remove(output.root)
+    return done
 
 
-def _job(model: Model, photos: Sequence[str], top: int) -> object:
-    """What the answers and their columns depend on."""
-    return model.bundle.manifest, model.settings.tta, top, photos
+def _make(model: Model, job: Job, progress: Callable[[int, int], None], *, profile: bool) -> Done:
+    """Make the parts that are not done."""
+    before, todo = job.done(), job.todo()
+    finished = sum(line.rows for line in before.values())
+    watch = Stopwatch() if profile else no_watch
+    tuning = _tuning(model, job, todo)
+    running = model.with_settings(runtime=job.terms.runtime, tuning=tuning, watch=watch)
+    if sum(map(job.rows, todo)) >= PROBE_PHOTOS:
+        running.runtime.open([])  # what it takes to load the backbone is not the photos' time
+    start = time.perf_counter()
+    made = make_parts(running, job, todo, job.record, lambda done: progress(finished + done, job.terms.photos))
+    seconds = time.perf_counter() - start
+    named = job.terms.photos - finished - made.resumed
+    found = measure(running, job, watch.seconds, seconds, named) if isinstance(watch, Stopwatch) and named else None
+    lines = [*before.values(), *made.lines]
+    return Done(
+        job.terms.photos,
+        sum(sum(line.errors.values()) for line in lines),
+        finished + made.resumed,
+        job.parts,
+        len(before),
+        _added(line.verdicts for line in lines),
+        _added(line.errors for line in lines),
+        job.terms.runtime,
+        round(seconds, 3),
+        round(named / seconds, 1),
+        found,
+    )
 
 
-def _write(target: Path, predictions: Sequence[Prediction], top: int) -> None:
-    numbers = range(1, top + 1)
-    columns = ["photo", "nameplate", "confidence", "verdict", "make", "make_confidence", "error"]
-    columns += [column for n in numbers for column in (f"top{n}", f"top{n}_confidence")]
-    with whole_file(target) as temporary:
-        if target.suffix.lower() == ".jsonl":
-            temporary.write_bytes(b"".join(msgspec.json.encode(prediction_json(p)) + b"\n" for p in predictions))
-        elif target.suffix.lower() == ".csv":
-            write_table(temporary, columns, (_row(p) for p in predictions))
-        else:
-            _write_parquet(temporary, columns, predictions)
+def _added(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    """Counts by name, added up, the largest first."""
+    total: Counter[str] = Counter()
+    for each in counts:
+        total.update(each)
+    return dict(total.most_common())
 
 
-def _row(prediction: Prediction) -> dict[str, object]:
-    row: dict[str, object] = {
-        "photo": prediction.photo,
-        "nameplate": prediction.nameplate,
-        "confidence": prediction.confidence,
-        "verdict": prediction.verdict,
-        "make": prediction.make,
-        "make_confidence": prediction.make_confidence,
-        "error": prediction.error,
-    }
-    for number, (name, chance) in enumerate(prediction.top, start=1):
-        row |= {f"top{number}": name, f"top{number}_confidence": chance}
-    return row
+def _pin(model: Model, first: Sequence[str]) -> str:
+    """The runtime for the whole job, chosen on pictures of its first photos."""
+    settings = model.settings
+    if settings.runtime != "auto" or len(first) < PROBE_PHOTOS:
+        return "onnxruntime" if settings.runtime == "auto" else settings.runtime
+    return choose_runtime(model.bundle, "auto", settings.threads, _pictures(model, first))
 
 
-def _write_parquet(path: Path, columns: Sequence[str], predictions: Sequence[Prediction]) -> None:
-    parquet = import_pyarrow()
-    import pyarrow
+def _tuning(model: Model, job: Job, todo: Sequence[int]) -> Tuning | None:
+    if sum(map(job.rows, todo)) < TUNE_PHOTOS:
+        return None
+    pictures = lambda: _pictures(model, job.references(todo[0]))  # noqa: E731
+    return tuned(model.bundle, job.terms.runtime, model.settings.threads, pictures)
 
-    kinds = {name: pyarrow.float64() if name.endswith("confidence") else pyarrow.string() for name in columns}
-    table = pyarrow.Table.from_pylist([_row(p) for p in predictions], schema=pyarrow.schema(kinds))
-    parquet.write_table(table, path)
+
+def _pictures(model: Model, references: Sequence[str]) -> Batch | None:
+    """Pictures of `PROBE_PHOTOS` photos, uint8 N×H×W×3, of the first that can be read."""
+    size, plain = model.bundle.manifest.preprocess, Settings(limits=model.settings.limits)
+    with Reader(model.settings.limits) as reader:
+        rows = (prepare_photo(source, size, plain) for source in reader.sources(references[:SAMPLED]))
+        pictures = list(itertools.islice((row.picture for row in rows if row.picture is not None), PROBE_PHOTOS))
+    return np.stack(pictures) if pictures else None

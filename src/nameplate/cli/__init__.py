@@ -15,6 +15,7 @@ from nameplate.cli import (  # noqa: F401 - they add their commands
     extra_data,
     feedback,
     keys,
+    predict,
     serve,
     verify,
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -277,42 +276,6 @@ def identify(
             screen.print_prediction(prediction)
     if all(prediction.error is not None for prediction in predictions):
         raise typer.Exit(1)
-
-
-@app.command()
-def predict(
-    bundle: BundleArgument,
-    photos: Annotated[list[Path], typer.Argument(metavar="PHOTOS...", help="Photos, folders, tables or zips.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="A .csv, .jsonl or .parquet file.")],
-    top: Top = TOP,
-    tta: TtaOption = NO_TTA,
-    runtime: RuntimeOption = "auto",
-    threads: Threads = None,
-    json: Json = False,
-) -> None:
-    """Name many photos into a table, a row each. Run it again after an interruption to go on."""
-    from nameplate.bulk.predict import predict_table
-    from nameplate.models.model import Model
-
-    model = Model.load(bundle, runtime=runtime, threads=threads, tta=tta)
-    start = time.monotonic()
-    with screen.progress() as report:
-        done = predict_table(model, photo_paths(photos), output, top=top, progress=lambda a, b: report("predict", a, b))
-    seconds = time.monotonic() - start
-    if json:
-        screen.print_json(
-            {
-                "output": str(output),
-                "photos": done.photos,
-                "unreadable": done.unreadable,
-                "resumed": done.resumed,
-            }
-        )
-        return
-    resumed = f", {done.resumed:,} of them before the interruption" if done.resumed else ""
-    screen.out.print(
-        f"Wrote {output}: {done.photos:,} photos, {done.unreadable:,} unreadable{resumed} ({seconds:.1f} s)"
-    )
 
 
 @app.command()

@@ -135,11 +135,11 @@ def _unpack_into(
     for number, entry in enumerate(entries):
         if progress:
             progress(number, len(entries))
-        if entry.is_dir() or _is_junk(entry.filename):
+        if entry.is_dir() or is_junk(entry.filename):
             continue
         name = prefix + entry.filename
         inner = entry.filename.lower().endswith(".zip") and not prefix
-        reason = _refusal(entry, limits, budget.limits, inner=inner)
+        reason = refusal(entry, limits, budget.limits, inner=inner)
         if reason is None and inner:
             yield from _unpack_inner(archive, entry, folder, limits, budget, progress)
             continue
@@ -149,7 +149,8 @@ def _unpack_into(
             yield Refused(name, reason)
 
 
-def _is_junk(name: str) -> bool:
+def is_junk(name: str) -> bool:
+    """Whether an entry is one of those that operating systems leave."""
     return any(part.casefold() in JUNK for part in PurePosixPath(name).parts)
 
 
@@ -157,7 +158,7 @@ def _safe(name: str) -> PurePosixPath:
     return PurePosixPath(*(part for part in PurePosixPath(name).parts if part != "."))
 
 
-def _refusal(entry: zipfile.ZipInfo, limits: Limits, archive_limits: ArchiveLimits, *, inner: bool) -> str | None:
+def refusal(entry: zipfile.ZipInfo, limits: Limits, archive_limits: ArchiveLimits, *, inner: bool) -> str | None:
     """Why an entry is not even opened; None where it may be."""
     path = PurePosixPath(entry.filename)
     if path.is_absolute() or ".." in path.parts or "\\" in entry.filename or ":" in entry.filename:
@@ -235,7 +236,7 @@ def _unpack_inner(
             return
         with inner:
             path = _safe(entry.filename)
-            top = {_safe(name).parts[:1] for name in inner.namelist() if not _is_junk(name)}
+            top = {_safe(name).parts[:1] for name in inner.namelist() if not is_junk(name)}
             own = path.stem.strip(".") or "archive"  # '...zip' must not become '..'
             target = folder / (path.parent if top == {(own,)} else path.parent / own)
             yield from _unpack_into(inner, target, f"{entry.filename}/", limits, budget, progress)

@@ -141,21 +141,46 @@ def list_photos(source: str | os.PathLike[str]) -> list[Photo]:
     """
     path = Path(source)
     if path.is_dir():
-        competition = find_competition(path)
-        if competition is not None and _has_categories(competition):
-            path = read_competition(competition).test_folder or path  # the photos to be named
-        photos = [Photo(name, source=path.name) for name in sorted(_walk(path)) if _is_photo(name)]
+        path = photos_root(path)
+        photos = [Photo(name, source=path.name) for name in sorted(_walk(path)) if is_photo_name(name)]
         if not photos:
             raise DataError(f"There are no photos in '{path}' ({', '.join(sorted(PHOTO_SUFFIXES))}).")
         return photos
     if path.suffix.lower() in TABLE_SUFFIXES:
         rows = read_table(path)
-        column = _column(path, rows[0], PATH_COLUMNS)
+        column = path_column(path, rows[0])
         named = [row[column].strip() for row in rows]
         return [Photo(str(path.parent / name), source=path.name) for name in named if name]
     if path.suffix.lower() == ".zip":
         return list_photos(unpack(path, Limits())[0])
     return [Photo(str(path))]  # whether it can be read is for decoding to say
+
+
+def photos_root(folder: Path) -> Path:
+    """Where the photos lie that are to be named: of a competition's folder its test photos', else the folder itself."""
+    competition = find_competition(folder)
+    if competition is None or not _has_categories(competition):
+        return folder
+    return read_competition(competition).test_folder or folder
+
+
+def path_column(table: Path, row: dict[str, str]) -> str:
+    """The column of a table that holds the photos' paths, one of `PATH_COLUMNS`.
+
+    Raises:
+        DataError: there is none.
+    """
+    return _column(table, row, PATH_COLUMNS)
+
+
+def is_photo_name(name: str) -> bool:
+    """Whether a file's name ends as a photo's does."""
+    return name[name.rfind(".") :].lower() in PHOTO_SUFFIXES if "." in name else False
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is passed over: hidden, or what operating systems leave."""
+    return name.startswith(".") or name.casefold() in JUNK
 
 
 Part = tuple[str, list[Photo], list[Refused]]
@@ -201,7 +226,7 @@ def _read_folder(folder: Path, title: str | None = None) -> Part:
     for class_ in classes:
         _list_class(class_, source, None, photos, refused)
     if not photos:
-        loose = sum(_is_photo(entry.name) for entry in os.scandir(folder))
+        loose = sum(is_photo_name(entry.name) for entry in os.scandir(folder))
         if loose:
             raise DataError(
                 f"'{folder}' holds {loose:,} photos but no folder per nameplate: "
@@ -222,7 +247,7 @@ def _is_class(folder: Path) -> bool:
 
 def _subfolders(folder: Path) -> list[Path]:
     try:
-        found = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir() and not _is_hidden(entry.name)]
+        found = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir() and not is_hidden(entry.name)]
     except OSError as error:
         raise DataError(f"Cannot list '{folder}': {error.strerror}.") from None
     return sorted(found, key=lambda path: natural_key(path.name))
@@ -233,7 +258,7 @@ def _list_class(
 ) -> None:
     empty = True
     for name in sorted(_walk(folder)):
-        if _is_photo(name):
+        if is_photo_name(name):
             photos.append(Photo(name, printable(folder.name), split, source))
             empty = False
         else:
@@ -251,26 +276,17 @@ def _walk(folder: Path) -> Iterator[str]:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(name for name in folders if not _is_hidden(name))
-        yield from (f"{root}/{name}" for name in files if not _is_hidden(name))
-
-
-def _is_photo(name: str) -> bool:
-    dot = name.rfind(".")
-    return name[dot:].lower() in PHOTO_SUFFIXES
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name.casefold() in JUNK
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        yield from (f"{root}/{name}" for name in files if not is_hidden(name))
 
 
 def _read_labelled_table(path: Path) -> Part:
     rows = read_table(path)
-    path_column, label_column = _column(path, rows[0], PATH_COLUMNS), _column(path, rows[0], LABEL_COLUMNS)
+    column, label_column = path_column(path, rows[0]), _column(path, rows[0], LABEL_COLUMNS)
     photos: dict[str, Photo] = {}
     refused: list[Refused] = []
     for number, row in enumerate(rows, start=2):
-        name, label = row[path_column].strip(), row[label_column].strip()
+        name, label = row[column].strip(), row[label_column].strip()
         if not name or not label:
             refused.append(Refused(name or f"row {number}", f"row {number} of '{path.name}' has no path or no label"))
             continue
@@ -287,7 +303,7 @@ def _read_labelled_table(path: Path) -> Part:
         known = photos.setdefault(photo.path, photo)
         if known.label != label:
             refused.append(Refused(name, f"listed as '{known.label}' and again, in row {number}, as '{label}'"))
-    kind = f"table with {path_column} and {label_column}"
+    kind = f"table with {column} and {label_column}"
     return kind, list(photos.values()), refused
 
 

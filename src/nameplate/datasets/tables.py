@@ -1,9 +1,10 @@
-"""CSV and Parquet tables as lists of rows, every cell a string."""
+"""CSV and Parquet tables as rows, every cell a string: all at once, or one after another."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,32 +24,65 @@ def read_table(path: Path, *, suffix: str | None = None, may_be_empty: bool = Fa
     """
     if (suffix or path.suffix).lower() == ".parquet":
         return _read_parquet(path, may_be_empty)
+    rows = list(_csv_rows(path))
+    if not rows and not may_be_empty:
+        raise DataError(f"The table '{path}' has no rows below its header.")
+    return rows
+
+
+def stream_table(path: Path) -> Iterator[dict[str, str]]:
+    """Rows of a table of any length, one after another: CSV, Parquet, or JSON Lines, an object a line.
+
+    Raises:
+        DataError: unreadable, not UTF-8, two columns of one name, or a row of another length or form.
+        RuntimeUnavailableError: a Parquet file, and pyarrow is not installed.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        return _parquet_rows(path)
+    return _json_rows(path) if suffix == ".jsonl" else _csv_rows(path)
+
+
+def _csv_rows(path: Path) -> Iterator[dict[str, str]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             first = file.readline()
             delimiter = max(DELIMITERS, key=first.count)
             file.seek(0)
-            return _checked(path, list(csv.reader(file, delimiter=delimiter, strict=True)), may_be_empty)
+            yield from _checked(path, csv.reader(file, delimiter=delimiter, strict=True))
     except UnicodeDecodeError as error:
         raise DataError(f"'{path}' is not UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8.") from None
     except (OSError, csv.Error) as error:
         raise DataError(f"Cannot read the table '{path}': {error}.") from None
 
 
-def _checked(path: Path, lines: list[list[str]], may_be_empty: bool) -> list[dict[str, str]]:
-    header = [name.strip() for name in lines[0]] if lines else []
+def _checked(path: Path, lines: Iterator[list[str]]) -> Iterator[dict[str, str]]:
+    header = [name.strip() for name in next(lines, [])]
     if len(set(header)) < len(header):
         raise DataError(f"Two columns of '{path}' have one name: {', '.join(header)}.")
-    rows = []
-    for number, line in enumerate(lines[1:], start=2):
+    for number, line in enumerate(lines, start=2):
         if not line:
             continue
         if len(line) != len(header):
             raise DataError(f"'{path}', row {number}: {len(line)} cells, but the header has {len(header)}.")
-        rows.append(dict(zip(header, line, strict=True)))
-    if not rows and not may_be_empty:
-        raise DataError(f"The table '{path}' has no rows below its header.")
-    return rows
+        yield dict(zip(header, line, strict=True))
+
+
+def _json_rows(path: Path) -> Iterator[dict[str, str]]:
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, start=1):
+                row = json.loads(line) if line.strip() else {}
+                if not isinstance(row, dict):
+                    raise DataError(f"'{path}', line {number}: it is no JSON object.")
+                if row:
+                    yield _as_text(row)
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"Cannot read the table '{path}': {error}.") from None
+
+
+def _as_text(row: Mapping[Any, object]) -> dict[str, str]:
+    return {str(key): "" if value is None else str(value) for key, value in row.items()}
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
@@ -60,14 +94,25 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, 
 
 
 def _read_parquet(path: Path, may_be_empty: bool) -> list[dict[str, str]]:
-    parquet = import_pyarrow()
-    try:
-        rows = parquet.read_table(path, partitioning=None).to_pylist()
-    except Exception as error:  # pyarrow's errors have no common base but Exception
-        raise DataError(f"Cannot read the table '{path}': {error}.") from None
+    rows = list(_parquet_rows(path))
     if not rows and not may_be_empty:
         raise DataError(f"The table '{path}' has no rows.")
-    return [{str(key): "" if value is None else str(value) for key, value in row.items()} for row in rows]
+    return rows
+
+
+def _parquet_rows(path: Path) -> Iterator[dict[str, str]]:
+    parquet = import_pyarrow()
+    try:
+        with parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            if len(set(names)) < len(names):
+                raise DataError(f"Two columns of '{path}' have one name: {', '.join(names)}.")
+            for batch in file.iter_batches():
+                yield from map(_as_text, batch.to_pylist())
+    except DataError:
+        raise
+    except Exception as error:  # pyarrow's errors have no common base but Exception
+        raise DataError(f"Cannot read the table '{path}': {error}.") from None
 
 
 def import_pyarrow() -> Any:

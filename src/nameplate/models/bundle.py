@@ -146,6 +146,11 @@ class Bundle:
         """Whether its backbone computes in int8: then it names the operator that turns int8 back into numbers."""
         return b"DequantizeLinear" in self.backbone
 
+    @property
+    def seal(self) -> str:
+        """SHA-256 of all that bundle.json says, the files' digests too: two bundles of one seal answer alike."""
+        return _seal(msgspec.json.decode(msgspec.json.encode(self.manifest)))
+
     def index_bytes(self) -> bytes | None:
         """index.safetensors, read now and checked; None where there is none.
 

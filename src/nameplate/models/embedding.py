@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from nameplate.errors import BundleError, PhotoError
 from nameplate.models.bundle import Bundle
 from nameplate.models.cache import ArrayCache
+from nameplate.models.lanes import Tuning
 from nameplate.models.runtime import BATCH, Batch, ChosenRuntime, Runtime
+from nameplate.models.stopwatch import Watch, no_watch
 from nameplate.photos.decode import decode_with_header, read_bytes, read_header
 from nameplate.photos.fingerprint import WORDS, perceptual_hash
 from nameplate.photos.preprocess import preprocess
@@ -39,7 +41,8 @@ GREY = 128
 
 Hidden = Literal["centre", "border"]
 Pixels = NDArray[np.uint8]
-Source = str | Path | bytes | Pixels
+Source = str | Path | bytes | Pixels | Callable[[], bytes]
+"""A path, a file's bytes, pixels, or what gives a file's bytes when it is called, in one of the threads."""
 S = TypeVar("S")
 T = TypeVar("T")
 
@@ -83,6 +86,10 @@ class Settings:
     """A part of the photos to paint grey before they are embedded."""
     tta: str = NO_TTA
     """How a model looks at a photo to name it (`models.tta`); embeddings are always of the photo as it is."""
+    tuning: Tuning | None = None
+    """How many photos go through the runtime at once; None: as is its way."""
+    watch: Watch = no_watch
+    """Measures where the time goes."""
 
 
 def embed_stream(
@@ -96,14 +103,14 @@ def embed_stream(
 
     Args:
         bundle: the backbone and its preprocessing.
-        sources: paths, bytes or uint8 H×W×3 pixels.
+        sources: of the photos, see `Source`.
         settings: see `Settings`.
         known: says of a digest that its embedding is at hand; such a photo is not decoded.
         runtime: what runs the backbone; None chooses by the first pictures.
     """
     size = bundle.manifest.preprocess
     rows = prepared(sources, lambda source: (prepare_photo(source, size, settings, known),), settings.threads)
-    runtime = runtime or ChosenRuntime(bundle, settings.runtime, settings.threads)
+    runtime = runtime or ChosenRuntime(bundle, settings.runtime, settings.threads, settings.tuning, settings.watch)
     return embedded(bundle, rows, runtime)
 
 
@@ -207,10 +214,11 @@ def prepare_photo(
     source: Source, size: Preprocess, settings: Settings, known: Callable[[str], bool] = lambda _: False
 ) -> Row:
     """Read, hash, decode and preprocess one photo: a row whose picture waits for the runtime."""
-    row, pixels = open_photo(source, settings.limits, (size.height, size.width), known)
+    row, pixels = open_photo(source, settings.limits, (size.height, size.width), known, settings.watch)
     if pixels is None:
         return row
-    picture = preprocess(pixels, size)
+    with settings.watch("resize"):
+        picture = preprocess(pixels, size)
     if settings.hashes:
         row.hash = perceptual_hash(picture)
     if settings.hide is not None:
@@ -220,33 +228,46 @@ def prepare_photo(
 
 
 def open_photo(
-    source: Source, limits: Limits, at_least: tuple[int, int], known: Callable[[str], bool] = lambda _: False
+    source: Source,
+    limits: Limits,
+    at_least: tuple[int, int],
+    known: Callable[[str], bool] = lambda _: False,
+    watch: Watch = no_watch,
 ) -> tuple[Row, Pixels | None]:
     """Read, hash and decode one photo: its row and pixels, uint8 H×W×3, None where it is unreadable or known.
 
     Args:
-        source: a path, bytes, or pixels.
+        source: see `Source`.
         limits: what it may cost.
         at_least: see `photos.decode`.
         known: says of a digest that its photo need not be decoded.
+        watch: measures reading and decoding.
     """
     row = Row()
     if isinstance(source, np.ndarray):
         row.height, row.width = row.decoded = source.shape[:2]
         return row, source
     try:
-        data = source if isinstance(source, bytes) else read_bytes(source, limits)
-        row.digest = sha256(data)
+        with watch("read"):
+            data = _bytes_of(source, limits)
+            row.digest = sha256(data)
         if known(row.digest):
             return row, None
-        header = read_header(data, limits)
-        row.width, row.height = header.width, header.height
-        pixels = decode_with_header(data, header, limits, at_least)
+        with watch("decode"):
+            header = read_header(data, limits)
+            row.width, row.height = header.width, header.height
+            pixels = decode_with_header(data, header, limits, at_least)
     except PhotoError as error:
         row.error = str(error)
         return row, None
     row.decoded = pixels.shape[:2]
     return row, pixels
+
+
+def _bytes_of(source: str | Path | bytes | Callable[[], bytes], limits: Limits) -> bytes:
+    if isinstance(source, bytes):
+        return source
+    return read_bytes(source, limits) if isinstance(source, (str, Path)) else source()
 
 
 def _without(picture: Pixels, part: Hidden) -> Pixels:

@@ -40,7 +40,7 @@ class Model:
     def __init__(self, bundle: Bundle, settings: Settings) -> None:
         self.bundle = bundle
         self.settings = settings
-        self.runtime = ChosenRuntime(bundle, settings.runtime, settings.threads)
+        self.runtime = ChosenRuntime(bundle, settings.runtime, settings.threads, settings.tuning, settings.watch)
         self.looks = Looks(bundle, settings, self.runtime)
 
     @classmethod
@@ -220,7 +220,7 @@ class Model:
         return self.bundle.weight, self.bundle.bias
 
     def with_settings(self, **changes: object) -> Model:
-        """The same model run otherwise (`runtime`, `threads`, `limits`, `tta`)."""
+        """The same model run otherwise (see `Settings`)."""
         return Model(self.bundle, replace(self.settings, **changes))  # type: ignore[arg-type]
 
 

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,13 +26,16 @@ from numpy.typing import NDArray
 
 from nameplate.errors import BundleError, NameplateError, RuntimeUnavailableError, UsageError
 from nameplate.models.bundle import Bundle
+from nameplate.models.lanes import BATCH as BATCH
+from nameplate.models.lanes import Batch as Batch
+from nameplate.models.lanes import Embedding as Embedding
+from nameplate.models.lanes import Tuning, side_by_side
 from nameplate.models.onnx_cut import first_output_alone
+from nameplate.models.stopwatch import Watch, no_watch
 from nameplate.storage import cache_folder, sha256, whole_file
 
 RUNTIMES = ("auto", "onnxruntime", "openvino", "openvino-bf16")
 
-BATCH = 8
-"""Photos a batch: on CPUs small batches stay in the cache (docs/benchmarks.md)."""
 PROBE_PHOTOS = 32
 """The first photos of a job that the candidates are tried on; a shorter job runs on ONNX Runtime."""
 PROBE_SECONDS = 120
@@ -47,9 +49,6 @@ MIN_COSINE_INT8 = 0.99
 its own places, and one step of 255 then goes through all layers behind (0.9986 is the least seen: docs/int8.md)."""
 MAX_BFLOAT16_COST = 0.003
 """Share of labelled photos that bfloat16 may lose (0.3 points)."""
-
-Batch = NDArray[np.uint8]
-Embedding = NDArray[np.float32]
 
 
 class Runtime(Protocol):
@@ -94,16 +93,20 @@ def available_cpus() -> int:
 
 
 class OnnxRuntime:
-    """ONNX Runtime on the CPU, float32."""
+    """ONNX Runtime on the CPU, float32, with several batches under way where that is asked for."""
 
     name = "onnxruntime"
 
-    def __init__(self, backbone: bytes, threads: int, *, maps: bool = False) -> None:
+    def __init__(
+        self, backbone: bytes, threads: int, *, maps: bool = False, batch: int = BATCH, streams: int = 1
+    ) -> None:
         """Load a backbone.
 
         Args:
             backbone: the ONNX file.
             threads: processors to use.
+            batch: photos that `embed` runs at once at most. The embeddings are the same bits.
+            streams: batches that `embed` runs side by side, each on its share of the processors.
             maps: whether `maps` will be called; without, what only leads to them is cut off, so that it
                 costs nothing.
 
@@ -113,13 +116,15 @@ class OnnxRuntime:
         onnxruntime = import_onnxruntime()
         backbone = backbone if maps else first_output_alone(backbone)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = max(1, threads // streams)
         options.log_severity_level = 4  # what fails comes as an exception
         options.add_session_config_entry("session.load_model_format", "ONNX")  # none that onnx_guard does not read
         try:
             self._session = onnxruntime.InferenceSession(backbone, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's errors have no common base but Exception
             raise BundleError(f"ONNX Runtime cannot load the backbone: {error}") from None
+        self.batch, self.streams = batch, streams
+        self.watch: Watch = no_watch
         self._input = self._session.get_inputs()[0].name
         self._outputs = [output.name for output in self._session.get_outputs()]
 
@@ -129,8 +134,8 @@ class OnnxRuntime:
         return OUTPUTS[1] in self._outputs[1:]
 
     def embed(self, batches: Iterable[Batch]) -> Iterator[Embedding]:
-        """One batch after another."""
-        yield from map(self.run, batches)
+        """Batches run side by side, one a stream; the results come in order."""
+        return side_by_side(self.run, batches, self.batch, self.streams)
 
     def run(self, batch: Batch) -> Embedding:
         """One batch; several threads may each run one at once."""
@@ -145,7 +150,8 @@ class OnnxRuntime:
 
     def _run(self, outputs: list[str], batch: Batch) -> list[Any]:
         try:
-            found: list[Any] = self._session.run(outputs, {self._input: batch})
+            with self.watch("infer"):
+                found: list[Any] = self._session.run(outputs, {self._input: batch})
         except Exception as error:  # as above
             raise BundleError(f"The backbone does not take pictures of {batch.shape}: {error}") from None
         return found
@@ -154,7 +160,14 @@ class OnnxRuntime:
 class OpenVino:
     """OpenVINO on the CPU, float32 or bfloat16, with several batches under way."""
 
-    def __init__(self, backbone: bytes, threads: int, precision: Literal["f32", "bf16"], batch: int = BATCH) -> None:
+    def __init__(
+        self,
+        backbone: bytes,
+        threads: int,
+        precision: Literal["f32", "bf16"],
+        batch: int = BATCH,
+        streams: int | None = None,
+    ) -> None:
         """Load a backbone.
 
         Args:
@@ -162,21 +175,22 @@ class OpenVino:
             threads: processors to use.
             precision: to compute in.
             batch: photos a batch at most; a smaller one is filled up. The embeddings are the same bits.
+            streams: batches that `embed` runs side by side; None: one a thread.
 
         Raises:
             BundleError: it cannot be loaded.
             RuntimeUnavailableError: OpenVINO cannot.
         """
-        self.batch = batch
+        self.batch, self.streams = batch, streams or max(1, threads)
+        self.watch: Watch = no_watch
         self._openvino = import_openvino()
         self.name = "openvino" if precision == "f32" else "openvino-bf16"
-        self._streams = max(1, threads)
         self._own = threading.local()
         settings = {
             "PERFORMANCE_HINT": "THROUGHPUT",
             "INFERENCE_PRECISION_HINT": precision,
             "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": self._streams,
+            "NUM_STREAMS": self.streams,
         }
         core = self._openvino.Core()
         try:
@@ -189,24 +203,8 @@ class OpenVino:
             raise BundleError(f"OpenVINO cannot load the backbone: {error}") from None
 
     def embed(self, batches: Iterable[Batch]) -> Iterator[Embedding]:
-        """Batches run side by side, one a thread; the results come in order."""
-        waiting: deque[tuple[Any, int, Batch]] = deque()
-        free = [self._compiled.create_infer_request() for _ in range(self._streams + 1)]
-        for batch in batches:
-            if not free:
-                done, size = self._finish(waiting)
-                yield done.get_output_tensor().data[:size].copy()
-                free.append(done)
-            request = free.pop()
-            full = self._filled(batch)
-            try:
-                request.start_async({0: self._openvino.Tensor(full, shared_memory=True)})
-            except Exception as error:  # as above
-                raise BundleError(f"The backbone does not take pictures of {batch.shape}: {error}") from None
-            waiting.append((request, len(batch), full))
-        while waiting:
-            done, size = self._finish(waiting)
-            yield done.get_output_tensor().data[:size].copy()
+        """Batches run side by side, one a stream; the results come in order."""
+        return side_by_side(self.run, batches, self.batch, self.streams)
 
     def run(self, batch: Batch) -> Embedding:
         """One batch; several threads may each run one at once."""
@@ -214,17 +212,12 @@ class OpenVino:
             self._own.request = self._compiled.create_infer_request()
         full = self._filled(batch)
         try:
-            self._own.request.infer({0: self._openvino.Tensor(full, shared_memory=True)})
+            with self.watch("infer"):
+                self._own.request.infer({0: self._openvino.Tensor(full, shared_memory=True)})
         except Exception as error:  # as above
             raise BundleError(f"The backbone does not take pictures of {batch.shape}: {error}") from None
         embedding: Embedding = self._own.request.get_output_tensor().data[: len(batch)].copy()
         return embedding
-
-    @staticmethod
-    def _finish(waiting: deque[tuple[Any, int, Batch]]) -> tuple[Any, int]:
-        request, size, _ = waiting.popleft()
-        request.wait()
-        return request, size
 
     def _filled(self, batch: Batch) -> Batch:
         missing = self.batch - len(batch)
@@ -265,7 +258,17 @@ def import_openvino() -> Any:
 
 
 def open_runtime(bundle: Bundle, choice: str, threads: int, first: Batch | None = None) -> Runtime:
-    """The runtime to use.
+    """The runtime to use, for one batch at a time; see `choose_runtime`.
+
+    Raises:
+        UsageError: an unknown choice.
+        RuntimeUnavailableError: OpenVINO was asked for by name and cannot be had.
+    """
+    return make_runtime(choose_runtime(bundle, choice, threads, first), bundle.backbone, threads)
+
+
+def choose_runtime(bundle: Bundle, choice: str, threads: int, first: Batch | None = None) -> str:
+    """The name of the runtime to use.
 
     Args:
         bundle: whose backbone to run.
@@ -275,13 +278,13 @@ def open_runtime(bundle: Bundle, choice: str, threads: int, first: Batch | None 
 
     Raises:
         UsageError: an unknown choice.
-        RuntimeUnavailableError: OpenVINO was asked for by name and cannot be had.
     """
     check_runtime(choice)
-    if choice == "auto":
-        enough = first is not None and len(first) >= PROBE_PHOTOS
-        choice = fastest(probe(bundle, first, threads), bundle) if enough and first is not None else "onnxruntime"
-    return make_runtime(choice, bundle.backbone, threads)
+    if choice != "auto":
+        return choice
+    if first is None or len(first) < PROBE_PHOTOS:
+        return "onnxruntime"
+    return fastest(probe(bundle, first, threads), bundle)
 
 
 def check_runtime(choice: str) -> None:
@@ -296,9 +299,12 @@ def check_runtime(choice: str) -> None:
 class ChosenRuntime:
     """Opens the runtime that `open_runtime` chooses once the first pictures are there, and keeps it open."""
 
-    def __init__(self, bundle: Bundle, choice: str, threads: int) -> None:
+    def __init__(
+        self, bundle: Bundle, choice: str, threads: int, tuning: Tuning | None = None, watch: Watch = no_watch
+    ) -> None:
         check_runtime(choice)
         self._bundle, self._choice, self._threads = bundle, choice, threads
+        self._tuning, self._watch = tuning or Tuning(streams=threads), watch
         self._small: Runtime | None = None
         self._large: Runtime | None = None
 
@@ -317,20 +323,36 @@ class ChosenRuntime:
 
     def open(self, first: Sequence[Batch]) -> Runtime:
         """The open runtime for a job that begins with these batches."""
-        if self._large is None and self._choice == "auto" and sum(map(len, first)) < PROBE_PHOTOS:
-            self._small = self._small or open_runtime(self._bundle, self._choice, self._threads)
+        few = sum(map(len, first)) < PROBE_PHOTOS
+        if self._large is None and self._choice in ("auto", "onnxruntime") and few and first:
+            # all processors on each batch: that is sooner done, though slower where there are many
+            self._small = self._small or open_runtime(self._bundle, "onnxruntime", self._threads)
             return self._small
         if self._large is None:
             pictures = np.concatenate(first) if first else None
-            self._large = open_runtime(self._bundle, self._choice, self._threads, pictures)
+            name = choose_runtime(self._bundle, self._choice, self._threads, pictures)
+            batch, streams = self._tuning.batch, self._tuning.streams
+            opened = make_runtime(name, self._bundle.backbone, self._threads, batch, streams)
+            opened.watch = self._watch
+            self._large = opened
         return self._large
 
 
-def make_runtime(name: str, backbone: bytes, threads: int, batch: int = BATCH) -> OnnxRuntime | OpenVino:
-    """The runtime of that name (not `auto`), for batches of so many photos at most."""
+def make_runtime(
+    name: str, backbone: bytes, threads: int, batch: int = BATCH, streams: int | None = None
+) -> OnnxRuntime | OpenVino:
+    """The runtime of that name (not `auto`).
+
+    Args:
+        name: one of `RUNTIMES`.
+        backbone: the ONNX file.
+        threads: processors to use.
+        batch: photos that it runs at once at most.
+        streams: batches that it runs side by side; None: as is its way, ONNX Runtime one, OpenVINO one a thread.
+    """
     if name == "onnxruntime":
-        return OnnxRuntime(backbone, threads)
-    return OpenVino(backbone, threads, "bf16" if name.endswith("bf16") else "f32", batch)
+        return OnnxRuntime(backbone, threads, batch=batch, streams=streams or 1)
+    return OpenVino(backbone, threads, "bf16" if name.endswith("bf16") else "f32", batch, streams)
 
 
 def fastest(trials: Iterable[Trial], bundle: Bundle) -> str:
@@ -354,7 +376,7 @@ def probe(bundle: Bundle, photos: Batch, threads: int) -> tuple[Trial, ...]:
         installed = version("openvino")
     except PackageNotFoundError:
         return ()
-    key = sha256(repr((bundle.digest, installed, version("onnxruntime"), threads, _cpu(), BATCH)).encode())[:32]
+    key = sha256(repr((bundle.digest, installed, version("onnxruntime"), threads, cpu_name(), BATCH)).encode())[:32]
     report = cache_folder() / "runtimes" / f"{key}.json"
     try:
         return msgspec.json.decode(report.read_bytes(), type=tuple[Trial, ...])
@@ -387,7 +409,8 @@ def _run_probe(backbone: bytes, photos: Batch, threads: int) -> tuple[Trial, ...
     return tuple(trials)
 
 
-def _cpu() -> str:
+def cpu_name() -> str:
+    """What kind of processor this is, with its abilities."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

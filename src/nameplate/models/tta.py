@@ -190,7 +190,9 @@ class Looks:
 
     def _prepare_first(self, source: Source) -> list[Row]:
         """A row for each look, the first with what is known of the photo; one row for an unreadable one."""
-        row, pixels = open_photo(source, self._settings.limits, (self._size.height, self._size.width))
+        row, pixels = open_photo(
+            source, self._settings.limits, (self._size.height, self._size.width), watch=self._settings.watch
+        )
         if pixels is None:
             return [row]
         if self._tta.passes:

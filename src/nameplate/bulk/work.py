@@ -1,0 +1,129 @@
+"""Parts of a job made: references → bytes → answers → files. The photos of all parts go through in one stream."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+from nameplate.bulk import objects, shards
+from nameplate.bulk.job import Job, LedgerLine
+from nameplate.bulk.journal import journal, resumable
+from nameplate.bulk.references import read_reference
+from nameplate.bulk.tables import Answer
+from nameplate.models.embedding import Source
+from nameplate.models.model import Model
+from nameplate.storage import printable
+from nameplate.types import Limits
+
+FETCHES = 32
+"""Objects of a store that are fetched at once: it is far away, and they are small."""
+FETCHED_AHEAD = 64
+"""Objects that may wait, fetched, for a thread that decodes."""
+
+
+class Reader:
+    """Turns references into what the pipeline reads: local files and zips in its threads, stores ahead of it."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._stream = shards.MemberStream(limits)
+        self._pool: ThreadPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stream.close()
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def sources(self, references: Iterable[str]) -> Iterator[Source]:
+        """A source for each reference, in order."""
+        waiting: deque[Source] = deque()
+        for reference in references:
+            ahead = objects.is_remote(reference)
+            waiting.append(self._fetched(reference) if ahead else self._local(reference))
+            while len(waiting) > (FETCHED_AHEAD if ahead else 0):
+                yield waiting.popleft()
+        yield from waiting
+
+    def _local(self, reference: str) -> Source:
+        if not shards.is_member(reference):
+            return reference
+        if shards.is_streamed(reference):
+            return self._stream.source(reference)
+        return partial(read_reference, reference, self._limits)
+
+    def _fetched(self, reference: str) -> Source:
+        self._pool = self._pool or ThreadPoolExecutor(FETCHES, thread_name_prefix="nameplate-fetch")
+        return self._pool.submit(read_reference, reference, self._limits).result
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """Parts that were made."""
+
+    lines: tuple[LedgerLine, ...]
+    resumed: int
+    """Photos in them that an interrupted run had named."""
+
+
+def work(model: Model, job: Job, part: int) -> LedgerLine:
+    """Make one part from its listing alone; whoever called records its line (`Job.record`)."""
+    [line] = make_parts(model, job, [part], lambda _: None).lines
+    return line
+
+
+def make_parts(
+    model: Model,
+    job: Job,
+    parts: Sequence[int],
+    record: Callable[[LedgerLine], None],
+    step: Callable[[int], None] = lambda _: None,
+) -> Made:
+    """Make some parts, their photos in one stream: it does not run dry where one ends.
+
+    Args:
+        model: set to the job's runtime and looks.
+        job: planned.
+        parts: of it, in order.
+        record: called with each part's line when its file is there.
+        step: called after each photo with how many of these parts are done.
+    """
+    names: deque[str] = deque()
+
+    def references() -> Iterator[str]:
+        for part in parts:
+            for reference in job.references(part)[resumable(job.path(part), job.terms, Answer) :]:
+                names.append(reference)
+                yield reference
+
+    lines: list[LedgerLine] = []
+    done = resumed = 0
+    with Reader(model.settings.limits) as reader:
+        rows = model.looks.rows(reader.sources(references()))
+        for part in parts:
+            start = time.perf_counter()
+            with journal(job.path(part), job.terms, Answer) as kept:
+                done, resumed = done + kept.resumed, resumed + kept.resumed
+                for _ in range(job.rows(part) - kept.resumed):
+                    row = next(rows)
+                    with model.settings.watch("judge"):
+                        prediction, _chances = model.answer(printable(names.popleft()), row, job.terms.top)
+                    with model.settings.watch("write"):
+                        kept.add(Answer(prediction, row.digest))
+                    done += 1
+                    step(done)
+                with model.settings.watch("write"):
+                    line = job.write(part, kept.done, time.perf_counter() - start)
+                    record(line)
+            lines.append(line)
+    return Made(tuple(lines), resumed)

@@ -1,0 +1,56 @@
+"""Batches through a runtime, several side by side, in order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Batch = NDArray[np.uint8]
+Embedding = NDArray[np.float32]
+
+BATCH = 8
+"""Photos a batch: on CPUs small batches stay in the cache (docs/benchmarks.md)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """How photos go through a runtime; it changes the time that takes, never the embeddings."""
+
+    batch: int = BATCH
+    """Photos at once, `BATCH` at most."""
+    streams: int = 1
+    """Batches side by side, each on its share of the processors."""
+
+
+def side_by_side(
+    run: Callable[[Batch], Embedding], batches: Iterable[Batch], batch: int, streams: int
+) -> Iterator[Embedding]:
+    """What `run` makes of batches, in order.
+
+    Args:
+        run: uint8 N×H×W×3 → float32 N×D; must bear being called from several threads.
+        batches: of any size.
+        batch: photos that `run` is given at most: a larger batch is split.
+        streams: threads that call it.
+    """
+    pieces = (whole[start : start + batch] for whole in batches for start in range(0, len(whole), batch))
+    if streams == 1:
+        yield from map(run, pieces)
+        return
+    with ThreadPoolExecutor(streams, thread_name_prefix="nameplate-infer") as pool:
+        waiting: deque[Future[Embedding]] = deque()
+        try:
+            for piece in pieces:
+                waiting.append(pool.submit(run, piece))
+                if len(waiting) > streams:  # one waits, so that none is idle while a result is looked at
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

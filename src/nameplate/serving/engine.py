@@ -188,7 +188,7 @@ class Engine:
         Raises:
             Problem: the queue is full, the service is not ready, or the answer took too long.
         """
-        self._admit(len(photos))
+        self.require_room(len(photos))
         seconds = self.settings.request_seconds
         loop, until = asyncio.get_running_loop(), time.monotonic() + seconds
         wanted = [
@@ -206,7 +206,12 @@ class Engine:
         finally:
             self._forget(wanted)
 
-    def _admit(self, photos: int) -> None:
+    def require_room(self, photos: int) -> None:
+        """Say no before any more work is done for a request that brings so many photos.
+
+        Raises:
+            Problem: the queue is full, or the service is not ready.
+        """
         if not self.ready and (self._closing or self._broken or not self.since):
             raise Problem("not-ready", f"'{self.name}' is not ready yet. Try again shortly.", retry_after=1)
         cap = self.settings.queue_photos

@@ -31,6 +31,9 @@ from nameplate.serving.batches import Batches
 from nameplate.serving.wire import LENGTHS, Cancel, Done, Failed, Frame, Job, Ready, Setup, for_worker, frame
 from nameplate.types import NO_TTA
 
+NICE = 5
+"""Below the service: where processors are few it answers, and refuses, at once, and the work takes what is left."""
+
 
 @dataclass(slots=True)
 class Task:
@@ -229,6 +232,7 @@ def main() -> None:
         head, body = (_exactly(connection, length) for length in LENGTHS.unpack(lengths))
         return None if head is None or body is None else (head, body)
 
+    os.nice(NICE)
     first = receive()
     setup = None if first is None else for_worker(first[0])
     if not isinstance(setup, Setup):

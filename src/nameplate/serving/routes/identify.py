@@ -40,7 +40,7 @@ async def identify(
 ) -> Response:
     """Photos in field `photos` of a form, or one as the body; the answers are those of `nameplate identify --json`."""
     service = service_of(request)
-    service.engines.get(model)  # before the body is read
+    service.engines.get(model).require_room(1)  # before the body is read
     async with read_form(request) as form:
         photos, names = await photos_of(form, service)
         served = service.engines.find(model)

@@ -167,7 +167,7 @@ async def model_ready(request: Request, name: str) -> Response:
 @router.post("/models/{name}/versions/{version}/infer", include_in_schema=False)
 async def infer(request: Request, name: str) -> Response:
     """All photos are answered, or none: the protocol has no tensor for a photo that cannot be read."""
-    _find(request, name)  # before the body is read
+    _find(request, name).engine.require_room(1)  # before the body is read
     async with read_body(request) as body:
         asked = await asyncio.to_thread(_read, body, request, name)
         del body

@@ -47,7 +47,7 @@ async def verify(
 ) -> Response:
     """A nameplate, words of one, or a make in field `claimed`, and all photos of the advert in field `photos`."""
     service = service_of(request)
-    service.engines.get(model)  # before the body is read
+    service.engines.get(model).require_room(1)  # before the body is read
     async with read_form(request) as form:
         photos, names = await photos_of(form, service)
         served = service.engines.find(model)

@@ -43,6 +43,8 @@ COMPARED = ("timm", "timm-best", "torchvision", "transformers", *OURS)
 FIRST = "first answer"
 """What a side prints when it has its first answers."""
 LARGE = (1600, 1200)
+LOOK_SECONDS = 0.5
+"""How often memory is looked at: the kernel counts pages for it."""
 
 
 @dataclass
@@ -226,19 +228,28 @@ RUN: dict[str, Callable[[Path, Path], None]] = {
 
 def timed(command: list[str]) -> Run:
     """Run a side to its end, watching its memory."""
+    errors = tempfile.TemporaryFile()  # noqa: SIM115 - read after the process has ended
     start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    first, memory = 0.0, 0
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")},
+    )
+    first, memory, looked = 0.0, 0, 0.0
     assert process.stdout is not None
     os.set_blocking(process.stdout.fileno(), False)
     while process.poll() is None:
-        memory = max(memory, resident(process.pid))
+        if time.perf_counter() - looked > LOOK_SECONDS:
+            memory, looked = max(memory, resident(process.pid)), time.perf_counter()
         if not first and FIRST.encode() in (process.stdout.read() or b""):
             first = time.perf_counter() - start
         time.sleep(0.02)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
     seconds = time.perf_counter() - start
+    if process.returncode:
+        errors.seek(0)
+        said = errors.read().decode(errors="replace")[-2000:]
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}: {said}")
     return Run(seconds, first or seconds, memory)
 
 

@@ -83,8 +83,8 @@ def make_probabilities(probabilities: Floats, makes: Sequence[str]) -> tuple[lis
     >>> names, chances.round(2).tolist()
     (['BMW', 'Audi'], [[0.800000011920929, 0.20000000298023224]])
     """
-    names, places = make_places(tuple(makes))
-    return list(names), probabilities @ np.eye(len(names), dtype=np.float32)[places]
+    names, order, starts = _grouped(tuple(makes))
+    return list(names), np.add.reduceat(probabilities[:, order], starts, axis=1)
 
 
 @lru_cache(maxsize=8)
@@ -92,6 +92,14 @@ def make_places(makes: tuple[str, ...]) -> tuple[tuple[str, ...], NDArray[np.int
     """Makes in order of first appearance, and which of them each nameplate's is, int64 (C,)."""
     numbers = {make: number for number, make in enumerate(dict.fromkeys(makes))}
     return tuple(numbers), np.array([numbers[make] for make in makes], np.int64)
+
+
+@lru_cache(maxsize=8)
+def _grouped(makes: tuple[str, ...]) -> tuple[tuple[str, ...], NDArray[np.int64], NDArray[np.int64]]:
+    """Makes, an order of the nameplates in which those of one make stand together, and where each make begins."""
+    names, places = make_places(makes)
+    order = np.argsort(places, kind="stable")
+    return names, order, np.searchsorted(places[order], np.arange(len(names)))
 
 
 def judged(

@@ -63,30 +63,33 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
 def _bars() -> Iterator[Callable[[str, int, int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description:16}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    rate = TextColumn("{task.fields[rate]}")
+    columns = (TextColumn("{task.description:16}"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
     with Progress(*columns, console=notes, transient=True) as bars:
         tasks: dict[str, int] = {}
 
         def report(step: str, done: int, total: int) -> None:
             if step not in tasks:
-                tasks[step] = bars.add_task(step, total=total)
-            bars.update(tasks[step], completed=done, total=total)  # type: ignore[arg-type]
+                tasks[step] = bars.add_task(step, total=total, completed=done, rate="")
+            task = bars.tasks[tasks[step]]
+            bars.update(task.id, completed=done, total=total, rate=f"{task.speed:,.0f}/s" if task.speed else "")
 
         yield report
 
 
 def _lines() -> Callable[[str, int, int], None]:
-    begin: dict[str, float] = {}
+    begin: dict[str, tuple[float, int]] = {}
     told: dict[str, float] = {}
 
     def report(step: str, done: int, total: int) -> None:
         now = time.monotonic()
         if step not in begin or done <= 1:  # a step may come again, for other photos
-            begin[step] = told[step] = now
+            begin[step], told[step] = (now, done), now  # and may begin in the middle, where it was interrupted
         if now - told[step] >= LOG_SECONDS:
             told[step] = now
-            left = (now - begin[step]) / done * (total - done)
-            notes.print(f"{step}: {done:,} of {total:,}, {left:.0f} s left")
+            rate = (done - begin[step][1]) / (now - begin[step][0])
+            left = f", {(total - done) / rate:.0f} s left" if rate and done < total else ""
+            notes.print(f"{step}: {done:,} of {total:,}, {rate:,.0f}/s{left}")
 
     return report
 

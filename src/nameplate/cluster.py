@@ -84,7 +84,9 @@ def crew(cluster: Cluster, workers: int | None, threads: int | None, most: int) 
     """
     largest = max(cluster.nodes)
     if threads is None:
-        threads = next((t for t in range(min(THREADS, largest), 1, -1) if _places(cluster.nodes, t) >= (workers or 1)), 1)
+        threads = next(
+            (t for t in range(min(THREADS, largest), 1, -1) if _places(cluster.nodes, t) >= (workers or 1)), 1
+        )
     places = _places(cluster.nodes, threads)
     if places < (workers or 1):
         raise UsageError(
@@ -207,7 +209,9 @@ def _cluster(address: str, cpus: int, folder: Path) -> Cluster:
 
     nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
     if sum(nodes) < 2:
-        raise NameplateError(f"The Ray cluster at '{address}' has {sum(nodes)} processors: a worker needs one beside Ray.")
+        raise NameplateError(
+            f"The Ray cluster at '{address}' has {sum(nodes)} processors: a worker needs one beside Ray."
+        )
     largest = nodes.index(max(nodes))
     nodes[largest] -= 1  # one stays free for Ray's own tasks
     return Cluster(address, tuple(n for n in nodes if n), folder)

@@ -68,6 +68,11 @@ def resumable(target: Path, job: object, kind: type[T]) -> int:
     return len(_resume(_path(target), _heading(job), kind))
 
 
+def drop(target: Path) -> None:
+    """Delete the journal beside `target`, where an interrupted job left one that nobody needs any more."""
+    _path(target).unlink(missing_ok=True)
+
+
 def _path(target: Path) -> Path:
     return target.with_name(f".{target.name}.journal")
 

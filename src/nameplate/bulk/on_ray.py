@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,11 @@ from nameplate.bulk.job import Job, LedgerLine, open_job
 from nameplate.bulk.journal import drop
 from nameplate.bulk.predict import versions
 from nameplate.bulk.work import Made, Make, work
-from nameplate.cluster import Cluster, crew
+from nameplate.cluster import connected, crew
 from nameplate.errors import NameplateError
+from nameplate.models.bundle import Bundle, shipped
 from nameplate.models.model import Model
+from nameplate.models.runtime import available_cpus
 from nameplate.storage import absolute
 from nameplate.types import Limits
 
@@ -49,7 +50,6 @@ class PartMaker:
     def __init__(self, orders: Orders) -> None:
         self._orders = orders
         self._ready: tuple[Model, Job] | None = None
-        self._scratch = ExitStack()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
         """Make parts: their numbers → a line of the ledger each, or what stands in its way.
@@ -80,7 +80,9 @@ def _ready(orders: Orders) -> tuple[Model, Job]:
         NameplateError: they are not, or this node has other versions of what touches a photo.
     """
     if not Path(orders.job).is_dir():
-        raise NameplateError(f"The node {os.uname().nodename} sees no '{orders.job}': put it on storage that all share.")
+        raise NameplateError(
+            f"The node {os.uname().nodename} sees no '{orders.job}': put it on storage that all share."
+        )
     job = open_job(Path(orders.job))
     here = versions()
     if other := {name: here.get(name, "none") for name, v in job.terms.versions.items() if here.get(name) != v}:
@@ -97,15 +99,15 @@ def _ready(orders: Orders) -> tuple[Model, Job]:
     return model, job
 
 
-def made_by(cluster: Cluster, workers: int | None, threads: int | None) -> Make:
-    """What makes parts as `make_parts` does, on a cluster.
+def made_on_ray(address: str, workers: int | None = None, threads: int | None = None) -> Make:
+    """What makes parts as `make_parts` does, on a Ray cluster; connected to only where parts are to be made.
 
     A worker that dies is replaced, and its part made again. Workers keep no journals: a node that is cut off may still
     write while another makes its part.
 
     Args:
-        cluster: connected.
-        workers: see `crew`.
+        address: see `nameplate.cluster.connected`.
+        workers: see `nameplate.cluster.crew`.
         threads: of a worker.
     """
 
@@ -114,19 +116,52 @@ def made_by(cluster: Cluster, workers: int | None, threads: int | None) -> Make:
         job: Job,
         parts: Sequence[int],
         record: Callable[[LedgerLine], None],
-        step: Callable[[int], None] = lambda _: None,
+        step: Callable[[int], None],
     ) -> Made:
-        hands = crew(cluster, workers, threads, len(parts))
-        orders = Orders(absolute(job.root), str(model.bundle.folder), model.settings.limits, hands.threads)
-        lines, done = [], 0
-        for outcome in _outcomes(orders, parts, hands.workers) if parts else ():
-            if outcome.line is None:
-                raise NameplateError(outcome.error)
-            record(outcome.line)
-            drop(job.path(outcome.line.part))
-            lines.append(outcome.line)
-            done += outcome.line.rows
-            step(done)
+        lines: list[LedgerLine] = []
+        if not parts:
+            return Made((), 0)
+        with connected(address, available_cpus()) as cluster:
+            hands = crew(cluster, workers, threads, len(parts))
+            orders = Orders(absolute(job.root), _name(model.bundle), model.settings.limits, hands.threads)
+            for line in _lines(orders, parts, hands.workers):
+                record(line)
+                drop(job.path(line.part))
+                lines.append(line)
+                step(sum(line.rows for line in lines))
         return Made(tuple(lines), 0)
 
     return make
+
+
+def _name(bundle: Bundle) -> str:
+    """What every node calls a bundle: one that ships lies elsewhere on each."""
+    if bundle.folder is None:
+        raise NameplateError(f"'{bundle.manifest.name}' lies in no folder, so no worker can read it: save it first.")
+    return next((name for name, place in shipped().items() if place == bundle.folder), absolute(bundle.folder))
+
+
+def _lines(orders: Orders, parts: Sequence[int], workers: int) -> Iterator[LedgerLine]:
+    """What the workers made, as it comes back.
+
+    Raises:
+        NameplateError: what stood in a worker's way.
+    """
+    import ray.data
+
+    made = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts)).map_batches(
+        PartMaker,
+        fn_constructor_args=(orders,),
+        batch_size=1,
+        # One part at a time: a second one would wait behind a slow worker while others are idle.
+        compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
+        num_cpus=orders.threads,
+        max_restarts=-1,
+        max_task_retries=RETRIES,
+    )
+    for batch in made.iter_batches(batch_size=1, prefetch_batches=0, batch_format="numpy"):
+        for outcome in batch["made"]:
+            found = msgspec.json.decode(outcome, type=_Outcome)
+            if found.line is None:
+                raise NameplateError(found.error)
+            yield found.line

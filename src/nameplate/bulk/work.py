@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from nameplate.bulk import objects, shards
 from nameplate.bulk.job import Job, LedgerLine
@@ -76,9 +77,24 @@ class Made:
     """Photos in them that an interrupted run had named."""
 
 
-def work(model: Model, job: Job, part: int) -> LedgerLine:
+class Make(Protocol):
+    """What makes parts of a job: `make_parts` here, or others elsewhere."""
+
+    def __call__(
+        self,
+        model: Model,
+        job: Job,
+        parts: Sequence[int],
+        record: Callable[[LedgerLine], None],
+        step: Callable[[int], None],
+    ) -> Made:
+        """Make some parts; see `make_parts`."""
+        ...
+
+
+def work(model: Model, job: Job, part: int, journals: Path | None = None) -> LedgerLine:
     """Make one part from its listing alone; whoever called records its line (`Job.record`)."""
-    [line] = make_parts(model, job, [part], lambda _: None).lines
+    [line] = make_parts(model, job, [part], lambda _: None, journals=journals).lines
     return line
 
 
@@ -88,6 +104,8 @@ def make_parts(
     parts: Sequence[int],
     record: Callable[[LedgerLine], None],
     step: Callable[[int], None] = lambda _: None,
+    *,
+    journals: Path | None = None,
 ) -> Made:
     """Make some parts, their photos in one stream: it does not run dry where one ends.
 
@@ -97,12 +115,14 @@ def make_parts(
         parts: of it, in order.
         record: called with each part's line when its file is there.
         step: called after each photo with how many of these parts are done.
+        journals: the folder of their journals; None: the job's, where an interrupted run of it goes on.
     """
+    kept_in = journals or job.root
     names: deque[str] = deque()
 
     def references() -> Iterator[str]:
         for part in parts:
-            for reference in job.references(part)[resumable(job.path(part), job.terms, Answer) :]:
+            for reference in job.references(part)[resumable(kept_in / job.path(part).name, job.terms, Answer) :]:
                 names.append(reference)
                 yield reference
 
@@ -112,7 +132,7 @@ def make_parts(
         rows = model.looks.rows(reader.sources(references()))
         for part in parts:
             start = time.perf_counter()
-            with journal(job.path(part), job.terms, Answer) as kept:
+            with journal(kept_in / job.path(part).name, job.terms, Answer) as kept:
                 done, resumed = done + kept.resumed, resumed + kept.resumed
                 for _ in range(job.rows(part) - kept.resumed):
                     row = next(rows)

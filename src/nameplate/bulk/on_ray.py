@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from nameplate.bulk.job import Job, LedgerLine, open_job
+from nameplate.bulk.job import LISTING, Job, LedgerLine, open_job
 from nameplate.bulk.journal import drop
 from nameplate.bulk.predict import versions
 from nameplate.bulk.work import Made, Make, work
@@ -28,8 +28,9 @@ from nameplate.models.runtime import available_cpus
 from nameplate.storage import absolute
 from nameplate.types import Limits
 
-RETRIES = 3
-"""Times that a part is tried again which has taken its worker with it; what kills four is not chance."""
+TRIES = 4
+"""How often a part is begun in one run: Ray begins it again whenever its worker dies, and what kills four is not
+chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class PartMaker:
     def _make(self, part: int) -> bytes:
         try:
             model, job = self._ready = self._ready or _ready(self._orders)
+            _count_try(job, part)
             with tempfile.TemporaryDirectory(prefix="nameplate-") as scratch:
                 return msgspec.json.encode(_Outcome(line=work(model, job, part, Path(scratch))))
         except NameplateError as error:
@@ -124,14 +126,42 @@ def made_on_ray(address: str, workers: int | None = None, threads: int | None = 
         with connected(address, available_cpus()) as cluster:
             hands = crew(cluster, workers, threads, len(parts))
             orders = Orders(absolute(job.root), _name(model.bundle), model.settings.limits, hands.threads)
+            _sweep(job)
             for line in _lines(orders, parts, hands.workers):
                 record(line)
                 drop(job.path(line.part))
                 lines.append(line)
                 step(sum(line.rows for line in lines))
+        _sweep(job)
         return Made(tuple(lines), 0)
 
     return make
+
+
+def _tries(job: Job, part: int) -> Path:
+    return job.root / f".part-{part:05d}.tries"
+
+
+def _count_try(job: Job, part: int) -> None:
+    """Count on the shared disk how often a part was begun, since whoever began it may not live to tell.
+
+    Raises:
+        NameplateError: too often.
+    """
+    with _tries(job, part).open("ab") as file:
+        file.write(b".")
+        begun = file.tell()
+    if begun > TRIES:
+        raise NameplateError(
+            f"Part {part} took its worker with it {TRIES} times. Its photos are in "
+            f"'{job.root / LISTING / f'{part:05d}.txt'}': is there memory enough on the nodes?"
+        )
+
+
+def _sweep(job: Job) -> None:
+    """Delete what killed workers left: tries, and files half written."""
+    for left in (*job.root.glob(".part-*.tries"), *job.root.glob(".part-*.part")):
+        left.unlink(missing_ok=True)
 
 
 def _name(bundle: Bundle) -> str:
@@ -156,8 +186,6 @@ def _lines(orders: Orders, parts: Sequence[int], workers: int) -> Iterator[Ledge
         # One part at a time: a second one would wait behind a slow worker while others are idle.
         compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
         num_cpus=orders.threads,
-        max_restarts=-1,
-        max_task_retries=RETRIES,
     )
     for batch in made.iter_batches(batch_size=1, prefetch_batches=0, batch_format="numpy"):
         for outcome in batch["made"]:

@@ -180,7 +180,9 @@ def _tell_epochs() -> Callable[[Moment | None], None]:
         if history is None:
             if moment is None:
                 return
-            history, done = moment.state.history, len(moment.state.history)  # of a resumed run, what was told before
+            done = len(moment.state.history)  # of a resumed run, what was told before
+        if moment is not None:
+            history = moment.state.history
         for row in history[done:]:
             judged = "" if row.validation_top1 is None else f", validation top-1 {100 * row.validation_top1:.1f} %"
             notes.print(f"epoch {row.epoch}, {row.height}×{row.width}: loss {row.train_loss:.3f}{judged}")

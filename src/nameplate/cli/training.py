@@ -105,9 +105,15 @@ def train_by_recipe(
     index: bool = False,
     overwrite: bool = False,
     threads: int | None = None,
+    ray: str | None = None,
+    workers: int | None = None,
     json: bool = False,
 ) -> None:
     """A network in the stages of a recipe; without `read` a run goes on."""
+    if ray is not None:
+        beginning = None if read is None or recipe is None else (read, recipe, index, overwrite)
+        _train_on_ray(beginning, run, ray, workers, threads, json=json)
+        return
     main = os.environ.get("RANK", "0") == "0"  # torchrun starts one process more for each device
     with needs_train_extra():
         from nameplate.training.fine_tune import fine_tune, start
@@ -127,6 +133,39 @@ def train_by_recipe(
     if made is not None:
         screen.tell_refused(refused, "left out")
         _tell(made, run, time.monotonic() - begun, json)
+
+
+def _train_on_ray(
+    beginning: tuple[Read, Recipe, bool, bool] | None,
+    run: Path,
+    address: str,
+    workers: int | None,
+    threads: int | None,
+    *,
+    json: bool,
+) -> None:
+    """The same in the workers of a Ray cluster."""
+    with needs_train_extra():
+        from nameplate.training.fine_tune import refuse_folder
+        from nameplate.training.on_ray import Beginning, train_on_ray
+    begun = time.monotonic()
+    refused: list[tuple[str, str]] = []
+    if beginning is not None:
+        refuse_folder(run, overwrite=beginning[3])  # now rather than when Ray has started
+    with _to_go_on(run), screen.progress() as report, screen.training(quiet=False) as (watch, say):
+        made = train_on_ray(
+            run,
+            None if beginning is None else Beginning(*beginning),
+            address=address,
+            workers=workers,
+            threads=threads,
+            watch=watch,
+            say=say,
+            progress=report,
+            refused=refused.extend,
+        )
+    screen.tell_refused(refused, "left out")
+    _tell(made, run, time.monotonic() - begun, json)
 
 
 @contextmanager

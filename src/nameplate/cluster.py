@@ -205,9 +205,8 @@ def _knock(address: str) -> None:
 def _cluster(address: str, cpus: int, folder: Path) -> Cluster:
     if address == LOCAL:
         return Cluster(address, (cpus,), folder)
-    import ray
-
-    nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    known = _import_ray(address).nodes()
+    nodes = [int(node["Resources"].get("CPU", 0)) for node in known if node["Alive"]]
     if sum(nodes) < 2:
         raise NameplateError(
             f"The Ray cluster at '{address}' has {sum(nodes)} processors: a worker needs one beside Ray."
@@ -237,9 +236,8 @@ def _noise_in(path: Path) -> Iterator[Callable[[], AbstractContextManager[None]]
             finally:
                 sys.stderr = visible
 
-        ours = python is sys.__stderr__ and python.fileno() == 2
         os.dup2(file.fileno(), 2)
-        if ours:
+        if python is sys.__stderr__:  # else somebody catches it already
             sys.stderr = shown
         try:
             yield hidden

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from nameplate.types import HeadRecipe
 if TYPE_CHECKING:
     from nameplate.datasets.sources import Dataset
     from nameplate.training.fine_tune import FineTuned
+    from nameplate.training.loop import Moment
     from nameplate.training.recipe import Recipe
 
 Report = Callable[[str, int, int], None]
@@ -152,15 +153,24 @@ def _train_on_ray(
     refused: list[tuple[str, str]] = []
     if beginning is not None:
         refuse_folder(run, overwrite=beginning[3])  # now rather than when Ray has started
-    with _to_go_on(run), screen.progress() as report, screen.training(quiet=False) as (watch, say):
+    with _to_go_on(run), ExitStack() as shown:
+        report = shown.enter_context(screen.progress())
+        training: list[tuple[Callable[[Moment], None], Callable[[str], None]]] = []
+
+        def bars() -> tuple[Callable[[Moment], None], Callable[[str], None]]:
+            if not training:
+                shown.close()  # two bars at once would fight for the line
+                training.append(shown.enter_context(screen.training(quiet=False)))
+            return training[0]
+
         made = train_on_ray(
             run,
             None if beginning is None else Beginning(*beginning),
             address=address,
             workers=workers,
             threads=threads,
-            watch=watch,
-            say=say,
+            watch=lambda moment: bars()[0](moment),
+            say=lambda text: bars()[1](text),
             progress=report,
             refused=refused.extend,
         )

@@ -156,7 +156,7 @@ def _launch(orders: Orders, workers: int, mail: _Mail) -> Exception | None:
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
-    letters = ray.remote(num_cpus=0)(Letters).remote()
+    letters: Any = ray.remote(num_cpus=0)(Letters).remote()
     own = orders.folder.with_name(f".{orders.folder.name}.ray")  # Ray Train's, on storage that the nodes share
     trainer = TorchTrainer(
         _work,
@@ -244,8 +244,8 @@ class _Teller:
 
     def watch(self, moment: Moment) -> None:
         """See `fine_tune`."""
-        self._last = moment
-        if self._is_time():
+        first, self._last = self._last is None, moment
+        if self._is_time() or first:
             self._put("watch", moment)
 
     def say(self, text: str) -> None:

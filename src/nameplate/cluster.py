@@ -100,6 +100,22 @@ def _places(nodes: Sequence[int], threads: int) -> int:
     return sum(cpus // threads for cpus in nodes)
 
 
+class Letters:
+    """An actor between a worker and the process that shows what it does."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[str, Any]] = []
+
+    def put(self, kind: str, content: Any) -> None:
+        """Called by the worker."""
+        self._waiting.append((kind, content))
+
+    def take(self) -> list[tuple[str, Any]]:
+        """Called by the one who shows it."""
+        waiting, self._waiting = self._waiting, []
+        return waiting
+
+
 class _NotConnectedError(Exception):
     """Ray could not be started or reached."""
 

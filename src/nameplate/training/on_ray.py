@@ -13,17 +13,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nameplate.cluster import connected, crew
+from nameplate.cluster import Letters, connected, crew
 from nameplate.datasets.sources import Dataset
 from nameplate.errors import NameplateError
 from nameplate.models.collection import Progress
 from nameplate.models.runtime import available_cpus
-from nameplate.training.fine_tune import FineTuned, Say, Watch, fine_tune, start
-from nameplate.training.loop import Moment
 from nameplate.training.recipe import Recipe
 from nameplate.training.run import load_run
+
+if TYPE_CHECKING:
+    from nameplate.training.fine_tune import FineTuned, Say, Watch
+    from nameplate.training.loop import Moment
 
 RESTARTS = 3
 """Groups of workers that are started anew after one of them died."""
@@ -52,22 +54,6 @@ class Orders:
     """The folder that relative paths are meant from."""
     beginning: Beginning | None
     threads: int
-
-
-class Letters:
-    """An actor between the main worker and this process: what is to be shown, and what came of it."""
-
-    def __init__(self) -> None:
-        self._waiting: list[tuple[str, Any]] = []
-
-    def put(self, kind: str, content: Any) -> None:
-        """Called by a worker."""
-        self._waiting.append((kind, content))
-
-    def take(self) -> list[tuple[str, Any]]:
-        """Called by the one who shows it."""
-        waiting, self._waiting = self._waiting, []
-        return waiting
 
 
 def train_on_ray(
@@ -205,6 +191,8 @@ def _work(config: dict[str, Any]) -> None:
 
 
 def _train(orders: Orders, put: Callable[[str, Any], None]) -> None:
+    from nameplate.training.fine_tune import fine_tune, start  # here, so that Ray's own processes go without
+
     begin, teller = orders.beginning, _Teller(put)
     if begin is not None:
 

@@ -191,7 +191,7 @@ class TestPartMaker:
     ) -> None:
         made = _made(begun, 3)
         assert isinstance(made, LedgerLine)
-        assert (made.part, made.rows, made.errors) == (3, PART, {"damaged": 1})
+        assert (made.part, made.rows, made.errors) == (3, PART, {"truncated": 1})
         assert begun.path(3).read_bytes() == whole["part-00003.csv"]
         assert not list(begun.root.glob(".part-00003*.journal"))
 

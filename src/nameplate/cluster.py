@@ -14,7 +14,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -234,9 +234,9 @@ def _cluster(address: str, cpus: int, folder: Path) -> Cluster:
 
 @contextmanager
 def _noise_in(path: Path) -> Iterator[Callable[[], AbstractContextManager[None]]]:
-    """Send what native code writes to stderr to a file; in the block that it gives, what Python writes as well.
+    """Send what native code writes to stderr to a file, and all that is written to stdout, where Ray tells of deaths.
 
-    Python's own stderr still shows, so progress does.
+    Python's own stderr still shows, so progress does; in the block that is given it goes to the file as well.
     """
     python = sys.stderr
     python.flush()
@@ -256,7 +256,8 @@ def _noise_in(path: Path) -> Iterator[Callable[[], AbstractContextManager[None]]
         if python is sys.__stderr__:  # else somebody catches it already
             sys.stderr = shown
         try:
-            yield hidden
+            with redirect_stdout(file):
+                yield hidden
         finally:
             shown.flush()
             sys.stderr = python

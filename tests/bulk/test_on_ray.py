@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,6 +63,13 @@ def begun(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
     return open_job(output)
 
 
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A temporary folder of few letters: Ray's sockets lie in such a one, and their paths may have 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="np-") as folder:
+        yield Path(folder)
+
+
 def _plan(photos: Path, output: Path, stop: int = 0) -> Done:
     """A job on this machine, interrupted after `stop` photos where that is said."""
 
@@ -109,11 +117,17 @@ class TestOnRay:
     pytestmark = on_ray
 
     def test_a_worker_that_is_killed_changes_nothing(
-        self, leash: Leash, photos: Path, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self,
+        leash: Leash,
+        photos: Path,
+        whole: dict[str, bytes],
+        tmp_path: Path,
+        short: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        (tmp_path / "tmp").mkdir()
         (tmp_path / "home").mkdir()
         monkeypatch.setenv("HOME", str(tmp_path / "home"))
+        monkeypatch.setenv("TMPDIR", str(short))
         output = tmp_path / "out"
         process = _start(leash, photos, output, "--ray", "--workers", "1", "--threads", "1")
         _until_a_part_is_done(process, output)
@@ -130,7 +144,8 @@ class TestOnRay:
         assert sorted(_parts(output)) == list(range(7))
         assert {path.name for path in output.iterdir()} == {JOB, LISTING, LEDGER, ".lock", *whole}
         assert listening == {"0100007F", "0000000000000000FFFF00000100007F"}
-        assert not any((tmp_path / "home").iterdir())
+        assert {path.name for path in (tmp_path / "home").iterdir()} <= {".cache"}  # not Ray's
+        assert not list(short.glob("*"))
 
     @pytest.mark.slow
     @pytest.mark.parametrize("then", [(), ("--ray", "--workers", "1", "--threads", "1")], ids=["alone", "on Ray"])

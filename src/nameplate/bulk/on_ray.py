@@ -8,7 +8,6 @@ all nodes share.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,8 +62,7 @@ class PartMaker:
         try:
             model, job = self._ready = self._ready or _ready(self._orders)
             _count_try(job, part)
-            with tempfile.TemporaryDirectory(prefix="nameplate-") as scratch:
-                return msgspec.json.encode(_Outcome(line=work(model, job, part, Path(scratch))))
+            return msgspec.json.encode(_Outcome(line=work(model, job, part)))
         except NameplateError as error:
             return msgspec.json.encode(_Outcome(error=str(error)))
 

@@ -163,7 +163,8 @@ def _launch(orders: Orders, workers: int, mail: _Mail) -> Exception | None:
         trainer.fit()
         return None
     except TrainingFailedError as error:
-        return error
+        died: Exception = error
+        return died
     finally:
         ended.set()
         showing.join()

@@ -121,6 +121,8 @@ def test_a_resumed_job_sees_the_photos_of_its_first_run(model: Model, photos: Pa
     again = _predict(model, table, tmp_path / "out", "jsonl")
     assert (again.photos, again.resumed, again.resumed_parts) == (130, 130, 5)
     assert again.verdicts == done.verdicts
+    _predict(model, photos, tmp_path / "whole", "jsonl")
+    assert _bytes(tmp_path / "out") == _bytes(tmp_path / "whole")
 
 
 @pytest.fixture(scope="module")

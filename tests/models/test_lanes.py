@@ -14,7 +14,6 @@ from nameplate.models.lanes import BATCH, Batch, Embedding, side_by_side
 from nameplate.models.runtime import import_openvino, make_runtime
 from nameplate.photos.decode import decode
 from nameplate.photos.preprocess import preprocess
-from nameplate.types import Preprocess
 
 
 def _sums(batch: Batch) -> Embedding:
@@ -49,11 +48,11 @@ def _runtimes() -> list[str]:
 @pytest.mark.parametrize("name", _runtimes())
 def test_embeddings_are_the_same_bits_for_any_batch_and_stream_count(name: str) -> None:
     paths = sorted(photos_folder("test").glob("*/*.jpg"))[::20]
-    pictures = np.stack([preprocess(decode(path), Preprocess()) for path in paths])
-    backbone = load_bundle("cars196").backbone
+    bundle = load_bundle("cars196")
+    pictures = np.stack([preprocess(decode(path), bundle.manifest.preprocess) for path in paths])
     ways = [(BATCH, 1), (BATCH, 2), (1, 2), (3, 1)]
     first, *others = (
-        np.concatenate(list(make_runtime(name, backbone, 2, batch, streams).embed([pictures])))
+        np.concatenate(list(make_runtime(name, bundle.backbone, 2, batch, streams).embed([pictures])))
         for batch, streams in ways
     )
     for way, other in zip(ways[1:], others, strict=True):

@@ -26,7 +26,8 @@ def test_the_fastest_is_measured_once_and_then_known(
     def pictures() -> Batch:
         nonlocal asked
         asked += 1
-        return np.zeros((8, 224, 224, 3), np.uint8)
+        size = bundle.manifest.preprocess
+        return np.zeros((8, size.height, size.width, 3), np.uint8)
 
     found = tuned(bundle, "onnxruntime", 2, pictures)
     assert found in list(candidates(2))

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
+from typing import IO
 
 import msgspec
 
@@ -206,16 +207,23 @@ def locked(root: Path) -> Iterator[None]:
     except OSError as error:
         raise WriteError(f"Cannot write '{root}': {error.strerror or error}.") from None
     with lock:
+        _hold(lock, root)
         try:
-            import fcntl
-        except ImportError:  # no such locks on Windows
             yield
-            return
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise NameplateError(f"Another run is writing '{root}'. Wait for it, or choose another name.") from None
-        yield
+        finally:
+            if root.is_dir() and os.listdir(root) == [LOCK]:  # nothing came of it
+                shutil.rmtree(root, ignore_errors=True)
+
+
+def _hold(lock: IO[str], root: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # no such locks on Windows
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise NameplateError(f"Another run is writing '{root}'. Wait for it, or choose another name.") from None
 
 
 def remove(root: Path) -> None:

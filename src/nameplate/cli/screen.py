@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from nameplate.training.recipe import RecipeRow
     from nameplate.types import Epoch, Evaluation, Prediction
 
+BAR_SECONDS = 0.1
+"""Seconds between two changes of a bar."""
 LOG_SECONDS = 10.0
 """Seconds between two progress lines where stderr is no terminal."""
 BAR = 20
@@ -67,10 +69,15 @@ def _bars() -> Iterator[Callable[[str, int, int], None]]:
     columns = (TextColumn("{task.description:16}"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
     with Progress(*columns, console=notes, transient=True) as bars:
         tasks: dict[str, int] = {}
+        shown = 0.0
 
         def report(step: str, done: int, total: int) -> None:
+            nonlocal shown
             if step not in tasks:
                 tasks[step] = bars.add_task(step, total=total, completed=done, rate="")
+            elif done < total and time.monotonic() - shown < BAR_SECONDS:
+                return  # drawing would cost more than the step
+            shown = time.monotonic()
             task = bars.tasks[tasks[step]]
             bars.update(task.id, completed=done, total=total, rate=f"{task.speed:,.0f}/s" if task.speed else "")
 

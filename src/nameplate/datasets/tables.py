@@ -104,8 +104,13 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, str]]:
     parquet = import_pyarrow()
     try:
         with parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            if len(set(names)) < len(names):
+                raise DataError(f"Two columns of '{path}' have one name: {', '.join(names)}.")
             for batch in file.iter_batches():
                 yield from map(_as_text, batch.to_pylist())
+    except DataError:
+        raise
     except Exception as error:  # pyarrow's errors have no common base but Exception
         raise DataError(f"Cannot read the table '{path}': {error}.") from None
 

@@ -18,6 +18,7 @@ from tests.leash import needs_ray
         ((2,), None, None, 9, Crew(1, 2)),
         ((2,), 2, None, 9, Crew(2, 1)),
         ((16,), None, None, 99, Crew(4, 4)),
+        ((15,), None, None, 99, Crew(5, 3)),
         ((15, 16), None, None, 99, Crew(7, 4)),
         ((15, 16), None, 8, 99, Crew(3, 8)),
         ((16,), None, None, 3, Crew(3, 4)),

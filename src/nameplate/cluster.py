@@ -25,6 +25,8 @@ LOCAL = "local"
 """The address of a Ray that is started on this machine and ends with the work."""
 THREADS = 4
 """Processors of one worker, at most, where nobody says how many."""
+FILLED = 0.9
+"""Share of the processors that workers are to fill, where nobody says how many."""
 STORE = 80 << 20
 """Bytes of a local Ray's object store; nothing but numbers of parts and lines of the ledger passes through it."""
 SETTINGS = {
@@ -82,11 +84,9 @@ def crew(cluster: Cluster, workers: int | None, threads: int | None, most: int) 
     Raises:
         UsageError: the nodes cannot hold so many.
     """
-    largest = max(cluster.nodes)
     if threads is None:
-        threads = next(
-            (t for t in range(min(THREADS, largest), 1, -1) if _places(cluster.nodes, t) >= (workers or 1)), 1
-        )
+        usual = range(min(THREADS, max(cluster.nodes)), 1, -1)
+        threads = next((t for t in usual if _fits(cluster.nodes, workers, t)), 1)
     places = _places(cluster.nodes, threads)
     if places < (workers or 1):
         raise UsageError(
@@ -94,6 +94,12 @@ def crew(cluster: Cluster, workers: int | None, threads: int | None, most: int) 
             f"{', '.join(map(str, cluster.nodes))}. Ask for fewer with --workers or --threads."
         )
     return Crew(max(1, min(workers or places, most)), threads)
+
+
+def _fits(nodes: Sequence[int], workers: int | None, threads: int) -> bool:
+    """Whether there is room for so many, or, where nobody says how many, few processors would be idle."""
+    places = _places(nodes, threads)
+    return places >= workers if workers else places * threads >= FILLED * sum(nodes)
 
 
 def _places(nodes: Sequence[int], threads: int) -> int:

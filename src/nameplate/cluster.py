@@ -36,9 +36,14 @@ SETTINGS = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
 }
 LOG = "driver.log"
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 CONNECT_SECONDS = 10
-LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-"""At 0 Ray keeps to 127.0.0.1, as it does on Windows and macOS; on Linux it else listens on all addresses."""
+STARTS = 3
+"""Attempts to start a local Ray: its agents must be up within 15 seconds, which a busy machine may not grant."""
+ALONE = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # keeps to 127.0.0.1, as it does there; on Linux it else listens to all
+}
+"""What a local Ray is told besides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +189,7 @@ def _import_ray(address: str) -> Any:
     os.environ.update(SETTINGS)  # Ray reads them when it is imported, and its processes inherit them
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     if address == LOCAL and "ray" not in sys.modules:
-        os.environ.update({LOOPBACK: "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)})
+        os.environ.update(ALONE | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)})
     try:
         import ray
         import ray.data
@@ -196,9 +201,21 @@ def _import_ray(address: str) -> Any:
 
 
 def _connect(ray: Any, address: str, cpus: int, folder: Path) -> None:
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if address == LOCAL:
+            _start(ray, cpus, folder)
+            return
+        if address != "auto":
+            _knock(address)
+        ray.init(address, **QUIET)
+    except Exception as error:  # Ray raises whatever comes
+        raise _NotConnectedError(_first_line(error)) from error
+
+
+def _start(ray: Any, cpus: int, folder: Path) -> None:
+    """Start a local Ray; again where the machine was too busy for the patience of its parts with each other."""
+    for left in reversed(range(STARTS)):
+        try:
             ray.init(
                 LOCAL,
                 num_cpus=cpus + 1,
@@ -207,14 +224,13 @@ def _connect(ray: Any, address: str, cpus: int, folder: Path) -> None:
                 include_dashboard=False,
                 _node_ip_address="127.0.0.1",
                 _temp_dir=str(folder),
-                **quiet,
+                **QUIET,
             )
             return
-        if address != "auto":
-            _knock(address)
-        ray.init(address, **quiet)
-    except Exception as error:  # Ray raises whatever comes
-        raise _NotConnectedError(_first_line(error)) from error
+        except Exception:
+            ray.shutdown()
+            if not left:
+                raise
 
 
 def _knock(address: str) -> None:

@@ -26,7 +26,7 @@ from nameplate.cluster import LOCAL, connected
 from nameplate.models.model import Model
 from nameplate.models.runtime import available_cpus, cpu_name
 
-PARTS = 6
+PARTS = 8
 """Of each run."""
 
 

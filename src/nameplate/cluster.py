@@ -5,6 +5,7 @@ Ray is imported here and in the `on_ray` modules alone, and there inside functio
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import secrets
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from nameplate.errors import NameplateError, RuntimeUnavailableError, UsageError
 
@@ -226,6 +227,8 @@ def _start(ray: Any, cpus: int, folder: Path) -> None:
                 _temp_dir=str(folder),
                 **QUIET,
             )
+            if ray.util.get_node_ip_address() != "127.0.0.1":  # its settings are read when it is imported
+                raise RuntimeError("it would listen to other machines, since Ray was imported before Nameplate")
             return
         except Exception:
             ray.shutdown()
@@ -254,6 +257,24 @@ def _cluster(address: str, cpus: int, folder: Path) -> Cluster:
     return Cluster(address, tuple(n for n in nodes if n), folder)
 
 
+class _Sink(io.TextIOBase):
+    """Where Ray's loggers write, which keep what was stderr when Ray was imported: the log of the moment."""
+
+    file: TextIO | None = None
+
+    def write(self, text: str) -> int:
+        """To the log, where there is one."""
+        return len(text) if self.file is None else self.file.write(text)
+
+    def flush(self) -> None:
+        """The log."""
+        if self.file is not None:
+            self.file.flush()
+
+
+_SINK = _Sink()
+
+
 @contextmanager
 def _noise_in(path: Path) -> Iterator[Callable[[], AbstractContextManager[None]]]:
     """Send what native code writes to stderr to a file, and all that is written to stdout, where Ray tells of deaths.
@@ -268,19 +289,21 @@ def _noise_in(path: Path) -> Iterator[Callable[[], AbstractContextManager[None]]
 
         @contextmanager
         def hidden() -> Iterator[None]:
-            visible, sys.stderr = sys.stderr, file
+            visible, sys.stderr = sys.stderr, _SINK
             try:
                 yield
             finally:
                 sys.stderr = visible
 
         os.dup2(file.fileno(), 2)
+        _SINK.file = file
         if python is sys.__stderr__:  # else somebody catches it already
             sys.stderr = shown
         try:
             with redirect_stdout(file):
                 yield hidden
         finally:
+            _SINK.file = None
             shown.flush()
             sys.stderr = python
             os.dup2(before, 2)

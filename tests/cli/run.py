@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-FORBIDDEN = ["torch", "timm", "torchvision", "accelerate", "sklearn", "matplotlib", "openvino"]
+FORBIDDEN = ["torch", "timm", "torchvision", "accelerate", "sklearn", "matplotlib", "openvino", "ray"]
 
 
 def nameplate(

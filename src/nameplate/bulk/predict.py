@@ -23,7 +23,7 @@ from nameplate.bulk.objects import check_address, is_remote
 from nameplate.bulk.profile import Profile, measure
 from nameplate.bulk.references import list_references
 from nameplate.bulk.tables import FORMATS, SUFFIXES, Format, join_files
-from nameplate.bulk.work import Reader, make_parts
+from nameplate.bulk.work import Make, Reader, make_parts
 from nameplate.datasets.tables import import_pyarrow
 from nameplate.errors import UsageError
 from nameplate.models.embedding import Settings, prepare_photo
@@ -106,6 +106,7 @@ def predict_photos(
     top: int = TOP,
     part: int = PART,
     profile: bool = False,
+    elsewhere: Make | None = None,
     listed: Callable[[int], None] = lambda _: None,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Done:
@@ -118,6 +119,7 @@ def predict_photos(
         top: how many nameplates a row holds besides the answer (columns top1, top1_confidence, top2, …).
         part: photos a part.
         profile: whether to measure where the time goes.
+        elsewhere: makes the parts in other processes (see `on_ray`); None: they are made here.
         listed: called with photos listed so far.
         progress: called with photos done and in all.
 
@@ -126,12 +128,14 @@ def predict_photos(
         DataError: a source that cannot be read.
         NameplateError: the folder holds something else, another run writes it, or it cannot be written to.
     """
+    if profile and elsewhere is not None:
+        raise UsageError("A profile is of one process: leave out --profile or --ray.")
     for source in sources:
         if is_remote(source):
             check_address(source)  # before anything is written
     folder = os.getcwd() if any(not _is_absolute(source) for source in sources) else ""  # noqa: PTH109
     terms = _terms(model, output, top, part, tuple(map(printable, sources)), printable(folder))
-    return _run(model, terms, lambda: list_references(sources), output, listed, progress, profile=profile)
+    return _run(model, terms, lambda: list_references(sources), output, listed, progress, elsewhere, profile=profile)
 
 
 def predict_table(
@@ -160,7 +164,7 @@ def predict_table(
         raise UsageError(f"Cannot write '{target}': its name must end in {', '.join(SUFFIXES)}.")
     named = sha256("\0".join(photos).encode(errors="surrogatepass"))
     terms = _terms(model, output, top, PART, (f"{len(photos)} references, {named}",), "")
-    return _run(model, terms, lambda: photos, output, lambda _: None, progress, profile=False)
+    return _run(model, terms, lambda: photos, output, lambda _: None, progress, None, profile=False)
 
 
 def _is_absolute(source: str) -> bool:
@@ -169,7 +173,6 @@ def _is_absolute(source: str) -> bool:
 
 def _terms(model: Model, output: Output, top: int, part: int, sources: tuple[str, ...], folder: str) -> Terms:
     settings = model.settings
-    versions = {"nameplate": __version__} | {name: found for name in TOUCHED_BY if (found := _version(name))}
     return Terms(
         model.bundle.seal,
         settings.runtime,
@@ -178,10 +181,15 @@ def _terms(model: Model, output: Output, top: int, part: int, sources: tuple[str
         output.format,
         part,
         repr(settings.limits),
-        versions,
+        versions(),
         sources,
         folder,
     )
+
+
+def versions() -> dict[str, str]:
+    """Package → version of all that touches a photo; those that are not installed are left out."""
+    return {"nameplate": __version__} | {name: found for name in TOUCHED_BY if (found := _version(name))}
 
 
 def _version(package: str) -> str:
@@ -198,6 +206,7 @@ def _run(
     output: Output,
     listed: Callable[[int], None],
     progress: Callable[[int, int], None],
+    elsewhere: Make | None,
     *,
     profile: bool,
 ) -> Done:
@@ -211,7 +220,7 @@ def _run(
             replace_other=output.file is not None,
             listed=listed,
         )
-        done = _make(model, job, progress, profile=profile)
+        done = _make(model, job, progress, elsewhere, profile=profile)
         if output.file is not None:
             with whole_file(output.file) as temporary:
                 join_files(map(job.path, range(job.parts)), temporary, job.terms.format, job.terms.top)
@@ -219,17 +228,20 @@ def _run(
     return done
 
 
-def _make(model: Model, job: Job, progress: Callable[[int, int], None], *, profile: bool) -> Done:
+def _make(
+    model: Model, job: Job, progress: Callable[[int, int], None], elsewhere: Make | None, *, profile: bool
+) -> Done:
     """Make the parts that are not done."""
     before, todo = job.done(), job.todo()
     finished = sum(line.rows for line in before.values())
     watch = Stopwatch() if profile else no_watch
-    tuning = _tuning(model, job, todo)
+    tuning = None if elsewhere else _tuning(model, job, todo)
     running = model.with_settings(runtime=job.terms.runtime, tuning=tuning, watch=watch)
-    if sum(map(job.rows, todo)) >= PROBE_PHOTOS:
+    if elsewhere is None and sum(map(job.rows, todo)) >= PROBE_PHOTOS:
         running.runtime.open([])  # what it takes to load the backbone is not the photos' time
     start = time.perf_counter()
-    made = make_parts(running, job, todo, job.record, lambda done: progress(finished + done, job.terms.photos))
+    make = elsewhere or make_parts
+    made = make(running, job, todo, job.record, lambda done: progress(finished + done, job.terms.photos))
     seconds = time.perf_counter() - start
     named = job.terms.photos - finished - made.resumed
     found = measure(running, job, watch.seconds, seconds, named) if isinstance(watch, Stopwatch) and named else None

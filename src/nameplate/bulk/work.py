@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from nameplate.bulk import objects, shards
 from nameplate.bulk.job import Job, LedgerLine
-from nameplate.bulk.journal import journal, resumable
+from nameplate.bulk.journal import journal, no_journal, resumable
 from nameplate.bulk.references import read_reference
 from nameplate.bulk.tables import Answer
 from nameplate.models.embedding import Source
@@ -76,9 +76,24 @@ class Made:
     """Photos in them that an interrupted run had named."""
 
 
+class Make(Protocol):
+    """What makes parts of a job: `make_parts` here, or others elsewhere."""
+
+    def __call__(
+        self,
+        model: Model,
+        job: Job,
+        parts: Sequence[int],
+        record: Callable[[LedgerLine], None],
+        step: Callable[[int], None],
+    ) -> Made:
+        """Make some parts; see `make_parts`."""
+        ...
+
+
 def work(model: Model, job: Job, part: int) -> LedgerLine:
-    """Make one part from its listing alone; whoever called records its line (`Job.record`)."""
-    [line] = make_parts(model, job, [part], lambda _: None).lines
+    """Make one part from its listing alone, without a journal; whoever called records its line (`Job.record`)."""
+    [line] = make_parts(model, job, [part], lambda _: None, journals=False).lines
     return line
 
 
@@ -88,6 +103,8 @@ def make_parts(
     parts: Sequence[int],
     record: Callable[[LedgerLine], None],
     step: Callable[[int], None] = lambda _: None,
+    *,
+    journals: bool = True,
 ) -> Made:
     """Make some parts, their photos in one stream: it does not run dry where one ends.
 
@@ -97,12 +114,15 @@ def make_parts(
         parts: of it, in order.
         record: called with each part's line when its file is there.
         step: called after each photo with how many of these parts are done.
+        journals: whether each part has one, so that an interrupted run goes on within a part; not where two
+            processes may make the same part.
     """
     names: deque[str] = deque()
 
     def references() -> Iterator[str]:
         for part in parts:
-            for reference in job.references(part)[resumable(job.path(part), job.terms, Answer) :]:
+            before = resumable(job.path(part), job.terms, Answer) if journals else 0
+            for reference in job.references(part)[before:]:
                 names.append(reference)
                 yield reference
 
@@ -112,7 +132,8 @@ def make_parts(
         rows = model.looks.rows(reader.sources(references()))
         for part in parts:
             start = time.perf_counter()
-            with journal(job.path(part), job.terms, Answer) as kept:
+            opened = journal(job.path(part), job.terms, Answer) if journals else no_journal(Answer)
+            with opened as kept:
                 done, resumed = done + kept.resumed, resumed + kept.resumed
                 for _ in range(job.rows(part) - kept.resumed):
                     row = next(rows)

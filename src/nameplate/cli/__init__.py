@@ -20,6 +20,7 @@ from nameplate.cli import (  # noqa: F401 - they add their commands
     verify,
 )
 from nameplate.cli.commands import app
+from nameplate.cli.on_ray import with_address
 from nameplate.cli.screen import note, notes
 from nameplate.errors import NameplateError, UsageError
 
@@ -32,7 +33,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        app()
+        app(args=with_address(sys.argv[1:]))
     except NameplateError as error:
         note("error", str(error), "bold red")
         sys.exit(2 if isinstance(error, UsageError) else 1)

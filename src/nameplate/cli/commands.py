@@ -11,6 +11,7 @@ import typer
 
 from nameplate import __version__
 from nameplate.cli import screen
+from nameplate.cli.on_ray import RayOption, Workers, check_ray
 from nameplate.cli.training import needs_train_extra
 from nameplate.errors import DataError, UsageError
 from nameplate.types import DEFAULT_BUNDLE, DEFAULT_RECIPE, NO_TTA, TOP, HeadRecipe
@@ -118,17 +119,20 @@ def train(
     overwrite: Annotated[bool, typer.Option(help="Replace a bundle or a run that is there.")] = False,
     runtime: RuntimeOption = "auto",
     threads: Threads = None,
+    ray: RayOption = None,
+    workers: Workers = None,
     json: Json = False,
 ) -> None:
     """Train on labelled photos, and say what the model is worth: a head in seconds, or a network by a recipe."""
     from nameplate.cli.training import train_by_recipe, train_head_alone, with_options
     from nameplate.training.recipe import load_recipe
 
+    check_ray(ray, workers)
     if resume is not None:
         others = (data, output, changes, backbone, names, exclude, holdout, seed, mirror, balanced, threads)
         if any(other not in (None, []) for other in others) or recipe != DEFAULT_RECIPE or overwrite or index:
             raise UsageError("--resume takes photos, recipe and folder from the run: give nothing with it but --json.")
-        train_by_recipe(None, resume, json=json)
+        train_by_recipe(None, resume, ray=ray, workers=workers, json=json)
         return
     if not data or output is None:
         raise UsageError("Give the labelled photos and --output, or a run to go on with: --resume RUN.")
@@ -141,6 +145,8 @@ def train(
         return read_dataset(*data, names=names, exclude=exclude, progress=lambda a, b: report("unpack", a, b))
 
     if isinstance(chosen, HeadRecipe):
+        if ray is not None:
+            raise UsageError("--ray is for recipes that train a network: 'head' takes seconds on one machine.")
         train_head_alone(
             read,
             output,
@@ -155,7 +161,17 @@ def train(
         return
     if backbone is not None:
         chosen = replace(chosen, backbone=backbone)
-    train_by_recipe(read, output, recipe=chosen, index=index, overwrite=overwrite, threads=threads, json=json)
+    train_by_recipe(
+        read,
+        output,
+        recipe=chosen,
+        index=index,
+        overwrite=overwrite,
+        threads=threads,
+        ray=ray,
+        workers=workers,
+        json=json,
+    )
 
 
 @app.command()

@@ -10,6 +10,7 @@ import typer
 
 from nameplate.cli import screen
 from nameplate.cli.commands import BundleArgument, Json, RuntimeOption, Threads, Top, TtaOption, app
+from nameplate.cli.on_ray import RayOption, Workers, check_ray
 from nameplate.types import NO_TTA, PART, TOP
 
 if TYPE_CHECKING:
@@ -41,12 +42,17 @@ def predict(
     tta: TtaOption = NO_TTA,
     runtime: RuntimeOption = "auto",
     threads: Threads = None,
+    ray: RayOption = None,
+    workers: Workers = None,
     json: Json = False,
 ) -> None:
     """Name many photos into a table, a row each. Run it again after an interruption to go on."""
+    from nameplate.bulk.on_ray import made_on_ray
     from nameplate.bulk.predict import find_output, predict_photos
     from nameplate.models.model import Model
 
+    check_ray(ray, workers)
+    make = None if ray is None else made_on_ray(ray, workers, threads)
     target = find_output(output, format_)  # type: ignore[arg-type]
     model = Model.load(bundle, runtime=runtime, threads=threads, tta=tta)
     with screen.progress() as report:
@@ -57,6 +63,7 @@ def predict(
             top=top,
             part=part,
             profile=profile,
+            elsewhere=make,
             listed=lambda count: report("list", count, count),
             progress=lambda a, b: report("predict", a, b),
         )

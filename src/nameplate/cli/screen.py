@@ -179,15 +179,16 @@ def _figures(moment: Moment) -> str:
 
 def _tell_epochs() -> Callable[[Moment | None], None]:
     """Prints a line for each epoch that was done since the last call; None stands for the last moment."""
-    history: list[Epoch] | None = None
-    done = 0
+    history: list[Epoch] = []
+    done: int | None = None
 
     def tell(moment: Moment | None) -> None:
         nonlocal history, done
-        if history is None:
-            if moment is None:
-                return
-            history, done = moment.state.history, len(moment.state.history)  # of a resumed run, what was told before
+        if moment is None and done is None:
+            return
+        history = history if moment is None else moment.state.history
+        if done is None:
+            done = len(history)  # of a resumed run, what was told before
         for row in history[done:]:
             judged = "" if row.validation_top1 is None else f", validation top-1 {100 * row.validation_top1:.1f} %"
             notes.print(f"epoch {row.epoch}, {row.height}×{row.width}: loss {row.train_loss:.3f}{judged}")

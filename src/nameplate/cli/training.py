@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from nameplate.types import HeadRecipe
 if TYPE_CHECKING:
     from nameplate.datasets.sources import Dataset
     from nameplate.training.fine_tune import FineTuned
+    from nameplate.training.loop import Moment
     from nameplate.training.recipe import Recipe
 
 Report = Callable[[str, int, int], None]
@@ -105,9 +106,15 @@ def train_by_recipe(
     index: bool = False,
     overwrite: bool = False,
     threads: int | None = None,
+    ray: str | None = None,
+    workers: int | None = None,
     json: bool = False,
 ) -> None:
     """A network in the stages of a recipe; without `read` a run goes on."""
+    if ray is not None:
+        beginning = None if read is None or recipe is None else (read, recipe, index, overwrite)
+        _train_on_ray(beginning, run, ray, workers, threads, json=json)
+        return
     main = os.environ.get("RANK", "0") == "0"  # torchrun starts one process more for each device
     with needs_train_extra():
         from nameplate.training.fine_tune import fine_tune, start
@@ -127,6 +134,48 @@ def train_by_recipe(
     if made is not None:
         screen.tell_refused(refused, "left out")
         _tell(made, run, time.monotonic() - begun, json)
+
+
+def _train_on_ray(
+    beginning: tuple[Read, Recipe, bool, bool] | None,
+    run: Path,
+    address: str,
+    workers: int | None,
+    threads: int | None,
+    *,
+    json: bool,
+) -> None:
+    """The same in the workers of a Ray cluster."""
+    with needs_train_extra():
+        from nameplate.training.fine_tune import refuse_folder
+        from nameplate.training.on_ray import Beginning, train_on_ray
+    begun = time.monotonic()
+    refused: list[tuple[str, str]] = []
+    if beginning is not None:
+        refuse_folder(run, overwrite=beginning[3])  # now rather than when Ray has started
+    with _to_go_on(run), ExitStack() as shown:
+        report = shown.enter_context(screen.progress())
+        training: list[tuple[Callable[[Moment], None], Callable[[str], None]]] = []
+
+        def bars() -> tuple[Callable[[Moment], None], Callable[[str], None]]:
+            if not training:
+                shown.close()  # two bars at once would fight for the line
+                training.append(shown.enter_context(screen.training(quiet=False)))
+            return training[0]
+
+        made = train_on_ray(
+            run,
+            None if beginning is None else Beginning(*beginning),
+            address=address,
+            workers=workers,
+            threads=threads,
+            watch=lambda moment: bars()[0](moment),
+            say=lambda text: bars()[1](text),
+            progress=report,
+            refused=refused.extend,
+        )
+    screen.tell_refused(refused, "left out")
+    _tell(made, run, time.monotonic() - begun, json)
 
 
 @contextmanager

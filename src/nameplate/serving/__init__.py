@@ -6,7 +6,7 @@ budget.py      the cap on photos and bytes that may wait
 wire.py        what the service and its workers tell each other
 worker.py      a process that decodes, embeds and classifies
 batches.py     inside a worker: small batches, with a bound on waiting
-engine.py      one bundle: its queue and its workers, watched over
+engine.py      one bundle: its queue and its workers, watched over; answer.py what it knows of a photo
 engines.py     all bundles that are served, and how one is exchanged
 body.py        a request's photos, read under limits
 tensors.py     the inference protocol's requests

@@ -14,14 +14,13 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-import numpy as np
 from msgspec import structs
-from numpy.typing import NDArray
 
 from nameplate.errors import NameplateError
 from nameplate.models.golden import Golden, golden_problem
 from nameplate.models.model import Model
 from nameplate.models.runtime import BATCH, available_cpus
+from nameplate.serving.answer import Answer, Waiting, late, read_answer
 from nameplate.serving.problems import Problem
 from nameplate.serving.settings import ServeSettings
 from nameplate.serving.supervisor import Worker, start_worker
@@ -36,32 +35,6 @@ YOUNG = 10.0
 """Seconds of life below which a worker died young."""
 KILLER = "the decoder died of it, twice"
 """What is said of a photo that ends two workers."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the service knows of one photo."""
-
-    prediction: Prediction
-    chances: NDArray[np.float32] | None = None
-    """Probabilities of all nameplates, (C,); None where the photo is unreadable."""
-    embedding: NDArray[np.float32] | None = None
-    """(D,), where it was asked for."""
-    heatmap: dict[str, object] | None = None
-
-
-@dataclass(slots=True)
-class Waiting:
-    """A job until it is answered."""
-
-    job: Job
-    photo: bytes
-    until: float
-    """When it is late, on the monotonic clock."""
-    answer: asyncio.Future[Answer]
-    worker: Worker | None = None
-    """Who has it; None while it waits."""
-    tries: int = 0
 
 
 class Observer(Protocol):
@@ -274,7 +247,7 @@ class Engine:
         if done.prediction is not None:
             self.observer.answered(self.name, done)
         if waiting is not None and not waiting.answer.done():
-            waiting.answer.set_result(_answer(done, body) if done.prediction else _late(waiting))
+            waiting.answer.set_result(read_answer(done, body) if done.prediction else late(waiting))
         self._pump()
 
     def _settle(self, waiting: Waiting, outcome: Answer | Problem) -> None:
@@ -376,15 +349,3 @@ class Engine:
                 if worker.ready and (stalled or (worker.leaving and not worker.jobs)):
                     self.observer.event("worker killed", model=self.name, pid=worker.pid, stalled=stalled)
                     worker.process.kill()
-
-
-def _answer(done: Done, body: bytes) -> Answer:
-    """A worker's answer, its numbers read off the frame."""
-    assert done.prediction is not None
-    chances = np.frombuffer(body[: done.chances], np.float32) if done.chances else None
-    rest = body[done.chances :]
-    return Answer(done.prediction, chances, np.frombuffer(rest, np.float32) if rest else None, done.heatmap)
-
-
-def _late(waiting: Waiting) -> Answer:
-    return Answer(Prediction(waiting.job.name, error="too slow: its turn did not come in time"))

@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from nameplate.models.answer_json import prediction_json
+from nameplate.serving.answer import Answer
 from nameplate.serving.body import photos_of, read_form
-from nameplate.serving.engine import Answer
 from nameplate.serving.problems import OF_REASON, Problem
 from nameplate.serving.routes.models import model_name
 from nameplate.serving.schema import EXAMPLE_MODEL, EXAMPLE_ROW, Identified, answers, photos_body, problems

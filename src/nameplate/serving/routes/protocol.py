@@ -17,8 +17,9 @@ from starlette.responses import Response
 
 from nameplate import __version__
 from nameplate.errors import UsageError
+from nameplate.serving.answer import Answer
 from nameplate.serving.body import read_body
-from nameplate.serving.engine import Answer, Engine
+from nameplate.serving.engine import Engine
 from nameplate.serving.engines import Served
 from nameplate.serving.problems import OF_REASON, Problem
 from nameplate.serving.service import json_response, service_of, unless_gone

@@ -29,6 +29,7 @@ from nameplate.models.runtime import (
     Trial,
     available_cpus,
     fastest,
+    import_onnxruntime,
     make_runtime,
     open_runtime,
     probe,
@@ -176,8 +177,7 @@ def test_pictures_that_the_backbone_does_not_take_are_a_bundle_error(bundle: Bun
 
 def test_onnx_runtimes_own_format_is_refused(bundle: Bundle, tmp_path: Path) -> None:
     """The guard reads ONNX alone, so the runtime must not read anything else."""
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "model.ort")
     options.add_session_config_entry("session.save_model_format", "ORT")

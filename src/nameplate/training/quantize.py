@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
-from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
 from nameplate.errors import BundleError
-from nameplate.models.runtime import BATCH, OnnxRuntime, available_cpus
+from nameplate.models.runtime import BATCH, OnnxRuntime, available_cpus, import_onnxruntime
 from nameplate.training.half import store_as_half
+
+onnxruntime = import_onnxruntime()  # before any part of it is imported in another way
+from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static  # noqa: E402
 
 QUANTISED = ("Conv", "Clip", "Relu")
 """Operators that compute in int8."""

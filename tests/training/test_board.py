@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ def test_a_resumed_run_hides_what_came_after_its_checkpoint(tmp_path: Path) -> N
         first.write_step(step, float(step), 0.5)
     first.write(EPOCH, 5)
     first.close()
+    time.sleep(1.1)  # files are read in the order of their names, which hold the second
     second = Board(tmp_path, purge_step=4)
     second.write_step(4, 40.0, 0.5)
     second.close()

@@ -81,6 +81,7 @@ def network() -> Any:
 def make_bundle(target: Path) -> None:
     """The network as a bundle."""
     from nameplate.models.bundle import SCHEMA, Manifest, save_bundle
+    from nameplate.models.verdict import Thresholds
     from nameplate.training.export import Embedder, export_onnx, head_of
     from nameplate.types import Preprocess
 
@@ -88,7 +89,8 @@ def make_bundle(target: Path) -> None:
     names = tuple(f"class {number}" for number in range(1000))
     weight, bias = head_of(trained)
     preprocess = Preprocess(SIZE, SIZE, "squash", "bicubic")
-    manifest = Manifest(SCHEMA, "imagenet", names, names, preprocess, len(weight), 1.0, {})
+    few = Thresholds(nameplate=0.1, make=0.1)  # as trained bundles have them; else a photo's set is half the names
+    manifest = Manifest(SCHEMA, "imagenet", names, names, preprocess, len(weight), 1.0, {}, thresholds=few)
     save_bundle(target, manifest, export_onnx(Embedder(trained), SIZE, SIZE), (weight, bias))
 
 

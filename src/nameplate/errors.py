@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, cast
 
 Reason = Literal[
     "missing",  # no such file, or no permission
@@ -31,6 +31,16 @@ class PhotoError(NameplateError):
 
     def __reduce__(self) -> tuple[type[PhotoError], tuple[Reason, str]]:
         return PhotoError, (self.reason, self.detail)
+
+
+def take_apart(error: str) -> tuple[Reason, str]:
+    """The reason and the detail of a `PhotoError` that was written down as text.
+
+    >>> take_apart("truncated: JPEG: premature end")
+    ('truncated', 'JPEG: premature end')
+    """
+    reason, _, detail = error.partition(": ")
+    return cast(Reason, reason), detail
 
 
 class DataError(NameplateError):

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from nameplate.datasets.tables import import_pyarrow, write_table
+from nameplate.errors import take_apart
 from nameplate.models.answer_json import prediction_json
 from nameplate.types import Prediction
 
@@ -31,7 +32,7 @@ class Answer:
     @property
     def reason(self) -> str | None:
         """Why the photo could not be read, in one of the words of `errors.Reason`."""
-        return None if self.prediction.error is None else self.prediction.error.partition(":")[0]
+        return None if self.prediction.error is None else take_apart(self.prediction.error)[0]
 
 
 def columns(top: int) -> list[str]:

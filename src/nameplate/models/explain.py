@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate.errors import BundleError, PhotoError, UsageError
+from nameplate.errors import BundleError, PhotoError, UsageError, take_apart
 from nameplate.models.claim import read_claim
 from nameplate.models.index import Neighbour, nearest, read_index
 from nameplate.models.maps import Floats, evidence, hot_region, in_photo, mean_inside, photo_maps
@@ -89,8 +89,7 @@ def explain(
     header = read_header(data, model.settings.limits)
     [mapped] = photo_maps(model, [data], runtime)
     if mapped.places is None or mapped.row.embedding is None:
-        reason, _, detail = str(mapped.row.error).partition(": ")
-        raise PhotoError(reason, detail)  # type: ignore[arg-type]
+        raise PhotoError(*take_apart(str(mapped.row.error)))
     sides = (header.width, header.height) if header.orientation < SIDEWAYS else (header.height, header.width)
     chances = model.probabilities(mapped.row.embedding[None])[0]
     ranked = np.argsort(-chances, kind="stable")[:TOP].tolist()

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate.errors import BundleError, PhotoError
+from nameplate.errors import BundleError, PhotoError, take_apart
 from nameplate.models.bundle import Bundle, load_bundle
 from nameplate.models.claim import DEFAULT_RATE, Verified, check_rate, decide, read_claim
 from nameplate.models.embedding import Row, Settings, Source, embed_stream
@@ -88,8 +88,8 @@ class Model:
         rows = list(self.rows(photos))
         for number, row in enumerate(rows):
             if row.error is not None:
-                reason, _, detail = row.error.partition(": ")
-                raise PhotoError(reason, f"{_name(photos[number], number)}: {detail}")  # type: ignore[arg-type]
+                reason, detail = take_apart(row.error)
+                raise PhotoError(reason, f"{_name(photos[number], number)}: {detail}")
         if not rows:
             return np.zeros((0, self.bundle.manifest.embedding), np.float32)
         return np.stack([row.embedding for row in rows if row.embedding is not None])

@@ -46,6 +46,11 @@ OF_REASON: dict[Reason, str] = {
 """Why a photo cannot be read → the kind of problem that it is."""
 
 
+def kind_of(reason: Reason) -> str:
+    """The kind of problem that a photo is which cannot be read."""
+    return OF_REASON.get(reason, "unreadable")
+
+
 @dataclass
 class Problem(Exception):  # noqa: N818 - the RFC's word
     """A request is refused: raised anywhere in a route, answered as JSON."""

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from nameplate.errors import DatabaseError, PhotoError, UsageError
+from nameplate.errors import DatabaseError, PhotoError, Reason, UsageError, take_apart
 from nameplate.photos.decode import read_header
 from nameplate.photos.header import Header
 from nameplate.serving.access import Client
@@ -17,7 +17,7 @@ from nameplate.serving.engines import Served
 from nameplate.serving.feedback.store import Correction, FeedbackStore, StoreFullError
 from nameplate.serving.feedback.text import clean_comment, clean_nameplate, known_spelling
 from nameplate.serving.logs import event
-from nameplate.serving.problems import OF_REASON, Problem
+from nameplate.serving.problems import Problem, kind_of
 from nameplate.serving.schema import Kept, feedback_body, problems
 from nameplate.serving.service import json_response, service_of, unless_gone
 from nameplate.types import Prediction
@@ -52,7 +52,7 @@ async def feedback(request: Request) -> Response:
         # A worker decodes it whole: hostile bytes do no harm there. Only what it survives is looked at here.
         [answer] = await unless_gone(request, served.engine.answer([photo], [PHOTO]))
         if answer.prediction.error is not None:
-            raise _unreadable(answer.prediction.error.partition(": ")[0], answer.prediction.error)
+            raise _unreadable(take_apart(answer.prediction.error)[0], answer.prediction.error)
         try:
             header = read_header(photo, service.settings.limits)
         except PhotoError as error:
@@ -69,9 +69,8 @@ def _only_photo(form: Form) -> bytes:
     return form.files[0].data
 
 
-def _unreadable(reason: str, detail: str) -> Problem:
-    kind = OF_REASON.get(reason, "unreadable")  # type: ignore[call-overload]
-    return Problem(kind, f"{PHOTO}: {detail}", extra={"reason": reason})
+def _unreadable(reason: Reason, detail: str) -> Problem:
+    return Problem(kind_of(reason), f"{PHOTO}: {detail}", extra={"reason": reason})
 
 
 def _clean(fields: dict[str, str], nameplates: tuple[str, ...]) -> dict[str, str]:

@@ -8,10 +8,11 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
+from nameplate.errors import take_apart
 from nameplate.models.answer_json import prediction_json
 from nameplate.serving.answer import Answer
 from nameplate.serving.body import photos_of, read_form
-from nameplate.serving.problems import OF_REASON, Problem
+from nameplate.serving.problems import Problem, kind_of
 from nameplate.serving.routes.models import model_name
 from nameplate.serving.schema import EXAMPLE_MODEL, EXAMPLE_ROW, Identified, answers, photos_body, problems
 from nameplate.serving.service import json_response, service_of, unless_gone
@@ -66,8 +67,7 @@ def refuse_if_none_readable(found: list[Answer], rows: list[dict[str, object]]) 
     error = found[0].prediction.error
     if error is None or any(answer.prediction.error is None for answer in found):
         return
-    reason, _, detail = error.partition(": ")
-    kind = OF_REASON.get(reason, "unreadable")  # type: ignore[call-overload]
+    reason, detail = take_apart(error)
     several = f" None of {len(found)} photos can be read." if len(found) > 1 else ""
     name = found[0].prediction.photo
-    raise Problem(kind, f"{name}: {reason}: {detail}.{several}", extra={"reason": reason, "results": rows})
+    raise Problem(kind_of(reason), f"{name}: {reason}: {detail}.{several}", extra={"reason": reason, "results": rows})

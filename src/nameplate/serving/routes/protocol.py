@@ -16,12 +16,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from nameplate import __version__
-from nameplate.errors import UsageError
+from nameplate.errors import UsageError, take_apart
 from nameplate.serving.answer import Answer
 from nameplate.serving.body import read_body
 from nameplate.serving.engine import Engine
 from nameplate.serving.engines import Served
-from nameplate.serving.problems import OF_REASON, Problem
+from nameplate.serving.problems import Problem, kind_of
 from nameplate.serving.service import json_response, service_of, unless_gone
 from nameplate.serving.tensor_answer import Tensor, write_response
 from nameplate.serving.tensors import (
@@ -225,8 +225,8 @@ def _refuse_unreadable(found: Sequence[Answer]) -> None:
     """
     for prediction in (answer.prediction for answer in found):
         if prediction.error is not None:
-            kind = OF_REASON.get(prediction.error.partition(": ")[0], "unreadable")  # type: ignore[call-overload]
-            raise Problem(kind, f"{prediction.photo} of {len(found)}: {prediction.error}.")
+            reason, _ = take_apart(prediction.error)
+            raise Problem(kind_of(reason), f"{prediction.photo} of {len(found)}: {prediction.error}.")
 
 
 def _tensors(found: Sequence[Answer]) -> dict[str, Tensor]:

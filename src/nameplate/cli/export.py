@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +10,8 @@ import typer
 
 from nameplate.cli import screen
 from nameplate.cli.commands import BundleArgument, Exclude, Json, Names, Threads, app
-from nameplate.errors import NameplateError, UsageError
+from nameplate.cli.extras import needs_extra
+from nameplate.errors import UsageError
 
 if TYPE_CHECKING:
     from nameplate.evaluation.significance import Paired
@@ -56,7 +55,7 @@ def export(
     """Make a bundle small and quick: int8, if it names as many photos rightly. Exit code 1 where it does not."""
     if not int8 or not data:
         raise UsageError("Give --int8 and --calibrate DATA, the photos that the bundle was trained and judged on.")
-    with needs_quantize_extra():
+    with needs_extra("quantize", "Quantising needs"):
         from nameplate.training.int8 import Gates, export_int8
         from nameplate.training.quantize import FILTER_BITS
     from nameplate.datasets import read_dataset
@@ -91,21 +90,6 @@ def export(
         _print(made, output, time.monotonic() - begun)
     if made.bundle is None:
         raise typer.Exit(1)
-
-
-@contextmanager
-def needs_quantize_extra() -> Iterator[None]:
-    """Imports inside it may be of packages that only the extra `quantize` installs.
-
-    Raises:
-        NameplateError: one is missing.
-    """
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise NameplateError(
-            f"Quantising needs more packages ('{error.name}' is missing): pip install 'nameplate[quantize]'."
-        ) from None
 
 
 def as_json(made: Exported, output: Path) -> dict[str, Any]:

@@ -13,7 +13,8 @@ import typer
 
 from nameplate.cli import screen
 from nameplate.cli.commands import Json, app
-from nameplate.errors import NameplateError, UsageError
+from nameplate.cli.extras import needs_extra
+from nameplate.errors import UsageError
 
 if TYPE_CHECKING:
     from nameplate.serving.feedback.export import Exported
@@ -48,12 +49,8 @@ def opened(database: str, *, create: bool = False) -> Iterator[FeedbackStore]:
     Raises:
         NameplateError: not there, not to be opened, or a package is missing.
     """
-    try:
+    with needs_extra("serve", "Corrections need"):
         from nameplate.serving.feedback.store import FeedbackStore
-    except ModuleNotFoundError as error:
-        raise NameplateError(
-            f"Corrections need more packages ('{error.name}' is missing): pip install 'nameplate[serve]'."
-        ) from None
     with FeedbackStore.open(database, create=create) as store:
         yield store
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from nameplate.cli import screen
+from nameplate.cli.extras import needs_extra
 from nameplate.errors import NameplateError, UsageError, WriteError
 from nameplate.types import HeadRecipe
 
@@ -26,19 +27,9 @@ Report = Callable[[str, int, int], None]
 Read = Callable[[Report], "Dataset"]
 
 
-@contextmanager
-def needs_train_extra() -> Iterator[None]:
-    """Imports inside it may be of packages that only the extra `train` installs.
-
-    Raises:
-        NameplateError: one is missing.
-    """
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise NameplateError(
-            f"Training a network needs more packages ('{error.name}' is missing): pip install 'nameplate[train]'."
-        ) from None
+def needs_train_extra() -> AbstractContextManager[None]:
+    """For imports of what only the extra `train` installs; see `needs_extra`."""
+    return needs_extra("train", "Training a network needs")
 
 
 def with_options(recipe: Recipe | HeadRecipe, given: dict[str, Any], name: str) -> Recipe | HeadRecipe:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from nameplate.errors import NameplateError, WriteError
 
@@ -26,6 +29,25 @@ def printable(path: str) -> str:
 def absolute(path: str | Path) -> str:
     """A path that means the same from anywhere, as text that can be written anywhere; links stay as they are."""
     return printable(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a file to read, the one way in which anything of a user's is opened: never a device, which may have no end,
+    nor a named pipe, which may hold its reader for ever.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file (`strerror` says so).
+        ValueError: no file can have this name.
+    """
+    file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115 - the caller closes it
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def cache_folder() -> Path:

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nameplate.datasets.archive import PHOTO_SUFFIXES
 from nameplate.demo import photo, photos_folder
+from nameplate.photos.formats import PHOTO_SUFFIXES
 from tests.cli.run import FORBIDDEN, nameplate
 from tests.competition import CYRILLIC, lay_out, write_names, zip_up
 from tests.photos.torture import make_torture

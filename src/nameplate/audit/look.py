@@ -16,7 +16,8 @@ from PIL import Image
 from nameplate.audit.align import SIDE
 from nameplate.errors import PhotoError
 from nameplate.models.cache import ArrayCache
-from nameplate.photos.decode import MAGIC, decode_with_header, read_bytes, read_header
+from nameplate.photos.decode import decode_with_header, read_bytes, read_header
+from nameplate.photos.formats import MAGIC
 from nameplate.storage import sha256
 from nameplate.types import Photo
 

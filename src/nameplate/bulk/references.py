@@ -16,11 +16,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from nameplate.bulk import objects, shards
-from nameplate.datasets.archive import PHOTO_SUFFIXES, unpack
-from nameplate.datasets.sources import is_hidden, is_photo_name, path_column, photos_root
+from nameplate.datasets.archive import unpack
+from nameplate.datasets.sources import is_hidden, path_column, photos_root
 from nameplate.datasets.tables import TABLE_SUFFIXES, stream_table
 from nameplate.errors import DataError, UsageError
 from nameplate.photos.decode import read_bytes
+from nameplate.photos.formats import PHOTO_SUFFIXES, is_photo_name
 from nameplate.types import Limits
 
 STDIN = "-"

@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 
 from nameplate.datasets.archive import ArchiveLimits, is_junk, refusal
-from nameplate.datasets.sources import is_hidden, is_photo_name
+from nameplate.datasets.sources import is_hidden
 from nameplate.errors import DataError, PhotoError
+from nameplate.photos.formats import is_photo_name
 from nameplate.types import Limits
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")

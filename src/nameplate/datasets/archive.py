@@ -21,10 +21,10 @@ import msgspec
 from nameplate.datasets.tables import TABLE_SUFFIXES
 from nameplate.errors import DataError, PhotoError
 from nameplate.photos.decode import read_header
+from nameplate.photos.formats import PHOTO_SUFFIXES
 from nameplate.storage import cache_folder, whole_folder
 from nameplate.types import Limits
 
-PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".mpo", ".png", ".webp", ".avif", ".bmp", ".gif"})
 TEXT_SUFFIXES = frozenset({*TABLE_SUFFIXES, ".txt"})
 """Tables, and the names of their classes."""
 JUNK = frozenset({".ds_store", "thumbs.db", "desktop.ini", "__macosx"})

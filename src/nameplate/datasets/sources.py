@@ -8,11 +8,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nameplate.datasets.archive import JUNK, PHOTO_SUFFIXES, Progress, Refused, unpack
+from nameplate.datasets.archive import JUNK, Progress, Refused, unpack
 from nameplate.datasets.competition import TRAIN_TABLE, find_competition, read_competition, train_photos
 from nameplate.datasets.names import natural_key, read_names
 from nameplate.datasets.tables import TABLE_SUFFIXES, read_table
 from nameplate.errors import DataError
+from nameplate.photos.formats import PHOTO_SUFFIXES, is_photo_name
 from nameplate.storage import absolute, printable, sha256
 from nameplate.types import Limits, Photo, SplitName
 
@@ -171,11 +172,6 @@ def path_column(table: Path, row: dict[str, str]) -> str:
         DataError: there is none.
     """
     return _column(table, row, PATH_COLUMNS)
-
-
-def is_photo_name(name: str) -> bool:
-    """Whether a file's name ends as a photo's does."""
-    return name[name.rfind(".") :].lower() in PHOTO_SUFFIXES if "." in name else False
 
 
 def is_hidden(name: str) -> bool:

@@ -6,8 +6,8 @@ format, so nothing that is or is not installed changes an answer (docs/decisions
 
 from __future__ import annotations
 
+import errno
 import os
-import stat
 import threading
 from collections.abc import Callable
 from typing import TypeVar
@@ -17,35 +17,24 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nameplate.errors import PhotoError
+from nameplate.photos.formats import MAGIC, SNIFFED, picture_format
 from nameplate.photos.header import Header
 from nameplate.photos.jpeg import decode_jpeg, read_jpeg_header
 from nameplate.photos.others import decode_with_pillow, read_pillow_header
+from nameplate.storage import open_regular
 from nameplate.types import Limits
 
 Source = str | os.PathLike[str] | bytes
 DEFAULT_LIMITS = Limits()
 
-# What a file's first bytes say it is: (offset, bytes, format). The formats that Pillow is let open.
-MAGIC: tuple[tuple[int, bytes, str], ...] = (
-    (0, b"\xff\xd8\xff", "JPEG"),
-    (0, b"\x89PNG\r\n\x1a\n", "PNG"),
-    (8, b"WEBP", "WEBP"),
-    (4, b"ftypavif", "AVIF"),
-    (4, b"ftypavis", "AVIF"),
-    (0, b"BM", "BMP"),
-    (0, b"GIF87a", "GIF"),
-    (0, b"GIF89a", "GIF"),
-)
-# Formats that are often met and not read, so that the refusal can name them.
+# Files that are often met and are no pictures, so that the refusal can name them.
 OTHERS: tuple[tuple[int, bytes, str], ...] = (
-    (4, b"ftyphei", "a HEIC photo"),
-    (4, b"ftypmif1", "a HEIF photo"),
-    (0, b"II*\0", "a TIFF picture"),
-    (0, b"MM\0*", "a TIFF picture"),
     (0, b"%PDF", "a PDF document"),
     (0, b"PK\x03\x04", "a zip archive"),
     (0, b"<", "a web page, XML or SVG"),
 )
+READ = frozenset(name for _, _, name in MAGIC)
+"""Formats that are read."""
 SCALES = (8, 4, 2, 1)
 """The reductions that libjpeg computes inside the inverse DCT (8 uses the DC coefficient alone)."""
 QUICK_WORK = 250_000_000
@@ -101,24 +90,19 @@ def read_bytes(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) ->
         PhotoError: missing, not a regular file, empty or too large.
     """
     try:
-        with open(path, "rb", opener=_open_without_waiting) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise PhotoError("not a photo", f"'{os.fspath(path)}' is not a regular file")
-            _check_bytes(status.st_size, limits)
+        with open_regular(path) as file:
+            _check_bytes(os.fstat(file.fileno()).st_size, limits)
             data = file.read(limits.bytes + 1)
     except IsADirectoryError:
         raise PhotoError("not a photo", f"'{os.fspath(path)}' is a folder") from None
     except OSError as error:
+        if error.errno == errno.EINVAL:
+            raise PhotoError("not a photo", f"'{os.fspath(path)}' is not a regular file") from None
         raise PhotoError("missing", f"cannot open '{os.fspath(path)}': {error.strerror or error}") from None
     except ValueError as error:  # a NUL byte in the name
         raise PhotoError("missing", f"cannot open {os.fspath(path)!r}: {error}") from None
     _check_bytes(len(data), limits)
     return data
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a named pipe must not hold us
 
 
 def _check_bytes(size: int, limits: Limits) -> None:
@@ -135,12 +119,11 @@ def read_header(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Header:
         PhotoError: not a photo, a header cut short, or more bytes or pixels than allowed.
     """
     _check_bytes(len(data), limits)
-    format_ = next((name for offset, magic, name in MAGIC if data.startswith(magic, offset)), None)
-    if data.startswith(b"ftypmif1", 4) and b"avif" in data[16 : int.from_bytes(data[:4], "big")]:
-        format_ = "AVIF"  # says so only among its compatible brands
-    if format_ is None:
+    format_ = picture_format(data[:SNIFFED])
+    if format_ not in READ:
         start = data[:256].removeprefix(b"\xef\xbb\xbf").lstrip()
         other = next((name for at, magic, name in OTHERS if start.startswith(magic, at)), None)
+        other = f"a {format_} photo" if format_ else other
         raise PhotoError(
             "not a photo",
             f"this is {other}; " * (other is not None) + "JPEG, PNG, WebP, AVIF, BMP, GIF and MPO are read",

@@ -8,6 +8,7 @@ import os
 import shutil
 import stat
 import tempfile
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,16 @@ def sha256(data: bytes) -> str:
 def printable(path: str) -> str:
     r"""A path as text that can be written anywhere: bytes that are no UTF-8 become `\xNN`."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def nfc(text: str) -> str:
+    """A name in the one form that all names have inside: composed (Unicode's NFC), since macOS writes folder names
+    decomposed, and "ё" of two signs is not "ё" of one. Every name that comes in from outside goes through here.
+
+    >>> len("\u0435\u0308"), len(nfc("\u0435\u0308"))
+    (2, 1)
+    """
+    return unicodedata.normalize("NFC", text)
 
 
 def absolute(path: str | Path) -> str:

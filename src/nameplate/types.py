@@ -8,6 +8,8 @@ from typing import Literal
 Fit = Literal["squash", "pad", "crop"]
 Interpolation = Literal["bilinear", "bicubic", "lanczos"]
 SplitName = Literal["train", "validation", "test"]
+Layout = Literal["auto", "classes", "parts", "makes"]
+"""How a folder of photos is read: told by looking; a folder per nameplate; in parts; a folder per make and model."""
 Verdict = Literal["answer", "unsure", "unknown car", "not a car", "unreadable"]
 
 DEFAULT_BUNDLE = "cars196"

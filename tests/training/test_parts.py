@@ -32,12 +32,12 @@ def embedded(photos: list[Photo], seed: int = 0) -> Embedded:
 
 def dataset(photos: list[Photo]) -> Dataset:
     """Only the fields that a split reads."""
-    return cast(Dataset, _Named(NAMES, {"Alto": "1", "Brisa": "2"}))
+    return cast(Dataset, _Named(NAMES, {"Alto": "1", "Brisa": "2"}, tuple(photos)))
 
 
 class _Named:
-    def __init__(self, nameplates: tuple[str, ...], ids: dict[str, str]) -> None:
-        self.nameplates, self.ids = nameplates, ids
+    def __init__(self, nameplates: tuple[str, ...], ids: dict[str, str], photos: tuple[Photo, ...]) -> None:
+        self.nameplates, self.ids, self.photos = nameplates, ids, photos
 
 
 def photo(number: int, label: str, digest: int | None = None, **more: Any) -> Photo:

@@ -15,7 +15,7 @@ from nameplate.errors import DataError, UsageError
 from nameplate.models.answer_json import verified_json
 from nameplate.models.claim import DEFAULT_RATE, Verified, check_rate, unreadable_claim
 from nameplate.models.model import Model
-from nameplate.storage import whole_file
+from nameplate.storage import nfc, whole_file
 
 CLAIMED, ADVERT, PHOTOS = "claimed", "advert", "photos"
 """Columns of a table of adverts; a photo's own column is one of `PATH_COLUMNS` but `id`."""
@@ -68,7 +68,7 @@ def read_adverts(table: Path) -> list[Advert]:
     found: dict[str, Advert] = {}
     for number, row in enumerate(rows, start=2):
         name = row.get(ADVERT, "").strip() or str(number - 1)
-        claimed = row[CLAIMED].strip()
+        claimed = nfc(row[CLAIMED].strip())
         cells = row[PHOTOS].split(";") if PHOTOS in row else [row[str(single)]]
         photos = tuple(str(table.parent / cell.strip()) for cell in cells if cell.strip())
         if not claimed or not photos:

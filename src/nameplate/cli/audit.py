@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from nameplate.cli import screen
-from nameplate.cli.commands import Data, Exclude, Json, Names, RuntimeOption, Threads, app
+from nameplate.cli.commands import Data, Exclude, Json, LayoutOption, Names, RuntimeOption, Threads, app
 from nameplate.errors import UsageError
 from nameplate.types import DEFAULT_BUNDLE
 
@@ -22,6 +22,7 @@ def audit(
     ] = Path("report.html"),
     names: Names = None,
     exclude: Exclude = None,
+    layout: LayoutOption = "auto",
     model: Annotated[str, typer.Option(help="A bundle whose backbone embeds the photos.")] = DEFAULT_BUNDLE,
     shortcuts: Annotated[
         bool, typer.Option("--shortcuts/--no-shortcuts", help="Test whether the background gives a class away.")
@@ -33,7 +34,8 @@ def audit(
     """Look at labelled photos, and find copies, leaks, wrong labels, no cars and damage: a page, JSON and a list."""
     from nameplate.audit.inspect import inspect
     from nameplate.audit.report import finding_counts, write_report
-    from nameplate.datasets import read_dataset
+    from nameplate.cli.labelled import as_json as how_read
+    from nameplate.cli.labelled import read_labelled
     from nameplate.models.model import Model
 
     if output.suffix.lower() not in (".html", ".htm"):
@@ -41,7 +43,7 @@ def audit(
     begun = time.monotonic()
     known = Model.load(model, runtime=runtime, threads=threads)
     with screen.progress() as report:
-        dataset = read_dataset(*data, names=names, exclude=exclude, progress=lambda a, b: report("unpack", a, b))
+        dataset = read_labelled(data, names, exclude, layout, report)
         found = inspect(dataset, known, shortcuts=shortcuts, progress=report)
     written = write_report(found, output, known.settings.threads, time.monotonic() - begun)
     screen.tell_refused([(entry.name, entry.reason) for entry in dataset.refused], "left out")
@@ -55,6 +57,7 @@ def audit(
                 "photos": len(dataset.photos),
                 "findings": counts,
                 "excluded": written.excluded,
+                "data": how_read(dataset),
             }
         )
         return

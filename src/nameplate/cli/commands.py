@@ -43,6 +43,15 @@ Exclude = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Leave out the photos that it names: 'nameplate audit' writes one."),
 ]
+LayoutOption = Annotated[
+    str,
+    typer.Option(
+        "--layout",
+        metavar="LAYOUT",
+        help="How folders are read: auto (told by looking), classes (a folder per nameplate), parts (these in train, "
+        "val and the like) or makes (a folder per make, in it one per model).",
+    ),
+]
 RuntimeOption = Annotated[str, typer.Option("--runtime", help="auto, onnxruntime, openvino or openvino-bf16.")]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Processors to use.", show_default="all that this process may use")
@@ -97,6 +106,7 @@ def train(
     ] = None,
     names: Names = None,
     exclude: Exclude = None,
+    layout: LayoutOption = "auto",
     holdout: Annotated[
         float | None,
         typer.Option(
@@ -130,7 +140,8 @@ def train(
     check_ray(ray, workers)
     if resume is not None:
         others = (data, output, changes, backbone, names, exclude, holdout, seed, mirror, balanced, threads)
-        if any(other not in (None, []) for other in others) or recipe != DEFAULT_RECIPE or overwrite or index:
+        changed = recipe != DEFAULT_RECIPE or layout != "auto"
+        if any(other not in (None, []) for other in others) or changed or overwrite or index:
             raise UsageError("--resume takes photos, recipe and folder from the run: give nothing with it but --json.")
         train_by_recipe(None, resume, ray=ray, workers=workers, json=json)
         return
@@ -142,7 +153,10 @@ def train(
     def read(report: Callable[[str, int, int], None]) -> Dataset:
         from nameplate.datasets import read_dataset
 
-        return read_dataset(*data, names=names, exclude=exclude, progress=lambda a, b: report("unpack", a, b))
+        def unpacked(done: int, total: int) -> None:
+            report("unpack", done, total)
+
+        return read_dataset(*data, names=names, exclude=exclude, layout=layout, progress=unpacked)
 
     if isinstance(chosen, HeadRecipe):
         if ray is not None:
@@ -185,10 +199,11 @@ def augment(
     pictures: Annotated[int, typer.Option(min=1, max=50, help="Pictures made of each photo.")] = 6,
     names: Names = None,
     exclude: Exclude = None,
+    layout: LayoutOption = "auto",
     json: Json = False,
 ) -> None:
     """Draw photos as the network would see them in training, before it is trained."""
-    from nameplate.datasets import read_dataset
+    from nameplate.cli.labelled import read_labelled
     from nameplate.reports.sheet import contact_sheet
     from nameplate.storage import whole_file
     from nameplate.training.examples import augmented_rows, examples
@@ -202,7 +217,7 @@ def augment(
     seen_at = plan.stages[-1 if stage is None else stage - 1]
     height, width = seen_at.height, seen_at.width
     with screen.progress() as report:
-        dataset = read_dataset(*data, names=names, exclude=exclude, progress=lambda a, b: report("unpack", a, b))
+        dataset = read_labelled(data, names, exclude, layout, report)
     found, unreadable = examples(dataset.photos, photos, (height, width))
     screen.tell_refused([(entry.name, entry.reason) for entry in dataset.refused], "left out")
     screen.tell_refused(unreadable, "unreadable")

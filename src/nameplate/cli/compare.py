@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from nameplate.cli import screen
-from nameplate.cli.commands import Data, Exclude, Json, Names, Threads, app
+from nameplate.cli.commands import Data, Exclude, Json, LayoutOption, Names, Threads, app
 from nameplate.cli.training import needs_train_extra
 from nameplate.errors import NameplateError, UsageError
 from nameplate.types import HeadRecipe
@@ -70,6 +70,7 @@ def compare(
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the split and of training.")] = HeadRecipe().seed,
     names: Names = None,
     exclude: Exclude = None,
+    layout: LayoutOption = "auto",
     overwrite: Annotated[bool, typer.Option(help="Replace a comparison rather than go on with it.")] = False,
     threads: Threads = None,
     json: Json = False,
@@ -77,7 +78,7 @@ def compare(
     """Compare backbones, or recipes, on the same photos. Run it again after an interruption to go on."""
     with needs_train_extra():
         from nameplate.experiments import tuned  # noqa: F401 - what is missing is said before a photo is read
-    from nameplate.datasets import read_dataset
+    from nameplate.cli.labelled import read_labelled
     from nameplate.experiments.compare import Plan, at_most, compare
     from nameplate.experiments.contenders import SIZE, parse_size
     from nameplate.models.runtime import available_cpus
@@ -92,7 +93,7 @@ def compare(
     _refuse_idle(kind, chosen, size, mirror, backbones)
     plan = Plan(kind, tuple(chosen), bool(changes), seed, holdout, threads or available_cpus())
     with screen.progress() as report:
-        dataset = read_dataset(*data, names=names, exclude=exclude, progress=lambda a, b: report("unpack", a, b))
+        dataset = read_labelled(data, names, exclude, layout, report)
     screen.tell_refused([(entry.name, entry.reason) for entry in dataset.refused], "left out")
     if limit is not None:
         dataset = at_most(dataset, limit, seed)

@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nameplate.cli import screen
-from nameplate.cli.commands import BundleArgument, Data, Exclude, Json, Names, RuntimeOption, Threads, TtaOption, app
+from nameplate.cli.commands import (
+    BundleArgument,
+    Data,
+    Exclude,
+    Json,
+    LayoutOption,
+    Names,
+    RuntimeOption,
+    Threads,
+    TtaOption,
+    app,
+)
 from nameplate.errors import DataError, UsageError
 from nameplate.types import NO_TTA, Verdict
 
@@ -50,6 +61,7 @@ def evaluate(
     ] = None,
     names: Names = None,
     exclude: Exclude = None,
+    layout: LayoutOption = "auto",
     include_trained: Annotated[
         bool, typer.Option(help="Judge also the photos that trained the model; the figures then flatter.")
     ] = False,
@@ -60,7 +72,8 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Say what a model is worth on labelled photos that did not train it: figures, a page, a model card."""
-    from nameplate.datasets import read_dataset
+    from nameplate.cli.labelled import as_json as how_read
+    from nameplate.cli.labelled import read_labelled
     from nameplate.evaluation.judge import judge
     from nameplate.evaluation.measure import as_json, measure
     from nameplate.evaluation.strangers import sort_known, sort_strangers
@@ -79,7 +92,7 @@ def evaluate(
     model.require_head()
     other = None if against is None else Model.load(against, runtime=runtime, threads=threads, tta=tta)
     with screen.progress() as report:
-        dataset = read_dataset(*data, names=names, exclude=exclude, progress=lambda a, b: report("unpack", a, b))
+        dataset = read_labelled(data, names, exclude, layout, report)
         judged = judge(model, dataset, include_trained=include_trained, progress=report)
         judged, gained = look_again(model, judged, report)
         unknown = [sort_strangers(model, judged, source, report) for source in strangers or []]
@@ -87,7 +100,7 @@ def evaluate(
     _tell_left_out(dataset, judged)
     measured = measure(judged)
     verdicts = sort_known(model, judged)
-    said = as_json(measured, judged, model.bundle, held) | {"verdicts": asdict(verdicts)}
+    said = as_json(measured, judged, model.bundle, held) | {"verdicts": asdict(verdicts), "data": how_read(dataset)}
     said |= {"strangers": [each.as_json() for each in unknown]} if unknown else {}
     said |= {"tta": gained.as_json()} if gained else {}
     lines = []
@@ -131,12 +144,19 @@ def _against(
 
 
 def _tell_left_out(dataset: Dataset, judged: Judged) -> None:
+    from nameplate.cli.labelled import tell_unjudged
+
     screen.tell_refused([(entry.name, entry.reason) for entry in dataset.refused], "left out")
     screen.tell_refused(list(judged.unreadable), "unreadable")
     if judged.trained:
         screen.notes.print(f"{judged.trained:,} photos left out: they trained this model.")
+    tell_unjudged(judged)
     if judged.strange:
-        screen.notes.print(f"{len(judged.strange):,} nameplates left out: the model does not know them.")
+        photos = sum(count for _, count in judged.unknown)
+        screen.notes.print(
+            f"{len(judged.strange):,} nameplates left out, {photos:,} photos: the model does not know them, and the "
+            "figures are of the rest."
+        )
 
 
 def _print_more(measured: Measured, against: Against | None) -> None:

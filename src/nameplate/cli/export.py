@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nameplate.cli import screen
-from nameplate.cli.commands import BundleArgument, Exclude, Json, Names, Threads, app
+from nameplate.cli.commands import BundleArgument, Exclude, Json, LayoutOption, Names, Threads, app
 from nameplate.cli.extras import needs_extra
 from nameplate.errors import UsageError
 
@@ -34,6 +34,7 @@ def export(
     ] = None,
     names: Names = None,
     exclude: Exclude = None,
+    layout: LayoutOption = "auto",
     min_photos: Annotated[
         int | None, typer.Option(min=1, help="Photos to judge on at least.", show_default="1000")
     ] = None,
@@ -58,7 +59,7 @@ def export(
     with needs_extra("quantize", "Quantising needs"):
         from nameplate.training.int8 import Gates, export_int8
         from nameplate.training.quantize import FILTER_BITS
-    from nameplate.datasets import read_dataset
+    from nameplate.cli.labelled import read_labelled
     from nameplate.models.bundle import load_bundle
     from nameplate.models.embedding import Settings
     from nameplate.models.runtime import available_cpus
@@ -68,7 +69,7 @@ def export(
     gates = Gates(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     plain = load_bundle(bundle)
     with screen.progress() as report:
-        dataset = read_dataset(*data, names=names, exclude=exclude, progress=lambda a, b: report("unpack", a, b))
+        dataset = read_labelled(data, names, exclude, layout, report)
         made = export_int8(
             plain,
             dataset,

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nameplate.cli import screen
-from nameplate.cli.commands import Changes, Exclude, Json, Names, RecipeOption, RuntimeOption, Threads, app
+from nameplate.cli.commands import (
+    Changes,
+    Exclude,
+    Json,
+    LayoutOption,
+    Names,
+    RecipeOption,
+    RuntimeOption,
+    Threads,
+    app,
+)
 from nameplate.cli.training import needs_train_extra, with_options
 from nameplate.types import DEFAULT_BUNDLE, DEFAULT_RECIPE, SEEDS, HeadRecipe
 
@@ -44,6 +54,7 @@ def extra_data(
     ] = None,
     names: Names = None,
     exclude: Exclude = None,
+    layout: LayoutOption = "auto",
     backbone: Annotated[
         str, typer.Option(metavar="BUNDLE", help="Whose backbone finds copies and, with recipe 'head', is trained on.")
     ] = DEFAULT_BUNDLE,
@@ -52,6 +63,7 @@ def extra_data(
     json: Json = False,
 ) -> None:
     """Say whether further photos help: trained with and without them, judged on the same photos, over several seeds."""
+    from nameplate.cli.labelled import tell_notes
     from nameplate.experiments.extra_data import extra_data as judge
     from nameplate.experiments.extra_data import read_both
     from nameplate.experiments.mapping import read_class_map
@@ -67,7 +79,8 @@ def extra_data(
             import nameplate.experiments.networks  # noqa: F401 - said before photos are read
     model = Model.load(backbone, runtime=runtime, threads=threads)
     with screen.progress() as report:
-        ours, further = read_both(base, extra, names, exclude, report)
+        ours, further = read_both(base, extra, names, exclude, layout, report)
+        tell_notes((*ours.notes, *further.notes))
         made = judge(
             ours,
             further,

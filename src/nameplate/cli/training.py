@@ -14,6 +14,8 @@ import typer
 
 from nameplate.cli import screen
 from nameplate.cli.extras import needs_extra
+from nameplate.cli.labelled import as_json as how_read
+from nameplate.cli.labelled import left_out_json, tell_notes, tell_parts
 from nameplate.errors import NameplateError, UsageError, WriteError
 from nameplate.types import HeadRecipe
 
@@ -69,16 +71,27 @@ def train_head_alone(
     model = Model.load(backbone, runtime=runtime, threads=threads)
     with screen.progress() as report:
         dataset = read(report)
+        tell_notes(dataset.notes)
         trained = train_head(
             dataset, output, model=model, recipe=recipe, index=index, overwrite=overwrite, progress=report
         )
     seconds = time.monotonic() - start
-    screen.tell_refused([(entry.name, entry.reason) for entry in dataset.refused], "left out")
+    refused = [(entry.name, entry.reason) for entry in dataset.refused]
+    screen.tell_refused(refused, "left out")
     screen.tell_refused(list(trained.unreadable), "unreadable")
-    _tell_leaked(trained.leaked)
+    tell_parts(trained.parts)
     if json:
         judged = None if trained.evaluation is None else as_json(trained.evaluation)
-        screen.print_json({"bundle": str(output), "photos": trained.photos, "seconds": seconds, "evaluation": judged})
+        screen.print_json(
+            {
+                "bundle": str(output),
+                "photos": trained.photos,
+                "seconds": seconds,
+                "evaluation": judged,
+                "data": how_read(dataset),
+                "left_out": left_out_json(refused, trained.parts, trained.unreadable),
+            }
+        )
         return
     nameplates = trained.bundle.manifest.nameplates
     trained_on = f"{trained.photos:,} photos of {len(nameplates):,} nameplates ({', '.join(dataset.kinds)})"
@@ -116,6 +129,7 @@ def train_by_recipe(
 
             def told() -> Dataset:
                 dataset = read(report)
+                tell_notes(dataset.notes)
                 refused.extend((entry.name, entry.reason) for entry in dataset.refused)
                 return dataset
 
@@ -124,7 +138,7 @@ def train_by_recipe(
         made = fine_tune(run, watch=watch, say=say)
     if made is not None:
         screen.tell_refused(refused, "left out")
-        _tell(made, run, time.monotonic() - begun, json)
+        _tell(made, refused, run, time.monotonic() - begun, json)
 
 
 def _train_on_ray(
@@ -148,6 +162,10 @@ def _train_on_ray(
         report = shown.enter_context(screen.progress())
         training: list[tuple[Callable[[Moment], None], Callable[[str], None]]] = []
 
+        def said(left_out: list[tuple[str, str]], notes: tuple[str, ...]) -> None:
+            refused.extend(left_out)
+            tell_notes(notes)
+
         def bars() -> tuple[Callable[[Moment], None], Callable[[str], None]]:
             if not training:
                 shown.close()  # two bars at once would fight for the line
@@ -163,10 +181,10 @@ def _train_on_ray(
             watch=lambda moment: bars()[0](moment),
             say=lambda text: bars()[1](text),
             progress=report,
-            refused=refused.extend,
+            refused=said,
         )
     screen.tell_refused(refused, "left out")
-    _tell(made, run, time.monotonic() - begun, json)
+    _tell(made, refused, run, time.monotonic() - begun, json)
 
 
 @contextmanager
@@ -184,13 +202,14 @@ def _to_go_on(run: Path) -> Iterator[None]:
         raise NameplateError(f"'{run}': {reason}. When that is mended: nameplate train --resume '{run}'.") from None
 
 
-def _tell(made: FineTuned, run: Path, seconds: float, json: bool) -> None:
+def _tell(made: FineTuned, refused: list[tuple[str, str]], run: Path, seconds: float, json: bool) -> None:
     from nameplate.evaluation.metrics import as_json
     from nameplate.models.bundle import IN_RUN
 
     parts, finished = made.parts, made.finished
-    screen.tell_refused([*parts.unreadable, *made.state.lost.items()], "unreadable")
-    _tell_leaked(parts.leaked)
+    unreadable = [*parts.unreadable, *made.state.lost.items()]
+    screen.tell_refused(unreadable, "unreadable")
+    tell_parts(parts)
     photos = int(parts.train.sum())
     if json:
         judged = None if finished.evaluation is None else as_json(finished.evaluation)
@@ -205,6 +224,7 @@ def _tell(made: FineTuned, run: Path, seconds: float, json: bool) -> None:
                 "seconds": seconds,
                 "parity": finished.parity,
                 "evaluation": judged,
+                "left_out": left_out_json(refused, parts, unreadable),
             }
         )
         return
@@ -216,8 +236,3 @@ def _tell(made: FineTuned, run: Path, seconds: float, json: bool) -> None:
     screen.step("Wrote", f"{run}  ({seconds:.0f} s)")
     screen.step("See", str((run / "index.html").resolve()))
     screen.step("Next", f"nameplate identify --model '{run}' PHOTO")
-
-
-def _tell_leaked(photos: int) -> None:
-    if photos:
-        screen.note("left out", f"{photos:,} held-out photos: they are copies of training photos.")

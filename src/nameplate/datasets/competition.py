@@ -16,7 +16,7 @@ from pathlib import Path
 from nameplate.datasets.archive import Refused
 from nameplate.datasets.tables import read_table, write_table
 from nameplate.errors import DataError
-from nameplate.storage import whole_file
+from nameplate.storage import nfc, whole_file
 from nameplate.types import Photo
 
 TRAIN_TABLE, SAMPLE_TABLE = "train.csv", "sample-submission.csv"
@@ -63,12 +63,16 @@ def train_photos(competition: Competition) -> tuple[list[Photo], list[Refused]]:
         raise DataError(f"'{competition.root}' has {TRAIN_TABLE} but no folder 'train'. Unpack train.zip beside it.")
     folder = competition.train_folder
     there = {
-        f"{entry.name}/{file}" for entry in os.scandir(folder) if entry.is_dir() for file in os.listdir(entry.path)
+        nfc(path): path  # the table's letters may be composed, and the disk's decomposed
+        for entry in os.scandir(folder)
+        if entry.is_dir()
+        for path in (f"{entry.name}/{file}" for file in os.listdir(entry.path))
     }
     photos, refused = [], []
     for name, category in competition.train:
-        if f"{category}/{name}" in there:
-            photos.append(Photo(str(folder / category / name), category, source=competition.root.name))
+        path = there.get(nfc(f"{category}/{name}"))
+        if path is not None:
+            photos.append(Photo(str(folder / path), category, source=competition.root.name))
         else:
             refused.append(Refused(f"{category}/{name}", "in train.csv, but there is no such photo"))
     return photos, refused
@@ -83,15 +87,15 @@ def test_photos(competition: Competition) -> list[Photo]:
     if not competition.sample or competition.test_folder is None:
         missing = SAMPLE_TABLE if not competition.sample else "folder 'test_upload'"
         raise DataError(f"'{competition.root}' has no {missing}, so there is nothing to submit.")
-    there = set(os.listdir(competition.test_folder))
-    missing_photos = [name for name in competition.sample if name not in there]
+    there = {nfc(name): name for name in os.listdir(competition.test_folder)}
+    missing_photos = [name for name in competition.sample if nfc(name) not in there]
     if missing_photos:
         raise DataError(
             f"{len(missing_photos):,} of {len(competition.sample):,} photos of {SAMPLE_TABLE} are not in "
             f"'{competition.test_folder}', first of all '{missing_photos[0]}'. Unpack test.zip whole."
         )
     folder = competition.test_folder
-    return [Photo(str(folder / name), source=competition.root.name) for name in competition.sample]
+    return [Photo(str(folder / there[nfc(name)]), source=competition.root.name) for name in competition.sample]
 
 
 def write_submission(competition: Competition, categories: Sequence[str], target: Path) -> None:
@@ -100,15 +104,16 @@ def write_submission(competition: Competition, categories: Sequence[str], target
     Raises:
         DataError: not one category an Id, or a category that train.csv does not have.
     """
-    known = {category for _, category in competition.train}
-    strange = sorted(set(categories) - known)
+    known = {nfc(category): category for _, category in competition.train}
+    strange = sorted(set(map(nfc, categories)) - set(known))
     if strange:
         raise DataError(
             f"The model names '{strange[0]}', which is no Category of {TRAIN_TABLE} "
-            f"({', '.join(sorted(known)[:12])}). Train it on this competition's photos."
+            f"({', '.join(sorted(known.values())[:12])}). Train it on this competition's photos."
         )
     if len(categories) != len(competition.sample):
         raise DataError(f"{len(categories):,} answers for {len(competition.sample):,} Ids; nothing was written.")
+    categories = [known[nfc(category)] for category in categories]  # as the table writes them
     rows = [{"Id": name, "Category": category} for name, category in zip(competition.sample, categories, strict=True)]
     with whole_file(target) as temporary:
         write_table(temporary, ("Id", "Category"), rows)

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import os
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nameplate.datasets.archive import JUNK, Progress, Refused, unpack
 from nameplate.datasets.competition import TRAIN_TABLE, find_competition, read_competition, train_photos
-from nameplate.datasets.names import natural_key, read_names
+from nameplate.datasets.layouts import PARTS, Folder, check_layout, part_of, read_layout, tree
+from nameplate.datasets.merging import as_labelled, count_of, few, ids_of, matched, on_names, once
+from nameplate.datasets.names import natural_key, read_lines, read_names
 from nameplate.datasets.tables import TABLE_SUFFIXES, read_table
 from nameplate.errors import DataError
 from nameplate.photos.formats import PHOTO_SUFFIXES, is_photo_name
-from nameplate.storage import absolute, printable, sha256
-from nameplate.types import Limits, Photo, SplitName
+from nameplate.storage import absolute, nfc, sha256
+from nameplate.types import Layout, Limits, Photo, SplitName
 
 PATH_COLUMNS = ("path", "photo", "file", "filename", "file_name", "image", "image_path", "filepath", "id")
 LABEL_COLUMNS = ("label", "class", "category", "nameplate", "target")
-SPLIT_FOLDERS: dict[str, SplitName] = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
-}
+NOT_A_PHOTO = "its name is not a photo's"
+MISSING = frozenset(
+    {"", "#n/a", "#n/a n/a", "#na", "<na>", "n/a", "na", "nan", "-nan", "nat", "none", "null", "1.#ind", "1.#qnan"}
+)
+"""Cells that say nothing, as pandas reads and writes them, in any case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +45,15 @@ class Dataset:
     """What each source was taken for."""
     excluded: int = 0
     """Photos that were left out because they were named to be."""
+    notes: tuple[str, ...] = ()
+    """Sentences on what was merged, matched or taken in one of several ways."""
 
 
 def read_dataset(
     *sources: str | os.PathLike[str],
     names: str | os.PathLike[str] | None = None,
     exclude: str | os.PathLike[str] | None = None,
+    layout: str = "auto",
     limits: Limits | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
@@ -57,44 +61,54 @@ def read_dataset(
 
     A source is a folder with a folder per class (also under train/, val/, test/), a CSV or Parquet table
     with a path and a label column (and perhaps split, source, group), the original competition's folder,
-    or a zip of any folder. No photo is opened.
+    or a zip of any folder. No photo is opened. Names are composed (NFC) and without spaces at their ends.
 
     Args:
         sources: paths.
         names: a file that gives class ids their names (see `read_names`).
         exclude: a file that names photos to leave out (see `read_excluded`).
+        layout: how folders are read, one of `nameplate.types.Layout` (see `datasets.layouts`).
         limits: what a photo in an archive may cost.
         progress: called with entries done and in all while an archive is unpacked.
 
     Raises:
-        DataError: nothing there, nothing labelled, or not a source; says what was found instead. Or nothing that
-            `exclude` names is there.
+        DataError: nothing there, nothing labelled, or not a source; says what was found instead. Or a folder that
+            can be read in several ways. Or nothing that `exclude` or `names` names is there.
+        UsageError: an unknown layout.
     """
     if not sources:
         raise DataError("No data named. Give a folder with one folder per nameplate, a CSV, or a zip.")
     called = read_names(Path(names)) if names is not None else {}
-    parts = [_read_source(Path(source), limits or Limits(), progress) for source in sources]
-    photos = [photo for part in parts for photo in part[1]]
-    refused = tuple(entry for part in parts for entry in part[2])
+    beside = frozenset(absolute(Path(file)) for file in (names, exclude) if file is not None)
+    how = _How(check_layout(layout), limits or Limits(), progress, beside)
+    parts = [_read_source(Path(source), how) for source in sources]
+    refused = [entry for part in parts for entry in part.refused]
+    notes = [note for part in parts for note in part.notes]
+    photos, spelled = as_labelled([photo for part in parts for photo in part.photos], called)
+    notes += spelled
     if not photos:
         raise DataError(f"No labelled photos in '{sources[0]}'.{_first_refusals(refused)}")
-    everything = len(photos)
+    everything, all_labels = len(photos), {str(photo.label) for photo in photos}
+    if names is not None:
+        notes += matched(Path(names), called, all_labels)
     if exclude is not None:
-        photos = _without(photos, Path(exclude))
-    found = {str(photo.label) for photo in photos}
-    order = [*called, *sorted(found - set(called), key=natural_key)]
-    ids: dict[str, str] = {}
-    for id_ in order:  # the named ids first, so that a folder of the name itself does not take their place
-        if id_ in found or called.get(id_) in found:
-            ids.setdefault(called.get(id_, id_), id_)
+        photos, more = _without(photos, Path(exclude))
+        notes += more
+    excluded = everything - len(photos)
+    photos, contradictory, more = once(photos, called)
+    refused, notes = [*refused, *contradictory], [*notes, *more]
+    if not photos:
+        raise DataError(f"No labelled photos in '{sources[0]}'.{_first_refusals(refused)}")
+    ids = ids_of({str(photo.label) for photo in photos}, called)
     named = tuple(photo.with_(label=called.get(str(photo.label), photo.label)) for photo in photos)
     nameplates = tuple(ids) if called else tuple(sorted(ids, key=natural_key))
-    return Dataset(named, nameplates, ids, refused, tuple(part[0] for part in parts), everything - len(photos))
+    notes += on_names({called.get(label, label) for label in all_labels}, nameplates)
+    return Dataset(named, nameplates, ids, tuple(refused), tuple(part.kind for part in parts), excluded, tuple(notes))
 
 
 def read_excluded(path: Path) -> set[str]:
-    """Absolute paths of the photos that a file names: a table with a path column (what `nameplate audit` writes), or
-    a path a line. Relative ones are meant from the file's folder.
+    """Absolute paths, composed (NFC), of the photos that a file names: a table with a path column (what `nameplate
+    audit` writes), or a path a line. Relative ones are meant from the file's folder.
 
     Raises:
         DataError: the file cannot be read, or is a table without a path column.
@@ -105,15 +119,26 @@ def read_excluded(path: Path) -> set[str]:
         named = [row[column].strip() for row in rows]
     else:
         try:
-            named = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
+            named = [line.strip() for line in read_lines(path)]
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"Cannot read '{path}': {getattr(error, 'strerror', None) or 'it is no text'}.") from None
-    return {absolute(path.parent / name) for name in named if name}
+    return {nfc(absolute(path.parent / name)) for name in named if name}
 
 
 def without(photos: Sequence[Photo], excluded: set[str]) -> list[Photo]:
-    """Photos but those whose absolute paths are named."""
-    return [photo for photo in photos if absolute(photo.path) not in excluded]
+    """Photos but those whose absolute paths are named, as `read_excluded` gives them."""
+    return [photo for photo in photos if nfc(absolute(photo.path)) not in excluded]
+
+
+def not_there(excluded: set[str], exclude: Path, *parts: Sequence[Photo]) -> list[str]:
+    """What to say of photos that are to be left out, and are in no part of the data; nothing where all are."""
+    missing = excluded - {nfc(absolute(photo.path)) for photos in parts for photo in photos}
+    if not missing:
+        return []
+    which = few(missing)
+    return [
+        f"'{exclude}': {len(missing):,} of the {len(excluded):,} photos that it names are not in the data ({which})."
+    ]
 
 
 def digest(photos: Iterable[Photo]) -> str:
@@ -121,7 +146,7 @@ def digest(photos: Iterable[Photo]) -> str:
     return sha256("\n".join(sorted(f"{photo.sha256} {photo.label} {photo.split}" for photo in photos)).encode())
 
 
-def _without(photos: list[Photo], exclude: Path) -> list[Photo]:
+def _without(photos: list[Photo], exclude: Path) -> tuple[list[Photo], list[str]]:
     excluded = read_excluded(exclude)
     kept = without(photos, excluded)
     if excluded and len(kept) == len(photos):
@@ -131,7 +156,7 @@ def _without(photos: list[Photo], exclude: Path) -> list[Photo]:
         )
     if not kept:
         raise DataError(f"'{exclude}' leaves out all {len(photos):,} photos.")
-    return kept
+    return kept, not_there(excluded, exclude, photos)
 
 
 def list_photos(source: str | os.PathLike[str]) -> list[Photo]:
@@ -151,7 +176,7 @@ def list_photos(source: str | os.PathLike[str]) -> list[Photo]:
         rows = read_table(path)
         column = path_column(path, rows[0])
         named = [row[column].strip() for row in rows]
-        return [Photo(str(path.parent / name), source=path.name) for name in named if name]
+        return [Photo(_on_disk(path.parent / name), source=path.name) for name in named if name]
     if path.suffix.lower() == ".zip":
         return list_photos(unpack(path, Limits())[0])
     return [Photo(str(path))]  # whether it can be read is for decoding to say
@@ -179,66 +204,111 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.casefold() in JUNK
 
 
-Part = tuple[str, list[Photo], list[Refused]]
+@dataclass(frozen=True, slots=True)
+class _How:
+    """What reading a source depends on."""
+
+    layout: Layout
+    limits: Limits
+    progress: Progress | None
+    beside: frozenset[str]
+    """Absolute paths of files that may lie among the data and are no part of it."""
 
 
-def _read_source(path: Path, limits: Limits, progress: Progress | None) -> Part:
+@dataclass(slots=True)
+class _Source:
+    """What was read of a source; labels as they are written there."""
+
+    kind: str
+    photos: list[Photo]
+    refused: list[Refused]
+    notes: list[str] = field(default_factory=list)
+
+
+def _read_source(path: Path, how: _How) -> _Source:
     if path.is_dir():
-        return _read_folder(path)
+        return _read_folder(path, how)
     if not path.exists():
         raise DataError(f"There is no '{path}'.")
     suffix = path.suffix.lower()
     if suffix in TABLE_SUFFIXES:
         return _read_labelled_table(path)
     if suffix == ".zip":
-        folder, refused = unpack(path, limits, progress=progress)
-        kind, photos, more = _read_folder(folder, title=path.stem)
-        return f"zip: {kind}", photos, [*refused, *more]
+        return _read_archive(path, how)
     raise DataError(
         f"'{path}' is no data set: give a folder with one folder per nameplate, "
         "a CSV or Parquet table with path and label columns, or a zip of either."
     )
 
 
-def _read_folder(folder: Path, title: str | None = None) -> Part:
-    competition = find_competition(folder)
+def _read_archive(path: Path, how: _How) -> _Source:
+    folder, refused = unpack(path, how.limits, progress=how.progress)
+    report = absolute(folder / "refused.json")
+    try:
+        found = _read_folder(folder, replace(how, beside=how.beside | {report}), path)
+    except DataError as error:  # the cache's folder says nothing to anybody
+        raise DataError(str(error).replace(f"{folder}/", f"{path}/").replace(str(folder), str(path))) from None
+    more = [Refused(entry.name.removeprefix(f"{folder}/"), entry.reason) for entry in found.refused]
+    notes = [note.replace(f"'{folder}", f"'{path}") for note in found.notes]
+    return _Source(f"zip: {found.kind}", found.photos, [*refused, *more], notes)
+
+
+def _read_folder(folder: Path, how: _How, archive: Path | None = None) -> _Source:
+    competition = find_competition(folder) if how.layout == "auto" else None
     if competition is not None:
-        if _has_categories(competition):
-            return ("competition", *train_photos(read_competition(competition)))
-        return _read_labelled_table(competition / TRAIN_TABLE)
-    classes = _subfolders(folder)
-    if len(classes) == 1 and not _is_class(classes[0]) and classes[0].name.casefold() not in SPLIT_FOLDERS:
-        # a zip's single top folder
-        return _read_folder(classes[0], title)
-    source = title or folder.resolve().name
-    splits = {entry: SPLIT_FOLDERS.get(entry.name.casefold()) for entry in classes}
-    photos: list[Photo] = []
-    refused: list[Refused] = []
-    if classes and all(splits.values()) and any(_subfolders(entry) for entry in classes):
-        for entry, split in splits.items():
-            for class_ in _subfolders(entry):
-                _list_class(class_, source, split, photos, refused)
-        return "folder per class, in parts", photos, refused
-    for class_ in classes:
-        _list_class(class_, source, None, photos, refused)
-    if not photos:
-        loose = sum(is_photo_name(entry.name) for entry in os.scandir(folder))
-        if loose:
-            raise DataError(
-                f"'{folder}' holds {loose:,} photos but no folder per nameplate: "
-                "put each nameplate's photos into a folder of its name, or give a CSV with path and label."
-            )
-        raise DataError(f"There are no photos in the folders of '{folder}'.{_first_refusals(refused)}")
-    return "folder per class", photos, refused
+        return _read_listed_folder(competition)
+    root = _tree(folder, how)
+    read = read_layout(root, how.layout, archive=archive is not None)
+    top = Path(read.top)
+    if top != folder and how.layout == "auto" and (top / TRAIN_TABLE).is_file():
+        return _read_listed_folder(top)
+    source = archive.stem if archive is not None else top.resolve().name
+    if not read.photos:
+        raise _nothing_in(folder, root, read.refused)
+    photos = [Photo(path, label, split, source) for path, label, split in read.photos]
+    return _Source(read.kind, photos, read.refused, read.notes)
+
+
+def _tree(folder: Path, how: _How) -> Folder:
+    """What lies in a folder, files that are no part of the data left out; two levels of empty folders are seen."""
+    files = sorted(_walk(folder))
+    if how.beside:
+        files = [path for path in files if absolute(path) not in how.beside]
+    root = tree(str(folder), (path if is_photo_name(path) else Refused(path, NOT_A_PHOTO) for path in files))
+    for level in (root, *root.folders.values()):
+        for empty in _subfolders(Path(level.path)):
+            level.folders.setdefault(empty.name, Folder(str(empty)))
+    return root
+
+
+def _nothing_in(folder: Path, root: Folder, refused: list[Refused]) -> DataError:
+    if root.photos and not root.full:
+        return DataError(
+            f"'{folder}' holds {len(root.photos):,} photos but no folder per nameplate: "
+            "put each nameplate's photos into a folder of its name, or give a CSV with path and label."
+        )
+    return DataError(f"There are no photos in the folders of '{folder}'.{_first_refusals(refused)}")
+
+
+def _read_listed_folder(folder: Path) -> _Source:
+    """A folder whose photos its train.csv lists."""
+    if _has_categories(folder):
+        competition = read_competition(folder)
+        photos, refused = train_photos(competition)
+        found = _Source("competition", photos, refused)
+        among = competition.train_folder or folder
+    else:
+        found, among = _read_labelled_table(folder / TRAIN_TABLE), folder
+    listed = {absolute(photo.path) for photo in found.photos} | {entry.name for entry in found.refused}
+    more = sum(is_photo_name(path) and absolute(path) not in listed for path in _walk(among))
+    if more:
+        found.notes.append(f"{count_of(more, 'photo')} in '{among}' and not in its {TRAIN_TABLE}: left out.")
+    return found
 
 
 def _has_categories(folder: Path) -> bool:
     """Whether train.csv is a competition's and not just a table of that name."""
     return {"Id", "Category"} <= read_table(folder / TRAIN_TABLE)[0].keys()
-
-
-def _is_class(folder: Path) -> bool:
-    return not _subfolders(folder)
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -247,20 +317,6 @@ def _subfolders(folder: Path) -> list[Path]:
     except OSError as error:
         raise DataError(f"Cannot list '{folder}': {error.strerror}.") from None
     return sorted(found, key=lambda path: natural_key(path.name))
-
-
-def _list_class(
-    folder: Path, source: str, split: SplitName | None, photos: list[Photo], refused: list[Refused]
-) -> None:
-    empty = True
-    for name in sorted(_walk(folder)):
-        if is_photo_name(name):
-            photos.append(Photo(name, printable(folder.name), split, source))
-            empty = False
-        else:
-            refused.append(Refused(name, "its name is not a photo's"))
-    if empty:
-        refused.append(Refused(str(folder), "a folder without photos"))
 
 
 def _walk(folder: Path) -> Iterator[str]:
@@ -276,31 +332,73 @@ def _walk(folder: Path) -> Iterator[str]:
         yield from (f"{root}/{name}" for name in files if not is_hidden(name))
 
 
-def _read_labelled_table(path: Path) -> Part:
+def _read_labelled_table(path: Path) -> _Source:
     rows = read_table(path)
     column, label_column = path_column(path, rows[0]), _column(path, rows[0], LABEL_COLUMNS)
-    photos: dict[str, Photo] = {}
-    refused: list[Refused] = []
+    lowered = {name.casefold(): name for name in rows[0]}
+    split, source, group = (lowered.get(name, "") for name in ("split", "source", "group"))
+    found = _Source(f"table with {column} and {label_column}", [], [])
+    labels: dict[str, str] = {}
+    contradictory: set[str] = set()
     for number, row in enumerate(rows, start=2):
-        name, label = row[column].strip(), row[label_column].strip()
-        if not name or not label:
-            refused.append(Refused(name or f"row {number}", f"row {number} of '{path.name}' has no path or no label"))
+        name, label = row[column].strip(), row[label_column]
+        if _says_nothing(name) or _says_nothing(label):
+            found.refused.append(_without_label(path, number, name, label.strip()))
             continue
-        split = row.get("split", "").strip().casefold()
-        if split and split not in SPLIT_FOLDERS:
-            raise DataError(f"'{path}', row {number}: split '{split}' is none of {', '.join(SPLIT_FOLDERS)}.")
         photo = Photo(
-            str(path.parent / name),
+            _on_disk(path.parent / name),
             label,
-            SPLIT_FOLDERS.get(split),
-            row.get("source") or path.stem,
-            row.get("group") or None,
+            _split(path, number, row.get(split, "")),
+            _said(row.get(source)) or path.stem,
+            _said(row.get(group)),
         )
-        known = photos.setdefault(photo.path, photo)
-        if known.label != label:
-            refused.append(Refused(name, f"listed as '{known.label}' and again, in row {number}, as '{label}'"))
-    kind = f"table with {column} and {label_column}"
-    return kind, list(photos.values()), refused
+        found.photos.append(photo)
+        label, first = nfc(label).strip(), labels.setdefault(photo.path, nfc(label).strip())
+        if label != first and photo.path not in contradictory:
+            contradictory.add(photo.path)
+            found.refused.append(Refused(name, f"listed as '{first}' and again, in row {number}, as '{label}'"))
+    found.photos = [photo for photo in found.photos if photo.path not in contradictory]
+    _as_whole_numbers(path, found)
+    return found
+
+
+def _says_nothing(cell: str) -> bool:
+    return cell.strip().casefold() in MISSING
+
+
+def _said(cell: str | None) -> str | None:
+    return None if cell is None or _says_nothing(cell) else cell
+
+
+def _split(path: Path, number: int, cell: str) -> SplitName | None:
+    split = part_of(cell)
+    if split is None and not _says_nothing(cell):
+        raise DataError(f"'{path}', row {number}: split '{cell.strip().casefold()}' is none of {', '.join(PARTS)}.")
+    return split
+
+
+def _without_label(path: Path, number: int, name: str, label: str) -> Refused:
+    stands = "".join(f"; '{cell}' stands for none" for cell in (name, label) if cell and _says_nothing(cell))
+    shown = f"row {number}" if _says_nothing(name) else name
+    return Refused(shown, f"row {number} of '{path.name}' has no path or no label{stands}")
+
+
+def _as_whole_numbers(path: Path, found: _Source) -> None:
+    """Class ids that a column with gaps made fractions: `1.0` where all labels are such is 1."""
+    labels = {str(photo.label).strip() for photo in found.photos}
+    if labels and all(re.fullmatch(r"\d+\.0+", label, re.ASCII) for label in labels):
+        found.photos = [photo.with_(label=str(photo.label).strip().partition(".")[0]) for photo in found.photos]
+        example = min(labels, key=natural_key)
+        found.notes.append(f"'{path}': its labels are whole numbers, and '{example}' is read as such.")
+
+
+def _on_disk(path: Path) -> str:
+    """A path that a table gives, in the form that the disk has it: macOS writes names with decomposed letters."""
+    name = str(path)
+    if name.isascii() or os.path.lexists(name):
+        return name
+    forms = (unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
+    return next((form for form in forms if os.path.lexists(form)), name)
 
 
 def _column(path: Path, row: dict[str, str], accepted: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from nameplate.evaluation.metrics import evaluate
 from nameplate.models.bundle import Bundle
 from nameplate.models.collection import Embedded, Progress, embed_photos
 from nameplate.models.model import Model
+from nameplate.storage import nfc
 from nameplate.types import Evaluation, Photo
 
 
@@ -44,6 +46,10 @@ class Judged:
     """N×D."""
     training: TrainingPhotos
     """Photos of the data that trained this model."""
+    unknown: tuple[tuple[str, int], ...] = ()
+    """`strange` with the number of their photos."""
+    lost: tuple[tuple[str, int], ...] = ()
+    """Nameplates that no photo judges, though the model knows them and the data has photos of them: how many."""
 
     @property
     def named(self) -> NDArray[np.int64]:
@@ -88,14 +94,15 @@ def judge(
     """
     model.require_head()
     manifest = model.bundle.manifest
-    columns = {name: i for i, name in enumerate(manifest.ids)} | {n: i for i, n in enumerate(manifest.nameplates)}
+    columns = {nfc(name): i for i, name in enumerate(manifest.ids)}
+    columns |= {nfc(name): i for i, name in enumerate(manifest.nameplates)}
     embedded = embed_photos(dataset.photos, model, progress)
-    places = np.array([columns.get(str(photo.label), -1) for photo in embedded.photos])
+    places = np.array([columns.get(nfc(str(photo.label)), -1) for photo in embedded.photos])
     taught = trained_digests(model.bundle)
     trained = np.array([photo.sha256 in taught for photo in embedded.photos])
     kept = (places >= 0) & (~trained | include_trained)
     left = 0 if include_trained else int(trained.sum())
-    strange = tuple(name for name in dataset.nameplates if name not in columns)
+    strange = tuple(name for name in dataset.nameplates if nfc(name) not in columns)
     if not kept.any():
         raise DataError(
             f"No photo is left to judge: of {len(dataset.photos):,} photos {left:,} trained this model "
@@ -103,6 +110,7 @@ def judge(
             f"{len(strange):,} nameplates of the data are unknown to it{_few(strange)}."
         )
     photos, truths, embeddings = _those(embedded, places, kept)
+    by_label, judged = Counter(str(photo.label) for photo in dataset.photos), {str(photo.label) for photo in photos}
     groups = copies([str(p.sha256) for p in photos], embedded.hashes[kept], [p.group for p in photos])
     chances = model.probabilities(embeddings, embedded.runtime)
     return Judged(
@@ -118,6 +126,8 @@ def judge(
         groups,
         embeddings,
         TrainingPhotos(*_those(embedded, places, (places >= 0) & trained)),
+        tuple((name, by_label[name]) for name in strange),
+        tuple((name, by_label[name]) for name in dataset.nameplates if nfc(name) in columns and name not in judged),
     )
 
 

@@ -86,6 +86,8 @@ def compare(
     begun = time.monotonic()
     with bars() as report:
         parts = photos_to_judge(dataset, plan, report)
+    for sentence in parts.told:
+        say(f"left out: {sentence}")
     reading = time.monotonic() - begun
     if overwrite and target.exists():
         shutil.rmtree(target)

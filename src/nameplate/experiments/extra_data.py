@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from nameplate.audit.inspect import inspect
 from nameplate.datasets import read_dataset
-from nameplate.datasets.sources import Dataset, read_excluded, without
+from nameplate.datasets.sources import Dataset, not_there, read_excluded, without
 from nameplate.errors import DataError, UsageError
 from nameplate.experiments.cleaning import Cleaning, clean
 from nameplate.experiments.mapping import ClassMap, map_classes, nothing_maps
@@ -51,15 +51,16 @@ def read_both(
     extra: Path,
     names: Path | None = None,
     exclude: Path | None = None,
+    layout: str = "auto",
     progress: Progress = lambda *_: None,
 ) -> tuple[Dataset, Dataset]:
-    """Read BASE and EXTRA.
+    """Read BASE and EXTRA, each in the same layout.
 
     Raises:
         DataError: one of them is no data set, or nothing that `exclude` names is in either.
     """
     ours, further = (
-        read_dataset(source, names=names, progress=lambda done, total: progress("unpack", done, total))
+        read_dataset(source, names=names, layout=layout, progress=lambda done, total: progress("unpack", done, total))
         for source in (base, extra)
     )
     if exclude is None:
@@ -68,7 +69,8 @@ def read_both(
     left = tuple(_without(dataset, excluded) for dataset in (ours, further))
     if excluded and not any(dataset.excluded for dataset in left):
         raise DataError(f"None of the {len(excluded):,} photos that '{exclude}' names is in the data.")
-    return left[0], left[1]
+    missing = not_there(excluded, exclude, ours.photos, further.photos)
+    return replace(left[0], notes=(*left[0].notes, *missing)), left[1]
 
 
 def extra_data(
@@ -129,7 +131,7 @@ def extra_data(
         verdict=verdict,
         classes=classes,
         cleaning=cleaning,
-        refused=(*base.refused, *extra.refused),
+        refused=(*base.refused, *extra.refused, *parts.left_out),
         unreadable=ours.unreadable,
         base={"photos": len(parts.photos), "trained": len(material.train), "sha256": parts.digest},
         extra={"photos": len(extra.photos), "added": len(material.extra), "sha256": _digest(material.extra)},

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nameplate.datasets.tables import read_table
 from nameplate.errors import DataError, UsageError, did_you_mean
+from nameplate.storage import nfc
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +74,10 @@ def read_class_map(path: Path) -> dict[str, str]:
         raise DataError(f"'{path}' has the columns {', '.join(rows[0])}; it needs extra and base.")
     given: dict[str, str] = {}
     for number, row in enumerate(rows, start=2):
-        name = row["extra"].strip()
+        name = nfc(row["extra"].strip())
         if name in given:
             raise DataError(f"'{path}', row {number}: class '{name}' stands there a second time.")
-        given[name] = row["base"].strip()
+        given[name] = nfc(row["base"].strip())
     return given
 
 

@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 
 from nameplate.errors import UsageError, did_you_mean
+from nameplate.storage import nfc
 from nameplate.types import Prediction
 
 ClaimVerdict = Literal["accept", "reject", "unsure"]
@@ -102,7 +103,7 @@ def read_claim(claimed: str, nameplates: Sequence[str], makes: Sequence[str]) ->
 
 
 def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.casefold())
+    return re.findall(r"\w+", nfc(text).casefold())
 
 
 def check_rate(rate: float) -> None:

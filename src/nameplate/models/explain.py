@@ -15,7 +15,7 @@ from nameplate.models.maps import Floats, evidence, hot_region, in_photo, mean_i
 from nameplate.models.model import Model
 from nameplate.models.runtime import OnnxRuntime
 from nameplate.photos.decode import decode_with_header, read_bytes, read_header
-from nameplate.storage import printable
+from nameplate.storage import nfc, printable
 from nameplate.types import TOP, Verdict
 
 NEIGHBOURS = 6
@@ -120,8 +120,9 @@ def find_nameplate(model: Model, name: str) -> int:
     Raises:
         UsageError: the model knows none of that name, or several.
     """
-    if name in model.bundle.manifest.ids:
-        return model.bundle.manifest.ids.index(name)
+    name, ids = nfc(name), [nfc(id_) for id_ in model.bundle.manifest.ids]
+    if name in ids:
+        return ids.index(name)
     meant = read_claim(name, model.nameplates, model.makes).nameplates
     if name not in meant and len(meant) > 1:
         raise UsageError(f"'{name}' may be any of {len(meant)} nameplates, such as {', '.join(meant[:3])}. Name one.")

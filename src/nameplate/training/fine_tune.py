@@ -149,6 +149,7 @@ def _start(
         nameplates=parts.nameplates,
         ids=parts.ids,
         unreadable=parts.unreadable,
+        lost=parts.lost,
         made=datetime.now(UTC).isoformat(timespec="seconds"),
         bfloat16=_bfloat16(recipe, network, accelerator),
         threads=threads,

@@ -46,8 +46,8 @@ class Trained:
     runtime: str
     copies: int
     """Photos that are copies of another one."""
-    leaked: int
-    """Photos that the data's own parts hold out, and that are copies of training photos: not judged."""
+    parts: Parts
+    """Which photos trained, which judged, and which did neither."""
 
 
 def train_head(
@@ -122,7 +122,7 @@ def train_head(
         index=make_index(chosen, embedded.embeddings[train], model.settings.threads) if index else None,
         overwrite=overwrite,
     )
-    return Trained(bundle, judged, int(train.sum()), parts.unreadable, embedded.runtime, parts.copies, parts.leaked)
+    return Trained(bundle, judged, int(train.sum()), parts.unreadable, embedded.runtime, parts.copies, parts)
 
 
 def _fit(

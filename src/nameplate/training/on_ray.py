@@ -32,6 +32,8 @@ RESTARTS = 3
 TOLD_SECONDS = 0.5
 """Between two words of a worker's progress."""
 ATTEMPTS_LEFT = "Go on from the last checkpoint: nameplate train --resume '{}' --ray."
+Refusals = Callable[[list[tuple[str, str]], tuple[str, ...]], None]
+"""What is called with what a data set left out, and why, and with its notes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ def train_on_ray(
     watch: Watch = lambda _: None,
     say: Say = lambda _: None,
     progress: Progress = lambda *_: None,
-    refused: Callable[[list[tuple[str, str]]], None] = lambda _: None,
+    refused: Refusals = lambda *_: None,
 ) -> FineTuned:
     """Train a run on the processors of a Ray cluster.
 
@@ -79,7 +81,7 @@ def train_on_ray(
         watch: see `fine_tune`.
         say: see `fine_tune`.
         progress: see `start`.
-        refused: called with what the data set left out, and why.
+        refused: called with what the data set left out, and why, and with its notes.
 
     Raises:
         UsageError: the nodes cannot hold so many workers; or as for `start` and `fine_tune`.
@@ -109,14 +111,12 @@ def train_on_ray(
 class _Mail:
     """Delivers what workers wrote."""
 
-    def __init__(
-        self, watch: Watch, say: Say, progress: Progress, refused: Callable[[list[tuple[str, str]]], None]
-    ) -> None:
+    def __init__(self, watch: Watch, say: Say, progress: Progress, refused: Refusals) -> None:
         self._shown: dict[str, Callable[[Any], None]] = {
             "watch": watch,
             "say": say,
             "progress": lambda content: progress(*content),
-            "refused": refused,
+            "refused": lambda content: refused(*content),
         }
         self.begun = False
         self.made: FineTuned | None = None
@@ -199,7 +199,7 @@ def _train(orders: Orders, put: Callable[[str, Any], None]) -> None:
 
         def read() -> Dataset:
             dataset = begin.read(teller.progress)
-            put("refused", [(entry.name, entry.reason) for entry in dataset.refused])
+            put("refused", ([(entry.name, entry.reason) for entry in dataset.refused], dataset.notes))
             return dataset
 
         start(

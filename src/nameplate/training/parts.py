@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nameplate.datasets.archive import Refused
 from nameplate.datasets.duplicates import groups as copies
+from nameplate.datasets.names import natural_key
 from nameplate.datasets.sources import Dataset, digest
 from nameplate.datasets.splits import hold_out
 from nameplate.errors import DataError
 from nameplate.models.collection import Embedded
-from nameplate.storage import absolute
+from nameplate.storage import absolute, printable
 from nameplate.types import Photo
+
+LEAKED = "held out, and a copy of a training photo: it says nothing of a model"
+
+
+LISTED = 10
+"""Nameplates named, at most, for one reason; the rest are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +50,8 @@ class Parts:
     """Photos that could not be read, and why."""
     sources: tuple[str, ...]
     """The data sets that it came from."""
+    lost: tuple[tuple[str, int], ...] = ()
+    """Nameplates of the data none of whose photos could be read, and how many there are."""
 
     @staticmethod
     def of(
@@ -71,6 +82,56 @@ class Parts:
         return int((~self.train & ~self.held & (self.classes >= 0)).sum())
 
     @property
+    def untaught(self) -> dict[str, int]:
+        """Nameplates with photos, but none that trains: not judged, and how many they are. A model that does not know
+        them is wrong on each.
+        """
+        strange = (~self.train & (self.classes < 0)).nonzero()[0]
+        found = Counter(str(self.photos[place].label) for place in strange)
+        return {name: found[name] for name in sorted(found, key=natural_key)}
+
+    @property
+    def contradictory(self) -> int:
+        """Photos whose very bytes stand under another nameplate too; they train and judge all the same."""
+        labels: dict[str, set[str]] = {}
+        for photo in self.photos:
+            labels.setdefault(str(photo.sha256), set()).add(str(photo.label))
+        return sum(len(labels[str(photo.sha256)]) > 1 for photo in self.photos)
+
+    @property
+    def told(self) -> list[str]:
+        """Sentences on what neither trains nor judges, each nameplate with its photos."""
+        untaught, sentences = self.untaught, []
+        for name, photos in list(untaught.items())[:LISTED]:
+            sentences.append(f"{name}: no photo of it trains, so its {photos:,} held-out photos are not judged.")
+        if untaught:
+            photos = sum(untaught.values())
+            sentences.append(
+                f"In all {len(untaught):,} nameplates of which no photo trains, with {photos:,} held-out photos: the "
+                "figures are of the rest."
+            )
+        sentences += [f"{name}: none of its {photos:,} photos can be read." for name, photos in self.lost[:LISTED]]
+        if len(self.lost) > LISTED:
+            sentences.append(f"In all {len(self.lost):,} nameplates of which no photo can be read.")
+        if self.leaked:
+            sentences.append(f"{self.leaked:,} held-out photos: they are copies of training photos.")
+        return sentences
+
+    @property
+    def left_out(self) -> tuple[Refused, ...]:
+        """Photos that were read, and neither train nor judge, and why."""
+        places = (~self.train & ~self.held).nonzero()[0]
+        return tuple(
+            Refused(
+                printable(self.photos[place].path),
+                LEAKED
+                if self.classes[place] >= 0
+                else f"no photo of its nameplate, '{self.photos[place].label}', trains",
+            )
+            for place in places
+        )
+
+    @property
     def digest(self) -> str:
         """SHA-256 of what is in which part under which name, wherever the files lie."""
         return digest(self.photos)
@@ -95,9 +156,11 @@ def split_parts(dataset: Dataset, embedded: Embedded, holdout: float, seed: int)
         raise DataError(
             f"Only {len(nameplates)} nameplate with readable photos to train on; there must be two or more."
         )
-    return Parts.of(
-        photos, groups, nameplates, [dataset.ids.get(name, name) for name in nameplates], embedded.unreadable
-    )
+    ids = [dataset.ids.get(name, name) for name in nameplates]
+    parts = Parts.of(photos, groups, nameplates, ids, embedded.unreadable)
+    readable = {str(photo.label) for photo in photos}
+    every = Counter(str(photo.label) for photo in dataset.photos)
+    return replace(parts, lost=tuple((name, every[name]) for name in dataset.nameplates if name not in readable))
 
 
 def _assign(photos: Sequence[Photo], groups: NDArray[np.int64], holdout: float, seed: int) -> tuple[Photo, ...]:

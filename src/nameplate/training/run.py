@@ -14,7 +14,7 @@ bundle/                   the model
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -76,6 +76,8 @@ class Run:
     weights: str
     """What the network began with."""
     versions: dict[str, str] = field(default_factory=dict)
+    lost: tuple[tuple[str, int], ...] = ()
+    """Nameplates of the data none of whose photos could be read, and how many there are."""
     index: bool = False
     """Whether the bundle is to hold small pictures of the photos that train."""
 
@@ -95,7 +97,7 @@ def parts_of(run: Run) -> Parts:
         for r in run.photos
     )
     groups = np.array([row.group for row in run.photos], np.int64)
-    return Parts.of(photos, groups, run.nameplates, run.ids, run.unreadable)
+    return replace(Parts.of(photos, groups, run.nameplates, run.ids, run.unreadable), lost=run.lost)
 
 
 def save_run(folder: Path, run: Run) -> None:

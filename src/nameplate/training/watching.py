@@ -129,8 +129,7 @@ class Watching:
         notes = [f"{path}: {reason}" for path, reason in left_out[:LISTED]]
         if len(left_out) > LISTED:
             notes.append(f"… and {len(left_out) - LISTED:,} more photos left out")
-        if self._parts.leaked:
-            notes.append(f"{self._parts.leaked:,} held-out photos are copies of training photos and were not judged")
+        notes += self._parts.told
         return notes
 
     def _confused(self, made: Finished) -> list[ConfusedPair]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nameplate.datasets.names import make_of, makes_of, natural_key, read_names
+from nameplate.datasets.names import make_of, makes_of, natural_key, numbered, read_names
 from nameplate.errors import DataError, did_you_mean
 from nameplate.models.bundle import load_bundle
 
@@ -58,6 +58,18 @@ def test_rows_of_id_and_name_are_read_with_and_without_a_header(tmp_path: Path, 
     path = tmp_path / "names.csv"
     path.write_text(header + '7, Лада Ларгус\n3,"Skoda, Octavia"\n', encoding="utf-8")
     assert read_names(path) == {"7": "Лада Ларгус", "3": "Skoda, Octavia"}
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_rows_of_id_and_name_may_be_divided_otherwise(tmp_path: Path, delimiter: str) -> None:
+    path = tmp_path / "names.csv"
+    path.write_text(f"7{delimiter}Лада\n8{delimiter}BMW\n", encoding="utf-8")
+    assert read_names(path) == {"7": "Лада", "8": "BMW"}
+
+
+def test_a_number_is_matched_only_where_it_is_one_ids_alone() -> None:
+    assert numbered(["1.0", "01", "2", "x", "3.5"], {"1": "BMW", "2": "Audi"}) == {"1.0": "1", "01": "1"}
+    assert numbered(["1.0"], {"1": "BMW", "01": "Audi"}) == {}
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -240,6 +241,50 @@ def test_a_folder_with_a_train_table_of_paths_is_read_by_it(tmp_path: Path) -> N
     assert len(list_photos(tmp_path)) == 2
 
 
+@pytest.mark.parametrize("cell", ["nan", "NaN", "None", "NA", "<NA>", "null", " "])
+def test_cells_that_say_nothing_are_no_label_split_group_or_source(tmp_path: Path, cell: str) -> None:
+    rows = ["Path,label,Split,group,source", f"a.jpg,x,{cell},{cell},{cell}", f"b.jpg,y,train,{cell},drom"]
+    dataset = read_dataset(_table(tmp_path, "\n".join([*rows, f"c.jpg,{cell},,,", f"{cell},x,,,"])))
+    assert dataset.photos == (
+        Photo(str(tmp_path / "a.jpg"), "x", None, "cars", None),
+        Photo(str(tmp_path / "b.jpg"), "y", "train", "drom", None),
+    )
+    assert [entry.name for entry in dataset.refused] == ["c.jpg", "row 5"]
+    assert cell == " " or f"'{cell}' stands for none" in dataset.refused[0].reason
+
+
+def test_class_ids_that_pandas_made_fractions_are_the_ids_of_the_names_file(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    names = _table(tmp_path, "1,BMW\n2,Audi\n", "names.csv")
+    columns = {"path": ["a.jpg", "b.jpg", "c.jpg"], "label": [1.0, float("nan"), 2.0]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "cars.parquet")
+    dataset = read_dataset(tmp_path / "cars.parquet", names=names)
+    assert labelled(dataset, tmp_path) == {"a.jpg": "BMW", "c.jpg": "Audi"}
+    assert dataset.ids == {"BMW": "1", "Audi": "2"}
+    assert [entry.name for entry in dataset.refused] == ["b.jpg"]
+    assert any("whole numbers" in note for note in dataset.notes)
+    mixed = read_dataset(_table(tmp_path, "path,label\na.jpg,1.0\nb.jpg,02\nc.jpg,BMW\n"), names=names)
+    assert [photo.label for photo in mixed.photos] == ["BMW", "Audi", "BMW"]
+    assert any("matched by number" in note and "'1.0' as '1'" in note for note in mixed.notes)
+
+
+def test_labels_and_paths_of_a_table_are_found_in_whatever_form_they_are_written(tmp_path: Path) -> None:
+    decomposed = unicodedata.normalize("NFD", "Ёлка")
+    make(tmp_path, f"{decomposed}/1.jpg")
+    dataset = read_dataset(_table(tmp_path, f"path,label\nЁлка/1.jpg,{decomposed}\nЁлка/2.jpg,Ёлка\n"))
+    assert dataset.nameplates == ("Ёлка",)
+    assert [Path(photo.path).is_file() for photo in dataset.photos] == [True, False]
+    assert [Path(photo.path).is_file() for photo in list_photos(tmp_path / "cars.csv")] == [True, False]
+
+
+def test_photos_that_a_folders_table_does_not_list_are_counted(tmp_path: Path) -> None:
+    make(tmp_path, "x/1.jpg", "x/2.jpg", "x/3.jpg")
+    _table(tmp_path, "path,label\nx/1.jpg,ВАЗ\n", "train.csv")
+    assert [note.split("'")[0] for note in read_dataset(tmp_path).notes] == ["2 photos are in "]
+
+
 # --- the competition, as a folder and as a zip ---------------------------------------------------------
 
 TRAIN = b"Id,Category\n1.jpg,0\n2.jpg,1\n3.jpg,1\n9.jpg,1\n"
@@ -352,6 +397,64 @@ def test_ids_and_names_of_one_class_are_one_nameplate(tmp_path: Path) -> None:
     assert dataset.nameplates == ("BMW", "ВАЗ", "New")  # the file's order, then what it does not have
     assert dataset.ids == {"BMW": "1", "ВАЗ": "0", "New": "New"}
     assert [photo.label for photo in dataset.photos] == ["ВАЗ", "BMW", "BMW", "New"]
+
+
+def test_a_photo_under_two_nameplates_in_two_sources_is_left_out_and_one_listed_twice_counts_once(
+    tmp_path: Path,
+) -> None:
+    cars = make(tmp_path / "cars", "a/1.jpg", "a/2.jpg", "b/1.jpg")
+    table = _table(tmp_path, "path,label,split\ncars/a/1.jpg,b,\ncars/a/2.jpg,a,train\ncars/c.jpg,c,\n", "more.csv")
+    dataset = read_dataset(cars, table)
+    assert {os.path.relpath(p.path, cars): (p.label, p.split) for p in dataset.photos} == {
+        "a/2.jpg": ("a", "train"),
+        "b/1.jpg": ("b", None),
+        "c.jpg": ("c", None),
+    }
+    assert [(os.path.relpath(entry.name, cars), entry.reason) for entry in dataset.refused] == [
+        ("a/1.jpg", "it is listed as 'a' and again as 'b'")
+    ]
+    assert dataset.notes == (
+        "1 photo is listed a second time: each counts once.",
+        "1 photo is in two parts: what is in the part that trains judges nothing.",
+    )
+
+
+def test_a_names_file_that_matches_nothing_is_refused_and_one_that_matches_some_says_how_many(tmp_path: Path) -> None:
+    cars = make(tmp_path / "cars", "7/1.jpg", "8/2.jpg", "9/3.jpg")
+    with pytest.raises(DataError, match=r"None of the 2 ids in .*names.txt' \('0', '1'\) is a class of the data \('7'"):
+        read_dataset(cars, names=_table(tmp_path, "BMW\nAudi\n", "names.txt"))
+    dataset = read_dataset(cars, names=_table(tmp_path, "7;BMW\n8;Audi\n20;Volvo\n", "names.txt"))
+    assert dataset.nameplates == ("BMW", "Audi", "9")
+    assert [note.partition("names.txt'")[2] for note in dataset.notes] == [
+        ": 1 of 3 names have no photos in the data ('20').",
+        " has no name for 1 of 3 classes of the data ('9'): they keep their own.",
+    ]
+
+
+def test_names_and_lists_of_another_system_match(tmp_path: Path) -> None:
+    names = ["Хёндай", unicodedata.normalize("NFD", "Хёндай")]
+    for name, other in (names, names[::-1]):
+        cars = make(tmp_path / name, f"{name}/1.jpg", f"{name}/2.jpg", "b/1.jpg")
+        listed = _table(tmp_path, f"{other}/{other}/1.jpg\n{other}/nowhere.jpg\n", "exclude.txt")
+        dataset = read_dataset(cars, names=_table(tmp_path, f"b\n{other}\n", "names.txt"), exclude=listed)
+        assert dataset.nameplates == ("b", "Хёндай")
+        assert dataset.excluded == 1
+        assert any("1 of the 2 photos that it names are not in the data" in note for note in dataset.notes)
+
+
+def test_a_nameplate_that_loses_all_its_photos_is_named(tmp_path: Path) -> None:
+    cars = make(tmp_path / "cars", "a/1.jpg", "b/1.jpg", "c/1.jpg")
+    dataset = read_dataset(cars, exclude=_table(tmp_path, "cars/b/1.jpg\n", "list.txt"))
+    assert dataset.nameplates == ("a", "c")
+    assert dataset.notes == ("1 nameplate is without photos now, since all of them are left out: 'b'.",)
+
+
+def test_stray_files_of_a_folder_are_named_but_those_that_are_given_as_options(tmp_path: Path) -> None:
+    cars = make(tmp_path, "0/1.jpg", "1/2.jpg", "loose.jpg")
+    names, listed = _table(cars, "BMW\nAudi\n", "names.txt"), _table(cars, "nothing.jpg\n0/1.jpg\n", "list.txt")
+    (cars / "README.md").touch()
+    dataset = read_dataset(cars, names=names, exclude=listed)
+    assert {os.path.relpath(entry.name, cars) for entry in dataset.refused} == {"loose.jpg", "README.md"}
 
 
 # --- list_photos --------------------------------------------------------------------------------------

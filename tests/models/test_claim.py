@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
 
 from nameplate.errors import UsageError
@@ -35,6 +37,14 @@ def _photo(verdict: str = "answer") -> Prediction:
 def test_a_claim_means_all_nameplates_that_have_its_words(claimed: str, meant: tuple[str, ...], whole: bool) -> None:
     found = read_claim(claimed, NAMES, MAKES)
     assert (found.nameplates, found.whole_make) == (meant, whole)
+
+
+def test_a_claim_is_understood_in_whatever_form_its_letters_are_written() -> None:
+    names = ("Хёндай Солярис", unicodedata.normalize("NFD", "Йети"))
+    for claimed in ("Хёндай", "йети"):
+        for form in ("NFC", "NFD"):
+            found = read_claim(unicodedata.normalize(form, claimed), names, ("Хёндай", "Шкода"))
+            assert len(found.nameplates) == 1
 
 
 @pytest.mark.parametrize("claimed", ["Audi S5 Sedan 2007", "BMW X", "", "  ", "***"])

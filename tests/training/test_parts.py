@@ -111,6 +111,32 @@ def test_the_datas_own_parts_are_kept_and_copies_across_them_not_judged() -> Non
     assert parts.sources == ("s",)
 
 
+def test_nameplates_that_do_not_train_or_cannot_be_read_are_named_and_counted() -> None:
+    said: list[SplitName] = ["train", "train", "validation", "test", "validation"]
+    labels = ["Alto", "Brisa", "Alto", "Cato", "Cato"]
+    photos = [photo(i, labels[i], 0 if i == 2 else None, split=said[i]) for i in range(5)]
+    found = split_parts(dataset([*photos, photo(9, "Dune"), photo(10, "Dune")]), embedded(photos), 0.2, 1)
+    assert found.untaught == {"Cato": 2}
+    assert found.lost == (("Dune", 2),)
+    assert [(entry.name, entry.reason) for entry in found.left_out] == [
+        ("2.jpg", "held out, and a copy of a training photo: it says nothing of a model"),
+        ("3.jpg", "no photo of its nameplate, 'Cato', trains"),
+        ("4.jpg", "no photo of its nameplate, 'Cato', trains"),
+    ]
+    assert found.told == [
+        "Cato: no photo of it trains, so its 2 held-out photos are not judged.",
+        "In all 1 nameplates of which no photo trains, with 2 held-out photos: the figures are of the rest.",
+        "Dune: none of its 2 photos can be read.",
+        "1 held-out photos: they are copies of training photos.",
+    ]
+
+
+def test_exact_copies_under_two_nameplates_are_counted() -> None:
+    photos = [photo(i, NAMES[i % 2]) for i in range(8)]
+    assert split(photos).contradictory == 0
+    assert split([*photos, photo(8, "Brisa", 0)]).contradictory == 2
+
+
 def test_one_nameplate_is_too_few() -> None:
     with pytest.raises(DataError, match="Only 1 nameplate .* two or more"):
         split([photo(i, "Alto") for i in range(8)])

@@ -156,15 +156,20 @@ def _unwrapped(root: Folder, layout: Layout, archive: bool, reading: Reading) ->
             break
         if len(top.folders) > 1 and not _hold_classes(_parts_in(only)):
             break  # a folder without photos beside it: it is a class, as that would be
-        if only.photos:
+        if only.photos and layout == "auto" and not _hold_classes(_parts_in(only)):
+            deeper = (
+                "" if archive else f"give '{printable(only.path)}' itself, where its folders are the nameplates, or "
+            )
             raise _cannot_tell(
                 root,
                 f"'{_shown(only)}' is the only folder with photos, and holds photos as well as folders with photos, so "
                 "it may be one nameplate, or a folder around nameplates",
-                f"give '{printable(only.path)}' itself, where its folders are the nameplates, or say --layout classes",
+                f"{deeper}say --layout classes, where {'its folders are nameplates' if archive else 'it is one'}",
             )
         _refuse_strays((top,), reading)
-        _leave_out((folder for folder in top.folders.values() if folder is not only), "beside the data's", reading)
+        _leave_out(
+            (folder for folder in top.folders.values() if folder is not only), f"beside '{_shown(only)}'", reading
+        )
         top = only
     return top
 
@@ -176,11 +181,15 @@ def _levels(top: Folder, layout: Layout, reading: Reading) -> Levels:
         raise DataError(
             f"'{printable(top.path)}' has no parts: none of its folders is named as one is, such as train, val or test."
         )
+    if layout == "parts" and not _hold_classes(parts):
+        raise DataError(f"In the parts {_listed(parts)} of '{printable(top.path)}' there is no folder with photos.")
     if layout == "classes" or (layout != "parts" and not _are_parts(top, parts)):
         return [(top, None)]
     beside = [folder for folder in top.folders.values() if folder not in parts]
     _leave_out(beside, f"beside the parts {_listed(parts)}", reading)
-    return [(part, part_of(part.name)) for part in parts]
+    bare = [part for part in parts if not part.full]
+    _leave_out(bare, "of a part, without folders of nameplates", reading)
+    return [(part, part_of(part.name)) for part in parts if part not in bare]
 
 
 def _parts_in(folder: Folder) -> list[Folder]:
@@ -259,8 +268,10 @@ def _by_name(levels: Levels) -> dict[str, list[Folder]]:
 
 
 def _take_classes(levels: Levels, reading: Reading, *, parts_inside: bool) -> None:
-    deep = [folder for level, _ in levels for folder in level.full if folder.full]
-    if deep and not parts_inside:
+    deep = list({_shown(folder): folder for level, _ in levels for folder in level.full if folder.full}.values())
+    if parts_inside:
+        reading.notes.append("The folders inside those of nameplates are named as parts, and are taken for parts.")
+    elif deep:
         reading.notes.append(
             f"Photos in folders inside {_listed(deep)} count for the outer folder. Where the outer folders are makes "
             "and the inner ones models, say --layout makes."
@@ -316,7 +327,8 @@ def _leave_out(folders: Iterable[Folder], where: str, reading: Reading) -> None:
     """One row for a folder, however many files are in it."""
     for folder in folders:
         photos = sum(len(each.photos) for each in folder.below())
-        reading.refused.append(Refused(folder.path, f"a folder {where}; {photos:,} photos are in it"))
+        holds = "no photos" if not photos else f"{photos:,} photo{'s' * (photos > 1)}"
+        reading.refused.append(Refused(folder.path, f"a folder {where}; it holds {holds}"))
 
 
 def _raw(folder: Folder) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -40,6 +41,21 @@ def test_the_real_tables_are_read_at_full_size(competition_tables: Path, tmp_pat
     written = target.read_text().split()
     assert [line.split(",")[0] for line in written] == [line.split(",")[0] for line in given]
     assert [line.split(",")[1] for line in written[1:]] == answers
+
+
+def test_categories_and_ids_are_found_in_whatever_form_the_disk_writes_them(tmp_path: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "Йети") for form in ("NFC", "NFD"))
+    for table, disk in ((composed, decomposed), (decomposed, composed)):
+        root = tmp_path / f"{len(table)}"
+        root.mkdir()
+        _make(root, f"{table}.jpg,{table}\n2.jpg,b\n", f"{table}.jpg,0\n")
+        _touch(root, f"train/{disk}/{disk}.jpg", "train/b/2.jpg", f"test_upload/{disk}.jpg")
+        found = competition.read_competition(root)
+        photos, refused = competition.train_photos(found)
+        assert (len(photos), refused) == (2, [])
+        assert all(Path(photo.path).is_file() for photo in (*photos, *competition.test_photos(found)))
+        competition.write_submission(found, [composed], root / "submission.csv")  # as a model names it
+        assert read_table(root / "submission.csv") == [{"Id": f"{table}.jpg", "Category": table}]
 
 
 def test_a_competition_is_found_here_or_in_the_only_folder(tmp_path: Path) -> None:

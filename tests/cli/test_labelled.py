@@ -48,7 +48,7 @@ def test_train_names_and_counts_a_nameplate_that_is_only_in_val(
     assert json.loads((bundle / "bundle.json").read_text("utf-8"))["nameplates"] == ["Нива", "Хёндай"]
     assert said["photos"] == 24
     assert said["data"] == {"read_as": ["folder per class, in parts"], "notes": []}
-    assert "left out Golf: no photo of it trains, so its 5 held-out photos are not judged." in lines
+    assert "left out Golf: no photo of it trains, so 5 held-out photos of it cannot be judged." in lines
     assert "the figures are of the rest" in lines
     assert "images to predict: a folder beside the parts 'Training' and 'Validation'; it holds 3 photos" in lines
     left_out = said["left_out"]
@@ -80,7 +80,7 @@ def test_evaluate_names_nameplates_all_of_whose_photos_trained(
     shutil.copytree(data / "Validation" / unicodedata.normalize("NFD", "Хёндай"), tmp_path / "eval" / "Хёндай")
     done = nameplate("evaluate", trained[0], tmp_path / "eval", "--json", "--threads", "1")
     assert json.loads(done.stdout)["left_out"]["not_judged"] == {"Нива": 12}
-    assert "not judged Нива: its 12 photos all trained this model or cannot be read" in done.stderr
+    assert "not judged Нива: 12 photos, which all trained this model or cannot be read" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "audit"])

@@ -124,10 +124,10 @@ def test_nameplates_that_do_not_train_or_cannot_be_read_are_named_and_counted() 
         ("4.jpg", "no photo of its nameplate, 'Cato', trains"),
     ]
     assert found.told == [
-        "Cato: no photo of it trains, so its 2 held-out photos are not judged.",
-        "In all 1 nameplates of which no photo trains, with 2 held-out photos: the figures are of the rest.",
-        "Dune: none of its 2 photos can be read.",
-        "1 held-out photos: they are copies of training photos.",
+        "Cato: no photo of it trains, so 2 held-out photos of it cannot be judged.",
+        "In all 1 nameplate of which no photo trains, 2 held-out photos: the figures are of the rest.",
+        "Dune: of 2 photos none can be read.",
+        "1 held-out photo: they are copies of training photos.",
     ]
 
 

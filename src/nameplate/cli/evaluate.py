@@ -145,6 +145,7 @@ def _against(
 
 def _tell_left_out(dataset: Dataset, judged: Judged) -> None:
     from nameplate.cli.labelled import tell_unjudged
+    from nameplate.datasets.merging import counted
 
     screen.tell_refused([(entry.name, entry.reason) for entry in dataset.refused], "left out")
     screen.tell_refused(list(judged.unreadable), "unreadable")
@@ -153,10 +154,8 @@ def _tell_left_out(dataset: Dataset, judged: Judged) -> None:
     tell_unjudged(judged)
     if judged.strange:
         photos = sum(count for _, count in judged.unknown)
-        screen.notes.print(
-            f"{len(judged.strange):,} nameplates left out, {photos:,} photos: the model does not know them, and the "
-            "figures are of the rest."
-        )
+        left = f"{counted(len(judged.strange), 'nameplate')} left out, {counted(photos, 'photo')}"
+        screen.notes.print(f"{left}: the model does not know them, and the figures are of the rest.")
 
 
 def _print_more(measured: Measured, against: Against | None) -> None:

@@ -68,11 +68,17 @@ def left_out_json(
 
 def tell_unjudged(judged: Judged) -> None:
     """Nameplates that an evaluation says nothing of, each with its count."""
+    from nameplate.datasets.merging import counted
+
     for nameplate, photos in judged.unknown[:LISTED]:
         alike = [name for name in judged.nameplates if name.casefold().split() == nameplate.casefold().split()]
         near = f"; it knows '{alike[0]}'" if alike else ""
-        screen.note("left out", f"{nameplate}: {photos:,} photos, of a nameplate that the model does not know{near}")
+        screen.note(
+            "left out", f"{nameplate}: {counted(photos, 'photo')}, of a nameplate that the model does not know{near}"
+        )
     for nameplate, photos in judged.lost[:LISTED]:
-        screen.note("not judged", f"{nameplate}: its {photos:,} photos all trained this model or cannot be read")
+        screen.note(
+            "not judged", f"{nameplate}: {counted(photos, 'photo')}, which all trained this model or cannot be read"
+        )
     if len(judged.lost) > LISTED:
         screen.notes.print(f"… and {len(judged.lost) - LISTED:,} more nameplates not judged")

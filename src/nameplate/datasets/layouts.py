@@ -20,6 +20,7 @@ from pathlib import PurePath
 from typing import get_args
 
 from nameplate.datasets.archive import Refused
+from nameplate.datasets.merging import counted
 from nameplate.datasets.names import is_make, natural_key, of_make
 from nameplate.errors import DataError, UsageError
 from nameplate.storage import nfc, printable
@@ -327,7 +328,7 @@ def _leave_out(folders: Iterable[Folder], where: str, reading: Reading) -> None:
     """One row for a folder, however many files are in it."""
     for folder in folders:
         photos = sum(len(each.photos) for each in folder.below())
-        holds = "no photos" if not photos else f"{photos:,} photo{'s' * (photos > 1)}"
+        holds = counted(photos, "photo") if photos else "no photos"
         reading.refused.append(Refused(folder.path, f"a folder {where}; it holds {holds}"))
 
 

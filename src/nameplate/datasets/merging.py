@@ -112,9 +112,14 @@ def on_names(before: set[str], nameplates: Sequence[str]) -> list[str]:
     return notes
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 photo`, `2 photos`."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def count_of(number: int, noun: str) -> str:
     """`1 photo is`, `2 photos are`."""
-    return f"{number:,} {noun} is" if number == 1 else f"{number:,} {noun}s are"
+    return f"{counted(number, noun)} {'is' if number == 1 else 'are'}"
 
 
 def few(names: Iterable[str]) -> str:

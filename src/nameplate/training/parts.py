@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from nameplate.datasets.archive import Refused
 from nameplate.datasets.duplicates import groups as copies
+from nameplate.datasets.merging import counted
 from nameplate.datasets.names import natural_key
 from nameplate.datasets.sources import Dataset, digest
 from nameplate.datasets.splits import hold_out
@@ -103,18 +104,17 @@ class Parts:
         """Sentences on what neither trains nor judges, each nameplate with its photos."""
         untaught, sentences = self.untaught, []
         for name, photos in list(untaught.items())[:LISTED]:
-            sentences.append(f"{name}: no photo of it trains, so its {photos:,} held-out photos are not judged.")
+            held = counted(photos, "held-out photo")
+            sentences.append(f"{name}: no photo of it trains, so {held} of it cannot be judged.")
         if untaught:
-            photos = sum(untaught.values())
-            sentences.append(
-                f"In all {len(untaught):,} nameplates of which no photo trains, with {photos:,} held-out photos: the "
-                "figures are of the rest."
-            )
-        sentences += [f"{name}: none of its {photos:,} photos can be read." for name, photos in self.lost[:LISTED]]
+            names, held = counted(len(untaught), "nameplate"), counted(sum(untaught.values()), "held-out photo")
+            sentences.append(f"In all {names} of which no photo trains, {held}: the figures are of the rest.")
+        for name, photos in self.lost[:LISTED]:
+            sentences.append(f"{name}: of {counted(photos, 'photo')} none can be read.")
         if len(self.lost) > LISTED:
             sentences.append(f"In all {len(self.lost):,} nameplates of which no photo can be read.")
         if self.leaked:
-            sentences.append(f"{self.leaked:,} held-out photos: they are copies of training photos.")
+            sentences.append(f"{counted(self.leaked, 'held-out photo')}: they are copies of training photos.")
         return sentences
 
     @property

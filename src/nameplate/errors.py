@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from typing import Literal, cast
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Literal, cast
+
+if TYPE_CHECKING:
+    from nameplate.datasets.archive import Refused
 
 Reason = Literal[
     "missing",  # no such file, or no permission
@@ -44,7 +47,12 @@ def take_apart(error: str) -> tuple[Reason, str]:
 
 
 class DataError(NameplateError):
-    """A data set, table or archive that cannot be read as one."""
+    """A data set, table or archive that cannot be read as one. `left_out` is what was in it instead, and why it is
+    left out."""
+
+    def __init__(self, message: str, left_out: Sequence[Refused] = ()) -> None:
+        super().__init__(message)
+        self.left_out = tuple(left_out)
 
 
 class WriteError(NameplateError):

@@ -13,7 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from nameplate.errors import NameplateError, WriteError
+from nameplate.errors import DataError, NameplateError, WriteError
+
+TEXT_BYTES = 256 * 1024**2
+"""Of a list or a file of names: two million paths of a hundred letters are less."""
 
 
 def sha256(data: bytes) -> str:
@@ -22,8 +25,12 @@ def sha256(data: bytes) -> str:
 
 
 def printable(path: str) -> str:
-    r"""A path as text that can be written anywhere: bytes that are no UTF-8 become `\xNN`."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    r"""A path as text that can be written anywhere: bytes that are no UTF-8 become `\xNN`, halves of letters, which a
+    list in JSON may hold, `\uNNNN`."""
+    try:
+        return os.fsencode(path).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # no file has such a name
+        return path.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def absolute(path: str | Path) -> str:
@@ -48,6 +55,24 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
 
 def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def read_text(path: Path) -> str:
+    """A small text file of a user's, UTF-8 with or without a BOM.
+
+    Raises:
+        DataError: it cannot be read, is longer than `TEXT_BYTES`, or is not UTF-8.
+    """
+    try:
+        with open_regular(path) as file:
+            data = file.read(TEXT_BYTES + 1)
+        if len(data) > TEXT_BYTES:
+            raise DataError(f"Cannot read '{path}': it is longer than {TEXT_BYTES:,} bytes, the limit for a list.")
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"'{path}' must be UTF-8 text ({error.reason} at byte {error.start}).") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"Cannot read '{path}': {getattr(error, 'strerror', None) or error}.") from None
 
 
 def cache_folder() -> Path:

@@ -31,7 +31,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("b.jpg", "a/2.jpg", "a/10.JPG", "a-1.png", "a/.hidden.jpg", "a/notes.txt", "c/d/e.webp", ".git/x.jpg"):
         path = tmp_path / "photos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(PHOTO)
+        path.write_bytes(PHOTO if path.suffix != ".txt" else b"no photo")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
-from nameplate.datasets.sources import is_hidden
+from nameplate.datasets.listing import is_hidden
 from nameplate.errors import DataError, NameplateError, PhotoError, RuntimeUnavailableError, UsageError
 from nameplate.photos.formats import is_photo_name
 from nameplate.types import Limits

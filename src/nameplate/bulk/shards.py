@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 
 from nameplate.datasets.archive import ArchiveLimits, is_junk, refusal
-from nameplate.datasets.sources import is_hidden
+from nameplate.datasets.listing import is_hidden
 from nameplate.errors import DataError, PhotoError
 from nameplate.photos.formats import is_photo_name
 from nameplate.types import Limits

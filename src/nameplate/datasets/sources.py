@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nameplate.datasets.archive import JUNK, Progress, Refused, unpack
+from nameplate.datasets.archive import Progress, Refused, unpack
 from nameplate.datasets.competition import TRAIN_TABLE, find_competition, read_competition, train_photos
+from nameplate.datasets.listing import (
+    Tell,
+    entries,
+    in_words,
+    judged,
+    list_rows,
+    need_column,
+    path_column,
+    walk,
+)
 from nameplate.datasets.names import natural_key, read_names
 from nameplate.datasets.tables import TABLE_SUFFIXES, read_table
 from nameplate.errors import DataError
-from nameplate.photos.formats import PHOTO_SUFFIXES, is_photo_name
-from nameplate.storage import absolute, printable, sha256
+from nameplate.photos.formats import PHOTO_SUFFIXES
+from nameplate.storage import absolute, printable, read_text, sha256
 from nameplate.types import Limits, Photo, SplitName
 
-PATH_COLUMNS = ("path", "photo", "file", "filename", "file_name", "image", "image_path", "filepath", "id")
+LIST_SUFFIXES = (*TABLE_SUFFIXES, ".jsonl")
+"""Of lists of photos; those of labelled tables are `TABLE_SUFFIXES`."""
 LABEL_COLUMNS = ("label", "class", "category", "nameplate", "target")
 SPLIT_FOLDERS: dict[str, SplitName] = {
     "train": "train",
@@ -77,7 +87,7 @@ def read_dataset(
     photos = [photo for part in parts for photo in part[1]]
     refused = tuple(entry for part in parts for entry in part[2])
     if not photos:
-        raise DataError(f"No labelled photos in '{sources[0]}'.{_first_refusals(refused)}")
+        raise DataError(f"No labelled photos in '{sources[0]}'.{in_words(refused)}", refused)
     everything = len(photos)
     if exclude is not None:
         photos = _without(photos, Path(exclude))
@@ -101,13 +111,10 @@ def read_excluded(path: Path) -> set[str]:
     """
     if path.suffix.lower() in TABLE_SUFFIXES:
         rows = read_table(path, may_be_empty=True)
-        column = _column(path, rows[0], PATH_COLUMNS) if rows else ""
+        column = path_column(path, rows[0]) if rows else ""
         named = [row[column].strip() for row in rows]
     else:
-        try:
-            named = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"Cannot read '{path}': {getattr(error, 'strerror', None) or 'it is no text'}.") from None
+        named = [line.strip() for line in read_text(path).splitlines()]
     return {absolute(path.parent / name) for name in named if name}
 
 
@@ -134,27 +141,49 @@ def _without(photos: list[Photo], exclude: Path) -> list[Photo]:
     return kept
 
 
-def list_photos(source: str | os.PathLike[str]) -> list[Photo]:
-    """The photos behind one argument of `predict` or `identify`: a file, a folder (searched whole), a table.
+def list_photos(source: str | os.PathLike[str], tell: Tell = lambda _: None) -> list[Photo]:
+    """The photos behind one argument of `identify`: a file, a folder (searched whole), a table, a zip.
+
+    Args:
+        source: its path.
+        tell: called with each entry that is left out, and why.
 
     Raises:
-        DataError: nothing there, or a folder without photos.
+        DataError: nothing there, or a folder or table without photos; `left_out` of it says what was there instead.
     """
-    path = Path(source)
-    if path.is_dir():
-        path = photos_root(path)
-        photos = [Photo(name, source=path.name) for name in sorted(_walk(path)) if is_photo_name(name)]
-        if not photos:
-            raise DataError(f"There are no photos in '{path}' ({', '.join(sorted(PHOTO_SUFFIXES))}).")
-        return photos
-    if path.suffix.lower() in TABLE_SUFFIXES:
-        rows = read_table(path)
-        column = path_column(path, rows[0])
-        named = [row[column].strip() for row in rows]
-        return [Photo(str(path.parent / name), source=path.name) for name in named if name]
-    if path.suffix.lower() == ".zip":
-        return list_photos(unpack(path, Limits())[0])
-    return [Photo(str(path))]  # whether it can be read is for decoding to say
+    path, left_out = Path(source), list[Refused]()
+    if os.path.isdir(path):  # noqa: PTH112 - false, too, where it may not be asked
+        photos = _of_folder(photos_root(path), left_out)
+    elif path.suffix.lower() in LIST_SUFFIXES:
+        photos = [Photo(str(path.parent / name), source=path.name) for name in list_rows(path, left_out.append)]
+    elif path.suffix.lower() == ".zip":
+        folder, refused = unpack(path, Limits())
+        left_out += refused
+        photos = _of_folder(photos_root(folder), left_out)
+    else:
+        return [Photo(str(path))]  # whether it can be read is for decoding to say
+    if not photos:
+        raise no_photos(str(path), left_out)
+    for entry in left_out:
+        tell(entry)
+    return photos
+
+
+def no_photos(source: str, left_out: Sequence[Refused]) -> DataError:
+    """The error of a source without photos, which says what was there instead."""
+    return DataError(
+        f"There are no photos in '{source}' ({', '.join(sorted(PHOTO_SUFFIXES))}).{in_words(left_out)}", left_out
+    )
+
+
+def _of_folder(folder: Path, left_out: list[Refused]) -> list[Photo]:
+    photos = []
+    for entry in walk(str(folder)):
+        if isinstance(entry, Refused):
+            left_out.append(entry)
+        else:
+            photos.append(Photo(entry, source=folder.name))
+    return photos
 
 
 def photos_root(folder: Path) -> Path:
@@ -165,28 +194,18 @@ def photos_root(folder: Path) -> Path:
     return read_competition(competition).test_folder or folder
 
 
-def path_column(table: Path, row: dict[str, str]) -> str:
-    """The column of a table that holds the photos' paths, one of `PATH_COLUMNS`.
-
-    Raises:
-        DataError: there is none.
-    """
-    return _column(table, row, PATH_COLUMNS)
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a file or folder is passed over: hidden, or what operating systems leave."""
-    return name.startswith(".") or name.casefold() in JUNK
-
-
 Part = tuple[str, list[Photo], list[Refused]]
 
 
 def _read_source(path: Path, limits: Limits, progress: Progress | None) -> Part:
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - false, too, where it may not be asked
         return _read_folder(path)
-    if not path.exists():
-        raise DataError(f"There is no '{path}'.")
+    try:
+        path.stat()
+    except FileNotFoundError:
+        raise DataError(f"There is no '{path}'.") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"Cannot read '{path}': {getattr(error, 'strerror', None) or error}.") from None
     suffix = path.suffix.lower()
     if suffix in TABLE_SUFFIXES:
         return _read_labelled_table(path)
@@ -206,6 +225,8 @@ def _read_folder(folder: Path, title: str | None = None) -> Part:
         if _has_categories(competition):
             return ("competition", *train_photos(read_competition(competition)))
         return _read_labelled_table(competition / TRAIN_TABLE)
+    if (reason := entries(folder).reason) is not None:
+        raise DataError(f"Cannot list '{folder}': {reason}.")
     classes = _subfolders(folder)
     if len(classes) == 1 and not _is_class(classes[0]) and classes[0].name.casefold() not in SPLIT_FOLDERS:
         # a zip's single top folder
@@ -222,13 +243,13 @@ def _read_folder(folder: Path, title: str | None = None) -> Part:
     for class_ in classes:
         _list_class(class_, source, None, photos, refused)
     if not photos:
-        loose = sum(is_photo_name(entry.name) for entry in os.scandir(folder))
+        loose = sum(isinstance(judged(f"{folder}/{name}"), str) for name in entries(folder).files)
         if loose:
             raise DataError(
                 f"'{folder}' holds {loose:,} photos but no folder per nameplate: "
                 "put each nameplate's photos into a folder of its name, or give a CSV with path and label."
             )
-        raise DataError(f"There are no photos in the folders of '{folder}'.{_first_refusals(refused)}")
+        raise DataError(f"There are no photos in the folders of '{folder}'.{in_words(refused)}", refused)
     return "folder per class", photos, refused
 
 
@@ -242,43 +263,25 @@ def _is_class(folder: Path) -> bool:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    try:
-        found = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir() and not is_hidden(entry.name)]
-    except OSError as error:
-        raise DataError(f"Cannot list '{folder}': {error.strerror}.") from None
-    return sorted(found, key=lambda path: natural_key(path.name))
+    return sorted((folder / name for name in entries(folder).folders), key=lambda path: natural_key(path.name))
 
 
 def _list_class(
     folder: Path, source: str, split: SplitName | None, photos: list[Photo], refused: list[Refused]
 ) -> None:
-    empty = True
-    for name in sorted(_walk(folder)):
-        if is_photo_name(name):
-            photos.append(Photo(name, printable(folder.name), split, source))
-            empty = False
+    before = len(photos), len(refused)
+    for entry in walk(str(folder)):
+        if isinstance(entry, Refused):
+            refused.append(entry)
         else:
-            refused.append(Refused(name, "its name is not a photo's"))
-    if empty:
+            photos.append(Photo(entry, printable(folder.name), split, source))
+    if len(photos) == before[0] and not any(entry.name == str(folder) for entry in refused[before[1] :]):
         refused.append(Refused(str(folder), "a folder without photos"))
-
-
-def _walk(folder: Path) -> Iterator[str]:
-    """Every file below a folder, links followed once."""
-    seen: set[str] = set()
-    for root, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(root)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not is_hidden(name))
-        yield from (f"{root}/{name}" for name in files if not is_hidden(name))
 
 
 def _read_labelled_table(path: Path) -> Part:
     rows = read_table(path)
-    column, label_column = path_column(path, rows[0]), _column(path, rows[0], LABEL_COLUMNS)
+    column, label_column = path_column(path, rows[0]), need_column(path, rows[0], LABEL_COLUMNS)
     photos: dict[str, Photo] = {}
     refused: list[Refused] = []
     for number, row in enumerate(rows, start=2):
@@ -301,18 +304,3 @@ def _read_labelled_table(path: Path) -> Part:
             refused.append(Refused(name, f"listed as '{known.label}' and again, in row {number}, as '{label}'"))
     kind = f"table with {column} and {label_column}"
     return kind, list(photos.values()), refused
-
-
-def _column(path: Path, row: dict[str, str], accepted: Sequence[str]) -> str:
-    lowered = {name.casefold(): name for name in row}
-    for name in accepted:
-        if name in lowered:
-            return lowered[name]
-    raise DataError(
-        f"'{path}' has the columns {', '.join(row)}; one must be named {', '.join(accepted[:-1])} or {accepted[-1]}."
-    )
-
-
-def _first_refusals(refused: Iterable[Refused]) -> str:
-    reasons = Counter(entry.reason for entry in refused)
-    return "".join(f" Left out: {count:,}, as {reason}." for reason, count in reasons.most_common(3))

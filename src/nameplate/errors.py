@@ -48,7 +48,8 @@ def take_apart(error: str) -> tuple[Reason, str]:
 
 class DataError(NameplateError):
     """A data set, table or archive that cannot be read as one. `left_out` is what was in it instead, and why it is
-    left out."""
+    left out.
+    """
 
     def __init__(self, message: str, left_out: Sequence[Refused] = ()) -> None:
         super().__init__(message)

@@ -26,7 +26,8 @@ def sha256(data: bytes) -> str:
 
 def printable(path: str) -> str:
     r"""A path as text that can be written anywhere: bytes that are no UTF-8 become `\xNN`, halves of letters, which a
-    list in JSON may hold, `\uNNNN`."""
+    list in JSON may hold, `\uNNNN`.
+    """
     try:
         return os.fsencode(path).decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # no file has such a name

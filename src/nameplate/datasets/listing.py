@@ -59,6 +59,11 @@ class Entries:
     reason: str | None = None
     """Why the folder cannot be listed; None where it was."""
 
+    @property
+    def names(self) -> list[str]:
+        """All of them, folders with a `/` behind, so that they stand where the paths of what is in them sort."""
+        return sorted((*(f"{name}/" for name in self.folders), *self.files), key=os.fsencode)
+
 
 @dataclass(slots=True)
 class _Open:
@@ -66,7 +71,6 @@ class _Open:
 
     path: str
     names: Iterator[str]
-    """Folders with a `/` behind, so that their photos come where the whole paths sort."""
     key: tuple[int, int]
     linked: bool
     """Whether a link led here, to this folder or to one above it."""
@@ -79,7 +83,7 @@ def is_hidden(name: str) -> bool:
 
 def entries(folder: str | os.PathLike[str]) -> Entries:
     """What is in a folder; one that may not be read is empty, with the reason."""
-    folders, files = [], []
+    folders, files = list[str](), list[str]()
     try:
         with os.scandir(folder) as found:
             for entry in found:
@@ -145,8 +149,7 @@ def _opened(path: str, *, linked: bool) -> _Open | Refused:
     found = entries(path)
     if found.reason is not None or key is None:
         return Refused(path, found.reason or "its folder cannot be listed: it is gone")
-    names = sorted((*(f"{name}/" for name in found.folders), *found.files), key=os.fsencode)
-    return _Open(path, iter(names), key, linked)
+    return _Open(path, iter(found.names), key, linked)
 
 
 def judged(path: str) -> str | Refused:

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from nameplate.errors import DataError
-from nameplate.storage import read_text
 
 MAKES_OF_SEVERAL_WORDS = (
     "Alfa Romeo", "AM General", "American Motors", "Ashok Leyland", "Aston Martin", "Austin Healey", "Bristol Cars",
@@ -65,9 +64,9 @@ def read_names(path: Path) -> dict[str, str]:
         DataError: unreadable, not UTF-8, or an id or a name that stands twice.
     """
     try:
-        lines = read_text(path).splitlines()
+        lines = path.read_text("utf-8-sig").splitlines()
         rows = [row for row in csv.reader(lines) if any(cell.strip() for cell in row)]
-    except csv.Error as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"Cannot read the class names in '{path}': {error}. It must be UTF-8 text.") from None
     if rows and all(len(row) == 2 for row in rows):
         pairs = [(row[0].strip(), row[1].strip()) for row in rows]

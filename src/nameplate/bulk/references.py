@@ -17,7 +17,7 @@ from pathlib import Path
 
 from nameplate.bulk import objects, shards
 from nameplate.datasets.archive import Refused, unpack
-from nameplate.datasets.listing import LeftOut, Tell, entries, judged, list_rows, walk
+from nameplate.datasets.listing import LeftOut, entries, judged, list_rows, walk
 from nameplate.datasets.sources import LIST_SUFFIXES, no_photos, photos_root
 from nameplate.errors import DataError, UsageError
 from nameplate.photos.decode import read_bytes
@@ -35,10 +35,9 @@ Listed = Iterator[str | Refused]
 """References, and what is left out among them."""
 
 
-def list_references(
-    sources: Iterable[str], tell: Tell = lambda _: None, passing_over: Collection[str] = ()
-) -> Iterator[str]:
-    """The photos behind what a user gives, lazily, in an order that is the same every time.
+def list_entries(sources: Iterable[str], passing_over: Collection[str] = ()) -> Listed:
+    """The photos behind what a user gives, and what is left out among them, lazily, in an order that is the same every
+    time.
 
     A source is a photo, a folder (searched whole), a pattern with `*`, `?`, `[…]` and once `**`, a table (CSV, Parquet,
     JSON Lines) with a column of references, a zip or tar, an object or prefix in a store, or `-`. Sources come in their
@@ -46,7 +45,6 @@ def list_references(
 
     Args:
         sources: as the user wrote them.
-        tell: called with each entry that is left out, and why.
         passing_over: folders that are not searched, without a word: those that a command writes itself.
 
     Raises:
@@ -59,12 +57,16 @@ def list_references(
         for entry in _of_source(source, passing_over):
             if isinstance(entry, Refused):
                 left_out.add(entry)
-                tell(entry)
             else:
                 empty = False
-                yield entry
+            yield entry
         if empty:
             raise no_photos(source, left_out.first)
+
+
+def list_references(sources: Iterable[str]) -> Iterator[str]:
+    """The photos alone of `list_entries`."""
+    return LeftOut().sift(list_entries(sources))
 
 
 def read_reference(reference: str, limits: Limits) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from nameplate.datasets.archive import JUNK, Refused
 from nameplate.datasets.tables import stream_table
 from nameplate.errors import DataError
 from nameplate.photos.formats import SNIFFED, is_photo_name, picture_format
-from nameplate.storage import open_regular
+from nameplate.storage import open_regular, printable
 
 PATH_COLUMNS = ("path", "photo", "file", "filename", "file_name", "image", "image_path", "filepath", "id")
 """Columns of a table that may hold the photos' paths; the first that is there does."""
@@ -47,6 +47,19 @@ class LeftOut:
             self.first.append(entry)
         if entry.reason in self.reasons or len(self.reasons) < KINDS:
             self.reasons[entry.reason] = self.reasons.get(entry.reason, 0) + 1
+
+    def sift(self, entries: Iterable[str | Refused]) -> Iterator[str]:
+        """The photos alone; what is left out among them is added here."""
+        for entry in entries:
+            if isinstance(entry, Refused):
+                self.add(entry)
+            else:
+                yield entry
+
+    def printable(self) -> LeftOut:
+        """The same with names that can be written anywhere."""
+        first = [Refused(printable(entry.name), printable(entry.reason)) for entry in self.first]
+        return LeftOut(first, self.total, {printable(reason): count for reason, count in self.reasons.items()})
 
 
 @dataclass(frozen=True, slots=True)

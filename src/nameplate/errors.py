@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Literal, cast
-
-if TYPE_CHECKING:
-    from nameplate.datasets.archive import Refused
+from typing import Literal, cast
 
 Reason = Literal[
     "missing",  # no such file, or no permission
@@ -47,11 +44,11 @@ def take_apart(error: str) -> tuple[Reason, str]:
 
 
 class DataError(NameplateError):
-    """A data set, table or archive that cannot be read as one. `left_out` is what was in it instead, and why it is
-    left out.
+    """A data set, table or archive that cannot be read as one. `left_out` is what was in it instead, each
+    with the reason why it is left out.
     """
 
-    def __init__(self, message: str, left_out: Sequence[Refused] = ()) -> None:
+    def __init__(self, message: str, left_out: Sequence[tuple[str, str]] = ()) -> None:
         super().__init__(message)
         self.left_out = tuple(left_out)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -15,6 +16,10 @@ from typing import BinaryIO
 
 from nameplate.errors import DataError, NameplateError, WriteError
 
+# C0, DEL and C1; then the marks of Unicode's bidirectional algorithm, and its line and paragraph separators.
+_TURNS = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
+_DRIVES = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f{_TURNS}]")
+_DRIVES_OR_BREAKS = re.compile(f"[\x00-\x1f\x7f-\x9f\u2028\u2029{_TURNS}]")
 TEXT_BYTES = 256 * 1024**2
 """Of a list or a file of names: two million paths of a hundred letters are less."""
 
@@ -32,6 +37,29 @@ def printable(path: str) -> str:
         return os.fsencode(path).decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # no file has such a name
         return path.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def without_controls(text: str) -> str:
+    r"""Text that drives no terminal: control characters and marks that turn the direction of writing become `\xNN` or
+    `\uNNNN`; line breaks and tabs stay.
+
+    >>> without_controls("a\x1b[31mb\n")
+    'a\\x1b[31mb\n'
+    """
+    return _DRIVES.sub(_escaped, text)
+
+
+def one_line(text: str) -> str:
+    r"""The same in one line: breaks in it become `\n`, as they may stand in a file's name.
+
+    >>> one_line("a\nerror: b")
+    'a\\nerror: b'
+    """
+    return _DRIVES_OR_BREAKS.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode("ascii")
 
 
 def absolute(path: str | Path) -> str:

@@ -253,9 +253,7 @@ def _listing(root: Path, part: int) -> Path:
     return root / LISTING / f"{part:05d}.txt"
 
 
-def _freeze(
-    root: Path, entries: Iterable[str | Refused], part: int, listed: Callable[[int], None]
-) -> tuple[int, str]:
+def _freeze(root: Path, entries: Iterable[str | Refused], part: int, listed: Callable[[int], None]) -> tuple[int, str]:
     """Write the listing, and what it leaves out; how many photos there are, and the listing's SHA-256."""
     left_out = LeftOut()
     rest, count, digest = left_out.sift(entries), 0, hashlib.sha256(usedforsecurity=False)

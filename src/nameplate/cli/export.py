@@ -59,6 +59,7 @@ def export(
         from nameplate.training.int8 import Gates, export_int8
         from nameplate.training.quantize import FILTER_BITS
     from nameplate.datasets import read_dataset
+    from nameplate.datasets.inputs import refuse_output_inside
     from nameplate.models.bundle import load_bundle
     from nameplate.models.embedding import Settings
     from nameplate.models.runtime import available_cpus
@@ -67,8 +68,10 @@ def export(
     given = {"photos": min_photos, "loss": max_loss, "speedup": min_speedup}
     gates = Gates(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     plain = load_bundle(bundle)
+    refuse_output_inside(output, data, (plain.folder, names, exclude))
     with screen.progress() as report:
         dataset = read_dataset(*data, names=names, exclude=exclude, progress=lambda a, b: report("unpack", a, b))
+        screen.tell_left_out(dataset.refused)
         made = export_int8(
             plain,
             dataset,
@@ -80,12 +83,11 @@ def export(
             overwrite=overwrite,
             progress=report,
         )
-    screen.tell_refused([(entry.name, entry.reason) for entry in dataset.refused], "left out")
     screen.tell_refused(list(made.unreadable), "unreadable")
     for failure in made.failed:
         screen.note("gate", failure, "bold red")
     if json:
-        screen.print_json(as_json(made, output))
+        screen.print_json({**as_json(made, output), "left_out": screen.left_out_json(dataset.refused, made.unreadable)})
     else:
         _print(made, output, time.monotonic() - begun)
     if made.bundle is None:

@@ -57,6 +57,7 @@ def train_head_alone(
     json: bool,
 ) -> None:
     """A head on a bundle's frozen backbone."""
+    from nameplate.datasets.inputs import refuse_overwriting_input
     from nameplate.evaluation.metrics import as_json
     from nameplate.models.bundle import refuse_other_folder
     from nameplate.models.model import Model
@@ -67,13 +68,14 @@ def train_head_alone(
     if output.exists() and not overwrite:
         raise UsageError(f"'{output}' is there already. Choose another name, or pass --overwrite.")
     model = Model.load(backbone, runtime=runtime, threads=threads)
+    refuse_overwriting_input([output], [model.bundle.folder])
     with screen.progress() as report:
         dataset = read(report)
+        screen.tell_left_out(dataset.refused)
         trained = train_head(
             dataset, output, model=model, recipe=recipe, index=index, overwrite=overwrite, progress=report
         )
     seconds = time.monotonic() - start
-    screen.tell_refused([(entry.name, entry.reason) for entry in dataset.refused], "left out")
     screen.tell_refused(list(trained.unreadable), "unreadable")
     _tell_leaked(trained.leaked)
     if json:
@@ -110,20 +112,18 @@ def train_by_recipe(
     with needs_train_extra():
         from nameplate.training.fine_tune import fine_tune, start
     begun = time.monotonic()
-    refused: list[tuple[str, str]] = []
     if read is not None and recipe is not None:
         with screen.progress() as report:
 
             def told() -> Dataset:
                 dataset = read(report)
-                refused.extend((entry.name, entry.reason) for entry in dataset.refused)
+                screen.tell_left_out(dataset.refused)
                 return dataset
 
             start(told, run, recipe, threads=threads, index=index, overwrite=overwrite, progress=report)
     with _to_go_on(run), screen.training(quiet=not main) as (watch, say):
         made = fine_tune(run, watch=watch, say=say)
     if made is not None:
-        screen.tell_refused(refused, "left out")
         _tell(made, run, time.monotonic() - begun, json)
 
 
@@ -141,7 +141,6 @@ def _train_on_ray(
         from nameplate.training.fine_tune import refuse_folder
         from nameplate.training.on_ray import Beginning, train_on_ray
     begun = time.monotonic()
-    refused: list[tuple[str, str]] = []
     if beginning is not None:
         refuse_folder(run, overwrite=beginning[3])  # now rather than when Ray has started
     with _to_go_on(run), ExitStack() as shown:
@@ -163,9 +162,8 @@ def _train_on_ray(
             watch=lambda moment: bars()[0](moment),
             say=lambda text: bars()[1](text),
             progress=report,
-            refused=refused.extend,
+            refused=lambda refused: screen.tell_refused(refused, "left out"),
         )
-    screen.tell_refused(refused, "left out")
     _tell(made, run, time.monotonic() - begun, json)
 
 

@@ -234,6 +234,11 @@ def in_words(refused: Sequence[Refused]) -> str:
     return "".join(f" Left out: {count:,}, as {reason}." for reason, count in reasons.most_common(3))
 
 
+def pairs(refused: Iterable[Refused]) -> list[tuple[str, str]]:
+    """Names and reasons, as errors carry them."""
+    return [(entry.name, entry.reason) for entry in refused]
+
+
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()

@@ -16,6 +16,7 @@ from nameplate.datasets.listing import (
     judged,
     list_rows,
     need_column,
+    pairs,
     path_column,
     walk,
 )
@@ -87,7 +88,7 @@ def read_dataset(
     photos = [photo for part in parts for photo in part[1]]
     refused = tuple(entry for part in parts for entry in part[2])
     if not photos:
-        raise DataError(f"No labelled photos in '{sources[0]}'.{in_words(refused)}", refused)
+        raise DataError(f"No labelled photos in '{sources[0]}'.{in_words(refused)}", pairs(refused))
     everything = len(photos)
     if exclude is not None:
         photos = _without(photos, Path(exclude))
@@ -172,7 +173,7 @@ def list_photos(source: str | os.PathLike[str], tell: Tell = lambda _: None) -> 
 def no_photos(source: str, left_out: Sequence[Refused]) -> DataError:
     """The error of a source without photos, which says what was there instead."""
     return DataError(
-        f"There are no photos in '{source}' ({', '.join(sorted(PHOTO_SUFFIXES))}).{in_words(left_out)}", left_out
+        f"There are no photos in '{source}' ({', '.join(sorted(PHOTO_SUFFIXES))}).{in_words(left_out)}", pairs(left_out)
     )
 
 
@@ -249,7 +250,7 @@ def _read_folder(folder: Path, title: str | None = None) -> Part:
                 f"'{folder}' holds {loose:,} photos but no folder per nameplate: "
                 "put each nameplate's photos into a folder of its name, or give a CSV with path and label."
             )
-        raise DataError(f"There are no photos in the folders of '{folder}'.{in_words(refused)}", refused)
+        raise DataError(f"There are no photos in the folders of '{folder}'.{in_words(refused)}", pairs(refused))
     return "folder per class", photos, refused
 
 

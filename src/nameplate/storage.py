@@ -16,10 +16,10 @@ from typing import BinaryIO
 
 from nameplate.errors import DataError, NameplateError, WriteError
 
-# C0, DEL and C1; then the marks of Unicode's bidirectional algorithm, and its line and paragraph separators.
-_TURNS = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
-_DRIVES = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f{_TURNS}]")
-_DRIVES_OR_BREAKS = re.compile(f"[\x00-\x1f\x7f-\x9f\u2028\u2029{_TURNS}]")
+# C0, DEL and C1; then bytes that are no UTF-8, the marks of Unicode's bidirectional algorithm, and its separators.
+_MARKS = "\ud800-\udfff\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
+_DRIVES = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f{_MARKS}]")
+_DRIVES_OR_BREAKS = re.compile(f"[\x00-\x1f\x7f-\x9f\u2028\u2029{_MARKS}]")
 TEXT_BYTES = 256 * 1024**2
 """Of a list or a file of names: two million paths of a hundred letters are less."""
 
@@ -59,7 +59,8 @@ def one_line(text: str) -> str:
 
 
 def _escaped(found: re.Match[str]) -> str:
-    return found[0].encode("unicode_escape").decode("ascii")
+    byte = ord(found[0]) - 0xDC00  # as the file system gives what is no UTF-8
+    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else found[0].encode("unicode_escape").decode("ascii")
 
 
 def absolute(path: str | Path) -> str:

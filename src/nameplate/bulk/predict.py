@@ -21,7 +21,7 @@ from nameplate import __version__
 from nameplate.bulk.job import Job, Terms, locked, plan, remove
 from nameplate.bulk.objects import check_address, is_remote
 from nameplate.bulk.profile import Profile, measure
-from nameplate.bulk.references import list_entries
+from nameplate.bulk.references import list_entries, lists_in
 from nameplate.bulk.tables import FORMATS, SUFFIXES, Format, join_files
 from nameplate.bulk.work import Make, Reader, make_parts
 from nameplate.datasets.archive import Refused
@@ -140,7 +140,7 @@ def predict_photos(
             check_address(source)  # before anything is written
     folder = os.getcwd() if any(not _is_absolute(source) for source in sources) else ""  # noqa: PTH109
     terms = _terms(model, output, top, part, tuple(map(printable, sources)), printable(folder))
-    refuse_overwriting_input([output.file or output.root], sources)
+    refuse_overwriting_input([output.file or output.root], (path for source in sources for path in lists_in(source)))
 
     def entries() -> Iterable[str | Refused]:
         return list_entries(sources, [str(output.root)])

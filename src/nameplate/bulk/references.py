@@ -143,16 +143,27 @@ def _of_shard(source: str) -> Listed:
     yield from walk(os.fspath(photos_root(folder)))
 
 
-def _expanded(pattern: str, passing_over: Collection[str]) -> Listed:
-    """What a pattern matches: photos, folders, archives; tables only where it ends as their names do."""
+def lists_in(source: str) -> list[str]:
+    """The files that are read as lists behind a source: itself, or those that it matches where it is a pattern."""
+    if os.path.lexists(source) or not _MAGIC.search(source) or not source.lower().endswith(LIST_SUFFIXES):
+        return [source]
+    return [match for match in _all_matches(source) if isinstance(match, str)]
+
+
+def _all_matches(pattern: str) -> Listed:
     parts = [part for part in pattern.split("/") if part]
     if parts.count("**") > 1:
         raise UsageError(f"'{pattern}' holds ** twice: give it once, or several patterns.")
-    for match in _matches("/" if pattern.startswith("/") else "", parts):
+    return _matches("/" if pattern.startswith("/") else "", parts)
+
+
+def _expanded(pattern: str, passing_over: Collection[str]) -> Listed:
+    """What a pattern matches: photos, folders, archives; tables only where it ends as their names do."""
+    for match in _all_matches(pattern):
         if isinstance(match, Refused):
             yield match
         elif os.path.isdir(match):  # noqa: PTH112
-            if "**" not in parts[:-1]:  # else what is in it matches for itself
+            if "**" not in pattern.strip("/").split("/")[:-1]:  # else what is in it matches for itself
                 yield from _of_source(match, passing_over)
         elif shards.is_shard(match) or _is_list(match, pattern):
             yield from _of_source(match, passing_over)

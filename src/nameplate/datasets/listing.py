@@ -6,6 +6,7 @@ systems leave are passed over without a word; all else that is no photo is a `Re
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -25,7 +26,7 @@ KEPT = 1_000
 KINDS = 100
 """Reasons that it counts apart."""
 NO_PHOTO = "it is no photo, by its name or by its first bytes"
-CIRCLE = "a link in a circle: the folder that it leads to is being listed already"
+CIRCLE = "a link in a circle: it leads to a folder that holds it"
 LISTED = "a link to a folder that another link led to already"
 
 Tell = Callable[[Refused], None]
@@ -124,7 +125,7 @@ def walk(folder: str, passing_over: Collection[str] = ()) -> Iterator[str | Refu
     if isinstance(root, Refused):
         yield root
         return
-    way = [root]
+    way, above = [root], _above(folder)
     while way:
         here = way[-1]
         name = next(here.names, None)
@@ -135,20 +136,26 @@ def walk(folder: str, passing_over: Collection[str] = ()) -> Iterator[str | Refu
         if not name.endswith("/"):
             yield judged(path)
             continue
-        below = _step(path[:-1], here, way, entered)
+        below = _step(path[:-1], here, above | {each.key for each in way}, entered)
         if isinstance(below, Refused):
             yield below
         elif below.key not in apart:
             way.append(below)
 
 
-def _step(path: str, here: _Open, way: Sequence[_Open], entered: set[tuple[int, int]]) -> _Open | Refused:
+def _above(folder: str) -> set[tuple[int, int]]:
+    """The folders that hold this one."""
+    parents = Path(os.path.realpath(folder)).parents
+    return {key for parent in parents if (key := _identity(str(parent))) is not None}
+
+
+def _step(path: str, here: _Open, above: set[tuple[int, int]], entered: set[tuple[int, int]]) -> _Open | Refused:
     """The folder below, open, or why it is not entered."""
     is_link = os.path.islink(path)  # noqa: PTH114 - a million names
     below = _opened(path, linked=here.linked or is_link)
     if isinstance(below, Refused):
         return below
-    if any(below.key == above.key for above in way):
+    if below.key in above:
         return Refused(path, CIRCLE)
     if is_link and here.linked:
         if below.key in entered:
@@ -255,8 +262,10 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 
 def _unopened(path: str, error: Exception) -> str:
-    if os.path.islink(path) and not os.path.exists(path):  # noqa: PTH110, PTH114
-        return f"a link to nothing: {_words(error)}"
+    if isinstance(error, OSError) and error.errno == errno.ELOOP:
+        return "a link that leads back to itself"
+    if isinstance(error, FileNotFoundError) and os.path.islink(path):  # noqa: PTH114
+        return "a link to nothing"
     reason = _words(error)
     return reason if reason.startswith("it is ") else f"it cannot be opened: {reason}"
 

@@ -62,11 +62,20 @@ def list_objects(address: str) -> Iterator[str | Refused]:
     scheme, _, path = address.partition("://")
     store = _store(scheme)
     if any(letter in path for letter in "*?"):
-        found = _asked(address, lambda: sorted(store.glob(path)))
-        return (_told_by_name(f"{scheme}://{name}") for name in found)
+        return _matching(store, scheme, path, address)
     if is_photo_name(path) and not path.endswith("/"):
         return iter([address])
     return _below(store, scheme, path.rstrip("/"), address)
+
+
+def _matching(store: Any, scheme: str, path: str, address: str) -> Iterator[str | Refused]:
+    """What a pattern matches; a prefix is searched whole, as a folder is, but after `**`, which has been there."""
+    found: dict[str, dict[str, Any]] = _asked(address, lambda: store.glob(path, detail=True))
+    for name, entry in sorted(found.items()):
+        if entry["type"] != "directory":
+            yield _told_by_name(f"{scheme}://{name}")
+        elif "**" not in path:
+            yield from _below(store, scheme, name, address)
 
 
 def _told_by_name(address: str) -> str | Refused:

@@ -16,9 +16,9 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from nameplate.bulk import objects, shards
-from nameplate.datasets.archive import Refused, unpack
+from nameplate.datasets.archive import Refused
 from nameplate.datasets.listing import LeftOut, entries, judged, list_rows, walk
-from nameplate.datasets.sources import LIST_SUFFIXES, no_photos, photos_root
+from nameplate.datasets.sources import LIST_SUFFIXES, no_photos, photos_root, walk_unpacked
 from nameplate.errors import DataError, UsageError
 from nameplate.photos.decode import read_bytes
 from nameplate.types import Limits
@@ -136,11 +136,8 @@ def _taken(entries_: list[Refused]) -> list[Refused]:
 def _of_shard(source: str) -> Listed:
     """An archive's photos; one that holds archives or a competition is unpacked, once, since those have a structure."""
     if not shards.is_nested(source):
-        yield from shards.list_members(source)
-        return
-    folder, refused = unpack(Path(source), Limits())
-    yield from refused
-    yield from walk(os.fspath(photos_root(folder)))
+        return shards.list_members(source)
+    return walk_unpacked(Path(source))
 
 
 def lists_in(source: str) -> list[str]:

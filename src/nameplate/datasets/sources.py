@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -154,13 +154,12 @@ def list_photos(source: str | os.PathLike[str], tell: Tell = lambda _: None) -> 
     """
     path, left_out = Path(source), list[Refused]()
     if os.path.isdir(path):  # noqa: PTH112 - false, too, where it may not be asked
-        photos = _of_folder(photos_root(path), left_out)
+        root = photos_root(path)
+        photos = _sifted(walk(str(root)), root.name, left_out)
     elif path.suffix.lower() in LIST_SUFFIXES:
         photos = [Photo(str(path.parent / name), source=path.name) for name in list_rows(path, left_out.append)]
     elif path.suffix.lower() == ".zip":
-        folder, refused = unpack(path, Limits())
-        left_out += refused
-        photos = _of_folder(photos_root(folder), left_out)
+        photos = _sifted(walk_unpacked(path), path.stem, left_out)
     else:
         return [Photo(str(path))]  # whether it can be read is for decoding to say
     if not photos:
@@ -177,13 +176,29 @@ def no_photos(source: str, left_out: Sequence[Refused]) -> DataError:
     )
 
 
-def _of_folder(folder: Path, left_out: list[Refused]) -> list[Photo]:
+def walk_unpacked(archive: Path) -> Iterator[str | Refused]:
+    """What `walk` finds in an archive, unpacked into the cache, and what was refused when it was; that goes by the
+    archive's name, as nobody knows the cache's folders.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    folder, refused = unpack(archive, Limits())
+    yield from refused
+    for entry in walk(str(photos_root(folder))):
+        if isinstance(entry, str):
+            yield entry
+        elif entry.name != str(folder / "refused.json"):  # `unpack`'s own
+            yield Refused(f"{archive}::{os.path.relpath(entry.name, folder)}", entry.reason)
+
+
+def _sifted(entries_: Iterable[str | Refused], source: str, left_out: list[Refused]) -> list[Photo]:
     photos = []
-    for entry in walk(str(folder)):
+    for entry in entries_:
         if isinstance(entry, Refused):
             left_out.append(entry)
         else:
-            photos.append(Photo(entry, source=folder.name))
+            photos.append(Photo(entry, source=source))
     return photos
 
 

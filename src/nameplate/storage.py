@@ -125,8 +125,10 @@ def whole_file(target: Path, *, mode: int | None = None) -> Iterator[Path]:
     to the umask.
 
     Raises:
-        WriteError: the folder cannot be written to, or the disk is full.
+        WriteError: the folder cannot be written to, the disk is full, or `target` is a device or a pipe.
     """
+    if _is_special(target):  # it would be replaced by a file
+        raise WriteError(f"Cannot write '{target}': it is a device or a pipe. Choose a file's name.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
@@ -143,6 +145,16 @@ def whole_file(target: Path, *, mode: int | None = None) -> Iterator[Path]:
         raise WriteError(f"Cannot write '{target}': {error.strerror or error}.") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _is_special(path: Path) -> bool:
+    if path.is_symlink() and os.readlink(path).startswith("/proc/"):  # /dev/stdout, whatever that leads to
+        return True
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
 @contextmanager

@@ -148,7 +148,7 @@ def whole_file(target: Path, *, mode: int | None = None) -> Iterator[Path]:
 
 
 def _is_special(path: Path) -> bool:
-    if path.is_symlink() and os.readlink(path).startswith("/proc/"):  # /dev/stdout, whatever that leads to
+    if path.is_symlink() and str(path.readlink()).startswith("/proc/"):  # /dev/stdout, whatever that leads to
         return True
     try:
         mode = path.stat().st_mode

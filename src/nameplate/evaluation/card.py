@@ -61,7 +61,7 @@ def write_card(target: Path, measured: Measured, judged: Judged, model: Model, c
         old = f"# Model card: `{model.bundle.manifest.name}`\n"
         if target.exists():
             with open_regular(target) as file:
-                old = file.read().decode("utf-8")
+                old = file.read().decode("utf-8").replace("\r\n", "\n")
     except (OSError, UnicodeDecodeError) as error:
         raise NameplateError(f"Cannot read the card '{target}': {error}. Give another name to --card.") from None
     parts = {

@@ -242,7 +242,7 @@ def _read_folder(folder: Path, title: str | None = None) -> Part:
             return ("competition", *train_photos(read_competition(competition)))
         return _read_labelled_table(competition / TRAIN_TABLE)
     if (reason := entries(folder).reason) is not None:
-        raise DataError(f"Cannot list '{folder}': {reason}.")
+        raise DataError(f"There are no photos to reach in '{folder}': {reason}.")
     classes = _subfolders(folder)
     if len(classes) == 1 and not _is_class(classes[0]) and classes[0].name.casefold() not in SPLIT_FOLDERS:
         # a zip's single top folder

@@ -7,8 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from nameplate.errors import NameplateError
-from nameplate.storage import cache_folder, sha256, whole_file, whole_folder
+from nameplate import storage
+from nameplate.errors import DataError, NameplateError, WriteError
+from nameplate.storage import (
+    cache_folder,
+    one_line,
+    printable,
+    read_text,
+    sha256,
+    whole_file,
+    whole_folder,
+    without_controls,
+)
 
 
 def _names(folder: Path) -> list[str]:
@@ -160,3 +170,37 @@ def test_a_file_for_its_owner_alone(tmp_path: Path) -> None:
         temporary.write_text("whole")
         assert temporary.stat().st_mode & 0o777 == 0o600
     assert target.stat().st_mode & 0o777 == 0o600
+
+
+def test_text_of_a_users_is_small_utf8_from_a_regular_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "list.txt"
+    file.write_bytes(b"\xef\xbb\xbf\xd0\xb0.jpg\n")
+    assert read_text(file) == "а.jpg\n"
+    file.write_bytes(b"\xcf.jpg\n")
+    with pytest.raises(DataError, match="must be UTF-8 text"):
+        read_text(file)
+    monkeypatch.setattr(storage, "TEXT_BYTES", 3)
+    with pytest.raises(DataError, match="longer than 3 bytes"):
+        read_text(file)
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path / "gone", Path("a\0b")):
+        with pytest.raises(DataError, match="Cannot read"):
+            read_text(path)
+
+
+def test_names_are_shown_without_what_drives_a_terminal() -> None:
+    name = os.fsdecode(b"\xcf") + "a\x1b[2J\x7f\x9b\r\b\u202e\u2066\n\tЁж 車 🚗"
+    assert one_line(name) == r"\xcfa\x1b[2J\x7f\x9b\r\x08\u202e\u2066\n\tЁж 車 🚗"
+    assert without_controls(name) == "\\xcfa\\x1b[2J\\x7f\\x9b\\r\\x08\\u202e\\u2066\n\tЁж 車 🚗"
+    assert one_line("\ud83d") == printable("\ud83d") == r"\ud83d"
+
+
+def test_devices_and_pipes_are_not_replaced_by_a_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "out").symlink_to("/proc/self/fd/1")
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("pipe", "out", "link", "/dev/null"):
+        with pytest.raises(WriteError, match="it is a device or a pipe"), whole_file(tmp_path / name):
+            pytest.fail("the block must not be entered")
+    assert (tmp_path / "pipe").is_fifo()
+    assert _names(tmp_path) == ["link", "out", "pipe"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal, cast
 
 Reason = Literal[
@@ -44,7 +44,13 @@ def take_apart(error: str) -> tuple[Reason, str]:
 
 
 class DataError(NameplateError):
-    """A data set, table or archive that cannot be read as one."""
+    """A data set, table or archive that cannot be read as one. `left_out` is what was in it instead, each
+    with the reason why it is left out.
+    """
+
+    def __init__(self, message: str, left_out: Sequence[tuple[str, str]] = ()) -> None:
+        super().__init__(message)
+        self.left_out = tuple(left_out)
 
 
 class WriteError(NameplateError):

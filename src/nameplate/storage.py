@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -14,7 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from nameplate.errors import NameplateError, WriteError
+from nameplate.errors import DataError, NameplateError, WriteError
+
+# C0, DEL and C1; then bytes that are no UTF-8, the marks of Unicode's bidirectional algorithm, and its separators.
+_MARKS = "\ud800-\udfff\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
+_DRIVES = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f{_MARKS}]")
+_DRIVES_OR_BREAKS = re.compile(f"[\x00-\x1f\x7f-\x9f\u2028\u2029{_MARKS}]")
+TEXT_BYTES = 256 * 1024**2
+"""Of a list or a file of names: two million paths of a hundred letters are less."""
 
 
 def sha256(data: bytes) -> str:
@@ -23,8 +31,37 @@ def sha256(data: bytes) -> str:
 
 
 def printable(path: str) -> str:
-    r"""A path as text that can be written anywhere: bytes that are no UTF-8 become `\xNN`."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    r"""A path as text that can be written anywhere: bytes that are no UTF-8 become `\xNN`, halves of letters, which a
+    list in JSON may hold, `\uNNNN`.
+    """
+    try:
+        return os.fsencode(path).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # no file has such a name
+        return path.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def without_controls(text: str) -> str:
+    r"""Text that drives no terminal: control characters and marks that turn the direction of writing become `\xNN` or
+    `\uNNNN`; line breaks and tabs stay.
+
+    >>> without_controls("a\x1b[31mb\n")
+    'a\\x1b[31mb\n'
+    """
+    return _DRIVES.sub(_escaped, text)
+
+
+def one_line(text: str) -> str:
+    r"""The same in one line: breaks in it become `\n`, as they may stand in a file's name.
+
+    >>> one_line("a\nerror: b")
+    'a\\nerror: b'
+    """
+    return _DRIVES_OR_BREAKS.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    byte = ord(found[0]) - 0xDC00  # as the file system gives what is no UTF-8
+    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else found[0].encode("unicode_escape").decode("ascii")
 
 
 def nfc(text: str) -> str:
@@ -61,6 +98,24 @@ def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
+def read_text(path: Path) -> str:
+    """A small text file of a user's, UTF-8 with or without a BOM.
+
+    Raises:
+        DataError: it cannot be read, is longer than `TEXT_BYTES`, or is not UTF-8.
+    """
+    try:
+        with open_regular(path) as file:
+            data = file.read(TEXT_BYTES + 1)
+        if len(data) > TEXT_BYTES:
+            raise DataError(f"Cannot read '{path}': it is longer than {TEXT_BYTES:,} bytes, the limit for a list.")
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"'{path}' must be UTF-8 text ({error.reason} at byte {error.start}).") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"Cannot read '{path}': {getattr(error, 'strerror', None) or error}.") from None
+
+
 def cache_folder() -> Path:
     """Where embeddings, unpacked archives and runtime checks are kept: `$XDG_CACHE_HOME/nameplate`.
 
@@ -81,8 +136,10 @@ def whole_file(target: Path, *, mode: int | None = None) -> Iterator[Path]:
     to the umask.
 
     Raises:
-        WriteError: the folder cannot be written to, or the disk is full.
+        WriteError: the folder cannot be written to, the disk is full, or `target` is a device or a pipe.
     """
+    if _is_special(target):  # it would be replaced by a file
+        raise WriteError(f"Cannot write '{target}': it is a device or a pipe. Choose a file's name.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
@@ -99,6 +156,16 @@ def whole_file(target: Path, *, mode: int | None = None) -> Iterator[Path]:
         raise WriteError(f"Cannot write '{target}': {error.strerror or error}.") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _is_special(path: Path) -> bool:
+    if path.is_symlink() and str(path.readlink()).startswith("/proc/"):  # /dev/stdout, whatever that leads to
+        return True
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
 @contextmanager

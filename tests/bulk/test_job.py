@@ -16,6 +16,7 @@ import pytest
 from nameplate.bulk.job import LEDGER, locked, open_job
 from nameplate.bulk.predict import Done, find_output, predict_photos
 from nameplate.bulk.work import work
+from nameplate.datasets.listing import NO_PHOTO
 from nameplate.demo import photos_folder
 from nameplate.errors import NameplateError, UsageError
 from nameplate.models.model import Model
@@ -185,3 +186,32 @@ def test_what_an_output_may_be(tmp_path: Path) -> None:
     for path, kind in ((tmp_path / "a.csv", "csv"), (tmp_path / "a", "xlsx"), (tmp_path / "a.xlsx", None)):
         with pytest.raises(UsageError):
             find_output(path, kind)  # type: ignore[arg-type]
+
+
+def test_what_the_listing_left_out_is_told_again_where_a_job_goes_on(model: Model, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number, path in enumerate(sorted(photos_folder("test").glob("*/*.jpg"))[: PART + 5]):
+        shutil.copy(path, folder / f"{number:03d}.jpg")
+    for number in range(3):
+        (folder / f"{number}.txt").write_text("no photo")
+    with pytest.raises(KeyboardInterrupt):
+        _predict(model, folder, tmp_path / "out", "jsonl", stop=PART + 2)
+    for path in folder.glob("*.txt"):
+        path.unlink()  # the listing is that of the first run
+    done = _predict(model, folder, tmp_path / "out", "jsonl")
+    assert (done.photos, done.resumed, done.left_out.total) == (PART + 5, PART + 2, 3)
+    assert [Path(entry.name).name for entry in done.left_out.first] == ["0.txt", "1.txt", "2.txt"]
+    assert done.left_out.reasons == {NO_PHOTO: 3}
+    again = _predict(model, folder, tmp_path / "out", "jsonl")
+    assert again.left_out == done.left_out
+
+
+def test_a_job_does_not_write_over_its_list(model: Model, tmp_path: Path) -> None:
+    table = tmp_path / "list.csv"
+    table.write_text("path\na.jpg\n")
+    for source in ("list.csv", "*.csv"):
+        with pytest.raises(UsageError, match="is read, and would be written over"):
+            predict_photos(model, [str(tmp_path / source)], find_output(table))
+    assert table.read_text() == "path\na.jpg\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["list.csv"]

@@ -10,7 +10,8 @@ import pytest
 
 from nameplate.bulk import objects
 from nameplate.bulk.predict import find_output, predict_photos
-from nameplate.bulk.references import list_references, read_reference
+from nameplate.bulk.references import list_entries, list_references, read_reference
+from nameplate.datasets import Refused
 from nameplate.demo import photo, photos_folder
 from nameplate.errors import DataError, PhotoError, UsageError
 from nameplate.models.model import Model
@@ -65,6 +66,14 @@ def test_prefixes_keys_and_patterns_are_listed_in_order() -> None:
     assert list(list_references(["s3://cars/a.jpg"])) == ["s3://cars/a.jpg"]
     assert list(list_references(["s3://cars/b/*.jpg"])) == below[:2]
     assert len(list(list_references(["s3://cars"]))) == 105
+
+
+def test_objects_that_are_no_photos_by_name_are_left_out_and_told_unless_the_address_names_them() -> None:
+    refused = [Refused("s3://cars/b/notes.txt", objects.NO_PHOTO_NAME)]
+    for source in ("s3://cars/b", "s3://cars/b/*"):
+        assert [entry for entry in list_entries([source]) if isinstance(entry, Refused)] == refused
+    assert list(list_references(["s3://cars/b/*"])) == list(list_references(["s3://cars/b"]))
+    assert list(list_entries(["s3://cars/b/notes.txt"])) == ["s3://cars/b/notes.txt"]
 
 
 def test_an_object_is_read_within_its_limits() -> None:

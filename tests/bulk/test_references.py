@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -14,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from nameplate.bulk.references import list_references, of_line, read_reference, to_line
+from nameplate.bulk.references import list_entries, list_references, lists_in, of_line, read_reference, to_line
 from nameplate.bulk.work import Reader
+from nameplate.datasets import Refused
 from nameplate.demo import photo
 from nameplate.errors import DataError, PhotoError, UsageError
 from nameplate.models.embedding import Settings, prepare_photo
@@ -31,7 +33,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("b.jpg", "a/2.jpg", "a/10.JPG", "a-1.png", "a/.hidden.jpg", "a/notes.txt", "c/d/e.webp", ".git/x.jpg"):
         path = tmp_path / "photos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(PHOTO)
+        path.write_bytes(PHOTO if path.suffix != ".txt" else b"no photo")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -186,6 +188,64 @@ def test_names_of_any_bytes_survive_a_listing_and_standard_input(here: Path) -> 
         [sys.executable, "-c", script], input=b"a.jpg\r\n\n\xcf.jpg\n", capture_output=True, check=True
     )
     assert [of_line(line) for line in done.stdout.decode().splitlines()] == ["a.jpg", os.fsdecode(b"\xcf.jpg")]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (b"\xef\xbb\xbfa.jpg\nb.jpg", ["a.jpg", "b.jpg"]),
+        (b"a.jpg\n\xef\xbb\xbfb.jpg\n", ["a.jpg", "\ufeffb.jpg"]),
+        ("a.jpg\n".encode("utf-16"), "Line 1 on standard input is no text in UTF-8"),
+        (b"a.jpg\nb\0.jpg\n", "Line 2 on standard input is no text in UTF-8"),
+        (b"a.jpg\n" + b"x" * 100_000, "Line 2 on standard input is longer than 65,536 bytes"),
+    ],
+    ids=["BOM", "BOM within", "UTF-16", "NUL", "endless"],
+)
+def test_a_list_on_standard_input_is_text(given: bytes, expected: list[str] | str) -> None:
+    script = "import json; from nameplate.bulk.references import *; print(json.dumps(list(list_references(['-']))))"
+    done = subprocess.run([sys.executable, "-c", script], input=given, capture_output=True, check=False)
+    if isinstance(expected, str):
+        assert expected in done.stderr.decode()
+    else:
+        assert json.loads(done.stdout) == expected
+
+
+def test_what_patterns_and_archives_leave_out_is_told(here: Path) -> None:
+    (here / "photos/a/no suffix").write_bytes(PHOTO)
+    (here / "photos/z").symlink_to("a")
+    assert [e.name for e in list_entries(["photos/a/*"]) if isinstance(e, Refused)] == ["photos/a/notes.txt"]
+    assert "photos/a/no suffix" in list(list_references(["photos/a/*"]))
+    below = [e for e in list_entries(["photos/**/*.jpg"]) if isinstance(e, Refused)]
+    assert below == [Refused("photos/z", "a link to a folder: ** follows none")]
+    for suffix in ("zip", "tar", "tar.gz"):
+        shard = _pack(here / f"shard.{suffix}", {"1.jpg": PHOTO, "note.txt": b"x", ".hidden.txt": b"x"})
+        left_out = [e for e in list_entries([shard.name]) if isinstance(e, Refused)]
+        assert left_out == [Refused(f"{shard.name}::note.txt", "its name is not a photo's")]
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w") as archive:
+        archive.writestr("1.jpg", PHOTO)
+        archive.writestr("run.exe", b"MZ")
+        archive.writestr("note.txt", b"dark")
+    (here / "outer.zip").write_bytes(_zip_of(inner.getvalue()))
+    names = ["train.zip/run.exe", "outer.zip::train/note.txt"]
+    assert [e.name for e in list_entries(["outer.zip"]) if isinstance(e, Refused)] == names
+
+
+def test_a_job_lists_neither_its_own_folder_nor_its_own_output(here: Path) -> None:
+    out = here / "photos/out"
+    out.mkdir()
+    (out / "job.json").write_text("{}")
+    assert [e for e in list_entries(["photos"], ["photos/out"]) if "out" in str(e)] == []
+    (here / "a.csv").write_text("path\nphotos/b.jpg\n")
+    assert lists_in("*.csv") == ["a.csv"]
+    assert lists_in("photos/*") == ["photos/*"]  # tables are not lists there
+
+
+def _zip_of(inner: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("train.zip", inner)
+    return file.getvalue()
 
 
 def _pack(path: Path, members: dict[str, bytes]) -> Path:

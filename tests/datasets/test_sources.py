@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from nameplate.datasets import Dataset, list_photos, read_dataset
+from nameplate.datasets.listing import NO_PHOTO
 from nameplate.errors import DataError
 from nameplate.photos import decode
 from nameplate.types import Photo
@@ -114,10 +115,11 @@ def test_junk_and_hidden_files_are_passed_over_without_a_word(tmp_path: Path) ->
 
 
 def test_other_files_and_empty_classes_are_refused_by_name_and_reason(tmp_path: Path) -> None:
-    data = make(tmp_path, "a/1.jpg", "a/notes.jpg.txt")
+    data = make(tmp_path, "a/1.jpg")
+    (data / "a/notes.jpg.txt").write_text("dark, from behind")
     (data / "b").mkdir()
     refused = {os.path.relpath(entry.name, data): entry.reason for entry in read_dataset(data).refused}
-    assert refused == {"a/notes.jpg.txt": "its name is not a photo's", "b": "a folder without photos"}
+    assert refused == {"a/notes.jpg.txt": NO_PHOTO, "b": "a folder without photos"}
 
 
 def test_photos_without_a_class_are_explained(tmp_path: Path) -> None:
@@ -127,7 +129,9 @@ def test_photos_without_a_class_are_explained(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_photos_says_what_was_there(tmp_path: Path) -> None:
-    make(tmp_path, "a/1.txt", "b/2.txt")
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.txt").write_text("no photo")
     with pytest.raises(DataError, match=r"no photos in the folders .* Left out: 2, as "):
         read_dataset(tmp_path)
 
@@ -491,7 +495,8 @@ def test_a_file_that_names_nothing_of_the_data_or_all_of_it_is_refused(tmp_path:
 
 
 def test_a_folder_is_listed_whole_and_in_order(tmp_path: Path) -> None:
-    make(tmp_path, "b.jpg", "a/2.jpg", "a/1.JPEG", "a/notes.txt", ".hidden/3.jpg", "Thumbs.db")
+    make(tmp_path, "b.jpg", "a/2.jpg", "a/1.JPEG", ".hidden/3.jpg", "Thumbs.db")
+    (tmp_path / "a/notes.txt").write_text("no photo")
     listed = list_photos(tmp_path)
     assert [os.path.relpath(photo.path, tmp_path) for photo in listed] == ["a/1.JPEG", "a/2.jpg", "b.jpg"]
     assert {photo.label for photo in listed} == {None}

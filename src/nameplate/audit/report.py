@@ -50,6 +50,11 @@ class Written:
     excluded: int
     """Photos on the list."""
 
+    @staticmethod
+    def beside(page: Path) -> tuple[Path, Path, Path]:
+        """The page, the JSON and the list for `--exclude` that are written for a page's name."""
+        return page, page.with_suffix(".json"), page.with_suffix(".exclude.csv")
+
 
 def write_report(audit: Audit, page: Path, threads: int, seconds: float) -> Written:
     """Write the page, and beside it its JSON and the list for `--exclude`, each whole.
@@ -65,7 +70,7 @@ def write_report(audit: Audit, page: Path, threads: int, seconds: float) -> Writ
     """
     rows, said = list(left_out(audit)), as_json(audit, seconds)
     excluded = len({row["path"] for row in rows})
-    written = Written(page, page.with_suffix(".json"), page.with_suffix(".exclude.csv"), excluded)
+    written = Written(*Written.beside(page), excluded)
     with whole_file(written.exclude) as temporary:
         write_table(temporary, ("path", "kind", "score", "detail"), rows)
     with whole_file(written.json) as temporary:

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from nameplate.bulk.journal import journal
-from nameplate.datasets.sources import PATH_COLUMNS
+from nameplate.datasets.listing import PATH_COLUMNS
 from nameplate.datasets.tables import read_table, write_table
 from nameplate.errors import DataError, UsageError
 from nameplate.models.answer_json import verified_json

@@ -2,6 +2,7 @@
 
 job.json            all that the rows depend on; written after the listing, so that where it is the listing is whole
 listing/00000.txt   references, a JSON string a line, `part` of them a file: the photos of one part
+left-out.json       what the listing left out: counts, and the first entries; there where anything was
 part-00000.parquet  the rows of one part (or .csv, .jsonl): temporary name, fsync, rename
 ledger.jsonl        a line for each part that is done, fsynced after the rename
 .lock               held by the run that writes
@@ -24,10 +25,12 @@ import msgspec
 
 from nameplate.bulk.references import of_line, to_line
 from nameplate.bulk.tables import Answer, Format, write_rows
+from nameplate.datasets.archive import Refused
+from nameplate.datasets.listing import LeftOut
 from nameplate.errors import NameplateError, WriteError
 from nameplate.storage import sha256, whole_file
 
-JOB, LISTING, LEDGER, LOCK = "job.json", "listing", "ledger.jsonl", ".lock"
+JOB, LISTING, LEFT_OUT, LEDGER, LOCK = "job.json", "listing", "left-out.json", "ledger.jsonl", ".lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,20 @@ class Job:
                 f"Cannot read '{path}' ({error}): the job cannot go on. Delete its folder to start again."
             ) from None
 
+    def left_out(self) -> LeftOut:
+        """What the listing left out.
+
+        Raises:
+            NameplateError: the file that says so is damaged.
+        """
+        path = self.root / LEFT_OUT
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=LeftOut)
+        except FileNotFoundError:
+            return LeftOut()
+        except (OSError, msgspec.DecodeError) as error:
+            raise NameplateError(f"Cannot read '{path}' ({error}). Delete the job's folder to start again.") from None
+
     def done(self) -> dict[int, LedgerLine]:
         """The parts in the ledger whose files are there, whole."""
         return {
@@ -146,7 +163,7 @@ class Job:
 def plan(
     root: Path,
     terms: Terms,
-    references: Callable[[], Iterable[str]],
+    entries: Callable[[], Iterable[str | Refused]],
     pin: Callable[[list[str]], str],
     *,
     replace_other: bool,
@@ -157,7 +174,7 @@ def plan(
     Args:
         root: the job's folder; locked by the caller.
         terms: without photos and listing, which are found out here, as is the runtime where it is `auto`.
-        references: of the photos; asked for a new job only.
+        entries: references of the photos, and what is left out among them; asked for a new job only.
         pin: given the first part's references, names the runtime.
         replace_other: whether another job's folder is emptied; else it is refused.
         listed: called with the photos listed so far.
@@ -171,7 +188,7 @@ def plan(
     if before is not None and not replace_other:
         raise NameplateError(f"'{root}' holds another job: {_differences(before, terms)}. Choose another folder.")
     _clear(root)
-    count, digest = _freeze(root, references(), terms.part, listed)
+    count, digest = _freeze(root, entries(), terms.part, listed)
     first = Job(root, terms).references(0) if count else []
     complete = replace(terms, runtime=pin(first), photos=count, listing=digest)
     with whole_file(root / JOB) as temporary:
@@ -236,15 +253,19 @@ def _listing(root: Path, part: int) -> Path:
     return root / LISTING / f"{part:05d}.txt"
 
 
-def _freeze(root: Path, references: Iterable[str], part: int, listed: Callable[[int], None]) -> tuple[int, str]:
-    """Write the listing; how many there are, and its SHA-256."""
-    rest, count, digest = iter(references), 0, hashlib.sha256(usedforsecurity=False)
+def _freeze(root: Path, entries: Iterable[str | Refused], part: int, listed: Callable[[int], None]) -> tuple[int, str]:
+    """Write the listing, and what it leaves out; how many photos there are, and the listing's SHA-256."""
+    left_out = LeftOut()
+    rest, count, digest = left_out.sift(entries), 0, hashlib.sha256(usedforsecurity=False)
     while some := "".join(map(to_line, islice(rest, part))).encode("ascii"):
         with whole_file(_listing(root, count // part)) as temporary:
             temporary.write_bytes(some)
         digest.update(some)
         count += some.count(b"\n")
         listed(count)
+    if left_out.total:
+        with whole_file(root / LEFT_OUT) as temporary:
+            temporary.write_bytes(msgspec.json.encode(left_out.printable()) + b"\n")
     return count, digest.hexdigest()
 
 
@@ -252,6 +273,7 @@ def _clear(root: Path) -> None:
     """Delete what a job left, job.json first, and nothing else."""
     (root / JOB).unlink(missing_ok=True)
     (root / LEDGER).unlink(missing_ok=True)
+    (root / LEFT_OUT).unlink(missing_ok=True)
     shutil.rmtree(root / LISTING, ignore_errors=True)
     for pattern in ("part-*", ".part-*"):
         for path in root.glob(pattern):

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
-from nameplate.datasets.sources import is_hidden
+from nameplate.datasets.archive import Refused
+from nameplate.datasets.listing import is_hidden
 from nameplate.errors import DataError, NameplateError, PhotoError, RuntimeUnavailableError, UsageError
 from nameplate.photos.formats import is_photo_name
 from nameplate.types import Limits
@@ -19,6 +20,9 @@ STORES = {"s3": "s3fs", "gs": "gcsfs"}
 """Schemes, and the package that reads each."""
 CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 10, 30, 5
 """Time to connect, time without a byte, and how often a request is made before the store does not answer."""
+
+
+NO_PHOTO_NAME = "its name is not a photo's, and objects in a store are told by their names alone"
 
 
 def is_remote(text: str) -> bool:
@@ -46,8 +50,9 @@ def check_address(address: str) -> None:
         raise UsageError(f"'{address}' names no bucket.")
 
 
-def list_objects(address: str) -> Iterator[str]:
-    """The photos below an address, or the one that it names, in byte order; `*` and `?` make it a pattern.
+def list_objects(address: str) -> Iterator[str | Refused]:
+    """The photos below an address, or the object that it names, in byte order, and a `Refused` for whatever else is
+    there; `*` and `?` make it a pattern. Objects are told by their names, as to look into each would be a request.
 
     Raises:
         UsageError: see `check_address`.
@@ -57,14 +62,27 @@ def list_objects(address: str) -> Iterator[str]:
     scheme, _, path = address.partition("://")
     store = _store(scheme)
     if any(letter in path for letter in "*?"):
-        found = _asked(address, lambda: sorted(store.glob(path)))
-        return (f"{scheme}://{name}" for name in found if is_photo_name(name))
+        return _matching(store, scheme, path, address)
     if is_photo_name(path) and not path.endswith("/"):
         return iter([address])
     return _below(store, scheme, path.rstrip("/"), address)
 
 
-def _below(store: Any, scheme: str, path: str, address: str) -> Iterator[str]:
+def _matching(store: Any, scheme: str, path: str, address: str) -> Iterator[str | Refused]:
+    """What a pattern matches; a prefix is searched whole, as a folder is, but after `**`, which has been there."""
+    found: dict[str, dict[str, Any]] = _asked(address, lambda: store.glob(path, detail=True))
+    for name, entry in sorted(found.items()):
+        if entry["type"] != "directory":
+            yield _told_by_name(f"{scheme}://{name}")
+        elif "**" not in path:
+            yield from _below(store, scheme, name, address)
+
+
+def _told_by_name(address: str) -> str | Refused:
+    return address if is_photo_name(address) else Refused(address, NO_PHOTO_NAME)
+
+
+def _below(store: Any, scheme: str, path: str, address: str) -> Iterator[str | Refused]:
     """Photos below a prefix; no more is held than one listing a level."""
     entries: list[tuple[str, bool]] = _asked(
         address,
@@ -78,8 +96,10 @@ def _below(store: Any, scheme: str, path: str, address: str) -> Iterator[str]:
             continue
         if is_folder:
             yield from _below(store, scheme, name.rstrip("/"), address)
-        elif is_photo_name(name):
-            yield f"{scheme}://{name}"
+        elif name == path:
+            yield f"{scheme}://{name}"  # the address names it: whether it can be read is for decoding to say
+        else:
+            yield _told_by_name(f"{scheme}://{name}")
 
 
 def read_object(reference: str, limits: Limits) -> bytes:

@@ -21,9 +21,12 @@ from nameplate import __version__
 from nameplate.bulk.job import Job, Terms, locked, plan, remove
 from nameplate.bulk.objects import check_address, is_remote
 from nameplate.bulk.profile import Profile, measure
-from nameplate.bulk.references import list_references
+from nameplate.bulk.references import list_entries, lists_in
 from nameplate.bulk.tables import FORMATS, SUFFIXES, Format, join_files
 from nameplate.bulk.work import Make, Reader, make_parts
+from nameplate.datasets.archive import Refused
+from nameplate.datasets.inputs import refuse_overwriting_input
+from nameplate.datasets.listing import LeftOut
 from nameplate.datasets.tables import import_pyarrow
 from nameplate.errors import UsageError
 from nameplate.models.embedding import Settings, prepare_photo
@@ -58,6 +61,8 @@ class Done:
     errors: dict[str, int]
     """Reason → photos that could not be read."""
     runtime: str
+    left_out: LeftOut
+    """What was no photo among what the sources hold, also where an interrupted run listed them."""
     seconds: float
     """That this run took to name its photos, listing and choice of a runtime left out."""
     photos_per_second: float
@@ -114,7 +119,7 @@ def predict_photos(
 
     Args:
         model: what names them.
-        sources: see `list_references`.
+        sources: see `list_entries`.
         output: from `find_output`.
         top: how many nameplates a row holds besides the answer (columns top1, top1_confidence, top2, …).
         part: photos a part.
@@ -135,7 +140,12 @@ def predict_photos(
             check_address(source)  # before anything is written
     folder = os.getcwd() if any(not _is_absolute(source) for source in sources) else ""  # noqa: PTH109
     terms = _terms(model, output, top, part, tuple(map(printable, sources)), printable(folder))
-    return _run(model, terms, lambda: list_references(sources), output, listed, progress, elsewhere, profile=profile)
+    refuse_overwriting_input([output.file or output.root], (path for source in sources for path in lists_in(source)))
+
+    def entries() -> Iterable[str | Refused]:
+        return list_entries(sources, [str(output.root)])
+
+    return _run(model, terms, entries, output, listed, progress, elsewhere, profile=profile)
 
 
 def predict_table(
@@ -202,7 +212,7 @@ def _version(package: str) -> str:
 def _run(
     model: Model,
     terms: Terms,
-    references: Callable[[], Iterable[str]],
+    entries: Callable[[], Iterable[str | Refused]],
     output: Output,
     listed: Callable[[int], None],
     progress: Callable[[int, int], None],
@@ -215,7 +225,7 @@ def _run(
         job = plan(
             output.root,
             terms,
-            references,
+            entries,
             lambda first: _pin(model, first),
             replace_other=output.file is not None,
             listed=listed,
@@ -255,6 +265,7 @@ def _make(
         _added(line.verdicts for line in lines),
         _added(line.errors for line in lines),
         job.terms.runtime,
+        job.left_out(),
         round(seconds, 3),
         round(named / seconds, 1),
         found,

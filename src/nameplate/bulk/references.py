@@ -12,42 +12,61 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from nameplate.bulk import objects, shards
-from nameplate.datasets.archive import unpack
-from nameplate.datasets.sources import is_hidden, path_column, photos_root
-from nameplate.datasets.tables import TABLE_SUFFIXES, stream_table
+from nameplate.datasets.archive import Refused
+from nameplate.datasets.listing import LeftOut, entries, judged, list_rows, walk
+from nameplate.datasets.sources import LIST_SUFFIXES, no_photos, photos_root, walk_unpacked
 from nameplate.errors import DataError, UsageError
 from nameplate.photos.decode import read_bytes
-from nameplate.photos.formats import PHOTO_SUFFIXES, is_photo_name
 from nameplate.types import Limits
 
 STDIN = "-"
 """As a source: references on standard input, one a line."""
-LISTS = (*TABLE_SUFFIXES, ".jsonl")
+LINE_BYTES = 65_536
+"""Of one such line at most; no path and no address is as long."""
+UNFOLLOWED = "a link to a folder: ** follows none"
 _MAGIC = re.compile(r"[*?\[]")
 
 
-def list_references(sources: Iterable[str]) -> Iterator[str]:
-    """The photos behind what a user gives, lazily, in an order that is the same every time.
+Listed = Iterator[str | Refused]
+"""References, and what is left out among them."""
+
+
+def list_entries(sources: Iterable[str], passing_over: Collection[str] = ()) -> Listed:
+    """The photos behind what a user gives, and what is left out among them, lazily, in an order that is the same every
+    time.
 
     A source is a photo, a folder (searched whole), a pattern with `*`, `?`, `[…]` and once `**`, a table (CSV, Parquet,
     JSON Lines) with a column of references, a zip or tar, an object or prefix in a store, or `-`. Sources come in their
     order, tables and archives in theirs, folders in byte order. No more is held than one folder's listing a level.
 
+    Args:
+        sources: as the user wrote them.
+        passing_over: folders that are not searched, without a word: those that a command writes itself.
+
     Raises:
-        DataError: a folder, table, archive or store that cannot be read, or a source without photos.
+        DataError: a table, archive or store that cannot be read, or a source without photos; `left_out` of it says
+            what was there instead.
         UsageError: a pattern or an address that cannot be one.
     """
     for source in sources:
-        empty = True
-        for reference in _of_source(source):
-            empty = False
-            yield reference
+        empty, left_out = True, LeftOut()
+        for entry in _of_source(source, passing_over):
+            if isinstance(entry, Refused):
+                left_out.add(entry)
+            else:
+                empty = False
+            yield entry
         if empty:
-            raise DataError(f"There are no photos in '{source}' ({', '.join(sorted(PHOTO_SUFFIXES))}).")
+            raise no_photos(source, left_out.first)
+
+
+def list_references(sources: Iterable[str]) -> Iterator[str]:
+    """The photos alone of `list_entries`."""
+    return LeftOut().sift(list_entries(sources))
 
 
 def read_reference(reference: str, limits: Limits) -> bytes:
@@ -64,107 +83,125 @@ def read_reference(reference: str, limits: Limits) -> bytes:
     return read_bytes(reference, limits)
 
 
-def _of_source(source: str, *, tables: bool = True) -> Iterator[str]:
+def _of_source(source: str, passing_over: Collection[str]) -> Listed:
     if source == STDIN:
         return _lines()
     if objects.is_remote(source):
         return objects.list_objects(source)
     if os.path.isdir(source):  # noqa: PTH112 - false, too, for names that no file can have
-        return _walk(os.fspath(photos_root(Path(source))))
+        return walk(os.fspath(photos_root(Path(source))), passing_over)
     if not os.path.lexists(source) and _MAGIC.search(source):
-        return _expanded(source)
+        return _expanded(source, passing_over)
     if shards.is_shard(source):
         return _of_shard(source)
-    if tables and source.lower().endswith(LISTS):
+    if source.lower().endswith(LIST_SUFFIXES):
         return _listed(Path(source))
     return iter([source])  # whether it can be read is for decoding to say
 
 
 def _lines() -> Iterator[str]:
-    """References on standard input; bytes that are no UTF-8 stay what they are."""
-    for line in sys.stdin.buffer:
+    """References on standard input; bytes that are no UTF-8 stay what they are, but for a BOM.
+
+    Raises:
+        DataError: a line that is no reference.
+    """
+    number = 0
+    while line := sys.stdin.buffer.readline(LINE_BYTES + 1):
+        number += 1
+        if len(line) > LINE_BYTES:
+            raise DataError(f"Line {number} on standard input is longer than {LINE_BYTES:,} bytes: it is no list.")
+        if b"\0" in line or (number == 1 and line.startswith((b"\xff\xfe", b"\xfe\xff"))):
+            raise DataError(f"Line {number} on standard input is no text in UTF-8: save the list as UTF-8.")
+        if number == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")
         if name := os.fsdecode(line).strip("\r\n"):
             yield name
 
 
-def _listed(table: Path) -> Iterator[str]:
+def _listed(table: Path) -> Listed:
     """The references in a table's column; relative paths are meant from its folder."""
-    column = ""
-    for row in stream_table(table):
-        column = column or path_column(table, row)
-        name = row.get(column, "").strip()
-        if name:
-            yield name if objects.is_remote(name) else str(table.parent / name)
+    left_out: list[Refused] = []
+    for name in list_rows(table, left_out.append):
+        yield from _taken(left_out)
+        yield name if objects.is_remote(name) else str(table.parent / name)
+    yield from left_out
 
 
-def _of_shard(source: str) -> Iterator[str]:
+def _taken(entries_: list[Refused]) -> list[Refused]:
+    taken = list(entries_)
+    entries_.clear()
+    return taken
+
+
+def _of_shard(source: str) -> Listed:
     """An archive's photos; one that holds archives or a competition is unpacked, once, since those have a structure."""
-    if shards.is_nested(source):
-        folder = unpack(Path(source), Limits())[0]
-        return _walk(os.fspath(photos_root(folder)))
-    return shards.list_members(source)
+    if not shards.is_nested(source):
+        return shards.list_members(source)
+    return walk_unpacked(Path(source))
 
 
-def _walk(folder: str, seen: frozenset[tuple[int, int]] = frozenset()) -> Iterator[str]:
-    """Every photo below a folder in the byte order of its path; links are followed, but never in a circle."""
-    status = os.stat(folder)  # noqa: PTH116
-    here = (status.st_dev, status.st_ino)
-    if here in seen:
-        return
-    for name in _entries(folder):
-        if name.endswith("/"):
-            yield from _walk(f"{folder}/{name[:-1]}", seen | {here})
-        elif is_photo_name(name):
-            yield f"{folder}/{name}"
+def lists_in(source: str) -> list[str]:
+    """The files that are read as lists behind a source: itself, or those that it matches where it is a pattern."""
+    if os.path.lexists(source) or not _MAGIC.search(source) or not source.lower().endswith(LIST_SUFFIXES):
+        return [source]
+    return [match for match in _all_matches(source) if isinstance(match, str)]
 
 
-def _entries(folder: str) -> list[str]:
-    """Names in a folder, folders with a `/` behind, in byte order."""
-    try:
-        with os.scandir(folder) as entries:
-            names = [entry.name + "/" * entry.is_dir() for entry in entries if not is_hidden(entry.name)]
-    except OSError as error:
-        raise DataError(f"Cannot list '{folder}': {error.strerror}.") from None
-    names.sort(key=os.fsencode)
-    return names
-
-
-def _expanded(pattern: str) -> Iterator[str]:
-    """What a pattern matches: photos, folders, archives; tables only where it ends as their names do."""
+def _all_matches(pattern: str) -> Listed:
     parts = [part for part in pattern.split("/") if part]
     if parts.count("**") > 1:
         raise UsageError(f"'{pattern}' holds ** twice: give it once, or several patterns.")
-    for match in _matches("/" if pattern.startswith("/") else "", parts):
-        folder = os.path.isdir(match)  # noqa: PTH112
-        if folder and "**" in parts[:-1]:
-            continue  # what is in it matches for itself
-        if folder or is_photo_name(match) or shards.is_shard(match) or _is_list(match, pattern):
-            yield from _of_source(match)
+    return _matches("/" if pattern.startswith("/") else "", parts)
+
+
+def _expanded(pattern: str, passing_over: Collection[str]) -> Listed:
+    """What a pattern matches: photos, folders, archives; tables only where it ends as their names do."""
+    for match in _all_matches(pattern):
+        if isinstance(match, Refused):
+            yield match
+        elif os.path.isdir(match):  # noqa: PTH112
+            if "**" not in pattern.strip("/").split("/")[:-1]:  # else what is in it matches for itself
+                yield from _of_source(match, passing_over)
+        elif shards.is_shard(match) or _is_list(match, pattern):
+            yield from _of_source(match, passing_over)
+        else:
+            yield judged(match)
 
 
 def _is_list(match: str, pattern: str) -> bool:
-    return match.lower().endswith(LISTS) and pattern.lower().endswith(LISTS)
+    return match.lower().endswith(LIST_SUFFIXES) and pattern.lower().endswith(LIST_SUFFIXES)
 
 
-def _matches(base: str, parts: Sequence[str]) -> Iterator[str]:
+def _matches(base: str, parts: Sequence[str]) -> Listed:
     if not parts:
         yield base.rstrip("/")
         return
     head, rest = parts[0], parts[1:]
     if head == "**":
         yield from _matches(base, rest)
-        if not rest:
-            return  # a folder, which is searched whole
-        for name in _entries(base or "."):
-            if name.endswith("/") and not os.path.islink(base + name[:-1]):  # noqa: PTH114
-                yield from _matches(base + name, parts)
+        if rest:  # else it is a folder, which is searched whole
+            yield from _matches_below(base, parts)
     elif not _MAGIC.search(head):
         if os.path.lexists(base + head):
             yield from _matches(f"{base}{head}/", rest)
-    else:
-        for name in _entries(base or ".") if os.path.isdir(base or ".") else ():  # noqa: PTH112
-            if fnmatch.fnmatchcase(name.rstrip("/"), head) and (name.endswith("/") or not rest):
+    elif os.path.isdir(base or "."):  # noqa: PTH112
+        found = entries(base or ".")
+        if found.reason is not None:
+            yield Refused(base or ".", found.reason)
+        for name in found.folders if rest else found.names:
+            if fnmatch.fnmatchcase(name.rstrip("/"), head):
                 yield from _matches(f"{base}{name.rstrip('/')}/", rest)
+
+
+def _matches_below(base: str, parts: Sequence[str]) -> Listed:
+    found = entries(base or ".")
+    if found.reason is not None:
+        yield Refused(base or ".", found.reason)
+    for name in found.folders:
+        if os.path.islink(base + name):  # noqa: PTH114
+            yield Refused(base + name, UNFOLLOWED)
+        else:
+            yield from _matches(f"{base}{name}/", parts)
 
 
 def to_line(reference: str) -> str:

@@ -15,8 +15,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 
-from nameplate.datasets.archive import ArchiveLimits, is_junk, refusal
-from nameplate.datasets.sources import is_hidden
+from nameplate.datasets.archive import ArchiveLimits, Refused, is_junk, refusal
+from nameplate.datasets.listing import is_hidden
 from nameplate.errors import DataError, PhotoError
 from nameplate.photos.formats import is_photo_name
 from nameplate.types import Limits
@@ -27,6 +27,7 @@ STREAMED = (".tar.gz", ".tgz")
 OPEN = 4
 """Archives that are held open, each with its table of contents."""
 _MEMBER = re.compile(r"(?P<shard>.*?\.(?:zip|tar|tar\.gz|tgz))::(?P<name>.+)", re.IGNORECASE | re.DOTALL)
+NO_PHOTO_NAME = "its name is not a photo's"
 _LIMITS = ArchiveLimits()
 _opening = threading.Lock()
 
@@ -67,8 +68,9 @@ def is_nested(source: str) -> bool:
         return any(name.endswith(".zip") or name.rpartition("/")[2] == "train.csv" for name in names)
 
 
-def list_members(source: str) -> Iterator[str]:
-    """References to an archive's photos, in its order; what is refused in it is for reading to say.
+def list_members(source: str) -> Iterator[str | Refused]:
+    """References to an archive's photos, in its order, and a `Refused` for each member that is none by its name; what
+    is refused of the photos is for reading to say.
 
     Raises:
         DataError: it cannot be read, or holds more entries or bytes than an archive may.
@@ -80,8 +82,9 @@ def list_members(source: str) -> Iterator[str]:
             raise DataError(
                 f"'{source}' holds more than {_LIMITS.entries:,} entries or {_LIMITS.bytes:,} bytes. Split it."
             )
-        if is_photo_name(name) and not is_junk(name) and not is_hidden(name.rpartition("/")[2]):
-            yield f"{source}::{name}"
+        if is_junk(name) or is_hidden(name.rpartition("/")[2]):
+            continue
+        yield f"{source}::{name}" if is_photo_name(name) else Refused(f"{source}::{name}", NO_PHOTO_NAME)
 
 
 def _members(source: str) -> Iterator[tuple[str, int]]:

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from nameplate.datasets.archive import unpack
+from nameplate.datasets.archive import Refused, unpack
 from nameplate.datasets.competition import find_competition, read_competition, test_photos, write_submission
+from nameplate.datasets.listing import pairs
 from nameplate.errors import DataError
 from nameplate.models.model import Model
 
@@ -22,6 +23,8 @@ class Submission:
     """Photos that could not be read, and why; they were given `filler`."""
     filler: str
     """The most frequent Category of train.csv."""
+    refused: tuple[Refused, ...] = ()
+    """What was left out of an archive, and why."""
 
 
 def submit(
@@ -38,10 +41,11 @@ def submit(
     Raises:
         DataError: no such competition, photos missing, or the model names other classes.
     """
-    folder = unpack(source, model.settings.limits)[0] if source.suffix.lower() == ".zip" else source
+    packed = source.suffix.lower() == ".zip"
+    folder, refused = unpack(source, model.settings.limits) if packed else (source, ())
     root = find_competition(folder) if folder.is_dir() else None
     if root is None:
-        raise DataError(f"'{source}' is no competition: there is no train.csv in it.")
+        raise DataError(f"'{source}' is no competition: there is no train.csv in it.", pairs(refused))
     competition = read_competition(root)
     photos = test_photos(competition)
     categories = dict(zip(model.nameplates, model.bundle.manifest.ids, strict=True))
@@ -54,4 +58,4 @@ def submit(
         answers.append(filler if prediction.nameplate is None else categories[prediction.nameplate])
         progress(number, len(photos))
     write_submission(competition, answers, target)
-    return Submission(len(answers), tuple(unreadable), filler)
+    return Submission(len(answers), tuple(unreadable), filler, refused)

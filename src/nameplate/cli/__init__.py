@@ -21,7 +21,7 @@ from nameplate.cli import (  # noqa: F401 - they add their commands
 )
 from nameplate.cli.commands import app
 from nameplate.cli.on_ray import with_address
-from nameplate.cli.screen import note, notes
+from nameplate.cli.screen import notes, tell_error
 from nameplate.errors import NameplateError, UsageError
 
 __all__ = ["app", "main"]
@@ -35,7 +35,7 @@ def main() -> None:
     try:
         app(args=with_address(sys.argv[1:]))
     except NameplateError as error:
-        note("error", str(error), "bold red")
+        tell_error(error)
         sys.exit(2 if isinstance(error, UsageError) else 1)
     except KeyboardInterrupt:
         notes.print("Interrupted. What was done is kept: run the same command to go on.")

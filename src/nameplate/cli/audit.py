@@ -33,20 +33,21 @@ def audit(
 ) -> None:
     """Look at labelled photos, and find copies, leaks, wrong labels, no cars and damage: a page, JSON and a list."""
     from nameplate.audit.inspect import inspect
-    from nameplate.audit.report import finding_counts, write_report
+    from nameplate.audit.report import Written, finding_counts, write_report
     from nameplate.cli.labelled import as_json as how_read
     from nameplate.cli.labelled import read_labelled
+    from nameplate.datasets.inputs import refuse_overwriting_input
     from nameplate.models.model import Model
 
     if output.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"The report is a page: '{output}' must end with .html.")
+    refuse_overwriting_input(Written.beside(output), [*data, names, exclude])
     begun = time.monotonic()
     known = Model.load(model, runtime=runtime, threads=threads)
     with screen.progress() as report:
         dataset = read_labelled(data, names, exclude, layout, report)
         found = inspect(dataset, known, shortcuts=shortcuts, progress=report)
     written = write_report(found, output, known.settings.threads, time.monotonic() - begun)
-    screen.tell_refused([(entry.name, entry.reason) for entry in dataset.refused], "left out")
     counts = finding_counts(found.findings)
     if json:
         screen.print_json(
@@ -58,6 +59,7 @@ def audit(
                 "findings": counts,
                 "excluded": written.excluded,
                 "data": how_read(dataset),
+                "left_out": screen.left_out_json(dataset.refused),
             }
         )
         return

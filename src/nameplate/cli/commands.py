@@ -17,6 +17,7 @@ from nameplate.errors import DataError, UsageError
 from nameplate.types import DEFAULT_BUNDLE, DEFAULT_RECIPE, NO_TTA, TOP, HeadRecipe
 
 if TYPE_CHECKING:
+    from nameplate.datasets import Refused
     from nameplate.datasets.sources import Dataset
 
 app = typer.Typer(
@@ -135,6 +136,7 @@ def train(
 ) -> None:
     """Train on labelled photos, and say what the model is worth: a head in seconds, or a network by a recipe."""
     from nameplate.cli.training import train_by_recipe, train_head_alone, with_options
+    from nameplate.datasets.inputs import refuse_output_inside
     from nameplate.training.recipe import load_recipe
 
     check_ray(ray, workers)
@@ -147,6 +149,7 @@ def train(
         return
     if not data or output is None:
         raise UsageError("Give the labelled photos and --output, or a run to go on with: --resume RUN.")
+    refuse_output_inside(output, data, (names, exclude, recipe))
     given = {"holdout": holdout, "seed": seed, "mirror": mirror, "balanced": balanced}
     chosen = with_options(load_recipe(recipe, changes or []), {k: v for k, v in given.items() if v is not None}, recipe)
 
@@ -204,6 +207,7 @@ def augment(
 ) -> None:
     """Draw photos as the network would see them in training, before it is trained."""
     from nameplate.cli.labelled import read_labelled
+    from nameplate.datasets.inputs import refuse_overwriting_input
     from nameplate.reports.sheet import contact_sheet
     from nameplate.storage import whole_file
     from nameplate.training.examples import augmented_rows, examples
@@ -218,8 +222,8 @@ def augment(
     height, width = seen_at.height, seen_at.width
     with screen.progress() as report:
         dataset = read_labelled(data, names, exclude, layout, report)
+    refuse_overwriting_input([output], [*data, names, exclude, recipe, *(photo.path for photo in dataset.photos)])
     found, unreadable = examples(dataset.photos, photos, (height, width))
-    screen.tell_refused([(entry.name, entry.reason) for entry in dataset.refused], "left out")
     screen.tell_refused(unreadable, "unreadable")
     if not found:
         raise DataError(f"No training photo in '{data[0]}' can be read.")
@@ -229,7 +233,9 @@ def augment(
         temporary.write_bytes(sheet)
     if json:
         shown = [{"photo": photo.path, "nameplate": photo.label} for photo, _ in found]
-        screen.print_json({"output": str(output), "height": height, "width": width, "photos": shown})
+        left_out = screen.left_out_json(dataset.refused, unreadable)
+        made = {"output": str(output), "height": height, "width": width, "photos": shown, "left_out": left_out}
+        screen.print_json(made)
         return
     screen.out.print(
         f"Wrote {output}: {len(found)} photos and {pictures} pictures of each, {height}×{width}, recipe '{recipe}'"
@@ -274,6 +280,9 @@ def convert_weights(
     """Turn a pickle of weights into safetensors, without running anything that is in it."""
     with needs_train_extra():
         from nameplate.training.weights import convert_weights as convert
+    from nameplate.datasets.inputs import refuse_overwriting_input
+
+    refuse_overwriting_input([target], [source])
     made = convert(source, target)
     if json:
         screen.print_json({"output": str(target), "tensors": made.tensors, "dropped": made.dropped})
@@ -286,7 +295,7 @@ def convert_weights(
 
 @app.command()
 def identify(
-    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", show_default=False)],
+    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", readable=False, show_default=False)],
     model: Annotated[str, typer.Option(help="A bundle's folder, or the name of one that ships.")] = DEFAULT_BUNDLE,
     top: Top = TOP,
     tta: TtaOption = NO_TTA,
@@ -299,9 +308,11 @@ def identify(
     from nameplate.models.model import Model
 
     known = Model.load(model, runtime=runtime, threads=threads, tta=tta)
-    predictions = known.predict(photo_paths(photos), top=top)
+    paths, left_out = photo_paths(photos)
+    predictions = known.predict(paths, top=top)
     if json:
-        screen.print_json([prediction_json(prediction) for prediction in predictions])
+        last = [{"left_out": screen.left_out_json(left_out)}] if left_out else []
+        screen.print_json([*(prediction_json(prediction) for prediction in predictions), *last])
     else:
         for prediction in predictions:
             screen.print_prediction(prediction)
@@ -321,14 +332,19 @@ def submit(
 ) -> None:
     """Write a valid submission: the sample submission's Ids, in its order."""
     from nameplate.bulk.submission import submit as write
+    from nameplate.datasets.inputs import refuse_overwriting_input
     from nameplate.models.model import Model
 
+    refuse_overwriting_input([output], [competition])
     model = Model.load(bundle, runtime=runtime, threads=threads, tta=tta)
     with screen.progress() as report:
         made = write(model, competition, output, progress=lambda a, b: report("predict", a, b))
+    screen.tell_left_out(made.refused)
     screen.tell_refused(list(made.unreadable), f"unreadable, given Category {made.filler}")
     if json:
-        screen.print_json({"output": str(output), "photos": made.photos, "unreadable": len(made.unreadable)})
+        left_out = screen.left_out_json(made.refused)
+        counts = {"photos": made.photos, "unreadable": len(made.unreadable), "left_out": left_out}
+        screen.print_json({"output": str(output), **counts})
         return
     screen.out.print(f"Wrote {output}: {made.photos:,} rows, in the order of the sample submission.")
 
@@ -348,8 +364,28 @@ def demo(
         tour(output, runtime=runtime, threads=threads, say=screen.step, progress=report)
 
 
-def photo_paths(arguments: list[Path]) -> list[str]:
-    """The photos behind a command's arguments."""
-    from nameplate.datasets import list_photos
+def photo_paths(arguments: list[Path]) -> tuple[list[str], list[Refused]]:
+    """The photos behind a command's arguments, and what is left out, which is told.
 
-    return [photo.path for argument in arguments for photo in list_photos(argument)]
+    An argument without photos, or that cannot be read, is left out too where another has some.
+
+    Raises:
+        DataError: none has.
+    """
+    from nameplate.datasets import Refused, list_photos
+
+    paths: list[str] = []
+    left_out: list[Refused] = []
+    failed: list[tuple[Path, DataError]] = []
+    for argument in arguments:
+        try:
+            paths += [photo.path for photo in list_photos(argument, left_out.append)]
+        except DataError as error:
+            failed.append((argument, error))
+    below = [entry for _, error in failed for entry in error.left_out]
+    if not paths:
+        raise DataError(" ".join(str(error) for _, error in failed), below)
+    left_out += [Refused(str(argument), str(error)) for argument, error in failed]
+    left_out += [Refused(*entry) for entry in below]
+    screen.tell_left_out(left_out)
+    return paths, left_out

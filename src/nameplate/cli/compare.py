@@ -79,6 +79,7 @@ def compare(
     with needs_train_extra():
         from nameplate.experiments import tuned  # noqa: F401 - what is missing is said before a photo is read
     from nameplate.cli.labelled import read_labelled
+    from nameplate.datasets.inputs import refuse_output_inside
     from nameplate.experiments.compare import Plan, at_most, compare
     from nameplate.experiments.contenders import SIZE, parse_size
     from nameplate.models.runtime import available_cpus
@@ -92,9 +93,9 @@ def compare(
         kind, chosen = protocol, _backbones(backbones, protocol, pictures, mirror, seed)
     _refuse_idle(kind, chosen, size, mirror, backbones)
     plan = Plan(kind, tuple(chosen), bool(changes), seed, holdout, threads or available_cpus())
+    refuse_output_inside(output, data, (names, exclude, *(recipes or recipe).split(",")))
     with screen.progress() as report:
         dataset = read_labelled(data, names, exclude, layout, report)
-    screen.tell_refused([(entry.name, entry.reason) for entry in dataset.refused], "left out")
     if limit is not None:
         dataset = at_most(dataset, limit, seed)
     made = compare(
@@ -108,7 +109,8 @@ def compare(
     )
     screen.tell_refused(list(made.unreadable), "unreadable")
     if json:
-        screen.print_json({"output": str(output), "comparison": made})
+        left_out = screen.left_out_json(dataset.refused, made.unreadable)
+        screen.print_json({"output": str(output), "comparison": made, "left_out": left_out})
     else:
         _print(made, output)
     if made.reference is None:

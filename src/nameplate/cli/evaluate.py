@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -27,6 +27,7 @@ from nameplate.errors import DataError, UsageError
 from nameplate.types import NO_TTA, Verdict
 
 if TYPE_CHECKING:
+    from nameplate.datasets import Refused
     from nameplate.datasets.sources import Dataset
     from nameplate.evaluation.against import Against
     from nameplate.evaluation.judge import Judged
@@ -88,6 +89,7 @@ def evaluate(
         raise UsageError(
             "A model card says what a model is worth on photos that did not train it: no --include-trained."
         )
+    _refuse_overwriting(output, card, (*data, names, exclude, *(strangers or ())))
     model = Model.load(bundle, runtime=runtime, threads=threads, tta=tta)
     model.require_head()
     other = None if against is None else Model.load(against, runtime=runtime, threads=threads, tta=tta)
@@ -95,12 +97,15 @@ def evaluate(
         dataset = read_labelled(data, names, exclude, layout, report)
         judged = judge(model, dataset, include_trained=include_trained, progress=report)
         judged, gained = look_again(model, judged, report)
-        unknown = [sort_strangers(model, judged, source, report) for source in strangers or []]
+        others: list[Refused] = []
+        unknown = [sort_strangers(model, judged, source, report, others.append) for source in strangers or []]
         held = None if other is None else _against(other, str(against), dataset, judged, include_trained, report)
-    _tell_left_out(dataset, judged)
+    _tell_left_out(judged, others)
     measured = measure(judged)
     verdicts = sort_known(model, judged)
     said = as_json(measured, judged, model.bundle, held) | {"verdicts": asdict(verdicts), "data": how_read(dataset)}
+    files = screen.left_out_json((*dataset.refused, *others), judged.unreadable)
+    said["left_out"] = {**cast("dict[str, object]", said["left_out"]), "files": files}
     said |= {"strangers": [each.as_json() for each in unknown]} if unknown else {}
     said |= {"tta": gained.as_json()} if gained else {}
     lines = []
@@ -143,11 +148,22 @@ def _against(
     return hold_against(judged, theirs, name)
 
 
-def _tell_left_out(dataset: Dataset, judged: Judged) -> None:
+def _refuse_overwriting(page: Path | None, card: Path | None, inputs: Sequence[Path | None]) -> None:
+    from nameplate.datasets.inputs import refuse_overwriting_input
+
+    outputs = [card]
+    if page is not None:
+        from nameplate.evaluation.report import Written
+
+        outputs += Written.beside(page)
+    refuse_overwriting_input(outputs, inputs)
+
+
+def _tell_left_out(judged: Judged, of_strangers: Sequence[Refused]) -> None:
     from nameplate.cli.labelled import tell_unjudged
     from nameplate.datasets.merging import counted
 
-    screen.tell_refused([(entry.name, entry.reason) for entry in dataset.refused], "left out")
+    screen.tell_refused([(entry.name, entry.reason) for entry in of_strangers], "left out of strangers")
     screen.tell_refused(list(judged.unreadable), "unreadable")
     if judged.trained:
         screen.notes.print(f"{judged.trained:,} photos left out: they trained this model.")

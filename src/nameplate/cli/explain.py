@@ -31,12 +31,14 @@ def explain(
     json: Json = False,
 ) -> None:
     """Show what in a photo speaks for the nameplate it is given, and the training photos most like it."""
+    from nameplate.datasets.inputs import refuse_overwriting_input
     from nameplate.models.explain import explain as explained
     from nameplate.models.model import Model
     from nameplate.reports.explain import SUFFIXES, as_json, write_explanation
 
     if output.suffix.lower() not in SUFFIXES:
         raise UsageError(f"Cannot write '{output}': its name must end in {', '.join(SUFFIXES)}.")
+    refuse_overwriting_input([output], [photo])
     known = Model.load(model, runtime="onnxruntime", threads=threads)
     found = explained(known, photo, claimed)
     write_explanation(found, known, output)

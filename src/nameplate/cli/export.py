@@ -60,6 +60,7 @@ def export(
         from nameplate.training.int8 import Gates, export_int8
         from nameplate.training.quantize import FILTER_BITS
     from nameplate.cli.labelled import read_labelled
+    from nameplate.datasets.inputs import refuse_output_inside
     from nameplate.models.bundle import load_bundle
     from nameplate.models.embedding import Settings
     from nameplate.models.runtime import available_cpus
@@ -68,6 +69,7 @@ def export(
     given = {"photos": min_photos, "loss": max_loss, "speedup": min_speedup}
     gates = Gates(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     plain = load_bundle(bundle)
+    refuse_output_inside(output, data, (plain.folder, names, exclude))
     with screen.progress() as report:
         dataset = read_labelled(data, names, exclude, layout, report)
         made = export_int8(
@@ -81,12 +83,11 @@ def export(
             overwrite=overwrite,
             progress=report,
         )
-    screen.tell_refused([(entry.name, entry.reason) for entry in dataset.refused], "left out")
     screen.tell_refused(list(made.unreadable), "unreadable")
     for failure in made.failed:
         screen.note("gate", failure, "bold red")
     if json:
-        screen.print_json(as_json(made, output))
+        screen.print_json({**as_json(made, output), "left_out": screen.left_out_json(dataset.refused, made.unreadable)})
     else:
         _print(made, output, time.monotonic() - begun)
     if made.bundle is None:

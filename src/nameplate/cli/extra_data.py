@@ -64,6 +64,7 @@ def extra_data(
 ) -> None:
     """Say whether further photos help: trained with and without them, judged on the same photos, over several seeds."""
     from nameplate.cli.labelled import tell_notes
+    from nameplate.datasets.inputs import refuse_output_inside
     from nameplate.experiments.extra_data import extra_data as judge
     from nameplate.experiments.extra_data import read_both
     from nameplate.experiments.mapping import read_class_map
@@ -71,6 +72,7 @@ def extra_data(
     from nameplate.models.model import Model
     from nameplate.training.recipe import load_recipe
 
+    refuse_output_inside(output, (base, extra), (names, exclude, class_map, recipe))
     begun = time.monotonic()
     given = {"holdout": holdout, "seed": seed}
     chosen = with_options(load_recipe(recipe, changes or []), {k: v for k, v in given.items() if v is not None}, recipe)
@@ -81,6 +83,7 @@ def extra_data(
     with screen.progress() as report:
         ours, further = read_both(base, extra, names, exclude, layout, report)
         tell_notes((*ours.notes, *further.notes))
+        screen.tell_left_out((*ours.refused, *further.refused))
         made = judge(
             ours,
             further,
@@ -94,7 +97,8 @@ def extra_data(
         )
     _tell(made)
     if json:
-        screen.print_json({"output": str(output), **as_json(made)})
+        left_out = screen.left_out_json(made.refused, made.unreadable)
+        screen.print_json({"output": str(output), **as_json(made), "left_out": left_out})
         return
     _print(made, base, output, time.monotonic() - begun)
 
@@ -103,7 +107,6 @@ def _tell(made: Experiment) -> None:
     """What was left out, on stderr."""
     near = made.classes.nearest or {}
     classes = [(name, f"near '{near[name]}'; see --map" if name in near else "") for name in made.classes.unmapped]
-    screen.tell_refused([(entry.name, entry.reason) for entry in made.refused], "left out")
     screen.tell_refused(list(made.unreadable), "unreadable")
     screen.tell_refused(classes, "no such class in BASE")
 

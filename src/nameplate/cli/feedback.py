@@ -143,6 +143,9 @@ def export(
     json: Json = False,
 ) -> None:
     """Write corrections as a data set that 'train' and 'extra-data' read."""
+    from nameplate.datasets.inputs import refuse_overwriting_input
+
+    refuse_overwriting_input([output], [database])
     with opened(database) as store:
         from nameplate.serving.feedback.export import Selection
         from nameplate.serving.feedback.export import export as write

@@ -24,15 +24,23 @@ def read_labelled(
     layout: str,
     report: Callable[[str, int, int], None],
 ) -> Dataset:
-    """`read_dataset` with a command's options; its notes are told before anything else can fail."""
+    """`read_dataset` with a command's options; its notes, and what it left out, are told before anything else can
+    fail.
+    """
     from nameplate.datasets import read_dataset
 
     def unpacked(done: int, total: int) -> None:
         report("unpack", done, total)
 
     dataset = read_dataset(*data, names=names, exclude=exclude, layout=layout, progress=unpacked)
-    tell_notes(dataset.notes)
+    tell(dataset)
     return dataset
+
+
+def tell(dataset: Dataset) -> None:
+    """How a data set was read, and what it left out."""
+    tell_notes(dataset.notes)
+    screen.tell_left_out(dataset.refused)
 
 
 def tell_notes(notes: Iterable[str]) -> None:
@@ -63,7 +71,7 @@ def left_out_json(
 ) -> list[dict[str, str]]:
     """All that neither trains nor judges: paths and reasons, for `--json`."""
     apart = [(entry.name, entry.reason) for entry in parts.left_out]
-    return [{"path": path, "reason": reason} for path, reason in (*refused, *unreadable, *apart)]
+    return screen.left_out_json((), (*refused, *unreadable, *apart))
 
 
 def tell_unjudged(judged: Judged) -> None:

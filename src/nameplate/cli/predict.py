@@ -67,8 +67,11 @@ def predict(
             listed=lambda count: report("list", count, count),
             progress=lambda a, b: report("predict", a, b),
         )
+    left_out = done.left_out
+    screen.tell_counted(left_out)
     if json:
-        screen.print_json({"output": str(output), **asdict(done)})
+        told = {"left_out": screen.left_out_json(left_out.first), "left_out_total": left_out.total}
+        screen.print_json({"output": str(output), **asdict(done), **told})
     else:
         _print(output, done)
 

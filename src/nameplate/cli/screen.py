@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderableType, RenderHook, RenderResult
+from rich.segment import Segment
+
+from nameplate.storage import one_line, printable, without_controls
 
 if TYPE_CHECKING:
+    from nameplate.datasets.archive import Refused
+    from nameplate.datasets.listing import LeftOut
     from nameplate.training.backbones import Backbone
     from nameplate.training.loop import Moment
     from nameplate.training.recipe import RecipeRow
@@ -23,6 +29,8 @@ LOG_SECONDS = 10.0
 """Seconds between two progress lines where stderr is no terminal."""
 BAR = 20
 """Characters of a confidence bar."""
+LINES = 10
+"""Of what was left out, before the rest is counted."""
 VERDICT_STYLES = {"answer": "green", "unsure": "yellow", "unknown car": "red", "not a car": "red", "unreadable": "red"}
 
 # Names of files and cars may hold brackets: nothing is taken for markup.
@@ -30,25 +38,61 @@ out = Console(highlight=False, soft_wrap=True, markup=False)
 notes = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 
+class _Harmless:
+    """What is to be shown, without the letters that drive a terminal: they may stand in names of files and cars."""
+
+    def __init__(self, shown: RenderableType) -> None:
+        self.shown = shown
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for part in console.render(self.shown, options):
+            yield part if part.control else Segment(without_controls(part.text), part.style)
+
+
+class _AllHarmless(RenderHook):
+    """Rich's way to change all that a console shows."""
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        """See `RenderHook`; a bar's own moves of the cursor are no text and stay."""
+        return [_Harmless(each) for each in renderables]
+
+
+for _console in (out, notes):
+    _console.push_render_hook(_AllHarmless())
+
+
 def step(name: str, text: str) -> None:
     """A line of the answer under its own word."""
     from rich.text import Text
 
-    out.print(Text.assemble((f"{name:13}", "bold"), text))
+    out.print(Text.assemble((f"{name:13}", "bold"), one_line(text)))
 
 
 def note(name: str, text: str, style: str = "yellow") -> None:
     """A line beside the answer, on stderr."""
     from rich.text import Text
 
-    notes.print(Text.assemble((name, style), f" {text}"))
+    notes.print(Text.assemble((one_line(name), style), f" {one_line(text)}"))
 
 
 def print_json(value: object) -> None:
     """One JSON value on stdout, UTF-8 whatever the terminal's encoding."""
+    try:
+        data = msgspec.json.encode(value)
+    except UnicodeEncodeError:  # a name that is no text
+        data = msgspec.json.encode(_as_text(msgspec.to_builtins(value)))
     sys.stdout.flush()
-    sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+    sys.stdout.buffer.write(msgspec.json.format(data, indent=2) + b"\n")
     sys.stdout.buffer.flush()
+
+
+def _as_text(value: Any) -> Any:
+    """Plain data with all that is no text made printable."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {_as_text(key): _as_text(each) for key, each in value.items()}
+    return [_as_text(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 @contextmanager
@@ -234,11 +278,48 @@ def print_backbones(backbones: Sequence[Backbone]) -> None:
 
 
 def tell_refused(refused: Sequence[tuple[str, str]], what: str) -> None:
-    """The first of what was left out, with the reasons, and how many more."""
-    for name, reason in refused[:10]:
-        note(what, f"{name}: {reason}")
-    if len(refused) > 10:
-        notes.print(f"… and {len(refused) - 10:,} more {what}")
+    """What was left out, and why, in at most `LINES` lines and one: many of one reason share a line."""
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for name, reason in refused:
+        by_reason[reason].append(name)
+    if len(refused) <= LINES:
+        by_reason = {}
+        for name, reason in refused:
+            note(what, f"{name}: {reason}")
+    frequent = sorted(by_reason.items(), key=lambda each: -len(each[1]))
+    for reason, names in frequent[:LINES]:
+        first = names[0] if len(names) == 1 else f"{len(names):,} files, the first {names[0]}"
+        note(what, f"{first}: {reason}")
+    if rest := sum(len(names) for _, names in frequent[LINES:]):
+        notes.print(f"… and {rest:,} more {what}")
+
+
+def tell_left_out(refused: Iterable[Refused]) -> None:
+    """What was no photo, or could not be reached, among what a user gave."""
+    tell_refused([(entry.name, entry.reason) for entry in refused], "left out")
+
+
+def tell_counted(left_out: LeftOut) -> None:
+    """`tell_left_out` where not all names were kept."""
+    if left_out.total == len(left_out.first):
+        tell_left_out(left_out.first)
+        return
+    for reason, count in sorted(left_out.reasons.items(), key=lambda each: -each[1])[:LINES]:
+        first = next((f", the first {entry.name}" for entry in left_out.first if entry.reason == reason), "")
+        note("left out", f"{counted(count, 'file')}{first}: {reason}")
+    notes.print(f"{left_out.total:,} left out in all")
+
+
+def left_out_json(refused: Iterable[Refused], unreadable: Iterable[tuple[str, str]] = ()) -> list[dict[str, str]]:
+    """The same for `--json`: what was left out, and with it photos that could not be read where these are no rows."""
+    everything = (*((entry.name, entry.reason) for entry in refused), *unreadable)
+    return [{"path": printable(name), "reason": printable(reason)} for name, reason in everything]
+
+
+def tell_error(error: Exception, style: str = "bold red") -> None:
+    """Why a command failed, in one line, after what was left out before nothing was left."""
+    tell_refused(getattr(error, "left_out", ()), "left out")
+    note("error", str(error), style)
 
 
 def print_held_out(evaluation: Evaluation) -> None:
@@ -246,6 +327,15 @@ def print_held_out(evaluation: Evaluation) -> None:
     step("Held out", f"{evaluation.photos:,} photos: {figures(evaluation)}")
     for pair in evaluation.confusions[:3]:
         step("", f"{pair.photos}× {pair.truth} taken for {pair.named}")
+
+
+def counted(count: int, what: str) -> str:
+    """A count with its noun.
+
+    >>> counted(1, "advert"), counted(2_000, "advert")
+    ('1 advert', '2,000 adverts')
+    """
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def figures(evaluation: Evaluation) -> str:
@@ -258,7 +348,7 @@ def figures(evaluation: Evaluation) -> str:
 
 def print_prediction(prediction: Prediction) -> None:
     """A photo's name and its most probable nameplates with bars."""
-    out.print(prediction.photo, style="bold")
+    out.print(one_line(prediction.photo), style="bold")
     if prediction.error is not None:
         out.print(f"  unreadable  {prediction.error}", style="red")
         return

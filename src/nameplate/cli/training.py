@@ -15,7 +15,7 @@ import typer
 from nameplate.cli import screen
 from nameplate.cli.extras import needs_extra
 from nameplate.cli.labelled import as_json as how_read
-from nameplate.cli.labelled import left_out_json, tell_notes, tell_parts
+from nameplate.cli.labelled import left_out_json, tell, tell_notes, tell_parts
 from nameplate.errors import NameplateError, UsageError, WriteError
 from nameplate.types import HeadRecipe
 
@@ -59,6 +59,7 @@ def train_head_alone(
     json: bool,
 ) -> None:
     """A head on a bundle's frozen backbone."""
+    from nameplate.datasets.inputs import refuse_overwriting_input
     from nameplate.evaluation.metrics import as_json
     from nameplate.models.bundle import refuse_other_folder
     from nameplate.models.model import Model
@@ -69,15 +70,15 @@ def train_head_alone(
     if output.exists() and not overwrite:
         raise UsageError(f"'{output}' is there already. Choose another name, or pass --overwrite.")
     model = Model.load(backbone, runtime=runtime, threads=threads)
+    refuse_overwriting_input([output], [model.bundle.folder])
     with screen.progress() as report:
         dataset = read(report)
-        tell_notes(dataset.notes)
+        tell(dataset)
         trained = train_head(
             dataset, output, model=model, recipe=recipe, index=index, overwrite=overwrite, progress=report
         )
     seconds = time.monotonic() - start
     refused = [(entry.name, entry.reason) for entry in dataset.refused]
-    screen.tell_refused(refused, "left out")
     screen.tell_refused(list(trained.unreadable), "unreadable")
     tell_parts(trained.parts)
     if json:
@@ -129,7 +130,7 @@ def train_by_recipe(
 
             def told() -> Dataset:
                 dataset = read(report)
-                tell_notes(dataset.notes)
+                tell(dataset)
                 refused.extend((entry.name, entry.reason) for entry in dataset.refused)
                 return dataset
 
@@ -137,7 +138,6 @@ def train_by_recipe(
     with _to_go_on(run), screen.training(quiet=not main) as (watch, say):
         made = fine_tune(run, watch=watch, say=say)
     if made is not None:
-        screen.tell_refused(refused, "left out")
         _tell(made, refused, run, time.monotonic() - begun, json)
 
 
@@ -165,6 +165,7 @@ def _train_on_ray(
         def said(left_out: list[tuple[str, str]], notes: tuple[str, ...]) -> None:
             refused.extend(left_out)
             tell_notes(notes)
+            screen.tell_refused(left_out, "left out")
 
         def bars() -> tuple[Callable[[Moment], None], Callable[[str], None]]:
             if not training:
@@ -183,7 +184,6 @@ def _train_on_ray(
             progress=report,
             refused=said,
         )
-    screen.tell_refused(refused, "left out")
     _tell(made, refused, run, time.monotonic() - begun, json)
 
 

@@ -23,7 +23,7 @@ STYLES = {"accept": "bold green", "reject": "bold red", "unsure": "bold yellow"}
 
 @app.command()
 def verify(
-    photos: Annotated[list[Path] | None, typer.Argument(metavar="PHOTO...", show_default=False)] = None,
+    photos: Annotated[list[Path] | None, typer.Argument(metavar="PHOTO...", readable=False, show_default=False)] = None,
     claimed: Annotated[
         str | None, typer.Option(metavar="NAME", help="What the advert says: a nameplate, words of one, or a make.")
     ] = None,
@@ -53,9 +53,10 @@ def verify(
         return
     if not photos or claimed is None or output is not None:
         raise UsageError("Give an advert's photos and --claimed NAME, or a table of adverts: --batch ADVERTS -o OUT.")
-    found = Model.load(model, runtime=runtime, threads=threads).verify(photo_paths(photos), claimed, rate=false_accepts)
+    paths, left_out = photo_paths(photos)
+    found = Model.load(model, runtime=runtime, threads=threads).verify(paths, claimed, rate=false_accepts)
     if json:
-        screen.print_json(verified_json(found))
+        screen.print_json({**verified_json(found), "left_out": screen.left_out_json(left_out)})
     else:
         _print(found)
     if all(prediction.error is not None for prediction, _ in found.photos):
@@ -64,8 +65,10 @@ def verify(
 
 def _verify_batch(model: Model, batch: Path, output: Path, rate: float, *, json: bool) -> None:
     from nameplate.bulk.adverts import read_adverts, verify_table
+    from nameplate.datasets.inputs import refuse_overwriting_input
 
     start = time.monotonic()
+    refuse_overwriting_input([output], [batch])
     adverts = read_adverts(batch)
     with screen.progress() as report:
         done = verify_table(model, adverts, output, rate=rate, progress=lambda a, b: report("verify", a, b))
@@ -81,8 +84,9 @@ def _verify_batch(model: Model, batch: Path, output: Path, rate: float, *, json:
             }
         )
         return
+    adverts_done = screen.counted(done.adverts, "advert")
     screen.out.print(
-        f"Wrote {output}: {done.adverts:,} adverts, {done.accepted:,} accepted, {done.rejected:,} rejected, "
+        f"Wrote {output}: {adverts_done}, {done.accepted:,} accepted, {done.rejected:,} rejected, "
         f"{done.unsure:,} unsure ({time.monotonic() - start:.1f} s)"
     )
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nameplate.datasets.archive import Refused
+from nameplate.datasets.listing import entries
 from nameplate.datasets.tables import read_table, write_table
 from nameplate.errors import DataError
 from nameplate.storage import nfc, whole_file
@@ -39,10 +40,12 @@ class Competition:
 
 def find_competition(folder: Path) -> Path | None:
     """The folder that holds train.csv: this one, or its only subfolder; None where neither does."""
-    if (folder / TRAIN_TABLE).is_file():
+    if os.path.isfile(folder / TRAIN_TABLE):  # noqa: PTH113 - false, too, where it may not be asked
         return folder
-    inside = [entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
-    return inside[0] if len(inside) == 1 and (inside[0] / TRAIN_TABLE).is_file() else None
+    inside = entries(folder).folders
+    if len(inside) == 1 and os.path.isfile(folder / inside[0] / TRAIN_TABLE):  # noqa: PTH113
+        return folder / inside[0]
+    return None
 
 
 def read_competition(root: Path) -> Competition:
@@ -62,13 +65,13 @@ def train_photos(competition: Competition) -> tuple[list[Photo], list[Refused]]:
     if competition.train_folder is None:
         raise DataError(f"'{competition.root}' has {TRAIN_TABLE} but no folder 'train'. Unpack train.zip beside it.")
     folder = competition.train_folder
-    there = {
-        nfc(path): path  # the table's letters may be composed, and the disk's decomposed
-        for entry in os.scandir(folder)
-        if entry.is_dir()
-        for path in (f"{entry.name}/{file}" for file in os.listdir(entry.path))
-    }
     photos, refused = [], []
+    there: dict[str, str] = {}  # the table's letters may be composed, and the disk's decomposed
+    for class_ in entries(folder).folders:
+        found = entries(folder / class_)
+        there.update({nfc(path): path for path in (f"{class_}/{file}" for file in found.files)})
+        if found.reason is not None:
+            refused.append(Refused(str(folder / class_), found.reason))
     for name, category in competition.train:
         path = there.get(nfc(f"{category}/{name}"))
         if path is not None:
@@ -87,7 +90,7 @@ def test_photos(competition: Competition) -> list[Photo]:
     if not competition.sample or competition.test_folder is None:
         missing = SAMPLE_TABLE if not competition.sample else "folder 'test_upload'"
         raise DataError(f"'{competition.root}' has no {missing}, so there is nothing to submit.")
-    there = {nfc(name): name for name in os.listdir(competition.test_folder)}
+    there = {nfc(name): name for name in entries(competition.test_folder).files}
     missing_photos = [name for name in competition.sample if nfc(name) not in there]
     if missing_photos:
         raise DataError(

@@ -5,25 +5,34 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from nameplate.datasets.archive import JUNK, Progress, Refused, unpack
+from nameplate.datasets.archive import Progress, Refused, unpack
 from nameplate.datasets.competition import TRAIN_TABLE, find_competition, read_competition, train_photos
 from nameplate.datasets.layouts import PARTS, Folder, check_layout, part_of, read_layout, tree
+from nameplate.datasets.listing import (
+    Tell,
+    entries,
+    in_words,
+    list_rows,
+    need_column,
+    pairs,
+    path_column,
+    walk,
+)
 from nameplate.datasets.merging import as_labelled, count_of, few, ids_of, matched, on_names, once
-from nameplate.datasets.names import natural_key, read_lines, read_names
+from nameplate.datasets.names import natural_key, read_names
 from nameplate.datasets.tables import TABLE_SUFFIXES, read_table
 from nameplate.errors import DataError
-from nameplate.photos.formats import PHOTO_SUFFIXES, is_photo_name
-from nameplate.storage import absolute, nfc, sha256
+from nameplate.photos.formats import PHOTO_SUFFIXES
+from nameplate.storage import absolute, nfc, read_text, sha256
 from nameplate.types import Layout, Limits, Photo, SplitName
 
-PATH_COLUMNS = ("path", "photo", "file", "filename", "file_name", "image", "image_path", "filepath", "id")
+LIST_SUFFIXES = (*TABLE_SUFFIXES, ".jsonl")
+"""Of lists of photos; those of labelled tables are `TABLE_SUFFIXES`."""
 LABEL_COLUMNS = ("label", "class", "category", "nameplate", "target")
-NOT_A_PHOTO = "its name is not a photo's"
 MISSING = frozenset(
     {"", "#n/a", "#n/a n/a", "#na", "<na>", "n/a", "na", "nan", "-nan", "nat", "none", "null", "1.#ind", "1.#qnan"}
 )
@@ -87,7 +96,7 @@ def read_dataset(
     photos, spelled = as_labelled([photo for part in parts for photo in part.photos], called)
     notes += spelled
     if not photos:
-        raise DataError(f"No labelled photos in '{sources[0]}'.{_first_refusals(refused)}")
+        raise DataError(f"No labelled photos in '{sources[0]}'.{in_words(refused)}", pairs(refused))
     everything, all_labels = len(photos), {str(photo.label) for photo in photos}
     if names is not None:
         notes += matched(Path(names), called, all_labels)
@@ -98,7 +107,7 @@ def read_dataset(
     photos, contradictory, more = once(photos, called)
     refused, notes = [*refused, *contradictory], [*notes, *more]
     if not photos:
-        raise DataError(f"No labelled photos in '{sources[0]}'.{_first_refusals(refused)}")
+        raise DataError(f"No labelled photos in '{sources[0]}'.{in_words(refused)}", pairs(refused))
     ids = ids_of({str(photo.label) for photo in photos}, called)
     named = tuple(photo.with_(label=called.get(str(photo.label), photo.label)) for photo in photos)
     nameplates = tuple(ids) if called else tuple(sorted(ids, key=natural_key))
@@ -115,13 +124,10 @@ def read_excluded(path: Path) -> set[str]:
     """
     if path.suffix.lower() in TABLE_SUFFIXES:
         rows = read_table(path, may_be_empty=True)
-        column = _column(path, rows[0], PATH_COLUMNS) if rows else ""
+        column = path_column(path, rows[0]) if rows else ""
         named = [row[column].strip() for row in rows]
     else:
-        try:
-            named = [line.strip() for line in read_lines(path)]
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"Cannot read '{path}': {getattr(error, 'strerror', None) or 'it is no text'}.") from None
+        named = [line.strip() for line in read_text(path).splitlines()]
     return {nfc(absolute(path.parent / name)) for name in named if name}
 
 
@@ -159,27 +165,64 @@ def _without(photos: list[Photo], exclude: Path) -> tuple[list[Photo], list[str]
     return kept, not_there(excluded, exclude, photos)
 
 
-def list_photos(source: str | os.PathLike[str]) -> list[Photo]:
-    """The photos behind one argument of `predict` or `identify`: a file, a folder (searched whole), a table.
+def list_photos(source: str | os.PathLike[str], tell: Tell = lambda _: None) -> list[Photo]:
+    """The photos behind one argument of `identify`: a file, a folder (searched whole), a table, a zip.
+
+    Args:
+        source: its path.
+        tell: called with each entry that is left out, and why.
 
     Raises:
-        DataError: nothing there, or a folder without photos.
+        DataError: nothing there, or a folder or table without photos; `left_out` of it says what was there instead.
     """
-    path = Path(source)
-    if path.is_dir():
-        path = photos_root(path)
-        photos = [Photo(name, source=path.name) for name in sorted(_walk(path)) if is_photo_name(name)]
-        if not photos:
-            raise DataError(f"There are no photos in '{path}' ({', '.join(sorted(PHOTO_SUFFIXES))}).")
-        return photos
-    if path.suffix.lower() in TABLE_SUFFIXES:
-        rows = read_table(path)
-        column = path_column(path, rows[0])
-        named = [row[column].strip() for row in rows]
-        return [Photo(_on_disk(path.parent / name), source=path.name) for name in named if name]
-    if path.suffix.lower() == ".zip":
-        return list_photos(unpack(path, Limits())[0])
-    return [Photo(str(path))]  # whether it can be read is for decoding to say
+    path, left_out = Path(source), list[Refused]()
+    if os.path.isdir(path):  # noqa: PTH112 - false, too, where it may not be asked
+        root = photos_root(path)
+        photos = _sifted(walk(str(root)), root.name, left_out)
+    elif path.suffix.lower() in LIST_SUFFIXES:
+        photos = [Photo(_on_disk(path.parent / name), source=path.name) for name in list_rows(path, left_out.append)]
+    elif path.suffix.lower() == ".zip":
+        photos = _sifted(walk_unpacked(path), path.stem, left_out)
+    else:
+        return [Photo(str(path))]  # whether it can be read is for decoding to say
+    if not photos:
+        raise no_photos(str(path), left_out)
+    for entry in left_out:
+        tell(entry)
+    return photos
+
+
+def no_photos(source: str, left_out: Sequence[Refused]) -> DataError:
+    """The error of a source without photos, which says what was there instead."""
+    return DataError(
+        f"There are no photos in '{source}' ({', '.join(sorted(PHOTO_SUFFIXES))}).{in_words(left_out)}", pairs(left_out)
+    )
+
+
+def walk_unpacked(archive: Path) -> Iterator[str | Refused]:
+    """What `walk` finds in an archive, unpacked into the cache, and what was refused when it was; that goes by the
+    archive's name, as nobody knows the cache's folders.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    folder, refused = unpack(archive, Limits())
+    yield from refused
+    for entry in walk(str(photos_root(folder))):
+        if isinstance(entry, str):
+            yield entry
+        elif entry.name != str(folder / "refused.json"):  # `unpack`'s own
+            yield Refused(f"{archive}::{os.path.relpath(entry.name, folder)}", entry.reason)
+
+
+def _sifted(entries_: Iterable[str | Refused], source: str, left_out: list[Refused]) -> list[Photo]:
+    photos = []
+    for entry in entries_:
+        if isinstance(entry, Refused):
+            left_out.append(entry)
+        else:
+            photos.append(Photo(entry, source=source))
+    return photos
 
 
 def photos_root(folder: Path) -> Path:
@@ -188,20 +231,6 @@ def photos_root(folder: Path) -> Path:
     if competition is None or not _has_categories(competition):
         return folder
     return read_competition(competition).test_folder or folder
-
-
-def path_column(table: Path, row: dict[str, str]) -> str:
-    """The column of a table that holds the photos' paths, one of `PATH_COLUMNS`.
-
-    Raises:
-        DataError: there is none.
-    """
-    return _column(table, row, PATH_COLUMNS)
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a file or folder is passed over: hidden, or what operating systems leave."""
-    return name.startswith(".") or name.casefold() in JUNK
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,10 +255,14 @@ class _Source:
 
 
 def _read_source(path: Path, how: _How) -> _Source:
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - false, too, where it may not be asked
         return _read_folder(path, how)
-    if not path.exists():
-        raise DataError(f"There is no '{path}'.")
+    try:
+        path.stat()
+    except FileNotFoundError:
+        raise DataError(f"There is no '{path}'.") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"Cannot read '{path}': {getattr(error, 'strerror', None) or error}.") from None
     suffix = path.suffix.lower()
     if suffix in TABLE_SUFFIXES:
         return _read_labelled_table(path)
@@ -257,6 +290,8 @@ def _read_folder(folder: Path, how: _How, archive: Path | None = None) -> _Sourc
     competition = find_competition(folder) if how.layout == "auto" else None
     if competition is not None:
         return _read_listed_folder(competition)
+    if (reason := entries(folder).reason) is not None:
+        raise DataError(f"There are no photos to reach in '{folder}': {reason}.")
     root = _tree(folder, how)
     read = read_layout(root, how.layout, archive=archive is not None)
     top = Path(read.top)
@@ -271,14 +306,18 @@ def _read_folder(folder: Path, how: _How, archive: Path | None = None) -> _Sourc
 
 def _tree(folder: Path, how: _How) -> Folder:
     """What lies in a folder, files that are no part of the data left out; two levels of empty folders are seen."""
-    files = sorted(_walk(folder))
-    if how.beside:
-        files = [path for path in files if absolute(path) not in how.beside]
-    root = tree(str(folder), (path if is_photo_name(path) else Refused(path, NOT_A_PHOTO) for path in files))
+    found = [entry for entry in walk(str(folder)) if absolute(_name(entry)) not in how.beside]
+    refused = {entry.name for entry in found if isinstance(entry, Refused)}
+    root = tree(str(folder), found)
     for level in (root, *root.folders.values()):
         for empty in _subfolders(Path(level.path)):
-            level.folders.setdefault(empty.name, Folder(str(empty)))
+            if str(empty) not in refused:
+                level.folders.setdefault(empty.name, Folder(str(empty)))
     return root
+
+
+def _name(entry: str | Refused) -> str:
+    return entry if isinstance(entry, str) else entry.name
 
 
 def _nothing_in(folder: Path, root: Folder, refused: list[Refused]) -> DataError:
@@ -287,7 +326,7 @@ def _nothing_in(folder: Path, root: Folder, refused: list[Refused]) -> DataError
             f"'{folder}' holds {len(root.photos):,} photos but no folder per nameplate: "
             "put each nameplate's photos into a folder of its name, or give a CSV with path and label."
         )
-    return DataError(f"There are no photos in the folders of '{folder}'.{_first_refusals(refused)}")
+    return DataError(f"There are no photos in the folders of '{folder}'.{in_words(refused)}", pairs(refused))
 
 
 def _read_listed_folder(folder: Path) -> _Source:
@@ -300,7 +339,7 @@ def _read_listed_folder(folder: Path) -> _Source:
     else:
         found, among = _read_labelled_table(folder / TRAIN_TABLE), folder
     listed = {absolute(photo.path) for photo in found.photos} | {entry.name for entry in found.refused}
-    more = sum(is_photo_name(path) and absolute(path) not in listed for path in _walk(among))
+    more = sum(isinstance(path, str) and absolute(path) not in listed for path in walk(str(among)))
     if more:
         found.notes.append(f"{count_of(more, 'photo')} in '{among}' and not in its {TRAIN_TABLE}: left out.")
     return found
@@ -312,29 +351,12 @@ def _has_categories(folder: Path) -> bool:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    try:
-        found = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir() and not is_hidden(entry.name)]
-    except OSError as error:
-        raise DataError(f"Cannot list '{folder}': {error.strerror}.") from None
-    return sorted(found, key=lambda path: natural_key(path.name))
-
-
-def _walk(folder: Path) -> Iterator[str]:
-    """Every file below a folder, links followed once."""
-    seen: set[str] = set()
-    for root, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(root)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not is_hidden(name))
-        yield from (f"{root}/{name}" for name in files if not is_hidden(name))
+    return sorted((folder / name for name in entries(folder).folders), key=lambda path: natural_key(path.name))
 
 
 def _read_labelled_table(path: Path) -> _Source:
     rows = read_table(path)
-    column, label_column = path_column(path, rows[0]), _column(path, rows[0], LABEL_COLUMNS)
+    column, label_column = path_column(path, rows[0]), need_column(path, rows[0], LABEL_COLUMNS)
     lowered = {name.casefold(): name for name in rows[0]}
     split, source, group = (lowered.get(name, "") for name in ("split", "source", "group"))
     found = _Source(f"table with {column} and {label_column}", [], [])
@@ -399,18 +421,3 @@ def _on_disk(path: Path) -> str:
         return name
     forms = (unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
     return next((form for form in forms if os.path.lexists(form)), name)
-
-
-def _column(path: Path, row: dict[str, str], accepted: Sequence[str]) -> str:
-    lowered = {name.casefold(): name for name in row}
-    for name in accepted:
-        if name in lowered:
-            return lowered[name]
-    raise DataError(
-        f"'{path}' has the columns {', '.join(row)}; one must be named {', '.join(accepted[:-1])} or {accepted[-1]}."
-    )
-
-
-def _first_refusals(refused: Iterable[Refused]) -> str:
-    reasons = Counter(entry.reason for entry in refused)
-    return "".join(f" Left out: {count:,}, as {reason}." for reason, count in reasons.most_common(3))

@@ -72,11 +72,12 @@ def _json_rows(path: Path) -> Iterator[dict[str, str]]:
     try:
         with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
-                row = json.loads(line) if line.strip() else {}
+                if not line.strip():
+                    continue
+                row = json.loads(line)
                 if not isinstance(row, dict):
                     raise DataError(f"'{path}', line {number}: it is no JSON object.")
-                if row:
-                    yield _as_text(row)
+                yield _as_text(row)
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"Cannot read the table '{path}': {error}.") from None
 

@@ -19,7 +19,7 @@ from nameplate.evaluation.selective import RISKS
 from nameplate.evaluation.strangers import sort_known
 from nameplate.models.bundle import Manifest
 from nameplate.models.model import Model
-from nameplate.storage import whole_file
+from nameplate.storage import open_regular, whole_file
 
 SPEED_PHOTOS, WARM_PHOTOS = 512, 32
 """Photos at most that are timed, and those before them that are not."""
@@ -58,7 +58,10 @@ def write_card(target: Path, measured: Measured, judged: Judged, model: Model, c
             written.
     """
     try:
-        old = target.read_text("utf-8") if target.exists() else f"# Model card: `{model.bundle.manifest.name}`\n"
+        old = f"# Model card: `{model.bundle.manifest.name}`\n"
+        if target.exists():
+            with open_regular(target) as file:
+                old = file.read().decode("utf-8").replace("\r\n", "\n")
     except (OSError, UnicodeDecodeError) as error:
         raise NameplateError(f"Cannot read the card '{target}': {error}. Give another name to --card.") from None
     parts = {

@@ -41,6 +41,11 @@ class Written:
     json: Path
     photos: Path
 
+    @staticmethod
+    def beside(page: Path) -> tuple[Path, Path, Path]:
+        """The page, the JSON and the table of photos that are written for a page's name."""
+        return page, page.with_suffix(".json"), page.with_suffix(".photos.csv")
+
 
 def write_report(
     said: dict[str, object], measured: Measured, judged: Judged, page: Path, threads: int, against: Against | None
@@ -58,7 +63,7 @@ def write_report(
     Raises:
         NameplateError: the folder cannot be written to.
     """
-    written = Written(page, page.with_suffix(".json"), page.with_suffix(".photos.csv"))
+    written = Written(*Written.beside(page))
     with whole_file(written.photos) as temporary:
         write_table(temporary, PHOTO_COLUMNS, photo_rows(judged))
     with whole_file(written.json) as temporary:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.datasets import list_photos
+from nameplate.datasets.listing import Tell
 from nameplate.errors import BundleError
 from nameplate.evaluation.judge import Judged
 from nameplate.evaluation.metrics import wilson
@@ -76,7 +77,13 @@ def sort_known(model: Model, judged: Judged) -> Sorted:
     )
 
 
-def sort_strangers(model: Model, judged: Judged, source: Path, progress: Progress = lambda *_: None) -> Strangers:
+def sort_strangers(
+    model: Model,
+    judged: Judged,
+    source: Path,
+    progress: Progress = lambda *_: None,
+    tell: Tell = lambda _: None,
+) -> Strangers:
     """Verdicts of photos that a model does not know, and how well its scores tell them from those it was judged on.
 
     Args:
@@ -84,6 +91,7 @@ def sort_strangers(model: Model, judged: Judged, source: Path, progress: Progres
         judged: the known photos.
         source: a folder, a table or a zip of photos; labels are not looked at.
         progress: see `Progress`.
+        tell: called with each entry of the source that is left out.
 
     Raises:
         BundleError: the bundle does not say where its cars lie.
@@ -95,7 +103,8 @@ def sort_strangers(model: Model, judged: Judged, source: Path, progress: Progres
             f"'{model.bundle.manifest.name}' cannot tell strangers: it was made before Nameplate had verdicts. "
             "Train it again."
         )
-    embedded = embed_photos(list_photos(source), model, lambda step, a, b: progress(f"{step} {source.name}", a, b))
+    photos = list_photos(source, tell)
+    embedded = embed_photos(photos, model, lambda step, a, b: progress(f"{step} {source.name}", a, b))
     chances = model.probabilities(embedded.embeddings, embedded.runtime)
     found = _predictions(model, embedded.embeddings, chances)
     near, far = zip(

@@ -1,0 +1,77 @@
+"""What is shown: harmless to a terminal, and no longer than can be read."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from rich.table import Table
+from rich.text import Text
+
+from nameplate.cli import screen
+from nameplate.datasets import Refused
+from nameplate.datasets.listing import KEPT, LeftOut
+from nameplate.errors import DataError
+
+
+def test_nothing_that_is_shown_drives_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "a\x1b[2J\x9b31m\u202eb"
+    table = Table("car")
+    table.add_row(Text(name))
+    for shown in (name, Text(name), table):
+        screen.out.print(shown)
+    screen.step("Wrote", f"{name}\nx")
+    screen.note(name, f"{name}\nx")
+    screen.tell_error(DataError(f"no {name}", [(name, "it is no photo")]))
+    said = capsys.readouterr()
+    for text in (said.out, said.err):
+        assert not set("\x1b\x9b\u202e") & set(text)
+    shown = r"a\x1b[2J\x9b31m\u202eb"
+    assert said.out.count(shown) == 4
+    assert said.err.splitlines() == [
+        rf"{shown} {shown}\nx",
+        f"left out {shown}: it is no photo",
+        f"error no {shown}",
+    ]
+
+
+@pytest.mark.parametrize("what", ["left out", "unreadable"])
+def test_ten_are_told_each_and_many_by_reason(capsys: pytest.CaptureFixture[str], what: str) -> None:
+    screen.tell_refused([(f"{n}.txt", "none") for n in range(10)], what)
+    assert capsys.readouterr().err.splitlines() == [f"{what} {n}.txt: none" for n in range(10)]
+    pairs = [("x.txt", "odd"), *((f"{n}.txt", "none") for n in range(300)), ("y.txt", "strange")]
+    screen.tell_refused(pairs, what)
+    assert capsys.readouterr().err.splitlines() == [
+        f"{what} 300 files, the first 0.txt: none",
+        f"{what} x.txt: odd",
+        f"{what} y.txt: strange",
+    ]
+    screen.tell_refused([(f"{n}.txt", f"reason {n}") for n in range(300)], what)
+    told = capsys.readouterr().err.splitlines()
+    assert (len(told), told[-1]) == (11, f"… and 290 more {what}")
+
+
+def test_what_was_only_counted_is_told_as_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    left_out = LeftOut()
+    for number in range(KEPT):
+        left_out.add(Refused(f"{number}.txt", "none"))
+    left_out.add(Refused("last.txt", "odd"))
+    screen.tell_counted(left_out)
+    assert capsys.readouterr().err.splitlines() == [
+        "left out 1,000 files, the first 0.txt: none",
+        "left out 1 file: odd",
+        "1,001 left out in all",
+    ]
+
+
+def test_json_of_names_that_are_no_text_is_json(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    screen.print_json({"photo": "\udccf.jpg", "all": [Refused("\ud83d", "\x1b")], "ок": ("车",)})
+    assert json.loads(capfdbinary.readouterr().out) == {
+        "photo": r"\xcf.jpg",
+        "all": [{"name": r"\ud83d", "reason": "\x1b"}],
+        "ок": ["车"],
+    }
+
+
+def test_one_is_one() -> None:
+    assert [screen.counted(n, "advert") for n in (0, 1, 1_000)] == ["0 adverts", "1 advert", "1,000 adverts"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from nameplate.errors import DataError, RuntimeUnavailableError
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 DELIMITERS = ",;\t|"
+
+TABLE_BYTES = 512 * 1024**2
+"""Of a table that is read all at once, or unpacked from an archive."""
 
 
 def read_table(path: Path, *, suffix: str | None = None, may_be_empty: bool = False) -> list[dict[str, str]]:

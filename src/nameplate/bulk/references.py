@@ -16,9 +16,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from nameplate.bulk import objects, shards
-from nameplate.datasets.archive import unpack
-from nameplate.datasets.sources import is_hidden, path_column, photos_root
-from nameplate.datasets.tables import TABLE_SUFFIXES, stream_table
+from nameplate.datasets.archive import Refused, first_reasons, unpack
+from nameplate.datasets.sources import PATH_COLUMNS, is_hidden, path_column, photos_root
+from nameplate.datasets.tables import TABLE_SUFFIXES, photo_path, stream_table
 from nameplate.errors import DataError, UsageError
 from nameplate.photos.decode import read_bytes
 from nameplate.photos.formats import PHOTO_SUFFIXES, is_photo_name
@@ -90,11 +90,11 @@ def _lines() -> Iterator[str]:
 def _listed(table: Path) -> Iterator[str]:
     """The references in a table's column; relative paths are meant from its folder."""
     column = ""
-    for row in stream_table(table):
+    for row in stream_table(table, wanted=PATH_COLUMNS):
         column = column or path_column(table, row)
         name = row.get(column, "").strip()
         if name:
-            yield name if objects.is_remote(name) else str(table.parent / name)
+            yield name if objects.is_remote(name) else photo_path(table, name)
 
 
 def _of_shard(source: str) -> Iterator[str]:
@@ -102,7 +102,20 @@ def _of_shard(source: str) -> Iterator[str]:
     if shards.is_nested(source):
         folder = unpack(Path(source), Limits())[0]
         return _walk(os.fspath(photos_root(folder)))
-    return shards.list_members(source)
+    return _photos_of(source)
+
+
+def _photos_of(source: str) -> Iterator[str]:
+    """An archive's photos alone."""
+    left_out, empty = [], True
+    for entry in shards.list_members(source):
+        if isinstance(entry, Refused):
+            left_out.append(entry)
+        else:
+            empty = False
+            yield entry
+    if empty:
+        raise DataError(f"There are no photos in '{source}'.{first_reasons(left_out)}")
 
 
 def _walk(folder: str, seen: frozenset[tuple[int, int]] = frozenset()) -> Iterator[str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from functools import lru_cache, partial
@@ -37,8 +36,6 @@ STREAMED = (".tar.gz", ".tgz")
 """These can only be read from their beginning."""
 OPEN = 4
 """Archives that are held open, each with its table of contents."""
-SAID = 3
-"""Reasons that an error gives, with their counts."""
 _MEMBER = re.compile(r"(?P<shard>.*?\.(?:zip|tar|tar\.gz|tgz))::(?P<name>.+)", re.IGNORECASE | re.DOTALL)
 _LIMITS = ArchiveLimits()
 _opening = threading.Lock()
@@ -83,36 +80,24 @@ def is_nested(source: str) -> bool:
         archive.close()
 
 
-def list_members(source: str, left_out: Callable[[Refused], None] = lambda _: None) -> Iterator[str]:
-    """References to an archive's photos, in its order; what is refused in it, or damaged, is for reading to say.
-
-    Args:
-        source: the archive.
-        left_out: called with each entry that is no photo, and with notes on how names were read.
+def list_members(source: str) -> Iterator[str | Refused]:
+    """References to an archive's photos, in its order, and a `Refused` for each entry that is none; what is refused of
+    the photos, or damaged in the archive, is for reading to say. The last may be a note on how names were read.
 
     Raises:
-        DataError: it cannot be read, costs more than an archive may, or holds no photos.
+        DataError: it cannot be read, or costs more than an archive may.
     """
     archive = open_archive(source, Limits(), _LIMITS)
-    others: Counter[str] = Counter()
-    empty = True
     try:
         for member in archive.members(source):
             if is_junk(member.name) or is_hidden(member.name.rpartition("/")[2]):
                 continue
-            if reason := _left_out(archive, member):
-                others[reason] += 1
-                left_out(Refused(f"{source}::{member.name}", reason))
-            else:
-                empty = False
-                yield f"{source}::{member.name}"
-        for note in archive.names.note(source):
-            left_out(note)
+            reference = f"{source}::{member.name}"
+            reason = _left_out(archive, member)
+            yield reference if reason is None else Refused(reference, reason)
+        yield from archive.names.note(source)
     finally:
         archive.close()
-    if empty:
-        reasons = "".join(f" Left out: {count:,}, as {reason}." for reason, count in others.most_common(SAID))
-        raise DataError(f"There are no photos in '{source}'.{reasons}")
 
 
 def _left_out(archive: Zip | Tar, member: Member) -> str | None:

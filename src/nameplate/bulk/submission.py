@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from nameplate.datasets.archive import unpack
+from nameplate.datasets.archive import is_archive, unpack
 from nameplate.datasets.competition import find_competition, read_competition, test_photos, write_submission
 from nameplate.errors import DataError
 from nameplate.models.model import Model
@@ -38,7 +38,7 @@ def submit(
     Raises:
         DataError: no such competition, photos missing, or the model names other classes.
     """
-    folder = unpack(source, model.settings.limits)[0] if source.suffix.lower() == ".zip" else source
+    folder = unpack(source, model.settings.limits)[0] if is_archive(source.name) else source
     root = find_competition(folder) if folder.is_dir() else None
     if root is None:
         raise DataError(f"'{source}' is no competition: there is no train.csv in it.")

@@ -47,6 +47,7 @@ __all__ = [
     "Progress",
     "Refused",
     "archive_stem",
+    "first_reasons",
     "in_archive",
     "is_archive",
     "open_archive",
@@ -130,9 +131,14 @@ def speaking_of(archive: Path, folder: Path, refused: Iterable[Refused]) -> Iter
     try:
         yield
     except DataError as error:
-        counts = Counter(entry.reason for entry in refused).most_common(SAID)
-        left_out = "".join(f" Left out: {count:,}, as {reason}." for reason, count in counts)
-        raise DataError(str(error).replace(str(folder), str(archive)) + left_out) from None
+        said = str(error).replace(str(folder), str(archive))
+        raise DataError(said + first_reasons(refused)) from None
+
+
+def first_reasons(refused: Iterable[Refused]) -> str:
+    """The most frequent reasons why entries were left out, with counts, as sentences to follow another."""
+    counts = Counter(entry.reason for entry in refused).most_common(SAID)
+    return "".join(f" Left out: {count:,}, as {reason}." for reason, count in counts)
 
 
 def in_archive(refused: Iterable[Refused], archive: Path, folder: Path) -> list[Refused]:

@@ -165,10 +165,11 @@ class Names:
         if encoding != "utf-8":
             self.assumed[encoding] += 1
         name = plain_name(shown[: LONGEST_NAME + 1])
-        if name in self.seen:
-            return shown, f"{name} (entry {number})", True
+        again = name in self.seen
+        if again:
+            name = f"{name} (entry {number})"
         self.seen.add(name)
-        return shown, name, False
+        return shown, name, again
 
     def note(self, archive: str) -> Iterable[Refused]:
         """A line on the encodings that were assumed; nothing where none was."""
@@ -260,7 +261,9 @@ def name_problem(shown: str, *, windows: bool) -> str | None:
     return None
 
 
-def size_problem(kind: Kind, size: int, packed: int | None, limits: Limits, archive_limits: ArchiveLimits) -> str | None:
+def size_problem(
+    kind: Kind, size: int, packed: int | None, limits: Limits, archive_limits: ArchiveLimits
+) -> str | None:
     """Why an entry is too large; `packed`: the bytes that it takes in the archive, None where it alone takes none."""
     if kind == "table":
         allowed = archive_limits.table_bytes

@@ -8,10 +8,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nameplate.datasets.archive import JUNK, Progress, Refused, unpack
+from nameplate.datasets.archive import (
+    JUNK,
+    Progress,
+    Refused,
+    archive_stem,
+    in_archive,
+    is_archive,
+    speaking_of,
+    unpack,
+)
 from nameplate.datasets.competition import TRAIN_TABLE, find_competition, read_competition, train_photos
 from nameplate.datasets.names import natural_key, read_names
-from nameplate.datasets.tables import TABLE_SUFFIXES, read_table
+from nameplate.datasets.tables import TABLE_SUFFIXES, photo_path, read_table
 from nameplate.errors import DataError
 from nameplate.photos.formats import PHOTO_SUFFIXES, is_photo_name
 from nameplate.storage import absolute, printable, sha256
@@ -19,6 +28,8 @@ from nameplate.types import Limits, Photo, SplitName
 
 PATH_COLUMNS = ("path", "photo", "file", "filename", "file_name", "image", "image_path", "filepath", "id")
 LABEL_COLUMNS = ("label", "class", "category", "nameplate", "target")
+USED_COLUMNS = frozenset({*PATH_COLUMNS, *LABEL_COLUMNS, "split", "source", "group"})
+"""All that is read of a table."""
 SPLIT_FOLDERS: dict[str, SplitName] = {
     "train": "train",
     "training": "train",
@@ -57,7 +68,7 @@ def read_dataset(
 
     A source is a folder with a folder per class (also under train/, val/, test/), a CSV or Parquet table
     with a path and a label column (and perhaps split, source, group), the original competition's folder,
-    or a zip of any folder. No photo is opened.
+    or a zip or tar of any folder. No photo is opened.
 
     Args:
         sources: paths.
@@ -148,11 +159,11 @@ def list_photos(source: str | os.PathLike[str]) -> list[Photo]:
             raise DataError(f"There are no photos in '{path}' ({', '.join(sorted(PHOTO_SUFFIXES))}).")
         return photos
     if path.suffix.lower() in TABLE_SUFFIXES:
-        rows = read_table(path)
+        rows = read_table(path, wanted=PATH_COLUMNS)
         column = path_column(path, rows[0])
         named = [row[column].strip() for row in rows]
-        return [Photo(str(path.parent / name), source=path.name) for name in named if name]
-    if path.suffix.lower() == ".zip":
+        return [Photo(photo_path(path, name), source=path.name) for name in named if name]
+    if is_archive(path.name):
         return list_photos(unpack(path, Limits())[0])
     return [Photo(str(path))]  # whether it can be read is for decoding to say
 
@@ -190,13 +201,15 @@ def _read_source(path: Path, limits: Limits, progress: Progress | None) -> Part:
     suffix = path.suffix.lower()
     if suffix in TABLE_SUFFIXES:
         return _read_labelled_table(path)
-    if suffix == ".zip":
+    if is_archive(path.name):
         folder, refused = unpack(path, limits, progress=progress)
-        kind, photos, more = _read_folder(folder, title=path.stem)
-        return f"zip: {kind}", photos, [*refused, *more]
+        with speaking_of(path, folder, refused):
+            kind, photos, more = _read_folder(folder, title=archive_stem(path.name))
+        form = "zip" if suffix == ".zip" else "tar"
+        return f"{form}: {kind}", photos, [*refused, *in_archive(more, path, folder)]
     raise DataError(
         f"'{path}' is no data set: give a folder with one folder per nameplate, "
-        "a CSV or Parquet table with path and label columns, or a zip of either."
+        "a CSV or Parquet table with path and label columns, or a zip or tar of either."
     )
 
 
@@ -277,7 +290,7 @@ def _walk(folder: Path) -> Iterator[str]:
 
 
 def _read_labelled_table(path: Path) -> Part:
-    rows = read_table(path)
+    rows = read_table(path, wanted=USED_COLUMNS)
     column, label_column = path_column(path, rows[0]), _column(path, rows[0], LABEL_COLUMNS)
     photos: dict[str, Photo] = {}
     refused: list[Refused] = []
@@ -290,7 +303,7 @@ def _read_labelled_table(path: Path) -> Part:
         if split and split not in SPLIT_FOLDERS:
             raise DataError(f"'{path}', row {number}: split '{split}' is none of {', '.join(SPLIT_FOLDERS)}.")
         photo = Photo(
-            str(path.parent / name),
+            photo_path(path, name),
             label,
             SPLIT_FOLDERS.get(split),
             row.get("source") or path.stem,

@@ -1,8 +1,8 @@
 """Tar archives, also packed with gzip: their entries in order, in bounded memory, and every damage told.
 
-`tarfile` reads headers of any size, ends within on hostile ones, and takes a damaged header for the archive's end. This
-reader knows the formats in use (ustar, pax, GNU long names). After a damaged header it looks for the next sound one, and
-it reads to the end, where gzip's check sum is. Source: POSIX.1-2017, pax, and the GNU tar manual 1.35, "Basic Tar
+`tarfile` reads headers of any size, ends within on hostile ones, and takes a damaged header for the archive's end.
+This reader knows the formats in use (ustar, pax, GNU long names). After a damaged header it looks for the next sound
+one, and it reads to the end, where gzip's check sum is. Source: POSIX.1-2017, pax, and the GNU tar manual 1.35, "Basic Tar
 Format".
 """
 
@@ -83,8 +83,11 @@ class Tar:
 
     def contents(self) -> Iterator[str]:
         """What tells this archive's content from another's; reads all of it, and is called before `members`."""
-        yield hashlib.file_digest(self._file, "sha256").hexdigest()
+        digest = hashlib.sha256(usedforsecurity=False)
+        while piece := self._file.read(PIECE):
+            digest.update(piece)
         self._file.seek(0)
+        yield digest.hexdigest()
 
     def progress(self) -> tuple[int, int]:
         """Bytes of the file done and in all."""

@@ -45,7 +45,7 @@ class Zip:
         began = time.perf_counter()
         self._file = file
         try:
-            self._zip = zipfile.ZipFile(_Guarded(file, budget))  # type: ignore[arg-type] # all that it calls
+            self._zip = zipfile.ZipFile(_Guarded(file, budget))
         except DataError:
             file.close()
             raise
@@ -127,7 +127,7 @@ class _Guarded(io.RawIOBase):
     def __init__(self, file: BinaryIO, budget: Budget) -> None:
         self._file, self._budget = file, budget
 
-    def read(self, size: int = -1) -> bytes:  # type: ignore[override]
+    def read(self, size: int = -1) -> bytes:
         limits = self._budget.limits
         size = _TAIL if size < 0 else size
         if size > limits.header_bytes:

@@ -2,8 +2,8 @@
 
 `tarfile` reads headers of any size, ends within on hostile ones, and takes a damaged header for the archive's end.
 This reader knows the formats in use (ustar, pax, GNU long names). After a damaged header it looks for the next sound
-one, and it reads to the end, where gzip's check sum is. Source: POSIX.1-2017, pax, and the GNU tar manual 1.35, "Basic Tar
-Format".
+one, and it reads to the end, where gzip's check sum is. Source: POSIX.1-2017, pax, and the GNU tar manual 1.35, "Basic
+Tar Format".
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from nameplate.types import Limits
 BLOCK = 512
 PIECE = 1 << 18
 """Bytes that are read or unpacked at a time."""
-_ZERO = bytes(BLOCK)
+_ZERO, _ZEROS = bytes(BLOCK), bytes(PIECE)
 _GZIP = b"\x1f\x8b"
 _FOLDER, _LINKS, _SPARSE, _VOLUME = b"5", b"12346", b"S", b"M"
 _SPARSE_KEYS = (b"GNU.sparse.", b"SCHILY.realsize")
@@ -290,7 +290,7 @@ class _Stream:
         """Pass over blocks of zeros."""
         while self._used < len(self._buffer) or self._refill():
             rest = self._buffer[self._used :]
-            count = len(rest) - len(rest.lstrip(b"\0"))
+            count = len(rest) if rest == _ZEROS[: len(rest)] else len(rest) - len(rest.lstrip(b"\0"))
             if count < len(rest):
                 count -= (self.at + count) % BLOCK
                 self._used += max(count, 0)

@@ -67,7 +67,8 @@ class Zip:
     def contents(self) -> Iterator[str]:
         """A row an entry of all that tells this archive's content from another's."""
         for entry in self._entries:
-            yield f"{entry.orig_filename}\0{entry.CRC}\0{entry.file_size}\0{entry.compress_size}\n"
+            kept = (entry.CRC, entry.file_size, entry.compress_size, entry.compress_type, entry.flag_bits)
+            yield f"{_raw_name(entry)!r}\0{kept}\0{entry.external_attr}\0{entry.header_offset}\n"
 
     def progress(self) -> tuple[int, int]:
         """Entries done and in all."""

@@ -150,7 +150,7 @@ def test_links_and_names_that_leave_the_folder_are_rows(suffix: str) -> None:
 # --- damage -------------------------------------------------------------------------------------------
 
 
-def _header_at(data: bytes, name: str) -> int:
+def _header_at(data: bytes | bytearray, name: str) -> int:
     return data.index(name.encode() + b"\0")
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from nameplate.datasets import archive as module
-from nameplate.datasets import read_dataset
+from nameplate.datasets import list_photos, read_dataset
 from nameplate.datasets.archive import ArchiveLimits, unpack
 from nameplate.errors import DataError, NameplateError
 from nameplate.types import Limits
@@ -517,3 +517,18 @@ def test_a_table_of_contents_has_a_limit_before_it_is_read(tmp_path: Path) -> No
     path = save(tmp_path, pack(*((f"{number}.jpg", JPEG) for number in range(50))))
     with pytest.raises(DataError, match=r"The table of contents of '.*cars\.zip' claims .* bytes, the limit is 1,000"):
         unpack(path, Limits(), ArchiveLimits(header_bytes=1000))
+
+
+def test_tables_together_inflate_no_further_than_the_whole_may(tmp_path: Path) -> None:
+    data = pack(*((f"{number}.csv", bytes(1_000_000)) for number in range(5)), method=zipfile.ZIP_DEFLATED)
+    with pytest.raises(DataError, match=r"cars\.zip' unpacks to more than 200 times its size: a bomb"):
+        unpack(save(tmp_path, data), Limits(), ArchiveLimits(table_bytes=1_000_000))
+
+
+def test_a_zip_of_an_encrypted_zip_is_told_by_the_users_name(tmp_path: Path) -> None:
+    inner = _patch_both(pack(("Kia/1.jpg", JPEG)), b"Kia/1.jpg", _encrypted)
+    path = save(tmp_path, pack(("inner.zip", inner)))
+    for read in (read_dataset, list_photos):
+        with pytest.raises(DataError, match=r"cars\.zip'.* Left out: 1, as it is encrypted\.") as caught:
+            read(path)
+        assert "home/cache" not in str(caught.value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -207,7 +208,7 @@ def test_a_json_row_without_the_column_comes_as_it_is(tmp_path: Path) -> None:
 # --- Parquet: what is read, and pictures in it --------------------------------------------------------
 
 
-def _parquet(folder: Path, columns: dict[str, object], metadata: dict[str, object] | None = None) -> Path:
+def _parquet(folder: Path, columns: Mapping[str, object], metadata: Mapping[str, object] | None = None) -> Path:
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 

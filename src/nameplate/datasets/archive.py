@@ -11,6 +11,7 @@ import errno
 import hashlib
 import os
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -186,7 +187,7 @@ def _unpack_member(archive: Archive, member: Member, folder: Path) -> str | None
             return f"damaged: {member.problem}" if member.reason == "damaged" else member.problem
         if member.kind not in ("photo", "table"):
             return DEEP if member.kind == "archive" else NO_PHOTO
-        pieces: Iterable[bytes] = archive.pieces(member)
+        pieces: Iterable[bytes] = _pieces(archive, member)
         if member.kind == "photo":
             data = b"".join(pieces)
             read_header(data, archive.limits)
@@ -200,6 +201,17 @@ def _unpack_member(archive: Archive, member: Member, folder: Path) -> str | None
     except (OSError, ValueError) as error:
         return _reason(error, target.parent)
     return None
+
+
+def _pieces(archive: Archive, member: Member) -> Iterator[bytes]:
+    """A member's bytes, on the budget; a tar counts its own."""
+    pieces, began = archive.pieces(member), time.perf_counter()
+    for piece in pieces:
+        if isinstance(archive, Zip):
+            archive.budget.inflate(len(piece))
+            archive.budget.time(began)
+        yield piece
+        began = time.perf_counter()
 
 
 def _write(target: Path, pieces: Iterable[bytes]) -> None:
@@ -225,7 +237,7 @@ def _unpack_inner(archive: Archive, member: Member, folder: Path, progress: Prog
     suffix = ".zip" if member.name.lower().endswith(".zip") else ".tar"
     with tempfile.NamedTemporaryFile(dir=folder, suffix=suffix) as copy:
         try:
-            for piece in archive.pieces(member):
+            for piece in _pieces(archive, member):
                 copy.write(piece)
             copy.flush()
             target = folder / _inner_folder(copy.name, member.name, archive)

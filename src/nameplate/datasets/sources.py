@@ -164,7 +164,9 @@ def list_photos(source: str | os.PathLike[str]) -> list[Photo]:
         named = [row[column].strip() for row in rows]
         return [Photo(photo_path(path, name), source=path.name) for name in named if name]
     if is_archive(path.name):
-        return list_photos(unpack(path, Limits())[0])
+        folder, refused = unpack(path, Limits())
+        with speaking_of(path, folder, refused):
+            return list_photos(folder)
     return [Photo(str(path))]  # whether it can be read is for decoding to say
 
 

@@ -370,6 +370,7 @@ def test_devices_and_named_pipes_are_refused_at_once(here: Path, suffix: str) ->
         ("a.tar", b"BZh91AY&SY", "it is packed with bzip2"),
         ("a.tar.gz", b"\xfd7zXZ\0", "it is packed with xz"),
         ("a.tgz", b"PK\x03\x04", "it is a zip"),
+        ("a.tar", b"\x1f\x8b\x08", r"it is packed with gzip, so its name must end in \.tar\.gz"),
     ],
 )
 def test_other_archives_are_named(name: str, start: bytes, said: str) -> None:

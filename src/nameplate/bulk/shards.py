@@ -20,6 +20,7 @@ from nameplate.datasets.members import (
     NO_PHOTO,
     ArchiveLimits,
     Member,
+    NoArchiveError,
     Refused,
     is_junk,
     plain_name,
@@ -87,7 +88,7 @@ def list_members(source: str) -> Iterator[str | Refused]:
     Raises:
         DataError: it cannot be read, or costs more than an archive may.
     """
-    archive = open_archive(source, Limits(), _LIMITS)
+    archive = _open(source, Limits())
     try:
         for member in archive.members(source):
             if is_junk(member.name) or is_hidden(member.name.rpartition("/")[2]):
@@ -98,6 +99,14 @@ def list_members(source: str) -> Iterator[str | Refused]:
         yield from archive.names.note(source)
     finally:
         archive.close()
+
+
+def _open(source: str, limits: Limits) -> Zip | Tar:
+    archive = open_archive(source, limits, _LIMITS)
+    if isinstance(archive, Tar) and archive.packed and not source.lower().endswith(STREAMED):
+        archive.close()
+        raise NoArchiveError(source, "it is packed with gzip, so its name must end in .tar.gz")
+    return archive
 
 
 def _left_out(archive: Zip | Tar, member: Member) -> str | None:
@@ -121,11 +130,10 @@ def read_member(reference: str, limits: Limits) -> bytes:
     """
     shard, name = split(reference)
     try:
-        index = None if is_streamed(reference) else _index(shard, limits)
-        if index is None or index.streamed:
-            with closing(MemberStream(limits)) as stream:
-                return stream.read(reference)
-        return index.read(name)
+        if not is_streamed(reference):
+            return _index(shard, limits).read(name)
+        with closing(MemberStream(limits)) as stream:
+            return stream.read(reference)
     except DataError as error:
         raise PhotoError("missing", str(error)) from None
     except OSError as error:
@@ -167,9 +175,8 @@ class _Index:
 
     def __init__(self, shard: str, limits: Limits) -> None:
         self._shard, self._limits = shard, limits
-        self._archive = open_archive(shard, limits, _LIMITS)
-        self.streamed = isinstance(self._archive, Tar) and self._archive.packed
-        self._members = {} if self.streamed else {member.name: member for member in self._archive.members(shard)}
+        self._archive = _open(shard, limits)
+        self._members = {member.name: member for member in self._archive.members(shard)}
         self._file = None if isinstance(self._archive, Zip) else open_regular(shard)
 
     def read(self, name: str) -> bytes:

@@ -220,7 +220,7 @@ def test_what_patterns_and_archives_leave_out_is_told(here: Path) -> None:
     for suffix in ("zip", "tar", "tar.gz"):
         shard = _pack(here / f"shard.{suffix}", {"1.jpg": PHOTO, "note.txt": b"x", ".hidden.txt": b"x"})
         left_out = [e for e in list_entries([shard.name]) if isinstance(e, Refused)]
-        assert left_out == [Refused(f"{shard.name}::note.txt", "its name is not a photo's")]
+        assert left_out == [Refused(f"{shard.name}::note.txt", "it is neither a photo nor a table")]
     inner = io.BytesIO()
     with zipfile.ZipFile(inner, "w") as archive:
         archive.writestr("1.jpg", PHOTO)

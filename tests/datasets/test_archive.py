@@ -6,14 +6,18 @@ import errno
 import io
 import stat
 import struct
+import tarfile
 import tracemalloc
+import unicodedata
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from nameplate.datasets import archive as module
+from nameplate.datasets import list_photos, read_dataset
 from nameplate.datasets.archive import ArchiveLimits, unpack
 from nameplate.errors import DataError, NameplateError
 from nameplate.types import Limits
@@ -82,7 +86,7 @@ GOOD2: Entry = ("good/2.jpg", JPEG)
     "name",
     [
         *("../evil.jpg", "a/../../evil.jpg", "a/..", "/evil.jpg", "//evil.jpg", "/etc/evil.csv"),
-        *("C:/evil.jpg", "C:evil.jpg", "a/b:stream.jpg", "..\\evil.jpg", "a\\evil.jpg", "\\\\host\\evil.jpg"),
+        *("C:/evil.jpg", "C:evil.jpg", "a/b:stream.jpg", "..\\evil.jpg", "a\\..\\..\\evil.jpg", "\\\\host\\evil.jpg"),
         *("../evil.zip", "/evil.zip"),
     ],
 )
@@ -235,11 +239,13 @@ def test_a_size_that_lies_low_inflates_no_further(tmp_path: Path) -> None:
     assert peak < 30_000_000
 
 
-@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_other_methods_of_packing_are_refused(tmp_path: Path, method: int) -> None:
+@pytest.mark.parametrize(("method", "name"), [(zipfile.ZIP_BZIP2, "bzip2"), (zipfile.ZIP_LZMA, "lzma")])
+def test_other_methods_of_packing_are_refused_by_name(tmp_path: Path, method: int, name: str) -> None:
     odd = info("odd.jpg")
     odd.compress_type = method
-    assert refusals(tmp_path, pack(GOOD, (odd, JPEG))) == {"odd.jpg": "it is packed with another method than deflate"}
+    assert refusals(tmp_path, pack(GOOD, (odd, JPEG))) == {
+        "odd.jpg": f"it is packed with {name}, another method than deflate"
+    }
 
 
 def test_overlapping_entries_are_refused(tmp_path: Path) -> None:
@@ -277,7 +283,7 @@ def test_archives_are_unpacked_one_level_deep(tmp_path: Path) -> None:
     deepest = pack(("1.jpg", JPEG))
     inner = pack(("deeper.zip", deepest), ("2.jpg", JPEG), ("../../evil.jpg", JPEG))
     assert refusals(tmp_path, pack(GOOD, ("inner.zip", inner))) == {
-        "inner.zip/deeper.zip": "it is neither a photo nor a table",
+        "inner.zip/deeper.zip": "it is an archive in an archive: unpack it, and give what is in it",
         "inner.zip/../../evil.jpg": "its name would leave the folder",
     }
 
@@ -400,3 +406,129 @@ def test_nothing_is_unpacked_where_the_cache_cannot_be_written(tmp_path: Path, m
     monkeypatch.setenv("NAMEPLATE_CACHE", str(blocked))
     with pytest.raises(NameplateError, match="Cannot write"):
         unpack(save(tmp_path, pack(GOOD)), Limits())
+
+
+# --- names of other systems ---------------------------------------------------------------------------
+
+
+def raw_names(names: dict[bytes, bytes], extra: bytes = b"") -> bytes:
+    """A zip as old programs write it: its names are bytes of any encoding, and nothing says which."""
+    body, rows = b"", b""
+    for raw, content in names.items():
+        fixed = struct.pack("<HHHHIII", 0, 0, 0, 33, zlib.crc32(content), len(content), len(content))
+        row = struct.pack("<4sHHHHHHIIIHHHHHII", b"PK\1\2", 20, 20, 0, 0, 0, 33, zlib.crc32(content), len(content),
+                          len(content), len(raw), len(extra), 0, 0, 0, 0, len(body))  # fmt: skip
+        body += b"PK\3\4" + struct.pack("<H", 20) + fixed + struct.pack("<HH", len(raw), 0) + raw + content
+        rows += row + raw + extra
+    return body + rows + struct.pack("<4sHHHHIIH", b"PK\5\6", 0, 0, len(names), len(names), len(rows), len(body), 0)
+
+
+def test_names_of_macos_without_a_flag_are_utf_8_and_composed(tmp_path: Path) -> None:
+    name = unicodedata.normalize("NFD", "Хёндай/й.jpg")
+    target, refused = unpack(save(tmp_path, raw_names({name.encode(): JPEG})), Limits())
+    assert files(target) == {"Хёндай/й.jpg", "refused.json"}
+    assert refused == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding"), [("Лада Нива/Ё 1.jpg", "cp866"), ("Citroën/Müller.jpg", "cp437"), ("Škoda.jpg", "utf-8")]
+)
+def test_names_of_windows_without_a_flag_are_told(tmp_path: Path, name: str, encoding: str) -> None:
+    target, refused = unpack(save(tmp_path, raw_names({name.encode(encoding): JPEG, b"a.jpg": JPEG})), Limits())
+    assert files(target) == {name, "a.jpg", "refused.json"}
+    said = [f"names of entries that say no encoding were read: 1 as {encoding}; nothing is left out"]
+    assert [entry.reason for entry in refused] == said * (encoding != "utf-8")
+
+
+def test_a_name_in_the_unicode_field_counts(tmp_path: Path) -> None:
+    raw, name = "?.jpg".encode("cp437"), "Лада.jpg".encode()
+    extra = b"up" + struct.pack("<HBI", 5 + len(name), 1, zlib.crc32(raw)) + name
+    assert files(unpack(save(tmp_path, raw_names({raw: JPEG}, extra)), Limits())[0]) == {"Лада.jpg", "refused.json"}
+    stale = b"up" + struct.pack("<HBI", 5 + len(name), 1, zlib.crc32(raw) ^ 1) + name
+    assert files(unpack(save(tmp_path, raw_names({raw: JPEG}, stale)), Limits())[0]) == {"?.jpg", "refused.json"}
+
+
+def test_backslashes_of_powershell_5_part_folders(tmp_path: Path) -> None:
+    data = raw_names({b"train\\BMW X5\\1.jpg": JPEG, b"train\\BMW X5\\": b"", b"good\\1.jpg": JPEG})
+    assert refusals(tmp_path, data) == {}
+    assert "train/BMW X5/1.jpg" in files(unpack(tmp_path / "cars.zip", Limits())[0])
+
+
+def test_a_photo_is_told_by_its_first_bytes(tmp_path: Path) -> None:
+    refused = refusals(tmp_path, pack(GOOD, ("photo", JPEG), ("a.dat", JPEG), ("cut.dat", JPEG[:30]), ("b.dat", b"x")))
+    assert refused.pop("b.dat") == "it is neither a photo nor a table"
+    assert refused.pop("cut.dat").startswith("truncated: ")
+    assert refused == {}
+    assert {"photo", "a.dat"} <= files(unpack(tmp_path / "cars.zip", Limits())[0])
+
+
+# --- tars, and what commands say ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz", "tgz"])
+def test_a_tar_is_a_data_set_as_a_zip_is(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"cars.{suffix}"
+    with tarfile.open(path, "w" if suffix == "tar" else "w:gz") as archive:
+        for name, data in (("cars/Kia Rio/1.jpg", JPEG), ("cars/ВАЗ/1.jpg", JPEG), ("../evil.jpg", JPEG)):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    found = read_dataset(path)
+    assert found.nameplates == ("Kia Rio", "ВАЗ")
+    assert [(entry.name, entry.reason) for entry in found.refused][:1] == [
+        ("../evil.jpg", "its name would leave the folder")
+    ]
+    assert not (tmp_path / "home" / "cache" / "evil.jpg").exists()
+
+
+def test_inner_tars_are_unpacked_too(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as archive:
+        entry = tarfile.TarInfo("1.jpg")
+        entry.size = len(JPEG)
+        archive.addfile(entry, io.BytesIO(JPEG))
+    assert refusals(tmp_path, pack(GOOD, ("train.tar.gz", file.getvalue()), ("bad.tar", b"no tar"))) == {
+        "bad.tar": "damaged: it is no tar"
+    }
+    assert "train/1.jpg" in files(unpack(tmp_path / "cars.zip", Limits())[0])
+
+
+def test_an_encrypted_zip_is_called_so_and_by_its_own_name(tmp_path: Path) -> None:
+    data = _patch_both(pack(("Kia/1.jpg", JPEG)), b"Kia/1.jpg", _encrypted)
+    with pytest.raises(DataError) as caught:
+        read_dataset(save(tmp_path, data))
+    assert f"'{tmp_path}/cars.zip'" in str(caught.value)
+    assert "Left out: 1, as it is encrypted." in str(caught.value)
+    assert "home/cache" not in str(caught.value)
+
+
+def test_a_competitions_table_that_unpacks_to_gigabytes_ends_at_its_limit(tmp_path: Path) -> None:
+    table = b"Id,Category\n" + b"1.jpg,0\n" * 600_000
+    data = pack(("train.csv", table), GOOD, method=zipfile.ZIP_DEFLATED)
+    tracemalloc.start()
+    refused = refusals(tmp_path, data, ArchiveLimits(table_bytes=1_000_000))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert refused == {"train.csv": f"it unpacks to {len(table):,} bytes, the limit is 1,000,000"}
+    assert peak < 3_000_000
+
+
+def test_a_table_of_contents_has_a_limit_before_it_is_read(tmp_path: Path) -> None:
+    path = save(tmp_path, pack(*((f"{number}.jpg", JPEG) for number in range(50))))
+    with pytest.raises(DataError, match=r"The table of contents of '.*cars\.zip' claims .* bytes, the limit is 1,000"):
+        unpack(path, Limits(), ArchiveLimits(header_bytes=1000))
+
+
+def test_tables_together_inflate_no_further_than_the_whole_may(tmp_path: Path) -> None:
+    data = pack(*((f"{number}.csv", bytes(1_000_000)) for number in range(5)), method=zipfile.ZIP_DEFLATED)
+    with pytest.raises(DataError, match=r"cars\.zip' unpacks to more than 200 times its size: a bomb"):
+        unpack(save(tmp_path, data), Limits(), ArchiveLimits(table_bytes=1_000_000))
+
+
+def test_a_zip_of_an_encrypted_zip_is_told_by_the_users_name(tmp_path: Path) -> None:
+    inner = _patch_both(pack(("Kia/1.jpg", JPEG)), b"Kia/1.jpg", _encrypted)
+    path = save(tmp_path, pack(("inner.zip", inner)))
+    for read in (read_dataset, list_photos):
+        with pytest.raises(DataError, match=r"cars\.zip'.* Left out: 1, as it is encrypted\.") as caught:
+            read(path)
+        assert "home/cache" not in str(caught.value)

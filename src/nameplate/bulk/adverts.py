@@ -10,7 +10,7 @@ import msgspec
 
 from nameplate.bulk.journal import journal
 from nameplate.datasets.listing import PATH_COLUMNS
-from nameplate.datasets.tables import read_table, write_table
+from nameplate.datasets.tables import photo_path, read_table, write_table
 from nameplate.errors import DataError, UsageError
 from nameplate.models.answer_json import verified_json
 from nameplate.models.claim import DEFAULT_RATE, Verified, check_rate, unreadable_claim
@@ -70,7 +70,7 @@ def read_adverts(table: Path) -> list[Advert]:
         name = row.get(ADVERT, "").strip() or str(number - 1)
         claimed = nfc(row[CLAIMED].strip())
         cells = row[PHOTOS].split(";") if PHOTOS in row else [row[str(single)]]
-        photos = tuple(str(table.parent / cell.strip()) for cell in cells if cell.strip())
+        photos = tuple(photo_path(table, cell.strip()) for cell in cells if cell.strip())
         if not claimed or not photos:
             raise DataError(f"'{table}', row {number}: there is no {PHOTOS[:-1] if claimed else 'claim'}.")
         before = found.get(name)

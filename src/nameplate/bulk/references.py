@@ -19,6 +19,7 @@ from nameplate.bulk import objects, shards
 from nameplate.datasets.archive import Refused
 from nameplate.datasets.listing import LeftOut, entries, judged, list_rows, walk
 from nameplate.datasets.sources import LIST_SUFFIXES, no_photos, photos_root, walk_unpacked
+from nameplate.datasets.tables import photo_path
 from nameplate.errors import DataError, UsageError
 from nameplate.photos.decode import read_bytes
 from nameplate.types import Limits
@@ -123,7 +124,7 @@ def _listed(table: Path) -> Listed:
     left_out: list[Refused] = []
     for name in list_rows(table, left_out.append):
         yield from _taken(left_out)
-        yield name if objects.is_remote(name) else str(table.parent / name)
+        yield name if objects.is_remote(name) else photo_path(table, name)
     yield from left_out
 
 

@@ -1,40 +1,50 @@
 """Archives of photos, read in place: `shard.zip::photos/a.jpg`, also in .tar, .tar.gz and .tgz.
 
 Nothing is unpacked to disk. A zip's entry is inflated no further than it may be; a tar's lies as it is, and a
-compressed tar is read in order, as a stream.
+compressed tar is read in order, as a stream. What is refused in an archive, or damaged between its entries, is listed
+too, so that it gets its row: reading it says why.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import tarfile
 import threading
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from functools import lru_cache, partial
 
-from nameplate.datasets.archive import ArchiveLimits, Refused, is_junk, refusal
+from nameplate.datasets.archive import is_archive, open_archive, sniffed
 from nameplate.datasets.listing import is_hidden
+from nameplate.datasets.members import (
+    DEEP,
+    NO_PHOTO,
+    ArchiveLimits,
+    Member,
+    NoArchiveError,
+    Refused,
+    is_junk,
+    plain_name,
+    raw_name,
+)
+from nameplate.datasets.tars import Tar
+from nameplate.datasets.zips import Zip
 from nameplate.errors import DataError, PhotoError
-from nameplate.photos.formats import is_photo_name
+from nameplate.storage import open_regular
 from nameplate.types import Limits
 
-SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 STREAMED = (".tar.gz", ".tgz")
 """These can only be read from their beginning."""
 OPEN = 4
 """Archives that are held open, each with its table of contents."""
 _MEMBER = re.compile(r"(?P<shard>.*?\.(?:zip|tar|tar\.gz|tgz))::(?P<name>.+)", re.IGNORECASE | re.DOTALL)
-NO_PHOTO_NAME = "its name is not a photo's"
 _LIMITS = ArchiveLimits()
 _opening = threading.Lock()
 
 
 def is_shard(source: str) -> bool:
     """Whether a name is an archive's."""
-    return source.lower().endswith(SUFFIXES)
+    return is_archive(source)
 
 
 def is_member(reference: str) -> bool:
@@ -63,43 +73,53 @@ def is_nested(source: str) -> bool:
     """
     if not source.lower().endswith(".zip"):
         return False
-    with _open_zip(source) as archive:
-        names = (entry.filename.lower() for entry in archive.infolist() if not is_junk(entry.filename))
-        return any(name.endswith(".zip") or name.rpartition("/")[2] == "train.csv" for name in names)
+    archive = open_archive(source, Limits(), _LIMITS)
+    try:
+        names = (member.name.lower() for member in archive.members(source) if not is_junk(member.name))
+        return any(is_archive(name) or name.rpartition("/")[2] == "train.csv" for name in names)
+    finally:
+        archive.close()
 
 
 def list_members(source: str) -> Iterator[str | Refused]:
-    """References to an archive's photos, in its order, and a `Refused` for each member that is none by its name; what
-    is refused of the photos is for reading to say.
+    """References to an archive's photos, in its order, and a `Refused` for each entry that is none; what is refused of
+    the photos, or damaged in the archive, is for reading to say. The last may be a note on how names were read.
 
     Raises:
-        DataError: it cannot be read, or holds more entries or bytes than an archive may.
+        DataError: it cannot be read, or costs more than an archive may.
     """
-    total = 0
-    for number, (name, size) in enumerate(_members(source), start=1):
-        total += size
-        if number > _LIMITS.entries or total > _LIMITS.bytes:
-            raise DataError(
-                f"'{source}' holds more than {_LIMITS.entries:,} entries or {_LIMITS.bytes:,} bytes. Split it."
-            )
-        if is_junk(name) or is_hidden(name.rpartition("/")[2]):
-            continue
-        yield f"{source}::{name}" if is_photo_name(name) else Refused(f"{source}::{name}", NO_PHOTO_NAME)
-
-
-def _members(source: str) -> Iterator[tuple[str, int]]:
-    if source.lower().endswith(".zip"):
-        with _open_zip(source) as archive:
-            yield from ((entry.filename, entry.file_size) for entry in archive.infolist() if not entry.is_dir())
-        return
+    archive = _open(source, Limits())
     try:
-        with tarfile.open(source, "r|*" if source.lower().endswith(STREAMED) else "r:") as archive:
-            for entry in archive:
-                archive.members = []  # type: ignore[attr-defined] # else it keeps them all
-                if entry.isreg():
-                    yield entry.name, entry.size
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        raise DataError(f"Cannot read the archive '{source}': {error}.") from None
+        for member in archive.members(source):
+            if is_junk(member.name) or is_hidden(member.name.rpartition("/")[2]):
+                continue
+            reference = f"{source}::{member.name}"
+            reason = _left_out(archive, member)
+            yield reference if reason is None else Refused(reference, reason)
+        yield from archive.names.note(source)
+    finally:
+        archive.close()
+
+
+def _open(source: str, limits: Limits) -> Zip | Tar:
+    archive = open_archive(source, limits, _LIMITS)
+    if isinstance(archive, Tar) and archive.packed and not source.lower().endswith(STREAMED):
+        archive.close()
+        raise NoArchiveError(source, "it is packed with gzip, so its name must end in .tar.gz")
+    return archive
+
+
+def _left_out(archive: Zip | Tar, member: Member) -> str | None:
+    """Why an entry gets no row; None where it gets one."""
+    if member.kind in ("photo", "damage"):
+        return None
+    try:
+        member = sniffed(archive, member)
+    except PhotoError as error:
+        return str(error)
+    if member.kind == "photo":
+        return None
+    return member.problem or (DEEP if member.kind == "archive" else NO_PHOTO)
 
 
 def read_member(reference: str, limits: Limits) -> bytes:
@@ -110,102 +130,84 @@ def read_member(reference: str, limits: Limits) -> bytes:
     """
     shard, name = split(reference)
     try:
-        if shard.lower().endswith(".zip"):
-            return _from_zip(shard, name, limits)
-        if shard.lower().endswith(".tar"):
-            return _from_tar(shard, name, limits)
-        return MemberStream(limits).read(reference)
+        if not is_streamed(reference):
+            return _index(shard, limits).read(name)
+        with closing(MemberStream(limits)) as stream:
+            return stream.read(reference)
     except DataError as error:
         raise PhotoError("missing", str(error)) from None
     except OSError as error:
         raise PhotoError("missing", f"cannot read '{shard}': {error.strerror or error}") from None
 
 
-def _from_zip(shard: str, name: str, limits: Limits) -> bytes:
-    archive = _zips(shard)
-    try:
-        entry = archive.getinfo(name)
-    except KeyError:
-        raise PhotoError("missing", f"there is no '{name}' in '{shard}'") from None
-    if reason := refusal(entry, limits, _LIMITS, inner=False):
-        raise PhotoError("too large" if reason.startswith("it unpacks to") else "not a photo", reason)
-    try:
-        with archive.open(entry) as file:
-            data = file.read(entry.file_size + 1)  # a plain read() would inflate what the size denies
-    except Exception as error:  # zipfile and zlib raise all sorts on hostile bytes
-        raise PhotoError("damaged", f"in '{shard}': {error or type(error).__name__}") from None
-    return _whole(data, entry.file_size)
+def _key(name: str) -> str:
+    """What a member is called by, whatever way a user spells it."""
+    return plain_name(raw_name(name))
 
 
-def _from_tar(shard: str, name: str, limits: Limits) -> bytes:
-    archive = _tars(shard)
-    if name not in archive.places:
-        raise PhotoError("missing", f"there is no '{name}' in '{shard}'")
-    start, size = archive.places[name]
-    _check_size(size, limits)
-    return _whole(os.pread(archive.file, size, start), size)
+def _allowed(member: Member) -> Member:
+    """The member, where it may be read.
 
-
-def _check_size(size: int, limits: Limits) -> None:
-    if size > limits.bytes:
-        raise PhotoError("too large", f"{size:,} bytes, the limit is {limits.bytes:,}")
-
-
-def _whole(data: bytes, size: int) -> bytes:
-    if len(data) != size:
-        raise PhotoError("damaged", f"it claims {size:,} bytes and has {len(data):,}")
-    if not data:
+    Raises:
+        PhotoError: it is refused or damaged.
+    """
+    if member.problem is not None:
+        raise PhotoError(member.reason, member.problem)
+    if member.size == 0:
         raise PhotoError("empty", "the file has no bytes")
-    return data
+    return member
 
 
-def _open_zip(source: str) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(source)
-    except Exception as error:  # as above
-        raise DataError(f"Cannot read the archive '{source}': {error}.") from None
+def _absent(name: str, shard: str, damage: Iterable[Member]) -> PhotoError:
+    """Why a member is not there: it may be what was damaged."""
+    if found := next(iter(damage), None):
+        return PhotoError("damaged", f"there is no '{name}' left in '{shard}', {found.problem}")
+    return PhotoError("missing", f"there is no '{name}' in '{shard}'")
 
 
-@lru_cache(OPEN)
-def _opened_zip(shard: str, _changed: tuple[int, int]) -> zipfile.ZipFile:
-    return _open_zip(shard)
+def _check_size(member: Member, limits: Limits) -> None:
+    if member.size > limits.bytes:
+        raise PhotoError("too large", f"{member.size:,} bytes, the limit is {limits.bytes:,}")
 
 
-class _Tar:
-    """An uncompressed tar, open, and where in it each member lies; the last of a name counts, as tar has it."""
+class _Index:
+    """An open archive, and where in it each member is."""
 
-    def __init__(self, shard: str) -> None:
-        try:
-            with tarfile.open(shard, "r:") as archive:
-                self.places = {entry.name: (entry.offset_data, entry.size) for entry in archive if entry.isreg()}
-        except (tarfile.TarError, EOFError) as error:
-            raise DataError(f"Cannot read the archive '{shard}': {error}.") from None
-        self.file = os.open(shard, os.O_RDONLY)
+    def __init__(self, shard: str, limits: Limits) -> None:
+        self._shard, self._limits = shard, limits
+        self._archive = _open(shard, limits)
+        self._members = {member.name: member for member in self._archive.members(shard)}
+        self._file = None if isinstance(self._archive, Zip) else open_regular(shard)
+
+    def read(self, name: str) -> bytes:
+        """A member's bytes, from any thread."""
+        member = self._members.get(name) or self._members.get(_key(name))
+        if member is None:
+            raise _absent(name, self._shard, (m for m in self._members.values() if m.kind == "damage"))
+        _allowed(member)
+        _check_size(member, self._limits)
+        if isinstance(self._archive, Zip):
+            return b"".join(self._archive.pieces(member))
+        data = os.pread(self._file.fileno(), member.size, member.place) if self._file else b""
+        if len(data) != member.size:
+            raise PhotoError("damaged", f"it claims {member.size:,} bytes and has {len(data):,}")
+        return data
 
     def __del__(self) -> None:
-        if hasattr(self, "file"):
-            os.close(self.file)
+        for file in (getattr(self, "_archive", None), getattr(self, "_file", None)):
+            if file is not None:
+                file.close()
 
 
 @lru_cache(OPEN)
-def _opened_tar(shard: str, _changed: tuple[int, int]) -> _Tar:
-    return _Tar(shard)
+def _opened(shard: str, _changed: tuple[int, int], limits: Limits) -> _Index:
+    return _Index(shard, limits)
 
 
-def _zips(shard: str) -> zipfile.ZipFile:
+def _index(shard: str, limits: Limits) -> _Index:
     with _opening:  # else several threads would open it at once
-        return _opened_zip(*_as_it_is(shard))
-
-
-def _tars(shard: str) -> _Tar:
-    with _opening:
-        return _opened_tar(*_as_it_is(shard))
-
-
-def _as_it_is(shard: str) -> tuple[str, tuple[int, int]]:
-    """What tells an archive from the one that was in its place before."""
-    status = os.stat(shard)  # noqa: PTH116 - for each photo
-    return os.path.abspath(shard), (status.st_mtime_ns, status.st_size)  # noqa: PTH100
+        status = os.stat(shard)  # noqa: PTH116 - for each photo
+        return _opened(os.path.abspath(shard), (status.st_mtime_ns, status.st_size), limits)  # noqa: PTH100
 
 
 class MemberStream:
@@ -214,7 +216,10 @@ class MemberStream:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._shard = ""
-        self._archive: tarfile.TarFile | None = None
+        self._archive: Zip | Tar | None = None
+        self._members: Iterator[Member] = iter(())
+        self._damage: list[Member] = []
+        self._ended = False
 
     def source(self, reference: str) -> Callable[[], bytes]:
         """What gives a member's bytes, or the PhotoError that it is; read now, since the next comes after it."""
@@ -227,22 +232,21 @@ class MemberStream:
         """A member's bytes.
 
         Raises:
-            PhotoError: missing, damaged or too large.
+            PhotoError: missing, refused, damaged or too large.
         """
         shard, name = split(reference)
         try:
             ahead = self._archive is not None and shard == self._shard
-            return self._find(name) if ahead and self._archive else self._reopened(shard, name)
-        except KeyError:
+            found = self._find(name) if ahead else None
+            if found is None and not (shard == self._shard and self._ended and self._is_absent(name)):
+                self._reopen(shard)
+                found = self._find(name)
+        except DataError as error:
             self.close()
-            if ahead:
-                return self.read(reference)
-            raise PhotoError("missing", f"there is no '{name}' in '{shard}'") from None
-        except (FileNotFoundError, PermissionError) as error:
-            raise PhotoError("missing", f"cannot read '{shard}': {error.strerror}") from None
-        except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-            self.close()
-            raise PhotoError("damaged", f"cannot read '{shard}': {error}") from None
+            raise PhotoError("missing", str(error)) from None
+        if found is None:
+            raise _absent(name, shard, self._damage)
+        return found
 
     def close(self) -> None:
         """Let go of the archive."""
@@ -250,20 +254,29 @@ class MemberStream:
             self._archive.close()
             self._archive = None
 
-    def _reopened(self, shard: str, name: str) -> bytes:
+    def _reopen(self, shard: str) -> None:
         self.close()
-        self._shard, self._archive = shard, tarfile.open(shard, "r|*")  # noqa: SIM115 - closed by `close`
-        return self._find(name)
+        self._damage, self._ended = [], False
+        self._shard, self._archive = shard, open_archive(shard, self._limits, _LIMITS)
+        self._members = self._archive.members(shard)
 
-    def _find(self, name: str) -> bytes:
+    def _is_absent(self, name: str) -> bool:
+        """Whether the archive, which was read to its end, has no member of a name; so it is not read again for it."""
         archive = self._archive
-        while archive is not None and (entry := archive.next()) is not None:
-            archive.members = []  # type: ignore[attr-defined] # else it keeps them all
-            if entry.name == name and entry.isreg():
-                _check_size(entry.size, self._limits)
-                file = archive.extractfile(entry)
-                return _whole(file.read() if file is not None else b"", entry.size)
-        raise KeyError(name)
+        return archive is not None and not {name, _key(name)} & ({m.name for m in self._damage} | archive.names.seen)
+
+    def _find(self, name: str) -> bytes | None:
+        """The bytes of a member that is still to come; None where none of that name is."""
+        key = _key(name)
+        for member in self._members:
+            if member.kind == "damage":
+                self._damage.append(member)
+            if member.name in (name, key) and self._archive is not None:
+                _allowed(member)
+                _check_size(member, self._limits)
+                return b"".join(self._archive.pieces(member))
+        self._ended = True
+        return None
 
 
 def _refuse(error: PhotoError) -> bytes:

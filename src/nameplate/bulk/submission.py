@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from nameplate.datasets.archive import Refused, unpack
+from nameplate.datasets.archive import Refused, is_archive, unpack
 from nameplate.datasets.competition import find_competition, read_competition, test_photos, write_submission
 from nameplate.datasets.listing import pairs
 from nameplate.errors import DataError
@@ -41,8 +41,7 @@ def submit(
     Raises:
         DataError: no such competition, photos missing, or the model names other classes.
     """
-    packed = source.suffix.lower() == ".zip"
-    folder, refused = unpack(source, model.settings.limits) if packed else (source, ())
+    folder, refused = unpack(source, model.settings.limits) if is_archive(source.name) else (source, ())
     root = find_competition(folder) if folder.is_dir() else None
     if root is None:
         raise DataError(f"'{source}' is no competition: there is no train.csv in it.", pairs(refused))

@@ -1,59 +1,68 @@
-"""Zip archives, unpacked once into the cache with every entry checked.
+"""Archives, unpacked once into the cache with every entry checked: zip, tar, tar.gz.
 
 An entry is refused by name and reason when it would leave the folder, is a link, is encrypted, is not a
-photo, table or known inner archive, or unpacks to more than it should. The rest is unpacked.
+photo, table or known inner archive, has the name of an earlier one, or unpacks to more than it should. The rest is
+unpacked. So is what is sound of a damaged archive, and the damage is told.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import shutil
-import stat
+import os
 import tempfile
-import zipfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from nameplate.datasets.tables import TABLE_SUFFIXES
+from nameplate.datasets.members import (
+    DEEP,
+    JUNK,
+    NO_PHOTO,
+    ArchiveLimits,
+    Budget,
+    Member,
+    NoArchiveError,
+    Refused,
+    archive_stem,
+    is_archive,
+    is_junk,
+    size_problem,
+)
+from nameplate.datasets.tars import Tar
+from nameplate.datasets.zips import Zip
 from nameplate.errors import DataError, PhotoError
 from nameplate.photos.decode import read_header
-from nameplate.photos.formats import PHOTO_SUFFIXES
-from nameplate.storage import cache_folder, whole_folder
+from nameplate.photos.formats import picture_format
+from nameplate.storage import cache_folder, open_regular, whole_folder
 from nameplate.types import Limits
 
-TEXT_SUFFIXES = frozenset({*TABLE_SUFFIXES, ".txt"})
-"""Tables, and the names of their classes."""
-JUNK = frozenset({".ds_store", "thumbs.db", "desktop.ini", "__macosx"})
-"""What operating systems leave in folders and archives; passed over without a word."""
-
-
-@dataclass(frozen=True, slots=True)
-class ArchiveLimits:
-    """What an archive may unpack to."""
-
-    entries: int = 2_000_000
-    """Files in one archive."""
-    bytes: int = 64 * 1024**3
-    """Unpacked size of all entries together."""
-    table_bytes: int = 512 * 1024**2
-    """Unpacked size of one table."""
-    ratio: int = 200
-    """Unpacked size of a photo or archive against its packed size (photos hardly compress)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A file that was left out, and why."""
-
-    name: str
-    reason: str
-
+__all__ = [
+    "JUNK",
+    "ArchiveLimits",
+    "Progress",
+    "Refused",
+    "archive_stem",
+    "first_reasons",
+    "is_archive",
+    "open_archive",
+    "sniffed",
+    "speaking_of",
+    "unpack",
+]
 
 Progress = Callable[[int, int], None]
+Archive = Zip | Tar
+
+FORM = 2
+"""Of an unpacked folder; raised when the same archive would be unpacked otherwise."""
+SAID = 3
+"""Reasons that an error gives, with their counts."""
 
 
 def unpack(
@@ -68,18 +77,69 @@ def unpack(
     of that same name is not doubled.
 
     Raises:
-        DataError: not a zip file, damaged, or more entries or bytes than the limits allow.
+        DataError: not an archive, not a regular file, or it costs more than the limits allow.
     """
     archive_limits = archive_limits or ArchiveLimits()
-    with _open(archive) as outer:
+    outer = open_archive(archive, limits, archive_limits)
+    try:
         folder = cache_folder() / "archives" / _digest(outer, limits, archive_limits)
         report = folder / "refused.json"
         if not report.is_file() or _is_damaged(report):
             with whole_folder(folder, overwrite=True) as temporary:
-                budget = _Budget(archive_limits)
-                refused = list(_unpack_into(outer, temporary, "", limits, budget, progress))
+                refused = list(_unpack_into(outer, temporary, "", progress))
                 (temporary / "refused.json").write_bytes(msgspec.json.encode(refused))
+    finally:
+        outer.close()
     return folder, tuple(_read_report(report))
+
+
+def open_archive(
+    path: str | os.PathLike[str], limits: Limits, archive_limits: ArchiveLimits, budget: Budget | None = None
+) -> Archive:
+    """Open an archive to read its members; `budget`: that of the archive that this one came from.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    name = os.fspath(path)
+    try:
+        file = open_regular(name)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise NoArchiveError(name, str(reason)) from None
+    budget = budget or Budget(name, os.fstat(file.fileno()).st_size, archive_limits)
+    return Zip(file, limits, budget) if name.lower().endswith(".zip") else Tar(file, limits, budget)
+
+
+def sniffed(archive: Archive, member: Member) -> Member:
+    """A member whose name does not say what it is as what its first bytes say; hidden ones are left alone.
+
+    Raises:
+        PhotoError: they cannot be read.
+    """
+    if member.kind != "other" or member.problem is not None or PurePosixPath(member.name).name.startswith("."):
+        return member
+    if picture_format(archive.start(member)) is None:
+        return member
+    problem = size_problem("photo", member.size, None, archive.limits, archive.budget.limits)
+    return replace(member, kind="photo", problem=problem, reason="too large" if problem else member.reason)
+
+
+@contextmanager
+def speaking_of(archive: Path, folder: Path, refused: Iterable[Refused]) -> Iterator[None]:
+    """Errors about an unpacked folder speak of the archive instead, and say what of it was left out."""
+    try:
+        yield
+    except DataError as error:
+        said = str(error).replace(str(folder), str(archive))
+        left_out = [*error.left_out, *((entry.name, entry.reason) for entry in refused)]
+        raise DataError(said + first_reasons(refused), left_out) from None
+
+
+def first_reasons(refused: Iterable[Refused]) -> str:
+    """The most frequent reasons why entries were left out, with counts, as sentences to follow another."""
+    counts = Counter(entry.reason for entry in refused).most_common(SAID)
+    return "".join(f" Left out: {count:,}, as {reason}." for reason, count in counts)
 
 
 def _read_report(report: Path) -> list[Refused]:
@@ -91,121 +151,72 @@ def _is_damaged(report: Path) -> bool:
     return any(entry.reason.startswith("damaged:") for entry in _read_report(report))
 
 
-def _open(archive: Path) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(archive)
-    except Exception as error:  # zipfile raises all sorts on hostile bytes
-        raise DataError(f"Cannot read the archive '{archive}': {error}.") from None
-
-
-def _digest(archive: zipfile.ZipFile, *limits: object) -> str:
-    """Names an archive's content by its table of contents, which holds each CRC, and what is let in."""
-    digest = hashlib.sha256(repr(limits).encode(), usedforsecurity=False)
-    for entry in archive.infolist():
-        row = f"{entry.filename}\0{entry.CRC}\0{entry.file_size}\0{entry.compress_size}\n"
+def _digest(archive: Archive, *limits: object) -> str:
+    """Names an archive's content by what tells it from another's, and what is let in."""
+    digest = hashlib.sha256(repr((FORM, *limits)).encode(), usedforsecurity=False)
+    for row in archive.contents():
         digest.update(row.encode(errors="surrogatepass"))
     return digest.hexdigest()[:32]
 
 
-class _Budget:
-    """Counts entries and bytes over an archive and those inside it."""
-
-    def __init__(self, limits: ArchiveLimits) -> None:
-        self.limits, self.entries, self.bytes = limits, 0, 0
-
-    def spend(self, archive: zipfile.ZipFile, name: str) -> None:
-        self.entries += len(archive.infolist())
-        self.bytes += sum(entry.file_size for entry in archive.infolist())
-        if self.entries > self.limits.entries:
-            raise DataError(f"'{name}' holds {self.entries:,} entries, the limit is {self.limits.entries:,}.")
-        if self.bytes > self.limits.bytes:
-            raise DataError(f"'{name}' unpacks to {self.bytes:,} bytes, the limit is {self.limits.bytes:,}.")
-
-
-def _unpack_into(
-    archive: zipfile.ZipFile,
-    folder: Path,
-    prefix: str,
-    limits: Limits,
-    budget: _Budget,
-    progress: Progress | None,
-) -> Iterator[Refused]:
-    budget.spend(archive, prefix.rstrip("/") or str(archive.filename))
-    entries = archive.infolist()
-    for number, entry in enumerate(entries):
+def _unpack_into(archive: Archive, folder: Path, prefix: str, progress: Progress | None) -> Iterator[Refused]:
+    called = prefix.rstrip("/") or archive.budget.archive
+    for member in archive.members(called):
         if progress:
-            progress(number, len(entries))
-        if entry.is_dir() or is_junk(entry.filename):
+            progress(*archive.progress())
+        if is_junk(member.name):
             continue
-        name = prefix + entry.filename
-        inner = entry.filename.lower().endswith(".zip") and not prefix
-        reason = refusal(entry, limits, budget.limits, inner=inner)
-        if reason is None and inner:
-            yield from _unpack_inner(archive, entry, folder, limits, budget, progress)
-            continue
-        if reason is None:
-            reason = _extract(archive, entry, folder / _safe(entry.filename), limits)
-        if reason is not None:
-            yield Refused(name, reason)
+        if member.kind == "archive" and member.problem is None and not prefix:
+            yield from _unpack_inner(archive, member, folder, progress)
+        elif reason := _unpack_member(archive, member, folder):
+            yield Refused(prefix + member.shown, reason)
+    yield from archive.names.note(called)
 
 
-def is_junk(name: str) -> bool:
-    """Whether an entry is one of those that operating systems leave."""
-    return any(part.casefold() in JUNK for part in PurePosixPath(name).parts)
-
-
-def _safe(name: str) -> PurePosixPath:
-    return PurePosixPath(*(part for part in PurePosixPath(name).parts if part != "."))
-
-
-def refusal(entry: zipfile.ZipInfo, limits: Limits, archive_limits: ArchiveLimits, *, inner: bool) -> str | None:
-    """Why an entry is not even opened; None where it may be."""
-    path = PurePosixPath(entry.filename)
-    if path.is_absolute() or ".." in path.parts or "\\" in entry.filename or ":" in entry.filename:
-        return "its name would leave the folder"
-    if any(ord(letter) < 32 for letter in entry.filename):
-        return "its name holds control characters"
-    if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):
-        return "it is a link or a special file"
-    if entry.flag_bits & 0x1:
-        return "it is encrypted"
-    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        return "it is packed with another method than deflate"  # the others cannot be read in bounded pieces
-    suffix = path.suffix.lower()
-    if suffix in TEXT_SUFFIXES:
-        allowed = archive_limits.table_bytes
-    elif suffix in PHOTO_SUFFIXES:
-        allowed = limits.bytes
-    elif inner:
-        allowed = archive_limits.bytes
-    else:
-        return "it is neither a photo nor a table"
-    if entry.file_size > allowed:
-        return f"it unpacks to {entry.file_size:,} bytes, the limit is {allowed:,}"
-    if suffix not in TEXT_SUFFIXES and entry.file_size > archive_limits.ratio * max(entry.compress_size, 1):
-        return f"it unpacks to {entry.file_size // max(entry.compress_size, 1):,} times its size: a bomb"
-    return None
-
-
-def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, limits: Limits) -> str | None:
+def _unpack_member(archive: Archive, member: Member, folder: Path) -> str | None:
     """Write one photo or table; why not, where it cannot be."""
+    target = folder / member.name
     try:
-        with archive.open(entry) as source:
-            data = source.read(entry.file_size + 1)  # a plain read() would inflate what the size denies
-        if len(data) != entry.file_size:
-            return f"damaged: it claims {entry.file_size:,} bytes and has {len(data):,}"
-        if target.suffix.lower() in PHOTO_SUFFIXES:
-            read_header(data, limits)
+        member = sniffed(archive, member)
+        if member.problem is not None:
+            return f"damaged: {member.problem}" if member.reason == "damaged" else member.problem
+        if member.kind not in ("photo", "table"):
+            return DEEP if member.kind == "archive" else NO_PHOTO
+        pieces: Iterable[bytes] = _pieces(archive, member)
+        if member.kind == "photo":
+            data = b"".join(pieces)
+            read_header(data, archive.limits)
+            pieces = (data,)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("xb") as file:
-            file.write(data)
+        _write(target, pieces)
     except PhotoError as error:
         return str(error)
     except FileExistsError:
         return "another entry has the same name"
-    except Exception as error:  # zipfile and zlib raise all sorts on hostile bytes
+    except (OSError, ValueError) as error:
         return _reason(error, target.parent)
     return None
+
+
+def _pieces(archive: Archive, member: Member) -> Iterator[bytes]:
+    """A member's bytes, on the budget; a tar counts its own."""
+    pieces, began = archive.pieces(member), time.perf_counter()
+    for piece in pieces:
+        if isinstance(archive, Zip):
+            archive.budget.inflate(len(piece))
+            archive.budget.time(began)
+        yield piece
+        began = time.perf_counter()
+
+
+def _write(target: Path, pieces: Iterable[bytes]) -> None:
+    with target.open("xb") as file:
+        try:
+            for piece in pieces:
+                file.write(piece)
+        except BaseException:
+            target.unlink()
+            raise
 
 
 def _reason(error: Exception, folder: Path) -> str:
@@ -217,26 +228,36 @@ def _reason(error: Exception, folder: Path) -> str:
     return f"damaged: {error or type(error).__name__}"
 
 
-def _unpack_inner(
-    archive: zipfile.ZipFile,
-    entry: zipfile.ZipInfo,
-    folder: Path,
-    limits: Limits,
-    budget: _Budget,
-    progress: Progress | None,
-) -> Iterator[Refused]:
-    with tempfile.NamedTemporaryFile(dir=folder, suffix=".zip") as copy:
+def _unpack_inner(archive: Archive, member: Member, folder: Path, progress: Progress | None) -> Iterator[Refused]:
+    suffix = ".zip" if member.name.lower().endswith(".zip") else ".tar"
+    with tempfile.NamedTemporaryFile(dir=folder, suffix=suffix) as copy:
         try:
-            with archive.open(entry) as source:
-                shutil.copyfileobj(source, copy, 1 << 20)
+            for piece in _pieces(archive, member):
+                copy.write(piece)
             copy.flush()
-            inner = zipfile.ZipFile(copy.name)
-        except Exception as error:  # as in _extract
-            yield Refused(entry.filename, _reason(error, folder))
+            target = folder / _inner_folder(copy.name, member.name, archive)
+            inner = open_archive(copy.name, archive.limits, archive.budget.limits, archive.budget)
+        except (PhotoError, NoArchiveError) as error:
+            yield Refused(member.shown, str(error) if isinstance(error, PhotoError) else f"damaged: {error.detail}")
             return
-        with inner:
-            path = _safe(entry.filename)
-            top = {_safe(name).parts[:1] for name in inner.namelist() if not is_junk(name)}
-            own = path.stem.strip(".") or "archive"  # '...zip' must not become '..'
-            target = folder / (path.parent if top == {(own,)} else path.parent / own)
-            yield from _unpack_into(inner, target, f"{entry.filename}/", limits, budget, progress)
+        except OSError as error:
+            yield Refused(member.shown, _reason(error, folder))
+            return
+        try:
+            yield from _unpack_into(inner, target, f"{member.shown}/", progress)
+        finally:
+            inner.close()
+
+
+def _inner_folder(copy: str, name: str, outer: Archive) -> PurePosixPath:
+    """Where an inner archive goes: a folder of its name, unless its only folder is called so already."""
+    own = archive_stem(name).strip(".") or "archive"  # '...zip' must not become '..'
+    limits = outer.budget.limits
+    inner = open_archive(copy, outer.limits, limits, Budget(outer.budget.archive, outer.budget.packed, limits))
+    try:
+        names = (PurePosixPath(member.name) for member in inner.members(name) if not is_junk(member.name))
+        doubled = all(path.parts[0] == own and len(path.parts) > 1 for path in names)
+    finally:
+        inner.close()
+    parent = PurePosixPath(name).parent
+    return parent if doubled else parent / own

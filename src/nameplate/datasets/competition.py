@@ -126,7 +126,7 @@ def write_submission(competition: Competition, categories: Sequence[str], target
 
 
 def _rows(table: Path) -> list[dict[str, str]]:
-    rows = read_table(table, suffix=".csv")
+    rows = read_table(table, suffix=".csv", wanted=("id", "category"))
     if rows and not {"Id", "Category"} <= rows[0].keys():
         raise DataError(f"'{table}' has the columns {', '.join(rows[0])}; a competition's has Id and Category.")
     seen: set[str] = set()

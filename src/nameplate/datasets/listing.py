@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -197,7 +196,7 @@ def list_rows(table: Path, tell: Tell) -> Iterator[str]:
     """
     lines = table.suffix.lower() == ".jsonl"  # each row has keys of its own
     column = ""
-    for number, row in enumerate(stream_table(table), start=1 if lines else 2):
+    for number, row in enumerate(stream_table(table, wanted=PATH_COLUMNS), start=1 if lines else 2):
         if lines:
             column = find_column(row, PATH_COLUMNS) or ""
         column = column or ("" if lines else path_column(table, row))
@@ -233,12 +232,6 @@ def find_column(row: dict[str, str], accepted: Sequence[str]) -> str | None:
     """The first accepted column that a row has, in whatever case; None where it has none."""
     lowered = {name.casefold(): name for name in row}
     return next((lowered[name] for name in accepted if name in lowered), None)
-
-
-def in_words(refused: Sequence[Refused]) -> str:
-    """The most frequent reasons why files were left out, with counts, as sentences to follow another."""
-    reasons = Counter(entry.reason for entry in refused)
-    return "".join(f" Left out: {count:,}, as {reason}." for reason, count in reasons.most_common(3))
 
 
 def pairs(refused: Iterable[Refused]) -> list[tuple[str, str]]:

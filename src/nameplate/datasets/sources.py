@@ -9,13 +9,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from nameplate.datasets.archive import Progress, Refused, unpack
+from nameplate.datasets.archive import (
+    Progress,
+    Refused,
+    archive_stem,
+    first_reasons,
+    is_archive,
+    speaking_of,
+    unpack,
+)
 from nameplate.datasets.competition import TRAIN_TABLE, find_competition, read_competition, train_photos
 from nameplate.datasets.layouts import PARTS, Folder, check_layout, part_of, read_layout, tree
 from nameplate.datasets.listing import (
+    PATH_COLUMNS,
     Tell,
     entries,
-    in_words,
     list_rows,
     need_column,
     pairs,
@@ -24,7 +32,7 @@ from nameplate.datasets.listing import (
 )
 from nameplate.datasets.merging import as_labelled, count_of, few, ids_of, matched, on_names, once
 from nameplate.datasets.names import natural_key, read_names
-from nameplate.datasets.tables import TABLE_SUFFIXES, read_table
+from nameplate.datasets.tables import TABLE_SUFFIXES, photo_path, read_table
 from nameplate.errors import DataError
 from nameplate.photos.formats import PHOTO_SUFFIXES
 from nameplate.storage import absolute, nfc, read_text, sha256
@@ -33,6 +41,8 @@ from nameplate.types import Layout, Limits, Photo, SplitName
 LIST_SUFFIXES = (*TABLE_SUFFIXES, ".jsonl")
 """Of lists of photos; those of labelled tables are `TABLE_SUFFIXES`."""
 LABEL_COLUMNS = ("label", "class", "category", "nameplate", "target")
+USED_COLUMNS = frozenset({*PATH_COLUMNS, *LABEL_COLUMNS, "split", "source", "group"})
+"""All that is read of a labelled table."""
 MISSING = frozenset(
     {"", "#n/a", "#n/a n/a", "#na", "<na>", "n/a", "na", "nan", "-nan", "nat", "none", "null", "1.#ind", "1.#qnan"}
 )
@@ -70,7 +80,7 @@ def read_dataset(
 
     A source is a folder with a folder per class (also under train/, val/, test/), a CSV or Parquet table
     with a path and a label column (and perhaps split, source, group), the original competition's folder,
-    or a zip of any folder. No photo is opened. Names are composed (NFC) and without spaces at their ends.
+    or a zip or tar of any folder. No photo is opened. Names are composed (NFC) and without spaces at their ends.
 
     Args:
         sources: paths.
@@ -96,7 +106,7 @@ def read_dataset(
     photos, spelled = as_labelled([photo for part in parts for photo in part.photos], called)
     notes += spelled
     if not photos:
-        raise DataError(f"No labelled photos in '{sources[0]}'.{in_words(refused)}", pairs(refused))
+        raise DataError(f"No labelled photos in '{sources[0]}'.{first_reasons(refused)}", pairs(refused))
     everything, all_labels = len(photos), {str(photo.label) for photo in photos}
     if names is not None:
         notes += matched(Path(names), called, all_labels)
@@ -107,7 +117,7 @@ def read_dataset(
     photos, contradictory, more = once(photos, called)
     refused, notes = [*refused, *contradictory], [*notes, *more]
     if not photos:
-        raise DataError(f"No labelled photos in '{sources[0]}'.{in_words(refused)}", pairs(refused))
+        raise DataError(f"No labelled photos in '{sources[0]}'.{first_reasons(refused)}", pairs(refused))
     ids = ids_of({str(photo.label) for photo in photos}, called)
     named = tuple(photo.with_(label=called.get(str(photo.label), photo.label)) for photo in photos)
     nameplates = tuple(ids) if called else tuple(sorted(ids, key=natural_key))
@@ -180,9 +190,11 @@ def list_photos(source: str | os.PathLike[str], tell: Tell = lambda _: None) -> 
         root = photos_root(path)
         photos = _sifted(walk(str(root)), root.name, left_out)
     elif path.suffix.lower() in LIST_SUFFIXES:
-        photos = [Photo(_on_disk(path.parent / name), source=path.name) for name in list_rows(path, left_out.append)]
-    elif path.suffix.lower() == ".zip":
-        photos = _sifted(walk_unpacked(path), path.stem, left_out)
+        photos = [
+            Photo(_on_disk(photo_path(path, name)), source=path.name) for name in list_rows(path, left_out.append)
+        ]
+    elif is_archive(path.name):
+        photos = _sifted(walk_unpacked(path), archive_stem(path.name), left_out)
     else:
         return [Photo(str(path))]  # whether it can be read is for decoding to say
     if not photos:
@@ -195,7 +207,8 @@ def list_photos(source: str | os.PathLike[str], tell: Tell = lambda _: None) -> 
 def no_photos(source: str, left_out: Sequence[Refused]) -> DataError:
     """The error of a source without photos, which says what was there instead."""
     return DataError(
-        f"There are no photos in '{source}' ({', '.join(sorted(PHOTO_SUFFIXES))}).{in_words(left_out)}", pairs(left_out)
+        f"There are no photos in '{source}' ({', '.join(sorted(PHOTO_SUFFIXES))}).{first_reasons(left_out)}",
+        pairs(left_out),
     )
 
 
@@ -208,7 +221,9 @@ def walk_unpacked(archive: Path) -> Iterator[str | Refused]:
     """
     folder, refused = unpack(archive, Limits())
     yield from refused
-    for entry in walk(str(photos_root(folder))):
+    with speaking_of(archive, folder, refused):
+        root = photos_root(folder)
+    for entry in walk(str(root)):
         if isinstance(entry, str):
             yield entry
         elif entry.name != str(folder / "refused.json"):  # `unpack`'s own
@@ -266,24 +281,23 @@ def _read_source(path: Path, how: _How) -> _Source:
     suffix = path.suffix.lower()
     if suffix in TABLE_SUFFIXES:
         return _read_labelled_table(path)
-    if suffix == ".zip":
+    if is_archive(path.name):
         return _read_archive(path, how)
     raise DataError(
         f"'{path}' is no data set: give a folder with one folder per nameplate, "
-        "a CSV or Parquet table with path and label columns, or a zip of either."
+        "a CSV or Parquet table with path and label columns, or a zip or tar of either."
     )
 
 
 def _read_archive(path: Path, how: _How) -> _Source:
     folder, refused = unpack(path, how.limits, progress=how.progress)
     report = absolute(folder / "refused.json")
-    try:
+    with speaking_of(path, folder, refused):  # the cache's folder says nothing to anybody
         found = _read_folder(folder, replace(how, beside=how.beside | {report}), path)
-    except DataError as error:  # the cache's folder says nothing to anybody
-        raise DataError(str(error).replace(f"{folder}/", f"{path}/").replace(str(folder), str(path))) from None
     more = [Refused(entry.name.removeprefix(f"{folder}/"), entry.reason) for entry in found.refused]
     notes = [note.replace(f"'{folder}", f"'{path}") for note in found.notes]
-    return _Source(f"zip: {found.kind}", found.photos, [*refused, *more], notes)
+    form = "zip" if path.suffix.lower() == ".zip" else "tar"
+    return _Source(f"{form}: {found.kind}", found.photos, [*refused, *more], notes)
 
 
 def _read_folder(folder: Path, how: _How, archive: Path | None = None) -> _Source:
@@ -297,7 +311,7 @@ def _read_folder(folder: Path, how: _How, archive: Path | None = None) -> _Sourc
     top = Path(read.top)
     if top != folder and how.layout == "auto" and (top / TRAIN_TABLE).is_file():
         return _read_listed_folder(top)
-    source = archive.stem if archive is not None else top.resolve().name
+    source = archive_stem(archive.name) if archive is not None else top.resolve().name
     if not read.photos:
         raise _nothing_in(folder, root, read.refused)
     photos = [Photo(path, label, split, source) for path, label, split in read.photos]
@@ -326,7 +340,7 @@ def _nothing_in(folder: Path, root: Folder, refused: list[Refused]) -> DataError
             f"'{folder}' holds {len(root.photos):,} photos but no folder per nameplate: "
             "put each nameplate's photos into a folder of its name, or give a CSV with path and label."
         )
-    return DataError(f"There are no photos in the folders of '{folder}'.{in_words(refused)}", pairs(refused))
+    return DataError(f"There are no photos in the folders of '{folder}'.{first_reasons(refused)}", pairs(refused))
 
 
 def _read_listed_folder(folder: Path) -> _Source:
@@ -355,7 +369,7 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _read_labelled_table(path: Path) -> _Source:
-    rows = read_table(path)
+    rows = read_table(path, wanted=USED_COLUMNS)
     column, label_column = path_column(path, rows[0]), need_column(path, rows[0], LABEL_COLUMNS)
     lowered = {name.casefold(): name for name in rows[0]}
     split, source, group = (lowered.get(name, "") for name in ("split", "source", "group"))
@@ -368,7 +382,7 @@ def _read_labelled_table(path: Path) -> _Source:
             found.refused.append(_without_label(path, number, name, label.strip()))
             continue
         photo = Photo(
-            _on_disk(path.parent / name),
+            _on_disk(photo_path(path, name)),
             label,
             _split(path, number, row.get(split, "")),
             _said(row.get(source)) or path.stem,
@@ -414,9 +428,8 @@ def _as_whole_numbers(path: Path, found: _Source) -> None:
         found.notes.append(f"'{path}': its labels are whole numbers, and '{example}' is read as such.")
 
 
-def _on_disk(path: Path) -> str:
+def _on_disk(name: str) -> str:
     """A path that a table gives, in the form that the disk has it: macOS writes names with decomposed letters."""
-    name = str(path)
     if name.isascii() or os.path.lexists(name):
         return name
     forms = (unicodedata.normalize(form, name) for form in ("NFC", "NFD"))

@@ -211,6 +211,7 @@ def test_no_command_writes_over_what_it_reads(tmp_path: Path, arguments: tuple[s
     files = {"cars/a/1.jpg": photo, "cars/a/1.png": photo, "cars/b/1.jpg": photo, "w.pth": b"x"}
     files |= {name: table.encode() for name in ("list.csv", "x.photos.csv", "x.exclude.csv")}
     files |= {"game/train.csv": b"Id,Category\n1.jpg,a\n", "model/names.txt": b"a\nb\n", "notes.md": b"a\nb\n"}
+    files |= {"bundle.json": b"{}", "model/bundle.json": b"{}"}  # so that --overwrite would replace these folders
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(content)

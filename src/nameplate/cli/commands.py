@@ -136,7 +136,6 @@ def train(
 ) -> None:
     """Train on labelled photos, and say what the model is worth: a head in seconds, or a network by a recipe."""
     from nameplate.cli.training import train_by_recipe, train_head_alone, with_options
-    from nameplate.datasets.inputs import refuse_output_inside
     from nameplate.training.recipe import load_recipe
 
     check_ray(ray, workers)
@@ -149,16 +148,17 @@ def train(
         return
     if not data or output is None:
         raise UsageError("Give the labelled photos and --output, or a run to go on with: --resume RUN.")
-    refuse_output_inside(output, data, (names, exclude, recipe))
     given = {"holdout": holdout, "seed": seed, "mirror": mirror, "balanced": balanced}
     chosen = with_options(load_recipe(recipe, changes or []), {k: v for k, v in given.items() if v is not None}, recipe)
 
     def read(report: Callable[[str, int, int], None]) -> Dataset:
         from nameplate.datasets import read_dataset
+        from nameplate.datasets.inputs import refuse_output_inside
 
         def unpacked(done: int, total: int) -> None:
             report("unpack", done, total)
 
+        refuse_output_inside(output, data, (names, exclude, recipe))  # the output by itself was looked at before
         return read_dataset(*data, names=names, exclude=exclude, layout=layout, progress=unpacked)
 
     if isinstance(chosen, HeadRecipe):

@@ -59,14 +59,14 @@ def export(
         from nameplate.training.int8 import Gates, export_int8
         from nameplate.training.quantize import FILTER_BITS
     from nameplate.datasets import read_dataset
-    from nameplate.models.bundle import load_bundle
     from nameplate.models.embedding import Settings
+    from nameplate.models.proof import load_proven
     from nameplate.models.runtime import available_cpus
 
     begun = time.monotonic()
     given = {"photos": min_photos, "loss": max_loss, "speedup": min_speedup}
     gates = Gates(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
-    plain = load_bundle(bundle)
+    plain = load_proven(bundle)
     with screen.progress() as report:
         dataset = read_dataset(*data, names=names, exclude=exclude, progress=lambda a, b: report("unpack", a, b))
         made = export_int8(

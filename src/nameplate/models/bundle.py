@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
@@ -170,6 +171,12 @@ def shipped() -> dict[str, Path]:
     """Name → folder of the bundles inside the package."""
     root = Path(str(resources.files("nameplate.models"))) / "shipped"
     return {folder.name: folder for folder in sorted(root.iterdir()) if (folder / MANIFEST).is_file()}
+
+
+@cache
+def shipped_backbones() -> frozenset[str]:
+    """Digests of the backbones inside the package."""
+    return frozenset(_read_manifest(folder).files[BACKBONE].sha256 for folder in shipped().values())
 
 
 def load_bundle(name: str | Path) -> Bundle:

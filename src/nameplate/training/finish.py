@@ -22,7 +22,7 @@ from nameplate.models.bundle import BACKBONE, IN_RUN, SCHEMA, Bfloat16Check, Bun
 from nameplate.models.head import probabilities
 from nameplate.models.index import make_index
 from nameplate.models.known import Known, fit_known
-from nameplate.models.runtime import BATCH, PROBE_PHOTOS, make_runtime, probe
+from nameplate.models.runtime import BATCH, make_runtime, probe
 from nameplate.storage import sha256, whole_file
 from nameplate.training.backbones import find_backbone
 from nameplate.training.batches import in_order, plain_batches, training_batches, unreadable
@@ -135,7 +135,7 @@ def make_bundle(
     say("hold the exported network against torch")
     chosen = np.flatnonzero(parts.held if parts.held.any() else parts.train)
     pictures = np.concatenate([p for p, _ in _prepared(draft, parts, chosen[:: -(-len(chosen) // PARITY_PHOTOS)], run)])
-    able = {trial.runtime for trial in probe(draft, pictures[:PROBE_PHOTOS], run.threads) if trial.error is None}
+    able = {trial.runtime for trial in probe(draft, run.threads) if trial.error is None}
     parity = check_parity(truth, draft, pictures, ["onnxruntime", *sorted(able & {"openvino"})], run.threads)
     say("judge")
     embedded = {name: _embeddings(draft, parts, run, name, parts.held) for name in ("onnxruntime", *sorted(able))}

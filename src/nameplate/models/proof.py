@@ -48,7 +48,7 @@ class Proof:
     """How it fared."""
 
     problem: str | None = None
-    """What is wrong, beginning with "its backbone"; None where it works."""
+    """What is wrong, in a sentence; None where it works."""
     timed_out: bool = False
 
 
@@ -76,7 +76,7 @@ def prove(bundle: Bundle) -> None:
     key = sha256(repr((bundle.digest, request, version("onnxruntime"))).encode())[:32]
     proof = _cached(cache_folder() / "proofs" / f"{key}.json", bundle.backbone, request)
     if proof.problem is not None:
-        raise BundleError(f"'{manifest.name}' is refused: {proof.problem}.")
+        raise BundleError(f"'{manifest.name}' is refused. {proof.problem}")
 
 
 def _cached(report: Path, backbone: bytes, request: Request) -> Proof:
@@ -96,13 +96,13 @@ def _run(backbone: bytes, request: Request) -> Proof:
     try:
         done = subprocess.run(command, input=backbone, capture_output=True, timeout=PROOF_SECONDS, check=False)
     except subprocess.TimeoutExpired:
-        return Proof(f"its backbone needs more than {PROOF_SECONDS} s for two pictures", timed_out=True)
+        return Proof(f"The backbone needs more than {PROOF_SECONDS} s for two pictures.", timed_out=True)
     try:
         return msgspec.json.decode(done.stdout, type=Proof)
     except msgspec.DecodeError:
         last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
         end = f"ended with {done.returncode}" + "".join(f" ({line[:200]})" for line in last)
-        return Proof(f"its backbone brought down the process that tried it, which {end}")
+        return Proof(f"The backbone brought down the process that tried it, which {end}.")
 
 
 def main() -> None:
@@ -112,7 +112,7 @@ def main() -> None:
     try:
         problem = _problem(sys.stdin.buffer.read(), request)
     except MemoryError:
-        problem = f"its backbone needs more than {request.memory / (1 << 30):.1f} GB of memory for two pictures"
+        problem = f"The backbone needs more than {request.memory / (1 << 30):.1f} GB of memory for two pictures."
     sys.stdout.buffer.write(msgspec.json.encode(Proof(problem)))
 
 
@@ -138,17 +138,20 @@ def _problem(backbone: bytes, request: Request) -> str | None:
         text = str(error)
         if "bad_alloc" in text or "Failed to allocate memory" in text:
             raise MemoryError from None
-        return f"its backbone does not run ({text.rstrip('.')})"
+        return text
     if plain.shape[1] != request.embedding:
-        return f"its backbone gives {plain.shape[1]} numbers for a photo, and bundle.json says {request.embedding}"
-    return None if numbers(plain) and numbers(places) else f"its backbone gives {_kinds(plain, places)}"
+        return f"The backbone gives {plain.shape[1]} numbers for a photo, and bundle.json says {request.embedding}."
+    return (
+        None
+        if numbers(plain) and numbers(places)
+        else f"The backbone gives {_kinds(plain, places)} for the golden photo."
+    )
 
 
 def _kinds(*found: NDArray[np.float32]) -> str:
     """What is among numbers that is none."""
     whole = np.concatenate([each.ravel() for each in found])
-    kind = "NaN" if np.isnan(whole).any() else "infinity" if np.isinf(whole).any() else "numbers beyond all measure"
-    return f"{kind} for the golden photo"
+    return "NaN" if np.isnan(whole).any() else "infinity" if np.isinf(whole).any() else "numbers beyond all measure"
 
 
 if __name__ == "__main__":

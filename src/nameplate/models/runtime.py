@@ -240,12 +240,12 @@ def checked_output(found: object, photos: int, sides: int = 2) -> NDArray[np.flo
         BundleError: it is something else.
     """
     if not isinstance(found, np.ndarray):
-        raise BundleError("This bundle does not work: its backbone gives a sequence, not an array of numbers.")
+        raise BundleError("The backbone gives a sequence, not an array of numbers.")
     if found.dtype != np.float32:
-        raise BundleError(f"This bundle does not work: its backbone gives {found.dtype}, not float32.")
+        raise BundleError(f"The backbone gives {found.dtype}, not float32.")
     if found.ndim != sides or len(found) != photos:
         raise BundleError(
-            f"This bundle does not work: its backbone gives {'×'.join(map(str, found.shape)) or 'one number'} for "
+            f"The backbone gives {'×'.join(map(str, found.shape)) or 'one number'} for "
             f"{photos} photos, not a row for each."
         )
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Never, Protocol, cast
@@ -31,9 +31,19 @@ class BinaryFile(Protocol):
         ...
 
 
-PhotoLike = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryFile | Image.Image | NDArray[Any]
-"""One photo: a path; a file's bytes; a file opened with 'rb'; a Pillow image; or pixels, uint8 H×W (grey), H×W×3 (RGB)
-or H×W×4 (RGBA, laid over white)."""
+PhotoLike = (
+    str
+    | os.PathLike[str]
+    | bytes
+    | bytearray
+    | memoryview
+    | BinaryFile
+    | Image.Image
+    | NDArray[Any]
+    | Callable[[], bytes]
+)
+"""One photo: a path; a file's bytes; a file opened with 'rb'; a Pillow image; pixels, uint8 H×W (grey), H×W×3 (RGB)
+or H×W×4 (RGBA, laid over white); or what gives a file's bytes when it is called, in one of the threads."""
 Photos = PhotoLike | Iterable[PhotoLike]
 """One photo, or many; an array uint8 N×H×W×3 is N of them."""
 
@@ -48,8 +58,8 @@ def each_photo(photos: Photos) -> Iterable[PhotoLike]:
         return list(photos)
     if isinstance(photos, (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray)):
         return [photos]
-    if callable(getattr(photos, "read", None)):
-        return [cast(BinaryFile, photos)]
+    if callable(photos) or callable(getattr(photos, "read", None)):
+        return [cast(PhotoLike, photos)]
     if isinstance(photos, Iterable) and not hasattr(photos, "__array__"):  # a tensor is one thing, not its rows
         return photos
     raise UsageError(f"'{type(photos).__name__}' is no photo and no list of photos. Give {KINDS}, or several of them.")

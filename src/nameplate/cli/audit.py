@@ -54,11 +54,14 @@ def audit(
                 "exclude": str(written.exclude),
                 "photos": len(dataset.photos),
                 "findings": counts,
+                "runtime": found.runtime,
                 "excluded": written.excluded,
             }
         )
         return
-    screen.step("Looked at", f"{len(dataset.photos):,} photos of {len(dataset.nameplates):,} nameplates")
+    screen.step(
+        "Looked at", f"{len(dataset.photos):,} photos of {len(dataset.nameplates):,} nameplates, by {found.runtime}"
+    )
     for kind, count in counts.items():
         screen.step(f"{count:>9,}", kind)
     for alias in found.aliases:

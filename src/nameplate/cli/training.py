@@ -78,7 +78,15 @@ def train_head_alone(
     _tell_leaked(trained.leaked)
     if json:
         judged = None if trained.evaluation is None else as_json(trained.evaluation)
-        screen.print_json({"bundle": str(output), "photos": trained.photos, "seconds": seconds, "evaluation": judged})
+        screen.print_json(
+            {
+                "bundle": str(output),
+                "photos": trained.photos,
+                "seconds": seconds,
+                "runtime": trained.runtime,
+                "evaluation": judged,
+            }
+        )
         return
     nameplates = trained.bundle.manifest.nameplates
     trained_on = f"{trained.photos:,} photos of {len(nameplates):,} nameplates ({', '.join(dataset.kinds)})"
@@ -203,6 +211,7 @@ def _tell(made: FineTuned, run: Path, seconds: float, json: bool) -> None:
                 "steps": made.state.steps,
                 "resumed": made.resumed,
                 "seconds": seconds,
+                "runtime": finished.runtime,
                 "parity": finished.parity,
                 "evaluation": judged,
             }
@@ -213,7 +222,7 @@ def _tell(made: FineTuned, run: Path, seconds: float, json: bool) -> None:
         screen.print_held_out(finished.evaluation)
     for each in finished.parity:
         screen.step("As torch", f"{each.same:,} of {each.photos:,} photos by {each.runtime}, gap ≤ {each.gap:.1e}")
-    screen.step("Wrote", f"{run}  ({seconds:.0f} s)")
+    screen.step("Wrote", f"{run}  ({seconds:.0f} s, judged by {finished.runtime})")
     screen.step("See", str((run / "index.html").resolve()))
     screen.step("Next", f"nameplate identify --model '{run}' PHOTO")
 

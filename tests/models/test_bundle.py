@@ -521,6 +521,16 @@ def test_a_temperature_that_none_was_fitted_to_is_refused(
         load_bundle(copy)
 
 
+@pytest.mark.parametrize(
+    "cut", [{"spread": 1e-300}, {"spread": 1e300}, {"middle": 1e308}, {"near": -1e300}, {"far": 1e12}]
+)
+def test_a_threshold_beyond_all_measure_is_refused(pristine: Path, tmp_path: Path, cut: dict[str, float]) -> None:
+    copy = shutil.copytree(pristine, tmp_path / "b")
+    edit(copy, lambda said: said["thresholds"].update(cut))
+    with pytest.raises(BundleError, match="the thresholds are"):
+        load_bundle(copy)
+
+
 @pytest.mark.parametrize("part", ["weight", "bias"])
 def test_a_head_of_huge_numbers_is_refused(tmp_path: Path, part: str) -> None:
     head = {"weight": WEIGHT.copy(), "bias": BIAS.copy()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import numpy as np
 import pytest
 
 from nameplate.errors import BundleError, PhotoError
+from nameplate.evaluation.judge import trained_digests
 from nameplate.models import proof
-from nameplate.models.bundle import load_bundle
+from nameplate.models.bundle import load_bundle, save_bundle
 from nameplate.models.explain import explain
 from nameplate.models.golden import golden_photo
+from nameplate.models.known import Known, fit_known
 from nameplate.models.model import Model
 from nameplate.models.proof import load_proven, prove
 from tests.models.backbones import FLOAT, INT64, MEANS, SIDE, backbone, good, helper, nan_of_black, node, save
@@ -160,6 +163,27 @@ def test_a_photo_of_which_nan_is_computed_gets_an_error_and_no_answer(tta: str, 
     with pytest.raises(PhotoError, match="not computed: photo 2: of this photo the model computes NaN"):
         model.embed([GREY, BLACK])
     assert model.verify(BLACK, "Audi A4").verdict == "unsure"
+
+
+def test_what_is_known_of_cars_can_make_no_answer_of_what_is_no_number(tmp_path: Path) -> None:
+    bundle = load_bundle(save(tmp_path / "theirs", good()))
+    assert bundle.weight is not None
+    assert bundle.bias is not None
+    known = fit_known(np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32), np.arange(60) % 2)
+    for name, value in (("scale", 1e-38), ("mean", 3e38), ("shares", 3e38)):
+        tensors = known.tensors | {name: np.full_like(known.tensors[name], value)}
+        hostile = Known.of(tensors, 4, 2)
+        head = bundle.weight, bundle.bias
+        save_bundle(tmp_path / name, bundle.manifest, bundle.backbone, head, known=hostile)
+        [answer] = Model.load(tmp_path / name).predict(GREY)
+        assert str(answer.error).startswith("not computed"), name
+
+
+def test_a_table_of_photos_that_is_none_is_refused_where_it_is_read(tmp_path: Path) -> None:
+    bundle = load_bundle(save(tmp_path / "theirs", good()))
+    for photos, why in ((b"\xff\xfe", "utf-8"), (b"path,split\na.jpg,train\n", "no column 'sha256'")):
+        with pytest.raises(BundleError, match=rf"photos\.csv of 'theirs' is damaged: .*{why}"):
+            trained_digests(replace(bundle, photos=photos))
 
 
 def test_a_map_with_nan_is_not_explained(tmp_path: Path) -> None:

@@ -235,7 +235,8 @@ def _judged(plan: Plan, parts: Parts) -> str:
             f"or a copy of it (cross-validation), embedded by {FROZEN_BY}."
         )
     judging, training = int(parts.held.sum()), int(parts.train.sum())
-    return f"Judged on {judging:,} photos that were held out, by {JUDGED_BY}; trained on {training:,} photos of {classes} nameplates."
+    judged = f"Judged on {judging:,} photos that were held out, by {JUDGED_BY}"
+    return f"{judged}; trained on {training:,} photos of {classes} nameplates."
 
 
 def _told(row: Row) -> str:

@@ -300,8 +300,10 @@ def _problem(manifest: Manifest) -> str | None:
             return f"the temperature is {temperature}, and none lies outside {TEMPERATURES[0]:g} to {TEMPERATURES[1]:g}"
     if len(manifest.makes) not in (0, len(manifest.nameplates)):
         return f"it has {len(manifest.nameplates)} nameplates and {len(manifest.makes)} makes"
-    if not manifest.thresholds.usable:
-        return f"the thresholds are {manifest.thresholds}"
+    cuts = manifest.thresholds
+    lengths = [cut for cut in (cuts.middle, cuts.near, cuts.far) if cut is not None]
+    if not cuts.usable or cuts.spread * LARGEST < 1 or max(map(abs, [*lengths, cuts.spread])) > LARGEST:
+        return f"the thresholds are {cuts}"
     if any(claims and not claims.usable for claims in (manifest.claims, manifest.make_claims)):
         return "the thresholds for claims are of another form"
     if not (0 < manifest.preprocess.height <= 4096 and 0 < manifest.preprocess.width <= 4096):

@@ -2,7 +2,7 @@
 
 >>> import nameplate
 >>> model = nameplate.Model.load()
->>> [answer] = model.predict(["no-such-photo.jpg"])
+>>> [answer] = model.predict("no-such-photo.jpg")
 >>> answer.error
 "missing: cannot open 'no-such-photo.jpg': No such file or directory"
 """
@@ -11,7 +11,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nameplate.errors import BundleError, DataError, NameplateError, PhotoError
+from nameplate.errors import (
+    BundleError,
+    DataError,
+    NameplateError,
+    PhotoError,
+    RuntimeUnavailableError,
+    UsageError,
+)
 from nameplate.types import Limits, Photo, Prediction, Preprocess
 
 if TYPE_CHECKING:
@@ -30,6 +37,8 @@ __all__ = [
     "PhotoError",
     "Prediction",
     "Preprocess",
+    "RuntimeUnavailableError",
+    "UsageError",
     "decode",
     "preprocess",
     "read_dataset",
@@ -42,11 +51,12 @@ _LAZY = {
     "read_dataset": "nameplate.datasets",
 }
 
+if not TYPE_CHECKING:  # a type checker knows the names above, and that there are no others
 
-def __getattr__(name: str) -> object:
-    """Import what needs numpy only when it is asked for, so that `import nameplate` costs nothing."""
-    if name in _LAZY:
-        from importlib import import_module
+    def __getattr__(name: str) -> object:
+        """Import what needs numpy only when it is asked for, so that `import nameplate` costs nothing."""
+        if name in _LAZY:
+            from importlib import import_module
 
-        return getattr(import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'nameplate' has no attribute '{name}'")
+            return getattr(import_module(_LAZY[name]), name)
+        raise AttributeError(f"module 'nameplate' has no attribute '{name}'")

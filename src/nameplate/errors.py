@@ -14,6 +14,7 @@ Reason = Literal[
     "damaged",  # the bytes inside are wrong
     "too large",  # more bytes or pixels than the limits allow
     "too slow",  # decoding took longer than the limits allow
+    "not computed",  # the photo is read, but what the model computes of it is no number
 ]
 
 

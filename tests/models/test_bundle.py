@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -503,3 +504,60 @@ def test_no_module_unpickles() -> None:
             elif isinstance(node, ast.keyword):
                 assert node.arg != "allow_pickle" or ast.unparse(node.value) == "False", module
             assert not unsafe & {part for name in names for part in name.split(".")}, module
+
+
+# --- numbers, devices, operators ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("temperature", [1e-30, 1e-4, 1e4, 1e300])
+@pytest.mark.parametrize("field", ["temperature", "temperatures"])
+def test_a_temperature_that_none_was_fitted_to_is_refused(
+    pristine: Path, tmp_path: Path, field: str, temperature: float
+) -> None:
+    copy = shutil.copytree(pristine, tmp_path / "b")
+    value = temperature if field == "temperature" else {"onnxruntime": temperature}
+    edit(copy, lambda said: said.update({field: value}))
+    with pytest.raises(BundleError, match=r"the temperature is .*, and none lies outside 0\.001 to 1000"):
+        load_bundle(copy)
+
+
+@pytest.mark.parametrize(
+    "cut", [{"spread": 1e-300}, {"spread": 1e300}, {"middle": 1e308}, {"near": -1e300}, {"far": 1e12}]
+)
+def test_a_threshold_beyond_all_measure_is_refused(pristine: Path, tmp_path: Path, cut: dict[str, float]) -> None:
+    copy = shutil.copytree(pristine, tmp_path / "b")
+    edit(copy, lambda said: said["thresholds"].update(cut))
+    with pytest.raises(BundleError, match="the thresholds are"):
+        load_bundle(copy)
+
+
+@pytest.mark.parametrize("part", ["weight", "bias"])
+def test_a_head_of_huge_numbers_is_refused(tmp_path: Path, part: str) -> None:
+    head = {"weight": WEIGHT.copy(), "bias": BIAS.copy()}
+    head[part].flat[1] = -3e38
+    with pytest.raises(BundleError, match=r"holds numbers beyond ±1e\+09, which no head that was trained has"):
+        load_bundle(write(tmp_path / "b", MANIFEST_3, head["weight"], head["bias"]))
+
+
+@pytest.mark.parametrize("name", [MANIFEST, BACKBONE, HEAD, PHOTOS, KNOWN])
+@pytest.mark.parametrize("what", ["device", "pipe"])
+def test_a_device_or_a_pipe_in_a_files_place_is_refused_at_once(
+    pristine: Path, tmp_path: Path, name: str, what: str
+) -> None:
+    copy = shutil.copytree(pristine, tmp_path / "b")
+    (copy / name).unlink()
+    if what == "device":
+        (copy / name).symlink_to("/dev/zero")
+    else:
+        os.mkfifo(copy / name)
+    with pytest.raises(BundleError, match=r"no bundle\.json" if name == MANIFEST else "it is not a regular file"):
+        load_bundle(copy)
+
+
+def test_a_backbone_with_a_loop_is_refused_before_it_runs(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    loop = onnx.helper.make_node("Loop", ["", ""], ["embedding"])
+    model = onnx.helper.make_model(onnx.helper.make_graph([loop], "g", [], []))
+    save_bundle(tmp_path / "b", MANIFEST_3, model.SerializeToString(), (WEIGHT, BIAS))
+    with pytest.raises(BundleError, match=r"backbone\.onnx' uses the operator 'Loop', which no network"):
+        load_bundle(tmp_path / "b")

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import io
+import os
+import re
+import shutil
 import subprocess
 import sys
+import venv
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image
 
 import nameplate
 from nameplate.demo import photos_folder
@@ -18,6 +26,7 @@ from nameplate.errors import BundleError, PhotoError, UsageError
 from nameplate.models.bundle import BACKBONE, Bundle, Manifest, save_bundle
 from nameplate.models.embedding import Source
 from nameplate.models.model import Model
+from nameplate.models.sources import PhotoLike
 from nameplate.photos import decode
 from nameplate.types import Limits
 
@@ -218,7 +227,7 @@ def test_an_unknown_runtime_is_a_usage_error() -> None:
 def test_a_model_is_loaded_by_the_packages_own_name() -> None:
     assert nameplate.Model is Model
     with pytest.raises(AttributeError, match="no attribute 'Modell'"):
-        nameplate.Modell  # noqa: B018
+        nameplate.Modell  # type: ignore[attr-defined]  # noqa: B018
 
 
 HEAVY = ("torch", "timm", "sklearn", "matplotlib", "openvino", "pandas", "onnx", "scipy.optimize", "rich")
@@ -243,3 +252,187 @@ def test_what_is_not_needed_is_not_imported(code: str, absent: tuple[str, ...]) 
     loaded = set(done.stdout.split())
     assert "nameplate" in loaded
     assert not loaded & set(absent)
+
+
+# --- one photo or many, of every usual kind ---------------------------------------------------------------
+
+
+def as_files(path: Path) -> list[PhotoLike]:
+    """A photo as every kind that keeps the file's bytes."""
+    data = path.read_bytes()
+    return [str(path), path, data, bytearray(data), memoryview(data), io.BytesIO(data), path.open("rb")]
+
+
+def as_pixels(pixels: NDArray[np.uint8]) -> list[PhotoLike]:
+    """RGB pixels as every kind that keeps those."""
+    opaque = np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)])
+    return [pixels, pixels[::-1][::-1], opaque, Image.fromarray(pixels), Image.fromarray(pixels).convert("RGBA")]
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file")
+def test_a_photo_alone_gets_one_answer_of_whatever_kind_it_is(model: Model) -> None:
+    path = PHOTOS[3]
+    [expected] = model.predict([path])
+    for photo in as_files(path):
+        [answer] = model.predict(photo)
+        assert replace(answer, photo=expected.photo) == expected
+        assert answer.photo == (str(path) if isinstance(photo, (str, Path)) else "photo 1")
+    pixels = decode(path)
+    [expected] = model.predict([pixels])
+    for photo in as_pixels(pixels):
+        assert model.predict(photo) == [expected]
+        assert list(model.stream(photo)) == [expected]
+        assert model.embed(photo).shape == (1, 1604)
+        assert model.verify(photo, "Audi").photos[0][0].nameplate == expected.nameplate
+
+
+def test_many_photos_of_all_kinds_get_an_answer_each(model: Model) -> None:
+    pixels = decode(PHOTOS[3])
+    [expected] = model.predict(pixels)
+    answers = model.predict(as_pixels(pixels))
+    assert [answer.photo for answer in answers] == [f"photo {number}" for number in range(1, 6)]
+    assert {replace(answer, photo="") for answer in answers} == {replace(expected, photo="")}
+    assert len(model.predict(np.stack([pixels, pixels]))) == 2
+    assert model.predict(photo for photo in (pixels,)) == [expected]
+    assert len(model.predict({PHOTOS[3]: 1})) == 1
+
+
+def test_grey_is_grey_in_all_three_and_what_is_transparent_is_white(model: Model) -> None:
+    grey = decode(PHOTOS[3])[:, :, 1]
+    rgb = np.dstack([grey] * 3)
+    expected = model.embed(rgb)
+    for photo in (grey, grey[:, :, None], Image.fromarray(grey)):
+        assert np.array_equal(model.embed(photo), expected)
+    clear = np.dstack([rgb, np.zeros_like(grey)])
+    assert np.array_equal(model.embed(clear), model.embed(np.full_like(rgb, 255)))
+
+
+def test_a_pillow_image_is_turned_as_its_exif_says(model: Model, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.open(PHOTOS[3]).save(tmp_path / "turned.png", exif=exif)
+    with Image.open(tmp_path / "turned.png") as image:
+        assert np.array_equal(model.embed(image), model.embed(tmp_path / "turned.png"))
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        (np.zeros((8, 8, 3)), r"not a photo: the array is float64 8×8×3; give uint8 .*\(array \* 255\)\.round"),
+        (np.zeros((8, 8, 3), np.float32), "not a photo: the array is float32"),
+        (np.zeros((8, 8), bool), "not a photo: the array is bool 8×8; give uint8"),
+        (np.zeros((8, 8, 3), np.int64), "not a photo: the array is int64"),
+        (np.zeros((3, 8, 8), np.uint8), r"not a photo: the array is 3×8×8; give .*array\.transpose\(1, 2, 0\)"),
+        (np.zeros((8, 8, 2), np.uint8), "not a photo: the array is 8×8×2"),
+        (np.zeros((8,), np.uint8), "not a photo: the array is 8;"),
+        (np.zeros((0, 8, 3), np.uint8), "empty: the array is 0×8×3"),
+        (Image.new("RGB", (0, 5)), "empty: the image is 0×5"),
+        (io.StringIO("text"), "not a photo: the file is opened as text; open it with 'rb'"),
+        (io.BytesIO(b""), r"empty: nothing is left to read of the file; seek\(0\)"),
+        (b"", "empty"),
+        (None, "not a photo: this is of type NoneType; give a path"),
+        (7, "not a photo: this is of type int"),
+        (["a.jpg"], "not a photo: this is of type list"),
+    ],
+)
+def test_a_bad_one_gets_its_row_and_stops_no_other(model: Model, bad: Any, why: str) -> None:
+    first, answer, last = model.predict([PHOTOS[0], bad, PHOTOS[1]])
+    assert re.match(why, str(answer.error)), answer.error
+    assert (answer.photo, answer.nameplate, answer.verdict) == ("photo 2", None, "unreadable")
+    assert first.error is None
+    assert last.error is None
+    with pytest.raises(PhotoError, match="photo 2"):
+        model.embed([PHOTOS[0], bad])
+
+
+def test_a_file_that_is_closed_or_cut_gets_its_row(model: Model, tmp_path: Path) -> None:
+    with PHOTOS[0].open("rb") as closed:
+        pass
+    (tmp_path / "cut.jpg").write_bytes(PHOTOS[0].read_bytes()[:3000])
+    with Image.open(tmp_path / "cut.jpg") as cut, PHOTOS[0].open(encoding="utf-8") as text:
+        found = model.predict([closed, cut, text])  # type: ignore[list-item]
+    assert [str(answer.error).split(":")[0] for answer in found] == ["missing", "damaged", "not a photo"]
+
+
+def test_a_pillow_image_of_more_pixels_than_allowed_is_too_large(model: Model) -> None:
+    small = model.with_settings(limits=Limits(pixels=99))
+    assert str(small.predict(Image.new("RGB", (10, 10)))[0].error) == "too large: 10×10 = 100 pixels, the limit is 99"
+    few = model.with_settings(limits=Limits(bytes=99))
+    assert "too large" in str(few.predict(io.BytesIO(PHOTOS[0].read_bytes()))[0].error)
+
+
+@pytest.mark.parametrize("photos", [7, None, 1.5, object()])
+@pytest.mark.parametrize("call", ["predict", "stream", "embed", "rows"])
+def test_what_is_no_photo_and_no_list_is_a_usage_error(model: Model, photos: Any, call: str) -> None:
+    with pytest.raises(UsageError, match="is no photo and no list of photos. Give a path"):
+        getattr(model, call)(photos)
+
+
+@pytest.mark.parametrize("top", [0, -1])
+@pytest.mark.parametrize("call", ["predict", "stream"])
+def test_fewer_than_one_nameplate_is_a_usage_error(model: Model, top: int, call: str) -> None:
+    with pytest.raises(UsageError, match=f"top is {top}"):
+        getattr(model, call)(PHOTOS[:1], top=top)
+
+
+def test_fewer_than_one_thread_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="threads is 0"):
+        Model.load(threads=0)
+
+
+def test_a_closer_look_reads_a_file_once(model: Model) -> None:
+    closer = Model.load(runtime="onnxruntime", threads=2, tta="closer")
+    [file], [path] = closer.predict(io.BytesIO(PHOTOS[3].read_bytes())), closer.predict(PHOTOS[3])
+    assert replace(file, photo=path.photo) == path
+
+
+USER = """
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import nameplate
+from nameplate import Model, Prediction
+
+model: Model = Model.load("cars196", runtime="onnxruntime")
+one: list[Prediction] = model.predict("photo.jpg")
+many: Iterator[Prediction] = model.stream([Path("a.jpg"), b"", np.zeros((2, 2, 3), np.uint8), Image.new("L", (2, 2))])
+with open("photo.jpg", "rb") as file:
+    model.embed(file).mean()
+reveal_type(model.predict([Path("a.jpg")])[0].confidence)
+reveal_type(model.verify(["a.jpg"], "Audi A4").verdict)
+reveal_type(nameplate.decode("a.jpg").shape)
+model.predict(5)
+nameplate.Modell
+"""
+
+
+def test_a_users_type_checker_sees_the_types(tmp_path: Path) -> None:
+    """In an environment of its own, where the package lies as pip puts it."""
+    pytest.importorskip("mypy")
+    packages = tmp_path / "venv" / "lib" / f"python3.{sys.version_info.minor}" / "site-packages"
+    venv.create(tmp_path / "venv", symlinks=True)
+    shutil.copytree(Path(nameplate.__file__).parent, packages / "nameplate", ignore=shutil.ignore_patterns("*.onnx"))
+    (packages / "others.pth").write_text(str(Path(np.__file__).parents[1]))
+    (tmp_path / "user.py").write_text(USER)
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MYPYPATH")}
+    options = ["--strict", "--no-incremental", "--config-file=", "--python-executable", "venv/bin/python"]
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", *options, "user.py"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = [line.partition(": ")[2] for line in done.stdout.splitlines()]
+    lines = USER.splitlines()
+    numbers = [int(line.split(":")[1]) for line in done.stdout.splitlines()[:-1]]
+    assert [lines[number - 1] for number in numbers] == lines[-5:], done.stdout
+    assert "float | None" in said[0]
+    assert "Literal['accept'" in said[1]
+    assert "tuple" in said[2]
+    assert "arg-type" in said[3]
+    assert "attr-defined" in said[4]

@@ -11,8 +11,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nameplate.errors import BundleError
+from nameplate.models import onnx_guard
 from nameplate.models.bundle import BACKBONE, shipped
-from nameplate.models.onnx_guard import refuse_external_data
+from nameplate.models.onnx_guard import OPERATORS, check_backbone, refuse_external_data
 from nameplate.models.runtime import OnnxRuntime
 
 onnx = pytest.importorskip("onnx")
@@ -294,3 +295,98 @@ def with_no_other_error(data: bytes) -> None:
         OnnxRuntime(data, 1)
     except BundleError as error:
         assert "External data path" not in str(error)
+
+
+# --- operators ----------------------------------------------------------------------------------------
+
+
+def loop_without_end() -> Any:
+    condition = helper.make_tensor("c", onnx.TensorProto.BOOL, [], [True])
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["c_in"], ["c_out"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", onnx.TensorProto.INT64, []),
+            helper.make_tensor_value_info("c_in", onnx.TensorProto.BOOL, []),
+        ],
+        [helper.make_tensor_value_info("c_out", onnx.TensorProto.BOOL, [])],
+    )
+    first = helper.make_node("Constant", [], ["c"], value=condition)
+    return model(graph([first, helper.make_node("Loop", ["", "c"], [], body=body), rename("x", "y")]))
+
+
+def rename(before: str, after: str) -> Any:
+    return helper.make_node("Identity", [before], [after])
+
+
+def nested_functions(depth: int = 40) -> Any:
+    """Each calls the one below twice: unfolded, 2⁴⁰ nodes."""
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("own", 1)]
+    functions = [helper.make_function("own", "F0", ["a"], ["b"], [rename("a", "b")], opsets)]
+    for level in range(1, depth):
+        calls = [
+            helper.make_node(f"F{level - 1}", [before], [after], domain="own")
+            for before, after in (("a", "m"), ("m", "b"))
+        ]
+        functions.append(helper.make_function("own", f"F{level}", ["a"], ["b"], calls, opsets))
+    call = helper.make_node(f"F{depth - 1}", ["x"], ["y"], domain="own")
+    return helper.make_model(graph([call]), opset_imports=opsets, functions=functions)
+
+
+def uses(operator: str, domain: str = "") -> Any:
+    return model(graph([helper.make_node(operator, ["x"], ["y"], domain=domain)]))
+
+
+@pytest.mark.parametrize(
+    ("made", "why"),
+    [
+        (loop_without_end(), "uses the operator 'Loop'|holds a graph in a graph"),
+        (nested_functions(), "functions of its own|domain 'own'|the operator 'F39'"),
+        (with_if(False), "the operator 'If'|a graph in a graph"),
+        (with_list_of_graphs(False), "the operator 'Own'|domain 'own'"),
+        (uses("SequenceConstruct"), "the operator 'SequenceConstruct'"),
+        (uses("Scan"), "the operator 'Scan'"),
+        (uses("RandomNormalLike"), "the operator 'RandomNormalLike'"),
+        (uses("Conv", "com.microsoft"), "the domain 'com.microsoft'"),
+        (uses("x" * 5000), "the operator 'x{80}'"),
+        (with_initializer(True), EXTERNAL),
+    ],
+)
+def test_what_no_network_needs_is_refused(made: Any, why: str) -> None:
+    with pytest.raises(BundleError, match=f"^'theirs' .*({why}).* Refused"):
+        check_backbone(made.SerializeToString(), "theirs")
+
+
+def test_of_two_names_neither_may_be_wrong() -> None:
+    """Readers take the last of a field that stands twice; another reader might take the first."""
+    right, wrong = field(4, b"Identity"), field(4, b"Loop")
+    for node in (right + wrong, wrong + right):
+        with pytest.raises(BundleError, match="the operator 'Loop'"):
+            check_backbone(field(7, field(1, node)), "theirs")
+    check_backbone(field(7, field(1, right)), "theirs")
+
+
+@pytest.mark.parametrize("domain", ["", "ai.onnx"])
+def test_onnxs_own_operators_pass_by_either_name(domain: str) -> None:
+    check_backbone(uses("HardSwish", domain).SerializeToString(), "ours")
+
+
+def test_what_ships_computes_with_these_alone() -> None:
+    for folder in shipped().values():
+        check_backbone((folder / BACKBONE).read_bytes(), "ours")
+
+
+def test_every_operator_is_onnxs_and_holds_no_graph() -> None:
+    known = {schema.name: schema for schema in onnx.defs.get_all_schemas() if schema.domain == ""}
+    assert set(known) >= OPERATORS
+    graphs = {onnx.defs.OpSchema.AttrType.GRAPH, onnx.defs.OpSchema.AttrType.GRAPHS}
+    for name in OPERATORS:
+        assert not graphs & {attribute.type for attribute in known[name].attributes.values()}, name
+
+
+def test_a_file_of_millions_of_parts_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = field(7, field(1, field(4, b"Add")) * 50)
+    check_backbone(data, "theirs")
+    monkeypatch.setattr(onnx_guard, "MAX_FIELDS", 99)
+    with pytest.raises(BundleError, match="damaged"):
+        check_backbone(data, "theirs")

@@ -28,13 +28,15 @@ from nameplate.models.runtime import (
     Embedding,
     Trial,
     available_cpus,
-    fastest,
+    common_runtime,
     import_onnxruntime,
     make_runtime,
     open_runtime,
+    preferred,
     probe,
 )
 from nameplate.photos import decode, preprocess
+from nameplate.storage import cache_folder
 
 OPENVINO = importlib.util.find_spec("openvino") is not None
 needs_openvino = pytest.mark.skipif(not OPENVINO, reason="needs the fast extra")
@@ -198,34 +200,55 @@ FREE, CHEAP, DEAR = (Bfloat16Check(1000, 0.8, 0.8 - cost) for cost in (-0.01, 0.
     ("check", "trials", "chosen"),
     [
         (FREE, (), ORT),
-        (FREE, (Trial(ORT, 100, 1),), ORT),
-        (FREE, (Trial(ORT, 100, 1), Trial(VINO, 150, 1)), VINO),
-        (FREE, (Trial(ORT, 100, 1), Trial(VINO, 90, 1)), ORT),
-        (FREE, (Trial(ORT, 100, 1), Trial(VINO, 150, 1), Trial(HALF, 300, 0.9996)), HALF),
-        (CHEAP, (Trial(ORT, 100, 1), Trial(VINO, 150, 1), Trial(HALF, 300, 0.9996)), HALF),
-        (DEAR, (Trial(ORT, 100, 1), Trial(VINO, 150, 1), Trial(HALF, 300, 0.9996)), VINO),
-        (None, (Trial(ORT, 100, 1), Trial(VINO, 150, 1), Trial(HALF, 300, 0.9996)), VINO),
-        (FREE, (Trial(ORT, 100, 1), Trial(VINO, 150, 1), Trial(HALF, 140, 0.9996)), VINO),
-        (FREE, (Trial(ORT, 100, 1), Trial(VINO, 150, 0.99989)), ORT),
-        (FREE, (Trial(ORT, 100, 1), Trial(HALF, 300, 0.9899)), ORT),
-        (FREE, (Trial(ORT, 100, 1), Trial(VINO, 150, -1.0), Trial(HALF, 300, -1.0)), ORT),
-        (FREE, (Trial(ORT, 100, 1), Trial(VINO, 150, 1, error="ended with -8")), ORT),
+        (FREE, (Trial(ORT, 1),), ORT),
+        (FREE, (Trial(ORT, 1), Trial(VINO, 1)), VINO),
+        (FREE, (Trial(ORT, 1), Trial(VINO, 1), Trial(HALF, 0.9996)), HALF),
+        (CHEAP, (Trial(ORT, 1), Trial(VINO, 1), Trial(HALF, 0.9996)), HALF),
+        (DEAR, (Trial(ORT, 1), Trial(VINO, 1), Trial(HALF, 0.9996)), VINO),
+        (None, (Trial(ORT, 1), Trial(VINO, 1), Trial(HALF, 0.9996)), VINO),
+        (FREE, (Trial(ORT, 1), Trial(VINO, 0.99989)), ORT),
+        (FREE, (Trial(ORT, 1), Trial(HALF, 0.9899)), ORT),
+        (FREE, (Trial(ORT, 1), Trial(VINO, -1.0), Trial(HALF, -1.0)), ORT),
+        (FREE, (Trial(ORT, 1), Trial(VINO, 1, error="ended with -8")), ORT),
         (FREE, (Trial(ORT, error="died"), Trial(VINO, error="died"), Trial(HALF, error="died")), ORT),
     ],
 )
-def test_the_fastest_that_agrees_and_costs_nothing_is_chosen(
+def test_the_first_that_agrees_and_costs_nothing_is_chosen(
     bundle: Bundle, check: Bfloat16Check | None, trials: Sequence[Trial], chosen: str
 ) -> None:
     assert MAX_BFLOAT16_COST == 0.003
-    assert fastest(trials, replace(bundle, manifest=replace(bundle.manifest, bfloat16=check))) == chosen
+    mine = with_check(bundle, check)
+    assert preferred(trials, mine) == preferred(trials[::-1], mine) == chosen
+
+
+def with_check(bundle: Bundle, check: Bfloat16Check | None) -> Bundle:
+    return replace(bundle, manifest=replace(bundle.manifest, bfloat16=check))
+
+
+def keep_trials(bundle: Bundle, *trials: Trial) -> None:
+    """What the probe of an earlier run left in the cache."""
+    probe(bundle, 1)
+    [report] = (cache_folder() / "runtimes").iterdir()
+    report.write_bytes(msgspec.json.encode(trials))
+
+
+@needs_openvino
+def test_answers_that_are_compared_come_from_a_runtime_that_is_fit_for_both(bundle: Bundle, own_cache: Path) -> None:
+    keep_trials(bundle, Trial(ORT, 1), Trial(VINO, 1), Trial(HALF, 0.9996))
+    free, dear = with_check(bundle, FREE), with_check(bundle, DEAR)
+    assert [common_runtime([each], "auto", 1) for each in (free, dear)] == [HALF, VINO]
+    assert common_runtime([free, dear], "auto", 1) == common_runtime([dear, free], "auto", 1) == VINO
+    assert common_runtime([free, dear], HALF, 1) == HALF
+    with pytest.raises(UsageError, match="'tensorrt'"):
+        common_runtime([free], "tensorrt", 1)
 
 
 def test_int8_is_rounded_a_little_otherwise_by_each_runtime(bundle: Bundle) -> None:
     int8 = replace(bundle, backbone=bundle.backbone + b"DequantizeLinear")
-    trials = (Trial(ORT, 100, 1), Trial(VINO, 150, 0.9986))
-    assert (bundle.int8, fastest(trials, bundle)) == (False, ORT)
-    assert (int8.int8, fastest(trials, int8)) == (True, VINO)
-    assert fastest((Trial(ORT, 100, 1), Trial(VINO, 150, 0.98)), int8) == ORT
+    trials = (Trial(ORT, 1), Trial(VINO, 0.9986))
+    assert (bundle.int8, preferred(trials, bundle)) == (False, ORT)
+    assert (int8.int8, preferred(trials, int8)) == (True, VINO)
+    assert preferred((Trial(ORT, 1), Trial(VINO, 0.98)), int8) == ORT
 
 
 @pytest.fixture
@@ -248,62 +271,60 @@ DIES = 'case "$*" in *openvino*) echo boom >&2; kill -FPE $$;; esac'
 
 @needs_openvino
 def test_a_candidate_that_dies_of_a_signal_is_not_used(
-    bundle: Bundle, pictures: Batch, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bundle: Bundle, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = interpreter(tmp_path, monkeypatch, DIES)
-    runtime = open_runtime(bundle, "auto", 1, pictures)
+    runtime = open_runtime(bundle, "auto", 1, PROBE_PHOTOS)
     assert runtime.name == "onnxruntime"
     [report] = (own_cache / "runtimes").iterdir()
     trials = msgspec.json.decode(report.read_bytes(), type=tuple[Trial, ...])
     assert [trial.runtime for trial in trials] == [ORT, VINO, HALF]
     assert trials[0].error is None
-    assert trials[0].photos_per_second > 0
     assert trials[0].cosine == pytest.approx(1)
     assert [trial.error for trial in trials[1:]] == ["ended with -8: boom"] * 2
     # The outcome is kept: nothing is tried again, in this process or the next.
     assert len(log.read_text().splitlines()) == 3
-    assert open_runtime(bundle, "auto", 1, pictures).name == "onnxruntime"
+    assert open_runtime(bundle, "auto", 1, PROBE_PHOTOS).name == "onnxruntime"
     assert len(log.read_text().splitlines()) == 3
     # But not for another number of threads, nor where the report cannot be read.
     report.write_bytes(report.read_bytes()[:-5])
-    assert probe(bundle, pictures, 1)[1:] == trials[1:]
+    assert probe(bundle, 1)[1:] == trials[1:]
     assert len(log.read_text().splitlines()) == 6
     assert msgspec.json.decode(report.read_bytes(), type=tuple[Trial, ...])[1:] == trials[1:]
-    probe(bundle, pictures, 2)
+    probe(bundle, 2)
     assert len(log.read_text().splitlines()) == 9
 
 
 @needs_openvino
 def test_the_candidates_are_tried_for_real(
-    bundle: Bundle, pictures: Batch, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bundle: Bundle, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And import nothing from the working folder, which may hold anything."""
     for name in ("msgspec", "numpy", "openvino", "random"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('from the working folder')")
     monkeypatch.chdir(tmp_path)
-    onnx, vino, half = probe(bundle, pictures[:PROBE_PHOTOS], 1)
+    onnx, vino, half = probe(bundle, 1)
     assert (onnx.error, vino.error) == (None, None)
     assert vino.cosine >= 0.9999
-    assert vino.photos_per_second > 0
     assert half.error in (None, "this CPU does not compute in bfloat16")
 
 
 @needs_openvino
 def test_a_cache_that_cannot_be_written_does_not_stop_the_choice(
-    bundle: Bundle, pictures: Batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("NAMEPLATE_CACHE", str(tmp_path / "file" / "cache"))
     log = interpreter(tmp_path, monkeypatch, "exit 3")
-    assert open_runtime(bundle, "auto", 1, pictures).name == "onnxruntime"
+    assert open_runtime(bundle, "auto", 1, PROBE_PHOTOS).name == "onnxruntime"
     assert len(log.read_text().splitlines()) == 3
 
 
 def test_a_short_job_tries_nothing(
-    bundle: Bundle, pictures: Batch, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bundle: Bundle, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = interpreter(tmp_path, monkeypatch, "exit 3")
-    assert open_runtime(bundle, "auto", 1, pictures[: PROBE_PHOTOS - 1]).name == "onnxruntime"
+    assert open_runtime(bundle, "auto", 1, PROBE_PHOTOS - 1).name == "onnxruntime"
     assert open_runtime(bundle, "auto", 1).name == "onnxruntime"
     assert not log.exists()
     assert not own_cache.exists()

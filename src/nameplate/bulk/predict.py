@@ -43,7 +43,7 @@ FORMAT: Format = "parquet"
 TOUCHED_BY = ("numpy", "onnxruntime", "openvino", "pillow", "pyarrow", "simplejpeg")
 """Packages whose version may change a row's bytes."""
 SAMPLED = 8 * PROBE_PHOTOS
-"""Photos among which those are looked for that the runtimes are tried on."""
+"""Photos among which those are looked for that a runtime is timed on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +248,7 @@ def _make(
     tuning = None if elsewhere else _tuning(model, job, todo)
     running = model.with_settings(runtime=job.terms.runtime, tuning=tuning, watch=watch)
     if elsewhere is None and sum(map(job.rows, todo)) >= PROBE_PHOTOS:
-        running.runtime.open([])  # what it takes to load the backbone is not the photos' time
+        running.runtime.open(0)  # what it takes to load the backbone is not the photos' time
     start = time.perf_counter()
     make = elsewhere or make_parts
     made = make(running, job, todo, job.record, lambda done: progress(finished + done, job.terms.photos))
@@ -281,11 +281,8 @@ def _added(counts: Iterable[dict[str, int]]) -> dict[str, int]:
 
 
 def _pin(model: Model, first: Sequence[str]) -> str:
-    """The runtime for the whole job, chosen on pictures of its first photos."""
-    settings = model.settings
-    if settings.runtime != "auto" or len(first) < PROBE_PHOTOS:
-        return "onnxruntime" if settings.runtime == "auto" else settings.runtime
-    return choose_runtime(model.bundle, "auto", settings.threads, _pictures(model, first))
+    """The runtime for the whole job, by how many photos there are at least."""
+    return choose_runtime(model.bundle, model.settings.runtime, model.settings.threads, len(first))
 
 
 def _tuning(model: Model, job: Job, todo: Sequence[int]) -> Tuning | None:

@@ -68,7 +68,7 @@ def measure(model: Model, job: Job, spent: Mapping[str, float], seconds: float, 
     if not pictures:
         return None
     batches = [np.stack(pictures[start : start + BATCH]) for start in range(0, len(pictures), BATCH)]
-    runtime = model.runtime.open([])
+    runtime = model.runtime.open(0)
     inferring = min(_timed(lambda: list(runtime.embed(iter(batches)))) for _ in range(ROUNDS))
     decode, infer, reached = len(rows) / decoding, len(pictures) / inferring, photos / seconds
     floor = 1 / (1 / decode + 1 / infer)

@@ -57,13 +57,16 @@ def audit(
                 "exclude": str(written.exclude),
                 "photos": len(dataset.photos),
                 "findings": counts,
+                "runtime": found.runtime,
                 "excluded": written.excluded,
                 "data": how_read(dataset),
                 "left_out": screen.left_out_json(dataset.refused),
             }
         )
         return
-    screen.step("Looked at", f"{len(dataset.photos):,} photos of {len(dataset.nameplates):,} nameplates")
+    screen.step(
+        "Looked at", f"{len(dataset.photos):,} photos of {len(dataset.nameplates):,} nameplates, by {found.runtime}"
+    )
     for kind, count in counts.items():
         screen.step(f"{count:>9,}", kind)
     for alias in found.aliases:

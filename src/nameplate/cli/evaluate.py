@@ -80,6 +80,7 @@ def evaluate(
     from nameplate.evaluation.strangers import sort_known, sort_strangers
     from nameplate.evaluation.tta import look_again
     from nameplate.models.model import Model
+    from nameplate.models.runtime import common_runtime
 
     if output is not None and output.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"The report is a page: '{output}' must end with .html.")
@@ -93,6 +94,9 @@ def evaluate(
     model = Model.load(bundle, runtime=runtime, threads=threads, tta=tta)
     model.require_head()
     other = None if against is None else Model.load(against, runtime=runtime, threads=threads, tta=tta)
+    if other is not None:  # what is compared comes from one runtime
+        shared = common_runtime([model.bundle, other.bundle], runtime, model.settings.threads)
+        model, other = model.with_settings(runtime=shared), other.with_settings(runtime=shared)
     with screen.progress() as report:
         dataset = read_labelled(data, names, exclude, layout, report)
         judged = judge(model, dataset, include_trained=include_trained, progress=report)
@@ -125,6 +129,7 @@ def evaluate(
         screen.print_json(said)
         return
     screen.print_evaluation(judged.evaluation, all_classes=all_classes)
+    screen.step("Runtime", judged.runtime)
     _print_more(measured, held)
     _print_verdicts(verdicts, unknown)
     if gained is not None:

@@ -61,14 +61,14 @@ def export(
         from nameplate.training.quantize import FILTER_BITS
     from nameplate.cli.labelled import read_labelled
     from nameplate.datasets.inputs import refuse_output_inside
-    from nameplate.models.bundle import load_bundle
     from nameplate.models.embedding import Settings
+    from nameplate.models.proof import load_proven
     from nameplate.models.runtime import available_cpus
 
     begun = time.monotonic()
     given = {"photos": min_photos, "loss": max_loss, "speedup": min_speedup}
     gates = Gates(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
-    plain = load_bundle(bundle)
+    plain = load_proven(bundle)
     refuse_output_inside(output, data, (plain.folder, names, exclude))
     with screen.progress() as report:
         dataset = read_labelled(data, names, exclude, layout, report)

@@ -124,7 +124,7 @@ def _print(made: Experiment, base: Path, output: Path, seconds: float) -> None:
         screen.step("", how)
     screen.step("Log-loss", f"{verdict.log_loss_without:.3f} without, {verdict.log_loss_added:.3f} with")
     screen.step("Nameplates", words.about_classes(verdict))
-    judged = f"{verdict.photos:,} photos judge, {len(made.seeds)} seeds"
+    judged = f"{verdict.photos:,} photos judge, {len(made.seeds)} seeds, by {made.runtime}"
     screen.step(
         "Judged on", f"{judged}; {made.base['trained']:,} photos train without, {len(cleaning.kept):,} more with"
     )

@@ -88,6 +88,7 @@ def train_head_alone(
                 "bundle": str(output),
                 "photos": trained.photos,
                 "seconds": seconds,
+                "runtime": trained.runtime,
                 "evaluation": judged,
                 "data": how_read(dataset),
                 "left_out": left_out_json(refused, trained.parts, trained.unreadable),
@@ -222,6 +223,7 @@ def _tell(made: FineTuned, refused: list[tuple[str, str]], run: Path, seconds: f
                 "steps": made.state.steps,
                 "resumed": made.resumed,
                 "seconds": seconds,
+                "runtime": finished.runtime,
                 "parity": finished.parity,
                 "evaluation": judged,
                 "left_out": left_out_json(refused, parts, unreadable),
@@ -233,6 +235,6 @@ def _tell(made: FineTuned, refused: list[tuple[str, str]], run: Path, seconds: f
         screen.print_held_out(finished.evaluation)
     for each in finished.parity:
         screen.step("As torch", f"{each.same:,} of {each.photos:,} photos by {each.runtime}, gap ≤ {each.gap:.1e}")
-    screen.step("Wrote", f"{run}  ({seconds:.0f} s)")
+    screen.step("Wrote", f"{run}  ({seconds:.0f} s, judged by {finished.runtime})")
     screen.step("See", str((run / "index.html").resolve()))
     screen.step("Next", f"nameplate identify --model '{run}' PHOTO")

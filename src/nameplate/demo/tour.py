@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,13 +55,16 @@ def tour(
     recipe = HeadRecipe(holdout=0.0)  # the test part is apart already, so all other photos train
     trained = train_head(data, output / "model", model=backbone, recipe=recipe, overwrite=True, progress=progress)
     seconds = time.monotonic() - start
-    say("2. Train", f"{trained.photos:,} photos embedded and a head fitted in {seconds:.0f} s")
+    say("2. Train", f"{trained.photos:,} photos embedded by {trained.runtime} and a head fitted in {seconds:.0f} s")
 
-    model = Model(trained.bundle, backbone.settings)
+    model = Model(trained.bundle, replace(backbone.settings, runtime=trained.runtime))  # one figure, one runtime
     judged = judge(model, test, progress=progress)
     found, top1 = judged.evaluation, judged.evaluation.top1
     interval = f"95 % interval {100 * top1.low:.1f}–{100 * top1.high:.1f}"
-    say("3. Evaluate", f"{found.photos} photos never seen: top-1 {100 * top1.value:.1f} % ({interval})")
+    say(
+        "3. Evaluate",
+        f"{found.photos} photos never seen: top-1 {100 * top1.value:.1f} % ({interval}), by {judged.runtime}",
+    )
     for pair in found.confusions[:3]:
         say("", f"{pair.photos}× {pair.truth} taken for {pair.named}")
 

@@ -160,7 +160,10 @@ def _recipe(recipe: dict[str, object]) -> str:
     stages = recipe.get("stages")
     sizes = ""
     if isinstance(stages, list):
-        shown = (f"{each['epochs']} epochs at {each['height']}×{each['width']}" for each in map(_mapping, stages))
+        shown = (
+            f"{each.get('epochs', '?')} epochs at {each.get('height', '?')}×{each.get('width', '?')}"
+            for each in map(_mapping, stages)
+        )
         sizes = f": {', '.join(shown)}"
     seed = f", seed {recipe['seed']}" if "seed" in recipe else ""
     return f"`{recipe.get('name', 'not told')}`{sizes}{seed}; whole in `bundle.json`"

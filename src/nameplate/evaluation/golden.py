@@ -7,10 +7,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from nameplate.errors import BundleError
 from nameplate.models.bundle import BACKBONE, Bundle, File, Manifest
 from nameplate.models.embedding import Settings
 from nameplate.models.golden import Golden, golden_photo
 from nameplate.models.model import Model
+from nameplate.models.proof import prove
 from nameplate.storage import sha256
 
 
@@ -24,8 +26,15 @@ def with_golden(
         backbone: the ONNX file.
         weight: of the head, D×C.
         bias: of the head, C.
+
+    Raises:
+        BundleError: what was made does not work: loaded again it would be refused.
     """
     draft = replace(manifest, files={BACKBONE: File(sha256(backbone), len(backbone))})
-    model = Model(Bundle(draft, backbone, weight, bias), Settings("onnxruntime"))
-    [prediction] = model.predict([golden_photo()])
+    bundle = Bundle(draft, backbone, weight, bias)
+    prove(bundle)
+    model = Model(bundle, Settings("onnxruntime"))
+    [prediction] = model.predict(golden_photo())
+    if prediction.error is not None:
+        raise BundleError(f"'{manifest.name}' does not work: the golden photo is {prediction.error}.")
     return replace(manifest, golden=Golden(prediction.top, model.bundle.int8))

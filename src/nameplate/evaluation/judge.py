@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from nameplate.datasets.duplicates import groups as copies
 from nameplate.datasets.sources import Dataset
-from nameplate.errors import DataError
+from nameplate.errors import BundleError, DataError
 from nameplate.evaluation.metrics import evaluate
-from nameplate.models.bundle import Bundle
+from nameplate.models.bundle import PHOTOS, Bundle
 from nameplate.models.collection import Embedded, Progress, embed_photos
 from nameplate.models.model import Model
 from nameplate.storage import nfc
@@ -139,11 +139,19 @@ def _those(
 
 
 def trained_digests(bundle: Bundle) -> set[str]:
-    """SHA-256 of the photos that a bundle was trained on, as it says itself."""
+    """SHA-256 of the photos that a bundle was trained on, as it says itself.
+
+    Raises:
+        BundleError: its photos.csv is no such table: who trained on what cannot be told, so nothing may be judged.
+    """
     if bundle.photos is None:
         return set()
-    rows = csv.DictReader(io.StringIO(bundle.photos.decode()))
-    return {row["sha256"] for row in rows if row["split"] == "train"}
+    try:
+        rows = csv.DictReader(io.StringIO(bundle.photos.decode()))
+        return {row["sha256"] for row in rows if row["split"] == "train"}
+    except (UnicodeDecodeError, csv.Error, KeyError) as error:
+        why = f"it has no column {error}" if isinstance(error, KeyError) else str(error)
+        raise BundleError(f"The {PHOTOS} of '{bundle.manifest.name}' is damaged: {why}.") from None
 
 
 def _few(names: tuple[str, ...]) -> str:

@@ -24,7 +24,7 @@ from nameplate.models.model import Model
 from nameplate.models.runtime import BATCH
 from nameplate.reports.compare import Comparison, Row, write_comparison
 from nameplate.training.parts import Parts, split_parts
-from nameplate.training.record import data_record, versions
+from nameplate.training.record import JUDGED_BY, data_record, versions
 from nameplate.types import HeadRecipe
 
 if TYPE_CHECKING:
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 Bars = Callable[[], AbstractContextManager[Progress]]
 Training = Callable[[], "AbstractContextManager[tuple[Watch, Say]]"]
+
+
+FROZEN_BY = "torch"
+"""What embeds for heads on frozen networks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +215,7 @@ def _comparison(
         protocol=plan.protocol,
         judged=_judged(plan, parts),
         made=datetime.now(UTC).isoformat(timespec="seconds"),
-        settings={**settings, "threads": plan.threads},
+        settings={**settings, "threads": plan.threads, "runtime": FROZEN_BY if plan.frozen else JUDGED_BY},
         data=data_record(parts),
         versions=versions("numpy", "pillow", "scipy", "simplejpeg", "timm", "torch"),
         seconds_to_read=reading,
@@ -230,10 +234,11 @@ def _judged(plan: Plan, parts: Parts) -> str:
     if plan.frozen:
         return (
             f"Judged on {len(parts.photos):,} photos of {classes} nameplates, each by a head that did not see it "
-            f"or a copy of it (cross-validation)."
+            f"or a copy of it (cross-validation), embedded by {FROZEN_BY}."
         )
     judging, training = int(parts.held.sum()), int(parts.train.sum())
-    return f"Judged on {judging:,} photos that were held out; trained on {training:,} photos of {classes} nameplates."
+    judged = f"Judged on {judging:,} photos that were held out, by {JUDGED_BY}"
+    return f"{judged}; trained on {training:,} photos of {classes} nameplates."
 
 
 def _told(row: Row) -> str:

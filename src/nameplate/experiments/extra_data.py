@@ -37,7 +37,7 @@ from nameplate.models.model import Model
 from nameplate.storage import sha256, whole_file
 from nameplate.training.parts import Parts, split_parts
 from nameplate.training.recipe import Recipe
-from nameplate.training.record import versions
+from nameplate.training.record import JUDGED_BY, versions
 from nameplate.types import SEEDS, HeadRecipe, Photo
 
 SETTINGS = "settings.json"
@@ -138,6 +138,7 @@ def extra_data(
         settings=settings,
         seeds=tuple(trial.seed for trial in trials),
         versions=versions("numpy", "onnxruntime", "pillow", "scipy", "simplejpeg"),
+        runtime=embedded.runtime if isinstance(recipe, HeadRecipe) else _judged_by(model),
         made=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     write_result(folder, made)
@@ -285,5 +286,10 @@ def _trainer(
         return Heads(material, embedded, model, recipe, progress).trial
     from nameplate.experiments.networks import Networks
 
-    runtime, threads = model.settings.runtime, model.settings.threads
+    runtime, threads = _judged_by(model), model.settings.threads
     return Networks(material, folder, recipe, runtime=runtime, threads=threads, progress=progress, say=say).trial
+
+
+def _judged_by(model: Model) -> str:
+    """The runtime of all networks of an experiment: left to each, one might choose bfloat16 and another not."""
+    return JUDGED_BY if model.settings.runtime == "auto" else model.settings.runtime

@@ -37,6 +37,8 @@ class Experiment:
     """What the models were trained on, and how."""
     seeds: tuple[int, ...]
     versions: dict[str, str]
+    runtime: str
+    """What computed the embeddings that both sides are judged on."""
     made: str
     """ISO 8601."""
 
@@ -98,6 +100,7 @@ def as_json(made: Experiment) -> dict[str, object]:
         "settings": made.settings,
         "seeds": made.seeds,
         "versions": made.versions,
+        "runtime": made.runtime,
         "made": made.made,
     }
 

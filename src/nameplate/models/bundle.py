@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
@@ -30,9 +31,9 @@ from nameplate.errors import BundleError, NameplateError
 from nameplate.models.claim import ClaimThresholds
 from nameplate.models.golden import Golden
 from nameplate.models.known import Known
-from nameplate.models.onnx_guard import refuse_external_data
+from nameplate.models.onnx_guard import check_backbone
 from nameplate.models.verdict import Thresholds
-from nameplate.storage import sha256, whole_folder
+from nameplate.storage import open_regular, sha256, whole_folder
 from nameplate.types import Preprocess
 
 SCHEMA = 2
@@ -52,6 +53,10 @@ MAX_BYTES = {
     INDEX: 1 << 30,
 }
 """A file larger than this is not read."""
+LARGEST = 1e9
+"""No number of a head or an embedding lies further from 0: beyond it sums and squares of float32 overflow."""
+TEMPERATURES = (1e-3, 1e3)
+"""A temperature outside is none that was ever fitted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +173,12 @@ def shipped() -> dict[str, Path]:
     return {folder.name: folder for folder in sorted(root.iterdir()) if (folder / MANIFEST).is_file()}
 
 
+@cache
+def shipped_backbones() -> frozenset[str]:
+    """Digests of the backbones inside the package."""
+    return frozenset(_read_manifest(folder).files[BACKBONE].sha256 for folder in shipped().values())
+
+
 def load_bundle(name: str | Path) -> Bundle:
     """Read a bundle: a folder, that of a training run that made one, or the name of one that ships.
 
@@ -186,7 +197,7 @@ def load_bundle(name: str | Path) -> Bundle:
         )
     manifest = _read_manifest(folder)
     backbone = _read(folder, BACKBONE, manifest)
-    refuse_external_data(backbone, str(folder / BACKBONE))
+    check_backbone(backbone, str(folder / BACKBONE))
     weight, bias = _read_head(folder, manifest) if HEAD in manifest.files else (None, None)
     photos = _read(folder, PHOTOS, manifest) if PHOTOS in manifest.files else None
     known = _read_known(folder, manifest) if KNOWN in manifest.files else None
@@ -285,12 +296,14 @@ def _problem(manifest: Manifest) -> str | None:
     if manifest.schema < 1 or manifest.embedding < 1:
         return f"the schema is {manifest.schema}, the embedding's size {manifest.embedding}"
     for temperature in (manifest.temperature, *manifest.temperatures.values()):
-        if not temperature > 0 or not np.isfinite(temperature):
-            return f"the temperature is {temperature}"
+        if not TEMPERATURES[0] <= temperature <= TEMPERATURES[1]:
+            return f"the temperature is {temperature}, and none lies outside {TEMPERATURES[0]:g} to {TEMPERATURES[1]:g}"
     if len(manifest.makes) not in (0, len(manifest.nameplates)):
         return f"it has {len(manifest.nameplates)} nameplates and {len(manifest.makes)} makes"
-    if not manifest.thresholds.usable:
-        return f"the thresholds are {manifest.thresholds}"
+    cuts = manifest.thresholds
+    lengths = [cut for cut in (cuts.middle, cuts.near, cuts.far) if cut is not None]
+    if not cuts.usable or cuts.spread * LARGEST < 1 or max(map(abs, [*lengths, cuts.spread])) > LARGEST:
+        return f"the thresholds are {cuts}"
     if any(claims and not claims.usable for claims in (manifest.claims, manifest.make_claims)):
         return "the thresholds for claims are of another form"
     if not (0 < manifest.preprocess.height <= 4096 and 0 < manifest.preprocess.width <= 4096):
@@ -312,10 +325,12 @@ def _read(folder: Path, name: str, manifest: Manifest) -> bytes:
 
 
 def _read_bytes(path: Path) -> bytes:
+    most = MAX_BYTES[path.name]
     try:
-        if path.stat().st_size > MAX_BYTES[path.name]:
-            raise BundleError(f"'{path}' is larger than {MAX_BYTES[path.name]:,} bytes; it is not read.")
-        return path.read_bytes()
+        with open_regular(path) as file:
+            if os.fstat(file.fileno()).st_size > most:
+                raise BundleError(f"'{path}' is larger than {most:,} bytes; it is not read.")
+            return file.read(most)
     except OSError as error:
         raise BundleError(f"Cannot read '{path}': {error.strerror or error}.") from None
 
@@ -332,13 +347,19 @@ def _read_head(folder: Path, manifest: Manifest) -> tuple[NDArray[np.float32], N
         raise BundleError(
             f"'{path}' holds {weight.shape} and {bias.shape}, {MANIFEST} says {manifest.embedding} and {classes}."
         )
-    if (
-        weight.dtype != np.float32
-        or bias.dtype != np.float32
-        or not (np.isfinite(weight).all() and np.isfinite(bias).all())
-    ):
+    if weight.dtype != np.float32 or bias.dtype != np.float32:
         raise BundleError(f"'{path}' holds numbers that are not finite float32.")
+    for part in (weight, bias):
+        if not np.isfinite(part).all():
+            raise BundleError(f"'{path}' holds numbers that are not finite float32.")
+        if not numbers(part):
+            raise BundleError(f"'{path}' holds numbers beyond ±{LARGEST:g}, which no head that was trained has.")
     return weight, bias
+
+
+def numbers(found: NDArray[np.float32]) -> bool:
+    """Whether all are numbers that can be computed with: none NaN or infinite, none beyond `LARGEST`."""
+    return bool(np.abs(found).max(initial=0) <= LARGEST)
 
 
 def _read_known(folder: Path, manifest: Manifest) -> Known:

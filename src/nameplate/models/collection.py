@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from nameplate.errors import DataError
 from nameplate.models.bundle import Bundle
-from nameplate.models.embedding import EmbeddingCache, Hidden, Settings, embed_stream, prepare_photo
+from nameplate.models.embedding import EmbeddingCache, Hidden, Settings, embed_stream
 from nameplate.models.model import Model
 from nameplate.models.runtime import PROBE_PHOTOS, Runtime
 from nameplate.types import Photo
@@ -55,7 +54,8 @@ def embed_photos(
     if not photos:
         raise DataError("There are no photos to embed.")
     settings = replace(model.settings, mirror=mirror, hide=hide)
-    return embed_with(_runtime(photos, model), photos, model.bundle, settings, progress)
+    runtime = model.runtime.open(len(photos) if len(photos) >= PROBE_PHOTOS else 0)  # before the cache, which is by it
+    return embed_with(runtime, photos, model.bundle, settings, progress)
 
 
 def embed_with(
@@ -108,15 +108,3 @@ def still_there(photos: Sequence[Photo], embedded: Embedded) -> NDArray[np.bool_
     """Which photos could be read once more: one may vanish while a long run goes on; bool (N,)."""
     gone = {path for path, _ in embedded.unreadable}
     return np.array([photo.path not in gone for photo in photos])
-
-
-def _runtime(photos: Sequence[Photo], model: Model) -> Runtime:
-    """The runtime for a data set, chosen before the cache is looked at, since the cache is by runtime."""
-    if model.settings.runtime != "auto" or len(photos) < PROBE_PHOTOS:
-        return model.runtime.open(())
-    rows = (
-        prepare_photo(photo.path, model.bundle.manifest.preprocess, model.settings)
-        for photo in photos[:: max(1, len(photos) // (2 * PROBE_PHOTOS))]
-    )
-    pictures = itertools.islice((row.picture for row in rows if row.picture is not None), PROBE_PHOTOS)
-    return model.runtime.open([picture[None] for picture in pictures])

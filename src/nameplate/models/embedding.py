@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.errors import BundleError, PhotoError
-from nameplate.models.bundle import Bundle
+from nameplate.models.bundle import Bundle, numbers
 from nameplate.models.cache import ArrayCache
 from nameplate.models.lanes import Tuning
 from nameplate.models.runtime import BATCH, Batch, ChosenRuntime, Runtime
@@ -38,6 +38,9 @@ CENTRE = 0.75
 """Share of the height and of the width that is called the centre: where the car is."""
 GREY = 128
 """What a hidden part is painted with."""
+
+NOT_COMPUTED = str(PhotoError("not computed", "of this photo the model computes NaN, infinity or near it"))
+"""The error of a photo whose embedding or probabilities are no numbers."""
 
 Hidden = Literal["centre", "border"]
 Pixels = NDArray[np.uint8]
@@ -69,6 +72,14 @@ class Row:
     """Waits for the runtime."""
     runtime: str = ""
     """What computed the embedding."""
+
+    def take(self, embedding: NDArray[np.float32], runtime: str, views: NDArray[np.float32] | None = None) -> None:
+        """Keep what a runtime computed; where a number of it is none that becomes the row's error."""
+        self.runtime = runtime
+        if numbers(embedding) and (views is None or numbers(views)):
+            self.embedding, self.views = embedding, views
+        else:
+            self.error = NOT_COMPUTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +137,7 @@ def embedded(bundle: Bundle, rows: Iterator[Row], runtime: Runtime) -> Iterator[
 
     for row, found in run_through(rows, embed):
         if found is not None:
-            row.embedding, row.runtime = found
+            row.take(*found)
         yield row
 
 
@@ -249,7 +260,7 @@ def open_photo(
         return row, source
     try:
         with watch("read"):
-            data = _bytes_of(source, limits)
+            data = bytes_of(source, limits)
             row.digest = sha256(data)
         if known(row.digest):
             return row, None
@@ -264,7 +275,8 @@ def open_photo(
     return row, pixels
 
 
-def _bytes_of(source: str | Path | bytes | Callable[[], bytes], limits: Limits) -> bytes:
+def bytes_of(source: str | Path | bytes | Callable[[], bytes], limits: Limits) -> bytes:
+    """A photo's file, wherever it comes from; raises PhotoError."""
     if isinstance(source, bytes):
         return source
     return read_bytes(source, limits) if isinstance(source, (str, Path)) else source()
@@ -301,5 +313,6 @@ class EmbeddingCache:
         """Give a row that was known its embedding, hash and size."""
         if row.digest is not None and row.embedding is None and row.digest in self._cache:
             known = self._cache[row.digest]
-            row.embedding, row.hash = known["embedding"], known["hash"]
+            row.take(known["embedding"], row.runtime)
+            row.hash = known["hash"]
             row.width, row.height = known["size"].tolist()

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.errors import BundleError, PhotoError, UsageError, take_apart
 from nameplate.models.claim import read_claim
+from nameplate.models.embedding import Pixels, bytes_of
 from nameplate.models.index import Neighbour, nearest, read_index
 from nameplate.models.maps import Floats, evidence, hot_region, in_photo, mean_inside, photo_maps
 from nameplate.models.model import Model
 from nameplate.models.runtime import OnnxRuntime
-from nameplate.photos.decode import decode_with_header, read_bytes, read_header
-from nameplate.storage import nfc, printable
-from nameplate.types import TOP, Verdict
+from nameplate.models.sources import PhotoLike, as_source, photo_name
+from nameplate.photos.decode import decode_with_header, read_header
+from nameplate.storage import nfc
+from nameplate.types import TOP, Limits, Verdict
 
 NEIGHBOURS = 6
 """Photos of the index that are shown."""
@@ -47,7 +49,7 @@ class Explanation:
     """One photo explained."""
 
     photo: str
-    """Its path; empty where it came as bytes."""
+    """Its path; empty where it came without one."""
     pixels: NDArray[np.uint8]
     """The upright photo, uint8 H×W×3, as large as it is shown or larger."""
     width: int
@@ -66,13 +68,13 @@ class Explanation:
 
 
 def explain(
-    model: Model, photo: str | Path | bytes, claimed: str | None = None, *, runtime: OnnxRuntime | None = None
+    model: Model, photo: PhotoLike, claimed: str | None = None, *, runtime: OnnxRuntime | None = None
 ) -> Explanation:
     """Explain a model's answer.
 
     Args:
         model: with a head, and a backbone that gives maps.
-        photo: a path, or the file's bytes.
+        photo: one, of any kind (`sources.PhotoLike`).
         claimed: a nameplate that the photo is said to show.
         runtime: the model's backbone opened with its maps; None opens it.
 
@@ -85,12 +87,10 @@ def explain(
     if len(model.nameplates) < 2:
         raise BundleError(f"'{model.bundle.manifest.name}' knows one nameplate alone: nothing speaks against another.")
     wanted = None if claimed is None else find_nameplate(model, claimed)
-    data = photo if isinstance(photo, bytes) else read_bytes(photo, model.settings.limits)
-    header = read_header(data, model.settings.limits)
-    [mapped] = photo_maps(model, [data], runtime)
+    source, pixels, sides = _opened(photo, model.settings.limits)
+    [mapped] = photo_maps(model, [source], runtime)
     if mapped.places is None or mapped.row.embedding is None:
         raise PhotoError(*take_apart(str(mapped.row.error)))
-    sides = (header.width, header.height) if header.orientation < SIDEWAYS else (header.height, header.width)
     chances = model.probabilities(mapped.row.embedding[None])[0]
     ranked = np.argsort(-chances, kind="stable")[:TOP].tolist()
     index = read_index(model.bundle)
@@ -103,8 +103,8 @@ def explain(
         return Case(model.nameplates[number], float(chances[number]), grid, region)
 
     return Explanation(
-        "" if isinstance(photo, bytes) else printable(str(photo)),
-        decode_with_header(data, header, model.settings.limits, (SHOWN // 2, SHOWN // 2)),
+        photo_name(photo, 0) if isinstance(photo, (str, os.PathLike)) else "",
+        pixels,
         *sides,
         case(ranked[0]),
         None if wanted is None else case(wanted),
@@ -112,6 +112,18 @@ def explain(
         tuple((model.nameplates[i], float(chances[i])) for i in ranked),
         None if index is None else nearest(index, mapped.row.embedding, NEIGHBOURS),
     )
+
+
+def _opened(photo: PhotoLike, limits: Limits) -> tuple[bytes | Pixels, Pixels, tuple[int, int]]:
+    """What the pipeline reads, upright pixels to show, and the upright photo's width and height."""
+    source = as_source(photo, limits)
+    if isinstance(source, np.ndarray):
+        return source, source, (source.shape[1], source.shape[0])
+    data = bytes_of(source, limits)
+    header = read_header(data, limits)
+    pixels = decode_with_header(data, header, limits, (SHOWN // 2, SHOWN // 2))
+    width, height = header.width, header.height
+    return data, pixels, (width, height) if header.orientation < SIDEWAYS else (height, width)
 
 
 def find_nameplate(model: Model, name: str) -> int:

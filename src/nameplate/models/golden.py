@@ -9,7 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import resources
 
-from nameplate.types import Prediction
+import numpy as np
+from numpy.typing import NDArray
+
+from nameplate.photos.cut import WHOLE, centred, cut
+from nameplate.photos.decode import decode
+from nameplate.photos.preprocess import preprocess
+from nameplate.types import Prediction, Preprocess
 
 TOLERANCE = {"onnxruntime": 0.005, "openvino": 0.005, "openvino-bf16": 0.1}
 """How far the probability of a nameplate may lie from what it was, by runtime: processors add up in different
@@ -17,6 +23,10 @@ orders, and bfloat16 has three digits."""
 INT8_TOLERANCE = 0.1
 """The same of a backbone in int8, by any runtime: where one rounds up and another down, 1/255 of the range is between
 them."""
+
+
+PARTS = (WHOLE, centred(0.9), centred(0.75), centred(0.6))
+"""Parts of the golden photo that make pictures of their own, each also mirrored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +42,17 @@ class Golden:
 def golden_photo() -> bytes:
     """The golden photo's file, a JPEG."""
     return (resources.files("nameplate.models") / "golden.jpg").read_bytes()
+
+
+def golden_pictures(size: Preprocess) -> NDArray[np.uint8]:
+    """Pictures that a backbone can be tried on, the same everywhere: uint8 8×H×W×3, the golden photo first.
+
+    Args:
+        size: how the bundle prepares photos.
+    """
+    pixels = decode(golden_photo())
+    pictures = [preprocess(cut(pixels, box), size) for box in PARTS]
+    return np.stack([*pictures, *(picture[:, ::-1] for picture in pictures)])
 
 
 def golden_problem(expected: Golden, found: Prediction, runtime: str) -> str | None:

@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nameplate.errors import BundleError
-from nameplate.models.embedding import Pixels, Row, Source, prepare_photo
+from nameplate.models.bundle import numbers
+from nameplate.models.embedding import NOT_COMPUTED, Pixels, Row, prepare_photo
 from nameplate.models.head import probabilities
 from nameplate.models.model import Model
 from nameplate.models.runtime import BATCH, OnnxRuntime
+from nameplate.models.sources import PhotoLike, as_sources
 from nameplate.photos.preprocess import frame
 from nameplate.types import Preprocess
 
@@ -52,12 +54,12 @@ class Region:
     bottom: float
 
 
-def photo_maps(model: Model, photos: Iterable[Source], runtime: OnnxRuntime | None = None) -> Iterator[Mapped]:
+def photo_maps(model: Model, photos: Iterable[PhotoLike], runtime: OnnxRuntime | None = None) -> Iterator[Mapped]:
     """Embed photos and keep the maps, in order, by ONNX Runtime.
 
     Args:
         model: whose backbone to run.
-        photos: paths, bytes of files, or uint8 H×W×3 RGB arrays; an unreadable one has `row.error`.
+        photos: of any kind (`sources.PhotoLike`); an unreadable one has `row.error`.
         runtime: the backbone opened with its maps; None opens it.
 
     Raises:
@@ -71,7 +73,7 @@ def photo_maps(model: Model, photos: Iterable[Source], runtime: OnnxRuntime | No
             "maps (train it again), or is a network without a grid of features, as transformers are (use another)."
         )
     waiting: list[Row] = []
-    for photo in photos:
+    for photo in as_sources(photos, model.settings.limits):
         waiting.append(prepare_photo(photo, size, model.settings))
         if len(waiting) == BATCH:
             yield from _mapped(runtime, waiting, model)
@@ -90,8 +92,11 @@ def _mapped(runtime: OnnxRuntime, rows: list[Row], model: Model) -> Iterator[Map
         if row.picture is None:
             yield Mapped(row)
             continue
-        embedding, place = next(found)
-        yield Mapped(replace(row, embedding=embedding, picture=None), row.picture, place)
+        (embedding, place), done = next(found), replace(row, picture=None)
+        done.take(embedding, runtime.name)
+        if not numbers(place):
+            done.embedding, done.error = None, NOT_COMPUTED
+        yield Mapped(done, row.picture, place)
 
 
 def _check(embeddings: Floats, places: Floats, model: Model) -> None:

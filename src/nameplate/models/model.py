@@ -10,15 +10,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate.errors import BundleError, PhotoError, take_apart
-from nameplate.models.bundle import Bundle, load_bundle
+from nameplate.errors import BundleError, PhotoError, UsageError, take_apart
+from nameplate.models.bundle import Bundle, numbers
 from nameplate.models.claim import DEFAULT_RATE, Verified, check_rate, decide, read_claim
-from nameplate.models.embedding import Row, Settings, Source, embed_stream
+from nameplate.models.embedding import NOT_COMPUTED, Row, Settings, Source, embed_stream
 from nameplate.models.head import probabilities
+from nameplate.models.proof import load_proven
 from nameplate.models.runtime import ChosenRuntime, available_cpus
+from nameplate.models.sources import PhotoLike, Photos, as_list, as_source, as_sources, each_photo, photo_name
 from nameplate.models.tta import Looks
 from nameplate.models.verdict import judged
-from nameplate.storage import printable
 from nameplate.types import DEFAULT_BUNDLE, NO_TTA, TOP, Limits, Prediction
 
 
@@ -63,64 +64,75 @@ class Model:
             tta: how often and how each photo is looked at to name it, see `models.tta`.
 
         Raises:
-            BundleError: no such bundle, damaged, unsafe, made by a newer Nameplate, or unable to look closer.
-            UsageError: no such test-time augmentation.
+            BundleError: no such bundle, damaged, unsafe, made by a newer Nameplate, without a backbone that works, or
+                unable to look closer.
+            UsageError: no such runtime or test-time augmentation, or fewer than one thread.
         """
-        return cls(load_bundle(name), Settings(runtime, threads or available_cpus(), limits or Limits(), tta=tta))
+        if threads is not None and threads < 1:
+            raise UsageError(f"threads is {threads}: how many processors to use, so 1 or more.")
+        return cls(load_proven(name), Settings(runtime, threads or available_cpus(), limits or Limits(), tta=tta))
 
     @property
     def nameplates(self) -> tuple[str, ...]:
         """The nameplates that it knows, in the order of the probabilities' columns."""
         return self.bundle.manifest.nameplates
 
-    def embed(self, photos: Sequence[Source]) -> NDArray[np.float32]:
+    def embed(self, photos: Photos) -> NDArray[np.float32]:
         """Embeddings of photos.
 
         Args:
-            photos: paths, bytes of files, or uint8 H×W×3 RGB arrays.
+            photos: one or many, of any kind (`sources.PhotoLike`).
 
         Returns:
-            float32 N×D.
+            float32 N×D; 1×D of one photo.
 
         Raises:
             PhotoError: a photo cannot be read; says which.
+            UsageError: this is neither a photo nor a list of them.
         """
-        rows = list(self.rows(photos))
+        listed = as_list(photos)
+        rows = list(self.rows(listed))
         for number, row in enumerate(rows):
             if row.error is not None:
                 reason, detail = take_apart(row.error)
-                raise PhotoError(reason, f"{_name(photos[number], number)}: {detail}")
+                raise PhotoError(reason, f"{photo_name(listed[number], number)}: {detail}")
         if not rows:
             return np.zeros((0, self.bundle.manifest.embedding), np.float32)
         return np.stack([row.embedding for row in rows if row.embedding is not None])
 
-    def predict(self, photos: Sequence[Source], *, top: int = TOP) -> list[Prediction]:
+    def predict(self, photos: Photos, *, top: int = TOP) -> list[Prediction]:
         """Name the car in each photo; one that cannot be read gets its reason in `error`.
 
         Args:
-            photos: paths, bytes of files, or uint8 H×W×3 RGB arrays.
-            top: how many nameplates to give for each.
+            photos: one or many, of any kind (`sources.PhotoLike`); of one photo a list of one comes back.
+            top: how many nameplates to give for each, 1 or more.
 
         Raises:
             BundleError: the bundle has no head: it embeds, but knows no nameplates.
+            UsageError: this is neither a photo nor a list of them, or `top` is below 1.
         """
         return list(self.stream(photos, top=top))
 
-    def stream(self, photos: Iterable[Source], *, top: int = TOP) -> Iterator[Prediction]:
+    def stream(self, photos: Photos, *, top: int = TOP) -> Iterator[Prediction]:
         """`predict` for any number of photos, one answer at a time, in order, in flat memory."""
         return (prediction for prediction, _ in self.answers(photos, top=top))
 
-    def answers(
-        self, photos: Iterable[Source], *, top: int = TOP
-    ) -> Iterator[tuple[Prediction, NDArray[np.float32] | None]]:
+    def answers(self, photos: Photos, *, top: int = TOP) -> Iterator[tuple[Prediction, NDArray[np.float32] | None]]:
         """`stream`, each answer with the probabilities of all nameplates, float32 (C,); None where unreadable."""
         self.require_head()
+        if top < 1:
+            raise UsageError(f"top is {top}: how many nameplates to give for each photo, so 1 or more.")
+        return self._answers(each_photo(photos), top)
+
+    def _answers(
+        self, photos: Iterable[PhotoLike], top: int
+    ) -> Iterator[tuple[Prediction, NDArray[np.float32] | None]]:
         names: deque[str] = deque()
 
         def named() -> Iterator[Source]:
             for number, photo in enumerate(photos):
-                names.append(_name(photo, number))
-                yield photo
+                names.append(photo_name(photo, number))
+                yield as_source(photo, self.settings.limits)
 
         for row in self.looks.rows(named()):
             yield self.answer(names.popleft(), row, top)
@@ -130,24 +142,31 @@ class Model:
         if row.embedding is None:
             return Prediction(name, error=row.error), None
         chances = self.chances(row)
-        return self.judged(name, chances, row.embedding, top), chances
+        found = self.judged(name, chances, row.embedding, top)
+        return found, None if found.error is not None else chances
 
     def judged(
         self, name: str, chances: NDArray[np.float32], embedding: NDArray[np.float32], top: int = TOP
     ) -> Prediction:
-        """The prediction and its verdict, from probabilities (C,) and the embedding (D,) of the photo as it is."""
+        """The prediction and its verdict, from probabilities (C,) and the embedding (D,) of the photo as it is.
+
+        Where either gives no numbers to judge by there is no answer, but an error.
+        """
         best = np.argsort(-chances, kind="stable")[:top]
         ranked = tuple((self.nameplates[i], float(chances[i])) for i in best)
         plain = Prediction(name, *ranked[0], top=ranked)
         known, thresholds = self.bundle.known, self.bundle.manifest.thresholds
-        distances = None if known is None else known.distances(embedding[None])
+        with np.errstate(over="ignore", invalid="ignore"):
+            distances = None if known is None else known.distances(embedding[None])
+        if not numbers(chances) or not all(np.isfinite(each).all() for each in distances or ()):
+            return Prediction(name, error=NOT_COMPUTED)
         return judged(plain, chances, self.nameplates, self.makes, thresholds, distances)
 
-    def verify(self, photos: Sequence[Source], claimed: str, *, rate: float = DEFAULT_RATE) -> Verified:
+    def verify(self, photos: Photos, claimed: str, *, rate: float = DEFAULT_RATE) -> Verified:
         """Say whether an advert's photos show the car that it names.
 
         Args:
-            photos: of one advert: paths, bytes of files, or uint8 H×W×3 RGB arrays.
+            photos: of one advert: one or many, of any kind (`sources.PhotoLike`).
             claimed: a nameplate, some words of one, or a make.
             rate: of false accepts, and of false rejects, that is put up with.
 
@@ -202,9 +221,10 @@ class Model:
         weight, bias = self.require_head()
         return embeddings @ weight + bias
 
-    def rows(self, photos: Iterable[Source]) -> Iterator[Row]:
+    def rows(self, photos: Photos) -> Iterator[Row]:
         """Embedded photos with what is known of each, in order, one look each; the runtime stays open between calls."""
-        return embed_stream(self.bundle, photos, self.settings, runtime=self.runtime)
+        sources = as_sources(each_photo(photos), self.settings.limits)
+        return embed_stream(self.bundle, sources, self.settings, runtime=self.runtime)
 
     def require_head(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Weight and bias.
@@ -222,7 +242,3 @@ class Model:
     def with_settings(self, **changes: object) -> Model:
         """The same model run otherwise (see `Settings`)."""
         return Model(self.bundle, replace(self.settings, **changes))  # type: ignore[arg-type]
-
-
-def _name(photo: Source, number: int) -> str:
-    return printable(str(photo)) if isinstance(photo, (str, Path)) else f"photo {number + 1}"

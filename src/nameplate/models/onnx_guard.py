@@ -1,14 +1,17 @@
-"""Refuse an ONNX file that would make a runtime read other files.
+"""Refuse an ONNX file that would make a runtime read other files, or run without end.
 
 ONNX tensors may keep their data outside ("external data", onnx.proto: TensorProto fields 13 and 14), at a
 path that the file itself names. A bundle's backbone is whole in one checksummed file, so any such
-tensor is refused before a runtime sees it. The wire format is walked here (protobuf.dev, "Encoding"),
+tensor is refused before a runtime sees it. So is every operator that is not on a list of those that networks
+for pictures are made of: no loops and branches, no functions of the file's own (which, nested, unfold without bound),
+nothing of another domain, nothing random. The wire format is walked here (protobuf.dev, "Encoding"),
 because the onnx package weighs more than everything else that the core installs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from nameplate.errors import BundleError
 
@@ -25,36 +28,122 @@ INSIDE: dict[str, dict[int, str]] = {
     "Sparse": {1: "Tensor", 2: "Tensor"},
 }
 EXTERNAL_DATA, DATA_LOCATION = 13, 14
+"""Of a Tensor."""
+OP_TYPE, DOMAIN = 4, 7
+"""Of a Node."""
+FUNCTION = 25
+"""Of a Model."""
+GRAPHS = (6, 11)
+"""Of an Attribute: what Loop, If and Scan run."""
 MAX_DEPTH = 40
+MAX_FIELDS = 3_000_000
+"""A file of more parts than this is not read to its end: the largest networks have some ten thousand."""
+
+DOMAINS = ("", "ai.onnx")
+"""ONNX's own operators go by either name."""
+_NAMES = """
+Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh Attention AveragePool BatchNormalization BitShift
+BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike Ceil Celu CenterCropPad Clip Compress Concat Constant
+ConstantOfShape Conv ConvInteger ConvTranspose Cos Cosh CumSum DeformConv DepthToSpace DequantizeLinear Det Div
+Dropout DynamicQuantizeLinear Einsum Elu Equal Erf Exp Expand EyeLike Flatten Floor GRU Gather GatherElements
+GatherND Gelu Gemm GlobalAveragePool GlobalLpPool GlobalMaxPool Greater GreaterOrEqual GridSample
+GroupNormalization HardSigmoid HardSwish Hardmax Identity InstanceNormalization IsInf IsNaN LRN LSTM
+LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax LpNormalization LpPool MatMul MatMulInteger Max
+MaxPool Mean MeanVarianceNormalization Min Mish Mod Mul Neg Not OneHot Or PRelu Pad Pow QLinearConv
+QLinearMatMul QuantizeLinear RMSNormalization RNN Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum
+ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize
+RotaryEmbedding Round ScatterElements ScatterND Selu Shape Shrink Sigmoid Sign Sin Sinh Size Slice Softmax
+Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Swish Tan Tanh ThresholdedRelu Tile TopK Transpose Trilu
+Unsqueeze Upsample Where Xor
+"""
+OPERATORS = frozenset(_NAMES.split())
+"""All that a backbone may compute with: ONNX's arithmetic, shapes and layers, int8 among them, and no more."""
 
 
-def refuse_external_data(model: bytes, name: str) -> None:
-    """Walk a serialised ModelProto.
+def check_backbone(model: bytes, name: str) -> None:
+    """Refuse a serialised ModelProto that no runtime should see.
 
     Args:
         model: the file's bytes.
         name: what to call it in the error.
 
     Raises:
+        BundleError: a tensor's data lies outside, an operator is not one of `OPERATORS`, or this is no ONNX file.
+    """
+    for part in _walk(model, name):
+        if problem := _outside(part) or _strange(part):
+            raise BundleError(f"'{name}' {problem} Refused.")
+
+
+def refuse_external_data(model: bytes, name: str) -> None:
+    """`check_backbone` for tensors outside alone.
+
+    Raises:
         BundleError: a tensor's data lies outside, or this is no ONNX file.
     """
+    for part in _walk(model, name):
+        if problem := _outside(part):
+            raise BundleError(f"'{name}' {problem} Refused.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One field of a message somewhere in a model."""
+
+    kind: str
+    """The message's, a key of `INSIDE` or Tensor."""
+    field: int
+    value: int | memoryview
+
+
+def _outside(part: _Part) -> str | None:
+    """That a part leads to another file."""
+    if part.kind == "Tensor" and (part.field == EXTERNAL_DATA or (part.field == DATA_LOCATION and part.value != 0)):
+        return "keeps weights in another file; a bundle's backbone must be whole."
+    return None
+
+
+def _strange(part: _Part) -> str | None:
+    """What a part does that it may not. Where a name is given twice readers take the last: none may be wrong."""
+    found = None
+    if (part.kind, part.field) == ("Model", FUNCTION):
+        found = "defines functions of its own"
+    elif part.kind == "Attribute" and part.field in GRAPHS:
+        found = "holds a graph in a graph (a loop or a branch)"
+    elif part.kind == "Node" and part.field in (OP_TYPE, DOMAIN):
+        text = bytes(part.value[:80]).decode(errors="replace") if isinstance(part.value, memoryview) else ""
+        if part.field == DOMAIN and text not in DOMAINS:
+            found = f"uses operators of the domain {text!r}"
+        if part.field == OP_TYPE and text not in OPERATORS:
+            found = f"uses the operator {text!r}"
+    return found and f"{found}, which no network that Nameplate exports does."
+
+
+def _walk(model: bytes, name: str) -> Iterator[_Part]:
+    """Every field of every message that can hold a node or a tensor.
+
+    Raises:
+        BundleError: this is no ONNX file.
+    """
+    left = MAX_FIELDS
     try:
-        if _holds_external(memoryview(model), "Model", 0):
-            raise BundleError(f"'{name}' keeps weights in another file; a bundle's backbone must be whole. Refused.")
+        for part in _inside(memoryview(model), "Model", 0):
+            yield part
+            left -= 1
+            if left < 0:
+                raise ValueError("too many parts")
     except (IndexError, ValueError):
         raise BundleError(f"'{name}' is no ONNX file, or it is damaged.") from None
 
 
-def _holds_external(message: memoryview, kind: str, depth: int) -> bool:
+def _inside(message: memoryview, kind: str, depth: int) -> Iterator[_Part]:
     if depth > MAX_DEPTH:
         raise ValueError("nested too deep")
     inside = INSIDE.get(kind, {})
     for field, value, _ in fields(message):
-        if kind == "Tensor" and (field == EXTERNAL_DATA or (field == DATA_LOCATION and value != 0)):
-            return True
-        if field in inside and isinstance(value, memoryview) and _holds_external(value, inside[field], depth + 1):
-            return True
-    return False
+        yield _Part(kind, field, value)
+        if field in inside and isinstance(value, memoryview):
+            yield from _inside(value, inside[field], depth + 1)
 
 
 def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview, memoryview]]:

@@ -6,7 +6,6 @@ Run by `runtime.probe` in a process of its own, which may die without harm.
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 
 import msgspec
@@ -14,12 +13,11 @@ import numpy as np
 
 from nameplate.models.runtime import BATCH, Batch, Embedding, Runtime, Trial, import_openvino, make_runtime
 
-ROUNDS = 3
 REFERENCE = "reference.npy"
 
 
 def main() -> None:
-    """Embed FOLDER/photos.npy, hold it against ONNX Runtime's embeddings, time it."""
+    """Embed FOLDER/photos.npy, hold it against ONNX Runtime's embeddings."""
     folder, name, threads = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     backbone, photos = (folder / "backbone.onnx").read_bytes(), np.load(folder / "photos.npy")
     if name.endswith("bf16"):
@@ -32,18 +30,11 @@ def main() -> None:
     if name == "onnxruntime":
         np.save(folder / REFERENCE, embedding)
     reference = np.load(folder / REFERENCE)
-    seconds = min(_seconds(runtime, photos) for _ in range(ROUNDS))
-    _print(Trial(name, len(photos) / seconds, _least_cosine(embedding, reference)))
+    _print(Trial(name, _least_cosine(embedding, reference)))
 
 
 def _embed(runtime: Runtime, photos: Batch) -> Embedding:
     return np.concatenate(list(runtime.embed(photos[i : i + BATCH] for i in range(0, len(photos), BATCH))))
-
-
-def _seconds(runtime: Runtime, photos: Batch) -> float:
-    start = time.perf_counter()
-    _embed(runtime, photos)
-    return time.perf_counter() - start
 
 
 def _least_cosine(a: Embedding, b: Embedding) -> float:

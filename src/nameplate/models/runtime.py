@@ -1,8 +1,9 @@
 """Runtimes: what computes a backbone. ONNX Runtime always; OpenVINO where it is installed and proves itself.
 
-With `auto`, a job of at least `PROBE_PHOTOS` photos has its first photos run through every candidate in a
-subprocess (OpenVINO has died of a floating-point exception on some CPUs, openvino#35943). A candidate
-whose embeddings agree with ONNX Runtime's and that is faster is then used; the outcome is cached.
+With `auto`, before the first job of at least `PROBE_PHOTOS` photos every candidate runs a few pictures in a
+subprocess (OpenVINO has died of a floating-point exception on some CPUs, openvino#35943). The outcome is cached, and
+of those whose embeddings agree with ONNX Runtime's the first of `PREFERRED` is used. Nothing is timed and no photo of
+the job is looked at, so the choice is the machine's and the bundle's, today and tomorrow (docs/decisions/0005).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 
 from nameplate.errors import BundleError, NameplateError, RuntimeUnavailableError, UsageError
 from nameplate.models.bundle import Bundle
+from nameplate.models.golden import golden_pictures
 from nameplate.models.lanes import BATCH as BATCH
 from nameplate.models.lanes import Batch as Batch
 from nameplate.models.lanes import Embedding as Embedding
@@ -35,9 +37,11 @@ from nameplate.models.stopwatch import Watch, no_watch
 from nameplate.storage import cache_folder, sha256, whole_file
 
 RUNTIMES = ("auto", "onnxruntime", "openvino", "openvino-bf16")
+PREFERRED = ("openvino-bf16", "openvino", "onnxruntime")
+"""The fastest first, on every CPU that was measured (docs/benchmarks.md)."""
 
 PROBE_PHOTOS = 32
-"""The first photos of a job that the candidates are tried on; a shorter job runs on ONNX Runtime."""
+"""A shorter job runs on ONNX Runtime, which is soonest ready."""
 PROBE_SECONDS = 120
 """A candidate that takes longer than this is not used."""
 OUTPUTS = ("embedding", "map")
@@ -69,7 +73,6 @@ class Trial:
     """How one candidate fared in the probe."""
 
     runtime: str
-    photos_per_second: float = 0.0
     cosine: float = 0.0
     """The least cosine between its embeddings and ONNX Runtime's of the same file."""
     error: str | None = None
@@ -139,14 +142,13 @@ class OnnxRuntime:
 
     def run(self, batch: Batch) -> Embedding:
         """One batch; several threads may each run one at once."""
-        embedding: Embedding = self._run(self._outputs[:1], batch)[0]
-        return embedding
+        return checked_output(self._run(self._outputs[:1], batch)[0], len(batch))
 
     def maps(self, batches: Iterable[Batch]) -> Iterator[tuple[Embedding, NDArray[np.float32]]]:
         """Batches → embeddings N×D and maps float32 N×h×w×D, in order; only where `has_maps`."""
         for batch in batches:
             embedding, places = self._run([self._outputs[0], OUTPUTS[1]], batch)
-            yield embedding, places
+            yield checked_output(embedding, len(batch)), checked_output(places, len(batch), sides=4)
 
     def _run(self, outputs: list[str], batch: Batch) -> list[Any]:
         try:
@@ -216,12 +218,37 @@ class OpenVino:
                 self._own.request.infer({0: self._openvino.Tensor(full, shared_memory=True)})
         except Exception as error:  # as above
             raise BundleError(f"The backbone does not take pictures of {batch.shape}: {error}") from None
-        embedding: Embedding = self._own.request.get_output_tensor().data[: len(batch)].copy()
-        return embedding
+        found = self._own.request.get_output_tensor().data
+        return checked_output(found[: len(batch)].copy() if found.shape else found, len(batch))
 
     def _filled(self, batch: Batch) -> Batch:
         missing = self.batch - len(batch)
         return np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), np.uint8)]) if missing else batch
+
+
+def checked_output(found: object, photos: int, sides: int = 2) -> NDArray[np.float32]:
+    """What a backbone gave for some photos, once it has the form that it must have: float32, a row a photo.
+
+    Whether its numbers are any is asked photo by photo (`embedding.Row.take`).
+
+    Args:
+        found: from a runtime.
+        photos: in the batch.
+        sides: of the array.
+
+    Raises:
+        BundleError: it is something else.
+    """
+    if not isinstance(found, np.ndarray):
+        raise BundleError("The backbone gives a sequence, not an array of numbers.")
+    if found.dtype != np.float32:
+        raise BundleError(f"The backbone gives {found.dtype}, not float32.")
+    if found.ndim != sides or len(found) != photos:
+        raise BundleError(
+            f"The backbone gives {'×'.join(map(str, found.shape)) or 'one number'} for "
+            f"{photos} photos, not a row for each."
+        )
+    return found
 
 
 def import_onnxruntime() -> Any:
@@ -257,24 +284,24 @@ def import_openvino() -> Any:
     return openvino
 
 
-def open_runtime(bundle: Bundle, choice: str, threads: int, first: Batch | None = None) -> Runtime:
+def open_runtime(bundle: Bundle, choice: str, threads: int, photos: int = 0) -> Runtime:
     """The runtime to use, for one batch at a time; see `choose_runtime`.
 
     Raises:
         UsageError: an unknown choice.
         RuntimeUnavailableError: OpenVINO was asked for by name and cannot be had.
     """
-    return make_runtime(choose_runtime(bundle, choice, threads, first), bundle.backbone, threads)
+    return make_runtime(choose_runtime(bundle, choice, threads, photos), bundle.backbone, threads)
 
 
-def choose_runtime(bundle: Bundle, choice: str, threads: int, first: Batch | None = None) -> str:
+def choose_runtime(bundle: Bundle, choice: str, threads: int, photos: int = 0) -> str:
     """The name of the runtime to use.
 
     Args:
         bundle: whose backbone to run.
         choice: one of `RUNTIMES`; only `auto` probes.
         threads: processors to use.
-        first: the job's first pictures, uint8 N×H×W×3, for `auto` to try candidates on.
+        photos: in the job: with `auto` a short one runs on ONNX Runtime.
 
     Raises:
         UsageError: an unknown choice.
@@ -282,9 +309,24 @@ def choose_runtime(bundle: Bundle, choice: str, threads: int, first: Batch | Non
     check_runtime(choice)
     if choice != "auto":
         return choice
-    if first is None or len(first) < PROBE_PHOTOS:
-        return "onnxruntime"
-    return fastest(probe(bundle, first, threads), bundle)
+    return preferred(probe(bundle, threads), bundle) if photos >= PROBE_PHOTOS else "onnxruntime"
+
+
+def common_runtime(bundles: Sequence[Bundle], choice: str, threads: int) -> str:
+    """The runtime for bundles whose answers are held against each other: the first of `PREFERRED` that is fit for all.
+
+    Args:
+        bundles: whose backbones run.
+        choice: one of `RUNTIMES`; only `auto` probes.
+        threads: processors to use.
+
+    Raises:
+        UsageError: an unknown choice.
+    """
+    check_runtime(choice)
+    if choice != "auto":
+        return choice
+    return first_of([fit(probe(bundle, threads), bundle) for bundle in bundles])
 
 
 def check_runtime(choice: str) -> None:
@@ -297,7 +339,7 @@ def check_runtime(choice: str) -> None:
 
 
 class ChosenRuntime:
-    """Opens the runtime that `open_runtime` chooses once the first pictures are there, and keeps it open."""
+    """Opens the runtime that `choose_runtime` names once it is seen how long the job is, and keeps it open."""
 
     def __init__(
         self, bundle: Bundle, choice: str, threads: int, tuning: Tuning | None = None, watch: Watch = no_watch
@@ -319,18 +361,16 @@ class ChosenRuntime:
         batches = iter(batches)
         first = list(itertools.islice(batches, -(-PROBE_PHOTOS // BATCH)))
         if first:
-            yield from self.open(first).embed(itertools.chain(first, batches))
+            yield from self.open(sum(map(len, first))).embed(itertools.chain(first, batches))
 
-    def open(self, first: Sequence[Batch]) -> Runtime:
-        """The open runtime for a job that begins with these batches."""
-        few = sum(map(len, first)) < PROBE_PHOTOS
-        if self._large is None and self._choice in ("auto", "onnxruntime") and few and first:
+    def open(self, photos: int) -> Runtime:
+        """The open runtime for a job of so many photos; what a long job opened is kept for all after it."""
+        if self._large is None and self._choice in ("auto", "onnxruntime") and 0 < photos < PROBE_PHOTOS:
             # all processors on each batch: that is sooner done, though slower where there are many
             self._small = self._small or open_runtime(self._bundle, "onnxruntime", self._threads)
             return self._small
         if self._large is None:
-            pictures = np.concatenate(first) if first else None
-            name = choose_runtime(self._bundle, self._choice, self._threads, pictures)
+            name = choose_runtime(self._bundle, self._choice, self._threads, photos)
             batch, streams = self._tuning.batch, self._tuning.streams
             opened = make_runtime(name, self._bundle.backbone, self._threads, batch, streams)
             opened.watch = self._watch
@@ -355,13 +395,23 @@ def make_runtime(
     return OpenVino(backbone, threads, "bf16" if name.endswith("bf16") else "f32", batch, streams)
 
 
-def fastest(trials: Iterable[Trial], bundle: Bundle) -> str:
-    """The fastest candidate that agrees with ONNX Runtime and costs this bundle no accuracy."""
+def preferred(trials: Iterable[Trial], bundle: Bundle) -> str:
+    """The first of `PREFERRED` that is fit for this bundle; where none is, ONNX Runtime, which says why."""
+    return first_of([fit(trials, bundle)])
+
+
+def first_of(fit: Sequence[frozenset[str]]) -> str:
+    """The first of `PREFERRED` that is in every set."""
+    return next((name for name in PREFERRED if all(name in each for each in fit)), "onnxruntime")
+
+
+def fit(trials: Iterable[Trial], bundle: Bundle) -> frozenset[str]:
+    """The candidates that agree with ONNX Runtime and cost this bundle no accuracy."""
     check = bundle.manifest.bfloat16
-    fit = {trial.runtime: trial.photos_per_second for trial in trials if agrees(trial, bundle)}
+    found = {trial.runtime for trial in trials if agrees(trial, bundle)}
     if check is None or check.cost > MAX_BFLOAT16_COST:
-        fit.pop("openvino-bf16", None)
-    return max(fit, key=lambda name: fit[name], default="onnxruntime")
+        found.discard("openvino-bf16")
+    return frozenset(found)
 
 
 def agrees(trial: Trial, bundle: Bundle) -> bool:
@@ -370,18 +420,19 @@ def agrees(trial: Trial, bundle: Bundle) -> bool:
     return trial.error is None and trial.cosine >= (min(least, MIN_COSINE_INT8) if bundle.int8 else least)
 
 
-def probe(bundle: Bundle, photos: Batch, threads: int) -> tuple[Trial, ...]:
-    """Try every candidate on some photos in a subprocess, once for each machine, backbone and version."""
+def probe(bundle: Bundle, threads: int) -> tuple[Trial, ...]:
+    """Try every candidate on the golden pictures in a subprocess, once for each machine, backbone and version."""
     try:
         installed = version("openvino")
     except PackageNotFoundError:
         return ()
-    key = sha256(repr((bundle.digest, installed, version("onnxruntime"), threads, cpu_name(), BATCH)).encode())[:32]
-    report = cache_folder() / "runtimes" / f"{key}.json"
+    size = bundle.manifest.preprocess
+    parts = bundle.digest, size, installed, version("onnxruntime"), threads, cpu_name(), BATCH
+    report = cache_folder() / "runtimes" / f"{sha256(repr(parts).encode())[:32]}.json"
     try:
         return msgspec.json.decode(report.read_bytes(), type=tuple[Trial, ...])
     except (OSError, msgspec.DecodeError):
-        trials = _run_probe(bundle.backbone, photos[:PROBE_PHOTOS], threads)
+        trials = _run_probe(bundle.backbone, golden_pictures(size), threads)
     if not any(trial.timed_out for trial in trials):  # the next run may find a less busy machine
         with suppress(NameplateError, OSError), whole_file(report) as temporary:
             temporary.write_bytes(msgspec.json.encode(trials))

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.errors import BundleError, UsageError
-from nameplate.models.bundle import Bundle
+from nameplate.models.bundle import Bundle, numbers
 from nameplate.models.embedding import (
     CHUNK,
     Pixels,
@@ -183,10 +183,11 @@ class Looks:
             if found is None:
                 yield row, None
                 continue
-            row.embedding, row.runtime, places = found
+            embedding, ran, places = found
             others = [again[0] for _, again in itertools.islice(seen, looks - 1) if again is not None]
-            row.views = np.stack([row.embedding, *others])
-            yield row, None if places is None else region(places, *row.decoded, self._size)
+            row.take(embedding, ran, np.stack([embedding, *others]))
+            usable = places is not None and row.error is None and numbers(places)
+            yield row, region(places, *row.decoded, self._size) if places is not None and usable else None
 
     def _prepare_first(self, source: Source) -> list[Row]:
         """A row for each look, the first with what is known of the photo; one row for an unreadable one."""

@@ -42,7 +42,7 @@ def decode_with_pillow(data: bytes, format_: str) -> NDArray[np.uint8]:
     try:
         with _open_with_pillow(data, format_) as image:
             image.load()
-            return np.asarray(_to_rgb(image))
+            return np.asarray(to_rgb(image))
     except Exception as error:  # Pillow's readers raise all sorts on hostile bytes
         raise _pillow_error(error, data, format_) from None
 
@@ -92,7 +92,8 @@ def _pillow_error(error: Exception, data: bytes, format_: str) -> PhotoError:
     return PhotoError("truncated" if early else "damaged", f"{format_}: {message}")
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any mode as RGB: transparency laid over white, 16-bit samples cut to their high byte."""
     if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip it
         samples = np.asarray(image).astype(np.int64)
         grey = np.where(samples == image.info.get("transparency", -1), 255, samples >> 8)

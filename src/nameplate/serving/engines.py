@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nameplate.errors import BundleError, NameplateError, UsageError, did_you_mean
-from nameplate.models.bundle import BACKBONE, IN_RUN, MANIFEST, load_bundle
+from nameplate.models.bundle import BACKBONE, IN_RUN, MANIFEST, MAX_BYTES, load_bundle
 from nameplate.models.model import Model
 from nameplate.serving.engine import Engine, Observer
 from nameplate.serving.problems import Problem
@@ -147,9 +147,9 @@ class Engines:
         assert original is not None
         folder = Path(tempfile.mkdtemp(prefix="nameplate-served-"))
         try:
-            for file in original.iterdir():
-                if file.is_file():
-                    shutil.copyfile(file, folder / file.name)
+            for name in MAX_BYTES:  # a bundle's files and no others
+                if (original / name).is_file():
+                    shutil.copyfile(original / name, folder / name)
             settings = self.settings
             model = Model.load(folder, runtime="onnxruntime", threads=1, limits=settings.limits, tta=settings.tta)
             model.require_head()

@@ -42,6 +42,7 @@ OF_REASON: dict[Reason, str] = {
     "damaged": "unreadable",
     "too large": "too-large",
     "too slow": "unreadable",
+    "not computed": "unreadable",
 }
 """Why a photo cannot be read → the kind of problem that it is."""
 

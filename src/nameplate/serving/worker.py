@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.errors import BundleError, NameplateError
-from nameplate.models.embedding import Row, prepare_photo
+from nameplate.models.bundle import load_bundle
+from nameplate.models.embedding import Row, Settings, prepare_photo
 from nameplate.models.golden import golden_photo
 from nameplate.models.model import Model
 from nameplate.models.runtime import BATCH, OnnxRuntime, OpenVino, make_runtime
@@ -70,9 +71,8 @@ class Worker:
             NameplateError: it cannot be served.
         """
         self._reply = reply
-        self._model = Model.load(
-            setup.bundle, runtime=setup.runtime, threads=setup.threads, limits=setup.limits, tta=setup.tta
-        )
+        settings = Settings(setup.runtime, setup.threads, setup.limits, tta=setup.tta)
+        self._model = Model(load_bundle(setup.bundle), settings)  # the service has proven it (`engines`)
         self._model.require_head()
         self._whole = setup.tta != NO_TTA
         self._runtime, size = _open(setup, self._model.bundle.backbone)
@@ -155,7 +155,8 @@ class Worker:
         """The network sees these pictures."""
         pictures = [task.row.picture for task in tasks if task.row.picture is not None]
         for task, embedding in zip(tasks, self._runtime.run(np.stack(pictures)), strict=True):
-            task.row.embedding, task.row.runtime, task.row.picture = embedding, self._runtime.name, None
+            task.row.take(embedding, self._runtime.name)
+            task.row.picture = None
 
     def _looked_at(self, task: Task) -> Row:
         """With test-time augmentation all looks at one photo make the batches."""

@@ -22,7 +22,7 @@ from nameplate.models.bundle import BACKBONE, IN_RUN, SCHEMA, Bfloat16Check, Bun
 from nameplate.models.head import probabilities
 from nameplate.models.index import make_index
 from nameplate.models.known import Known, fit_known
-from nameplate.models.runtime import BATCH, PROBE_PHOTOS, make_runtime, probe
+from nameplate.models.runtime import BATCH, make_runtime, probe
 from nameplate.storage import sha256, whole_file
 from nameplate.training.backbones import find_backbone
 from nameplate.training.batches import in_order, plain_batches, training_batches, unreadable
@@ -39,7 +39,7 @@ from nameplate.training.export import (
 )
 from nameplate.training.network import Network, has_places
 from nameplate.training.parts import Parts, photos_csv
-from nameplate.training.record import data_record, metrics_record, versions
+from nameplate.training.record import JUDGED_BY, data_record, metrics_record, versions
 from nameplate.training.run import WEIGHTS, Run
 from nameplate.types import Evaluation, Preprocess
 
@@ -61,6 +61,8 @@ class Finished:
     """Of the held-out photos that can still be read, N×C."""
     places: NDArray[np.int64]
     """int64 (N,): which of `Parts.photos` these are."""
+    runtime: str = JUDGED_BY
+    """What computed the embeddings that are judged."""
 
 
 def finish(
@@ -135,15 +137,17 @@ def make_bundle(
     say("hold the exported network against torch")
     chosen = np.flatnonzero(parts.held if parts.held.any() else parts.train)
     pictures = np.concatenate([p for p, _ in _prepared(draft, parts, chosen[:: -(-len(chosen) // PARITY_PHOTOS)], run)])
-    able = {trial.runtime for trial in probe(draft, pictures[:PROBE_PHOTOS], run.threads) if trial.error is None}
+    able = {trial.runtime for trial in probe(draft, run.threads) if trial.error is None}
     parity = check_parity(truth, draft, pictures, ["onnxruntime", *sorted(able & {"openvino"})], run.threads)
     say("judge")
-    embedded = {name: _embeddings(draft, parts, run, name, parts.held) for name in ("onnxruntime", *sorted(able))}
+    embedded = {
+        name: _embeddings(draft, parts, run, name, parts.held) for name in (JUDGED_BY, *sorted(able - {JUDGED_BY}))
+    }
     computed = {name: (found @ weight + bias, of) for name, (found, of) in embedded.items()}
-    logits, places = computed["onnxruntime"]
+    logits, places = computed[JUDGED_BY]
     classes = parts.classes[places]
     temperatures = fit_temperatures({name: (found, parts.classes[of]) for name, (found, of) in computed.items()})
-    temperature = temperatures.get("onnxruntime", 1.0)
+    temperature = temperatures.get(JUDGED_BY, 1.0)
     chances = probabilities(logits, temperature) if len(places) else logits
     judged = evaluate(chances, classes, parts.nameplates) if len(places) else None
     manifest = replace(
@@ -153,7 +157,7 @@ def make_bundle(
         bfloat16=_bfloat16_check(parts, computed),
         provenance=_provenance(run, parts, state, judged, parity),
     )
-    manifest = with_verdicts(manifest, chances, classes, known.distances(embedded["onnxruntime"][0]))
+    manifest = with_verdicts(manifest, chances, classes, known.distances(embedded[JUDGED_BY][0]))
     manifest = with_golden(manifest, backbone, weight, bias)
     table = photos_csv(parts.photos, parts.groups)
     index = _index(draft, parts, run) if run.index else None
@@ -260,7 +264,7 @@ def _provenance(
         "recipe": asdict(run.recipe),
         "metrics": metrics_record(judged),
         "data": data_record(parts),
-        "runtime": "onnxruntime",
+        "runtime": JUDGED_BY,
         "backbone": f"{backbone.timm}, {run.weights}",
         "epochs": state.epoch,
         "steps": state.steps,

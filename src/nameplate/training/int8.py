@@ -117,7 +117,7 @@ def export_int8(
     before = judge(plain, to_judge, progress=lambda _, a, b: progress(FLOAT32, a, b))
     best = best_attempt(bundle, pictures, before, to_judge, settings, gates.loss, bits, progress)
     progress("time", 0, 1)
-    runtimes = dict.fromkeys([*(each.runtime for each in best.held), *working(bundle, pictures, settings.threads)])
+    runtimes = dict.fromkeys([*(each.runtime for each in best.held), *working(bundle, settings.threads)])
     backbones = {FLOAT32: bundle.backbone, INT8: best.bundle.backbone}
     found = Exported(
         bundle=None,

@@ -20,7 +20,7 @@ from nameplate.models.collection import Progress
 from nameplate.models.embedding import Settings
 from nameplate.models.head import log_loss, probabilities
 from nameplate.models.model import Model
-from nameplate.models.runtime import PROBE_PHOTOS, agrees, probe
+from nameplate.models.runtime import agrees, probe
 from nameplate.storage import sha256
 from nameplate.training.quantize import by_sensitivity, quantize
 from nameplate.types import Evaluation
@@ -113,9 +113,9 @@ def best_attempt(
     return min(made, key=lambda attempt: attempt.lost)
 
 
-def working(bundle: Bundle, pictures: Pictures, threads: int) -> list[str]:
+def working(bundle: Bundle, threads: int) -> list[str]:
     """Runtimes that run a backbone here and agree on what it says; ONNX Runtime first."""
-    trials = probe(bundle, pictures[:PROBE_PHOTOS], threads)
+    trials = probe(bundle, threads)
     return list(dict.fromkeys([REFERENCE, *(trial.runtime for trial in trials if agrees(trial, bundle))]))
 
 
@@ -133,7 +133,7 @@ def _attempt(
     draft = _draft(bundle, quantize(bundle.backbone, pictures, in_float, bits))
     progress("quantise", 1, 1)
     judged = {}
-    for runtime in working(draft, pictures, settings.threads):
+    for runtime in working(draft, settings.threads):
         model = Model(draft, replace(settings, runtime=runtime))
         judged[runtime] = judge(model, dataset, progress=lambda _, a, b, r=runtime: progress(f"int8 {r}", a, b))  # type: ignore[misc]
     calibrated = replace(draft, manifest=_calibrated(draft, before, judged))

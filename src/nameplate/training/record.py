@@ -9,6 +9,9 @@ from nameplate import __version__
 from nameplate.training.parts import Parts
 from nameplate.types import Evaluation
 
+JUDGED_BY = "onnxruntime"
+"""The runtime that a network's figures are of: the same on every machine, so that two runs compare."""
+
 
 def metrics_record(judged: Evaluation | None) -> dict[str, object] | None:
     """The figures on held-out photos, None where none were held out."""

@@ -19,6 +19,7 @@ from nameplate.training.finish import Finished
 from nameplate.training.loop import Moment, Training, Watch
 from nameplate.training.parts import Parts
 from nameplate.training.recipe import recipe_toml
+from nameplate.training.record import JUDGED_BY
 from nameplate.training.run import EVENTS, METRICS, PAGE, SHEET, Run
 
 PHOTOS, TIMES = 4, 6
@@ -118,6 +119,7 @@ class Watching:
             ("backbone", f"{run.recipe.backbone}, {run.weights}"),
             ("device", f"{run.device}, {run.processes} × {run.threads} threads"),
             ("precision", "bfloat16" if run.bfloat16 else "float32"),
+            ("judged by", JUDGED_BY),
             ("seed", str(run.recipe.seed)),
             ("begun", run.made),
             ("data", f"SHA-256 {parts.digest}"),

@@ -69,6 +69,7 @@ export const WORDS = {
       damaged: "The file is damaged. Copy or download it again.",
       "too large": "The photo is too large.",
       "too slow": "The photo takes too long to decode. Save it anew as a plain JPEG.",
+      "not computed": "The model can make nothing of this photo.",
     },
     refusal: {
       bytes: "The file has {size}; this server takes photos up to {limit}. It was not sent.",
@@ -221,6 +222,7 @@ export const WORDS = {
       damaged: "Файл повреждён. Скопируйте или скачайте его заново.",
       "too large": "Фотография слишком велика.",
       "too slow": "Фотография слишком долго декодируется. Сохраните её заново как обычный JPEG.",
+      "not computed": "Модель не может обработать эту фотографию.",
     },
     refusal: {
       bytes: "Размер файла — {size}; сервер принимает фотографии до {limit}. Она не отправлена.",

@@ -20,10 +20,16 @@ QUICK_DATA = 512 * 1024
 """Bytes of data that are read again at once: a megabyte takes a second or two."""
 MAX_DC, MAX_AC = 11, 10
 """Bits of the greatest coefficients of 8-bit samples (ISO/IEC 10918-1, F.1.2)."""
+MAX_BLOCK = 64 * (16 + MAX_DC)
+"""Bits of a block at most."""
+LONG_RUN = 0xF0
+"""The symbol of sixteen zeros."""
 HOLE = 8
 """So many zero bytes at the picture's end are a hole in the file."""
+END, WRONG = 1 << 12, 1 << 8
+"""Coefficients that a code skips which ends its block, or which is none: more than a block has."""
 Codes = list[int]
-"""By the next 16 bits: the code's length × 256 + its symbol; 0 where there is no such code."""
+"""By the next 16 bits: the bits that its code and the coefficient take × 2¹⁶ + how many coefficients on that is."""
 Blocks = list[tuple[Codes, Codes]]
 """The tables of each block of an MCU."""
 
@@ -83,15 +89,23 @@ def _tables(body: bytes) -> dict[int, Codes]:
     while at + 17 <= len(body):
         counts = body[at + 1 : at + 17]
         symbols = body[at + 17 : at + 17 + sum(counts)]
-        codes, filled, used = np.zeros(1 << 16, np.int64), 0, 0
+        codes, filled, used = np.full(1 << 16, WRONG), 0, 0
         for length, count in enumerate(counts, 1):
             for symbol in symbols[used : used + count]:
-                codes[filled : filled + (1 << 16 - length)] = length << 8 | symbol
+                codes[filled : filled + (1 << 16 - length)] = _step(length, symbol, dc=body[at] < 0x10)
                 filled += 1 << 16 - length
             used += count
         found[body[at]] = codes.tolist()
         at += 17 + sum(counts)
     return found
+
+
+def _step(length: int, symbol: int, *, dc: bool) -> int:
+    bits = symbol if dc else symbol & 15
+    if bits > (MAX_DC if dc else MAX_AC):
+        return WRONG
+    ends = not dc and not bits and symbol != LONG_RUN
+    return length + bits << 16 | (END if ends else 1 if dc else (symbol >> 4) + 1)
 
 
 def _scan(frame: Frame, components: bytes, tables: dict[int, Codes], interval: int, data: bytes) -> _Scan | None:
@@ -114,19 +128,17 @@ def _scan(frame: Frame, components: bytes, tables: dict[int, Codes], interval: i
 
 def _ends_well(scan: _Scan) -> bool:
     """Whether the MCUs can be read, end as an encoder ends them, and what follows cannot be read so."""
-    data = np.frombuffer(scan.data + b"\0\0\0\0", np.uint8).astype(np.uint32)
+    spare = bytes(len(scan.blocks) * MAX_BLOCK // 8 + 4)
+    data = np.frombuffer(scan.data + spare, np.uint8).astype(np.uint32)
     words = (data[:-2] << 16 | data[1:-1] << 8 | data[2:]).data
     end = 8 * len(scan.data)
-    at = 0
-    for _ in range(scan.mcus):
-        after = _mcu(words, scan.blocks, at, end)
-        if after is None:
-            return False
-        at = after
+    at = _walked(words, scan.blocks, scan.mcus, 0)
+    if at is None or at > end:
+        return False
     if not _padded(scan.data, at) or not any(scan.data[max(0, at // 8 - HOLE) : -(-at // 8)]):
         return False
     more = at
-    while (after := _mcu(words, scan.blocks, more, end)) is not None:
+    while more < end and (after := _walked(words, scan.blocks, 1, more)) is not None and after <= end:
         more = after
     return more == at or end - more >= 8 or not _padded(scan.data, more)
 
@@ -137,27 +149,20 @@ def _padded(data: bytes, at: int) -> bool:
     return rest == 0 or data[at // 8] & (1 << rest) - 1 == (1 << rest) - 1
 
 
-def _mcu(words: memoryview[int], blocks: Blocks, at: int, end: int) -> int | None:
-    """The bit behind the MCU that begins at bit `at`; None where no encoder wrote it."""
-    for dc, ac in blocks:
-        if at >= end:
+def _walked(words: memoryview, blocks: Blocks, mcus: int, at: int) -> int | None:
+    """The bit behind so many MCUs that begin at bit `at`; None where no encoder wrote them."""
+    bits = 8 * len(words)
+    for _ in range(mcus):
+        if at + len(blocks) * MAX_BLOCK > bits:
             return None
-        code = dc[words[at >> 3] >> 8 - (at & 7) & 0xFFFF]
-        if not code or code & 255 > MAX_DC:
-            return None
-        at += (code >> 8) + (code & 255)
-        coefficient = 1
-        while coefficient < 64:
-            if at >= end:
+        for dc, ac in blocks:
+            step = dc[words[at >> 3] >> 8 - (at & 7) & 0xFFFF]
+            at += step >> 16
+            coefficient = step & 0xFFFF
+            while coefficient < 64:
+                step = ac[words[at >> 3] >> 8 - (at & 7) & 0xFFFF]
+                at += step >> 16
+                coefficient += step & 0xFFFF
+            if 64 < coefficient < END:
                 return None
-            code = ac[words[at >> 3] >> 8 - (at & 7) & 0xFFFF]
-            bits = code & 15
-            if not code or bits > MAX_AC:
-                return None
-            at += (code >> 8) + bits
-            if not bits and code & 255 != 0xF0:
-                break
-            coefficient += (code >> 4 & 15) + 1
-        if coefficient > 64 or at > end:
-            return None
     return at

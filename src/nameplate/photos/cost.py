@@ -19,6 +19,8 @@ QUICK_BYTES = 256 * 1024
 """Size of a file up to which a reader written in Python is quick, whatever is in it."""
 BYTES_PER_PIXEL = {"PNG": 8, "BMP": 8, "GIF": 8, "WEBP": 20, "AVIF": 20, "TIFF": 16, "HEIC": 14}
 """Bytes at the peak for each pixel, the decoded photo among them, as measured on photos of 12 megapixels."""
+MOST_PER_PIXEL = 15
+"""Bytes that a pixel of a JPEG takes at most: four inks, with all coefficients."""
 SMALL = 32 * 1024 * 1024
 """Bytes at the peak for which nobody has to wait."""
 RLE = (1, 2)
@@ -55,6 +57,8 @@ def peak_bytes(data: bytes, header: Header, size: tuple[int, int]) -> int:
     """
     if header.format != "JPEG":
         return BYTES_PER_PIXEL[header.format] * header.width * header.height
+    if MOST_PER_PIXEL * header.width * header.height <= SMALL:
+        return SMALL
     return jpeg_bytes(data, *size, header.orientation)
 
 

@@ -18,11 +18,11 @@ from nameplate.photos.segments import (
     FRAMES,
     SOS,
     Frame,
-    lacks_scans,
     read_frame,
     rewritten,
     scan_parts,
     segments,
+    survey,
 )
 from nameplate.photos.stripes import new_upright, stripes
 from nameplate.photos.tail import is_stray
@@ -75,21 +75,15 @@ def decode_jpeg(
         PhotoError: a part of the scans' data is missing or damaged. What is wrong beside them is no damage.
         SlowTailError: not patient, and to tell the one from the other would take long.
     """
-    inks = _inks(data)
+    frame, complete = survey(data)
+    inks = frame is not None and len(frame.components) == 4
     try:
         pixels = _decode_turbo(data, height, width, inks, strict=True)
     except ValueError as error:
         pixels = _decode_again(data, (height, width), inks, str(error), patient)
-    if lacks_scans(data):
+    if not complete:
         raise PhotoError("truncated", "JPEG: it ends before all of its scans")
     return _finished(pixels, orientation)
-
-
-def _inks(data: bytes) -> bool:
-    """Whether it has four colours: CMYK or YCCK."""
-    frames = (read_frame(data, start, marker) for marker, start, _ in segments(data) if marker in FRAMES)
-    frame = next(frames, None)
-    return frame is not None and len(frame.components) == 4
 
 
 def _decode_again(data: bytes, size: tuple[int, int], inks: bool, message: str, patient: bool) -> NDArray[np.uint8]:

@@ -21,9 +21,12 @@ SCAN_END = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 """Where a scan's data end: 0xFF, and then neither a stuffed zero, a restart marker nor a fill byte."""
 FRAMES = frozenset(range(0xC0, 0xD0)) - {DHT, 0xC8, 0xCC}
 PROGRESSIVE = frozenset({0xC2, 0xCA})
+ARITHMETIC = frozenset({0xC9, 0xCA})
 KEPT = FRAMES | {DHT, 0xCC, 0xDB, DRI, 0xE0, 0xEE}
 """Segments that pixels depend on; of APP segments JFIF's and Adobe's, which say what the colours are."""
 STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})
+PLAIN = frozenset(range(0xC0, 0xFF)) - STANDALONE
+"""Markers that need no search where they stand at once."""
 WHOLE_SCAN = bytes((0, 63, 0))
 """A sequential scan's last three bytes, which mean nothing, and which some cameras leave at zero."""
 
@@ -57,16 +60,20 @@ def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     Raises:
         PhotoError: more than `MAX_SEGMENTS`.
     """
-    at = 2
+    at, last = 2, len(data) - 2
     for _ in range(MAX_SEGMENTS):
-        found = MARKER.search(data, at)
-        if found is None:
+        if at < last and data[at] == 0xFF and data[at + 1] in PLAIN:
+            marker, at = data[at + 1], at + 2
+        elif found := MARKER.search(data, at):
+            marker, at = found[1][0], found.end()
+        else:
             return
-        marker, at = found[1][0], found.end()
         if marker in STANDALONE:
             continue
-        end = at + int.from_bytes(data[at : at + 2], "big")
-        if marker in (SOI[1], EOI[1]) or at + 2 > len(data) or end < at + 2:
+        if marker in (SOI[1], EOI[1]) or at > last:
+            return
+        end = at + (data[at] << 8 | data[at + 1])
+        if end < at + 2:
             return
         yield marker, at + 2, end
         at = scan_end(data, end) if marker == SOS else end
@@ -102,7 +109,8 @@ class Missing:
 
     def __init__(self, frame: Frame) -> None:
         self._progressive = frame.progressive
-        self._left = {component: set(range(64)) for component, _, _ in frame.components}
+        whole = range(64) if frame.progressive else range(1)
+        self._left = {component: set(whole) for component, _, _ in frame.components}
 
     def saw(self, components: bytes, spectrum: bytes) -> None:
         """A scan; its parts as of `scan_parts`."""
@@ -118,8 +126,11 @@ class Missing:
         return not any(self._left.values())
 
 
-def lacks_scans(data: bytes) -> bool:
-    """Whether a JPEG ends before all its scans: libjpeg shows it coarser or grey, and says nothing."""
+def survey(data: bytes) -> tuple[Frame | None, bool]:
+    """The frame header, None where there is none, and whether the JPEG has all its scans: where one ends before,
+    libjpeg shows it coarser or grey, and says nothing.
+    """
+    frame: Frame | None = None
     missing: Missing | None = None
     for marker, start, _ in segments(data):
         if marker in FRAMES and (frame := read_frame(data, start, marker)):
@@ -127,26 +138,52 @@ def lacks_scans(data: bytes) -> bool:
         elif marker == SOS and missing is not None:
             missing.saw(*scan_parts(data, start))
             if missing.nothing:
-                return False
-    return True
+                return frame, True
+    return frame, False
 
 
 def rewritten(data: bytes) -> bytes:
     """The picture alone: no bytes between segments, no segments that pixels do not depend on, nothing behind its
-    last scan but the end marker, and scan headers as the standard has them.
+    last scan but the end marker, and scan headers as the standard has them. As it is where a Huffman table lacks:
+    then it is damage, not stray bytes, that lies between its segments.
     """
-    parts, missing, progressive = [SOI], None, False
+    parts, tables = [SOI], set[int]()
+    frame: Frame | None = None
+    missing: Missing | None = None
     for marker, start, end in segments(data):
         if marker in FRAMES and (frame := read_frame(data, start, marker)):
-            missing, progressive = Missing(frame), frame.progressive
+            missing = Missing(frame)
+        if marker == DHT:
+            tables |= _tables(data[start:end])
         if marker in KEPT:
             parts.append(data[start - 4 : end])
-        elif marker == SOS:
+        elif marker == SOS and frame is not None and missing is not None:
             components, spectrum = scan_parts(data, start)
-            head = data[start - 3 : start + 1] + components + (spectrum if progressive else WHOLE_SCAN)
-            parts += [b"\xff", head, data[end : scan_end(data, end)]]
-            if missing is not None:
-                missing.saw(components, spectrum)
-                if missing.nothing:
-                    break
+            if not _needed(frame, components, spectrum) <= tables:
+                return data
+            head = data[start - 4 : start + 1] + components + (spectrum if frame.progressive else WHOLE_SCAN)
+            parts += [head, data[end : scan_end(data, end)]]
+            missing.saw(components, spectrum)
+            if missing.nothing:
+                break
     return b"".join([*parts, EOI])
+
+
+def _tables(body: bytes) -> set[int]:
+    """Classes and identifiers of the tables in a DHT segment."""
+    found, at = set[int](), 0
+    while at + 17 <= len(body):
+        found.add(body[at])
+        at += 17 + sum(body[at + 1 : at + 17])
+    return found
+
+
+def _needed(frame: Frame, components: bytes, spectrum: bytes) -> set[int]:
+    """Those that a scan is coded with."""
+    if frame.marker in ARITHMETIC:
+        return set()
+    dc = {selected >> 4 for selected in components[1::2]}
+    ac = {0x10 | selected & 15 for selected in components[1::2]}
+    if not frame.progressive:
+        return dc | ac
+    return ac if spectrum[:1] > b"\0" else dc if spectrum[2:] < b"\x10" else set()

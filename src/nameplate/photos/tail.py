@@ -18,6 +18,10 @@ RESTART = re.compile(rb"\xff+[\xd0-\xd7]")
 SEQUENTIAL = (0xC0, 0xC1)
 QUICK_DATA = 512 * 1024
 """Bytes of data that are read again at once: a megabyte takes a second or two."""
+MAX_DATA = 24 * 1024 * 1024
+"""Bytes of data that are read again at all: eight times that is needed for it."""
+FILLER = 64
+"""Bytes that are kept of those alike at the end."""
 MAX_DC, MAX_AC = 11, 10
 """Bits of the greatest coefficients of 8-bit samples (ISO/IEC 10918-1, F.1.2)."""
 MAX_BLOCK = 64 * (16 + MAX_DC)
@@ -75,7 +79,8 @@ def is_stray(picture: bytes, *, patient: bool = True) -> bool:
     if frame.progressive:
         return spectrum[2] >> 4 > 0
     data = picture[last[1] : -len(EOI)]
-    if frame.marker not in SEQUENTIAL:
+    data = data[: len(data.rstrip(data[-1:])) + FILLER]
+    if frame.marker not in SEQUENTIAL or len(data) > MAX_DATA:
         return False
     if len(data) > QUICK_DATA and not patient:
         raise SlowTailError
@@ -137,6 +142,8 @@ def _ends_well(scan: _Scan) -> bool:
         return False
     if not _padded(scan.data, at) or not any(scan.data[max(0, at // 8 - HOLE) : -(-at // 8)]):
         return False
+    if len(set(scan.data[-(-at // 8) :])) <= 1:
+        return True  # filler
     more = at
     while more < end and (after := _walked(words, scan.blocks, 1, more)) is not None and after <= end:
         more = after

@@ -190,7 +190,6 @@ def prepared(
         threads: that prepare.
         chunk: sources that a thread takes at once.
     """
-
     stopped, at_work = threading.Event(), set[int]()
 
     def prepare_all(sources: Sequence[S]) -> list[Row]:

@@ -51,12 +51,12 @@ def is_slow(data: bytes, header: Header) -> bool:
 
 
 def peak_bytes(data: bytes, header: Header, size: tuple[int, int]) -> int:
-    """Bytes of memory that decoding takes at its peak, beside the file's own.
+    """Bytes of memory that decoding takes at its peak, copies of the file's own among them.
 
     `size` is the (height, width) that a JPEG is decoded at.
     """
     if header.format != "JPEG":
-        return BYTES_PER_PIXEL[header.format] * header.width * header.height
+        return BYTES_PER_PIXEL[header.format] * header.width * header.height + 2 * len(data)
     if MOST_PER_PIXEL * header.width * header.height <= SMALL:
         return SMALL
     return jpeg_bytes(data, *size, header.orientation)

@@ -69,11 +69,14 @@ def decode_with_header(
     memory = peak_bytes(data, header, size)
     if memory > limits.memory:
         raise PhotoError("too large", f"{_pixels(header)} take about {memory:,} bytes, the limit is {limits.memory:,}")
-    with _room.taken(memory, limits.memory):
-        if not is_slow(data, header):
-            with suppress(SlowTailError):
-                return _decoded(data, header, size)
-        return pixels_apart(data, header, size, limits)
+    try:
+        with _room.taken(memory, limits.memory):
+            if not is_slow(data, header):
+                with suppress(SlowTailError):
+                    return _decoded(data, header, size)
+            return pixels_apart(data, header, size, limits)
+    except MemoryError:
+        raise PhotoError("too large", f"{_pixels(header)}: there is not enough memory to decode them") from None
 
 
 def _decoded(data: bytes, header: Header, size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -94,14 +97,19 @@ def read_bytes(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) ->
     """
     try:
         with open_regular(path) as file:
-            _check_bytes(os.fstat(file.fileno()).st_size, limits)
-            data = file.read(limits.bytes + 1)
+            size = os.fstat(file.fileno()).st_size
+            _check_bytes(size, limits)
+            data = file.read(size + 1)  # room for as many is made at once
+            if len(data) > size:  # it has grown
+                data += file.read(limits.bytes + 1 - size)
     except IsADirectoryError:
         raise PhotoError("not a photo", f"'{os.fspath(path)}' is a folder") from None
     except OSError as error:
         if error.errno == errno.EINVAL:
             raise PhotoError("not a photo", f"'{os.fspath(path)}' is not a regular file") from None
         raise PhotoError("missing", f"cannot open '{os.fspath(path)}': {error.strerror or error}") from None
+    except MemoryError:
+        raise PhotoError("too large", "there is not enough memory to read it") from None
     except ValueError as error:  # a NUL byte in the name
         raise PhotoError("missing", f"cannot open {os.fspath(path)!r}: {error}") from None
     _check_bytes(len(data), limits)

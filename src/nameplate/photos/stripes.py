@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-STRIPE = 1 << 20
+STRIPE = 1 << 18
 """Pixels of a stripe, at least a row: what is converted at once."""
 
 

@@ -57,7 +57,7 @@ def is_stray(picture: bytes, *, patient: bool = True) -> bool:
     """Whether the bytes behind the last scan of `segments.rewritten`'s JPEG are no part of the picture.
 
     Of a progressive JPEG it is so where that scan only adds a last bit to coefficients: all else has been decoded
-    without complaint.
+    without complaint; many zeros behind it are a hole in the file.
 
     Raises:
         SlowTailError: not patient, and it would take more than a second.
@@ -73,12 +73,12 @@ def is_stray(picture: bytes, *, patient: bool = True) -> bool:
             interval = int.from_bytes(picture[start : start + 2], "big")
         elif marker == SOS:
             last = (start, end)
-    if frame is None or not last[0]:
-        return False
     components, spectrum = scan_parts(picture, last[0])
-    if frame.progressive:
-        return spectrum[2] >> 4 > 0
     data = picture[last[1] : -len(EOI)]
+    if frame is None or not last[0] or len(spectrum) < 3:
+        return False
+    if frame.progressive:
+        return spectrum[2] >> 4 > 0 and not data.endswith(bytes(HOLE))
     data = data[: len(data.rstrip(data[-1:])) + FILLER]
     if frame.marker not in SEQUENTIAL or len(data) > MAX_DATA:
         return False

@@ -37,6 +37,9 @@ class Limits:
     than JPEG are also held to Pillow's own limit, `PIL.Image.MAX_IMAGE_PIXELS` (89 million)."""
     seconds: float = 10.0
     """Time to decode one photo."""
+    memory: int = 768 * 1024 * 1024
+    """Bytes that decoding may take at its peak, as estimated from the header: one photo alone, and all together that
+    a process decodes at once (those that would take more wait for their turn)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,7 +107,10 @@ def test_inks_become_the_colours_they_print(name: str) -> None:
         assert abs(decode(SOUND[name]) - expected).mean() > 20
 
 
-LOSSLESS = ("rgb.png", "rgb.bmp", "lossless.webp", "animated.png", "png by another name.jpg")
+LOSSLESS = (
+    *("rgb.png", "rgb.bmp", "lossless.webp", "animated.png", "png by another name.jpg"),
+    *("plain.tiff", "lzw.tiff", "deflated.tiff", "pages.tiff"),
+)
 
 
 @pytest.mark.parametrize("name", LOSSLESS)
@@ -142,6 +145,7 @@ def test_16_bit_samples_keep_their_high_byte() -> None:
     ramp = np.arange(20 * 30).reshape(20, 30) * 109
     assert ramp.max() > 65000
     assert np.array_equal(decode(SOUND["grey16.png"]), np.repeat((ramp >> 8)[..., None], 3, axis=2))
+    assert np.array_equal(decode(SOUND["grey16.tiff"]), decode(SOUND["grey16.png"]))
     assert np.array_equal(decode(SOUND["rgb16.png"]), np.stack([ramp >> 8, ramp[::-1] >> 8, ramp // 2 >> 8], axis=-1))
 
 
@@ -260,6 +264,7 @@ CUT = (
     *("baseline.jpg", "progressive.jpg", "restart.jpg", "cmyk.jpg", "orientation-6.jpg"),
     *("rgb.png", "palette.png", "grey16.png", "lossy.webp", "lossless.webp", "animated.webp"),
     *("still.gif", "interlaced.gif", "rgb.bmp", "palette.bmp", "still.avif", "animated.avif", "stereo.mpo"),
+    *("plain.tiff", "lzw.tiff", "deflated.tiff", "jpeg.tiff", "grey16.tiff", "pages.tiff"),
 )
 
 
@@ -296,12 +301,11 @@ def test_a_jpeg_that_lacks_scans_is_refused_at_every_scale() -> None:
             decode(data[: starts[1]] + b"\xff\xd9", at_least=at_least)
 
 
-def test_filler_before_the_end_mark_is_no_damage_but_other_bytes_are() -> None:
+def test_filler_before_the_end_mark_is_no_damage() -> None:
     data = SOUND["baseline.jpg"]
     whole = decode(data)
     for filler in (b"\0" * 40, b"\xff" * 40):
         assert np.array_equal(decode(data[:-2] + filler + data[-2:]), whole)
-    assert refusal(data[:-2] + b"abc" * 20 + data[-2:]).reason == "damaged"
 
 
 @pytest.mark.parametrize("name", ["rgb.png", "palette.png"])
@@ -383,12 +387,15 @@ def test_bytes_that_only_begin_like_a_photo_are_refused(noise: bytes, magic: byt
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("heic.jpg", "this is a HEIC photo"),
-        ("tiff.jpg", "this is a TIFF picture"),
+        ("xl.jpg", "this is a JPEG XL picture: save it as JPEG or PNG"),
+        ("xl in boxes.jpg", "this is a JPEG XL picture"),
+        ("jpeg 2000.jpg", "this is a JPEG 2000 picture"),
+        ("layers.jpg", "this is a Photoshop picture"),
+        ("raw.cr2", "this is a camera raw picture"),
         ("pdf.jpg", "this is a PDF document"),
         ("svg.jpg", "this is a web page, XML or SVG"),
         ("zip.jpg", "this is a zip archive"),
-        ("text.jpg", "JPEG, PNG, WebP, AVIF, BMP, GIF and MPO are read"),
+        ("text.jpg", "TIFF are read"),
     ],
 )
 def test_a_refusal_says_what_the_file_is_and_what_is_read(name: str, text: str) -> None:
@@ -504,8 +511,7 @@ def test_an_ordinary_photo_needs_no_watch() -> None:
 def test_a_png_whose_text_inflates_without_end_does_no_harm() -> None:
     bomb = torture.chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(200_000_000), 9))
     started = time.perf_counter()
-    error = refusal(torture.png(1, 1, 8, 2, bytes(4), bomb))
-    assert error.reason == "damaged"
+    assert decode(torture.png(1, 1, 8, 2, bytes(4), bomb)).tolist() == [[[0, 0, 0]]]
     assert time.perf_counter() - started < 5
 
 

@@ -80,9 +80,6 @@ def many_scans(side: int = 2048, planes: int = 4) -> bytes:
     table = bytes([1] + [0] * 15)  # one symbol, whose code is the bit 0
     zero_difference, long_run = table + b"\x00", table + b"\xe0"  # a run: 2**14 blocks and 14 bits more
 
-    def segment(marker: int, body: bytes) -> bytes:
-        return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
-
     def scan(first: int, last: int, bits: int, data_bits: int) -> bytes:
         header = bytes([1, 1, 0, first, last, bits])
         return segment(0xDA, header) + bytes(-(-data_bits // 8))
@@ -96,6 +93,19 @@ def many_scans(side: int = 2048, planes: int = 4) -> bytes:
             high = 0 if low == planes else low + 1
             parts.append(scan(coefficient, coefficient, high << 4 | low, -(-blocks // 2**14) * 15))
     return b"".join(parts) + b"\xff\xd9"
+
+
+def raw_tiff(*, dng_version: bool) -> bytes:
+    """A TIFF as cameras write raw files: its first picture is a thumbnail, the others are in directories below."""
+    tags: dict[int, Any] = {254: 1, 330: 8}
+    if dng_version:
+        tags[50706] = b"\1\4\0\0"
+    return encode(picture(), "TIFF", tiffinfo=tags)
+
+
+def segment(marker: int, body: bytes) -> bytes:
+    """A JPEG segment."""
+    return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
 
 
 def rle_bmp() -> bytes:
@@ -160,6 +170,13 @@ def sound() -> dict[str, bytes]:
         "palette.bmp": encode(palette, "BMP"),
         "bits.bmp": encode(photo.convert("1"), "BMP"),
         "rle.bmp": rle_bmp(),
+        "plain.tiff": encode(photo, "TIFF"),
+        "lzw.tiff": encode(photo, "TIFF", compression="tiff_lzw"),
+        "deflated.tiff": encode(photo, "TIFF", compression="tiff_adobe_deflate"),
+        "jpeg.tiff": encode(photo, "TIFF", compression="jpeg", quality=95),
+        "grey16.tiff": encode(Image.fromarray(ramp), "TIFF"),
+        "cmyk.tiff": encode(photo.convert("CMYK"), "TIFF"),
+        "pages.tiff": encode(picture(), "TIFF", save_all=True, append_images=[picture(seed=1)]),
         "still.gif": encode(palette, "GIF"),
         "interlaced.gif": encode(palette, "GIF", interlace=1),
         "animated.gif": encode(palette, "GIF", save_all=True, append_images=[turned.quantize(64)]),
@@ -177,8 +194,13 @@ def broken() -> dict[str, tuple[bytes, Reason]]:
         "text.jpg": (b"This is a text file.\n", "not a photo"),
         "blank.jpg": (b" \n", "not a photo"),
         "zeros.jpg": (bytes(4000), "not a photo"),
-        "heic.jpg": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "not a photo"),
-        "tiff.jpg": (encode(picture(), "TIFF"), "not a photo"),
+        "xl.jpg": (b"\xff\x0a" + bytes(60), "not a photo"),
+        "xl in boxes.jpg": (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(60), "not a photo"),
+        "jpeg 2000.jpg": (encode(picture(), "JPEG2000"), "not a photo"),
+        "layers.jpg": (b"8BPS\0\1" + bytes(60), "not a photo"),
+        "raw.cr2": (b"II*\0\x10\0\0\0CR\2\0" + bytes(60), "not a photo"),
+        "raw.dng": (raw_tiff(dng_version=True), "not a photo"),
+        "raw.nef": (raw_tiff(dng_version=False), "not a photo"),
         "pdf.jpg": (b"%PDF-1.7\n", "not a photo"),
         "svg.jpg": (b"\xef\xbb\xbf<svg xmlns='http://www.w3.org/2000/svg'/>", "not a photo"),
         "zip.jpg": (b"PK\x03\x04" + bytes(40), "not a photo"),
@@ -200,6 +222,7 @@ def broken() -> dict[str, tuple[bytes, Reason]]:
         *("baseline.jpg", "progressive.jpg", "grey.jpg", "restart.jpg", "cmyk.jpg", "stereo.mpo"),
         *("rgb.png", "palette.png", "grey16.png", "rgb16.png", "lossy.webp", "lossless.webp", "still.avif"),
         *("rgb.bmp", "palette.bmp", "rle.bmp", "still.gif", "interlaced.gif"),
+        *("plain.tiff", "lzw.tiff", "deflated.tiff"),
     ):
         share = 4 if name == "stereo.mpo" else 2  # within the first picture
         files[f"cut {name}"] = (good[name][: len(good[name]) // share], "truncated")

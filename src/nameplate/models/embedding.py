@@ -7,9 +7,10 @@ while the runtime computes; no more than `AHEAD` chunks wait, so memory does not
 from __future__ import annotations
 
 import itertools
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -23,6 +24,7 @@ from nameplate.models.cache import ArrayCache
 from nameplate.models.lanes import Tuning
 from nameplate.models.runtime import BATCH, Batch, ChosenRuntime, Runtime
 from nameplate.models.stopwatch import Watch, no_watch
+from nameplate.photos.apart import end_readers
 from nameplate.photos.decode import decode_with_header, read_bytes, read_header
 from nameplate.photos.fingerprint import WORDS, perceptual_hash
 from nameplate.photos.preprocess import preprocess
@@ -31,6 +33,8 @@ from nameplate.types import NO_TTA, Limits, Preprocess
 
 CHUNK, AHEAD = 8, 12
 """Photos a thread takes at once, and chunks that may wait for the runtime."""
+PATIENCE = 0.1
+"""Seconds that the threads of an interrupted job are given before the photos that they wait for are given up."""
 STRETCH = 256
 """Photos in a row that fill no batch, because they are unreadable or known, before they are let go."""
 
@@ -197,9 +201,12 @@ def prepared(
         threads: that prepare.
         chunk: sources that a thread takes at once.
     """
+    stopped, at_work = threading.Event(), set[int]()
 
     def prepare_all(sources: Sequence[S]) -> list[Row]:
-        return [row for source in sources for row in prepare(source)]
+        at_work.add(threading.get_ident())
+        going_on = itertools.takewhile(lambda _: not stopped.is_set(), sources)
+        return [row for source in going_on for row in prepare(source)]
 
     with ThreadPoolExecutor(max(1, threads), thread_name_prefix="nameplate-decode") as pool:
         futures: deque[Future[list[Row]]] = deque()
@@ -207,12 +214,17 @@ def prepared(
             for some in _batched(sources, chunk):
                 futures.append(pool.submit(prepare_all, some))
                 if len(futures) > AHEAD:
-                    yield from futures.popleft().result()
+                    yield from futures[0].result()
+                    futures.popleft()
             while futures:
-                yield from futures.popleft().result()
-        finally:
+                yield from futures[0].result()
+                futures.popleft()
+        finally:  # of an interrupted job: no thread begins another photo, and none waits for a slow one
+            stopped.set()
             for future in futures:
                 future.cancel()
+            while wait(futures, PATIENCE).not_done:
+                end_readers(at_work)
 
 
 def _batched(sources: Iterable[S], chunk: int) -> Iterator[Sequence[S]]:

@@ -157,7 +157,7 @@ def pixels_of_array(array: NDArray[Any]) -> Pixels:
     if array.shape[2] == 1:
         array = np.repeat(array, 3, axis=2)
     if array.shape[2] == 4:
-        array = np.asarray(to_rgb(Image.fromarray(np.ascontiguousarray(array), "RGBA")))
+        array = to_rgb(Image.fromarray(np.ascontiguousarray(array), "RGBA"))
     return array
 
 
@@ -173,6 +173,8 @@ def pixels_of_image(image: Image.Image, limits: Limits) -> Pixels:
     if width * height == 0:
         raise PhotoError("empty", f"the image is {width}×{height}, so it has no pixels")
     try:
-        return np.asarray(to_rgb(ImageOps.exif_transpose(image)))
+        return np.ascontiguousarray(to_rgb(ImageOps.exif_transpose(image)))
+    except PhotoError:
+        raise
     except Exception as error:  # a file that Pillow reads only now raises all sorts
         raise PhotoError("damaged", f"Pillow: {error or type(error).__name__}") from None

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from functools import cache
+from importlib.util import find_spec
 
 from nameplate.storage import open_regular
 
 PHOTO_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo", ".png", ".apng", ".webp", ".avif", ".bmp", ".dib", ".gif"}
-    | {".heic", ".heif", ".hif", ".tif", ".tiff", ".jxl"}
+    | {".heic", ".heif", ".hif", ".tif", ".tiff"}
+    | {".jxl", ".jp2", ".j2k", ".jpf", ".jpx", ".psd"}
+    | {".dng", ".nef", ".nrw", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw"}
 )
 """Suffixes of photos, those of formats that are refused by name too: a refusal is better than silence."""
 SNIFFED = 64
@@ -23,19 +27,40 @@ MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"BM", "BMP"),
     (0, b"GIF87a", "GIF"),
     (0, b"GIF89a", "GIF"),
-)
-"""Formats that are read: (offset, bytes, Pillow's name)."""
-OTHER_PICTURES: tuple[tuple[int, bytes, str], ...] = (
-    (4, b"ftyphei", "HEIC"),
-    (4, b"ftyphev", "HEIC"),
-    (4, b"ftypmif1", "HEIF"),
-    (4, b"ftypmsf1", "HEIF"),
     (0, b"II*\0", "TIFF"),
     (0, b"MM\0*", "TIFF"),
+    (0, b"II+\0", "TIFF"),
+    (0, b"MM\0+", "TIFF"),
+    (4, b"ftyphei", "HEIC"),
+    (4, b"ftyphev", "HEIC"),
+    (4, b"ftypmif1", "HEIC"),
+    (4, b"ftypmsf1", "HEIC"),
+)
+"""Formats that are read, HEIC only where its extra is installed: (offset, bytes, name)."""
+OTHER_PICTURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\xff\x0a", "JPEG XL"),
     (0, b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+    (0, b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (0, b"8BPS", "Photoshop"),
+    (8, b"CR\x02", "camera raw"),
+    (4, b"ftypcrx", "camera raw"),
+    (0, b"IIRO", "camera raw"),
+    (0, b"IIRS", "camera raw"),
+    (0, b"MMOR", "camera raw"),
+    (0, b"IIU\0", "camera raw"),
+    (0, b"FUJIFILMCCD-RAW", "camera raw"),
+    (0, b"FOVb", "camera raw"),
 )
 """Pictures all the same: (offset, bytes, name)."""
+OTHER_FILES: tuple[tuple[bytes, str], ...] = (
+    (b"%PDF", "a PDF document"),
+    (b"PK\x03\x04", "a zip archive"),
+    (b"<", "a web page, XML or SVG"),
+)
+"""Files that are often met and are no pictures: (first bytes after blanks, what it is)."""
+SAVE_AS = "save it as JPEG or PNG"
+"""What to do with a picture that is not read."""
 
 
 def is_photo_name(name: str) -> bool:
@@ -52,7 +77,7 @@ def picture_format(start: bytes) -> str | None:
     """
     if start.startswith(b"ftypmif1", 4) and b"avif" in start[16 : int.from_bytes(start[:4], "big")]:
         return "AVIF"  # says so only among its compatible brands
-    return next((name for at, magic, name in (*MAGIC, *OTHER_PICTURES) if start.startswith(magic, at)), None)
+    return next((name for at, magic, name in (*OTHER_PICTURES, *MAGIC) if start.startswith(magic, at)), None)
 
 
 def is_photo_file(path: str) -> bool:
@@ -64,3 +89,30 @@ def is_photo_file(path: str) -> bool:
             return picture_format(file.read(SNIFFED)) is not None
     except (OSError, ValueError):
         return False
+
+
+@cache
+def reads_heic() -> bool:
+    """Whether the extra `heic` is installed."""
+    return find_spec("pillow_heif") is not None
+
+
+def is_read(format_: str | None) -> bool:
+    """Whether photos of a format (a name in `MAGIC`) are read here."""
+    return any(format_ == name for _, _, name in MAGIC) and (format_ != "HEIC" or reads_heic())
+
+
+def why_not_read(start: bytes) -> str:
+    """For a file that is not read: what its first bytes (at least 256, or all) say that it is, and what to do."""
+    format_ = picture_format(start)
+    if format_ == "HEIC":
+        return f"this is a HEIC photo: pip install 'nameplate[heic]' to have it read; {_read()}"
+    if format_ is not None:
+        return f"this is a {format_} picture: {SAVE_AS}; {_read()}"
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+    other = next((f"this is {name}; " for magic, name in OTHER_FILES if text.startswith(magic)), "")
+    return other + _read()
+
+
+def _read() -> str:
+    return f"JPEG, MPO, PNG, WebP, AVIF, BMP, GIF{', HEIC' * reads_heic()} and TIFF are read"

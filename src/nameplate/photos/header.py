@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-
-from PIL import Image
+from typing import Literal
 
 ORIENTATION = 0x0112
-"""The EXIF tag (CIPA DC-008)."""
+"""The tag of TIFF and EXIF (CIPA DC-008)."""
+XMP_ORIENTATION = re.compile(rb"tiff:Orientation\s*(?:=\s*[\"']|>)\s*([0-9])")
+WIDTHS = {1: 1, 3: 2, 4: 4}
+"""Bytes of a whole number, by its type: BYTE, SHORT, LONG."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,23 +19,42 @@ class Header:
     """What a photo's header says, read without decoding a pixel."""
 
     format: str
-    """JPEG, PNG, WEBP, AVIF, BMP or GIF (an MPO is a JPEG with more pictures behind it)."""
+    """JPEG, PNG, WEBP, AVIF, BMP, GIF, TIFF or HEIC (an MPO is a JPEG with more pictures behind it)."""
     width: int
-    """Pixels as stored, before orientation."""
+    """Pixels as stored, before orientation (of TIFF and HEIC after it: their decoders turn them)."""
     height: int
-    """Pixels as stored, before orientation."""
+    """Pixels as stored, before orientation (of TIFF and HEIC after it: their decoders turn them)."""
     orientation: int
-    """EXIF orientation 1–8; 1 where there is none or it is nonsense."""
+    """EXIF orientation 1–8, or XMP's where EXIF has none; 1 where there is none or it is nonsense."""
     icc: bool
     """Whether an ICC colour profile is embedded. It is not applied: pixels are taken as sRGB."""
 
 
-def read_orientation(exif: bytes) -> int:
-    """EXIF orientation 1–8; 1 where there is none or it is nonsense."""
-    tags = Image.Exif()
-    try:
-        tags.load(exif)
-        value = tags.get(ORIENTATION, 1)
-    except Exception:  # damaged EXIF is no reason to refuse the pixels
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+def read_orientation(exif: bytes | None, xmp: bytes | None) -> int:
+    """Orientation 1–8: EXIF's, or XMP's where EXIF has none; 1 where there is none or it is nonsense.
+
+    Damage is no reason to refuse the pixels, and costs no time: nothing is read but the one tag.
+    """
+    value = None if exif is None else next((value for tag, value in numbers(exif) if tag == ORIENTATION), None)
+    if value is None and xmp is not None and (found := XMP_ORIENTATION.search(xmp)):
+        value = int(found[1])
+    return value if value is not None and 1 <= value <= 8 else 1
+
+
+def numbers(tiff: bytes) -> Iterator[tuple[int, int]]:
+    """(tag, value) of each single whole number, and (tag, 0) of all else, in the first directory of EXIF or TIFF."""
+    start = 0
+    while tiff.startswith(b"Exif\0\0", start):  # some writers put it twice
+        start += 6
+    order: Literal["little", "big"] = "little" if tiff.startswith(b"II", start) else "big"
+    if not tiff.startswith((b"II", b"MM"), start):
+        return
+    at = start + int.from_bytes(tiff[start + 4 : start + 8], order)
+    for entry in range(at + 2, at + 2 + 12 * int.from_bytes(tiff[at : at + 2], order), 12):
+        if entry + 12 > len(tiff):
+            return
+        tag, kind, count = (
+            int.from_bytes(tiff[entry + first : entry + last], order) for first, last in ((0, 2), (2, 4), (4, 8))
+        )
+        width = WIDTHS.get(kind, 0) if count == 1 else 0
+        yield tag, int.from_bytes(tiff[entry + 8 : entry + 8 + width], order)

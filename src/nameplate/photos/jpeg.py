@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import numpy as np
 import simplejpeg
@@ -12,110 +11,135 @@ from PIL import Image
 
 from nameplate.errors import PhotoError, Reason
 from nameplate.photos.header import Header, read_orientation
+from nameplate.photos.segments import (
+    APP1,
+    APP2,
+    EOI,
+    FRAMES,
+    SOS,
+    Frame,
+    read_frame,
+    rewritten,
+    scan_parts,
+    segments,
+    survey,
+)
+from nameplate.photos.stripes import new_upright, stripes
+from nameplate.photos.tail import is_stray
 
-EXIF_HEADER, ICC_HEADER = b"Exif\0\0", b"ICC_PROFILE\0"
+EXIF_HEADER, ICC_HEADER, XMP_HEADER = b"Exif\0\0", b"ICC_PROFILE\0", b"http://ns.adobe.com/xap/1.0/\0"
 MAX_PADDING = 64
 """Filler bytes before the end marker that are let pass; more may be a hole in the picture."""
-NEXT_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
-"""Where a JPEG scan's data ends: 0xFF, and then neither a stuffed zero, a restart marker nor a fill byte."""
+NO_MEMORY = re.compile(r"[Ii]nsufficient memory|[Mm]emory allocation")
 
 
 def read_jpeg_header(data: bytes) -> Header:
-    """What the header of a JPEG or MPO says; raises PhotoError."""
-    try:
-        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
-    except ValueError as error:
-        raise _jpeg_error(data, str(error)) from None
-    orientation, icc = 1, False
-    for marker, start, end in _jpeg_segments(data):
-        if marker == 0xDA:
-            break
-        if marker == 0xE1 and data.startswith(EXIF_HEADER, start):
-            orientation = read_orientation(data[start:end])
-        elif marker == 0xE2 and data.startswith(ICC_HEADER, start):
+    """What the header of a JPEG or MPO says; of two EXIF segments the first counts. Raises PhotoError."""
+    frame: Frame | None = None
+    exif, xmp, icc = None, None, False
+    for marker, start, end in segments(data):
+        if marker == APP1 and exif is None and data.startswith(EXIF_HEADER, start):
+            exif = data[start:end]
+        elif marker == APP1 and xmp is None and data.startswith(XMP_HEADER, start):
+            xmp = data[start:end]
+        elif marker == APP2 and data.startswith(ICC_HEADER, start):
             icc = True
-    return Header("JPEG", width, height, orientation, icc)
+        elif marker in FRAMES:
+            frame = read_frame(data, start, marker)
+        elif marker == SOS and frame is not None:
+            return Header("JPEG", frame.width, frame.height, read_orientation(exif, xmp), icc)
+    raise _jpeg_error(data, "Premature end: it has no scan" if frame else "Premature end: it has no frame header")
 
 
-def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """(marker, start, end) of each segment of the first picture (ISO/IEC 10918-1, B.1.1)."""
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xD9:
-        marker = data[at + 1]
-        if marker == 0xFF:  # a fill byte
-            at += 1
-            continue
-        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-        yield marker, at + 4, end
-        if marker == 0xDA:
-            found = NEXT_MARKER.search(data, end)
-            end = found.start() if found else len(data)
-        at = end
+def jpeg_bytes(data: bytes, height: int, width: int, orientation: int) -> int:
+    """Bytes of memory that decoding takes at its peak, at `height`×`width`: the pixels, once more where they are
+    converted or turned, and all coefficients of a JPEG of several scans, at whatever scale.
+    """
+    frame: Frame | None = None
+    for marker, start, _ in segments(data):
+        if marker in FRAMES:
+            frame = read_frame(data, start, marker)
+        elif marker == SOS and frame is not None:
+            copies = 7 if len(frame.components) == 4 else 3 if orientation == 1 else 6
+            at_once = len(scan_parts(data, start)[0]) == 2 * len(frame.components)
+            return copies * height * width + (0 if at_once and not frame.progressive else frame.coefficient_bytes)
+    return 0
 
 
-def _lacks_scans(data: bytes) -> bool:
-    """Whether a JPEG ends before all its scans: libjpeg shows it coarser or grey, and says nothing."""
-    left: dict[int, set[int]] = {}  # component → coefficients that still lack bits
-    progressive = False
-    for marker, start, _ in _jpeg_segments(data):
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            progressive = marker in (0xC2, 0xCA)
-            left = {data[start + 6 + 3 * n]: set(range(64)) for n in range(data[start + 5])}
-        elif marker == 0xDA:
-            components = data[start + 1 : start + 1 + 2 * data[start] : 2]
-            first, last, bits = data[start + 1 + 2 * data[start] :][:3]
-            for component in components:
-                if not progressive:
-                    left.pop(component, None)
-                elif bits & 0x0F == 0:
-                    left[component] -= set(range(first, last + 1))
-            if not any(left.values()):
-                return False
-    return True
+def decode_jpeg(
+    data: bytes, height: int, width: int, orientation: int = 1, *, patient: bool = True
+) -> NDArray[np.uint8]:
+    """RGB pixels, uint8, upright; `height`×`width`, the stored size over 1, 2, 4 or 8, before that.
 
-
-def decode_jpeg(data: bytes, height: int, width: int) -> NDArray[np.uint8]:
-    """RGB pixels, uint8 `height`×`width`×3, which is the stored size over 1, 2, 4 or 8; raises PhotoError."""
-    colours = simplejpeg.decode_jpeg_header(data)[2]
+    Raises:
+        PhotoError: a part of the scans' data is missing or damaged. What is wrong beside them is no damage.
+        SlowTailError: not patient, and to tell the one from the other would take long.
+    """
+    frame, complete = survey(data)
+    inks = frame is not None and len(frame.components) == 4
     try:
-        pixels = _decode_turbo(data, height, width, colours, strict=True)
+        pixels = _decode_turbo(data, height, width, inks, strict=True)
     except ValueError as error:
-        if not _only_padding(data, str(error)):
-            raise _jpeg_error(data, str(error)) from None
-        pixels = _decode_turbo(data, height, width, colours, strict=False)
-    if _lacks_scans(data):
+        pixels = _decode_again(data, (height, width), inks, str(error), patient)
+    if not complete:
         raise PhotoError("truncated", "JPEG: it ends before all of its scans")
-    return pixels
+    return _finished(pixels, orientation)
 
 
-def _decode_turbo(data: bytes, height: int, width: int, colours: str, *, strict: bool) -> NDArray[np.uint8]:
-    four = colours in ("CMYK", "YCCK")
+def _decode_again(data: bytes, size: tuple[int, int], inks: bool, message: str, patient: bool) -> NDArray[np.uint8]:
+    """What libjpeg complains of may lie beside the scans' data: without that, only their damage is left."""
+    if NO_MEMORY.search(message):
+        raise PhotoError("too large", "JPEG: there is not enough memory to decode it")
+    picture = rewritten(data)
+    try:
+        return _decode_turbo(picture, *size, inks, strict=True)
+    except ValueError as error:
+        if not _only_stray(data, picture, str(error), patient):
+            raise _jpeg_error(data, message) from None
+    return _decode_turbo(picture, *size, inks, strict=False)
+
+
+def _decode_turbo(data: bytes, height: int, width: int, inks: bool, *, strict: bool) -> NDArray[np.uint8]:
     pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
         data,
-        colorspace="CMYK" if four else "RGB",
+        colorspace="CMYK" if inks else "RGB",
         fastdct=False,
         fastupsample=False,
         min_height=height,
         min_width=width,
         strict=strict,
     )
-    if not four:
+    return pixels
+
+
+def _finished(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """RGB and upright."""
+    if pixels.shape[2] == 3 and orientation == 1:
         return pixels
-    # Adobe stores inks inverted, and so does every CMYK JPEG met in practice; Pillow reads them so too.
-    return np.asarray(Image.fromarray(255 - pixels, "CMYK").convert("RGB"))
+    upright, stored = new_upright(pixels.shape[0], pixels.shape[1], orientation)
+    for rows in stripes(pixels.shape[0], pixels.shape[1]):
+        part = pixels[rows]
+        if part.shape[2] == 4:
+            # Adobe stores inks inverted, and so does every CMYK JPEG met in practice; Pillow reads them so too.
+            part = np.asarray(Image.fromarray(255 - part, "CMYK").convert("RGB"))
+        stored[rows] = part
+    return upright
 
 
-def _only_padding(data: bytes, message: str) -> bool:
-    """Whether the warning is of filler bytes before the end marker, which some cameras write."""
+def _only_stray(data: bytes, picture: bytes, message: str, patient: bool) -> bool:
+    """Whether all that is left to complain of are stray bytes before the end marker, which cameras and editors put."""
     found = re.search(r"(\d+) extraneous bytes before marker 0xd9", message)
-    if not found or int(found[1]) > MAX_PADDING:
+    if found is None:
         return False
-    end = data.rfind(b"\xff\xd9")
-    return set(data[end - int(found[1]) : end]) <= {0x00} or set(data[end - int(found[1]) : end]) <= {0xFF}
+    if int(found[1]) <= MAX_PADDING and EOI in data:
+        behind = set(picture[-2 - int(found[1]) : -2])
+        if behind <= {0x00} or behind <= {0xFF}:
+            return True
+    return is_stray(picture, patient=patient)
 
 
 def _jpeg_error(data: bytes, message: str) -> PhotoError:
     early = re.search(r"premature end|could not determine subsampling", message, re.IGNORECASE)
-    ended = data.rstrip(b"\0").endswith(b"\xff\xd9") if early else b"\xff\xd9" in data
+    ended = data.rstrip(b"\0").endswith(EOI) if early else EOI in data
     reason: Reason = "damaged" if ended else "truncated"
     return PhotoError(reason, f"JPEG: {message}")

@@ -36,7 +36,16 @@ COLUMNS = (
     *("path", "label", "source", "group", "sha256", "width", "height"),
     *("status", "corrections", "predicted", "confidence", "model", "comment"),
 )
-SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "AVIF": ".avif", "BMP": ".bmp", "GIF": ".gif"}
+SUFFIXES = {
+    "JPEG": ".jpg",
+    "PNG": ".png",
+    "WEBP": ".webp",
+    "AVIF": ".avif",
+    "BMP": ".bmp",
+    "GIF": ".gif",
+    "TIFF": ".tiff",
+    "HEIC": ".heic",
+}
 
 
 @dataclass(frozen=True, slots=True)

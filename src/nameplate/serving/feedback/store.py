@@ -67,7 +67,7 @@ class Entry(Correction):
     height: int = 0
     """Pixels as stored."""
     format: str = ""
-    """JPEG, PNG, WEBP, AVIF, BMP or GIF."""
+    """As `photos.Header` names it."""
 
 
 @dataclass(frozen=True, slots=True)

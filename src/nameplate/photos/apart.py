@@ -1,0 +1,219 @@
+"""Photos that may take long, read in processes of their own: a C decoder cannot be interrupted, a process be killed.
+
+A process is started when the first such photo comes, and kept for the next ones; killed, it is replaced.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nameplate.errors import PhotoError
+from nameplate.photos.header import Header
+from nameplate.photos.reader import LENGTHS, READY
+from nameplate.types import Limits
+
+PIECE = 1 << 20
+"""Bytes that go through a pipe at once."""
+
+
+@dataclass(slots=True, eq=False)
+class _Reader:
+    """A process that reads photos."""
+
+    process: subprocess.Popen[bytes]
+    late: bool = False
+    """Whether it was killed for its time."""
+
+    def send(self, *parts: bytes) -> None:
+        """Write to it."""
+        if self.process.stdin is not None:
+            for part in parts:
+                view = memoryview(part)
+                while view:
+                    view = view[self.process.stdin.write(view[:PIECE]) :]
+
+    def fill(self, room: memoryview) -> None:
+        """Read from it; raises EOFError where it ended."""
+        while room:
+            count = self.process.stdout.readinto(room[:PIECE]) if self.process.stdout else 0  # type: ignore[attr-defined]
+            if not count:
+                raise EOFError
+            room = room[count:]
+
+    def receive(self, length: int) -> bytes:
+        """Read so many bytes; raises EOFError where it ended."""
+        room = bytearray(length)
+        self.fill(memoryview(room))
+        return bytes(room)
+
+    def give_up(self) -> None:
+        """Kill it for its time."""
+        self.late = True
+        self.process.kill()
+
+    def end(self) -> None:
+        """Kill it and let nothing remain."""
+        self.process.kill()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                with suppress(OSError):
+                    pipe.close()
+        self.process.wait()
+
+
+_lock = threading.Lock()
+_idle: list[_Reader] = []
+_busy: dict[int, _Reader] = {}
+"""Thread → the process that it waits for."""
+
+
+def header_apart(data: bytes, format_: str, limits: Limits) -> Header:
+    """`read_pillow_header` in another process.
+
+    Raises:
+        PhotoError: as there, or it took too long.
+    """
+    reply, _ = _asked({"task": "header", "format": format_}, data, limits)
+    return Header(**reply)
+
+
+def pixels_apart(data: bytes, header: Header, size: tuple[int, int], limits: Limits) -> NDArray[np.uint8]:
+    """The pixels of a photo, uint8 H×W×3, upright, decoded in another process at `size` (height, width).
+
+    Raises:
+        PhotoError: as in this process, or it took too long or too much memory.
+    """
+    order = {"format": header.format, "height": size[0], "width": size[1], "orientation": header.orientation}
+    reply, pixels = _asked({"task": "pixels", **order}, data, limits)
+    return pixels.reshape(reply["shape"])
+
+
+def end_readers(threads: Iterable[int] | None = None) -> None:
+    """Kill the processes that some threads (by their identifiers) wait for, or all: their photos are then "too slow".
+
+    For a job that is interrupted: its threads are free at once.
+    """
+    with _lock:
+        chosen = [_busy[thread] for thread in (list(_busy) if threads is None else threads) if thread in _busy]
+    for reader in chosen:
+        reader.give_up()
+
+
+def _asked(order: dict[str, object], data: bytes, limits: Limits) -> tuple[dict[str, Any], NDArray[np.uint8]]:
+    order |= {"seconds": limits.seconds, "memory": limits.memory}
+    reader = _taken()
+    timer = threading.Timer(limits.seconds, reader.give_up)
+    timer.daemon = True
+    sound = False
+    try:
+        timer.start()
+        reply, pixels = _exchange(reader, json.dumps(order).encode(), data, 3 * limits.pixels)
+        sound = True
+    except (EOFError, OSError):
+        raise _broken(reader, limits) from None
+    finally:
+        timer.cancel()
+        _give_back(reader, sound=sound and not reader.late)
+    if "reason" in reply:
+        raise PhotoError(reply["reason"], reply["detail"])
+    return reply, pixels
+
+
+def _exchange(reader: _Reader, order: bytes, data: bytes, most: int) -> tuple[dict[str, Any], NDArray[np.uint8]]:
+    reader.send(LENGTHS.pack(len(order), len(data)), order, data)
+    head, body = LENGTHS.unpack(reader.receive(LENGTHS.size))
+    reply: dict[str, Any] = json.loads(reader.receive(head))
+    if body > most:  # it was taken over
+        raise EOFError
+    pixels = np.empty(body, np.uint8)
+    reader.fill(pixels.data)
+    return reply, pixels
+
+
+def _broken(reader: _Reader, limits: Limits) -> PhotoError:
+    """Why a process ended before it replied."""
+    if reader.late:
+        return PhotoError("too slow", f"not decoded within {limits.seconds:g} s")
+    with suppress(subprocess.TimeoutExpired):
+        reader.process.wait(1)
+    code = reader.process.returncode
+    if code == -9:  # the system kills what takes its last memory
+        return PhotoError("too large", "its decoder was killed, as happens where memory ends")
+    return PhotoError("damaged", f"its decoder broke down ({code})")
+
+
+def _taken() -> _Reader:
+    """An idle process, or a new one."""
+    with _lock:
+        reader = _idle.pop() if _idle else None
+    if reader is None or reader.process.poll() is not None:
+        if reader is not None:
+            reader.end()
+        reader = _started()
+    with _lock:
+        _busy[threading.get_ident()] = reader
+    return reader
+
+
+def _give_back(reader: _Reader, *, sound: bool) -> None:
+    with _lock:
+        _busy.pop(threading.get_ident(), None)
+        if sound and len(_idle) < (os.cpu_count() or 1):
+            _idle.append(reader)
+            return
+    reader.end()
+
+
+def _started() -> _Reader:
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "nameplate.photos.reader"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+        )
+    except OSError as error:
+        raise PhotoError("too slow", f"a process to decode it in cannot be started: {error}") from None
+    reader = _Reader(process)
+    try:
+        reader.receive(len(READY))
+    except (EOFError, OSError):
+        reader.end()
+        raise PhotoError("too slow", "a process to decode it in ended before it began") from None
+    except BaseException:  # an interrupt
+        reader.end()
+        raise
+    return reader
+
+
+def _forget() -> None:
+    """After a fork: the processes are the parent's."""
+    global _lock
+    _lock = threading.Lock()
+    for reader in (*_idle, *_busy.values()):
+        reader.process.returncode = 0
+    _idle.clear()
+    _busy.clear()
+
+
+def _end_all() -> None:
+    for reader in (*_idle, *_busy.values()):
+        reader.end()
+
+
+atexit.register(_end_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

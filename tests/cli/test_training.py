@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from PIL import Image
 from nameplate.cli import main
 from nameplate.demo import photo, photos_folder
 from nameplate.photos.augmentation import Augmentation
+from nameplate.storage import working_in, writing
 from nameplate.training.recipe import Mixing, Recipe, Stage, recipe_toml
 from tests.cli.run import FORBIDDEN, nameplate
 
@@ -216,6 +218,57 @@ def test_an_interrupted_run_says_how_to_go_on(started: Started, data: Path, tmp_
     assert f"nameplate train --resume '{run}'" in said
     assert "Traceback" not in said
     assert "stopped: interrupted" in (run / "index.html").read_text("utf-8")
+
+
+@needs_torch
+@needs_extra
+def test_a_run_that_another_process_works_on_is_refused_and_goes_on(
+    started: Started, data: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    recipe = written(tmp_path / "r.toml", replace(TINY, stages=(replace(STAGE, epochs=1000),)))
+    begin = ("train", data, "--recipe", recipe, "--threads", "1", "-o", run)
+
+    def meanwhile(pid: int) -> None:
+        wait_for((run / "checkpoint.safetensors").exists, pid)
+        before = (run / "run.json").read_bytes()
+        for arguments in (("train", "--resume", run), (*begin, "--overwrite")):
+            assert f"Another run is writing '{run}'" in nameplate(*arguments, check=1).stderr
+        assert (run / "run.json").read_bytes() == before
+        assert _alive(pid)
+        os.kill(pid, signal.SIGINT)
+
+    assert started.run(*begin, meanwhile=meanwhile) == 130, started.log.read_text("utf-8")
+    assert not (run / ".lock").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "made"),
+    [
+        (["train", "DATA", "-o", "OUT"], writing),
+        (["compare", "DATA", "--backbones", "Lite0,Lite1", "-o", "OUT"], working_in),
+        (["extra-data", "DATA", "DATA", "-o", "OUT"], working_in),
+        (["export", "cars196", "--int8", "--calibrate", "DATA", "-o", "OUT"], writing),
+    ],
+)
+def test_of_two_that_write_one_output_at_once_the_second_is_refused(
+    command: list[str],
+    made: Callable[[Path], AbstractContextManager[None]],
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if command[0] in ("compare", "export") and MISSING:
+        pytest.skip("needs the train extra")
+    out = tmp_path / "out"
+    with made(out):
+        before = sorted(tmp_path.rglob("*"))
+        code, said, err = call(monkeypatch, capsys, *({"DATA": str(data), "OUT": str(out)}.get(a, a) for a in command))
+        assert (code, said) == (1, ""), err
+        assert f"Another run is writing '{out}'" in err
+        assert sorted(tmp_path.rglob("*")) == before
+    assert not list(tmp_path.iterdir())
 
 
 @needs_torch

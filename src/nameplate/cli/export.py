@@ -62,12 +62,13 @@ def export(
     from nameplate.models.bundle import load_bundle
     from nameplate.models.embedding import Settings
     from nameplate.models.runtime import available_cpus
+    from nameplate.storage import writing
 
     begun = time.monotonic()
     given = {"photos": min_photos, "loss": max_loss, "speedup": min_speedup}
     gates = Gates(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     plain = load_bundle(bundle)
-    with screen.progress() as report:
+    with writing(output), screen.progress() as report:
         dataset = read_dataset(*data, names=names, exclude=exclude, progress=lambda a, b: report("unpack", a, b))
         made = export_int8(
             plain,

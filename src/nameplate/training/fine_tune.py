@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ from nameplate.models.collection import Progress, embed_photos
 from nameplate.models.head import fit_head
 from nameplate.models.model import Model
 from nameplate.models.runtime import available_cpus
-from nameplate.storage import whole_file
+from nameplate.storage import clear_folder, is_free, whole_file, working_in
 from nameplate.training.backbones import build, find_backbone
 from nameplate.training.batches import in_order, plain_batches, unreadable
 from nameplate.training.checkpoint import State, load_checkpoint
@@ -81,15 +82,19 @@ def start(
 
     Raises:
         DataError: fewer than two nameplates with readable photos to train on.
-        NameplateError: `folder` is there already, or cannot be written; or the weights cannot be had.
+        NameplateError: `folder` is there already, is written by another run, or cannot be written; or the weights
+            cannot be had.
         UsageError: an unknown backbone, or one that the recipe cannot train; or a batch, or all photos, that the
             processes cannot share.
     """
     accelerator = _accelerator()
     if accelerator.is_main_process:
-        refuse_folder(folder, overwrite)
         neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's word for processes on this machine
-        _start(accelerator, read, folder, recipe, threads or max(1, available_cpus() // neighbours), index, progress)
+        threads = threads or max(1, available_cpus() // neighbours)
+        refuse_folder(folder, overwrite)
+        with working_in(folder):
+            refuse_folder(folder, overwrite)  # again: another run may have begun there meanwhile
+            _start(accelerator, read, folder, recipe, threads, index, progress)
     accelerator.wait_for_everyone()
 
 
@@ -103,7 +108,7 @@ def refuse_folder(folder: Path, overwrite: bool) -> None:
     Raises:
         NameplateError: it holds something else than a run, or a run and `overwrite` is false.
     """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if is_free(folder):
         return
     if not (folder / RUN).is_file():
         raise NameplateError(f"'{folder}' is there and is no run, so it is not replaced. Choose another name.")
@@ -158,8 +163,7 @@ def _start(
         versions=versions("accelerate", "numpy", "pillow", "simplejpeg", "timm", "torch"),
         index=index,
     )
-    if folder.exists():
-        shutil.rmtree(folder)
+    clear_folder(folder)
     save_run(folder, run)
     with whole_file(folder / RECIPE) as temporary:
         temporary.write_text(recipe_toml(recipe), "utf-8")
@@ -177,14 +181,19 @@ def fine_tune(folder: Path, *, watch: Watch = lambda _: None, say: Say = lambda 
         What was made; None in all processes but the main one.
 
     Raises:
-        NameplateError: no run, a loss that is no number, photos that are gone, a full disk, or an exported network
-            that is not the trained one.
+        NameplateError: no run, one that another process works on, a loss that is no number, photos that are gone, a
+            full disk, or an exported network that is not the trained one.
         UsageError: another number of processes than the run began with.
     """
     run = load_run(folder)
     accelerator = _accelerator()
     if accelerator.num_processes != run.processes:
         raise UsageError(f"'{folder}' began with {run.processes} processes, not {accelerator.num_processes}.")
+    with working_in(folder) if accelerator.is_main_process else nullcontext():
+        return _fine_tune(folder, run, accelerator, watch, say)
+
+
+def _fine_tune(folder: Path, run: Run, accelerator: Accelerator, watch: Watch, say: Say) -> FineTuned | None:
     keep_memory()
     torch.set_num_threads(run.threads)
     recipe, parts = run.recipe, parts_of(run)

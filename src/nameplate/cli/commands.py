@@ -29,7 +29,7 @@ app = typer.Typer(
 )
 
 DATA = typer.Argument(
-    metavar="DATA...",
+    metavar="DATA",
     help="A folder per nameplate, a CSV or Parquet with path and label, the competition's folder or zip. "
     "Several are merged.",
     show_default=False,
@@ -271,7 +271,7 @@ def convert_weights(
 
 @app.command()
 def identify(
-    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", show_default=False)],
+    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO", show_default=False)],
     model: Annotated[str, typer.Option(help="A bundle's folder, or the name of one that ships.")] = DEFAULT_BUNDLE,
     top: Top = TOP,
     tta: TtaOption = NO_TTA,
@@ -297,7 +297,7 @@ def identify(
 @app.command()
 def submit(
     bundle: BundleArgument,
-    competition: Annotated[Path, typer.Argument(help="The competition's folder or zip.")],
+    competition: Annotated[Path, typer.Argument(metavar="COMPETITION", help="The competition's folder or zip.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The submission to write.")],
     tta: TtaOption = NO_TTA,
     runtime: RuntimeOption = "auto",

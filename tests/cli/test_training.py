@@ -393,6 +393,8 @@ def test_what_training_refuses(
         (["train", "x", "-o", "b", "--recipe", "fast", "--mirror"], "--mirror is for recipe 'head'"),
         (["train", "x", "-o", "b", "--recipe", "fast", "--seed", "-1"], "--seed"),
         (["augment", "x", "-o", "a.jpg", "--recipe", "head"], "trains no network"),
+        (["augment", "x", "-o", "a.gif"], "Cannot write 'a.gif': its name must end in .jpg, .jpeg, .png"),
+        (["augment", "x", "-o", "sheet"], "Cannot write 'sheet'"),
         (["augment", "x", "-o", "a.jpg", "--recipe", "original", "--stage", "9"], "There is no stage 9"),
     ],
 )
@@ -459,10 +461,16 @@ def test_help_recipes_and_augment_import_nothing_heavy(tmp_path: Path) -> None:
     assert (tmp_path / "a.jpg").exists()
 
 
+@pytest.mark.parametrize(("suffix", "kind"), [(".jpg", "JPEG"), (".JPEG", "JPEG"), (".png", "PNG")])
 def test_augment_draws_a_sheet_of_what_the_network_would_see(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    suffix: str,
+    kind: str,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    target = tmp_path / "sheet.jpg"
+    target = tmp_path / f"sheet{suffix}"
     options = ("--recipe", "original", "--stage", "1", "--photos", "3", "--pictures", "2")
     code, out, err = call(monkeypatch, capsys, "augment", data, "-o", target, *options, "--json")
     assert code == 0, err
@@ -473,7 +481,7 @@ def test_augment_draws_a_sheet_of_what_the_network_would_see(
     assert len(said["photos"]) == 3
     assert "truncated" in err
     with Image.open(target) as sheet:
-        assert sheet.format == "JPEG"
+        assert sheet.format == kind
         assert sheet.height > sheet.width / 3
 
 

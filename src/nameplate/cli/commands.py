@@ -177,7 +177,7 @@ def train(
 @app.command()
 def augment(
     data: Data,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="SHEET", help="The JPEG to write.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="SHEET", help="The .jpg or .png to write.")],
     recipe: RecipeOption = "fine-tune",
     changes: Changes = None,
     stage: Annotated[int | None, typer.Option(min=1, help="Whose photo size to use.", show_default="last")] = None,
@@ -189,11 +189,13 @@ def augment(
 ) -> None:
     """Draw photos as the network would see them in training, before it is trained."""
     from nameplate.datasets import read_dataset
-    from nameplate.reports.sheet import contact_sheet
+    from nameplate.reports.sheet import SUFFIXES, contact_sheet
     from nameplate.storage import whole_file
     from nameplate.training.examples import augmented_rows, examples
     from nameplate.training.recipe import Recipe, load_recipe
 
+    if output.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"Cannot write '{output}': its name must end in {', '.join(SUFFIXES)}.")
     plan = load_recipe(recipe, changes or [])
     if not isinstance(plan, Recipe):
         raise UsageError(f"Recipe '{recipe}' trains no network, so it varies no photos. See 'nameplate recipes'.")
@@ -209,7 +211,7 @@ def augment(
     if not found:
         raise DataError(f"No training photo in '{data[0]}' can be read.")
     rows = augmented_rows([pixels for _, pixels in found], height, width, plan.augmentation, plan.seed, pictures)
-    sheet = contact_sheet(rows, [str(photo.label) for photo, _ in found])
+    sheet = contact_sheet(rows, [str(photo.label) for photo, _ in found], SUFFIXES[output.suffix.lower()])
     with whole_file(output) as temporary:
         temporary.write_bytes(sheet)
     if json:

@@ -217,9 +217,7 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: in
     if out.is_terminal and sum(widths) + 2 * (len(widths) - 1) > out.width:
         for row in rows:
             out.print("  ".join(filter(None, row[:names])), style="bold")
-            out.print(
-                "    " + ", ".join(f"{word} {cell}" for word, cell in zip(head[names:], row[names:], strict=True))
-            )
+            out.print("  " + ", ".join(f"{word} {cell}" for word, cell in zip(head[names:], row[names:], strict=True)))
         return
     for number, row in enumerate((head, *rows)):
         padded = [(cell, " " * (width - cell_len(cell))) for cell, width in zip(row, widths, strict=True)]

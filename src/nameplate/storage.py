@@ -28,6 +28,20 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data, usedforsecurity=False).hexdigest()
 
 
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """Hexadecimal SHA-256 of a file, a piece of it in memory at a time.
+
+    Raises:
+        OSError: see `open_regular`.
+        ValueError: see `open_regular`.
+    """
+    digest = hashlib.sha256(usedforsecurity=False)
+    with open_regular(path) as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
 def printable(path: str) -> str:
     r"""A path as text that can be written anywhere: bytes that are no UTF-8 become `\xNN`."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

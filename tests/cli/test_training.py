@@ -302,7 +302,7 @@ def test_json_is_one_value_and_all_else_is_on_stderr(finished: tuple[Path, Any],
     run, done = finished
     said = json.loads(done.stdout)
     assert said.keys() == {
-        *("run", "bundle", "photos", "epochs", "steps", "resumed", "seconds", "parity", "evaluation")
+        *("run", "bundle", "photos", "epochs", "exported", "steps", "resumed", "seconds", "parity", "evaluation")
     }
     assert (said["run"], said["bundle"]) == (str(run), str(run / "bundle"))
     assert [row["epoch"] for row in said["epochs"]] == [1, 2, 3, 4]
@@ -312,6 +312,44 @@ def test_json_is_one_value_and_all_else_is_on_stderr(finished: tuple[Path, Any],
     assert re.search(r"unreadable .*Corvane Lark/000\.jpg: truncated", done.stderr)
     told = re.findall(r"^epoch (\d), (\d+)×48: loss .* validation top-1", done.stderr, re.MULTILINE)
     assert told == [("1", "32"), ("2", "32"), ("3", "48"), ("4", "48")]
+
+
+@needs_torch
+@needs_extra
+@pytest.mark.parametrize("keep_best", [True, False])
+def test_figures_are_those_of_the_epoch_that_the_bundle_holds_and_which_it_is_is_said(
+    keep_best: bool,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ruin = replace(STAGE, height=48, width=64, epochs=1, learning_rate=1.0)
+    stages = (replace(STAGE, epochs=3, learning_rate=5e-3), ruin)
+    recipe = written(tmp_path / "r.toml", replace(TINY, stages=stages, optimizer="sgd", keep_best=keep_best))
+    run = tmp_path / "run"
+    code, out, err = call(monkeypatch, capsys, "train", data, "--recipe", recipe, "--threads", "1", "-o", run, "--json")
+    assert code == 0, err
+    said = json.loads(out)
+    best = max(said["epochs"], key=lambda row: (row["validation_top1"], -row["validation_loss"]))
+    assert best["stage"] == 1
+    expected = best if keep_best else said["epochs"][-1]
+    assert {key: said["exported"][key] for key in ("epoch", "stage", "height", "width", "validation_top1")} == {
+        key: expected[key] for key in ("epoch", "stage", "height", "width", "validation_top1")
+    }
+    assert said["exported"]["chosen_by_held_out"] is keep_best
+    bundle = json.loads((run / "bundle" / "bundle.json").read_text("utf-8"))
+    assert bundle["provenance"]["exported"] == said["exported"]
+    assert (bundle["preprocess"]["height"], bundle["preprocess"]["width"]) == (expected["height"], expected["width"])
+    assert said["evaluation"]["top1"]["value"] == pytest.approx(expected["validation_top1"], abs=0.13)  # one photo
+    page = (run / "index.html").read_text("utf-8")
+    assert f"The bundle holds epoch {expected['epoch']} of 4, " in page
+    assert "validation top-1 of the bundle" in page
+    code, out, _ = call(monkeypatch, capsys, "train", "--resume", run)
+    [line] = [line for line in out.splitlines() if line.startswith("Exported")]
+    assert f"epoch {expected['epoch']} of 4, {expected['height']}×{expected['width']}" in line
+    assert ("flatter a little" in line) is keep_best
+    assert (f"epoch {best['epoch']} had" in line) is not keep_best
 
 
 @needs_torch

@@ -95,6 +95,12 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Go on with a run that was interrupted; needs no DATA.")
     ] = None,
+    moved: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--data", metavar="PLACE", help="With --resume: where photos are now that have moved; repeatable."
+        ),
+    ] = None,
     names: Names = None,
     exclude: Exclude = None,
     holdout: Annotated[
@@ -131,9 +137,13 @@ def train(
     if resume is not None:
         others = (data, output, changes, backbone, names, exclude, holdout, seed, mirror, balanced, threads)
         if any(other not in (None, []) for other in others) or recipe != DEFAULT_RECIPE or overwrite or index:
-            raise UsageError("--resume takes photos, recipe and folder from the run: give nothing with it but --json.")
-        train_by_recipe(None, resume, ray=ray, workers=workers, json=json)
+            raise UsageError(
+                "--resume takes photos, recipe and folder from the run: give nothing with it but --data and --json."
+            )
+        train_by_recipe(None, resume, moved=moved or [], ray=ray, workers=workers, json=json)
         return
+    if moved:
+        raise UsageError("--data says where the photos of a run are now: it needs --resume RUN.")
     if not data or output is None:
         raise UsageError("Give the labelled photos and --output, or a run to go on with: --resume RUN.")
     given = {"holdout": holdout, "seed": seed, "mirror": mirror, "balanced": balanced}

@@ -51,7 +51,10 @@ def evaluate(
     names: Names = None,
     exclude: Exclude = None,
     include_trained: Annotated[
-        bool, typer.Option(help="Judge also the photos that trained the model; the figures then flatter.")
+        bool,
+        typer.Option(
+            help="Judge also photos that trained the model, or that --exclude kept from it; the figures then flatter."
+        ),
     ] = False,
     all_classes: Annotated[bool, typer.Option(help="Show every nameplate's row.")] = False,
     tta: TtaOption = NO_TTA,
@@ -135,6 +138,8 @@ def _tell_left_out(dataset: Dataset, judged: Judged) -> None:
     screen.tell_refused(list(judged.unreadable), "unreadable")
     if judged.trained:
         screen.notes.print(f"{judged.trained:,} photos left out: they trained this model.")
+    if judged.excluded:
+        screen.notes.print(f"{judged.excluded:,} photos left out: --exclude kept them from this model's training.")
     if judged.strange:
         screen.notes.print(f"{len(judged.strange):,} nameplates left out: the model does not know them.")
 

@@ -44,6 +44,8 @@ class Dataset:
     """What each source was taken for."""
     excluded: int = 0
     """Photos that were left out because they were named to be."""
+    excluded_paths: tuple[str, ...] = ()
+    """Which these are."""
 
 
 def read_dataset(
@@ -78,9 +80,10 @@ def read_dataset(
     refused = tuple(entry for part in parts for entry in part[2])
     if not photos:
         raise DataError(f"No labelled photos in '{sources[0]}'.{_first_refusals(refused)}")
-    everything = len(photos)
+    everything = [photo.path for photo in photos]
     if exclude is not None:
         photos = _without(photos, Path(exclude))
+    excluded = tuple(sorted(set(everything) - {photo.path for photo in photos}))
     found = {str(photo.label) for photo in photos}
     order = [*called, *sorted(found - set(called), key=natural_key)]
     ids: dict[str, str] = {}
@@ -89,7 +92,8 @@ def read_dataset(
             ids.setdefault(called.get(id_, id_), id_)
     named = tuple(photo.with_(label=called.get(str(photo.label), photo.label)) for photo in photos)
     nameplates = tuple(ids) if called else tuple(sorted(ids, key=natural_key))
-    return Dataset(named, nameplates, ids, refused, tuple(part[0] for part in parts), everything - len(photos))
+    kinds = tuple(part[0] for part in parts)
+    return Dataset(named, nameplates, ids, refused, kinds, len(everything) - len(photos), excluded)
 
 
 def read_excluded(path: Path) -> set[str]:

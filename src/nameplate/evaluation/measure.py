@@ -73,7 +73,12 @@ def as_json(measured: Measured, judged: Judged, bundle: Bundle, against: Against
                 for risk, point in zip(RISKS, selective.within, strict=True)
             ],
         },
-        "left_out": {"trained": judged.trained, "unreadable": len(judged.unreadable), "unknown": judged.strange},
+        "left_out": {
+            "trained": judged.trained,
+            "excluded": judged.excluded,
+            "unreadable": len(judged.unreadable),
+            "unknown": judged.strange,
+        },
         "judged_though_trained": 0 if judged.trained else _overlap(judged),
         "bundle": bundle.manifest.name,
         "backbone_sha256": bundle.digest,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +27,7 @@ from nameplate.training.batches import in_order, plain_batches, unreadable
 from nameplate.training.checkpoint import State, load_checkpoint
 from nameplate.training.finish import Finished, finish
 from nameplate.training.loop import VALIDATION_BATCH, Job, Moment, fit, kept
+from nameplate.training.moved import Moved, refuse_gone, relocate
 from nameplate.training.network import Network, classifier_matrix, depthwise_in_float32, layer_numbers
 from nameplate.training.parts import Parts, split_parts
 from nameplate.training.recipe import Recipe, recipe_toml
@@ -98,6 +99,19 @@ def start(
     accelerator.wait_for_everyone()
 
 
+def look_elsewhere(folder: Path, sources: Sequence[Path], progress: Progress = lambda *_: None) -> Moved | None:
+    """`relocate`, by the main process of those that work on a run; the others wait for it and get None.
+
+    Raises:
+        DataError: see `relocate`.
+        NameplateError: see `relocate`.
+    """
+    accelerator = _accelerator()
+    moved = relocate(folder, sources, progress) if accelerator.is_main_process else None
+    accelerator.wait_for_everyone()
+    return moved
+
+
 def _accelerator() -> Accelerator:
     return Accelerator(cpu=not torch.accelerator.is_available())  # said, so that processes on CPUs meet too
 
@@ -162,6 +176,8 @@ def _start(
         weights=origin,
         versions=versions("accelerate", "numpy", "pillow", "simplejpeg", "timm", "torch"),
         index=index,
+        begun_in=str(Path.cwd()),
+        excluded=parts.excluded,
     )
     clear_folder(folder)
     save_run(folder, run)
@@ -186,6 +202,7 @@ def fine_tune(folder: Path, *, watch: Watch = lambda _: None, say: Say = lambda 
         UsageError: another number of processes than the run began with.
     """
     run = load_run(folder)
+    refuse_gone(folder, run)
     accelerator = _accelerator()
     if accelerator.num_processes != run.processes:
         raise UsageError(f"'{folder}' began with {run.processes} processes, not {accelerator.num_processes}.")
@@ -200,7 +217,7 @@ def _fine_tune(folder: Path, run: Run, accelerator: Accelerator, watch: Watch, s
     if accelerator.is_main_process:
         _clear(folder)
     saved = load_checkpoint(folder)
-    network, _ = _network(recipe, len(parts.nameplates), "none" if saved else recipe.weights)
+    network, _ = _network(recipe, len(parts.nameplates), "none" if saved else _weights(run))
     network.to(accelerator.device, memory_format=torch.channels_last)
     if recipe.head_start and saved is None:
         say("fit the classifier on the frozen backbone")
@@ -223,6 +240,12 @@ def _fine_tune(folder: Path, run: Run, accelerator: Accelerator, watch: Watch, s
         raise
     watching.finished(training.state, made)
     return FineTuned(made, parts, training.state, resumed)
+
+
+def _weights(run: Run) -> str:
+    """What a run begins with; a file that it names by a relative path is meant from where it was begun."""
+    file = Path(run.begun_in) / run.recipe.weights
+    return str(file) if run.begun_in and file.exists() else run.recipe.weights
 
 
 def _clear(folder: Path) -> None:

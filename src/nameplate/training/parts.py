@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from nameplate.datasets.sources import Dataset, digest
 from nameplate.datasets.splits import hold_out
 from nameplate.errors import DataError
 from nameplate.models.collection import Embedded
-from nameplate.storage import absolute
+from nameplate.storage import absolute, sha256_of
 from nameplate.types import Photo
 
 
@@ -41,6 +42,8 @@ class Parts:
     """Photos that could not be read, and why."""
     sources: tuple[str, ...]
     """The data sets that it came from."""
+    excluded: tuple[str, ...] = ()
+    """SHA-256 of the photos that were left out because they were named to be, where no copy of them is left in."""
 
     @staticmethod
     def of(
@@ -49,6 +52,7 @@ class Parts:
         nameplates: Sequence[str],
         ids: Sequence[str],
         unreadable: Sequence[tuple[str, str]],
+        excluded: Sequence[str] = (),
     ) -> Parts:
         """What follows from the photos' own `split`: a copy of what was trained on says nothing of a model."""
         place = {name: number for number, name in enumerate(nameplates)}
@@ -57,7 +61,16 @@ class Parts:
         held = ~train & (classes >= 0) & ~np.isin(groups, groups[train])
         sources = tuple(sorted({photo.source for photo in photos}))
         return Parts(
-            tuple(photos), groups, tuple(nameplates), tuple(ids), classes, train, held, tuple(unreadable), sources
+            tuple(photos),
+            groups,
+            tuple(nameplates),
+            tuple(ids),
+            classes,
+            train,
+            held,
+            tuple(unreadable),
+            sources,
+            tuple(excluded),
         )
 
     @property
@@ -95,9 +108,18 @@ def split_parts(dataset: Dataset, embedded: Embedded, holdout: float, seed: int)
         raise DataError(
             f"Only {len(nameplates)} nameplate with readable photos to train on; there must be two or more."
         )
-    return Parts.of(
-        photos, groups, nameplates, [dataset.ids.get(name, name) for name in nameplates], embedded.unreadable
-    )
+    ids = [dataset.ids.get(name, name) for name in nameplates]
+    excluded = _digests(dataset.excluded_paths) - {str(photo.sha256) for photo in photos}
+    return Parts.of(photos, groups, nameplates, ids, embedded.unreadable, sorted(excluded))
+
+
+def _digests(paths: Sequence[str]) -> set[str]:
+    """SHA-256 of the files that can be read."""
+    found = set()
+    for path in paths:
+        with suppress(OSError, ValueError):
+            found.add(sha256_of(path))
+    return found
 
 
 def _assign(photos: Sequence[Photo], groups: NDArray[np.int64], holdout: float, seed: int) -> tuple[Photo, ...]:

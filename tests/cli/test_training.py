@@ -341,7 +341,7 @@ def test_figures_are_those_of_the_epoch_that_the_bundle_holds_and_which_it_is_is
     bundle = json.loads((run / "bundle" / "bundle.json").read_text("utf-8"))
     assert bundle["provenance"]["exported"] == said["exported"]
     assert (bundle["preprocess"]["height"], bundle["preprocess"]["width"]) == (expected["height"], expected["width"])
-    assert said["evaluation"]["top1"]["value"] == pytest.approx(expected["validation_top1"], abs=0.13)  # one photo
+    assert said["evaluation"]["top1"] == pytest.approx(expected["validation_top1"], abs=0.13)  # one photo
     page = (run / "index.html").read_text("utf-8")
     assert f"The bundle holds epoch {expected['epoch']} of 4, " in page
     assert "validation top-1 of the bundle" in page
@@ -364,6 +364,47 @@ def test_resuming_a_finished_run_says_that_it_is_and_keeps_it(
     assert "all epochs were done before" in err
     assert "Held out" in out
     _same_end(run, finished[0])
+
+
+@needs_torch
+@needs_extra
+def test_a_run_goes_on_from_elsewhere_and_with_photos_that_have_moved(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    shutil.copytree(data, tmp_path / "here" / "photos")
+    monkeypatch.chdir(tmp_path / "here")
+    recipe = written(tmp_path / "r.toml", TINY)
+    arguments = ("train", "photos", "--recipe", recipe, "--threads", "1", "-o", "run")
+    monkeypatch.setattr("nameplate.training.fine_tune.fine_tune", interrupt)
+    assert call(monkeypatch, capsys, *arguments)[0] == 130
+    monkeypatch.undo()
+    run, moved = tmp_path / "here" / "run", tmp_path / "there" / "all"
+    moved.mkdir()
+    for number, path in enumerate(sorted((tmp_path / "here" / "photos").rglob("*.jpg"))):
+        path.rename(moved / f"{number}.jpg")
+    (moved / "35.jpg").unlink()
+    monkeypatch.chdir(tmp_path / "there")
+    code, _, err = call(monkeypatch, capsys, "train", "--resume", run)
+    assert code == 1
+    assert "photos of" in err
+    assert f"nameplate train --resume '{run}' --data FOLDER" in err
+    code, _, err = call(monkeypatch, capsys, "train", "--resume", run, "--data", photos_folder("train"))
+    assert code == 1
+    assert "None of the 35 photos of" in err
+    code, out, err = call(monkeypatch, capsys, "train", "--resume", run, "--data", "all")
+    assert code == 0, err
+    assert f"34 of 35 photos of '{run}' are where --data says." in err
+    assert re.search(r"missing /.*/here/photos/.*\.jpg: neither there nor where it was", err)
+    assert "Held out" in out
+    rows = json.loads((run / "run.json").read_text("ascii"))["photos"]
+    assert sum(row["path"].startswith(str(moved)) for row in rows) == 34
+
+
+def interrupt(*_: object, **__: object) -> None:
+    """What a person does."""
+    raise KeyboardInterrupt
 
 
 @needs_torch
@@ -426,6 +467,7 @@ def test_what_training_refuses(
         (["train", "--resume", "r", "--set", "seed=1"], "--resume"),
         (["train", "--resume", "r", "--seed", "0"], "--resume"),
         (["train", "-o", "b", "--recipe", "fast"], "Give the labelled photos"),
+        (["train", "x", "-o", "b", "--data", "y"], "--data says where the photos of a run are now"),
         (["train", "x", "-o", "b", "--recipe", "fine-tun"], "Did you mean 'fine-tune'?"),
         (["train", "x", "-o", "b", "--recipe", "fast", "--set", "stages.epoch=3"], "Did you mean 'stages.epochs'?"),
         (["train", "x", "-o", "b", "--recipe", "fast", "--mirror"], "--mirror is for recipe 'head'"),

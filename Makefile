@@ -6,13 +6,17 @@ DEMO_ENV := .venv
 TEST_ENV := .venv-test
 PIP := -m pip --disable-pip-version-check --no-input
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-photos lint clean
 
 demo: $(DEMO_ENV)/ready
 	$(DEMO_ENV)/bin/nameplate demo
 
 test: $(TEST_ENV)/ready lint
 	$(TEST_ENV)/bin/python -m pytest -n 2 --dist loadscope
+
+# Those that need real photos; NAMEPLATE_PHOTOS is their folder: see CONTRIBUTING.md.
+test-photos: $(TEST_ENV)/ready
+	$(TEST_ENV)/bin/python -m pytest -n 2 --dist loadscope -m 'photos and not slow'
 
 lint: $(TEST_ENV)/ready
 	$(TEST_ENV)/bin/ruff check .

@@ -1,4 +1,4 @@
-"""Fixtures: real photos where this checkout has them, and a cache of the test run's own."""
+"""Fixtures: real photos where `NAMEPLATE_PHOTOS` says that they are, and a cache of the test run's own."""
 
 from __future__ import annotations
 
@@ -14,32 +14,61 @@ import pytest
 
 from tests.postgres import find_binaries, server
 
-ROOT = Path(__file__).parents[1]
+PHOTOS = "NAMEPLATE_PHOTOS"
+"""Names the folder that holds the real photos, which may not be shipped."""
+FOLDERS = {
+    "cars196": "cars196",
+    "russian10": "data/russian10",
+    "not_cars": "data/not_cars",
+    "competition_tables": "original",
+}
+"""Fixture → where its files lie in that folder. Tests that take one are marked `photos`, and differ in nothing else."""
 
 
-def _folder(variable: str, beside: str) -> Path:
-    folder = Path(os.environ.get(variable, ROOT.parent / "shared" / beside))
-    if not folder.is_dir():
-        pytest.skip(f"needs real photos that may not be shipped: set {variable} to their folder")
-    return folder
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker known."""
+    config.addinivalue_line(
+        "markers", f"photos: needs real photos ({PHOTOS}); given to tests by the fixtures they take"
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs real photos, so that `-m photos` runs just that."""
+    for item in items:
+        if isinstance(item, pytest.Function) and FOLDERS.keys() & set(item.fixturenames):
+            item.add_marker("photos")
+
+
+def _folder(fixture: str) -> Path:
+    root = os.environ.get(PHOTOS)
+    if not root:
+        pytest.skip(f"needs real photos that may not be shipped: set {PHOTOS} to their folder")
+    folder = Path(root) / FOLDERS[fixture]
+    return folder if folder.is_dir() else _absent(f"'{folder}', the real photos that {PHOTOS} promises")
 
 
 @pytest.fixture(scope="session")
 def cars196() -> Path:
     """6,922 photos of 196 nameplates, a folder per class; not part of the repository."""
-    return _folder("NAMEPLATE_CARS196", "cars196")
+    return _folder("cars196")
 
 
 @pytest.fixture(scope="session")
 def russian10() -> Path:
     """798 photos of 10 nameplates from Russian adverts, a folder per class; not part of the repository."""
-    return _folder("NAMEPLATE_RUSSIAN10", "data/russian10")
+    return _folder("russian10")
+
+
+@pytest.fixture(scope="session")
+def not_cars() -> Path:
+    """330 photos of anything but cars; not part of the repository."""
+    return _folder("not_cars")
 
 
 @pytest.fixture(scope="session")
 def competition_tables() -> Path:
     """The competition's real train.csv and sample-submission.csv; not part of the repository."""
-    return _folder("NAMEPLATE_COMPETITION_TABLES", "original")
+    return _folder("competition_tables")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -49,12 +78,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "nameplate-cache"
     os.environ["NAMEPLATE_CACHE"] = str(folder)
     return folder
-
-
-@pytest.fixture(scope="session")
-def not_cars() -> Path:
-    """330 photos of anything but cars; not part of the repository."""
-    return _folder("NAMEPLATE_NOT_CARS", "data/not_cars")
 
 
 def _absent(needed: str) -> NoReturn:

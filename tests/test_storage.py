@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from nameplate import storage
 from nameplate.errors import DataError, NameplateError, WriteError
 from nameplate.storage import (
+    LOCK,
     cache_folder,
     one_line,
     printable,
@@ -18,6 +21,8 @@ from nameplate.storage import (
     whole_file,
     whole_folder,
     without_controls,
+    working_in,
+    writing,
 )
 
 
@@ -204,3 +209,70 @@ def test_devices_and_pipes_are_not_replaced_by_a_file(tmp_path: Path) -> None:
             pytest.fail("the block must not be entered")
     assert (tmp_path / "pipe").is_fifo()
     assert _names(tmp_path) == ["link", "out", "pipe"]
+
+
+# --- one run at a time --------------------------------------------------------------------------------
+
+
+def test_a_folder_that_is_worked_in_is_refused_to_others_and_then_free(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "run"
+    with working_in(folder):
+        (folder / "made").write_text("")
+        for _ in range(2):  # a refusal takes nothing away from the run that holds it
+            with pytest.raises(NameplateError, match=f"Another run is writing '{folder}'"), working_in(folder):
+                pass
+        assert _names(folder) == [LOCK, "made"]
+    with working_in(folder):
+        pass
+    assert _names(folder) == ["made"]
+    with working_in(folder, keep=True):
+        pass
+    assert _names(folder) == [LOCK, "made"]
+
+
+def test_what_nothing_came_of_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    for folder in (tmp_path / "new" / "run", tmp_path / "own"):
+        with working_in(folder, keep=True):
+            pass
+    with writing(tmp_path / "deep" / "er" / "keys"):
+        pass
+    assert _names(tmp_path) == ["own"]
+    assert _names(tmp_path / "own") == []
+
+
+def test_a_killed_run_holds_nothing(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from pathlib import Path; from nameplate.storage import working_in\n"
+        "with working_in(Path(sys.argv[1])): os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, tmp_path], check=False).returncode != 0
+    assert _names(tmp_path) == [LOCK]
+    with working_in(tmp_path):
+        pass
+
+
+def test_what_is_changed_by_many_at_once_loses_no_change(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from nameplate.storage import whole_file, writing\n"
+        "count = Path(sys.argv[1])\n"
+        "for _ in range(60):\n"
+        "    with writing(count, wait=True):\n"
+        "        found = int(count.read_text())\n"
+        "        with whole_file(count) as temporary: temporary.write_text(str(found + 1))"
+    )
+    (tmp_path / "count").write_text("0")
+    command = [sys.executable, "-c", code, str(tmp_path / "count")]
+    running = [subprocess.Popen(command) for _ in range(4)]
+    assert [process.wait() for process in running] == [0] * 4
+    assert (tmp_path / "count").read_text() == "240"
+    assert _names(tmp_path) == ["count"]
+
+
+def test_a_folder_that_another_run_has_written_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    with pytest.raises(NameplateError, match="is there already"), whole_folder(target):
+        target.mkdir()
+        (target / "first").write_text("")
+    assert _names(target) == ["first"]
+    assert _names(tmp_path) == ["model"]

@@ -154,7 +154,7 @@ def main() -> None:
     saved = load_checkpoint(arguments.run)
     state = saved[0] if saved else State()
     classes_known = len(parts.nameplates)
-    rows, classes = training_embeddings(run, parts, Features(network).eval().embed, state.epoch)
+    rows, classes = training_embeddings(run, parts, Features(network).eval().embed, state)
     white = whiten(rows[:, classes_known:], classes)
     logits, stages = rows[:, :classes_known], white(rows[:, classes_known:])
     fitted = fit_at(stages.astype(np.float32), classes, STRENGTH)

@@ -8,10 +8,11 @@ import os
 import re
 import shutil
 import stat
+import sys
 import tempfile
 import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,10 +25,30 @@ _DRIVES_OR_BREAKS = re.compile(f"[\x00-\x1f\x7f-\x9f\u2028\u2029{_MARKS}]")
 TEXT_BYTES = 256 * 1024**2
 """Of a list or a file of names: two million paths of a hundred letters are less."""
 
+if sys.platform != "win32":
+    import fcntl
+
+LOCK = ".lock"
+"""The file in a folder that is worked in over time, by which one run keeps others out."""
+
 
 def sha256(data: bytes) -> str:
     """Hexadecimal SHA-256 of some bytes."""
     return hashlib.sha256(data, usedforsecurity=False).hexdigest()
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """Hexadecimal SHA-256 of a file, a piece of it in memory at a time.
+
+    Raises:
+        OSError: see `open_regular`.
+        ValueError: see `open_regular`.
+    """
+    digest = hashlib.sha256(usedforsecurity=False)
+    with open_regular(path) as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def printable(path: str) -> str:
@@ -175,8 +196,7 @@ def whole_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     Raises:
         NameplateError: `target` is there already and `overwrite` is false, or its parent cannot be written.
     """
-    if target.exists() and not overwrite:
-        raise NameplateError(f"'{target}' is there already. Choose another name, or pass --overwrite.")
+    _refuse_existing(target, overwrite)
     if target.exists() and not target.is_dir():
         raise NameplateError(f"'{target}' is a file, not a folder. Choose another name.")
     try:
@@ -190,11 +210,127 @@ def whole_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
             if file.is_file():
                 _sync(file)
         temporary.chmod(0o777 & ~_umask())
+        _refuse_existing(target, overwrite)  # again: another run may have been quicker
         _replace_folder(temporary, target)
     except OSError as error:  # as above
         raise WriteError(f"Cannot write '{target}': {error.strerror or error}.") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def working_in(folder: Path, *, keep: bool = False) -> Iterator[None]:
+    """Hold a folder that is written over time, so that no other run writes it at once; made where it is not there.
+
+    Ends with the process, however that ends. A folder that was made and that nothing was put into is removed.
+
+    Args:
+        folder: which; its lock lies inside it.
+        keep: leave the lock's file behind, as a sign of whose folder it is.
+
+    Raises:
+        NameplateError: another run holds it.
+        WriteError: it cannot be made.
+    """
+    with _folder(folder), _locked(folder / LOCK, folder, keep=keep):
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # it may be gone altogether
+                if os.listdir(folder) == [LOCK]:  # nothing came of it
+                    (folder / LOCK).unlink()
+
+
+@contextmanager
+def writing(target: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold a file or folder that is going to be written whole, or changed, so that no other run does so at once.
+
+    Its lock lies beside it while it is held. `wait` waits for another run, for what is done in a moment.
+
+    Raises:
+        NameplateError: another run holds it.
+        WriteError: nothing can be written there.
+    """
+    with _folder(target.parent), _locked(target.parent / f".{target.name}{LOCK}", target, wait=wait):
+        yield
+
+
+def is_free(folder: Path) -> bool:
+    """Whether there is nothing at a path but, perhaps, a folder that is empty or holds its lock alone.
+
+    Raises:
+        OSError: the folder cannot be listed.
+    """
+    return not folder.exists() or (folder.is_dir() and all(name == LOCK for name in os.listdir(folder)))
+
+
+def clear_folder(folder: Path) -> None:
+    """Delete all that is in a folder, but not the lock by which the caller holds it.
+
+    Raises:
+        OSError: something cannot be deleted.
+    """
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
+
+
+@contextmanager
+def _folder(folder: Path) -> Iterator[None]:
+    """A folder that is there, with those above it; those that were made and stay empty are removed at the end."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"Cannot write '{folder}': {error.strerror or error}.") from None
+    try:
+        yield
+    finally:
+        for path in missing:
+            with suppress(OSError):
+                path.rmdir()  # fails where something is in it
+
+
+@contextmanager
+def _locked(lock: Path, held: Path, *, keep: bool = False, wait: bool = False) -> Iterator[None]:
+    handle = _take(lock, held, wait)
+    try:
+        yield
+    finally:
+        if not keep:
+            with suppress(OSError):
+                lock.unlink()  # before it is let go: who waits for this very file sees that it is gone
+        os.close(handle)
+
+
+def _take(lock: Path, held: Path, wait: bool) -> int:
+    """Open and lock a file; its handle."""
+    while True:
+        try:
+            handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise WriteError(f"Cannot write '{held}': {error.strerror or error}.") from None
+        if sys.platform == "win32":  # which has no such locks
+            return handle
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            if os.path.samestat(os.fstat(handle), os.stat(lock)):  # noqa: PTH116 - as its neighbour
+                return handle
+        except FileNotFoundError:  # removed between the two by the run that held it
+            pass
+        except OSError as error:
+            os.close(handle)
+            if error.errno in (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK):
+                raise NameplateError(f"Another run is writing '{held}'. Wait for it, or choose another name.") from None
+            raise WriteError(f"Cannot lock '{held}': {error.strerror or error}.") from None
+        os.close(handle)
+
+
+def _refuse_existing(target: Path, overwrite: bool) -> None:
+    if target.exists() and not overwrite:
+        raise NameplateError(f"'{target}' is there already. Choose another name, or pass --overwrite.")
 
 
 def _replace_folder(new: Path, target: Path) -> None:

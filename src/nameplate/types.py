@@ -24,6 +24,8 @@ PART = 10_000
 """Photos a part of a bulk job."""
 SEEDS = 3
 """Seeds that a comparison trains with: fewer say next to nothing of how much they differ."""
+EXCLUDED = "excluded"
+"""What a bundle's provenance calls, in its `data`, the digests of photos that the user kept from its training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,3 +202,17 @@ class Epoch:
     """Training photos, over the epoch's time."""
     seconds: float
     """Since the run began, pauses between interruption and resumption left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """Which epoch's weights a run's bundle holds."""
+
+    epoch: Epoch
+    """That one; its photo size is the bundle's."""
+    epochs: int
+    """How many there were."""
+    chosen: bool
+    """Whether the held-out photos chose it among several: judged on the same photos, it then flatters."""
+    best: Epoch | None
+    """The epoch that named most held-out photos rightly, of equals with the least loss; None where none was judged."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -80,3 +81,20 @@ def test_what_cannot_be_is_said(bundle: Path, tmp_path: Path, options: tuple[str
     done = nameplate("evaluate", bundle, TEST, *options, check=code, cwd=tmp_path)
     assert text in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_photos_that_exclude_kept_from_training_are_left_out_and_said(tmp_path: Path) -> None:
+    data, model = tmp_path / "data", tmp_path / "model"
+    for folder in sorted(TEST.iterdir())[:3]:
+        shutil.copytree(folder, data / folder.name)
+    excluded = sorted(data.rglob("*.jpg"))[::17]
+    (tmp_path / "list.txt").write_text("".join(f"{path}\n" for path in excluded), "utf-8")
+    nameplate("train", data, "--exclude", tmp_path / "list.txt", "-o", model)
+    moved = data.rename(tmp_path / "moved")  # they are known by what is in them
+    done = nameplate("evaluate", model, moved, "--json")
+    said = json.loads(done.stdout)
+    assert f"{len(excluded)} photos left out: --exclude kept them from this model's training." in done.stderr
+    assert said["left_out"]["excluded"] == len(excluded) > 2
+    everything = json.loads(nameplate("evaluate", model, moved, "--include-trained", "--json").stdout)
+    assert everything["left_out"]["excluded"] == 0
+    assert everything["photos"] == said["photos"] + said["left_out"]["trained"] + len(excluded)

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from PIL import Image
 from nameplate.cli import main
 from nameplate.demo import photo, photos_folder
 from nameplate.photos.augmentation import Augmentation
+from nameplate.storage import working_in, writing
 from nameplate.training.recipe import Mixing, Recipe, Stage, recipe_toml
 from tests.cli.run import FORBIDDEN, nameplate
 
@@ -220,6 +222,57 @@ def test_an_interrupted_run_says_how_to_go_on(started: Started, data: Path, tmp_
 
 @needs_torch
 @needs_extra
+def test_a_run_that_another_process_works_on_is_refused_and_goes_on(
+    started: Started, data: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    recipe = written(tmp_path / "r.toml", replace(TINY, stages=(replace(STAGE, epochs=1000),)))
+    begin = ("train", data, "--recipe", recipe, "--threads", "1", "-o", run)
+
+    def meanwhile(pid: int) -> None:
+        wait_for((run / "checkpoint.safetensors").exists, pid)
+        before = (run / "run.json").read_bytes()
+        for arguments in (("train", "--resume", run), (*begin, "--overwrite")):
+            assert f"Another run is writing '{run}'" in nameplate(*arguments, check=1).stderr
+        assert (run / "run.json").read_bytes() == before
+        assert _alive(pid)
+        os.kill(pid, signal.SIGINT)
+
+    assert started.run(*begin, meanwhile=meanwhile) == 130, started.log.read_text("utf-8")
+    assert not (run / ".lock").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "made"),
+    [
+        (["train", "DATA", "-o", "OUT"], writing),
+        (["compare", "DATA", "--backbones", "Lite0,Lite1", "-o", "OUT"], working_in),
+        (["extra-data", "DATA", "DATA", "-o", "OUT"], working_in),
+        (["export", "cars196", "--int8", "--calibrate", "DATA", "-o", "OUT"], writing),
+    ],
+)
+def test_of_two_that_write_one_output_at_once_the_second_is_refused(
+    command: list[str],
+    made: Callable[[Path], AbstractContextManager[None]],
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if command[0] in ("compare", "export") and MISSING:
+        pytest.skip("needs the train extra")
+    out = tmp_path / "out"
+    with made(out):
+        before = sorted(tmp_path.rglob("*"))
+        code, said, err = call(monkeypatch, capsys, *({"DATA": str(data), "OUT": str(out)}.get(a, a) for a in command))
+        assert (code, said) == (1, ""), err
+        assert f"Another run is writing '{out}'" in err
+        assert sorted(tmp_path.rglob("*")) == before
+    assert not list(tmp_path.iterdir())
+
+
+@needs_torch
+@needs_extra
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs prlimit")
 @pytest.mark.parametrize("limit", [600_000, 2_000])  # too little for a checkpoint; for anything
 def test_a_full_disk_is_a_clear_end_and_the_last_checkpoint_stays(
@@ -249,7 +302,7 @@ def test_json_is_one_value_and_all_else_is_on_stderr(finished: tuple[Path, Any],
     run, done = finished
     said = json.loads(done.stdout)
     assert said.keys() == {
-        *("run", "bundle", "photos", "epochs", "steps", "resumed", "seconds", "parity", "evaluation")
+        *("run", "bundle", "photos", "epochs", "exported", "steps", "resumed", "seconds", "parity", "evaluation")
     }
     assert (said["run"], said["bundle"]) == (str(run), str(run / "bundle"))
     assert [row["epoch"] for row in said["epochs"]] == [1, 2, 3, 4]
@@ -259,6 +312,44 @@ def test_json_is_one_value_and_all_else_is_on_stderr(finished: tuple[Path, Any],
     assert re.search(r"unreadable .*Corvane Lark/000\.jpg: truncated", done.stderr)
     told = re.findall(r"^epoch (\d), (\d+)×48: loss .* validation top-1", done.stderr, re.MULTILINE)
     assert told == [("1", "32"), ("2", "32"), ("3", "48"), ("4", "48")]
+
+
+@needs_torch
+@needs_extra
+@pytest.mark.parametrize("keep_best", [True, False])
+def test_figures_are_those_of_the_epoch_that_the_bundle_holds_and_which_it_is_is_said(
+    keep_best: bool,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ruin = replace(STAGE, height=48, width=64, epochs=1, learning_rate=1.0)
+    stages = (replace(STAGE, epochs=3, learning_rate=5e-3), ruin)
+    recipe = written(tmp_path / "r.toml", replace(TINY, stages=stages, optimizer="sgd", keep_best=keep_best))
+    run = tmp_path / "run"
+    code, out, err = call(monkeypatch, capsys, "train", data, "--recipe", recipe, "--threads", "1", "-o", run, "--json")
+    assert code == 0, err
+    said = json.loads(out)
+    best = max(said["epochs"], key=lambda row: (row["validation_top1"], -row["validation_loss"]))
+    assert best["stage"] == 1
+    expected = best if keep_best else said["epochs"][-1]
+    assert {key: said["exported"][key] for key in ("epoch", "stage", "height", "width", "validation_top1")} == {
+        key: expected[key] for key in ("epoch", "stage", "height", "width", "validation_top1")
+    }
+    assert said["exported"]["chosen_by_held_out"] is keep_best
+    bundle = json.loads((run / "bundle" / "bundle.json").read_text("utf-8"))
+    assert bundle["provenance"]["exported"] == said["exported"]
+    assert (bundle["preprocess"]["height"], bundle["preprocess"]["width"]) == (expected["height"], expected["width"])
+    assert said["evaluation"]["top1"] == pytest.approx(expected["validation_top1"], abs=0.13)  # one photo
+    page = (run / "index.html").read_text("utf-8")
+    assert f"The bundle holds epoch {expected['epoch']} of 4, " in page
+    assert "validation top-1 of the bundle" in page
+    code, out, _ = call(monkeypatch, capsys, "train", "--resume", run)
+    [line] = [line for line in out.splitlines() if line.startswith("Exported")]
+    assert f"epoch {expected['epoch']} of 4, {expected['height']}×{expected['width']}" in line
+    assert ("flatter a little" in line) is keep_best
+    assert (f"epoch {best['epoch']} had" in line) is not keep_best
 
 
 @needs_torch
@@ -273,6 +364,47 @@ def test_resuming_a_finished_run_says_that_it_is_and_keeps_it(
     assert "all epochs were done before" in err
     assert "Held out" in out
     _same_end(run, finished[0])
+
+
+@needs_torch
+@needs_extra
+def test_a_run_goes_on_from_elsewhere_and_with_photos_that_have_moved(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    shutil.copytree(data, tmp_path / "here" / "photos")
+    monkeypatch.chdir(tmp_path / "here")
+    recipe = written(tmp_path / "r.toml", TINY)
+    arguments = ("train", "photos", "--recipe", recipe, "--threads", "1", "-o", "run")
+    monkeypatch.setattr("nameplate.training.fine_tune.fine_tune", interrupt)
+    assert call(monkeypatch, capsys, *arguments)[0] == 130
+    monkeypatch.undo()
+    run, moved = tmp_path / "here" / "run", tmp_path / "there" / "all"
+    moved.mkdir()
+    for number, path in enumerate(sorted((tmp_path / "here" / "photos").rglob("*.jpg"))):
+        path.rename(moved / f"{number}.jpg")
+    (moved / "35.jpg").unlink()
+    monkeypatch.chdir(tmp_path / "there")
+    code, _, err = call(monkeypatch, capsys, "train", "--resume", run)
+    assert code == 1
+    assert "photos of" in err
+    assert f"nameplate train --resume '{run}' --data FOLDER" in err
+    code, _, err = call(monkeypatch, capsys, "train", "--resume", run, "--data", photos_folder("train"))
+    assert code == 1
+    assert "None of the 35 photos of" in err
+    code, out, err = call(monkeypatch, capsys, "train", "--resume", run, "--data", "all")
+    assert code == 0, err
+    assert f"34 of 35 photos of '{run}' are where --data says." in err
+    assert re.search(r"missing /.*/here/photos/.*\.jpg: neither there nor where it was", err)
+    assert "Held out" in out
+    rows = json.loads((run / "run.json").read_text("ascii"))["photos"]
+    assert sum(row["path"].startswith(str(moved)) for row in rows) == 34
+
+
+def interrupt(*_: object, **__: object) -> None:
+    """What a person does."""
+    raise KeyboardInterrupt
 
 
 @needs_torch
@@ -335,11 +467,14 @@ def test_what_training_refuses(
         (["train", "--resume", "r", "--set", "seed=1"], "--resume"),
         (["train", "--resume", "r", "--seed", "0"], "--resume"),
         (["train", "-o", "b", "--recipe", "fast"], "Give the labelled photos"),
+        (["train", "x", "-o", "b", "--data", "y"], "--data says where the photos of a run are now"),
         (["train", "x", "-o", "b", "--recipe", "fine-tun"], "Did you mean 'fine-tune'?"),
         (["train", "x", "-o", "b", "--recipe", "fast", "--set", "stages.epoch=3"], "Did you mean 'stages.epochs'?"),
         (["train", "x", "-o", "b", "--recipe", "fast", "--mirror"], "--mirror is for recipe 'head'"),
         (["train", "x", "-o", "b", "--recipe", "fast", "--seed", "-1"], "--seed"),
         (["augment", "x", "-o", "a.jpg", "--recipe", "head"], "trains no network"),
+        (["augment", "x", "-o", "a.gif"], "Cannot write 'a.gif': its name must end in .jpg, .jpeg, .png"),
+        (["augment", "x", "-o", "sheet"], "Cannot write 'sheet'"),
         (["augment", "x", "-o", "a.jpg", "--recipe", "original", "--stage", "9"], "There is no stage 9"),
     ],
 )
@@ -406,10 +541,16 @@ def test_help_recipes_and_augment_import_nothing_heavy(tmp_path: Path) -> None:
     assert (tmp_path / "a.jpg").exists()
 
 
+@pytest.mark.parametrize(("suffix", "kind"), [(".jpg", "JPEG"), (".JPEG", "JPEG"), (".png", "PNG")])
 def test_augment_draws_a_sheet_of_what_the_network_would_see(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    suffix: str,
+    kind: str,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    target = tmp_path / "sheet.jpg"
+    target = tmp_path / f"sheet{suffix}"
     options = ("--recipe", "original", "--stage", "1", "--photos", "3", "--pictures", "2")
     code, out, err = call(monkeypatch, capsys, "augment", data, "-o", target, *options, "--json")
     assert code == 0, err
@@ -420,7 +561,7 @@ def test_augment_draws_a_sheet_of_what_the_network_would_see(
     assert len(said["photos"]) == 3
     assert "truncated" in err
     with Image.open(target) as sheet:
-        assert sheet.format == "JPEG"
+        assert sheet.format == kind
         assert sheet.height > sheet.width / 3
 
 

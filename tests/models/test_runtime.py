@@ -49,12 +49,12 @@ def bundle() -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def pictures(request: pytest.FixtureRequest, bundle: Bundle) -> Batch:
-    """Pictures of 45 photos: of real cars where this checkout has them, else the embedded ones."""
-    try:
-        folder: Path = request.getfixturevalue("cars196")
-    except pytest.skip.Exception:
-        folder = photos_folder("train")
+def pictures(bundle: Bundle) -> Batch:
+    """Pictures of 45 embedded photos: renders, which are more alike than cars are."""
+    return pictures_of(photos_folder("train"), bundle)
+
+
+def pictures_of(folder: Path, bundle: Bundle) -> Batch:
     paths = sorted(folder.glob("*/*.jpg"))
     size = bundle.manifest.preprocess
     chosen = paths[:: len(paths) // 45][:45]
@@ -80,10 +80,31 @@ def cosines(a: Embedding, b: Embedding) -> NDArray[np.float32]:
 
 
 def test_embeddings_of_different_photos_differ(reference: Embedding) -> None:
-    """What the cosines below are held against: other photos are far away."""
+    """What the cosines below are held against: other photos are far away, however alike photos are as such.
+
+    All embeddings lie in one narrow cone, the more so those of renders, so they are seen from its middle.
+    """
     assert reference.dtype == np.float32
     assert reference.shape == (45, 1604)
+    assert others(reference).max() < 0.9
+    noisy = reference + np.random.default_rng(0).normal(0, 0.01, reference.shape).astype(np.float32)
+    centre = reference.mean(0)
+    assert cosines(noisy - centre, reference - centre).min() > 0.9, "the same photo, a hair away, is none of them"
+
+
+def others(found: Embedding) -> NDArray[np.float32]:
+    """The cosines of every two photos, from the middle of all."""
+    centred = found - found.mean(0)
+    return np.concatenate([cosines(centred, np.roll(centred, shift, axis=0)) for shift in range(1, len(centred))])
+
+
+@needs_openvino
+def test_runtimes_agree_on_real_photos_too(bundle: Bundle, cars196: Path) -> None:
+    pictures = pictures_of(cars196, bundle)
+    reference = run("onnxruntime", bundle, pictures)
     assert cosines(reference, np.roll(reference, 1, axis=0)).max() < 0.97
+    assert others(reference).max() < 0.9
+    assert cosines(run("openvino", bundle, pictures), reference).min() >= 0.9999
 
 
 @needs_openvino

@@ -559,6 +559,7 @@ def test_four_threads_see_the_same_pixels() -> None:
             assert np.array_equal(pixels, decode(SOUND[name])), name
 
 
+@pytest.mark.photos
 @pytest.mark.parametrize("fixture", ["cars196", "russian10"])
 def test_real_photos_have_pillows_pixels(fixture: str, request: pytest.FixtureRequest) -> None:
     folder: Path = request.getfixturevalue(fixture)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -139,3 +141,15 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert nameplate("keys", "list", file).stdout.split()[0] == "boss"
     assert "no key 'shop'" in nameplate("keys", "remove", file, "shop", check=1).stderr
     assert "cannot name a key" in nameplate("keys", "add", file, "a b", check=2).stderr
+
+
+def test_keys_that_are_added_at_once_are_all_kept(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from nameplate.serving.keys import add_key\n"
+        "for number in range(10): add_key(Path(sys.argv[1]), f'{sys.argv[2]}-{number}')"
+    )
+    file = tmp_path / "keys"
+    running = [subprocess.Popen([sys.executable, "-c", code, str(file), name]) for name in "abc"]
+    assert [process.wait() for process in running] == [0, 0, 0]
+    assert sorted(key.name for key in read_keys(file)) == sorted(f"{name}-{n}" for name in "abc" for n in range(10))
+    assert [path.name for path in tmp_path.iterdir()] == ["keys"]

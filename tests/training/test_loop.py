@@ -37,7 +37,7 @@ from nameplate.types import Preprocess  # noqa: E402
 torch.set_num_threads(1)
 
 SMALL = Stage(height=32, width=48, epochs=2, batch=16, learning_rate=2e-3)
-TINY = Recipe(name="tiny", summary="for trying", backbone="test_efficientnet", weights="none", stages=(SMALL,))
+TINY = Recipe("tiny", "for trying", backbone="test_efficientnet", weights="none", stages=(SMALL,), keep_best=False)
 RANDOM = replace(
     TINY,
     stages=(replace(SMALL, patience=2, restore_best=True), replace(SMALL, height=48, layer_decay=0.8, warmup=1)),
@@ -47,6 +47,7 @@ RANDOM = replace(
     ema=0.9,
     dropout=0.2,
     drop_path=0.2,
+    keep_best=True,
 )
 """Everything that draws."""
 
@@ -141,6 +142,44 @@ def test_without_restore_best_the_last_weights_stay(tmp_path: Path) -> None:
     every: list[dict[str, Any]] = []
     training = train(make_job(tmp_path, TINY), told=lambda t: every.append(tensors(kept(t))))
     assert same(tensors(kept(training)), every[-1])
+
+
+@pytest.mark.parametrize("ema", [None, 0.5])
+def test_the_best_epoch_of_all_stages_is_kept_and_named(ema: float | None, tmp_path: Path) -> None:
+    good = Stage(32, 48, 3, 16, learning_rate=5e-3, schedule="constant")
+    ruin = Stage(48, 64, 2, 16, learning_rate=1.0, schedule="constant")
+    recipe = replace(TINY, stages=(good, ruin), optimizer="sgd", ema=ema, keep_best=True)
+    every: list[dict[str, Any]] = []
+    training = train(make_job(tmp_path, recipe), told=lambda t: every.append(tensors(kept(t))))
+    history = training.state.history
+    best = max(history, key=lambda row: (row.validation_top1 or 0, -(row.validation_loss or 0)))
+    assert best.stage == 1
+    assert same(tensors(kept(training)), every[best.epoch - 1])
+    assert not same(every[best.epoch - 1], every[-1])
+    named = loop.exported(recipe, training.state)
+    assert (named.epoch, named.epochs, named.chosen, named.best) == (best, 5, True, best)
+    last = loop.exported(replace(recipe, keep_best=False), replace(training.state, kept_epoch=0))
+    assert (last.epoch, last.chosen, last.best) == (history[-1], False, best)
+    again = train(make_job(tmp_path, recipe), resume=True)
+    assert same(tensors(kept(again)), every[best.epoch - 1])
+
+
+def test_of_epochs_that_are_equally_right_the_one_of_less_loss_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logits = iter([[2.0, 0.0], [3.0, 0.0], [1.0, 0.0]])  # all right, the second the surest
+    monkeypatch.setattr(loop, "judge", lambda *_: (np.array([next(logits)], np.float32), np.zeros(1, np.int64)))
+    stages = (replace(SMALL, epochs=3, batch=100),)
+    training = train(make_job(tmp_path, replace(TINY, stages=stages, keep_best=True), each=2))
+    assert [row.validation_top1 for row in training.state.history] == [1, 1, 1]
+    assert training.state.kept_epoch == 2
+
+
+def test_where_nothing_is_held_out_the_last_epoch_is_kept(tmp_path: Path) -> None:
+    recipe = replace(TINY, keep_best=True)
+    training = train(make_job(tmp_path, recipe, each=2, held=0))
+    named = loop.exported(recipe, training.state)
+    assert (named.epoch, named.chosen, named.best) == (training.state.history[-1], False, None)
 
 
 def test_the_moving_average_is_what_is_validated_and_kept(tmp_path: Path) -> None:

@@ -506,7 +506,7 @@ def table(source: ModuleType, kind: Any, prefix: str) -> str:
     words, texts = allowed(kind), described(source, kind)
     rows = ["| key | default | may be | what it is |", "| --- | --- | --- | --- |"]
     for each in fields(kind):
-        if each.name in texts and each.name != "stages":
+        if each.name not in ("stages", "augmentation", "mixing"):  # which have tables of their own
             rows.append(f"| `{prefix}{each.name}` | {default(each)} | {words[each.name]} | {texts[each.name]} |")
     return "\n".join(rows) + "\n"
 

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nameplate.errors import NameplateError
+from nameplate.errors import DataError, NameplateError
+from nameplate.storage import sha256
+from nameplate.training.moved import refuse_gone, relocate
 from nameplate.training.parts import Parts
 from nameplate.training.recipe import Recipe, Stage, load_recipe
 from nameplate.training.run import RUN, SCHEMA, Row, Run, load_run, parts_of, rows, save_run
@@ -165,6 +167,55 @@ def test_a_full_disk_is_said(tmp_path: Path, run: Run) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"Cannot write '{tmp_path / 'full' / RUN}': File too large.\n"
     assert not list((tmp_path / "full").iterdir())
+
+
+def test_photos_are_known_by_paths_that_mean_the_same_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = parts()
+    relative = replace(given, photos=(given.photos[0].with_(path="a/../b/Ёлка.jpg"), *given.photos[1:]))
+    assert rows(relative)[0].path == str(tmp_path / "b" / "Ёлка.jpg")
+    assert [row.path for row in rows(relative)[1:]] == [photo.path for photo in given.photos[1:]]
+
+
+def test_an_old_run_of_relative_paths_says_how_to_go_on_from_elsewhere(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = tuple(replace(row, path=f"photos/{number}.jpg") for number, row in enumerate(run.photos))
+    (tmp_path / "begun" / "photos").mkdir(parents=True)
+    for row in photos:
+        (tmp_path / "begun" / row.path).write_bytes(row.sha256.encode())
+    monkeypatch.chdir(tmp_path / "begun")
+    refuse_gone(tmp_path / "run", replace(run, photos=photos))  # as it always went on
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"'photos/\d.jpg' \(as seen from .* begun\).*--data FOLDER"):
+        refuse_gone(tmp_path / "run", replace(run, photos=photos))
+
+
+def test_photos_are_found_by_what_is_in_them_and_the_rest_stay_where_they_were(tmp_path: Path, run: Run) -> None:
+    texts = [f"photo {number}".encode() for number in range(len(run.photos))]
+    photos = tuple(
+        replace(row, path=f"/gone/{n}.jpg", sha256=sha256(text))
+        for n, (row, text) in enumerate(zip(run.photos, texts, strict=True))
+    )
+    save_run(tmp_path / "run", replace(run, photos=photos))
+    (tmp_path / "new").mkdir()
+    for number, text in enumerate(texts[2:]):
+        (tmp_path / "new" / f"other{number}.jpg").write_bytes(text)
+    (tmp_path / "new" / "strange.jpg").write_bytes(b"no photo of the run's")
+    found = relocate(tmp_path / "run", [tmp_path / "new"])
+    assert (found.photos, found.found, found.missing) == (8, 6, ("/gone/0.jpg", "/gone/1.jpg"))
+    now = load_run(tmp_path / "run").photos
+    assert [row.path for row in now[:2]] == ["/gone/0.jpg", "/gone/1.jpg"]
+    assert [Path(row.path).read_bytes() for row in now[2:]] == texts[2:]
+    assert [replace(row, path="") for row in now] == [replace(row, path="") for row in photos]
+    before = (tmp_path / "run" / RUN).read_bytes()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "a.jpg").write_bytes(b"another")
+    with pytest.raises(DataError, match="None of the 8 photos of .* is among the 1 photos in"):
+        relocate(tmp_path / "run", [tmp_path / "other"])
+    assert (tmp_path / "run" / RUN).read_bytes() == before
 
 
 def test_a_row_is_all_that_is_known_of_a_photo() -> None:

@@ -19,7 +19,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
-from typing import IO
 
 import msgspec
 
@@ -28,9 +27,9 @@ from nameplate.bulk.tables import Answer, Format, write_rows
 from nameplate.datasets.archive import Refused
 from nameplate.datasets.listing import LeftOut
 from nameplate.errors import NameplateError, WriteError
-from nameplate.storage import sha256, whole_file
+from nameplate.storage import LOCK, sha256, whole_file, working_in
 
-JOB, LISTING, LEFT_OUT, LEDGER, LOCK = "job.json", "listing", "left-out.json", "ledger.jsonl", ".lock"
+JOB, LISTING, LEFT_OUT, LEDGER = "job.json", "listing", "left-out.json", "ledger.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,29 +217,8 @@ def locked(root: Path) -> Iterator[None]:
     """
     if root.is_dir() and not (root / LOCK).exists() and any(root.iterdir()):
         raise NameplateError(f"'{root}' is there and holds no job. Choose another folder.")
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        lock = (root / LOCK).open("a")
-    except OSError as error:
-        raise WriteError(f"Cannot write '{root}': {error.strerror or error}.") from None
-    with lock:
-        _hold(lock, root)
-        try:
-            yield
-        finally:
-            if root.is_dir() and os.listdir(root) == [LOCK]:  # nothing came of it
-                shutil.rmtree(root, ignore_errors=True)
-
-
-def _hold(lock: IO[str], root: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # no such locks on Windows
-        return
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise NameplateError(f"Another run is writing '{root}'. Wait for it, or choose another name.") from None
+    with working_in(root, keep=True):  # so that what a killed run leaves is known for a job's
+        yield
 
 
 def remove(root: Path) -> None:

@@ -30,7 +30,7 @@ app = typer.Typer(
 )
 
 DATA = typer.Argument(
-    metavar="DATA...",
+    metavar="DATA",
     help="A folder per nameplate, a CSV or Parquet with path and label, the competition's folder or zip. "
     "Several are merged.",
     show_default=False,
@@ -105,6 +105,12 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Go on with a run that was interrupted; needs no DATA.")
     ] = None,
+    moved: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--data", metavar="PLACE", help="With --resume: where photos are now that have moved; repeatable."
+        ),
+    ] = None,
     names: Names = None,
     exclude: Exclude = None,
     layout: LayoutOption = "auto",
@@ -143,9 +149,13 @@ def train(
         others = (data, output, changes, backbone, names, exclude, holdout, seed, mirror, balanced, threads)
         changed = recipe != DEFAULT_RECIPE or layout != "auto"
         if any(other not in (None, []) for other in others) or changed or overwrite or index:
-            raise UsageError("--resume takes photos, recipe and folder from the run: give nothing with it but --json.")
-        train_by_recipe(None, resume, ray=ray, workers=workers, json=json)
+            raise UsageError(
+                "--resume takes photos, recipe and folder from the run: give nothing with it but --data and --json."
+            )
+        train_by_recipe(None, resume, moved=moved or [], ray=ray, workers=workers, json=json)
         return
+    if moved:
+        raise UsageError("--data says where the photos of a run are now: it needs --resume RUN.")
     if not data or output is None:
         raise UsageError("Give the labelled photos and --output, or a run to go on with: --resume RUN.")
     given = {"holdout": holdout, "seed": seed, "mirror": mirror, "balanced": balanced}
@@ -194,7 +204,7 @@ def train(
 @app.command()
 def augment(
     data: Data,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="SHEET", help="The JPEG to write.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="SHEET", help="The .jpg or .png to write.")],
     recipe: RecipeOption = "fine-tune",
     changes: Changes = None,
     stage: Annotated[int | None, typer.Option(min=1, help="Whose photo size to use.", show_default="last")] = None,
@@ -208,11 +218,13 @@ def augment(
     """Draw photos as the network would see them in training, before it is trained."""
     from nameplate.cli.labelled import read_labelled
     from nameplate.datasets.inputs import refuse_overwriting_input
-    from nameplate.reports.sheet import contact_sheet
+    from nameplate.reports.sheet import SUFFIXES, contact_sheet
     from nameplate.storage import whole_file
     from nameplate.training.examples import augmented_rows, examples
     from nameplate.training.recipe import Recipe, load_recipe
 
+    if output.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"Cannot write '{output}': its name must end in {', '.join(SUFFIXES)}.")
     plan = load_recipe(recipe, changes or [])
     if not isinstance(plan, Recipe):
         raise UsageError(f"Recipe '{recipe}' trains no network, so it varies no photos. See 'nameplate recipes'.")
@@ -228,7 +240,7 @@ def augment(
     if not found:
         raise DataError(f"No training photo in '{data[0]}' can be read.")
     rows = augmented_rows([pixels for _, pixels in found], height, width, plan.augmentation, plan.seed, pictures)
-    sheet = contact_sheet(rows, [str(photo.label) for photo, _ in found])
+    sheet = contact_sheet(rows, [str(photo.label) for photo, _ in found], SUFFIXES[output.suffix.lower()])
     with whole_file(output) as temporary:
         temporary.write_bytes(sheet)
     if json:
@@ -295,7 +307,7 @@ def convert_weights(
 
 @app.command()
 def identify(
-    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", readable=False, show_default=False)],
+    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO", readable=False, show_default=False)],
     model: Annotated[str, typer.Option(help="A bundle's folder, or the name of one that ships.")] = DEFAULT_BUNDLE,
     top: Top = TOP,
     tta: TtaOption = NO_TTA,
@@ -323,7 +335,7 @@ def identify(
 @app.command()
 def submit(
     bundle: BundleArgument,
-    competition: Annotated[Path, typer.Argument(help="The competition's folder or zip.")],
+    competition: Annotated[Path, typer.Argument(metavar="COMPETITION", help="The competition's folder or zip.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The submission to write.")],
     tta: TtaOption = NO_TTA,
     runtime: RuntimeOption = "auto",

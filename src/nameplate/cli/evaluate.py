@@ -64,7 +64,10 @@ def evaluate(
     exclude: Exclude = None,
     layout: LayoutOption = "auto",
     include_trained: Annotated[
-        bool, typer.Option(help="Judge also the photos that trained the model; the figures then flatter.")
+        bool,
+        typer.Option(
+            help="Judge also photos that trained the model, or that --exclude kept from it; the figures then flatter."
+        ),
     ] = False,
     all_classes: Annotated[bool, typer.Option(help="Show every nameplate's row.")] = False,
     tta: TtaOption = NO_TTA,
@@ -172,6 +175,8 @@ def _tell_left_out(judged: Judged, of_strangers: Sequence[Refused]) -> None:
     screen.tell_refused(list(judged.unreadable), "unreadable")
     if judged.trained:
         screen.notes.print(f"{judged.trained:,} photos left out: they trained this model.")
+    if judged.excluded:
+        screen.notes.print(f"{judged.excluded:,} photos left out: --exclude kept them from this model's training.")
     tell_unjudged(judged)
     if judged.strange:
         photos = sum(count for _, count in judged.unknown)

@@ -64,13 +64,14 @@ def export(
     from nameplate.models.embedding import Settings
     from nameplate.models.proof import load_proven
     from nameplate.models.runtime import available_cpus
+    from nameplate.storage import writing
 
     begun = time.monotonic()
     given = {"photos": min_photos, "loss": max_loss, "speedup": min_speedup}
     gates = Gates(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     plain = load_proven(bundle)
     refuse_output_inside(output, data, (plain.folder, names, exclude))
-    with screen.progress() as report:
+    with writing(output), screen.progress() as report:
         dataset = read_labelled(data, names, exclude, layout, report)
         made = export_int8(
             plain,

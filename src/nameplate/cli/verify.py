@@ -23,7 +23,7 @@ STYLES = {"accept": "bold green", "reject": "bold red", "unsure": "bold yellow"}
 
 @app.command()
 def verify(
-    photos: Annotated[list[Path] | None, typer.Argument(metavar="PHOTO...", readable=False, show_default=False)] = None,
+    photos: Annotated[list[Path] | None, typer.Argument(metavar="PHOTO", readable=False, show_default=False)] = None,
     claimed: Annotated[
         str | None, typer.Option(metavar="NAME", help="What the advert says: a nameplate, words of one, or a make.")
     ] = None,

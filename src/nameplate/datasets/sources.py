@@ -66,6 +66,8 @@ class Dataset:
     """Photos that were left out because they were named to be."""
     notes: tuple[str, ...] = ()
     """Sentences on what was merged, matched or taken in one of several ways."""
+    excluded_paths: tuple[str, ...] = ()
+    """Which these are."""
 
 
 def read_dataset(
@@ -107,13 +109,14 @@ def read_dataset(
     notes += spelled
     if not photos:
         raise DataError(f"No labelled photos in '{sources[0]}'.{first_reasons(refused)}", pairs(refused))
-    everything, all_labels = len(photos), {str(photo.label) for photo in photos}
+    everything, all_labels = [photo.path for photo in photos], {str(photo.label) for photo in photos}
     if names is not None:
         notes += matched(Path(names), called, all_labels)
     if exclude is not None:
         photos, more = _without(photos, Path(exclude))
         notes += more
-    excluded = everything - len(photos)
+    excluded = tuple(sorted(set(everything) - {photo.path for photo in photos}))
+    left = len(everything) - len(photos)
     photos, contradictory, more = once(photos, called)
     refused, notes = [*refused, *contradictory], [*notes, *more]
     if not photos:
@@ -122,7 +125,8 @@ def read_dataset(
     named = tuple(photo.with_(label=called.get(str(photo.label), photo.label)) for photo in photos)
     nameplates = tuple(ids) if called else tuple(sorted(ids, key=natural_key))
     notes += on_names({called.get(label, label) for label in all_labels}, nameplates)
-    return Dataset(named, nameplates, ids, tuple(refused), tuple(part.kind for part in parts), excluded, tuple(notes))
+    kinds = tuple(part.kind for part in parts)
+    return Dataset(named, nameplates, ids, tuple(refused), kinds, left, tuple(notes), excluded)
 
 
 def read_excluded(path: Path) -> set[str]:

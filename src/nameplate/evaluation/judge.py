@@ -18,7 +18,7 @@ from nameplate.models.bundle import PHOTOS, Bundle
 from nameplate.models.collection import Embedded, Progress, embed_photos
 from nameplate.models.model import Model
 from nameplate.storage import nfc
-from nameplate.types import Evaluation, Photo
+from nameplate.types import EXCLUDED, Evaluation, Photo
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,8 @@ class Judged:
     """`strange` with the number of their photos."""
     lost: tuple[tuple[str, int], ...] = ()
     """Nameplates that no photo judges, though the model knows them and the data has photos of them: how many."""
+    excluded: int = 0
+    """Photos left out because they were kept from its training by name (`--exclude`): their labels may be wrong."""
 
     @property
     def named(self) -> NDArray[np.int64]:
@@ -86,7 +88,8 @@ def judge(
     Args:
         model: what to judge.
         dataset: labelled photos; labels are matched to the model's nameplates, or to its class ids.
-        include_trained: judge also the photos that trained it (by SHA-256): then the figures flatter.
+        include_trained: judge also the photos that trained it (by SHA-256): then the figures flatter; and those that
+            were kept from its training by name.
         progress: see `Progress`.
 
     Raises:
@@ -100,12 +103,15 @@ def judge(
     places = np.array([columns.get(nfc(str(photo.label)), -1) for photo in embedded.photos])
     taught = trained_digests(model.bundle)
     trained = np.array([photo.sha256 in taught for photo in embedded.photos])
-    kept = (places >= 0) & (~trained | include_trained)
+    spared = excluded_digests(model.bundle)
+    excluded = np.array([photo.sha256 in spared for photo in embedded.photos]) & ~trained & (places >= 0)
+    kept = (places >= 0) & (~(trained | excluded) | include_trained)
     left = 0 if include_trained else int(trained.sum())
     strange = tuple(name for name in dataset.nameplates if nfc(name) not in columns)
     if not kept.any():
         raise DataError(
-            f"No photo is left to judge: of {len(dataset.photos):,} photos {left:,} trained this model "
+            f"No photo is left to judge: of {len(dataset.photos):,} photos {left:,} trained this model"
+            f"{f' and {int(excluded.sum()):,} were kept from it by --exclude' * bool(excluded.any())} "
             f"(--include-trained judges them too), {len(embedded.unreadable):,} are unreadable, and "
             f"{len(strange):,} nameplates of the data are unknown to it{_few(strange)}."
         )
@@ -128,6 +134,7 @@ def judge(
         TrainingPhotos(*_those(embedded, places, (places >= 0) & trained)),
         tuple((name, by_label[name]) for name in strange),
         tuple((name, by_label[name]) for name in dataset.nameplates if nfc(name) in columns and name not in judged),
+        0 if include_trained else int(excluded.sum()),
     )
 
 
@@ -152,6 +159,13 @@ def trained_digests(bundle: Bundle) -> set[str]:
     except (UnicodeDecodeError, csv.Error, KeyError) as error:
         why = f"it has no column {error}" if isinstance(error, KeyError) else str(error)
         raise BundleError(f"The {PHOTOS} of '{bundle.manifest.name}' is damaged: {why}.") from None
+
+
+def excluded_digests(bundle: Bundle) -> set[str]:
+    """SHA-256 of the photos that the user kept from a bundle's training by name, as it says itself."""
+    data = bundle.manifest.provenance.get("data")
+    named = data.get(EXCLUDED) if isinstance(data, dict) else None
+    return {str(each) for each in named} if isinstance(named, list) else set()
 
 
 def _few(names: tuple[str, ...]) -> str:

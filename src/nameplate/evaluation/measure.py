@@ -75,6 +75,7 @@ def as_json(measured: Measured, judged: Judged, bundle: Bundle, against: Against
         },
         "left_out": {
             "trained": judged.trained,
+            "excluded": judged.excluded,
             "unreadable": len(judged.unreadable),
             "unknown": judged.strange,
             "unknown_photos": dict(judged.unknown),

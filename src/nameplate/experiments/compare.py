@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -23,6 +22,7 @@ from nameplate.models.collection import Progress, embed_photos
 from nameplate.models.model import Model
 from nameplate.models.runtime import BATCH
 from nameplate.reports.compare import Comparison, Row, write_comparison
+from nameplate.storage import clear_folder, working_in
 from nameplate.training.parts import Parts, split_parts
 from nameplate.training.record import JUDGED_BY, data_record, versions
 from nameplate.types import HeadRecipe
@@ -87,14 +87,27 @@ def compare(
     """
     refuse_mixture(plan.contenders)
     refuse_folder(target)
+    with working_in(target):
+        return _compare(dataset, plan, target, overwrite, bars, training, say)
+
+
+def _compare(
+    dataset: Dataset,
+    plan: Plan,
+    target: Path,
+    overwrite: bool,
+    bars: Bars,
+    training: Training,
+    say: Callable[[str], None],
+) -> Comparison:
     begun = time.monotonic()
     with bars() as report:
         parts = photos_to_judge(dataset, plan, report)
     for sentence in parts.told:
         say(f"left out: {sentence}")
     reading = time.monotonic() - begun
-    if overwrite and target.exists():
-        shutil.rmtree(target)
+    if overwrite:
+        clear_folder(target)
     settings = _settings(plan, parts)
     begin(target, settings)
     done = {each.name: found for each in plan.contenders if (found := load_done(target, each))}

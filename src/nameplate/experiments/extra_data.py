@@ -34,7 +34,7 @@ from nameplate.experiments.trial import Material, Trial, load_trial, save_trial
 from nameplate.experiments.verdict import give_verdict
 from nameplate.models.collection import Embedded, Progress, embed_photos
 from nameplate.models.model import Model
-from nameplate.storage import sha256, whole_file
+from nameplate.storage import is_free, sha256, whole_file, working_in
 from nameplate.training.parts import Parts, split_parts
 from nameplate.training.recipe import Recipe
 from nameplate.training.record import JUDGED_BY, versions
@@ -107,6 +107,21 @@ def extra_data(
     if seeds < SEEDS:
         raise UsageError(f"{seeds} seeds cannot tell a difference from chance; give {SEEDS} or more.")
     _refuse_folder(folder)
+    with working_in(folder):
+        return _extra_data(base, extra, folder, recipe, model, seeds, class_map, progress, say)
+
+
+def _extra_data(
+    base: Dataset,
+    extra: Dataset,
+    folder: Path,
+    recipe: Recipe | HeadRecipe,
+    model: Model,
+    seeds: int,
+    class_map: dict[str, str] | None,
+    progress: Progress,
+    say: Callable[[str], None],
+) -> Experiment:
     mapped, classes = _mapped(base, extra, class_map)
     embedded = embed_photos([*base.photos, *mapped], model, progress)  # together: so by one runtime
     ours = _of_base(base, embedded)
@@ -234,7 +249,7 @@ def _digest(photos: Iterable[Photo]) -> str:
 
 
 def _refuse_folder(folder: Path) -> None:
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / SETTINGS).is_file()):
+    if not is_free(folder) and not (folder / SETTINGS).is_file():
         raise UsageError(f"'{folder}' is there and is no experiment of this kind. Choose another --output.")
 
 

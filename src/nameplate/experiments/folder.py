@@ -17,7 +17,7 @@ from nameplate.errors import NameplateError, UsageError
 from nameplate.experiments.contenders import Contender, Tuned, file_name
 from nameplate.experiments.judged import Answers
 from nameplate.reports.compare import Row
-from nameplate.storage import whole_file
+from nameplate.storage import is_free, whole_file
 from nameplate.training.run import RUN, load_run
 
 SETTINGS, JUDGED, RUNS = "settings.json", "judged", "runs"
@@ -41,8 +41,7 @@ def refuse_folder(target: Path) -> None:
     Raises:
         NameplateError: it does.
     """
-    empty = not target.exists() or (target.is_dir() and not any(target.iterdir()))
-    if not empty and not (target / SETTINGS).is_file():
+    if not is_free(target) and not (target / SETTINGS).is_file():
         raise NameplateError(f"'{target}' is there and is no comparison, so it is left alone. Choose another name.")
 
 

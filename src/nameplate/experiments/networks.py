@@ -53,7 +53,7 @@ class Networks:
     def _answers(self, run: Path, train: tuple[Photo, ...], seed: int) -> Answers:
         if not (run / RUN).is_file():
             dataset = Dataset((*train, *self.material.judging), self.material.nameplates, self.material.ids)
-            recipe = replace(self.recipe, seed=seed)
+            recipe = replace(self.recipe, seed=seed, keep_best=False)  # who judges must not choose
             start(lambda: dataset, run, recipe, threads=self.threads, progress=self.progress)
         self.say(f"seed {seed}, {run.name} the further photos")
         fine_tune(run, say=self.say)

@@ -70,13 +70,14 @@ def class_plot(evaluation: Evaluation) -> bytes:
     return as_png(figure)
 
 
-def curves_plot(epochs: Sequence[Epoch], *, best: int | None = None, dark: bool = False) -> bytes:
+def curves_plot(epochs: Sequence[Epoch], *, best: int | None = None, word: str = "best", dark: bool = False) -> bytes:
     """A run's curves, one below the other: loss, validation top-1, learning rate; bands show the stages.
 
     Args:
         epochs: At least one, in order. What is None or not finite leaves a gap; without any validation its
             panel is left out.
         best: The number of the epoch to mark in the validation top-1.
+        word: What it is.
         dark: Light lines on a dark ground.
 
     Returns:
@@ -95,7 +96,7 @@ def curves_plot(epochs: Sequence[Epoch], *, best: int | None = None, dark: bool 
     _loss_panel(panels[0], x, epochs, colours)
     _sizes_above(panels[0], epochs, colours)
     if validated:
-        _top1_panel(panels[1], x, top1, best, colours)
+        _top1_panel(panels[1], x, top1, best, word, colours)
     _line(panels[-1], x, _series([epoch.learning_rate for epoch in epochs]), colours["accent"])
     panels[-1].set_title("Learning rate", loc="left", fontsize=9.5, color=colours["ink"])
     panels[-1].yaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:.3g}"))
@@ -257,7 +258,7 @@ def _loss_panel(axes: Axes, x: NDArray[np.int64], epochs: Sequence[Epoch], colou
 
 
 def _top1_panel(
-    axes: Axes, x: NDArray[np.int64], top1: NDArray[np.float64], best: int | None, colours: dict[str, str]
+    axes: Axes, x: NDArray[np.int64], top1: NDArray[np.float64], best: int | None, word: str, colours: dict[str, str]
 ) -> None:
     _line(axes, x, 100 * top1, colours["accent"])
     axes.set_title("Validation top-1", loc="left", fontsize=9.5, color=colours["ink"])
@@ -267,7 +268,7 @@ def _top1_panel(
     for place in np.flatnonzero((x == best) & np.isfinite(top1)):
         axes.plot(x[place], 100 * top1[place], "o", color=colours["second"], markersize=6.5)
         axes.annotate(
-            f"best {100 * top1[place]:.1f} %, epoch {x[place]}",
+            f"{word} {100 * top1[place]:.1f} %, epoch {x[place]}",
             (x[place], 100 * top1[place]),
             (0, 7),
             textcoords="offset points",

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from nameplate.errors import NameplateError
 from nameplate.reports.page import day_and_night, thumbnail_uri, write_page
 from nameplate.reports.plots import curves_plot
-from nameplate.types import Epoch, Evaluation
+from nameplate.types import Epoch, Evaluation, Exported
 
 RUNNING = "running"
 """The state while a page asks the browser to load it anew."""
@@ -58,7 +58,7 @@ class RunPage:
     epochs: Sequence[Epoch] = ()
     """In order."""
     best: int | None = None
-    """Number of the epoch whose weights are kept; None: the first with the highest validation top-1."""
+    """Number of the epoch whose weights are kept; None: see `best_epoch`."""
     recipe: str = ""
     """The recipe as TOML."""
     facts: Sequence[tuple[str, str]] = ()
@@ -73,6 +73,8 @@ class RunPage:
     """Name and value: how torch, ONNX Runtime and OpenVINO agree."""
     notes: Sequence[str] = ()
     """Photos left out, and why."""
+    exported: Exported | None = None
+    """Whose weights the bundle holds, once it is written."""
 
 
 def write_run_page(target: Path, page: RunPage) -> None:
@@ -81,11 +83,12 @@ def write_run_page(target: Path, page: RunPage) -> None:
     Raises:
         NameplateError: the folder cannot be written to.
     """
-    best = best_epoch(page.epochs, page.best)
+    best = page.exported.epoch if page.exported else best_epoch(page.epochs, page.best)
     curves = None
     if page.epochs:
         marked = best.epoch if best else None
-        curves = day_and_night(lambda dark: curves_plot(page.epochs, best=marked, dark=dark))
+        word = "exported" if page.exported else "best"
+        curves = day_and_night(lambda dark: curves_plot(page.epochs, best=marked, word=word, dark=dark))
     write_page(
         target,
         "run.html",
@@ -94,12 +97,27 @@ def write_run_page(target: Path, page: RunPage) -> None:
         tone=page.state if page.state in (RUNNING, FINISHED) else "stopped",
         last=page.epochs[-1] if page.epochs else None,
         best=best,
+        exported=None if page.exported is None else exported_words(page.exported),
         took=_duration(page.epochs[-1].seconds) if page.epochs else "",
         curves=curves,
         augmented=None if page.augmented is None else _jpeg_uri(page.augmented),
         hardest=[] if page.evaluation is None else sorted(page.evaluation.classes, key=lambda c: c.f1)[:HARDEST],
         pairs=[(pair, thumbnail_uri(pair.photo), thumbnail_uri(pair.example)) for pair in page.confusions],
     )
+
+
+def exported_words(exported: Exported) -> str:
+    """Which epoch's weights a bundle holds, why, and what that does to its figures."""
+    epoch, best = exported.epoch, exported.best
+    said = f"epoch {epoch.epoch} of {exported.epochs}, {epoch.height}×{epoch.width}"
+    if best is None or epoch.validation_top1 is None:
+        return said
+    said += f", {100 * epoch.validation_top1:.1f} % of the held-out photos right"
+    if best.epoch != epoch.epoch and best.validation_top1 is not None:
+        return f"{said}; epoch {best.epoch} had {100 * best.validation_top1:.1f} %, its weights were not kept"
+    if exported.chosen:
+        return f"{said}, the best of all; they chose it, so its figures on them flatter a little"
+    return said
 
 
 def metrics_csv(epochs: Sequence[Epoch]) -> bytes:
@@ -136,11 +154,11 @@ def _epoch(cells: list[str], line: int) -> Epoch:
 
 
 def best_epoch(epochs: Sequence[Epoch], number: int | None = None) -> Epoch | None:
-    """The epoch of that number; without one the first with the highest validation top-1, None where none has any."""
+    """The epoch of that number; without one that of the highest validation top-1, of equals the least loss, if any."""
     if number is not None:
         return next((epoch for epoch in epochs if epoch.epoch == number), None)
     finite = [epoch for epoch in epochs if epoch.validation_top1 is not None and math.isfinite(epoch.validation_top1)]
-    return max(finite, key=lambda epoch: epoch.validation_top1 or 0.0, default=None)
+    return max(finite, key=lambda epoch: (epoch.validation_top1 or 0.0, -(epoch.validation_loss or 0.0)), default=None)
 
 
 def _duration(seconds: float) -> str:

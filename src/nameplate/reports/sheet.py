@@ -21,19 +21,22 @@ TEXT = 13
 LINE = 20
 """Height of a label's line in pixels."""
 QUALITY = 90
-"""Of the JPEG."""
+"""Of a JPEG."""
+SUFFIXES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
+"""How the name of a sheet may end, and what it then is."""
 
 
-def contact_sheet(rows: Sequence[Sequence[NDArray[np.uint8]]], labels: Sequence[str]) -> bytes:
+def contact_sheet(rows: Sequence[Sequence[NDArray[np.uint8]]], labels: Sequence[str], kind: str = "JPEG") -> bytes:
     """Lay rows of pictures on one sheet, each row's label below it.
 
     Args:
         rows: each the photo itself, of any size, then the pictures made of it; uint8 H×W×3. The last
             picture of the first row gives the cells their size; another size is fitted in, its aspect kept.
         labels: one a row, in any alphabet that DejaVu Sans has; cut where the sheet ends.
+        kind: of the file, one that `SUFFIXES` names.
 
     Returns:
-        A JPEG file.
+        The file's bytes.
 
     Raises:
         ValueError: no pictures, or not one label a row.
@@ -54,7 +57,7 @@ def contact_sheet(rows: Sequence[Sequence[NDArray[np.uint8]]], labels: Sequence[
         line = " ".join(label.split())
         pen.text((GAP, top + height + LINE // 2), line, fill=INK, font=_font(), anchor="lm")
     buffer = io.BytesIO()
-    sheet.save(buffer, "JPEG", quality=QUALITY)
+    sheet.save(buffer, kind, **({"quality": QUALITY} if kind == "JPEG" else {}))
     return buffer.getvalue()
 
 

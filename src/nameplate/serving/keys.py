@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from nameplate.errors import DataError, NameplateError, UsageError, did_you_mean
-from nameplate.storage import whole_file
+from nameplate.storage import whole_file, writing
 
 PREFIX = "np_"
 """What every key begins with, so that scanners for leaked secrets can tell one."""
@@ -101,12 +101,13 @@ def add_key(path: Path, name: str, *, admin: bool = False) -> str:
         raise UsageError(
             f"'{name}' cannot name a key: take up to 64 of A–Z, a–z, 0–9 and ._@-, a letter or digit first."
         )
-    keys = read_keys(path) if path.exists() else ()
-    if any(key.name == name for key in keys):
-        raise NameplateError(f"'{path}' has a key '{name}' already. Take another name, or remove that one first.")
     token = PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    write_keys(path, [*keys, Key(name, digest(token.encode()), created, admin)])
+    with writing(path, wait=True):  # or of two keys added at once one would be lost
+        keys = read_keys(path) if path.exists() else ()
+        if any(key.name == name for key in keys):
+            raise NameplateError(f"'{path}' has a key '{name}' already. Take another name, or remove that one first.")
+        write_keys(path, [*keys, Key(name, digest(token.encode()), created, admin)])
     return token
 
 
@@ -117,11 +118,12 @@ def remove_key(path: Path, name: str) -> None:
         NameplateError: there is none of that name.
         DataError: the file cannot be read.
     """
-    keys = read_keys(path)
-    left = [key for key in keys if key.name != name]
-    if len(left) == len(keys):
-        raise NameplateError(f"'{path}' has no key '{name}'.{did_you_mean(name, [key.name for key in keys])}")
-    write_keys(path, left)
+    with writing(path, wait=True):
+        keys = read_keys(path)
+        left = [key for key in keys if key.name != name]
+        if len(left) == len(keys):
+            raise NameplateError(f"'{path}' has no key '{name}'.{did_you_mean(name, [key.name for key in keys])}")
+        write_keys(path, left)
 
 
 class Keys:

@@ -101,7 +101,7 @@ def unreadable(paths: Sequence[str]) -> NameplateError:
     """What to say when not one of these photos could be read."""
     return NameplateError(
         f"None of {len(paths):,} photos can be read any more; the first, '{paths[0]}'. "
-        "When they are back: nameplate train --resume."
+        "When they are back, or with --data and the folder that they are in now: nameplate train --resume."
     )
 
 

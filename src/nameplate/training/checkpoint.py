@@ -1,6 +1,7 @@
 """Checkpoints: all that a run needs to go on exactly where it was, in one file, without a pickle.
 
-checkpoint.safetensors            network, moving average, best weights, the optimiser's moments; the `State` as JSON
+checkpoint.safetensors            network, moving average, best weights of the stage and of the run, the optimiser's
+                                  moments; the `State` as JSON
 checkpoint.previous.safetensors   the one before it
 
 Nothing random needs to be kept: what is drawn depends on the seed and on where the run is (`State`).
@@ -58,6 +59,8 @@ class State:
     """Its epoch, counted over the run."""
     since_best: int = 0
     """Epochs of this stage since then."""
+    kept_epoch: int = 0
+    """The best epoch of all stages so far, where the recipe has its weights kept; 0: none."""
     history: list[Epoch] = field(default_factory=list)
     """Every epoch done."""
     lost: dict[str, str] = field(default_factory=dict)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,12 +21,13 @@ from nameplate.models.collection import Progress, embed_photos
 from nameplate.models.head import fit_head
 from nameplate.models.model import Model
 from nameplate.models.runtime import available_cpus
-from nameplate.storage import whole_file
+from nameplate.storage import clear_folder, is_free, whole_file, working_in
 from nameplate.training.backbones import build, find_backbone
 from nameplate.training.batches import in_order, plain_batches, unreadable
 from nameplate.training.checkpoint import State, load_checkpoint
 from nameplate.training.finish import Finished, finish
 from nameplate.training.loop import VALIDATION_BATCH, Job, Moment, fit, kept
+from nameplate.training.moved import Moved, refuse_gone, relocate
 from nameplate.training.network import Network, classifier_matrix, depthwise_in_float32, layer_numbers
 from nameplate.training.parts import Parts, split_parts
 from nameplate.training.recipe import Recipe, recipe_toml
@@ -81,16 +83,33 @@ def start(
 
     Raises:
         DataError: fewer than two nameplates with readable photos to train on.
-        NameplateError: `folder` is there already, or cannot be written; or the weights cannot be had.
+        NameplateError: `folder` is there already, is written by another run, or cannot be written; or the weights
+            cannot be had.
         UsageError: an unknown backbone, or one that the recipe cannot train; or a batch, or all photos, that the
             processes cannot share.
     """
     accelerator = _accelerator()
     if accelerator.is_main_process:
-        refuse_folder(folder, overwrite)
         neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's word for processes on this machine
-        _start(accelerator, read, folder, recipe, threads or max(1, available_cpus() // neighbours), index, progress)
+        threads = threads or max(1, available_cpus() // neighbours)
+        refuse_folder(folder, overwrite)
+        with working_in(folder):
+            refuse_folder(folder, overwrite)  # again: another run may have begun there meanwhile
+            _start(accelerator, read, folder, recipe, threads, index, progress)
     accelerator.wait_for_everyone()
+
+
+def look_elsewhere(folder: Path, sources: Sequence[Path], progress: Progress = lambda *_: None) -> Moved | None:
+    """`relocate`, by the main process of those that work on a run; the others wait for it and get None.
+
+    Raises:
+        DataError: see `relocate`.
+        NameplateError: see `relocate`.
+    """
+    accelerator = _accelerator()
+    moved = relocate(folder, sources, progress) if accelerator.is_main_process else None
+    accelerator.wait_for_everyone()
+    return moved
 
 
 def _accelerator() -> Accelerator:
@@ -103,7 +122,7 @@ def refuse_folder(folder: Path, overwrite: bool) -> None:
     Raises:
         NameplateError: it holds something else than a run, or a run and `overwrite` is false.
     """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if is_free(folder):
         return
     if not (folder / RUN).is_file():
         raise NameplateError(f"'{folder}' is there and is no run, so it is not replaced. Choose another name.")
@@ -158,9 +177,10 @@ def _start(
         weights=origin,
         versions=versions("accelerate", "numpy", "pillow", "simplejpeg", "timm", "torch"),
         index=index,
+        begun_in=str(Path.cwd()),
+        excluded=parts.excluded,
     )
-    if folder.exists():
-        shutil.rmtree(folder)
+    clear_folder(folder)
     save_run(folder, run)
     with whole_file(folder / RECIPE) as temporary:
         temporary.write_text(recipe_toml(recipe), "utf-8")
@@ -178,21 +198,27 @@ def fine_tune(folder: Path, *, watch: Watch = lambda _: None, say: Say = lambda 
         What was made; None in all processes but the main one.
 
     Raises:
-        NameplateError: no run, a loss that is no number, photos that are gone, a full disk, or an exported network
-            that is not the trained one.
+        NameplateError: no run, one that another process works on, a loss that is no number, photos that are gone, a
+            full disk, or an exported network that is not the trained one.
         UsageError: another number of processes than the run began with.
     """
     run = load_run(folder)
+    refuse_gone(folder, run)
     accelerator = _accelerator()
     if accelerator.num_processes != run.processes:
         raise UsageError(f"'{folder}' began with {run.processes} processes, not {accelerator.num_processes}.")
+    with working_in(folder) if accelerator.is_main_process else nullcontext():
+        return _fine_tune(folder, run, accelerator, watch, say)
+
+
+def _fine_tune(folder: Path, run: Run, accelerator: Accelerator, watch: Watch, say: Say) -> FineTuned | None:
     keep_memory()
     torch.set_num_threads(run.threads)
     recipe, parts = run.recipe, parts_of(run)
     if accelerator.is_main_process:
         _clear(folder)
     saved = load_checkpoint(folder)
-    network, _ = _network(recipe, len(parts.nameplates), "none" if saved else recipe.weights)
+    network, _ = _network(recipe, len(parts.nameplates), "none" if saved else _weights(run))
     network.to(accelerator.device, memory_format=torch.channels_last)
     if recipe.head_start and saved is None:
         say("fit the classifier on the frozen backbone")
@@ -215,6 +241,12 @@ def fine_tune(folder: Path, *, watch: Watch = lambda _: None, say: Say = lambda 
         raise
     watching.finished(training.state, made)
     return FineTuned(made, parts, training.state, resumed)
+
+
+def _weights(run: Run) -> str:
+    """What a run begins with; a file that it names by a relative path is meant from where it was begun."""
+    file = Path(run.begun_in) / run.recipe.weights
+    return str(file) if run.begun_in and file.exists() else run.recipe.weights
 
 
 def _clear(folder: Path) -> None:

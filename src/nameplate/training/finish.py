@@ -37,11 +37,12 @@ from nameplate.training.export import (
     round_weights,
     whiten,
 )
+from nameplate.training.loop import exported
 from nameplate.training.network import Network, has_places
 from nameplate.training.parts import Parts, photos_csv
-from nameplate.training.record import JUDGED_BY, data_record, metrics_record, versions
+from nameplate.training.record import JUDGED_BY, data_record, exported_record, metrics_record, versions
 from nameplate.training.run import WEIGHTS, Run
-from nameplate.types import Evaluation, Preprocess
+from nameplate.types import Evaluation, Exported, Preprocess
 
 PARITY_PHOTOS = 2000
 """Photos, at most, on which the runtimes are held against torch: held-out ones where there are any."""
@@ -61,6 +62,8 @@ class Finished:
     """Of the held-out photos that can still be read, N×C."""
     places: NDArray[np.int64]
     """int64 (N,): which of `Parts.photos` these are."""
+    exported: Exported
+    """Which epoch's weights the bundle holds."""
     runtime: str = JUDGED_BY
     """What computed the embeddings that are judged."""
 
@@ -75,7 +78,7 @@ def finish(
         run: what was trained.
         parts: its photos.
         network: with the weights to keep.
-        state: where the run ended.
+        state: where the run ended; says which epoch's weights these are, and so the picture's size.
         say: called with what is being done.
 
     Raises:
@@ -84,10 +87,10 @@ def finish(
     rounded = round_weights(network)
     _save_weights(folder, run, rounded)
     say("export")
-    embeddings, classes = training_embeddings(run, parts, rounded.embed, state.epoch)
+    embeddings, classes = training_embeddings(run, parts, rounded.embed, state)
     white = whiten(embeddings, classes)
-    last = run.recipe.stages[-1]
-    embedder = Embedder(rounded, white, places=has_places(rounded, last.height, last.width))
+    size = exported(run.recipe, state).epoch
+    embedder = Embedder(rounded, white, places=has_places(rounded, size.height, size.width))
     head, known = head_of(rounded, white), fit_known(white(embeddings), classes)
     return make_bundle(folder / IN_RUN, folder.resolve().name, run, parts, state, embedder, head, known, rounded, say)
 
@@ -121,14 +124,15 @@ def make_bundle(
     Raises:
         NameplateError: the exported network is not the trained one, or the bundle cannot be written.
     """
-    recipe, last = run.recipe, run.recipe.stages[-1]
-    backbone, (weight, bias) = export_onnx(embedder, last.height, last.width), head
+    recipe, kept = run.recipe, exported(run.recipe, state)
+    size = kept.epoch
+    backbone, (weight, bias) = export_onnx(embedder, size.height, size.width), head
     manifest = Manifest(
         schema=SCHEMA,
         name=name,
         nameplates=parts.nameplates,
         ids=parts.ids,
-        preprocess=Preprocess(last.height, last.width, recipe.fit, recipe.interpolation),
+        preprocess=Preprocess(size.height, size.width, recipe.fit, recipe.interpolation),
         embedding=len(weight),
         temperature=1.0,
         files={BACKBONE: File(sha256(backbone), len(backbone))},
@@ -155,14 +159,14 @@ def make_bundle(
         temperature=temperature,
         temperatures=temperatures,
         bfloat16=_bfloat16_check(parts, computed),
-        provenance=_provenance(run, parts, state, judged, parity),
+        provenance=_provenance(run, parts, state, kept, judged, parity),
     )
     manifest = with_verdicts(manifest, chances, classes, known.distances(embedded[JUDGED_BY][0]))
     manifest = with_golden(manifest, backbone, weight, bias)
     table = photos_csv(parts.photos, parts.groups)
     index = _index(draft, parts, run) if run.index else None
     bundle = save_bundle(target, manifest, backbone, (weight, bias), table, known, index=index, overwrite=True)
-    return Finished(bundle, judged, parity, chances, places)
+    return Finished(bundle, judged, parity, chances, places, kept)
 
 
 def _prepared(
@@ -184,7 +188,7 @@ def _prepared(
 
 
 def training_embeddings(
-    run: Run, parts: Parts, embed: Callable[[torch.Tensor], torch.Tensor], epoch: int
+    run: Run, parts: Parts, embed: Callable[[torch.Tensor], torch.Tensor], state: State
 ) -> tuple[Floats, NDArray[np.int64]]:
     """Embeddings of training photos as one epoch more would see them: as they are the network knows them too well.
 
@@ -194,14 +198,14 @@ def training_embeddings(
     Raises:
         NameplateError: none can be read any more.
     """
-    recipe, last = run.recipe, run.recipe.stages[-1]
+    recipe, kept = run.recipe, exported(run.recipe, state).epoch
     chosen = np.random.default_rng(recipe.seed).permutation(np.flatnonzero(parts.train))[:WHITENING_PHOTOS]
     paths = [parts.photos[place].path for place in chosen]
     batches = in_order(np.arange(len(paths)), BATCH)
-    size = (last.height, last.width)
+    size = (kept.height, kept.width)
     embeddings, places = [], []
     with torch.inference_mode():
-        for batch in training_batches(paths, batches, size, recipe.augmentation, recipe.seed, epoch, run.threads):
+        for batch in training_batches(paths, batches, size, recipe.augmentation, recipe.seed, state.epoch, run.threads):
             if len(batch.places):
                 embeddings.append(embed(torch.from_numpy(batch.photos)).numpy())
                 places.append(chosen[batch.places])
@@ -256,7 +260,7 @@ def _save_weights(folder: Path, run: Run, network: Network) -> None:
 
 
 def _provenance(
-    run: Run, parts: Parts, state: State, judged: Evaluation | None, parity: tuple[Parity, ...]
+    run: Run, parts: Parts, state: State, kept: Exported, judged: Evaluation | None, parity: tuple[Parity, ...]
 ) -> dict[str, object]:
     backbone = find_backbone(run.recipe.backbone)
     return {
@@ -267,6 +271,7 @@ def _provenance(
         "runtime": JUDGED_BY,
         "backbone": f"{backbone.timm}, {run.weights}",
         "epochs": state.epoch,
+        "exported": exported_record(kept),
         "steps": state.steps,
         "seconds": round(state.seconds),
         "device": run.device,

@@ -24,6 +24,7 @@ from nameplate.models.index import make_index
 from nameplate.models.known import Known, fit_known, own_distances
 from nameplate.models.model import Model
 from nameplate.models.runtime import MAX_BFLOAT16_COST
+from nameplate.storage import writing
 from nameplate.training.parts import Parts, photos_csv, split_parts
 from nameplate.training.record import data_record, metrics_record, versions
 from nameplate.types import Evaluation, HeadRecipe, Photo
@@ -73,9 +74,21 @@ def train_head(
 
     Raises:
         DataError: fewer than two nameplates with readable photos to train on.
-        NameplateError: `target` is there already, or cannot be written.
+        NameplateError: `target` is there already, is written by another run, or cannot be written.
     """
-    recipe = recipe or HeadRecipe()
+    with writing(target):
+        return _train_head(dataset, target, model, recipe or HeadRecipe(), index, overwrite, progress)
+
+
+def _train_head(
+    dataset: Dataset,
+    target: Path,
+    model: Model,
+    recipe: HeadRecipe,
+    index: bool,
+    overwrite: bool,
+    progress: Progress,
+) -> Trained:
     embedded = embed_photos(dataset.photos, model, progress)
     parts = split_parts(dataset, embedded, recipe.holdout, recipe.seed)
     photos, groups, classes = parts.photos, parts.groups, parts.classes
@@ -86,9 +99,7 @@ def train_head(
     if check is not None and check.cost > MAX_BFLOAT16_COST:  # then it will run, and is judged, in float32
         measured = replace(model.bundle, manifest=replace(model.bundle.manifest, bfloat16=check))
         plain = Model(measured, replace(model.settings, runtime="onnxruntime"))
-        return train_head(
-            dataset, target, model=plain, recipe=recipe, index=index, overwrite=overwrite, progress=progress
-        )
+        return _train_head(dataset, target, plain, recipe, index, overwrite, progress)
     computed = {embedded.runtime: (_logits(embedded.embeddings[held], head), classes[held])}
     if exact is not None:
         computed[exact.runtime] = _logits(exact.embeddings, head), classes[exact.places]

@@ -34,7 +34,7 @@ from nameplate.training.mixing import mix
 from nameplate.training.network import Network, freeze, learn, parameter_groups
 from nameplate.training.recipe import Recipe, Stage
 from nameplate.training.schedule import learning_rate_now
-from nameplate.types import Epoch, Preprocess
+from nameplate.types import Epoch, Exported, Preprocess
 
 CHECKPOINT_SECONDS = 300.0
 """Time between two checkpoints within an epoch; each epoch ends with one as well."""
@@ -93,7 +93,9 @@ class Training:
     """The moving average of the weights."""
     state: State
     best: Tensors | None = None
-    """The best epoch's weights, where a stage restores them."""
+    """The weights of the stage's best epoch, where it restores them."""
+    chosen: Tensors | None = None
+    """The weights of `State.kept_epoch`."""
     optimizer: torch.optim.Optimizer | None = None
 
 
@@ -120,7 +122,7 @@ def fit(
         told: called after each epoch.
 
     Returns:
-        The network with the weights to keep in `average` (or in `network`, without one).
+        The network with the weights to keep, those of `exported`, in `average` (or in `network`, without one).
 
     Raises:
         NameplateError: a loss or a weight is no number, no photo of a batch can be read, or no checkpoint can be
@@ -140,7 +142,20 @@ def fit(
             if told is not None:
                 told(training)
         _end_stage(training, stage)
+    if training.chosen is not None:
+        kept(training).load_state_dict(training.chosen)
     return training
+
+
+def exported(recipe: Recipe, state: State) -> Exported:
+    """The epoch whose weights a run that has gone to its end leaves."""
+    chosen = state.kept_epoch or (state.best_epoch if recipe.stages[-1].restore_best else 0)
+    best: Epoch | None = None
+    for row in state.history:
+        if row.validation_top1 is not None and (best is None or _better(row, best)):
+            best = row
+    epochs = len(state.history)
+    return Exported(state.history[(chosen or state.epoch) - 1], epochs, bool(chosen) and epochs > 1, best)
 
 
 def kept(training: Training) -> Network:
@@ -322,10 +337,26 @@ def _judge(job: Job, training: Training, accelerator: Accelerator) -> None:
     if top1 is not None and (state.best is None or top1 > state.best):
         state.best, state.best_epoch, state.since_best = top1, state.epoch, 0
         if stage.restore_best:
-            training.best = {name: value.clone() for name, value in kept(training).state_dict().items()}
+            training.best = _copy(kept(training))
     else:
         state.since_best += 1
+    if (
+        recipe.keep_best
+        and top1 is not None
+        and (not state.kept_epoch or _better(row, state.history[state.kept_epoch - 1]))
+    ):
+        state.kept_epoch, training.chosen = state.epoch, _copy(kept(training))
     state.step, state.loss, state.photos, state.epoch_seconds = 0, 0.0, 0, 0.0
+
+
+def _better(row: Epoch, other: Epoch) -> bool:
+    """Whether an epoch names more of the held-out photos rightly, or as many at less loss; both were judged."""
+    one, two = ((each.validation_top1 or 0.0, -(each.validation_loss or 0.0)) for each in (row, other))
+    return one > two
+
+
+def _copy(network: Network) -> Tensors:
+    return {name: value.clone() for name, value in network.state_dict().items()}
 
 
 def _patience_over(state: State, stage: Stage) -> bool:
@@ -358,6 +389,8 @@ def _tensors(training: Training) -> Iterator[tuple[str, torch.Tensor]]:
         yield from ((f"average.{name}", value) for name, value in training.average.state_dict().items())
     if training.best is not None:
         yield from ((f"best.{name}", value) for name, value in training.best.items())
+    if training.chosen is not None:
+        yield from ((f"chosen.{name}", value) for name, value in training.chosen.items())
     if training.optimizer is not None:
         yield from optimizer_tensors(training.optimizer).items()
 
@@ -367,7 +400,7 @@ def _restore(training: Training, state: State, tensors: Tensors) -> None:
     training.network.load_state_dict(part(tensors, "network"))
     if training.average is not None:
         training.average.load_state_dict(part(tensors, "average"))
-    training.best = part(tensors, "best") or None
+    training.best, training.chosen = part(tensors, "best") or None, part(tensors, "chosen") or None
 
 
 def _left(job: Job, state: State, photos_per_second: float) -> float:

@@ -6,6 +6,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +20,7 @@ from nameplate.datasets.sources import Dataset, digest
 from nameplate.datasets.splits import hold_out
 from nameplate.errors import DataError
 from nameplate.models.collection import Embedded
-from nameplate.storage import absolute, printable
+from nameplate.storage import absolute, printable, sha256_of
 from nameplate.types import Photo
 
 LEAKED = "held out, and a copy of a training photo: it says nothing of a model"
@@ -51,6 +52,8 @@ class Parts:
     """Photos that could not be read, and why."""
     sources: tuple[str, ...]
     """The data sets that it came from."""
+    excluded: tuple[str, ...] = ()
+    """SHA-256 of the photos that were left out because they were named to be, where no copy of them is left in."""
     lost: tuple[tuple[str, int], ...] = ()
     """Nameplates of the data none of whose photos could be read, and how many there are."""
 
@@ -61,6 +64,7 @@ class Parts:
         nameplates: Sequence[str],
         ids: Sequence[str],
         unreadable: Sequence[tuple[str, str]],
+        excluded: Sequence[str] = (),
     ) -> Parts:
         """What follows from the photos' own `split`: a copy of what was trained on says nothing of a model."""
         place = {name: number for number, name in enumerate(nameplates)}
@@ -69,7 +73,16 @@ class Parts:
         held = ~train & (classes >= 0) & ~np.isin(groups, groups[train])
         sources = tuple(sorted({photo.source for photo in photos}))
         return Parts(
-            tuple(photos), groups, tuple(nameplates), tuple(ids), classes, train, held, tuple(unreadable), sources
+            tuple(photos),
+            groups,
+            tuple(nameplates),
+            tuple(ids),
+            classes,
+            train,
+            held,
+            tuple(unreadable),
+            sources,
+            tuple(excluded),
         )
 
     @property
@@ -157,10 +170,20 @@ def split_parts(dataset: Dataset, embedded: Embedded, holdout: float, seed: int)
             f"Only {len(nameplates)} nameplate with readable photos to train on; there must be two or more."
         )
     ids = [dataset.ids.get(name, name) for name in nameplates]
-    parts = Parts.of(photos, groups, nameplates, ids, embedded.unreadable)
+    excluded = _digests(dataset.excluded_paths) - {str(photo.sha256) for photo in photos}
+    parts = Parts.of(photos, groups, nameplates, ids, embedded.unreadable, sorted(excluded))
     readable = {str(photo.label) for photo in photos}
     every = Counter(str(photo.label) for photo in dataset.photos)
     return replace(parts, lost=tuple((name, every[name]) for name in dataset.nameplates if name not in readable))
+
+
+def _digests(paths: Sequence[str]) -> set[str]:
+    """SHA-256 of the files that can be read."""
+    found = set()
+    for path in paths:
+        with suppress(OSError, ValueError):
+            found.add(sha256_of(path))
+    return found
 
 
 def _assign(photos: Sequence[Photo], groups: NDArray[np.int64], holdout: float, seed: int) -> tuple[Photo, ...]:

@@ -119,6 +119,7 @@ class Recipe:
     augmentation: Augmentation = field(default_factory=Augmentation)
     mixing: Mixing = field(default_factory=Mixing)
     optimizer: Optimizer = "adamw"
+    """adamw: AdamW (I. Loshchilov and F. Hutter, 2019); adam; sgd: with Nesterov's momentum of 0.9."""
     weight_decay: NotNegative = 0.0
     """Of matrices and filters; biases and norms have none."""
     label_smoothing: Below1 = 0.0
@@ -143,6 +144,9 @@ class Recipe:
     """auto measures both here and takes the faster."""
     compile: bool = False
     """Let torch compile the network: a minute a photo size, then faster; for long runs."""
+    keep_best: bool = True
+    """Whether the bundle holds the weights of the epoch, of all stages, that named most of the held-out photos rightly
+    (of equals the lesser loss), at that stage's photo size; false: those that training ends with."""
     holdout: Below1 = _FROZEN.holdout
     """Share of every nameplate kept out of training, where the data itself has no parts."""
     seed: Seed = _FROZEN.seed

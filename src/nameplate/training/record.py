@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 from nameplate import __version__
 from nameplate.training.parts import Parts
-from nameplate.types import Evaluation
+from nameplate.types import EXCLUDED, Evaluation, Exported
 
 JUDGED_BY = "onnxruntime"
 """The runtime that a network's figures are of: the same on every machine, so that two runs compare."""
@@ -27,9 +27,25 @@ def metrics_record(judged: Evaluation | None) -> dict[str, object] | None:
     }
 
 
-def data_record(parts: Parts) -> dict[str, object]:
-    """How many photos, their digest, where they came from."""
+def exported_record(exported: Exported) -> dict[str, object]:
+    """Which epoch's weights a bundle holds, its photo size, and what it was worth when it was trained."""
+    epoch = exported.epoch
     return {
+        "epoch": epoch.epoch,
+        "of": exported.epochs,
+        "stage": epoch.stage,
+        "height": epoch.height,
+        "width": epoch.width,
+        "validation_top1": epoch.validation_top1,
+        "validation_loss": epoch.validation_loss,
+        "chosen_by_held_out": exported.chosen,
+    }
+
+
+def data_record(parts: Parts) -> dict[str, object]:
+    """How many photos, their digest, where they came from; digests of those that the user had left out, where any."""
+    excluded = {EXCLUDED: list(parts.excluded)} if parts.excluded else {}
+    return excluded | {
         "photos": len(parts.photos),
         "sha256": parts.digest,
         "unreadable": len(parts.unreadable),

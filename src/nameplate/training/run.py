@@ -14,6 +14,7 @@ bundle/                   the model
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -80,12 +81,26 @@ class Run:
     """Nameplates of the data none of whose photos could be read, and how many there are."""
     index: bool = False
     """Whether the bundle is to hold small pictures of the photos that train."""
+    begun_in: str = ""
+    """The folder where the run was begun, from which a relative path of the recipe's weights is meant; older runs do
+    not know it."""
+    excluded: tuple[str, ...] = ()
+    """SHA-256 of the photos that the user had left out."""
 
 
 def rows(parts: Parts) -> tuple[Row, ...]:
-    """A run's photos."""
+    """A run's photos, by paths that mean the same from anywhere."""
     return tuple(
-        Row(p.path, str(p.label), str(p.split), int(group), p.source, str(p.sha256), p.width or 0, p.height or 0)
+        Row(
+            os.path.abspath(p.path),  # noqa: PTH100 - resolve() would follow links
+            str(p.label),
+            str(p.split),
+            int(group),
+            p.source,
+            str(p.sha256),
+            p.width or 0,
+            p.height or 0,
+        )
         for p, group in zip(parts.photos, parts.groups, strict=True)
     )
 
@@ -97,7 +112,7 @@ def parts_of(run: Run) -> Parts:
         for r in run.photos
     )
     groups = np.array([row.group for row in run.photos], np.int64)
-    return replace(Parts.of(photos, groups, run.nameplates, run.ids, run.unreadable), lost=run.lost)
+    return replace(Parts.of(photos, groups, run.nameplates, run.ids, run.unreadable, run.excluded), lost=run.lost)
 
 
 def save_run(folder: Path, run: Run) -> None:

@@ -106,6 +106,7 @@ class Watching:
                 evaluation=made.evaluation if made else None,
                 confusions=self._confused(made) if made else (),
                 parity=_parity(made) if made else (),
+                exported=made.exported if made else None,
                 notes=self._notes(),
             ),
         )

@@ -72,9 +72,9 @@ def test_no_photos_are_a_value_error() -> None:
 
 def test_each_runtime_gets_the_temperature_of_its_own_logits() -> None:
     random = np.random.default_rng(4)
-    classes = random.integers(0, 5, 500)
-    logits = random.normal(size=(500, 5)).astype(np.float32)
-    logits[np.arange(500), classes] += 1.5
+    classes = random.integers(0, 5, 20_000)
+    logits = random.normal(size=(20_000, 5)).astype(np.float32)
+    logits[np.arange(20_000), classes] += 1.5
     few = MIN_CALIBRATION - 1
     found = fit_temperatures({"a": (logits, classes), "b": (4 * logits, classes), "few": (logits[:few], classes[:few])})
     assert set(found) == {"a", "b"}

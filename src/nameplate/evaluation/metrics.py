@@ -164,7 +164,7 @@ def _unskewed(y: float, skewness: float) -> float:
 
 def group_sums(values: NDArray[np.floating], groups: NDArray[np.int64]) -> NDArray[np.float64]:
     """The sum of each group's values, float64 (C,)."""
-    return np.bincount(np.unique(groups, return_inverse=True)[1], values)
+    return np.bincount(np.unique(groups, return_inverse=True)[1], values).astype(np.float64)
 
 
 def mean_copies(groups: NDArray[np.int64] | None) -> float:

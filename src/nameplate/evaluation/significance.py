@@ -111,7 +111,7 @@ def _of_rights(gains: Floats, members: Ints) -> Paired:
     score = float(2 * norm.sf(abs(better - worse) / math.sqrt(changed * effect))) if changed else 1.0
     p = sign_flip(sums.round().astype(np.int64))
     if (p < LEVEL) != (score < LEVEL):
-        p = max(p, score)  # test and interval are told apart by a hair: neither tells then
+        p = max(p, score)  # the two differ by a hair: then neither tells
     value = float(gains.mean())
     difference, p = _agreeing(Metric(value, low, high), p)
     more = None
@@ -133,8 +133,8 @@ def _of_means(gains: Floats, members: Ints, *, rights: bool) -> Paired:
     more = _photos_to_tell(value, photos, _parts(gains, members))
     changed = int(np.count_nonzero(np.abs(np.bincount(members, gains.mean(0))) > ROUNDING))
     if rights:
-        wide = np.hstack([gains, np.tile(AGAINST, (len(gains), 1))])
-        low, high, p = _t_interval(float(wide.mean()), _parts(wide, np.r_[members, [*members.max(), 1, 2]]))
+        wide, new = np.hstack([gains, np.tile(AGAINST, (len(gains), 1))]), members.max() + 1
+        low, high, p = _t_interval(float(wide.mean()), _parts(wide, np.r_[members, new, new + 1]))
         low, high = max(-1.0, min(low, value)), min(1.0, max(high, value))
     else:
         low, high, p = _t_interval(value, _parts(gains, members))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta, binom
 
@@ -14,6 +14,7 @@ from nameplate.evaluation.open_set import auroc, separation
 SCORES = st.lists(st.integers(0, 9), min_size=1, max_size=40)
 
 
+@settings(deadline=None)
 @given(SCORES, SCORES)
 def test_auroc_is_scikit_learns(known: list[int], strangers: list[int]) -> None:
     from sklearn.metrics import roc_auc_score

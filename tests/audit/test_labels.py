@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from nameplate.audit.labels import find_aliases, likely_wrong, suspicion
+from nameplate.evaluation.metrics import wilson
 
 
 def test_suspicion_is_the_log_of_how_much_likelier_another_class_is() -> None:
@@ -42,3 +43,15 @@ def test_a_large_class_does_not_hide_that_a_small_one_is_like_it() -> None:
     chances = np.tile(np.array([0.9, 0.1], np.float32), (200, 1))  # always the larger one: right on 95 %
     (alias,) = find_aliases(chances, classes, ["a", "b"])
     assert alias.right.value == pytest.approx(0.5)
+
+
+def test_a_few_photos_of_one_class_leave_its_share_open() -> None:
+    """Of five photos two right, of 400 all: 0.7, and the five decide how surely; not as if there were 405."""
+    classes = np.repeat([0, 1], [400, 5])
+    chances = np.tile(np.array([0.9, 0.1], np.float32), (405, 1))
+    chances[400:402] = [0.1, 0.9]
+    assert find_aliases(chances, classes, ["a", "b"]) == ()
+    chances[400:402] = [0.9, 0.1]
+    (alias,) = find_aliases(chances, classes, ["a", "b"])
+    assert alias.right.value == pytest.approx(0.5)
+    assert alias.right.high == pytest.approx(0.5 + wilson(0, 5).high / 2, abs=1e-3)

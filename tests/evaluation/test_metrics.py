@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn import metrics as theirs
 
 from nameplate.evaluation import evaluate
-from nameplate.evaluation.metrics import confusion_matrix, wilson
+from nameplate.evaluation.metrics import confusion_matrix, effective_wilson, mean_of_shares, share, skewed_mean, wilson
 
 Answers = tuple[NDArray[np.float32], NDArray[np.int64], list[str]]
 
@@ -85,6 +85,70 @@ def test_wilsons_interval_holds_its_value_and_stays_a_share(photos: int, data: s
     assert found.value - 1e-12 <= found.high <= 1
 
 
+def test_a_figure_worth_as_many_photos_as_it_has_gets_wilsons_interval() -> None:
+    assert effective_wilson(0.9, 0.09 / 50, 50, 50).interval == pytest.approx(wilson(45, 50).interval)
+    assert effective_wilson(0.9, 0.09 / 25, 500_000, 50).interval == pytest.approx(wilson(22.5, 25).interval, abs=1e-4)
+    assert effective_wilson(1.0, 0.0, 50, 20).interval == pytest.approx(wilson(20, 20).interval)
+
+
+def test_copies_of_one_picture_count_as_one_in_top_1() -> None:
+    right = np.arange(40) % 8 > 0
+    alone, copied = share(right, np.arange(40)), share(np.repeat(right, 5), np.repeat(np.arange(40), 5))
+    assert alone.interval == pytest.approx(wilson(35, 40).interval)
+    assert copied.interval == pytest.approx(alone.interval, abs=0.01)
+
+
+def test_the_mean_of_shares_is_newcombes_method_turned() -> None:
+    """R. G. Newcombe, Statistics in Medicine 17, 1998, 873, table II, method 10: 56/70 − 48/80 is 0.0524 to 0.3339.
+
+    p₁ − p₂ is p₁ + (1 − p₂) − 1, so twice the mean of 56/70 and 32/80, less 1.
+    """
+    found = mean_of_shares([56, 32], [70, 80])
+    assert [2 * end - 1 for end in found.interval] == pytest.approx([0.0524, 0.3339], abs=6e-5)
+    assert mean_of_shares([9, 3], [10, 4]).value == pytest.approx((0.9 + 0.75) / 2)
+
+
+def test_a_skewed_mean_is_halls() -> None:
+    """His monotone transformation of the Studentised mean, inverted by trying."""
+    values = np.random.default_rng(0).exponential(size=40) ** 2
+    found = skewed_mean(values)
+    deviation = values.std(ddof=1)
+    skewness = ((values - values.mean()) ** 3).mean() / deviation**3
+    for end, point in zip(found.interval, (2.0227, -2.0227), strict=True):
+        away = (values.mean() - end) / deviation
+        turned = away + skewness * away**2 / 3 + skewness**2 * away**3 / 27 + skewness / (6 * 40)
+        assert np.sqrt(40) * turned == pytest.approx(point, abs=1e-3)
+    assert found.high - found.value > 1.3 * (found.value - found.low)
+    assert skewed_mean(np.repeat(values, 5), np.repeat(np.arange(40), 5)).interval == pytest.approx(found.interval)
+
+
+def test_the_mean_of_one_loss_or_of_equal_ones_is_not_known_exactly() -> None:
+    for values in (np.array([0.5]), np.full(9, 0.5)):
+        assert skewed_mean(values).low < 0.5 < skewed_mean(values).high
+
+
+def test_the_macro_f1_interval_is_its_linear_approximation() -> None:
+    """With many photos the variance is that of the F1s' derivatives, taken numerically."""
+    chances, truths, names = answers(4000, 5, 7)
+    named = chances.argmax(1)
+    found = evaluate(chances, truths, names).macro_f1
+    matrix = confusion_matrix(truths, named, 5).astype(np.float64)
+
+    def figure(counts: NDArray[np.float64]) -> float:
+        return float((2 * np.diag(counts) / (counts.sum(0) + counts.sum(1))).mean())
+
+    slopes = np.array(
+        [
+            [(figure(matrix + 1e-3 * np.outer(np.eye(5)[i], np.eye(5)[j])) - figure(matrix)) / 1e-3 for j in range(5)]
+            for i in range(5)
+        ]
+    )
+    rows = matrix.sum(1, keepdims=True)
+    means = (matrix * slopes).sum(1, keepdims=True) / rows
+    error = np.sqrt((matrix * (slopes - means) ** 2).sum())
+    assert found.high - found.low == pytest.approx(2 * 1.959964 * error, rel=0.01)
+
+
 def test_the_intervals_bracket_their_values() -> None:
     found = evaluate(*answers(300, 8, 1))
     for metric in (found.top1, found.top5, found.macro_f1):
@@ -133,7 +197,8 @@ def test_all_right_has_no_confusions_and_f1_of_one() -> None:
     chances = np.eye(6, dtype=np.float32)[[0, 3, 3, 5]]
     found = evaluate(chances, np.array([0, 3, 3, 5]), [*"abcdef"])
     assert not found.confusions
-    assert (found.macro_f1.low, found.macro_f1.high) == (1.0, 1.0)
+    assert found.macro_f1.value == found.macro_f1.high == 1
+    assert 0.2 < found.macro_f1.low < 0.5  # four photos prove little
     assert found.log_loss == 0
     assert [row.nameplate for row in found.classes] == ["a", "d", "f"]
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nameplate.evaluation.metrics import wilson
 from nameplate.evaluation.selective import COVERAGES, curve, risk_coverage
 
 
@@ -33,6 +34,25 @@ def test_the_area_of_four_answers() -> None:
     found = risk_coverage(np.array([0.9, 0.8, 0.7, 0.6], np.float32), np.array([True, False, True, False]))
     assert found.aurc.value == pytest.approx((0 + 1 / 2 + 1 / 3 + 1 / 2) / 4)
     assert found.aurc.low <= found.aurc.value <= found.aurc.high
+
+
+def test_no_wrong_answer_leaves_room_for_one() -> None:
+    found = risk_coverage(np.linspace(1, 0.5, 60).astype(np.float32), np.ones(60, bool)).aurc
+    assert (found.value, found.low) == (0, 0)
+    assert found.high == pytest.approx(wilson(0, 30).high)  # worth half of the photos
+
+
+def test_the_area_s_interval_is_the_jackknifes() -> None:
+    """With many photos its variance is that of leaving out one photo at a time."""
+    random = np.random.default_rng(5)
+    confidence = random.permutation(np.linspace(0.3, 1, 400)).astype(np.float32)
+    right = random.random(400) < confidence
+    left = [float(curve(np.delete(confidence, i), np.delete(right, i))[1].mean()) for i in range(400)]
+    error = np.sqrt(399 / 400 * ((np.array(left) - np.mean(left)) ** 2).sum())
+    found = risk_coverage(confidence, right).aurc
+    assert found.high - found.low == pytest.approx(2 * 1.959964 * error, rel=0.03)
+    copies = risk_coverage(np.repeat(confidence, 3), np.repeat(right, 3), np.repeat(np.arange(400), 3)).aurc
+    assert copies.high - copies.low == pytest.approx(found.high - found.low, rel=0.02)
 
 
 def test_as_many_as_can_be_answered_at_a_risk() -> None:

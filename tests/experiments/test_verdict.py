@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from nameplate.evaluation.significance import paired
 from nameplate.experiments import words
 from nameplate.experiments.trial import Answers, Trial
-from nameplate.experiments.verdict import Verdict, compare, give_verdict
+from nameplate.experiments.verdict import Verdict, give_verdict
 
 NAMEPLATES = ("a", "b", "c")
 TRUTHS = ["a"] * 60 + ["b"] * 60
@@ -98,9 +99,9 @@ def test_two_photos_tell_nothing_of_a_nameplate() -> None:
 
 def test_a_few_pictures_cannot_be_surer_than_coins() -> None:
     gains = np.tile(np.r_[np.ones(3), np.zeros(0)], (3, 1))
-    assert compare(np.zeros((3, 3)), gains, np.arange(3)).p == 0.25
-    assert compare(np.zeros((3, 3)), gains, np.zeros(3, np.int64)).p == 1  # copies of one picture
-    assert compare(np.zeros((3, 12)), np.ones((3, 12)), np.arange(12)).p == pytest.approx(2**-11)
+    assert paired(np.zeros((3, 3)), gains, np.arange(3)).p == 0.25
+    assert paired(np.zeros((3, 3)), gains, np.zeros(3, np.int64)).p == 1  # copies of one picture
+    assert paired(np.zeros((3, 12)), np.ones((3, 12)), np.arange(12)).p == pytest.approx(2**-11)
 
 
 def test_copies_of_one_picture_count_once() -> None:

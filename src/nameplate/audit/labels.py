@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate.evaluation.metrics import wilson
+from nameplate.evaluation.metrics import mean_of_shares
 from nameplate.types import Metric
 
 ALIAS_LEVEL = 0.75
@@ -85,6 +85,6 @@ def find_aliases(
 
 
 def _balanced(right: NDArray[np.bool_], classes: NDArray[np.int64]) -> Metric:
-    """Mean of the two classes' shares, so that always naming the larger one gives 0.5; Wilson's interval."""
-    shares = [right[classes == number].mean() for number in np.unique(classes)]
-    return wilson(round(float(np.mean(shares)) * len(right)), len(right))
+    """Mean of the two classes' shares, so that always naming the larger one gives 0.5."""
+    of_each = [right[classes == number] for number in np.unique(classes)]
+    return mean_of_shares([int(each.sum()) for each in of_each], [len(each) for each in of_each])

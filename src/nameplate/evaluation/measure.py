@@ -14,8 +14,9 @@ from nameplate.evaluation.calibration import Calibration, calibrate
 from nameplate.evaluation.judge import Judged
 from nameplate.evaluation.makes import Makes, by_make
 from nameplate.evaluation.metrics import as_json as evaluation_json
+from nameplate.evaluation.metrics import skewed_mean
 from nameplate.evaluation.selective import RISKS, RiskCoverage, risk_coverage
-from nameplate.evaluation.significance import SEED, resamples
+from nameplate.evaluation.significance import SEED
 from nameplate.models.bundle import Bundle
 from nameplate.models.head import log_losses
 from nameplate.storage import absolute
@@ -28,7 +29,7 @@ class Measured:
 
     evaluation: Evaluation
     log_loss: Metric
-    """With a bootstrap interval: single large losses rule the mean, and a t interval would reach below 0."""
+    """With an interval that reaches further up than down: single large losses rule the mean."""
     calibration: Calibration
     selective: RiskCoverage
     makes: Makes
@@ -38,17 +39,11 @@ def measure(judged: Judged) -> Measured:
     """Every figure of the report, with intervals."""
     return Measured(
         judged.evaluation,
-        _log_loss(judged),
+        skewed_mean(log_losses(judged.probabilities, judged.truths).astype(np.float64), judged.groups),
         calibrate(judged.confidence, judged.right, judged.groups),
         risk_coverage(judged.confidence, judged.right, judged.groups),
         by_make(judged.truths, judged.named, judged.nameplates),
     )
-
-
-def _log_loss(judged: Judged) -> Metric:
-    losses = log_losses(judged.probabilities, judged.truths).astype(np.float64)
-    draws = [losses[rows].mean() for rows in resamples(len(losses), judged.groups)]
-    return Metric(float(losses.mean()), *map(float, np.quantile(draws, [0.025, 0.975])))
 
 
 def as_json(measured: Measured, judged: Judged, bundle: Bundle, against: Against | None = None) -> dict[str, object]:

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate.evaluation.significance import resamples
+from nameplate.evaluation.significance import Z
 from nameplate.models.head import log_loss
 from nameplate.types import ClassResult, Confusion, Evaluation, Metric
 
-Z = 1.959964
-"""The 97.5 % point of the normal distribution."""
+PRIOR = 0.5
+"""Mistakes' worth of what is assumed of a figure's spread beside what is measured of it."""
 
 
 def evaluate(
@@ -30,8 +30,8 @@ def evaluate(
         groups: int64 (N,), photos of one group are copies and drawn together; None: each is its own.
 
     Returns:
-        Top-1 and top-5 with Wilson intervals, macro-F1 (over the classes that have photos) with a
-        bootstrap interval, log-loss, per-class results and confusions.
+        Top-1, top-5 and macro-F1 (over the classes that have photos) with Wilson's intervals, log-loss, per-class
+        results and confusions.
 
     Raises:
         ValueError: no photos.
@@ -40,11 +40,11 @@ def evaluate(
         raise ValueError("no photos to evaluate")
     order = np.argsort(-probabilities, axis=1, kind="stable")
     named = order[:, 0]
-    hits5 = int((order[:, :5] == truths[:, None]).any(1).sum())
+    among5 = (order[:, :5] == truths[:, None]).any(1)
     return Evaluation(
         photos=len(truths),
-        top1=wilson(int((named == truths).sum()), len(truths)),
-        top5=wilson(hits5, len(truths)),
+        top1=share(named == truths, groups),
+        top5=share(among5, groups),
         macro_f1=_macro_f1(truths, named, len(nameplates), groups),
         log_loss=log_loss(probabilities, truths),
         classes=_per_class(truths, named, nameplates),
@@ -68,7 +68,7 @@ def as_json(evaluation: Evaluation) -> dict[str, object]:
     }
 
 
-def wilson(hits: int, photos: int) -> Metric:
+def wilson(hits: float, photos: float) -> Metric:
     """A share with its 95 % score interval (E. B. Wilson, JASA 22, 1927).
 
     >>> wilson(90, 100)  # doctest: +ELLIPSIS
@@ -78,6 +78,101 @@ def wilson(hits: int, photos: int) -> Metric:
     centre = (share + Z * Z / (2 * photos)) / (1 + Z * Z / photos)
     half = Z / (1 + Z * Z / photos) * np.sqrt(share * (1 - share) / photos + Z * Z / (4 * photos * photos))
     return Metric(share, max(0.0, float(centre - half)), min(1.0, float(centre + half)))
+
+
+def share(right: NDArray[np.bool_], groups: NDArray[np.int64] | None = None) -> Metric:
+    """The share of photos that are right, copies of one picture counted as one.
+
+    Args:
+        right: bool (N,).
+        groups: int64 (N,), photos of one group are copies; None: each is its own.
+    """
+    photos, hits = len(right), int(right.sum())
+    if groups is None:
+        return wilson(hits, photos)
+    variance = float((group_sums(right - hits / photos, groups) ** 2).sum()) / photos**2
+    return effective_wilson(hits / photos, variance, photos, photos / mean_copies(groups))
+
+
+def effective_wilson(value: float, variance: float, photos: float, assumed: float) -> Metric:
+    """Wilson's interval of a figure between 0 and 1 that is no plain share: with as many photos as its variance is
+    worth, so that it neither leaves 0–1 nor shrinks to nothing where no mistake was seen.
+
+    The effective sample size of E. Korn and B. Graubard (Survey Methodology 24, 1998) in Wilson's interval, which
+    C. Franco et al. (Journal of Survey Statistics and Methodology 7, 2019) found best of many.
+
+    Args:
+        value: the figure.
+        variance: estimated.
+        photos: that it rests on.
+        assumed: photos that it is taken to be worth where no mistakes show its variance.
+    """
+    spread = value * (1 - value)
+    worth = (spread * photos + PRIOR) / (variance * photos + PRIOR / assumed)
+    found = wilson(value * worth, worth)
+    return Metric(value, min(value, found.low), max(value, found.high))
+
+
+def mean_of_shares(hits: Sequence[int], photos: Sequence[int]) -> Metric:
+    """The mean of several shares, each of its own photos, with a 95 % interval.
+
+    Each share's distance to its end of Wilson's interval counts as its error, and the errors add up as squares do
+    (R. G. Newcombe's method 10, Statistics in Medicine 17, 1998, for sums: G. Zou and A. Donner, 2008).
+
+    >>> mean_of_shares([5, 50], [10, 100])  # doctest: +ELLIPSIS
+    Metric(value=0.5, low=0.3597..., high=0.6402...)
+    """
+    each = [wilson(*pair) for pair in zip(hits, photos, strict=True)]
+    value = float(np.mean([one.value for one in each]))
+    down, up = (
+        float(np.sqrt(np.sum(np.square(ends)))) / len(each)
+        for ends in ([one.value - one.low for one in each], [one.high - one.value for one in each])
+    )
+    return Metric(value, max(0.0, value - down), min(1.0, value + up))
+
+
+def skewed_mean(values: NDArray[np.float64], groups: NDArray[np.int64] | None = None) -> Metric:
+    """The mean of figures of which few are very large, with a 95 % interval.
+
+    A t interval of the mean without its skewness, transformed back (P. Hall, "On the removal of skewness by
+    transformation", JRSS B 54, 1992): it reaches further up than down.
+
+    Args:
+        values: float64 (N,), 0 or more.
+        groups: int64 (N,), photos of one group are copies; None: each is its own.
+    """
+    from scipy.stats import t
+
+    value = float(values.mean())
+    sums = group_sums(values - value, np.arange(len(values)) if groups is None else groups)
+    count = len(sums)
+    away = sums * count / len(values)
+    spread = float(away.std(ddof=1)) if count > 1 else 0.0
+    deviation = spread or value  # where nothing shows a spread it is taken to be as large as the mean
+    skewness = float((away**3).mean()) / spread**3 if spread else 0.0
+    point = float(t.ppf(0.975, max(1, count - 1))) / count**0.5
+    low, high = (value - deviation * _unskewed(end - skewness / (6 * count), skewness) for end in (point, -point))
+    return Metric(value, max(0.0, low), high)
+
+
+def _unskewed(y: float, skewness: float) -> float:
+    """Hall's g, inverted."""
+    if abs(skewness) < 1e-6:
+        return y
+    return float(3 / skewness * (np.cbrt(1 + skewness * y) - 1))
+
+
+def group_sums(values: NDArray[np.floating], groups: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The sum of each group's values, float64 (C,)."""
+    return np.bincount(np.unique(groups, return_inverse=True)[1], values).astype(np.float64)
+
+
+def mean_copies(groups: NDArray[np.int64] | None) -> float:
+    """How large the group is that a photo is in, on average over photos: 1 where there are no copies."""
+    if groups is None or len(groups) == 0:
+        return 1.0
+    sizes = np.unique(groups, return_counts=True)[1]
+    return float((sizes**2).sum() / sizes.sum())
 
 
 def confusion_matrix(truths: NDArray[np.int64], named: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
@@ -108,12 +203,32 @@ def centred(value: float, draws: Sequence[float]) -> Metric:
 def _macro_f1(
     truths: NDArray[np.int64], named: NDArray[np.int64], classes: int, groups: NDArray[np.int64] | None
 ) -> Metric:
-    def figure(rows: NDArray[np.int64] | slice) -> float:
-        matrix = confusion_matrix(truths[rows], named[rows], classes)
-        there = matrix.sum(1) > 0
-        return float(precision_recall_f1(matrix)[2][there].mean())
+    """The mean F1 of the classes that have photos, with an interval from its linear approximation.
 
-    return centred(figure(slice(None)), [figure(rows) for rows in resamples(len(truths), groups)])
+    What one photo adds to the mean is 2 − F1 of its class where it is right and −F1 of the class named where it is
+    wrong, each by that class's true and named photos (K. Takahashi et al., "Confidence interval for micro-averaged
+    F1 and macro-averaged F1 scores", Applied Intelligence 52, 2022). The variance is taken within the true classes,
+    since the number of each one's photos is no chance; a class of few photos gets one more, as right as all are.
+    """
+    matrix = confusion_matrix(truths, named, classes)
+    counts, f1 = matrix.sum(1), precision_recall_f1(matrix)[2]
+    there = counts > 0
+    value, number = float(f1[there].mean()), int(there.sum())
+    each = number * np.maximum(matrix.sum(0) + counts, 1)
+    if_right, if_named = (2 - f1) / each, np.where(there, -f1 / each, 0.0)
+    right = truths == named
+    adds = np.where(right, if_right[truths], if_named[named])
+    usual = (right.sum() + 0.5) / (len(truths) + 1)
+    wrong = float(adds[~right].mean()) if not right.all() else -float((1 / each[there]).mean())
+    first = (np.bincount(truths, adds, classes) + usual * if_right + (1 - usual) * wrong) / (counts + 1)
+    second = (np.bincount(truths, adds**2, classes) + usual * if_right**2 + (1 - usual) * wrong**2) / (counts + 1)
+    variance = float((second - first**2)[there] @ (counts + 1)[there])
+    if groups is not None:
+        away = adds - (np.bincount(truths, adds, classes) / np.maximum(counts, 1))[truths]
+        own = float((away**2).sum())
+        variance *= max(1.0, float((group_sums(away, groups) ** 2).sum()) / own) if own else mean_copies(groups)
+    assumed = number**2 / float((1 / counts[there]).sum()) / mean_copies(groups)
+    return effective_wilson(value, variance, len(truths), assumed)
 
 
 def _per_class(

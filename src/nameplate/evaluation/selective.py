@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate.evaluation.metrics import centred, wilson
-from nameplate.evaluation.significance import resamples
+from nameplate.evaluation.metrics import effective_wilson, group_sums, mean_copies, wilson
 from nameplate.types import Metric
 
 COVERAGES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
@@ -52,7 +51,7 @@ def risk_coverage(
     Args:
         confidence: float32 (N,).
         right: bool (N,).
-        groups: int64 (N,), photos of one group are resampled together; None: each is its own.
+        groups: int64 (N,), photos of one group are copies; None: each is its own.
 
     Raises:
         ValueError: no photos.
@@ -60,10 +59,6 @@ def risk_coverage(
     if len(confidence) == 0:
         raise ValueError("no photos to answer")
     photos = len(confidence)
-    aurc = centred(
-        float(curve(confidence, right)[1].mean()),
-        [float(curve(confidence[rows], right[rows])[1].mean()) for rows in resamples(photos, groups)],
-    )
     order = np.argsort(-confidence, kind="stable")
     sure, wrong = confidence[order], np.cumsum(~right[order])
     ends = np.flatnonzero(np.append(np.diff(sure) != 0, True)) + 1  # a threshold parts no photos of one confidence
@@ -75,10 +70,26 @@ def risk_coverage(
     points = [ends[np.searchsorted(ends, share * photos - 1e-9)] for share in COVERAGES]
     most = [ends[risks <= risk].max(initial=0) for risk in RISKS]
     return RiskCoverage(
-        aurc,
+        _area(confidence, right, groups),
         tuple(answered(int(count)) for count in points),
         tuple(answered(int(count)) if count else None for count in most),
     )
+
+
+def _area(confidence: NDArray[np.float32], right: NDArray[np.bool_], groups: NDArray[np.int64] | None) -> Metric:
+    """The mean risk, with an interval from what each photo adds to it (the area's influence function).
+
+    Where no answer was wrong, the first wrong one may stand anywhere: the area is then worth half as many photos.
+    """
+    photos = len(confidence)
+    _, risks = curve(confidence, right)
+    places = np.argsort(np.argsort(-confidence, kind="stable"), kind="stable")
+    tails = np.cumsum((1 / np.arange(1, photos + 1))[::-1])[::-1]
+    rests = np.cumsum((risks / np.arange(1, photos + 1))[::-1])[::-1]
+    value = float(risks.mean())
+    adds = (risks - value - rests)[places] + ~right * tails[places]
+    sums = adds if groups is None else group_sums(adds, groups)
+    return effective_wilson(value, float((sums**2).sum()) / photos**2, photos, photos / 2 / mean_copies(groups))
 
 
 def curve(confidence: NDArray[np.float32], right: NDArray[np.bool_]) -> tuple[Floats, Floats]:

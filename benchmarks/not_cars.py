@@ -18,9 +18,9 @@ from nameplate.evaluation.gate import chooses
 from nameplate.evaluation.metrics import wilson
 from nameplate.models.collection import embed_photos
 from nameplate.models.model import Model
-from nameplate.types import DEFAULT_BUNDLE
+from nameplate.types import DEFAULT_BUNDLE, Verdict
 
-VERDICTS = ("answer", "unsure", "unknown car", "not a car")
+OTHERS: tuple[Verdict, ...] = ("answer", "unsure", "unknown car")
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def main() -> None:
         counts = Counter(model.judged("", *pair).verdict for pair in zip(chances, embeddings, strict=True))
         share = wilson(counts["not a car"], len(embeddings))
         said = f"{share.value:.1%} ({100 * share.low:.1f}–{100 * share.high:.1f})"
-        rest = " | ".join(f"{counts[verdict] / len(embeddings):.1%}" for verdict in VERDICTS[:3])
+        rest = " | ".join(f"{counts[verdict] / len(embeddings):.1%}" for verdict in OTHERS)
         print(f"| {folder.name} ({len(embeddings)}) | {said} | {rest} |")
 
 

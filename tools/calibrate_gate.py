@@ -36,7 +36,8 @@ OWN_CARS = 2000
 """Photos of CARS196 that the gate learns from."""
 SIDE = 400
 """Photos are made so small before they are varied, in pixels."""
-Floats, Pixels = NDArray[np.float32], NDArray[np.uint8]
+Floats = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
 
 
 def blurred(image: Image.Image) -> Image.Image:
@@ -103,7 +104,10 @@ def main() -> None:
 def halves(model: Model, folders: Iterable[Path]) -> list[Photo]:
     """The photos of each folder that may choose; sources of one size weigh alike."""
     return [
-        photo for folder in folders for photo in embed_photos(list_photos(folder), model).photos if chooses(photo.sha256)
+        photo
+        for folder in folders
+        for photo in embed_photos(list_photos(folder), model).photos
+        if chooses(photo.sha256)
     ]
 
 

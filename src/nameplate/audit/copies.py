@@ -20,9 +20,7 @@ NEIGHBOURS, MIN_COSINE = 3, 0.4
 """So are a photo's nearest neighbours by embedding, where they are at least so near."""
 SAME = 0.945
 """Correlation, aligned, from which two photos are one picture (docs/experiments.md, 2026-11-22)."""
-COPY_NAME = re.compile(
-    r"(^|[\W_])(copy|copie|copia|kopie|kopia|копия|duplicate)([\W_\d]|$)|\(\d+\)$", re.IGNORECASE
-)
+COPY_NAME = re.compile(r"(^|[\W_])(copy|copie|copia|kopie|kopia|копия|duplicate)([\W_\d]|$)|\(\d+\)$", re.IGNORECASE)
 """How the usual systems name a copy: `a copy`, `Copy of a`, `a - Kopie`, `Копия a`, `a (2)`."""
 ROWS_AT_ONCE = 1024
 PAIRS_AT_ONCE = 2048
@@ -92,8 +90,8 @@ def near_neighbours(embeddings: NDArray[np.float32]) -> NDArray[np.int64]:
 
 
 def best_copy(copies: Sequence[Photo]) -> Photo:
-    """The one of several copies that stays: of most pixels, then the one whose name does not say that it is a copy, then
-    the one of the shortest name, then the first.
+    """The one of several copies that stays: of most pixels, then the one whose name does not say that it is a copy,
+    then the one of the shortest name, then the first.
     """
 
     def worth(photo: Photo) -> tuple[int, bool, int]:

@@ -191,8 +191,8 @@ def _outliers(
     within: NDArray[np.float64],
     told: set[str],
 ) -> list[Finding]:
-    """What is no car as `identify` says it (scores from `NO_CAR`), then what is unlike all photos (from 0.5), then what is
-    unlike its class alone; each photo once, and none that is told of already.
+    """What is no car as `identify` says it (scores from `NO_CAR`), then what is unlike all photos (from 0.5), then
+    what is unlike its class alone; each photo once, and none that is told of already.
     """
     found: list[Finding] = []
     for values, least, floor, room, detail in (

@@ -53,8 +53,8 @@ def suspicion(chances: NDArray[np.float32], classes: NDArray[np.int64]) -> NDArr
 def known_to_heads(chances: NDArray[np.float32], classes: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Whether heads surely know both the class of a photo's label and the one that they name, bool (N,).
 
-    That is where the share of the class's *other* photos that they name as they are labelled is surely (the lower end of
-    Wilson's interval) at least `KNOWN`. Of few photos nothing is sure, and where heads err often their doubts say
+    That is where the share of the class's *other* photos that they name as they are labelled is surely (the lower end
+    of Wilson's interval) at least `KNOWN`. Of few photos nothing is sure, and where heads err often their doubts say
     little of a label.
     """
     named = chances.argmax(1)

@@ -54,9 +54,7 @@ class Written:
     """Photos on the list, those of an earlier list among them."""
 
 
-def write_report(
-    audit: Audit, page: Path, threads: int, seconds: float, before: Iterable[str] = ()
-) -> Written:
+def write_report(audit: Audit, page: Path, threads: int, seconds: float, before: Iterable[str] = ()) -> Written:
     """Write the page, and beside it its JSON and the list for `--exclude`, each whole.
 
     Args:
@@ -69,8 +67,11 @@ def write_report(
     Raises:
         NameplateError: the folder cannot be written to.
     """
-    earlier = [{"path": path, "kind": EARLIER, "score": "", "detail": ""} for path in sorted(before)]
-    rows, said = [*left_out(audit), *earlier], as_json(audit, seconds)
+    earlier: list[dict[str, object]] = [
+        {"path": path, "kind": EARLIER, "score": "", "detail": ""} for path in sorted(before)
+    ]
+    rows = [*left_out(audit), *earlier]
+    said = as_json(audit, seconds)
     excluded = len({row["path"] for row in rows})
     written = Written(page, page.with_suffix(".json"), page.with_suffix(".exclude.csv"), excluded)
     with whole_file(written.exclude) as temporary:

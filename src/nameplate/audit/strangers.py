@@ -16,14 +16,15 @@ UNLIKE_CLASS = 3.0
 
 
 def strangeness(embeddings: NDArray[np.float32], chances: NDArray[np.float32] | None = None) -> NDArray[np.float64]:
-    """The photo's Mahalanobis distance from the distribution of the data set's other photos, squared; where there are heads,
-    plus how little they know what to name it.
+    """The photo's Mahalanobis distance from the distribution of the data set's other photos, squared; where there are
+    heads, plus how little they know what to name it.
 
     Each photo is held against a distribution that it is no part of, since with about as many photos as numbers each one
     makes the direction that it lies in: with the distance d from that of all n photos it is d / (1 - d/n) (R. Cook,
-    S. Weisberg, "Residuals and Influence in Regression", 1982, section 2.2). The first part is told in interquartile ranges above the median, the second in nats of entropy: what is no car
-    is far away from all cars, and no nameplate suits it (as the "far" outliers of J. Ren et al., "A Simple Fix to
-    Mahalanobis Distance for Improving Near-OOD Detection", 2021).
+    S. Weisberg, "Residuals and Influence in Regression", 1982, section 2.2). The first part is told in interquartile
+    ranges above the median, the second in nats of entropy: what is no car is far away from all cars, and no nameplate
+    suits it (as the "far" outliers of J. Ren et al., "A Simple Fix to Mahalanobis Distance for Improving Near-OOD
+    Detection", 2021).
 
     Args:
         embeddings: float32 N×D.

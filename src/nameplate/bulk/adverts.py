@@ -101,7 +101,8 @@ def verify_table(
 ) -> Verifications:
     """Verify adverts, write `target`: a .csv, or .jsonl with each photo's part.
 
-    A claim that the model does not know is `unsure`, with the code `unknown claim` and the reason. An interrupted job goes on.
+    A claim that the model does not know is `unsure`, with the code `unknown claim` and the reason. An interrupted job
+    goes on.
 
     Raises:
         UsageError: another suffix, or a rate or lies that the model cannot be cut for.

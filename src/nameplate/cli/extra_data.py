@@ -102,7 +102,9 @@ def _next(base: Path, output: Path, names: Path | None, exclude: Path | None) ->
     """The command that trains on both, under the same names, less what was left out here."""
     from nameplate.experiments.result import EXTRA
 
-    options = [str(part) for pair in (("--names", names), ("--exclude", exclude)) if pair[1] is not None for part in pair]
+    options = [
+        str(part) for pair in (("--names", names), ("--exclude", exclude)) if pair[1] is not None for part in pair
+    ]
     return shlex.join(["nameplate", "train", str(base), str(output / EXTRA), *options, "-o", "MODEL"])
 
 

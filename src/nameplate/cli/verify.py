@@ -42,8 +42,8 @@ def verify(
         str,
         typer.Option(
             metavar="KIND",
-            help="Which wrong claims that share is of: mixed (half of the same make), random, same-make, or alike (what "
-            "such photos are most often taken for).",
+            help="Which wrong claims that share is of: mixed (half of the same make), random, same-make, or "
+            "alike (what such photos are most often taken for).",
         ),
     ] = DEFAULT_LIES,
     model: Annotated[str, typer.Option(help="A bundle's folder, or the name of one that ships.")] = DEFAULT_BUNDLE,
@@ -80,7 +80,9 @@ def _verify_batch(model: Model, batch: Path, output: Path, cut: tuple[float, Lie
     start = time.monotonic()
     adverts = read_adverts(batch)
     with screen.progress() as report:
-        done = verify_table(model, adverts, output, rate=cut[0], lies=cut[1], progress=lambda a, b: report("verify", a, b))
+        done = verify_table(
+            model, adverts, output, rate=cut[0], lies=cut[1], progress=lambda a, b: report("verify", a, b)
+        )
     if json:
         screen.print_json(
             {

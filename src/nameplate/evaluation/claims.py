@@ -42,7 +42,11 @@ class Adverts:
     @property
     def lies(self) -> dict[Lies, NDArray[np.float64]]:
         """Scores of each kind of wrong claim but the mixed ones."""
-        found: dict[Lies, NDArray[np.float64]] = {"random": self.other, "same-make": self.same_make, "alike": self.alike}
+        found: dict[Lies, NDArray[np.float64]] = {
+            "random": self.other,
+            "same-make": self.same_make,
+            "alike": self.alike,
+        }
         return {kind: scores for kind, scores in found.items() if len(scores)}
 
 

@@ -68,6 +68,8 @@ def paired(first: ArrayLike, second: ArrayLike, groups: ArrayLike | None = None)
     of_photos = float(clusters / max(1, clusters - 1) * (sums**2).sum() / photos**2)
     of_runs = float((two - one).mean(1).var(ddof=1) / runs) if runs > 1 else 0.0
     low, high, p = _t_interval(value, (of_photos, clusters - 1), (of_runs, runs - 1))
+    if low == high and one.min() >= 0 <= two.min() and max(one.max(), two.max()) <= 1:
+        low, high = _with_two_more(value, clusters)
     better, worse = int((gains > 0).sum()), int((gains < 0).sum())
     if runs == 1 and clusters == photos and set(np.unique(gains)) <= {-1.0, 0.0, 1.0}:
         p = mcnemar(better, worse)
@@ -125,6 +127,19 @@ def _t_interval(value: float, *parts: tuple[float, int]) -> tuple[float, float, 
     error = math.sqrt(variance)
     half = float(t.ppf(0.975, freedom)) * error
     return value - half, value + half, float(2 * t.sf(abs(value) / error, freedom))
+
+
+def _with_two_more(value: float, photos: int) -> tuple[float, float]:
+    """The interval where all photos fare alike, which is no reason to think that all others do: with two photos more,
+    one for and one against (A. Agresti and Y. Min, "Simple improved confidence intervals for comparing matched
+    proportions", 2005).
+    """
+    from scipy.stats import t
+
+    mean = value * photos / (photos + 2)
+    squares = photos * (value - mean) ** 2 + (1 - mean) ** 2 + (1 + mean) ** 2
+    half = float(t.ppf(0.975, photos + 1)) * math.sqrt(squares / ((photos + 1) * (photos + 2)))
+    return max(-1.0, min(value, mean - half)), min(1.0, max(value, mean + half))
 
 
 def _photos_to_tell(value: float, of_one_photo: float, of_runs: float) -> int | None:

@@ -25,8 +25,8 @@ ClaimVerdict = Literal["accept", "reject", "unsure"]
 ClaimCode = Literal["score", "another car", "unknown car", "no car", "unreadable", "unknown claim"]
 """Why a claim got its verdict, in one word; `Verified.reason` says it in a sentence."""
 Lies = Literal["mixed", "random", "same-make", "alike"]
-"""Wrong claims that a rate of false accepts is of: half of them of the same make; of any other nameplate; of another one of
-the same make; of the one that the model takes such photos for most often."""
+"""Wrong claims that a rate of false accepts is of: half of them of the same make; of any other nameplate; of another
+one of the same make; of the one that the model takes such photos for most often."""
 
 RATES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 """Rates of false accepts, and of false rejects, for which a bundle holds thresholds."""
@@ -38,7 +38,9 @@ MOST_PHOTOS = 4
 
 @dataclass(frozen=True, slots=True)
 class ClaimThresholds:
-    """Quantiles of the scores of claims, for adverts of 1 … `MOST_PHOTOS` photos that show a car, at each of `RATES`."""
+    """Quantiles of the scores of claims, for adverts of 1 … `MOST_PHOTOS` photos that show a car, at each of
+    `RATES`.
+    """
 
     photos: int
     """Held-out photos that chose them."""
@@ -47,8 +49,8 @@ class ClaimThresholds:
     reject: tuple[tuple[float, ...], ...]
     """A true claim's score is below it at that rate."""
     lies: dict[str, tuple[tuple[float, ...], ...]] = field(default_factory=dict)
-    """`accept` for other `Lies` than mixed ones; empty in bundles of before that was asked, and without "same-make" where no
-    make has two nameplates."""
+    """`accept` for other `Lies` than mixed ones; empty in bundles of before that was asked, and without "same-make"
+    where no make has two nameplates."""
 
     @property
     def usable(self) -> bool:
@@ -134,8 +136,8 @@ class Verified:
     """The score that an advert of so many photos must have; None where there is no score."""
     reject_below: float | None = None
     false_accepts: dict[str, float] = field(default_factory=dict)
-    """Lies → share of such wrong claims that score above `accept_above`, as told on held-out photos; empty where that is
-    not known."""
+    """Lies → share of such wrong claims that score above `accept_above`, as told on held-out photos; empty where that
+    is not known."""
 
 
 class UnknownClaimError(UsageError):
@@ -162,7 +164,7 @@ def read_claim(claimed: str, nameplates: Sequence[str], makes: Sequence[str]) ->
 
 
 def _words(text: str) -> list[str]:
-    """Letters and digits that stand together, in any case, composed alike; an underscore parts words as a space does."""
+    """Letters and digits that stand together, in any case, composed alike; an underscore parts words like a space."""
     return re.findall(r"[^\W_]+", unicodedata.normalize("NFC", text).casefold())
 
 

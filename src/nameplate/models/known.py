@@ -58,8 +58,8 @@ class Known:
     cars: Floats | None = None
     """M×D: those of the nameplates that the backbone was trained on; None where they are the same."""
     gate: Floats | None = None
-    """D+1, weights and bias: the log-odds that a photo shows no whole car, from its embedding, learned on photos of cars
-    and of other things; None where none were at hand."""
+    """D+1, weights and bias: the log-odds that a photo shows no whole car, from its embedding, learned on photos of
+    cars and of other things; None where none were at hand."""
 
     @property
     def tensors(self) -> dict[str, NDArray[Any]]:

@@ -52,8 +52,8 @@ async def verify(
     false_accepts_of: Annotated[
         Lies,
         Query(
-            description="The wrong claims that this share is of: mixed, half of them of the same make; random; same-make; "
-            "alike, the nameplate that the model takes such photos for most often."
+            description="The wrong claims that this share is of: mixed, half of them of the same make; random; "
+            "same-make; alike, the nameplate that the model takes such photos for most often."
         ),
     ] = DEFAULT_LIES,
 ) -> Response:
@@ -69,7 +69,9 @@ async def verify(
         _refuse_what_cannot_be_judged(known, claimed, false_accepts, false_accepts_of)
         found = await unless_gone(request, served.engine.answer(photos, names))
     refuse_if_none_readable(found, [shown(answer) for answer in found])
-    judged = known.judge_claim(claimed, [(a.prediction, a.chances) for a in found], rate=false_accepts, lies=false_accepts_of)
+    judged = known.judge_claim(
+        claimed, [(a.prediction, a.chances) for a in found], rate=false_accepts, lies=false_accepts_of
+    )
     return json_response({"model": named, **verified_json(judged)})
 
 

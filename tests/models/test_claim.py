@@ -125,7 +125,7 @@ GOLF = Prediction("golf.jpg", "VW Golf", 0.99, verdict="answer", candidates=("VW
 @pytest.mark.parametrize("other", [GOLF, replace(GOLF, verdict="unsure", nameplate=NAMES[0])])
 def test_a_photo_that_is_surely_another_car_is_never_accepted_and_named(other: Prediction) -> None:
     claim = read_claim("bmw x5", NAMES, MAKES)
-    found = decide(claim, [(_photo(), 0.99), (other, 0.5)], CUT, 0.01)
+    found = decide(claim, [(_photo(), 0.99), (_photo(), 0.99), (other, 0.001)], CUT, 0.01)
     assert (found.verdict, found.code) == ("unsure", "another car")
     assert "'golf.jpg' shows" in found.reason
     assert "VW" in found.reason
@@ -141,7 +141,10 @@ def test_a_photo_that_may_be_what_is_claimed_does_not_speak_against_it() -> None
     for photo in (unsure, open_make, other_bmw):
         assert decide(claim, [(_photo(), 0.99), (photo, 0.7)], CUT, 0.01).code == "score"
     x5 = read_claim("bmw x5", NAMES, MAKES)
-    assert decide(x5, [(_photo(), 0.99), (other_bmw, 0.7)], CUT, 0.01).code == "another car"
+    photos = [(_photo(), 0.99), (_photo(), 0.99)]
+    assert decide(x5, [*photos, (other_bmw, 0.2)], CUT, 0.01).verdict == "accept"  # a sister that it may be
+    assert decide(x5, [*photos, (other_bmw, 0.001)], CUT, 0.01).code == "another car"
+    assert decide(x5, [*photos, (GOLF, 0.2)], CUT, 0.01).code == "another car"
 
 
 def test_codes_say_why() -> None:

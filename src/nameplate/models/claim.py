@@ -87,6 +87,10 @@ class ClaimThresholds:
         accept, reject = (_at(table, photos, rate) for table in (self.against(lies), self.reject))
         return max(accept, reject), min(accept, reject)
 
+    def improbable(self, rate: float) -> float:
+        """The probability that a claim has on less than that share of the single photos that do show it."""
+        return _at(self.reject, 1, rate)
+
     def passed(self, photos: int, score: float) -> dict[str, float]:
         """Lies → share of such wrong claims that score above a number, within the first and the last of `RATES`."""
         found: dict[str, float] = {}
@@ -216,7 +220,8 @@ def decide(
     reason = (
         f"{score:.3f} on {len(used)} of {len(photos)} photos; accepted above {accept:.3g}, rejected below {reject:.3g}"
     )
-    verdict, code, but = _held_back(claim, verdict, [p for p, _ in used])
+    improbable = thresholds.improbable(rate) if thresholds else rate
+    verdict, code, but = _held_back(claim, verdict, used, improbable)
     return Verified(
         claim.claimed,
         claim.nameplates,
@@ -232,24 +237,32 @@ def decide(
 
 
 def _held_back(
-    claim: Claimed, verdict: ClaimVerdict, photos: Sequence[Prediction]
+    claim: Claimed, verdict: ClaimVerdict, photos: Sequence[tuple[Prediction, float]], improbable: float
 ) -> tuple[ClaimVerdict, ClaimCode, str]:
     """The verdict, less an acceptance that single photos speak against; what decided, and that in words."""
-    others = [(photo, other) for photo in photos if (other := _surely_other(claim, photo)) is not None]
+    others = [
+        (photo, other)
+        for photo, chance in photos
+        if (other := _surely_other(claim, photo, improbable=chance < improbable)) is not None
+    ]
     held = "unsure" if verdict == "accept" else verdict
     if others:
         return held, "another car", "but " + ", and ".join(f"'{photo.photo}' shows {other}" for photo, other in others)
-    if verdict == "accept" and all(photo.verdict == "unknown car" for photo in photos):
+    if verdict == "accept" and all(photo.verdict == "unknown car" for photo, _ in photos):
         return held, "unknown car", "but every photo looks like a car that the model does not know"
     return verdict, "score", ""
 
 
-def _surely_other(claim: Claimed, photo: Prediction) -> str | None:
-    """The car outside the claim that a photo surely shows: its one nameplate, or its make; None where it may be it."""
+def _surely_other(claim: Claimed, photo: Prediction, *, improbable: bool) -> str | None:
+    """The car outside the claim that a photo surely shows: its one nameplate, or its make; None where it may be it.
+
+    An answer of another make is sure by itself. A sister nameplate, or a make without a nameplate, is so where the
+    claim is as improbable as it is on few photos that do show it: else one honest photo in twenty would speak against itself.
+    """
     if photo.verdict == "answer" and photo.nameplate not in claim.nameplates:
-        return photo.nameplate
-    if photo.verdict == "unsure" and photo.make is not None and claim.makes and photo.make not in claim.makes:
-        return f"some {photo.make}"
+        return photo.nameplate if improbable or photo.make not in claim.makes else None
+    if photo.verdict == "unsure" and photo.make is not None and photo.make not in claim.makes:
+        return f"some {photo.make}" if improbable else None
     return None
 
 

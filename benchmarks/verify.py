@@ -4,7 +4,9 @@
 
 An advert is some held-out photos of one nameplate, with a true claim or a wrong one, half of the wrong ones being of
 the same make. All thresholds are chosen on one half of the held-out photos, the adverts are made from the other,
-and that is done for several halvings. With --interiors each advert has one photo of that folder besides.
+and that is done for several halvings. With --interiors each advert has one photo of that folder besides. The most alike
+wrong claim is the other nameplate that the photos of the chosen half are taken for most. A mixed advert has photos of
+what it claims, and one that is answered as a nameplate of another make.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ def main() -> None:
     judged = judge(model, read_dataset(arguments.data))
     interiors = [photo.path for photo in list_photos(arguments.interiors)] if arguments.interiors else []
     besides = list(model.answers(interiors))
+    mixed: Counter[tuple[float, str]] = Counter()
     counts: Counter[tuple[int, float, str, str]] = Counter()
     for seed in range(arguments.halvings):
         random = np.random.default_rng(seed)
@@ -52,16 +55,25 @@ def main() -> None:
         ]
         for photos in PHOTOS:
             for _ in range(arguments.adverts):
-                count(counts, halved, judged, answers, besides, ~chosen, photos, random)
-    report(counts)
+                count(counts, halved, judged, answers, besides, chosen, photos, random)
+        for _ in range(arguments.adverts):
+            count_mixed(mixed, halved, judged, answers, ~chosen, random)
+    report(counts, mixed)
 
 
 def chosen_on(model: Model, judged: Judged, chosen: NDArray[np.bool_]) -> Model:
     """The model with thresholds of these photos alone."""
     assert model.bundle.known is not None
     distances = model.bundle.known.distances(judged.embeddings[chosen])
-    far = model.bundle.manifest.thresholds.far
-    manifest = with_verdicts(model.bundle.manifest, judged.probabilities[chosen], judged.truths[chosen], distances, far)
+    theirs = model.bundle.manifest.thresholds
+    manifest = with_verdicts(
+        model.bundle.manifest,
+        judged.probabilities[chosen],
+        judged.truths[chosen],
+        distances,
+        theirs.far,
+        theirs.no_car,
+    )
     return Model(replace(model.bundle, manifest=manifest), model.settings)
 
 
@@ -71,12 +83,12 @@ def count(
     judged: Judged,
     answers: list[Answer],
     besides: list[Answer],
-    usable: NDArray[np.bool_],
+    chosen: NDArray[np.bool_],
     photos: int,
     random: np.random.Generator,
 ) -> None:
-    """Make one advert, and verify its true claim and two wrong ones."""
-    pools = [np.flatnonzero(usable & (judged.truths == place)) for place in range(len(model.nameplates))]
+    """Make one advert, and verify its true claim and three wrong ones."""
+    pools = [np.flatnonzero(~chosen & (judged.truths == place)) for place in range(len(model.nameplates))]
     place = int(random.choice([i for i, pool in enumerate(pools) if len(pool) >= photos]))
     shown = [answers[i] for i in random.choice(pools[place], photos, replace=False)]
     if besides:
@@ -87,14 +99,42 @@ def count(
     claims = {"true": names[place], "other make": str(random.choice(unlike))}
     if alike:
         claims["same make"] = str(random.choice(alike))
+    like = judged.probabilities[chosen & (judged.truths == place)]
+    if len(like):
+        means = like.mean(0)
+        means[place] = -1
+        claims["most alike"] = names[int(means.argmax())]
     for rate in RATES:
         for kind, claimed in claims.items():
             counts[photos, rate, kind, model.judge_claim(claimed, shown, rate=rate).verdict] += 1
 
 
-def report(counts: Counter[tuple[int, float, str, str]]) -> None:
-    """The table."""
-    print("photos  rate   true: accept unsure reject   wrong accepted: of all  other make  same make")
+def count_mixed(
+    counts: Counter[tuple[float, str]],
+    model: Model,
+    judged: Judged,
+    answers: list[Answer],
+    usable: NDArray[np.bool_],
+    random: np.random.Generator,
+) -> None:
+    """Make one advert of a photo of the claimed nameplate and one that is answered, rightly, as another make."""
+    first = int(random.choice(np.flatnonzero(usable)))
+    claimed = int(judged.truths[first])
+    others = [
+        i
+        for i in np.flatnonzero(usable).tolist()
+        if answers[i][0].verdict == "answer"
+        and model.nameplates[judged.truths[i]] == answers[i][0].nameplate
+        and model.makes[judged.truths[i]] != model.makes[claimed]
+    ]
+    shown = [answers[first], answers[int(random.choice(others))]]
+    for rate in RATES:
+        counts[rate, model.judge_claim(model.nameplates[claimed], shown, rate=rate).verdict] += 1
+
+
+def report(counts: Counter[tuple[int, float, str, str]], mixed: Counter[tuple[float, str]]) -> None:
+    """The tables."""
+    print("photos  rate   true: accept unsure reject   wrong accepted: of all  other make  same make  most alike")
     for photos in PHOTOS:
         for rate in RATES:
 
@@ -103,11 +143,16 @@ def report(counts: Counter[tuple[int, float, str, str]]) -> None:
                 return 100 * counts[photos, rate, kind, verdict] / max(1, of_kind)
 
             true = [share("true", verdict) for verdict in ("accept", "unsure", "reject")]
-            other, same = share("other make", "accept"), share("same make", "accept")
+            other, same, alike = (share(kind, "accept") for kind in ("other make", "same make", "most alike"))
             print(
                 f"{photos:6}  {100 * rate:3.0f} %        {true[0]:5.1f}  {true[1]:5.1f}  {true[2]:5.1f}"
                 f"                    {(other + same) / 2:5.2f} %     {other:5.2f} %    {same:5.2f} %"
+                f"     {alike:5.2f} %"
             )
+    print("\none photo of the claimed car, one of another make: accepted, unsure, rejected")
+    for rate in RATES:
+        of_rate = [mixed[rate, verdict] for verdict in ("accept", "unsure", "reject")]
+        print(f"{100 * rate:3.0f} %  " + "  ".join(f"{100 * count / sum(of_rate):5.1f} %" for count in of_rate))
 
 
 if __name__ == "__main__":

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from nameplate.audit.align import SIDE
-from nameplate.audit.copies import connected, find_copies, near_neighbours
+from nameplate.audit.copies import best_copy, connected, find_copies, near_neighbours
+from nameplate.types import Photo
 
 RANDOM = np.random.default_rng(0)
 
@@ -42,3 +44,25 @@ def test_pairs_that_share_a_photo_are_one_group() -> None:
     assert len({groups[i] for i in (0, 2, 4)}) == 1
     assert len(np.unique(groups)) == 3
     assert len(np.unique(connected(np.zeros((0, 2), np.int64), 3))) == 3
+
+
+@pytest.mark.parametrize(
+    ("names", "stays"),
+    [
+        (("a copy.jpg", "a.jpg"), "a.jpg"),
+        (("Copy of a.jpg", "a.jpg"), "a.jpg"),
+        (("a (2).jpg", "a.jpg"), "a.jpg"),
+        (("Копия a.jpg", "longer-than-a.jpg"), "longer-than-a.jpg"),
+        (("a - Kopie.jpg", "b.jpg"), "b.jpg"),
+        (("photocopy.jpg", "a-much-longer-name.jpg"), "photocopy.jpg"),
+        (("b.jpg", "a.jpg"), "b.jpg"),
+    ],
+)
+def test_of_two_copies_the_one_named_copy_goes(names: tuple[str, ...], stays: str) -> None:
+    assert best_copy([Photo(f"folder copy/{name}") for name in names]).path == f"folder copy/{stays}"
+
+
+def test_more_pixels_weigh_more_than_a_name() -> None:
+    assert (
+        best_copy([Photo("a.jpg", width=10, height=10), Photo("a copy.jpg", width=20, height=20)]).path == "a copy.jpg"
+    )

@@ -11,8 +11,10 @@ from PIL import Image, ImageDraw
 
 from nameplate.audit.findings import CROSS_CLASS, EXACT, LABEL, LEAK, NEAR, OUTLIER, UNREADABLE, Finding
 from nameplate.audit.inspect import Audit, inspect
+from nameplate.audit.report import left_out
 from nameplate.datasets import read_dataset
 from nameplate.demo import photos_folder
+from nameplate.experiments.cleaning import NO_CAR, clean
 from nameplate.models.model import Model
 from tests.audit.plant import Planted, plant
 
@@ -105,3 +107,24 @@ def test_one_class_alone_is_looked_at_without_second_opinions(tmp_path: Path) ->
     assert audit.aliases == ()
     assert not of_kind(audit, LABEL)
     assert np.isfinite([finding.score for finding in audit.findings]).all()
+
+
+def test_what_identify_calls_no_car_is_on_the_list_and_nothing_else_of_outliers(tmp_path: Path) -> None:
+    """One judgement: the audit's, the list's and `extra-data`'s are `identify`'s."""
+    for nameplate in sorted(photos_folder("train").iterdir())[:3]:
+        (tmp_path / "cars" / nameplate.name).mkdir(parents=True)
+        for path in sorted(nameplate.iterdir())[:12]:
+            shutil.copyfile(path, tmp_path / "cars" / nameplate.name / path.name)
+    for number, colour in enumerate(((250, 250, 250), (30, 90, 160))):
+        image = Image.new("RGB", (400, 300), colour)
+        ImageDraw.Draw(image).ellipse((90, 40, 300, 260), fill=(200, 160, 40))
+        image.save(tmp_path / "cars" / nameplate.name / f"drawing-{number}.png")
+    dataset, model = read_dataset(tmp_path / "cars"), Model.load(runtime="onnxruntime", threads=1)
+    audit = inspect(dataset, model, shortcuts=False)
+    called = {answer.photo for answer in model.stream(p.path for p in dataset.photos) if answer.verdict == "not a car"}
+    assert {path for path in called if "drawing" in path} == {p.path for p in dataset.photos if "drawing" in p.path}
+    assert {finding.photos[0] for finding in of_kind(audit, OUTLIER) if finding.sure} == called
+    assert {str(row["path"]) for row in left_out(audit) if row["kind"] == OUTLIER} == called
+    taken = clean([photo.with_(split="train") for photo in dataset.photos], [], audit.findings).taken_out
+    assert {entry.path for entry in taken if entry.reason == NO_CAR} == called
+    assert not called & {finding.photos[0] for finding in of_kind(audit, LABEL)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nameplate.audit.labels import find_aliases, likely_wrong, suspicion
+from nameplate.audit.labels import find_aliases, known_to_heads, likely_wrong, suspicion
 from nameplate.evaluation.metrics import wilson
 
 
@@ -55,3 +55,15 @@ def test_a_few_photos_of_one_class_leave_its_share_open() -> None:
     (alias,) = find_aliases(chances, classes, ["a", "b"])
     assert alias.right.value == pytest.approx(0.5)
     assert alias.right.high == pytest.approx(0.5 + wilson(0, 5).high / 2, abs=1e-3)
+
+
+def test_heads_that_know_few_photos_or_err_often_are_not_relied_on() -> None:
+    def labelled(photos: int, wrong: int) -> tuple[np.ndarray, np.ndarray]:
+        classes = np.repeat([0, 1], photos)
+        chances = np.eye(2, dtype=np.float32)[classes] * 0.9 + 0.05
+        chances[:wrong] = chances[:wrong, ::-1]
+        return chances, classes
+
+    assert not known_to_heads(*labelled(4, 1))[0]  # three others, all right: too few to be sure
+    assert known_to_heads(*labelled(20, 1)).all()
+    assert not known_to_heads(*labelled(20, 12))[0]

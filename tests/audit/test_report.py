@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from nameplate.audit.findings import CROSS_CLASS, EXACT, LABEL, LEAK, OUTLIER, UNREADABLE, Finding
-from nameplate.audit.inspect import Audit
+from nameplate.audit.findings import CROSS_CLASS, EXACT, LABEL, LEAK, NEAR, OUTLIER, UNREADABLE, Finding
+from nameplate.audit.inspect import Audit, of_group
 from nameplate.audit.report import left_out, write_report
 from nameplate.datasets import read_dataset
 from nameplate.datasets.sources import Dataset
@@ -115,3 +115,43 @@ def test_photos_that_all_vanished_meanwhile_still_give_a_page(tmp_path: Path) ->
 def test_a_report_that_is_no_page_and_a_folder_that_is_not_there_are_refused(tmp_path: Path) -> None:
     assert "must end with .html" in nameplate("audit", tmp_path, "-o", tmp_path / "report", check=2).stderr
     assert "There is no" in nameplate("audit", tmp_path / "no", "-o", tmp_path / "r.html", check=1).stderr
+
+
+def test_copies_under_two_classes_are_told_of_once_and_so_are_leaks() -> None:
+    def copies(*photos: Photo) -> list[Finding]:
+        return list(of_group([each.with_(sha256="same") for each in photos], 1.0))
+
+    (crossing,) = copies(photo("/1"), photo("/2", "b"))
+    assert (crossing.kind, crossing.photos) == (CROSS_CLASS, ("/1", "/2"))
+    (both,) = copies(photo("/1", split="train"), photo("/2", "b", split="test"))
+    assert (both.kind, both.detail) == (CROSS_CLASS, "one picture under a and b, in test and train")
+    (leak,) = copies(photo("/1", split="train"), photo("/2", split="test"))
+    assert leak.kind == LEAK
+    photos = [photo("/a copy").with_(sha256="x"), photo("/a").with_(sha256="x"), photo("/b", side=5).with_(sha256="y")]
+    exact, near = of_group(photos, 0.96)
+    assert (exact.kind, exact.photos) == (EXACT, ("/a copy", "/a"))
+    assert (near.kind, near.photos) == (NEAR, ("/a", "/b"))
+    audit = Audit(Dataset(tuple(photos), ("a",)), tuple(photos), (None,) * 3, (exact, near), (), None, None, "")
+    assert [row["path"] for row in left_out(audit)] == ["/a copy", "/b"]
+
+
+def test_the_next_line_keeps_names_and_all_data_and_the_list_keeps_what_was_on_one_before(tmp_path: Path) -> None:
+    for number, folder in enumerate(sorted(photos_folder("train").iterdir())[:2], start=1):
+        (tmp_path / "my cars" / str(number)).mkdir(parents=True)
+        for path in sorted(folder.iterdir())[:6]:
+            shutil.copyfile(path, tmp_path / "my cars" / str(number) / path.name)
+    (tmp_path / "names.csv").write_text("id,name\n1,Lada Niva\n2,Lada Vesta\n", "utf-8")
+    gone = sorted((tmp_path / "my cars" / "1").iterdir())[0]
+    (tmp_path / "before.csv").write_text(f"path\n{gone}\n", "utf-8")
+    options = ("--names", tmp_path / "names.csv", "--exclude", tmp_path / "before.csv", "--no-shortcuts")
+    done = nameplate("audit", tmp_path / "my cars", "-o", tmp_path / "r.html", *options)
+    listed = tmp_path / "r.exclude.csv"
+    following = "".join(done.stdout.split("Next", 1)[1].split("\n")).replace(" ", "")
+    assert f"'{tmp_path / 'my cars'}'--names{tmp_path / 'names.csv'}--exclude{listed}".replace(" ", "") in following
+    assert str(gone) in [row["path"] for row in csv.DictReader(listed.read_text("utf-8").splitlines())]
+    page = (tmp_path / "r.html").read_text("utf-8")
+    assert all(
+        page.count(f"<figcaption>{path.name}</figcaption>")
+        for path in (tmp_path / "my cars").glob("*/*")
+        if path != gone
+    )

@@ -37,3 +37,21 @@ def test_a_photo_of_another_class_is_unlike_its_own_and_one_alone_is_like_nothin
     assert strange.argmax() == 0
     assert strange[0] > UNLIKE_CLASS
     assert strange[599] == -np.inf
+
+
+def test_each_photo_is_held_against_the_others_alone() -> None:
+    few = ROWS[:60].copy()  # hardly more photos than numbers: each makes the direction that it lies in
+    few[7] += 20 * np.random.default_rng(1).standard_normal(40).astype(np.float32)
+    rows = (few - few.mean(0)).astype(np.float64)
+    rows /= rows.std(0)
+    own = np.delete(rows, 7, 0)
+    inverse = np.linalg.inv(own.T @ own / len(rows) + np.eye(40))
+    distance = rows[7] @ inverse @ rows[7]
+    whole = np.linalg.inv(rows.T @ rows / len(rows) + np.eye(40))
+    inside = np.einsum("ij,jk,ik->i", rows, whole, rows)
+    outside = inside / (1 - inside / len(rows))
+    assert np.isclose(outside[7], distance)
+    low, middle, high = np.quantile(outside, [0.25, 0.5, 0.75])
+    assert np.isclose(strangeness(few)[7], (distance - middle) / (high - low))
+    assert strangeness(few).argmax() == 7
+    assert strangeness(few)[7] > STRANGE

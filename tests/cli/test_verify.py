@@ -24,6 +24,8 @@ def test_one_advert_as_json(tmp_path: Path) -> None:
     assert len(said["nameplates"]) > 5
     assert [photo["verdict"] == "unreadable" for photo in said["photos"]] == [False, True]
     assert said["photos"][1]["score"] is None
+    assert said["accept_above"] >= said["reject_below"]
+    assert set(said["false_accepts"]) == {"mixed", "random", "alike"}
 
 
 def test_one_advert_in_words() -> None:
@@ -41,7 +43,8 @@ def test_a_table_of_adverts(tmp_path: Path) -> None:
     with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["photos"] for row in rows] == ["2", "1"]
-    assert rows[1]["verdict"] == "unsure"
+    assert (rows[1]["verdict"], rows[1]["code"]) == ("unsure", "unknown claim")
+    assert json.loads(done.stdout)["unknown_claims"] == 1
 
 
 @pytest.mark.parametrize(
@@ -51,6 +54,7 @@ def test_a_table_of_adverts(tmp_path: Path) -> None:
         (["--claimed", "BMW"], "Give an advert's photos"),
         (["--claimed", "Lada Niva", str(PHOTO)], "knows no nameplate 'Lada Niva'"),
         (["--claimed", "BMW", "--false-accepts", "0.9", str(PHOTO)], "rate of false accepts is 0.9"),
+        (["--claimed", "BMW", "--false-accepts-of", "odd", str(PHOTO)], "Unknown wrong claims 'odd'"),
         (["--batch", "adverts.csv"], "give --output"),
         (["--batch", "adverts.csv", "-o", "out.csv", "--claimed", "BMW"], "neither photos nor --claimed"),
     ],

@@ -31,11 +31,43 @@ def test_fresh_adverts_are_accepted_and_rejected_wrongly_as_often_as_asked(photo
     fresh = draw_adverts(*_answers(4000, 1), OF, photos)
     assert fresh is not None
     for rate in (0.01, 0.05, 0.1):
-        accept, _ = claims.at(photos, rate)
-        assert np.mean(fresh.wrong > accept) == pytest.approx(rate, rel=0.5, abs=0.004)
-    assert np.mean(fresh.same_make > claims.at(photos, 0.05)[0]) > np.mean(fresh.other > claims.at(photos, 0.05)[0])
+        quantile = claims.accept[photos - 1][RATES.index(rate)]
+        assert np.mean(fresh.wrong > quantile) == pytest.approx(rate, rel=0.5, abs=0.004)
+        assert np.mean(fresh.wrong > claims.at(photos, rate)[0]) <= 1.5 * rate + 0.004
+        for kind, scores in fresh.lies.items():
+            if rate < 0.1:
+                among = claims.lies[kind][photos - 1][RATES.index(rate)]
+                assert np.mean(scores > among) == pytest.approx(rate, rel=0.6, abs=0.006), kind
+    passed = {kind: np.mean(scores > claims.at(photos, 0.05)[0]) for kind, scores in fresh.lies.items()}
+    assert passed["random"] < passed["same-make"] < passed["alike"]
     rejected = np.mean(fresh.true < claims.reject[photos - 1][RATES.index(0.05)])
     assert rejected == pytest.approx(0.05, rel=0.5)
+
+
+def test_a_wrong_claim_gains_nothing_where_true_ones_score_higher() -> None:
+    """The budget of false accepts is not spent where hardly a true claim scores so low."""
+    claims, _ = choose_claims(*_answers(2000, 0), MAKES)
+    fresh = draw_adverts(*_answers(4000, 1), OF, 3)
+    assert claims is not None
+    assert fresh is not None
+    accept, reject = claims.at(3, 0.1)
+    quantile = claims.accept[2][RATES.index(0.1)]
+    assert accept == claims.reject[2][RATES.index(0.1)] > quantile == reject
+    assert np.mean(fresh.wrong > accept) < 0.5 * np.mean(fresh.wrong > quantile)
+    assert np.mean(fresh.true > accept) == pytest.approx(0.9, abs=0.03)
+
+
+def test_the_shares_that_are_stated_are_those_of_fresh_adverts() -> None:
+    claims, _ = choose_claims(*_answers(4000, 0), MAKES)
+    fresh = draw_adverts(*_answers(4000, 1), OF, 2)
+    assert claims is not None
+    assert fresh is not None
+    accept, _ = claims.at(2, 0.02)
+    stated = claims.passed(2, accept)
+    assert set(stated) == {"mixed", "random", "same-make", "alike"}
+    for kind, scores in fresh.lies.items():
+        assert stated[kind] == pytest.approx(max(0.001, np.mean(scores > accept)), rel=0.6, abs=0.004), kind
+    assert stated["random"] < stated["mixed"] < stated["alike"]
 
 
 def test_more_photos_tell_more() -> None:
@@ -45,7 +77,7 @@ def test_more_photos_tell_more() -> None:
     for photos in range(1, MOST_PHOTOS + 1):
         fresh = draw_adverts(*_answers(4000, 1), OF, photos)
         assert fresh is not None
-        missed.append(np.mean(fresh.true <= claims.at(photos, 0.05)[0]))
+        missed.append(np.mean(fresh.true <= claims.accept[photos - 1][RATES.index(0.05)]))
     assert missed == sorted(missed, reverse=True)
     assert missed[-1] < missed[0] / 3
 

@@ -227,3 +227,15 @@ def test_resamples_draw_groups_whole() -> None:
     alone = np.concatenate(list(resamples(6)))
     assert np.bincount(alone) == pytest.approx(np.full(6, RESAMPLES), rel=0.2)
     assert [rows.tolist() for rows in resamples(6, groups)] == [rows.tolist() for rows in drawn]
+
+
+@pytest.mark.parametrize("right", [np.ones(10), np.zeros(10)])
+def test_ten_photos_that_fare_alike_do_not_make_a_difference_certain(right: np.ndarray) -> None:
+    found = paired(right, right)
+    assert found.p == 1
+    assert found.difference.value == 0
+    assert found.difference.low < -0.05 < 0.05 < found.difference.high
+    many = paired(np.ones(1000), np.ones(1000)).difference
+    assert 0 < many.high < 0.01
+    gained = paired(np.zeros(10), np.ones(10)).difference
+    assert gained.low < gained.value == gained.high == 1

@@ -132,3 +132,10 @@ def test_copies_are_found_among_real_photos(tmp_path: Path) -> None:
         "mirrored.png": OF_HELD,
         "broken.jpg": UNREAD,
     }
+
+
+def test_of_two_copies_the_one_named_copy_goes() -> None:
+    extra = [Photo("a copy.jpg", "a", "train"), Photo("a.jpg", "a", "train")]
+    found = clean(extra, BASE, [finding(EXACT, "a copy.jpg", "a.jpg")])
+    assert out(found) == {"a copy.jpg": REPEATED}
+    assert kept(found) == ["a.jpg"]

@@ -97,7 +97,8 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_what_was_saved_is_loaded_again(tmp_path: Path) -> None:
-    claims = ClaimThresholds(60, *[tuple(map(tuple, CUTS))] * 2)
+    cuts = tuple(map(tuple, CUTS))
+    claims = ClaimThresholds(60, cuts, cuts, {"alike": cuts})
     manifest = replace(
         MANIFEST_3,
         makes=("Лада", "Audi", "Audi"),

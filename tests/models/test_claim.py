@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import unicodedata
+from dataclasses import replace
 
 import pytest
 
 from nameplate.errors import UsageError
-from nameplate.models.claim import MOST_PHOTOS, RATES, ClaimThresholds, check_rate, decide, read_claim
+from nameplate.models.claim import (
+    MOST_PHOTOS,
+    RATES,
+    ClaimThresholds,
+    UnknownClaimError,
+    check_rate,
+    decide,
+    read_claim,
+    unreadable_claim,
+)
 from nameplate.types import Prediction
 
 NAMES = ("BMW X5 SUV 2007", "BMW X6 SUV 2012", "Audi S4 Sedan 2007", "Audi S4 Sedan 2012", "Лада Приора", "Лада Калина")
@@ -115,3 +125,73 @@ def test_thresholds_of_another_form_are_told() -> None:
     assert not ClaimThresholds(1, CUT.accept[:2], CUT.reject).usable
     assert not ClaimThresholds(1, tuple(row[:3] for row in CUT.accept), CUT.reject).usable
     assert not ClaimThresholds(1, tuple((float("nan"),) * len(RATES) for _ in CUT.accept), CUT.reject).usable
+
+
+GOLF = Prediction("golf.jpg", "VW Golf", 0.99, verdict="answer", candidates=("VW Golf",), make="VW")
+
+
+@pytest.mark.parametrize("other", [GOLF, replace(GOLF, verdict="unsure", nameplate=NAMES[0])])
+def test_a_photo_that_is_surely_another_car_is_never_accepted_and_named(other: Prediction) -> None:
+    claim = read_claim("bmw x5", NAMES, MAKES)
+    found = decide(claim, [(_photo(), 0.99), (_photo(), 0.99), (other, 0.001)], CUT, 0.01)
+    assert (found.verdict, found.code) == ("unsure", "another car")
+    assert "'golf.jpg' shows" in found.reason
+    assert "VW" in found.reason
+    rejected = decide(claim, [(_photo(), 0.02), (other, 0.0)], CUT, 0.01)
+    assert (rejected.verdict, rejected.code) == ("reject", "another car")
+
+
+def test_a_photo_that_may_be_what_is_claimed_does_not_speak_against_it() -> None:
+    claim = read_claim("bmw", NAMES, MAKES)
+    unsure = replace(GOLF, verdict="unsure", make="BMW", nameplate=NAMES[1])
+    open_make = replace(GOLF, verdict="unsure", make=None)
+    other_bmw = replace(GOLF, nameplate=NAMES[1], make="BMW")
+    for photo in (unsure, open_make, other_bmw):
+        assert decide(claim, [(_photo(), 0.99), (photo, 0.7)], CUT, 0.01).code == "score"
+    x5 = read_claim("bmw x5", NAMES, MAKES)
+    photos = [(_photo(), 0.99), (_photo(), 0.99)]
+    assert decide(x5, [*photos, (other_bmw, 0.2)], CUT, 0.01).verdict == "accept"  # a sister that it may be
+    assert decide(x5, [*photos, (other_bmw, 0.001)], CUT, 0.01).code == "another car"
+    assert decide(x5, [*photos, (GOLF, 0.2)], CUT, 0.01).code == "another car"
+
+
+def test_codes_say_why() -> None:
+    claim = read_claim("bmw x5", NAMES, MAKES)
+    assert decide(claim, [(_photo("not a car"), 0.9)], CUT).code == "no car"
+    assert decide(claim, [(_photo("unreadable"), None)], CUT).code == "unreadable"
+    assert decide(claim, [(_photo("unknown car"), 0.99)], CUT).code == "unknown car"
+    unknown = unreadable_claim("Lada", [_photo()], "it knows none")
+    assert (unknown.verdict, unknown.code) == ("unsure", "unknown claim")
+    with pytest.raises(UnknownClaimError):
+        read_claim("Lada", NAMES[:2], MAKES[:2])
+
+
+@pytest.mark.parametrize(
+    ("claimed", "names"),
+    [
+        ("niva", ("5_niva", "6_priora")),
+        ("Лада-Калина", NAMES),
+        (unicodedata.normalize("NFD", "Хёндай"), ("Хёндай Солярис", "Лада")),
+        ("Хёндай", (unicodedata.normalize("NFD", "Хёндай Солярис"), "Лада")),
+    ],
+)
+def test_words_are_letters_and_digits_composed_alike(claimed: str, names: tuple[str, ...]) -> None:
+    assert len(read_claim(claimed, names, names).nameplates) == 1
+
+
+def test_accepting_takes_more_than_either_quantile() -> None:
+    crossed = ClaimThresholds(100, CUT.reject, CUT.accept, {"alike": CUT.accept})
+    assert crossed.at(1, 0.01) == CUT.at(1, 0.01)
+    assert crossed.at(1, 0.01, "alike")[0] == pytest.approx(0.6)
+    with pytest.raises(UsageError, match=r"how often random wrong claims.*mixed, alike"):
+        check_rate(0.01, "random", crossed)
+    with pytest.raises(UsageError, match="Unknown wrong claims 'odd'"):
+        check_rate(0.01, "odd")  # type: ignore[arg-type]
+    assert not ClaimThresholds(1, CUT.accept, CUT.reject, {"odd": CUT.accept}).usable
+    assert not ClaimThresholds(1, CUT.accept, CUT.reject, {"alike": CUT.accept[:1]}).usable
+
+
+def test_the_share_that_passes_is_read_off_the_quantiles() -> None:
+    assert CUT.passed(1, 0.6) == {"mixed": 0.01}
+    assert CUT.passed(1, 0.95) == {"mixed": 0.001}
+    assert CUT.passed(1, 0.0) == {"mixed": 0.2}

@@ -285,7 +285,7 @@ def test_a_few_photos_all_named_rightly_do_not_make_the_head_certain() -> None:
     classes = np.arange(30) % 3
     sure = np.eye(3, dtype=np.float32)[classes]
     found = fit_temperature(sure, classes)
-    steps = np.linspace(*np.log(room.TEMPERATURES), 4001)
+    steps = np.linspace(np.log(room.TEMPERATURES[0]), np.log(room.TEMPERATURES[1]), 4001)
     summed = [30 * log_loss(probabilities(sure, float(np.exp(t))), classes) + 2 * t**2 for t in steps]
     assert found == pytest.approx(float(np.exp(steps[int(np.argmin(summed))])), rel=0.01)
     assert found > 0.2

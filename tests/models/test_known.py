@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -129,3 +130,17 @@ def test_tensors_that_cannot_be_are_refused(name: str, change: Any) -> None:
     del tensors["scale"]
     with pytest.raises(KeyError):
         Known.of(tensors, 24, 6)
+
+
+def test_a_gate_is_stored_and_handed_down() -> None:
+    gate = RANDOM.normal(size=25).astype(np.float32)
+    parent = replace(fit_known(_photos(RANDOM, CLASSES), CLASSES), gate=gate)
+    again = Known.of(parent.tensors, 24, len(parent.centres))
+    child = fit_known(_photos(RANDOM, CLASSES), CLASSES, again)
+    photos = _photos(RANDOM, CLASSES[:5])
+    odds = child.no_car_odds(photos)
+    assert odds is not None
+    assert odds == pytest.approx(photos @ gate[:-1] + gate[-1], rel=1e-4, abs=1e-4)
+    assert fit_known(photos, CLASSES[:5]).no_car_odds(photos) is None
+    with pytest.raises(ValueError, match="'gate' is"):
+        Known.of(parent.tensors | {"gate": gate[:-1]}, 24, len(parent.centres))

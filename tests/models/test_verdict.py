@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nameplate.models.verdict import COVERAGE, Thresholds, in_set, judged, make_probabilities, strangeness
+from nameplate.models.verdict import COVERAGE, Thresholds, car_margin, in_set, judged, make_probabilities, strangeness
 from nameplate.types import Prediction
 
 NAMES = ("BMW 1", "BMW 3", "Audi A4", "Audi A6")
@@ -94,3 +96,26 @@ def test_thresholds_that_cannot_be_are_told() -> None:
         Thresholds(coverage=-1),
     ):
         assert not wrong.usable, wrong
+
+
+def test_a_gate_says_what_is_no_car_and_its_own_nameplates_are_cars_whatever_it_says() -> None:
+    cut = replace(CUT, no_car=0.5)
+    near, cars = np.array([1.2, 1.2, 1.6, 1.6], np.float32), np.full(4, 9.0, np.float32)
+    odds = np.array([0.4, 0.6, 0.4, 0.6], np.float32)
+    margin = car_margin((near, cars), odds, cut)
+    assert margin is not None
+    assert (margin > 0).tolist() == [False, False, False, True]  # nearer than 1 + 0.25: one of its own
+    assert car_margin((near, cars), None, cut) == pytest.approx(cars - 2)  # a bundle without a gate: by distance
+    unchosen = replace(Thresholds(), no_car=0.5)
+    assert (np.asarray(car_margin((near, cars), odds, unchosen)) > 0).tolist() == [False, True, False, True]
+    assert car_margin((near, cars), None, Thresholds()) is None
+
+
+def test_the_verdict_is_the_margins() -> None:
+    row = np.array([1.0, 0, 0, 0], np.float32)
+    distances = np.array([1.6], np.float32), np.array([1.0], np.float32)
+    plain = Prediction("a.jpg", NAMES[0], 1.0)
+    for odds, verdict in ((0.6, "not a car"), (0.4, "answer")):
+        found = judged(plain, row, NAMES, MAKES, replace(CUT, no_car=0.5), distances, np.array([odds], np.float32))
+        assert found.verdict == verdict
+    assert not Thresholds(no_car=float("nan")).usable

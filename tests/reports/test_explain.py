@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from nameplate.models.index import Neighbour
 from nameplate.reports.explain import as_json, write_explanation
 from nameplate.reports.heat import GAP, heat_map
 from nameplate.reports.page import thumbnail_uri
-from nameplate.types import Fit, Preprocess
+from nameplate.types import Fit, Preprocess, Verdict
 
 HEIGHT, WIDTH = 120, 200
 
@@ -125,3 +126,23 @@ def test_json_says_the_same() -> None:
     assert said["map"] == {"height": 4, "width": 6}
     assert said["nearest"] == [{"path": "a/<i>.jpg", "nameplate": "Audi", "similarity": 0.9}]
     assert as_json(explanation())["nearest"] is None
+
+
+@pytest.mark.parametrize(
+    ("verdict", "title", "word"),
+    [
+        ("answer", "Лада <b>Веста</b>", "Named"),
+        ("unsure", "Unsure: likeliest Лада <b>Веста</b>", "Likeliest"),
+        ("not a car", "Not a car", "Likeliest"),
+        ("unknown car", "Unknown car", "Likeliest"),
+    ],
+)
+def test_the_title_is_what_identify_says(verdict: Verdict, title: str, word: str, tmp_path: Path) -> None:
+    found = replace(explanation(), verdict=verdict)
+    assert (found.title, found.word) == (title, word)
+    assert as_json(found)["title"] == title
+    write_explanation(found, Model.load(threads=1), tmp_path / "p.html")
+    page = html.unescape((tmp_path / "p.html").read_text("utf-8"))
+    assert f"<h1>{title}</h1>" in page
+    assert f"<figcaption>{word}:" in page
+    assert ("None of its nameplates is meant" in page) == (verdict in ("not a car", "unknown car"))

@@ -134,7 +134,7 @@ def test_verify_says_what_the_command_says(server: Running, files: Path) -> None
         ("/v1/identify", {"files": [("photos", PHOTO)] * 21}, 413, "21 photos; one request may bring 20"),
         ("/v1/identify", {"content": b"x", "headers": {"content-type": "multipart/form-data"}}, 400, "form"),
         ("/v1/verify", {"files": {"photos": PHOTO}}, 422, "claimed"),
-        ("/v1/verify", {"files": {"photos": PHOTO}, "data": {"claimed": "Jeep Libertie"}}, 422, "Did you mean"),
+        ("/v1/verify", {"files": {"photos": PHOTO}, "data": {"claimed": "Jeep Libertie"}}, 422, "Did you mean 'Jeep"),
         ("/v1/verify?false_accepts=0.9", {"files": {"photos": PHOTO}, "data": {"claimed": "Jeep"}}, 422, "0.2"),
         ("/v1/nothing", {}, 404, "Not Found"),
         ("/health/live", {}, 405, "Method"),
@@ -147,6 +147,19 @@ def test_wrong_requests_are_told_what_is_wrong(
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     assert says in answer.json()["detail"]
+    assert answer.json().get("code") == ("unknown claim" if says.startswith("Did you mean 'Jeep") else None)
+
+
+def test_verify_cuts_for_the_lies_that_are_asked_for(server: Running) -> None:
+    def asked(lies: str) -> dict[str, Any]:
+        path = f"/v1/verify?false_accepts=0.05&false_accepts_of={lies}"
+        found: dict[str, Any] = server.post(path, data={"claimed": "Jeep Liberty"}, files={"photos": PHOTO}).json()
+        return found
+
+    cuts = [asked(lies)["accept_above"] for lies in ("random", "same-make", "alike")]
+    assert cuts == sorted(cuts)
+    assert asked("alike")["false_accepts"]["alike"] <= 0.05
+    assert asked("odd")["status"] == 422
 
 
 def test_a_body_that_is_too_large_is_refused_before_it_is_sent(server: Running) -> None:

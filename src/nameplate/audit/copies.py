@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.audit.align import alignment
 from nameplate.datasets.duplicates import near_pairs
+from nameplate.types import Photo
 
 CANDIDATE_BITS = 75
 """Perceptual hashes of at most so many different bits of 256 are looked at more closely."""
@@ -17,6 +20,8 @@ NEIGHBOURS, MIN_COSINE = 3, 0.4
 """So are a photo's nearest neighbours by embedding, where they are at least so near."""
 SAME = 0.945
 """Correlation, aligned, from which two photos are one picture (docs/experiments.md, 2026-11-22)."""
+COPY_NAME = re.compile(r"(^|[\W_])(copy|copie|copia|kopie|kopia|копия|duplicate)([\W_\d]|$)|\(\d+\)$", re.IGNORECASE)
+"""How the usual systems name a copy: `a copy`, `Copy of a`, `a - Kopie`, `Копия a`, `a (2)`."""
 ROWS_AT_ONCE = 1024
 PAIRS_AT_ONCE = 2048
 
@@ -82,6 +87,18 @@ def near_neighbours(embeddings: NDArray[np.float32]) -> NDArray[np.int64]:
         i, place = np.nonzero(np.take_along_axis(cosines, nearest, 1) >= MIN_COSINE)
         found.append(np.sort(np.stack([start + i, nearest[i, place]], 1), axis=1))
     return np.concatenate(found) if found else np.zeros((0, 2), np.int64)
+
+
+def best_copy(copies: Sequence[Photo]) -> Photo:
+    """The one of several copies that stays: of most pixels, then the one whose name does not say that it is a copy,
+    then the one of the shortest name, then the first.
+    """
+
+    def worth(photo: Photo) -> tuple[int, bool, int]:
+        stem = PurePath(photo.path).stem
+        return (photo.width or 0) * (photo.height or 0), COPY_NAME.search(stem) is None, -len(stem)
+
+    return max(copies, key=worth)
 
 
 def connected(pairs: NDArray[np.int64], photos: int) -> NDArray[np.int64]:

@@ -14,7 +14,9 @@ UNREADABLE, EXACT, NEAR, CROSS_CLASS, LEAK, LABEL, OUTLIER = KINDS = (
     "outlier",
 )
 """Of findings, in the order in which a report shows them."""
-SURE = {LABEL: 0.95, OUTLIER: 0.57}
+NO_CAR = 0.75
+"""Score from which an outlier is what `identify` calls "not a car"; others are below it."""
+SURE = {LABEL: 0.95, OUTLIER: NO_CAR}
 """Score from which findings of a kind are acted on unseen; the others are for eyes. All other kinds are sure."""
 
 
@@ -30,8 +32,10 @@ class Finding:
     """How sure it is, 0–1; comparable within a kind."""
     detail: str
     """One sentence: the reason, or the nameplate that it looks like."""
+    for_eyes: bool = False
+    """Whether what tells it is not to be relied on, whatever the score."""
 
     @property
     def sure(self) -> bool:
         """Whether to act on it unseen: `SURE`."""
-        return self.score >= SURE.get(self.kind, 0)
+        return not self.for_eyes and self.score >= SURE.get(self.kind, 0)

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.audit.align import SIDE
-from nameplate.audit.copies import Copies, connected, find_copies
-from nameplate.audit.findings import CROSS_CLASS, EXACT, KINDS, LABEL, LEAK, NEAR, OUTLIER, UNREADABLE, Finding
-from nameplate.audit.labels import Alias, find_aliases, likely_wrong, suspicion
+from nameplate.audit.copies import Copies, best_copy, connected, find_copies
+from nameplate.audit.findings import CROSS_CLASS, EXACT, KINDS, LABEL, LEAK, NEAR, NO_CAR, OUTLIER, UNREADABLE, Finding
+from nameplate.audit.labels import Alias, find_aliases, known_to_heads, likely_wrong, suspicion
 from nameplate.audit.look import Look, look_at
 from nameplate.audit.shortcuts import Shortcuts, shortcut_test
 from nameplate.audit.strangers import STRANGE, UNLIKE_CLASS, strangeness, unlike_class
@@ -56,7 +56,7 @@ def inspect(dataset: Dataset, model: Model, *, shortcuts: bool = True, progress:
 
     Args:
         dataset: labelled photos.
-        model: embeds; its own head is not looked at.
+        model: embeds, and says what is no car; its own head is not looked at.
         shortcuts: embed photos twice more, with a part hidden, to see what the background gives away.
         progress: see `Progress`.
 
@@ -80,16 +80,20 @@ def inspect(dataset: Dataset, model: Model, *, shortcuts: bool = True, progress:
         *(Finding(UNREADABLE, (path,), 1.0, reason) for path, reason in embedded.unreadable),
         *_of_copies(photos, copies, groups),
     ]
+    crossing = {path for finding in findings if finding.kind == CROSS_CLASS for path in finding.photos}
+    margin = model.car_margin(embedded.embeddings)
+    no_car = np.full(len(photos), -np.inf) if margin is None else margin.astype(np.float64)
     aliases: tuple[Alias, ...] = ()
     shortcut = None
     if chances is not None:
-        findings += _doubted(photos, classes, chances, strange, dataset.nameplates)
+        doubtful = np.array([photo.path not in crossing for photo in photos]) & (no_car <= 0)
+        findings += _doubted(photos, classes, chances, doubtful, dataset.nameplates)
         aliases = find_aliases(chances, classes, dataset.nameplates)
         if shortcuts:
             named = chances.argmax(1)
             shortcut = shortcut_test(photos, classes, dataset.nameplates, groups, named, model, SEED, progress)
     within = unlike_class(embedded.embeddings, classes)
-    findings += _outliers(photos, strange, within, {path for f in findings if f.kind == LABEL for path in f.photos})
+    findings += _outliers(photos, no_car, strange, within, {p for f in findings if f.kind == LABEL for p in f.photos})
     return Audit(
         dataset=dataset,
         photos=photos,
@@ -124,64 +128,83 @@ def _of_copies(photos: Sequence[Photo], copies: Copies, groups: NDArray[np.int64
     found: list[Finding] = []
     for group in np.unique(groups[copies.pairs[:, 0]]).tolist():
         members = [photos[i] for i in np.flatnonzero(groups == group).tolist()]
-        found += _of_group(members, float(weakest[group]))
+        found += of_group(members, float(weakest[group]))
     return sorted(found, key=lambda finding: (KINDS.index(finding.kind), -finding.score))
 
 
-def _of_group(members: Sequence[Photo], likeness: float) -> Iterator[Finding]:
-    digests = [photo.sha256 for photo in members]
+def of_group(members: Sequence[Photo], likeness: float) -> Iterator[Finding]:
+    """The findings about the copies of one picture: each file is told of once, by what weighs most.
+
+    Copies under several classes are no leak besides, nor duplicates: all of them go. Where files of the same bytes have
+    further copies, only the one of them that would stay is held against those.
+    """
     paths = tuple(photo.path for photo in members)
-    for digest in dict.fromkeys(digests):
-        same = tuple(photo.path for photo in members if photo.sha256 == digest)
-        if len(same) > 1:
-            yield Finding(EXACT, same, 1.0, f"{len(same)} files of the same bytes")
-    if len(set(digests)) > 1:
-        yield Finding(NEAR, paths, likeness, f"one picture in {len(set(digests))} files: cropped, resized or mirrored")
     labels = sorted({str(photo.label) for photo in members})
-    if len(labels) > 1:
-        yield Finding(CROSS_CLASS, paths, likeness, f"one picture under {' and '.join(labels)}")
     parts = sorted({str(photo.split) for photo in members if photo.split})
+    if len(labels) > 1:
+        where = f", in {' and '.join(parts)}" if len(parts) > 1 else ""
+        yield Finding(CROSS_CLASS, paths, likeness, f"one picture under {' and '.join(labels)}{where}")
+        return
     if len(parts) > 1:
         yield Finding(LEAK, paths, likeness, f"one picture in {' and '.join(parts)}")
+        return
+    kept: list[Photo] = []
+    for digest in dict.fromkeys(photo.sha256 for photo in members):
+        same = [photo for photo in members if photo.sha256 == digest]
+        kept.append(best_copy(same))
+        if len(same) > 1:
+            yield Finding(EXACT, tuple(photo.path for photo in same), 1.0, f"{len(same)} files of the same bytes")
+    if len(kept) > 1:
+        what = f"one picture in {len(kept)} files: cropped, resized or mirrored"
+        yield Finding(NEAR, tuple(photo.path for photo in kept), likeness, what)
 
 
 def _doubted(
     photos: Sequence[Photo],
     classes: NDArray[np.int64],
     chances: NDArray[np.float32],
-    strange: NDArray[np.float64],
+    doubtful: NDArray[np.bool_],
     nameplates: Sequence[str],
 ) -> list[Finding]:
-    """Labels that are likely wrong, the likeliest first; what is no car is told of elsewhere."""
+    """Labels that are likely wrong, the likeliest first; what is not `doubtful`, being no car or a copy under another
+    class, is told of elsewhere.
+    """
     doubt = suspicion(chances, classes)
     share = 1 / (1 + np.exp(-doubt))
     counts = np.bincount(classes, minlength=len(nameplates))
     named = (likely_wrong(chances, classes) | (share >= DOUBTFUL)) & (doubt > 0)
-    named &= (strange < STRANGE) & (counts[classes] >= MIN_LABELLED)
+    named &= doubtful & (counts[classes] >= MIN_LABELLED)
+    known = known_to_heads(chances, classes)
     found = []
     for i in sorted(np.flatnonzero(named).tolist(), key=lambda i: -doubt[i]):
         other = int(chances[i].argmax())
         sure = f"{chances[i, other]:.0%} to {chances[i, classes[i]]:.0%}"
         detail = f"labelled {photos[i].label}, looks like {nameplates[other]} ({sure})"
-        found.append(Finding(LABEL, (photos[i].path,), float(share[i]), detail))
+        found.append(Finding(LABEL, (photos[i].path,), float(share[i]), detail, for_eyes=not bool(known[i])))
     return found
 
 
 def _outliers(
-    photos: Sequence[Photo], strange: NDArray[np.float64], within: NDArray[np.float64], told: set[str]
+    photos: Sequence[Photo],
+    no_car: NDArray[np.float64],
+    strange: NDArray[np.float64],
+    within: NDArray[np.float64],
+    told: set[str],
 ) -> list[Finding]:
-    """What is unlike all photos, and after it what is unlike its class alone and not told of already."""
-    order = np.argsort(-strange, kind="stable").tolist()
-    found = [
-        Finding(
-            OUTLIER, (photos[i].path,), float(strange[i] / (strange[i] + STRANGE)), "unlike the photos of any class"
-        )
-        for i in order
-        if strange[i] >= STRANGE
-    ]
-    told = told | {finding.photos[0] for finding in found}
-    for i in np.argsort(-within, kind="stable").tolist():
-        if within[i] >= UNLIKE_CLASS and photos[i].path not in told:
-            score = 0.5 * float(within[i] / (within[i] + UNLIKE_CLASS))
-            found.append(Finding(OUTLIER, (photos[i].path,), score, f"unlike the other photos of {photos[i].label}"))
+    """What is no car as `identify` says it (scores from `NO_CAR`), then what is unlike all photos (from 0.5), then
+    what is unlike its class alone; each photo once, and none that is told of already.
+    """
+    found: list[Finding] = []
+    for values, least, floor, room, detail in (
+        (no_car, 0.0, NO_CAR, 1 - NO_CAR, "not a car, or a part of one"),
+        (strange, STRANGE, 0.5, NO_CAR - 0.5, "unlike the photos of any class"),
+        (within, UNLIKE_CLASS, 0.0, 0.5, "unlike the other photos of {}"),
+    ):
+        for i in np.argsort(-values, kind="stable").tolist():
+            if values[i] <= least or photos[i].path in told:
+                continue
+            beyond = float(values[i] - least)
+            score = floor + room * beyond / (beyond + 1)
+            found.append(Finding(OUTLIER, (photos[i].path,), score, detail.format(photos[i].label)))
+            told = told | {photos[i].path}
     return found

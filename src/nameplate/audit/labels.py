@@ -10,12 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate.evaluation.metrics import mean_of_shares
+from nameplate.evaluation.metrics import mean_of_shares, wilson
 from nameplate.types import Metric
 
 ALIAS_LEVEL = 0.75
 """Two classes cannot be told apart where the share of their photos put right is surely below this; guessing
 gives 0.5."""
+KNOWN = 0.5
+"""Heads know a class where they surely name this share of its photos as they are labelled, or more."""
 ALIAS_PHOTOS = 10
 """Photos that two classes must have together before they are judged."""
 
@@ -46,6 +48,27 @@ def suspicion(chances: NDArray[np.float32], classes: NDArray[np.int64]) -> NDArr
     others = chances.astype(np.float64)
     others[np.arange(len(classes)), classes] = 0
     return np.asarray(np.log(np.maximum(others.max(1), 1e-12)) - np.log(np.maximum(given, 1e-12)))
+
+
+def known_to_heads(chances: NDArray[np.float32], classes: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether heads surely know both the class of a photo's label and the one that they name, bool (N,).
+
+    That is where the share of the class's *other* photos that they name as they are labelled is surely (the lower end
+    of Wilson's interval) at least `KNOWN`. Of few photos nothing is sure, and where heads err often their doubts say
+    little of a label.
+    """
+    named = chances.argmax(1)
+    agreed = named == classes
+    photos = np.bincount(classes, minlength=chances.shape[1])
+    right = np.bincount(classes, agreed, chances.shape[1]).astype(np.int64)
+
+    def surely(of: NDArray[np.int64]) -> NDArray[np.bool_]:
+        own = of == classes
+        others, agreeing = photos[of] - own, right[of] - (own & agreed)
+        lows = [wilson(int(k), int(n)).low if n else 0.0 for k, n in zip(agreeing, others, strict=True)]
+        return np.asarray(np.array(lows) >= KNOWN, np.bool_)
+
+    return surely(classes) & surely(named)
 
 
 def likely_wrong(chances: NDArray[np.float32], classes: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from nameplate.reports.plots import DAY, NIGHT, as_png, dress
 
+MUCH = 10
+"""Ratio of the largest size to the smallest from which sizes are drawn by their logarithms."""
 NAMED = 45
 """Classes up to which each bar has its name; of more only the ends are named."""
 
@@ -67,11 +70,8 @@ def measures_plot(
         dress(axes, colours)
     sizes = panels[0, 0]
     sizes.plot(widths, heights, ".", color=colours["accent"], markersize=2.5, alpha=0.35, markeredgewidth=0)
-    sizes.set_xscale("log")
-    sizes.set_yscale("log")
-    for axis in (sizes.xaxis, sizes.yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda pixels, _: f"{pixels:,.0f}"))
-        axis.set_minor_formatter(NullFormatter())
+    for axis, values in ((sizes.xaxis, widths), (sizes.yaxis, heights)):
+        scale_sizes(axis, values)
     sizes.set_title("Width × height, pixels", loc="left", fontsize=9.5, color=colours["ink"])
     _histogram(panels[0, 1], widths / heights, "Width ÷ height", colours)
     _histogram(panels[1, 0], megabytes, "Megabytes", colours)
@@ -81,6 +81,18 @@ def measures_plot(
     )
     _histogram(panels[2, 1], np.sqrt(widths * heights), "Side of a square of as many pixels", colours)
     return as_png(figure, dpi=160)
+
+
+def scale_sizes(axis: Axis, pixels: NDArray[np.float64]) -> None:
+    """Steps of 1, 2 and 5 times the powers of ten where sizes differ by much, else even ones: there are always some."""
+    low, high = float(pixels.min()), float(pixels.max())
+    if high > MUCH * low:
+        axis._set_axes_scale("log")  # type: ignore[attr-defined]  # the one way to name an axis without its letter
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_minor_formatter(NullFormatter())
+    else:
+        axis.set_major_locator(MaxNLocator(4, integer=True))
+    axis.set_major_formatter(FuncFormatter(lambda each, _: f"{each:,.0f}"))
 
 
 def _histogram(axes: Axes, values: NDArray[np.float64], title: str, colours: dict[str, str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from nameplate import __version__
+from nameplate.audit.copies import best_copy
 from nameplate.audit.findings import CROSS_CLASS, EXACT, KINDS, LABEL, LEAK, NEAR, OUTLIER, UNREADABLE, Finding
 from nameplate.audit.inspect import SEED, Audit
 from nameplate.audit.look import Look
@@ -26,6 +27,8 @@ MOST_SHOWN, MOST_COPIES = 60, 6
 """Findings of a kind, and copies of one picture, that the page shows."""
 EXAMPLES, MOST_EXAMPLES = 6, 1000
 """Photos of a class, and of all classes, in the grid."""
+EARLIER = "on an earlier list"
+"""Kind of a row of the list that was there before."""
 SHOWN, SMALL = 200, 130
 """Longest sides of pictures of findings and of examples, in pixels."""
 TITLES = {
@@ -48,7 +51,7 @@ class Written:
     json: Path
     exclude: Path
     excluded: int
-    """Photos on the list."""
+    """Photos on the list, those of an earlier list among them."""
 
     @staticmethod
     def beside(page: Path) -> tuple[Path, Path, Path]:
@@ -56,7 +59,7 @@ class Written:
         return page, page.with_suffix(".json"), page.with_suffix(".exclude.csv")
 
 
-def write_report(audit: Audit, page: Path, threads: int, seconds: float) -> Written:
+def write_report(audit: Audit, page: Path, threads: int, seconds: float, before: Iterable[str] = ()) -> Written:
     """Write the page, and beside it its JSON and the list for `--exclude`, each whole.
 
     Args:
@@ -64,11 +67,16 @@ def write_report(audit: Audit, page: Path, threads: int, seconds: float) -> Writ
         page: the HTML file; the others have its name with .json and .exclude.csv.
         threads: that make small pictures.
         seconds: that the audit took.
+        before: paths that an earlier list left out: they stay on the list, or they would come back.
 
     Raises:
         NameplateError: the folder cannot be written to.
     """
-    rows, said = list(left_out(audit)), as_json(audit, seconds)
+    earlier: list[dict[str, object]] = [
+        {"path": path, "kind": EARLIER, "score": "", "detail": ""} for path in sorted(before)
+    ]
+    rows = [*left_out(audit), *earlier]
+    said = as_json(audit, seconds)
     excluded = len({row["path"] for row in rows})
     written = Written(*Written.beside(page), excluded)
     with whole_file(written.exclude) as temporary:
@@ -82,15 +90,14 @@ def write_report(audit: Audit, page: Path, threads: int, seconds: float) -> Writ
 def left_out(audit: Audit) -> Iterator[dict[str, object]]:
     """Photos that a training does better without.
 
-    Of copies the one with the most pixels stays. Where the copies have several labels none stays, where they are in
+    Of copies one stays (`best_copy`). Where the copies have several labels none stays, where they are in
     several parts those to train on go. Of doubted labels and outliers the list has the surest alone.
     """
     photos = {photo.path: photo for photo in audit.photos}
     for finding in audit.findings:
         paths: Sequence[str] = finding.photos
         if finding.kind in (EXACT, NEAR):
-            pixels = {path: (photos[path].width or 0) * (photos[path].height or 0) for path in paths}
-            best = max(paths, key=lambda path: pixels[path])
+            best = best_copy([photos[path] for path in paths]).path
             paths = [path for path in paths if path != best]
         elif finding.kind == LEAK:
             paths = [path for path in paths if photos[path].split == "train"]
@@ -119,6 +126,7 @@ def as_json(audit: Audit, seconds: float) -> dict[str, object]:
                 "kind": finding.kind,
                 "photos": [printable(path) for path in finding.photos],
                 "score": round(finding.score, 4),
+                "sure": finding.sure,
                 "detail": printable(finding.detail),
             }
             for finding in audit.findings
@@ -178,7 +186,7 @@ def _write_page(audit: Audit, said: dict[str, object], written: Written, threads
         most_copies=MOST_COPIES,
         pictures=large,
         labels=labels,
-        examples=[(name, counts[name], [pictures[p] for p in paths]) for name, paths in examples.items()],
+        examples=[(name, counts[name], [(p, pictures[p]) for p in paths]) for name, paths in examples.items()],
         name=Path,
         aliases=audit.aliases,
         shortcuts=audit.shortcuts,

@@ -13,7 +13,15 @@ from nameplate.datasets.listing import PATH_COLUMNS
 from nameplate.datasets.tables import photo_path, read_table, write_table
 from nameplate.errors import DataError, UsageError
 from nameplate.models.answer_json import verified_json
-from nameplate.models.claim import DEFAULT_RATE, Verified, check_rate, unreadable_claim
+from nameplate.models.claim import (
+    DEFAULT_LIES,
+    DEFAULT_RATE,
+    Lies,
+    UnknownClaimError,
+    Verified,
+    check_rate,
+    unreadable_claim,
+)
 from nameplate.models.model import Model
 from nameplate.storage import nfc, whole_file
 
@@ -47,6 +55,8 @@ class Verifications:
     accepted: int
     rejected: int
     unsure: int
+    unknown: int
+    """Of the unsure ones, those whose claim the model does not know."""
     resumed: int
     """Adverts taken over from an interrupted run."""
 
@@ -86,22 +96,25 @@ def verify_table(
     target: Path,
     *,
     rate: float = DEFAULT_RATE,
+    lies: Lies = DEFAULT_LIES,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Verifications:
     """Verify adverts, write `target`: a .csv, or .jsonl with each photo's part.
 
-    A claim that the model does not know is `unsure`, with the reason. An interrupted job goes on.
+    A claim that the model does not know is `unsure`, with the code `unknown claim` and the reason. An interrupted job
+    goes on.
 
     Raises:
-        UsageError: another suffix, or a rate that the model cannot be cut for.
+        UsageError: another suffix, or a rate or lies that the model cannot be cut for.
         NameplateError: the folder cannot be written to.
     """
     if target.suffix.lower() not in FORMATS:
         raise UsageError(f"Cannot write '{target}': its name must end in {', '.join(FORMATS)}.")
-    check_rate(rate)
-    with journal(target, (model.bundle.manifest, list(adverts), rate), Checked) as kept:
+    for thresholds in (model.bundle.manifest.claims, model.bundle.manifest.make_claims):
+        check_rate(rate, lies, thresholds)
+    with journal(target, (model.bundle.manifest, list(adverts), rate, lies), Checked) as kept:
         rest = adverts[kept.resumed :]
-        for number, checked in enumerate(_check(model, rest, rate), start=kept.resumed + 1):
+        for number, checked in enumerate(_check(model, rest, rate, lies), start=kept.resumed + 1):
             kept.add(checked)
             progress(number, len(adverts))
         with whole_file(target) as temporary:
@@ -109,20 +122,21 @@ def verify_table(
                 lines = (msgspec.json.encode({"advert": c.advert} | verified_json(c.found)) + b"\n" for c in kept.done)
                 temporary.write_bytes(b"".join(lines))
             else:
-                columns = ("advert", "claimed", "verdict", "score", "photos", "used", "reason")
+                columns = ("advert", "claimed", "verdict", "code", "score", "photos", "used", "reason")
                 write_table(temporary, columns, map(_row, kept.done))
     count = [checked.found.verdict for checked in kept.done].count
-    return Verifications(len(kept.done), count("accept"), count("reject"), count("unsure"), kept.resumed)
+    unknown = sum(checked.found.code == "unknown claim" for checked in kept.done)
+    return Verifications(len(kept.done), count("accept"), count("reject"), count("unsure"), unknown, kept.resumed)
 
 
-def _check(model: Model, adverts: Sequence[Advert], rate: float) -> Iterator[Checked]:
+def _check(model: Model, adverts: Sequence[Advert], rate: float, lies: Lies) -> Iterator[Checked]:
     """All photos go through the model in one stream, whatever adverts they are of."""
     answers = model.answers(photo for advert in adverts for photo in advert.photos)
     for advert in adverts:
         of_advert = [next(answers) for _ in advert.photos]
         try:
-            found = model.judge_claim(advert.claimed, of_advert, rate=rate)
-        except UsageError as error:
+            found = model.judge_claim(advert.claimed, of_advert, rate=rate, lies=lies)
+        except UnknownClaimError as error:
             found = unreadable_claim(advert.claimed, [prediction for prediction, _ in of_advert], str(error))
         yield Checked(advert.name, found)
 
@@ -134,6 +148,7 @@ def _row(checked: Checked) -> dict[str, object]:
         "advert": checked.advert,
         "claimed": found.claimed,
         "verdict": found.verdict,
+        "code": found.code,
         "score": found.score,
         "photos": len(found.photos),
         "used": used,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 from typing import Annotated
@@ -37,6 +38,7 @@ def audit(
     from nameplate.cli.labelled import as_json as how_read
     from nameplate.cli.labelled import read_labelled
     from nameplate.datasets.inputs import refuse_overwriting_input
+    from nameplate.datasets.sources import read_excluded
     from nameplate.models.model import Model
 
     if output.suffix.lower() not in (".html", ".htm"):
@@ -47,7 +49,8 @@ def audit(
     with screen.progress() as report:
         dataset = read_labelled(data, names, exclude, layout, report)
         found = inspect(dataset, known, shortcuts=shortcuts, progress=report)
-    written = write_report(found, output, known.settings.threads, time.monotonic() - begun)
+    before = read_excluded(exclude) if exclude is not None else ()
+    written = write_report(found, output, known.settings.threads, time.monotonic() - begun, before)
     counts = finding_counts(found.findings)
     if json:
         screen.print_json(
@@ -75,4 +78,10 @@ def audit(
         for telltale in found.shortcuts.telltales:
             screen.step("Given away", f"{telltale.nameplate}: {telltale.border.value:.0%} known by the border alone")
     screen.step("Wrote", f"{output}, {written.json}, {written.exclude}  ({time.monotonic() - begun:.0f} s)")
-    screen.step("Next", f"nameplate train {data[0]} --exclude '{written.exclude}' -o my-model")
+    screen.step("Next", _next(data, names, written.exclude))
+
+
+def _next(data: list[Path], names: Path | None, exclude: Path) -> str:
+    """The command that trains on the same photos, under the same names, less the list."""
+    named = [] if names is None else ["--names", str(names)]
+    return shlex.join(["nameplate", "train", *map(str, data), *named, "--exclude", str(exclude), "-o", "my-model"])

@@ -45,11 +45,11 @@ def explain(
     if json:
         screen.print_json({**as_json(found), "output": str(output)})
         return
-    for word, case in (("Named", found.named), ("Claimed", found.claimed)):
+    screen.step("Verdict", found.verdict)
+    for word, case in ((found.word, found.named), ("Claimed", found.claimed)):
         if case is not None:
             screen.step(word, f"{case.nameplate}, {100 * case.confidence:.1f} %")
             screen.step("", _where(case))
-    screen.step("Verdict", found.verdict)
     for neighbour in found.nearest or ():
         screen.step("Like", f"{neighbour.nameplate}, {neighbour.path} (similarity {neighbour.similarity:.2f})")
     screen.step("Wrote", str(output))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -100,7 +101,9 @@ def extra_data(
         left_out = screen.left_out_json(made.refused, made.unreadable)
         screen.print_json({"output": str(output), **as_json(made), "left_out": left_out})
         return
-    _print(made, base, output, time.monotonic() - begun)
+    _print(made, output, time.monotonic() - begun)
+    if made.verdict.word == "helps":
+        screen.step("Next", _next(base, output, names, exclude))
 
 
 def _tell(made: Experiment) -> None:
@@ -111,10 +114,20 @@ def _tell(made: Experiment) -> None:
     screen.tell_refused(classes, "no such class in BASE")
 
 
-def _print(made: Experiment, base: Path, output: Path, seconds: float) -> None:
+def _next(base: Path, output: Path, names: Path | None, exclude: Path | None) -> str:
+    """The command that trains on both, under the same names, less what was left out here."""
+    from nameplate.experiments.result import EXTRA
+
+    options = [
+        str(part) for pair in (("--names", names), ("--exclude", exclude)) if pair[1] is not None for part in pair
+    ]
+    return shlex.join(["nameplate", "train", str(base), str(output / EXTRA), *options, "-o", "MODEL"])
+
+
+def _print(made: Experiment, output: Path, seconds: float) -> None:
     from nameplate.experiments import words
     from nameplate.experiments.page import PAGE
-    from nameplate.experiments.result import EXTRA, TAKEN_OUT
+    from nameplate.experiments.result import TAKEN_OUT
 
     verdict, cleaning = made.verdict, made.cleaning
     screen.step("Verdict", words.headline(verdict))
@@ -135,8 +148,6 @@ def _print(made: Experiment, base: Path, output: Path, seconds: float) -> None:
         screen.step("Suspect", f"{len(cleaning.suspects):,} of those added look like another nameplate")
     screen.step("Wrote", f"{output}  ({seconds:.0f} s)")
     screen.step("See", str((output / PAGE).resolve()))
-    if verdict.word == "helps":
-        screen.step("Next", f"nameplate train '{base}' '{output / EXTRA}' -o MODEL")
 
 
 def _shares(shares: tuple[float, ...]) -> str:

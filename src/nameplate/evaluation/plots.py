@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nameplate.evaluation.calibration import Calibration
 from nameplate.evaluation.selective import RISKS, RiskCoverage
-from nameplate.reports.plots import DAY, NIGHT, as_png, dress
+from nameplate.reports.plots import DAY, NIGHT, as_png, at_most_whole, dress
 
 NAMED = 60
 """Classes up to which each row has its name and each cell its count; of more only blocks are named."""
@@ -140,6 +140,7 @@ def risk_plot(
     axes.set_xlabel("photos answered, the surest first", color=colours["soft"], fontsize=9)
     axes.set_xlim(0, 102)
     axes.set_ylim(0, max(1.0, 115 * float(risk[len(risk) // 10 :].max())))
+    at_most_whole(axes.yaxis, 100)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:g} %"))
     return as_png(figure, dpi=160)

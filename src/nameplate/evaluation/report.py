@@ -94,6 +94,7 @@ def _write_page(
         makes=sorted(makes.results, key=lambda each: (each.top1.value, each.make)),
         open_rows=OPEN_ROWS,
         mistakes=mistakes,
+        name=Path,
         pairs=pairs,
         pictures=_pictures(shown, threads),
         neighbours=bool(judged.training.photos),

@@ -119,7 +119,8 @@ def sort_strangers(
 def _scores(model: Model, embeddings: Floats, chances: Floats) -> tuple[Floats, Floats]:
     assert model.bundle.known is not None
     near, cars = model.bundle.known.distances(embeddings)
-    return strangeness(near, chances, model.bundle.manifest.thresholds), cars
+    margin = model.car_margin(embeddings)
+    return strangeness(near, chances, model.bundle.manifest.thresholds), cars if margin is None else margin
 
 
 def _predictions(model: Model, embeddings: Floats, chances: Floats) -> list[Prediction]:

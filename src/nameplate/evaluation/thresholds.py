@@ -24,6 +24,7 @@ def choose(
     makes: Sequence[str],
     distances: tuple[Floats, Floats] | None,
     far: float | None = None,
+    no_car: float | None = None,
 ) -> Thresholds:
     """Thresholds for a model's verdicts.
 
@@ -33,16 +34,21 @@ def choose(
         makes: of each of the C nameplates.
         distances: `Known.distances` of these photos; None where there are none.
         far: the threshold of "not a car" where the backbone has one; None: the distance that keeps `CARS_KEPT`.
+        no_car: the threshold of the backbone's gate, where it has one.
 
     Returns:
         None for what fewer than `MIN_CALIBRATION` cannot choose.
     """
     if len(truths) < MIN_CALIBRATION:
-        return Thresholds(far=far)
+        return Thresholds(far=far, no_car=no_car)
     _, of_makes = make_probabilities(probabilities, makes)
     _, place = make_places(tuple(makes))
     found = Thresholds(
-        photos=len(truths), nameplate=least(probabilities, truths), make=least(of_makes, place[truths]), far=far
+        photos=len(truths),
+        nameplate=least(probabilities, truths),
+        make=least(of_makes, place[truths]),
+        far=far,
+        no_car=no_car,
     )
     if distances is None:
         return found

@@ -21,6 +21,7 @@ def with_verdicts(
     truths: NDArray[np.int64],
     distances: tuple[Floats, Floats] | None,
     far: float | None = None,
+    no_car: float | None = None,
 ) -> Manifest:
     """Choose makes and thresholds.
 
@@ -30,8 +31,9 @@ def with_verdicts(
         truths: int64 (N,).
         distances: `Known.distances` of these photos; None where the bundle has no `Known`.
         far: the backbone's own threshold of "not a car", where it has one.
+        no_car: the same of its gate.
     """
     makes = makes_of(manifest.nameplates)
     claims, make_claims = choose_claims(probabilities, truths, makes)
-    thresholds = choose(probabilities, truths, makes, distances, far)
+    thresholds = choose(probabilities, truths, makes, distances, far, no_car)
     return replace(manifest, makes=makes, thresholds=thresholds, claims=claims, make_claims=make_claims)

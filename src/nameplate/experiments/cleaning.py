@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from nameplate.audit.copies import best_copy
 from nameplate.audit.findings import CROSS_CLASS, EXACT, LABEL, LEAK, NEAR, OUTLIER, UNREADABLE, Finding
 from nameplate.types import Photo
 
@@ -56,7 +57,7 @@ def clean(extra: Sequence[Photo], base: Sequence[Photo], findings: Iterable[Find
 
     Copies of photos that judge would be questions whose answers were learnt. Copies of training photos, and of one
     another, are no further photos: they would only weigh more, and the number of photos added would mislead; the
-    first of several stays. Where copies lie under two nameplates one must be wrong, so none stays.
+    best of several stays (`best_copy`). Where copies lie under two nameplates one must be wrong, so none stays.
 
     Args:
         extra: the further photos, under BASE's nameplates.
@@ -113,4 +114,7 @@ def _spare(members: set[str], own: dict[str, Photo], photos: Sequence[Photo]) ->
     if len({photo.label for photo in photos}) > 1:
         paths = [photo.path for photo in photos]
         return [TakenOut(path, CONTRADICTS, next(other for other in paths if other != path)) for path in paths]
-    return [TakenOut(photo.path, REPEATED, photos[0].path) for photo in photos[1:]]
+    if not photos:
+        return []
+    best = best_copy(photos).path
+    return [TakenOut(photo.path, REPEATED, best) for photo in photos if photo.path != best]

@@ -27,7 +27,11 @@ def verified_json(found: Verified) -> dict[str, object]:
         "claimed": found.claimed,
         "nameplates": found.nameplates,
         "verdict": found.verdict,
+        "code": found.code,
         "score": found.score,
+        "accept_above": found.accept_above,
+        "reject_below": found.reject_below,
+        "false_accepts": found.false_accepts,
         "reason": found.reason,
         "photos": [{**prediction_json(prediction), "score": score} for prediction, score in found.photos],
     }

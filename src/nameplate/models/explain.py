@@ -66,6 +66,19 @@ class Explanation:
     nearest: tuple[Neighbour, ...] | None
     """Photos that trained the head, the most alike first; None where the bundle has no index."""
 
+    @property
+    def title(self) -> str:
+        """What the photo shows, as the verdict has it: a nameplate only where it is the answer."""
+        if self.verdict == "answer":
+            return self.named.nameplate
+        verdict = self.verdict.capitalize()
+        return f"{verdict}: likeliest {self.named.nameplate}" if self.verdict == "unsure" else verdict
+
+    @property
+    def word(self) -> str:
+        """What the likeliest nameplate is to the photo."""
+        return "Named" if self.verdict == "answer" else "Likeliest"
+
 
 def explain(
     model: Model, photo: PhotoLike, claimed: str | None = None, *, runtime: OnnxRuntime | None = None

@@ -57,6 +57,9 @@ class Known:
     """C×D: the mean of each nameplate's training photos, mapped."""
     cars: Floats | None = None
     """M×D: those of the nameplates that the backbone was trained on; None where they are the same."""
+    gate: Floats | None = None
+    """D+1, weights and bias: the log-odds that a photo shows no whole car, from its embedding, learned on photos of
+    cars and of other things; None where none were at hand."""
 
     @property
     def tensors(self) -> dict[str, NDArray[Any]]:
@@ -65,6 +68,8 @@ class Known:
         large = {"directions": self.space.directions, "centres": self.centres}
         if self.cars is not None:
             large["cars"] = self.cars
+        if self.gate is not None:
+            exact["gate"] = self.gate
         return exact | {name: np.ascontiguousarray(part, np.float16) for name, part in large.items()}
 
     @classmethod
@@ -83,7 +88,7 @@ class Known:
         parts = {
             name: tensors[name].astype(np.float32) for name in ("mean", "scale", "directions", "shares", "centres")
         }
-        cars = tensors["cars"].astype(np.float32) if "cars" in tensors else None
+        cars, gate = (tensors[name].astype(np.float32) if name in tensors else None for name in ("cars", "gate"))
         rank = parts["shares"].size
         shapes = {
             "mean": (embedding,),
@@ -97,12 +102,15 @@ class Known:
                 raise ValueError(f"'{name}' is {parts[name].shape}, not {shape}")
         if cars is not None and (cars.ndim != 2 or cars.shape[1] != embedding or not len(cars)):
             raise ValueError(f"'cars' is {cars.shape}, not M×{embedding}")
-        if not all(np.isfinite(part).all() for part in (*parts.values(), *([] if cars is None else [cars]))):
+        if gate is not None and gate.shape != (embedding + 1,):
+            raise ValueError(f"'gate' is {gate.shape}, not {(embedding + 1,)}")
+        optional = [part for part in (cars, gate) if part is not None]
+        if not all(np.isfinite(part).all() for part in (*parts.values(), *optional)):
             raise ValueError("a number is not finite")
         if not (parts["scale"] > 0).all():
             raise ValueError("a scale is not above 0")
         space = Space(parts["mean"], parts["scale"], parts["directions"], parts["shares"])
-        return cls(space, parts["centres"], cars)
+        return cls(space, parts["centres"], cars, gate)
 
     def distances(self, embeddings: Floats) -> tuple[Floats, Floats]:
         """How far photos are from the nearest of its nameplates, and from the nearest car, its own or the backbone's.
@@ -118,6 +126,13 @@ class Known:
         if self.cars is None:
             return near, near
         return near, np.minimum(near, _nearest(mapped, self.cars, self.lengths[1]))
+
+    def no_car_odds(self, embeddings: Floats) -> Floats | None:
+        """Log-odds that photos show no whole car: float32 N×D → float32 (N,); None where there is no `gate`."""
+        if self.gate is None:
+            return None
+        found: Floats = embeddings @ self.gate[:-1] + self.gate[-1]
+        return found
 
     @cached_property
     def lengths(self) -> tuple[Floats, Floats]:
@@ -171,13 +186,13 @@ def fit_known(embeddings: Floats, classes: NDArray[np.int64], parent: Known | No
     Args:
         embeddings: float32 N×D.
         classes: int64 (N,), 0 … C-1, each of them there.
-        parent: what the backbone's own bundle knows; its map is used, and its cars are the cars.
+        parent: what the backbone's own bundle knows; its map and its gate are used, and its cars are the cars.
     """
     if parent is None:
-        space, cars = fit_space(embeddings, classes), None
+        space, cars, gate = fit_space(embeddings, classes), None, None
     else:
-        space, cars = parent.space, parent.centres if parent.cars is None else parent.cars
-    found = Known(space, class_means(space(embeddings), classes), cars)
+        space, cars, gate = parent.space, parent.centres if parent.cars is None else parent.cars, parent.gate
+    found = Known(space, class_means(space(embeddings), classes), cars, gate)
     return Known.of(found.tensors, embeddings.shape[1], len(found.centres))  # as exactly as it is stored
 
 

@@ -12,14 +12,24 @@ from numpy.typing import NDArray
 
 from nameplate.errors import BundleError, PhotoError, UsageError, take_apart
 from nameplate.models.bundle import Bundle, numbers
-from nameplate.models.claim import DEFAULT_RATE, Verified, check_rate, decide, read_claim
+from nameplate.models.claim import (
+    DEFAULT_LIES,
+    DEFAULT_RATE,
+    Claimed,
+    ClaimThresholds,
+    Lies,
+    Verified,
+    check_rate,
+    decide,
+    read_claim,
+)
 from nameplate.models.embedding import NOT_COMPUTED, Row, Settings, Source, embed_stream
 from nameplate.models.head import probabilities
 from nameplate.models.proof import load_proven
 from nameplate.models.runtime import ChosenRuntime, available_cpus
 from nameplate.models.sources import PhotoLike, Photos, as_list, as_source, as_sources, each_photo, photo_name
 from nameplate.models.tta import Looks
-from nameplate.models.verdict import judged
+from nameplate.models.verdict import car_margin, judged
 from nameplate.types import DEFAULT_BUNDLE, NO_TTA, TOP, Limits, Prediction
 
 
@@ -158,25 +168,41 @@ class Model:
         known, thresholds = self.bundle.known, self.bundle.manifest.thresholds
         with np.errstate(over="ignore", invalid="ignore"):
             distances = None if known is None else known.distances(embedding[None])
-        if not numbers(chances) or not all(np.isfinite(each).all() for each in distances or ()):
+            odds = None if known is None else known.no_car_odds(embedding[None])
+        told = (*(distances or ()), *(() if odds is None else (odds,)))
+        if not numbers(chances) or not all(np.isfinite(each).all() for each in told):
             return Prediction(name, error=NOT_COMPUTED)
-        return judged(plain, chances, self.nameplates, self.makes, thresholds, distances)
+        return judged(plain, chances, self.nameplates, self.makes, thresholds, distances, odds)
 
-    def verify(self, photos: Photos, claimed: str, *, rate: float = DEFAULT_RATE) -> Verified:
+    def car_margin(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """How far photos are beyond what passes for a whole car, above 0 they are `not a car`: float32 N×D → float32
+        (N,), or None where the bundle cannot tell.
+        """
+        known = self.bundle.known
+        if known is None:
+            return None
+        thresholds = self.bundle.manifest.thresholds
+        return car_margin(known.distances(embeddings), known.no_car_odds(embeddings), thresholds)
+
+    def verify(
+        self, photos: Photos, claimed: str, *, rate: float = DEFAULT_RATE, lies: Lies = DEFAULT_LIES
+    ) -> Verified:
         """Say whether an advert's photos show the car that it names.
 
         Args:
             photos: of one advert: one or many, of any kind (`sources.PhotoLike`).
             claimed: a nameplate, some words of one, or a make.
             rate: of false accepts, and of false rejects, that is put up with.
+            lies: the wrong claims that the rate is of, see `Lies`.
 
         Raises:
-            UsageError: the model knows no such nameplate, or the rate is not one that it can be cut for.
+            UnknownClaimError: the model knows no such nameplate.
+            UsageError: the rate, or the lies, are not what it can be cut for.
             BundleError: the bundle has no head.
         """
-        check_rate(rate)
-        read_claim(claimed, self.nameplates, self.makes)  # before any work
-        return self.judge_claim(claimed, list(self.answers(photos)), rate=rate)
+        self.require_head()
+        self.check_claim(claimed, rate, lies)  # before any work
+        return self.judge_claim(claimed, list(self.answers(photos)), rate=rate, lies=lies)
 
     def judge_claim(
         self,
@@ -184,14 +210,26 @@ class Model:
         answers: Sequence[tuple[Prediction, NDArray[np.float32] | None]],
         *,
         rate: float = DEFAULT_RATE,
+        lies: Lies = DEFAULT_LIES,
     ) -> Verified:
         """`verify` on what `answers` gave for an advert's photos."""
-        check_rate(rate)
-        claim = read_claim(claimed, self.nameplates, self.makes)
+        claim, thresholds = self.check_claim(claimed, rate, lies)
         columns = [self.nameplates.index(name) for name in claim.nameplates]
         scores = [(p, None if chances is None else float(chances[columns].sum())) for p, chances in answers]
+        return decide(claim, scores, thresholds, rate, lies)
+
+    def check_claim(self, claimed: str, rate: float, lies: Lies) -> tuple[Claimed, ClaimThresholds | None]:
+        """What is claimed, and where it is cut.
+
+        Raises:
+            UnknownClaimError: the model knows no such nameplate.
+            UsageError: the rate, or the lies, are not what it can be cut for.
+        """
+        claim = read_claim(claimed, self.nameplates, self.makes)
         manifest = self.bundle.manifest
-        return decide(claim, scores, manifest.make_claims if claim.whole_make else manifest.claims, rate)
+        thresholds = manifest.make_claims if claim.whole_make else manifest.claims
+        check_rate(rate, lies, thresholds)
+        return claim, thresholds
 
     @property
     def makes(self) -> tuple[str, ...]:

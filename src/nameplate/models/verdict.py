@@ -1,6 +1,6 @@
 """Verdicts: what may be done with an answer. From probabilities and distances, by thresholds that the bundle carries.
 
-not a car     farther from every car that the backbone knows than `far`
+not a car     no whole car: an interior, a wheel, a house (`car_margin`, the one place where that is judged)
 unknown car   so far from the model's own nameplates, and so undecided between them, that it is likely another one
 answer        one nameplate is left in the set that holds the truth as often as `coverage` says
 unsure        several are left; their make may still be sure
@@ -19,6 +19,9 @@ from nameplate.types import Prediction
 
 Floats = NDArray[np.float32]
 
+KIN = 1.0
+"""What is nearer to one of the model's own nameplates than the median and so many interquartile ranges is a car to it
+whatever the gate says, so that a model of lorries names lorries."""
 COVERAGE = 0.95
 """Share of cases in which the set of nameplates shall hold the truth."""
 
@@ -43,12 +46,14 @@ class Thresholds:
     near: float | None = None
     """`strangeness` above it: an unknown car; None where that cannot be told."""
     far: float | None = None
-    """Distance to the nearest car above it: not a car; None where that cannot be told."""
+    """Distance to the nearest car above it: not a car; None where that cannot be told. Used where there is no gate."""
+    no_car: float | None = None
+    """`Known.no_car_odds` above it: not a car; None where the bundle has no gate."""
 
     @property
     def usable(self) -> bool:
         """Whether every number is one that can be."""
-        numbers = [self.middle, self.spread, *(value for value in (self.near, self.far) if value is not None)]
+        numbers = [self.middle, self.spread, *(v for v in (self.near, self.far, self.no_car) if v is not None)]
         shares = (self.coverage, self.nameplate or 0.0, self.make or 0.0)
         return self.spread > 0 and bool(np.isfinite(numbers).all()) and all(0 <= share <= 1 for share in shares)
 
@@ -68,6 +73,29 @@ def strangeness(distances: Floats, probabilities: Floats, thresholds: Thresholds
     """
     found: Floats = (distances - thresholds.middle) / thresholds.spread + entropy(probabilities)
     return found
+
+
+def car_margin(distances: tuple[Floats, Floats], odds: Floats | None, thresholds: Thresholds) -> Floats | None:
+    """How far photos are beyond what passes for a whole car: above 0 they are `not a car`.
+
+    `identify`, `predict`, `verify`, the server, `audit`, `extra-data` and `evaluate` all ask here.
+
+    Args:
+        distances: `Known.distances`, two of float32 (N,).
+        odds: `Known.no_car_odds`, float32 (N,); None where the bundle has no gate.
+        thresholds: the model's.
+
+    Returns:
+        float32 (N,); None where the bundle cannot tell.
+    """
+    near, cars = distances
+    if odds is None or thresholds.no_car is None:
+        return None if thresholds.far is None else np.asarray(cars - np.float32(thresholds.far), np.float32)
+    margin = odds - np.float32(thresholds.no_car)
+    if thresholds.near is not None:  # then median and range were chosen
+        kin = (near - thresholds.middle) / thresholds.spread - KIN
+        margin = np.minimum(margin, kin)
+    return np.asarray(margin, np.float32)
 
 
 def entropy(probabilities: Floats) -> Floats:
@@ -109,6 +137,7 @@ def judged(
     makes: Sequence[str],
     thresholds: Thresholds,
     distances: tuple[Floats, Floats] | None,
+    odds: Floats | None = None,
 ) -> Prediction:
     """A prediction with its verdict.
 
@@ -119,16 +148,17 @@ def judged(
         makes: of each of them.
         thresholds: the model's.
         distances: `Known.distances` of the photo, two of float32 (1,); None where they are not known.
+        odds: `Known.no_car_odds` of the photo, float32 (1,); None where there is no gate.
     """
     candidates = in_set(probabilities, thresholds.nameplate)
     names, chances = make_probabilities(probabilities[None], makes)
     best = int(chances[0].argmax())
     found = replace(prediction, make=names[best], make_confidence=float(chances[0, best]))
     if distances is not None:
-        near, far = distances
-        if thresholds.far is not None and far[0] > thresholds.far:
+        margin = car_margin(distances, odds, thresholds)
+        if margin is not None and margin[0] > 0:
             return replace(found, verdict="not a car", make=None, make_confidence=None)
-        strange = strangeness(near, probabilities[None], thresholds)
+        strange = strangeness(distances[0], probabilities[None], thresholds)
         if thresholds.near is not None and strange[0] > thresholds.near:
             return replace(found, verdict="unknown car", make=None, make_confidence=None)
     if len(candidates) == 1:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from nameplate.reports.plots import DAY, NIGHT
+from nameplate.reports.plots import DAY, NIGHT, at_most_whole
 from nameplate.types import Metric
 
 WIDTH, DPI = 4.6, 180
@@ -50,6 +50,7 @@ def runs_plot(
     above.set_title("Top-1, a line a seed, their mean thick", loc="left", fontsize=9.5, color=colours["ink"])
     above.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:g} %"))
     above.yaxis.set_major_locator(MaxNLocator(5))
+    at_most_whole(above.yaxis, 100)
     _dress(above, colours, "y")
     _interval(below, 0, difference, colours["accent"], 8)
     below.set_yticks([])

@@ -69,6 +69,7 @@ def as_json(explanation: Explanation) -> dict[str, object]:
         "photo": explanation.photo,
         "width": explanation.width,
         "height": explanation.height,
+        "title": explanation.title,
         "nameplate": named.nameplate,
         "confidence": named.confidence,
         "verdict": explanation.verdict,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -128,6 +129,12 @@ def comparison_plot(rows: Sequence[Row], *, dark: bool = False) -> bytes:
     return as_png(figure, dpi=180)
 
 
+def at_most_whole(axis: Axis, whole: float) -> None:
+    """Keep ticks of shares between nothing and all: room above 100 % is for marks, and no share lies there."""
+    low, high = axis.get_view_interval()
+    axis.set_ticks([tick for tick in axis.get_majorticklocs() if low <= tick <= high and 0 <= tick <= whole])
+
+
 def _percent(rows: Sequence[Row]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Top-1 and how far its interval reaches down and up, 2×N."""
     figures = [row.top1 for row in rows if row.top1 is not None]
@@ -142,6 +149,7 @@ def _against_speed(axes: Axes, rows: Sequence[Row], colours: dict[str, str]) -> 
     axes.errorbar(speeds, values, reach, fmt="o", color=colours["accent"], elinewidth=1.3, capsize=3)
     axes.set_xlabel("photos a second, network alone, this machine", color=colours["soft"], fontsize=9)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:g} %"))
+    at_most_whole(axes.yaxis, 100)
     axes.margins(x=0.22)
     if np.nanmax(speeds) > NEAR * np.nanmin(speeds):
         axes.set_xscale("log")
@@ -157,6 +165,7 @@ def _row_by_row(axes: Axes, rows: Sequence[Row], colours: dict[str, str]) -> Non
     axes.set_yticks(range(len(rows)), [row.name for row in rows], color=colours["ink"])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:g} %"))
+    at_most_whole(axes.xaxis, 100)
 
 
 def _round_speeds(axes: Axes) -> None:
@@ -264,7 +273,7 @@ def _top1_panel(
     axes.set_title("Validation top-1", loc="left", fontsize=9.5, color=colours["ink"])
     axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:g} %"))
     axes.margins(y=0.22)  # room for the words at the best epoch
-    axes.set_yticks([share for share in axes.get_yticks() if 0 <= share <= 100])
+    at_most_whole(axes.yaxis, 100)
     for place in np.flatnonzero((x == best) & np.isfinite(top1)):
         axes.plot(x[place], 100 * top1[place], "o", color=colours["second"], markersize=6.5)
         axes.annotate(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from nameplate.models.claim import ClaimVerdict
+from nameplate.models.claim import ClaimCode, ClaimVerdict
 from nameplate.types import Verdict
 
 EXAMPLE_TOP = [{"nameplate": "Jeep Liberty SUV 2012", "confidence": 0.966},
@@ -100,7 +100,11 @@ class VerifiedClaim:
     claimed: str
     nameplates: list[str]
     verdict: ClaimVerdict
+    code: ClaimCode
     score: float | None
+    accept_above: float | None
+    reject_below: float | None
+    false_accepts: dict[str, float]
     reason: str
     photos: list[VerifiedRow]
 

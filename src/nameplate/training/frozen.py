@@ -24,6 +24,7 @@ from nameplate.models.index import make_index
 from nameplate.models.known import Known, fit_known, own_distances
 from nameplate.models.model import Model
 from nameplate.models.runtime import MAX_BFLOAT16_COST
+from nameplate.models.verdict import Thresholds
 from nameplate.storage import writing
 from nameplate.training.parts import Parts, photos_csv, split_parts
 from nameplate.training.record import data_record, metrics_record, versions
@@ -205,17 +206,17 @@ def _with_verdicts(
     Else what heads of other folds say of the training photos is taken besides, to tell unknown cars by. Sets of
     nameplates are not cut by that: these heads knew fewer photos, and are less sure than the one that is kept.
     """
-    far = None if model.bundle.known is None else model.bundle.manifest.thresholds.far
+    theirs = Thresholds() if model.bundle.known is None else model.bundle.manifest.thresholds
     chances, truths = _chances(embedded.embeddings[held], head), classes[held]
     near, cars = known.distances(embedded.embeddings[held])
     if held.sum() >= MIN_CALIBRATION or head.out_of_fold is None:
-        return with_verdicts(manifest, chances, truths, (near, cars), far)
+        return with_verdicts(manifest, chances, truths, (near, cars), theirs.far, theirs.no_car)
     trained = embedded.embeddings[train]
     of_folds = probabilities(head.out_of_fold[: len(trained)], head.temperature)  # mirrored copies come after
     chances, truths = np.concatenate([chances, of_folds]), np.concatenate([truths, classes[train]])
     near = np.concatenate([near, own_distances(known, trained, classes[train])])
     cars = np.concatenate([cars, known.distances(trained)[1]])
-    found = with_verdicts(manifest, chances, truths, (near, cars), far)
+    found = with_verdicts(manifest, chances, truths, (near, cars), theirs.far, theirs.no_car)
     return replace(found, thresholds=replace(found.thresholds, nameplate=None, make=None))
 
 

@@ -166,7 +166,8 @@ def _calibrated(draft: Bundle, before: Judged, judged: Mapping[str, Judged]) -> 
         return manifest
     distances = None if draft.known is None else draft.known.distances(truth.embeddings)
     chances = probabilities(logits[REFERENCE], temperature)
-    return with_verdicts(manifest, chances, truth.truths, distances, _far(draft, before, truth))
+    far, no_car = _far(draft, before, truth), draft.manifest.thresholds.no_car
+    return with_verdicts(manifest, chances, truth.truths, distances, far, no_car)
 
 
 def _far(draft: Bundle, before: Judged, after: Judged) -> float | None:

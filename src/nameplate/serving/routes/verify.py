@@ -10,7 +10,8 @@ from starlette.responses import Response
 
 from nameplate.errors import UsageError
 from nameplate.models.answer_json import verified_json
-from nameplate.models.claim import DEFAULT_RATE, RATES, read_claim
+from nameplate.models.claim import DEFAULT_LIES, DEFAULT_RATE, RATES, Lies, UnknownClaimError
+from nameplate.models.model import Model
 from nameplate.serving.body import photos_of, read_form
 from nameplate.serving.problems import Problem
 from nameplate.serving.routes.identify import refuse_if_none_readable, shown
@@ -25,7 +26,11 @@ EXAMPLE = {
     "claimed": "Jeep Liberty",
     "nameplates": ["Jeep Liberty SUV 2012"],
     "verdict": "accept",
+    "code": "score",
     "score": 0.966,
+    "accept_above": 0.289,
+    "reject_below": 0.00162,
+    "false_accepts": {"mixed": 0.01, "random": 0.001, "same-make": 0.023, "alike": 0.095},
     "reason": "0.966 on 1 of 1 photos; accepted above 0.289, rejected below 0.00162",
     "photos": [{**EXAMPLE_ROW, "score": 0.966}],
 }
@@ -44,6 +49,13 @@ async def verify(
         float,
         Query(ge=RATES[0], le=RATES[-1], description="Share of wrong claims that may be accepted, true ones rejected."),
     ] = DEFAULT_RATE,
+    false_accepts_of: Annotated[
+        Lies,
+        Query(
+            description="The wrong claims that this share is of: mixed, half of them of the same make; random; "
+            "same-make; alike, the nameplate that the model takes such photos for most often."
+        ),
+    ] = DEFAULT_LIES,
 ) -> Response:
     """A nameplate, words of one, or a make in field `claimed`, and all photos of the advert in field `photos`."""
     service = service_of(request)
@@ -54,13 +66,25 @@ async def verify(
         known, named = served.engine.model, model_name(served)  # before the wait: it may be exchanged meanwhile
         request.state.log.update(model=served.engine.name, photos=len(photos))
         claimed = form.fields.get("claimed", "").strip()
-        try:
-            read_claim(claimed, known.nameplates, known.makes)
-        except UsageError as error:
-            raise Problem(
-                "unprocessable", str(error) if claimed else "Say in field 'claimed' what is claimed."
-            ) from None
+        _refuse_what_cannot_be_judged(known, claimed, false_accepts, false_accepts_of)
         found = await unless_gone(request, served.engine.answer(photos, names))
     refuse_if_none_readable(found, [shown(answer) for answer in found])
-    judged = known.judge_claim(claimed, [(a.prediction, a.chances) for a in found], rate=false_accepts)
+    judged = known.judge_claim(
+        claimed, [(a.prediction, a.chances) for a in found], rate=false_accepts, lies=false_accepts_of
+    )
     return json_response({"model": named, **verified_json(judged)})
+
+
+def _refuse_what_cannot_be_judged(model: Model, claimed: str, rate: float, lies: Lies) -> None:
+    """
+    Raises:
+        Problem: nothing is claimed, nothing that the model knows, or its thresholds say nothing of such lies.
+    """
+    if not claimed:
+        raise Problem("unprocessable", "Say in field 'claimed' what is claimed.")
+    try:
+        model.check_claim(claimed, rate, lies)
+    except UnknownClaimError as error:
+        raise Problem("unprocessable", str(error), extra={"code": "unknown claim"}) from None
+    except UsageError as error:
+        raise Problem("unprocessable", str(error)) from None

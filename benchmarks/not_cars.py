@@ -1,0 +1,48 @@
+"""How often photos of whole cars are called "not a car", and how often other things pass for one.
+
+    python benchmarks/not_cars.py [--model BUNDLE] FOLDER ...
+
+Of each folder only the half is judged that chose nothing (`chooses`); with --all every photo.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from nameplate.datasets.sources import list_photos
+from nameplate.evaluation.gate import chooses
+from nameplate.evaluation.metrics import wilson
+from nameplate.models.collection import embed_photos
+from nameplate.models.model import Model
+from nameplate.types import DEFAULT_BUNDLE, Verdict
+
+OTHERS: tuple[Verdict, ...] = ("answer", "unsure", "unknown car")
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument("--model", default=DEFAULT_BUNDLE)
+    parser.add_argument("--all", action="store_true", help="judge every photo")
+    arguments = parser.parse_args()
+    model = Model.load(arguments.model, runtime="onnxruntime")
+    print("| photos | not a car | answer | unsure | unknown car |\n| --- | ---: | ---: | ---: | ---: |")
+    for folder in arguments.folders:
+        embedded = embed_photos(list_photos(folder), model)
+        kept = np.array([arguments.all or not chooses(photo.sha256) for photo in embedded.photos])
+        embeddings = embedded.embeddings[kept]
+        chances = model.probabilities(embeddings, embedded.runtime)
+        counts = Counter(model.judged("", *pair).verdict for pair in zip(chances, embeddings, strict=True))
+        share = wilson(counts["not a car"], len(embeddings))
+        said = f"{share.value:.1%} ({100 * share.low:.1f}–{100 * share.high:.1f})"
+        rest = " | ".join(f"{counts[verdict] / len(embeddings):.1%}" for verdict in OTHERS)
+        print(f"| {folder.name} ({len(embeddings)}) | {said} | {rest} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -15,7 +15,7 @@ from nameplate.errors import DataError, UsageError
 from nameplate.models.answer_json import verified_json
 from nameplate.models.claim import DEFAULT_RATE, Verified, check_rate, unreadable_claim
 from nameplate.models.model import Model
-from nameplate.storage import whole_file
+from nameplate.storage import whole_file, writing
 
 CLAIMED, ADVERT, PHOTOS = "claimed", "advert", "photos"
 """Columns of a table of adverts; a photo's own column is one of `PATH_COLUMNS` but `id`."""
@@ -94,12 +94,12 @@ def verify_table(
 
     Raises:
         UsageError: another suffix, or a rate that the model cannot be cut for.
-        NameplateError: the folder cannot be written to.
+        NameplateError: the folder cannot be written to, or another run writes the same table.
     """
     if target.suffix.lower() not in FORMATS:
         raise UsageError(f"Cannot write '{target}': its name must end in {', '.join(FORMATS)}.")
     check_rate(rate)
-    with journal(target, (model.bundle.manifest, list(adverts), rate), Checked) as kept:
+    with writing(target), journal(target, (model.bundle.manifest, list(adverts), rate), Checked) as kept:
         rest = adverts[kept.resumed :]
         for number, checked in enumerate(_check(model, rest, rate), start=kept.resumed + 1):
             kept.add(checked)

@@ -10,8 +10,9 @@ import pytest
 
 from nameplate.bulk.adverts import Advert, read_adverts, verify_table
 from nameplate.demo import photos_folder
-from nameplate.errors import DataError, UsageError
+from nameplate.errors import DataError, NameplateError, UsageError
 from nameplate.models.model import Model
+from nameplate.storage import writing
 
 PHOTOS = [str(path) for path in sorted(photos_folder("test").glob("*/*.jpg"))[::20]]
 
@@ -108,6 +109,13 @@ def test_an_interrupted_job_goes_on_and_gives_the_same_table(model: Model, tmp_p
     with pytest.raises(KeyboardInterrupt):
         verify_table(model, adverts, tmp_path / "out.jsonl", progress=stop)
     assert verify_table(model, adverts, tmp_path / "out.jsonl", rate=0.05).resumed == 0  # another job
+
+
+def test_two_runs_do_not_write_one_table(model: Model, tmp_path: Path) -> None:
+    target = tmp_path / "out.csv"
+    with writing(target), pytest.raises(NameplateError, match=f"Another run is writing '{target}'"):
+        verify_table(model, _adverts(model, 2), target)
+    assert not list(tmp_path.iterdir())
 
 
 def test_other_suffixes_and_rates_are_refused(model: Model, tmp_path: Path) -> None:

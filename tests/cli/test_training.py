@@ -197,7 +197,7 @@ def _same_end(run: Path, other: Path) -> None:
         assert first.keys() == second.keys()
         assert [key for key in first if first[key].tobytes() != second[key].tobytes()] == []
     saved = {key.split(".")[0] for key in tensors(run / "checkpoint.safetensors")}
-    assert saved >= {"network", "average", "optimizer"}
+    assert saved >= {"network", "average", "optimizer", "chosen"}
     assert metrics(run) == metrics(other)
     assert len(metrics(run)) == 4
 

@@ -44,7 +44,7 @@ Epochs = st.builds(
 )  # fmt: skip
 States = st.builds(
     State, Count, Count, Count, Count, Count, Count, Number, Count, Number, Number, st.none() | Number, Count, Count,
-    st.lists(Epochs, max_size=2), st.dictionaries(Name, Name, max_size=2),
+    st.lists(Epochs, max_size=2), st.dictionaries(Name, Name, max_size=2), Count,
 )  # fmt: skip
 
 

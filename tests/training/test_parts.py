@@ -6,6 +6,7 @@ import csv
 import io
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -16,7 +17,9 @@ from hypothesis import strategies as st
 from nameplate.datasets.sources import Dataset
 from nameplate.errors import DataError
 from nameplate.models.collection import Embedded
+from nameplate.storage import sha256
 from nameplate.training.parts import Parts, photos_csv, split_parts
+from nameplate.training.record import data_record
 from nameplate.types import Photo, SplitName
 
 NAMES = ("Alto", "Brisa", "Cato", "Dune")
@@ -38,6 +41,7 @@ def dataset(photos: list[Photo]) -> Dataset:
 class _Named:
     def __init__(self, nameplates: tuple[str, ...], ids: dict[str, str], photos: tuple[Photo, ...]) -> None:
         self.nameplates, self.ids, self.photos = nameplates, ids, photos
+        self.excluded_paths: tuple[str, ...] = ()
 
 
 def photo(number: int, label: str, digest: int | None = None, **more: Any) -> Photo:
@@ -160,3 +164,15 @@ def test_the_table_holds_every_photo_whatever_its_name() -> None:
     assert [(r["label"], r["split"], r["group"], r["sha256"], r["width"], r["height"]) for r in rows] == [
         (p.label, p.split, str(g), p.sha256, "40", "30") for p, g in zip(parts.photos, parts.groups, strict=True)
     ]
+
+
+def test_photos_that_were_excluded_are_known_by_what_is_in_them(tmp_path: Path) -> None:
+    for name, content in (("a.jpg", b"wrong"), ("b.jpg", b"wrong"), ("c.jpg", b"kept elsewhere"), ("d.jpg", b"no car")):
+        (tmp_path / name).write_bytes(content)
+    photos = [photo(number, NAMES[number % 2]) for number in range(12)]
+    photos.append(replace(photos[0], path="copy.jpg", sha256=sha256(b"kept elsewhere")))
+    data = dataset(photos)
+    data.excluded_paths = tuple(str(tmp_path / name) for name in ("a.jpg", "b.jpg", "c.jpg", "d.jpg", "gone.jpg"))  # type: ignore[misc]
+    found = split_parts(data, embedded(photos), 0.25, 20)
+    assert found.excluded == tuple(sorted((sha256(b"wrong"), sha256(b"no car"))))
+    assert data_record(found)["excluded"] == list(found.excluded)

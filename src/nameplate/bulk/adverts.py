@@ -23,7 +23,7 @@ from nameplate.models.claim import (
     unreadable_claim,
 )
 from nameplate.models.model import Model
-from nameplate.storage import nfc, whole_file
+from nameplate.storage import nfc, whole_file, writing
 
 CLAIMED, ADVERT, PHOTOS = "claimed", "advert", "photos"
 """Columns of a table of adverts; a photo's own column is one of `PATH_COLUMNS` but `id`."""
@@ -106,13 +106,13 @@ def verify_table(
 
     Raises:
         UsageError: another suffix, or a rate or lies that the model cannot be cut for.
-        NameplateError: the folder cannot be written to.
+        NameplateError: the folder cannot be written to, or another run writes the same table.
     """
     if target.suffix.lower() not in FORMATS:
         raise UsageError(f"Cannot write '{target}': its name must end in {', '.join(FORMATS)}.")
     for thresholds in (model.bundle.manifest.claims, model.bundle.manifest.make_claims):
         check_rate(rate, lies, thresholds)
-    with journal(target, (model.bundle.manifest, list(adverts), rate, lies), Checked) as kept:
+    with writing(target), journal(target, (model.bundle.manifest, list(adverts), rate, lies), Checked) as kept:
         rest = adverts[kept.resumed :]
         for number, checked in enumerate(_check(model, rest, rate, lies), start=kept.resumed + 1):
             kept.add(checked)

@@ -59,12 +59,12 @@ class State:
     """Its epoch, counted over the run."""
     since_best: int = 0
     """Epochs of this stage since then."""
-    kept_epoch: int = 0
-    """The best epoch of all stages so far, where the recipe has its weights kept; 0: none."""
     history: list[Epoch] = field(default_factory=list)
     """Every epoch done."""
     lost: dict[str, str] = field(default_factory=dict)
     """Photos that could be read when the run began and could not later, and why."""
+    kept_epoch: int = 0
+    """The best epoch of all stages so far, where the recipe has its weights kept; 0: none."""
 
 
 def save_checkpoint(run: Path, state: State, tensors: Tensors) -> None:

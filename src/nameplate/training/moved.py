@@ -74,13 +74,13 @@ def refuse_gone(folder: Path, run: Run) -> None:
         DataError: all photos of a part are gone.
     """
     missing = set(gone(run))
-    for part in {row.split for row in run.photos}:
-        paths = [row.path for row in run.photos if row.split == part]
-        if missing.issuperset(paths):
+    for role, trains in (("training", True), ("held-out", False)):
+        paths = [row.path for row in run.photos if (row.split == "train") == trains]
+        if paths and missing.issuperset(paths):
             meant = "" if Path(paths[0]).is_absolute() else " (as seen from the folder where the run was begun)"
             raise DataError(
-                f"None of the {len(paths):,} {part} photos of '{folder}' is where it was; the first, '{paths[0]}'"
-                f"{meant}. {HOW.format(folder)}"
+                f"None of {len(paths):,} photos can be read any more: the {role} photos of '{folder}' are not where "
+                f"they were, the first at '{paths[0]}'{meant}. {HOW.format(folder)}"
             )
 
 

@@ -38,7 +38,10 @@ TITLES = {
     CROSS_CLASS: ("One picture under several classes", "At most one of the labels is right."),
     LEAK: ("Leaks between parts", "One picture to train on and to judge on: the judgement flatters."),
     LABEL: ("Suspect labels", "Heads that did not see the photo believe another class more than its label."),
-    OUTLIER: ("Outliers", "First what is unlike any photo here (no cars, details), then what is unlike its class."),
+    OUTLIER: (
+        "Outliers",
+        "First what is no car, or a part of one, then what is unlike any photo here, then what is unlike its class.",
+    ),
 }
 """Of each kind: its heading, and what it means."""
 

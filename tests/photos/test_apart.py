@@ -57,7 +57,7 @@ def test_slow_photos_in_several_threads_are_each_read_whole() -> None:
     data = [torture.many_scans(side=side, planes=4) for side in (1016, 1024, 1032)]
     found: dict[int, tuple[int, ...]] = {}
     threads = [
-        threading.Thread(target=lambda n=n: found.update({n: decode(data[n], limits=Limits(seconds=60)).shape}))  # type: ignore[misc]
+        threading.Thread(target=lambda n=n: found.update({n: decode(data[n], limits=Limits(seconds=60)).shape}))
         for n in range(3)
     ]
     for thread in threads:

@@ -23,7 +23,7 @@ def exif(orientation: int) -> bytes:
     return tags.tobytes()
 
 
-def pillow(data: bytes) -> np.ndarray:  # type: ignore[type-arg]
+def pillow(data: bytes) -> np.ndarray:
     with Image.open(io.BytesIO(data)) as image:
         return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 

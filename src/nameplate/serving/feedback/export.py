@@ -37,7 +37,12 @@ COLUMNS = (
     *("status", "corrections", "predicted", "confidence", "model", "comment"),
 )
 SUFFIXES = {
-    **{"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "AVIF": ".avif", "BMP": ".bmp", "GIF": ".gif"},
+    "JPEG": ".jpg",
+    "PNG": ".png",
+    "WEBP": ".webp",
+    "AVIF": ".avif",
+    "BMP": ".bmp",
+    "GIF": ".gif",
     "TIFF": ".tiff",
     "HEIC": ".heic",
 }

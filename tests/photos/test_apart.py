@@ -314,13 +314,16 @@ def test_the_first_interrupt_ends_a_job_that_waits_for_a_slow_photo(tmp_path: Pa
         for row in prepared([source] * 40, lambda s: [prepare_photo(s, Preprocess(), settings)], 2):
             print(row.error)
     """
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "reading\n"
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "reading\n"
+        process.send_signal(signal.SIGINT)
+        try:
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert out.count("reading") <= 1
     assert "KeyboardInterrupt" in err
 

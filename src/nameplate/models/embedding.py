@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -205,8 +206,11 @@ def prepared(
 
     def prepare_all(sources: Sequence[S]) -> list[Row]:
         at_work.add(threading.get_ident())
-        going_on = itertools.takewhile(lambda _: not stopped.is_set(), sources)
-        return [row for source in going_on for row in prepare(source)]
+        try:
+            going_on = itertools.takewhile(lambda _: not stopped.is_set(), sources)
+            return [row for source in going_on for row in prepare(source)]
+        finally:
+            at_work.discard(threading.get_ident())
 
     with ThreadPoolExecutor(max(1, threads), thread_name_prefix="nameplate-decode") as pool:
         futures: deque[Future[list[Row]]] = deque()
@@ -214,17 +218,15 @@ def prepared(
             for some in _batched(sources, chunk):
                 futures.append(pool.submit(prepare_all, some))
                 if len(futures) > AHEAD:
-                    yield from futures[0].result()
-                    futures.popleft()
+                    yield from futures.popleft().result()
             while futures:
-                yield from futures[0].result()
-                futures.popleft()
+                yield from futures.popleft().result()
         finally:  # of an interrupted job: no thread begins another photo, and none waits for a slow one
             stopped.set()
-            for future in futures:
-                future.cancel()
-            while wait(futures, PATIENCE).not_done:
-                end_readers(at_work)
+            pool.shutdown(wait=False, cancel_futures=True)
+            while at_work:
+                time.sleep(PATIENCE)
+                end_readers(at_work.copy())
 
 
 def _batched(sources: Iterable[S], chunk: int) -> Iterator[Sequence[S]]:

@@ -54,7 +54,7 @@ async def feedback(request: Request) -> Response:
         if answer.prediction.error is not None:
             raise _unreadable(take_apart(answer.prediction.error)[0], answer.prediction.error)
         try:
-            header = read_header(photo, service.settings.limits)
+            header = await asyncio.to_thread(read_header, photo, service.settings.limits)
         except PhotoError as error:
             raise _unreadable(error.reason, str(error)) from None
         client: Client = request.scope["state"]["client"]

@@ -1,24 +1,55 @@
 """Accuracy of a head fitted on a few photos of each nameplate, over random draws.
 
     python benchmarks/few_photos.py FOLDER --draws 10
+    python benchmarks/few_photos.py FOLDER --draws 20 --unknown CARS
 
 Judged on all other photos, less the copies of those trained on. `--model` names another bundle whose backbone
-embeds; `--only` takes a file that lists the nameplates to use, a line each.
+embeds; `--only` takes a file that lists the nameplates to use, a line each. `--unknown CARS`, a folder of cars of other
+nameplates, trains each draw as `nameplate train` does, and counts the verdicts on both.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from nameplate.datasets import read_dataset
+from nameplate.datasets import Dataset, read_dataset
 from nameplate.datasets.duplicates import groups
-from nameplate.models.collection import embed_photos
-from nameplate.models.head import fit_head
+from nameplate.models.collection import Embedded, embed_photos
+from nameplate.models.head import fit_head, log_loss
 from nameplate.models.model import Model
+from nameplate.training.frozen import train_head
 from nameplate.types import DEFAULT_BUNDLE, HeadRecipe
+
+
+def verdicts(model: Model, embeddings: NDArray[np.float32], runtime: str) -> list[float]:
+    """Shares of `answer` and of `unknown car`."""
+    chances = model.probabilities(embeddings, runtime)
+    found = [model.judged("", row, embedding).verdict for row, embedding in zip(chances, embeddings, strict=True)]
+    return [found.count("answer") / len(found), found.count("unknown car") / len(found)]
+
+
+def judge_unknown(
+    model: Model,
+    plain: Embedded,
+    train: NDArray[np.int64],
+    test: NDArray[np.int64],
+    others: Embedded,
+    nameplates: list[str],
+) -> tuple[float, ...]:
+    """Log-loss, shares of `answer` and `unknown car` on the own cars, and the same two on cars of other nameplates."""
+    with tempfile.TemporaryDirectory() as folder:
+        drawn = Dataset(tuple(plain.photos[place].with_(split=None) for place in train), tuple(nameplates))
+        made = train_head(drawn, Path(folder) / "bundle", model=model)
+        few = Model(made.bundle, model.settings)
+    truths = np.array([few.nameplates.index(str(plain.photos[place].label)) for place in test])
+    loss = log_loss(few.probabilities(plain.embeddings[test], plain.runtime), truths)
+    own = verdicts(few, plain.embeddings[test], plain.runtime)
+    return loss, *own, *verdicts(few, others.embeddings, others.runtime)
 
 
 def main() -> None:
@@ -29,6 +60,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=10)
     parser.add_argument("--model", default=DEFAULT_BUNDLE)
     parser.add_argument("--only", type=Path)
+    parser.add_argument("--unknown", type=Path)
     arguments = parser.parse_args()
     model, dataset = Model.load(arguments.model), read_dataset(arguments.folder)
     only = set(arguments.only.read_text("utf-8").splitlines()) if arguments.only else set(dataset.nameplates)
@@ -36,19 +68,32 @@ def main() -> None:
     plain = embed_photos([photo for photo in dataset.photos if photo.label in only], model)
     mirrored = embed_photos(plain.photos, model, mirror=True)
     copies = groups([str(photo.sha256) for photo in plain.photos], plain.hashes)
+    others = None if arguments.unknown is None else embed_photos(read_dataset(arguments.unknown).photos, model)
     classes = np.array([nameplates.index(str(photo.label)) for photo in plain.photos])
     for photos in arguments.photos:
-        found = []
+        found, verdicts_found = [], []
         for draw in range(arguments.draws):
             random = np.random.default_rng(draw)
             each = [random.permutation(np.flatnonzero(classes == c))[:photos] for c in range(len(nameplates))]
             train = np.concatenate(each)
             test = np.setdiff1d(np.flatnonzero(~np.isin(copies, copies[train])), train)
+            if others is not None:
+                verdicts_found.append(judge_unknown(model, plain, train, test, others, nameplates))
+                continue
             fold = np.concatenate([np.arange(len(rows)) % min(HeadRecipe().folds, photos) for rows in each])
             rows = np.concatenate([plain.embeddings[train], mirrored.embeddings[train]])
             head = fit_head(rows, np.tile(classes[train], 2), np.tile(fold, 2))
             answers = (plain.embeddings[test] @ head.weight + head.bias).argmax(1)
             found.append(float((answers == classes[test]).mean()))
+        if verdicts_found:
+            loss, answered, called, wrongly, rightly = np.mean(verdicts_found, 0)
+            print(
+                f"{photos:3} photos a nameplate: log-loss {loss:.3f}; own cars answered {answered:.1%}, unknown "
+                f"{called:.1%}; others answered {wrongly:.1%} (at worst {np.max(verdicts_found, 0)[3]:.1%}), "
+                f"unknown {rightly:.1%}",
+                flush=True,
+            )
+            continue
         low, high = np.percentile(found, [2.5, 97.5])
         print(f"{photos:3} photos a nameplate: {np.mean(found):.3f}  (95 % of draws {low:.3f}–{high:.3f})", flush=True)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nameplate.evaluation.thresholds import CARS_KEPT, KEPT, choose, least
+from nameplate.evaluation.thresholds import CARS_KEPT, KEPT, MIN_NEAR, choose, least
 from nameplate.models.verdict import Thresholds, in_set, strangeness
 
 MAKES = ("BMW", "BMW", "Audi", "Audi", "Kia")
@@ -99,3 +99,27 @@ def test_a_nameplate_of_one_photo_does_not_spoil_the_others() -> None:
     found = choose(chances, truths, MAKES, (near, near))
     assert found.usable
     assert found.near is not None
+
+
+def test_a_dozen_photos_say_how_far_a_known_car_may_be_and_fewer_say_nothing() -> None:
+    chances, truths = _answers(12)
+    near = np.linspace(1, 2, 12, dtype=np.float32)
+    found = choose(chances, truths, MAKES, (near, near), far=4.0)
+    assert (found.nameplate, found.make, found.far) == (None, None, 4.0)
+    assert found.near == pytest.approx(strangeness(near, chances, found).max())  # of 12 the farthest
+    near[MIN_NEAR - 1 :] = np.inf  # these are alone in their class
+    assert choose(chances, truths, MAKES, (near, near), far=4.0) == Thresholds(far=4.0)
+
+
+def test_as_many_further_known_cars_are_kept_as_promised() -> None:
+    random = np.random.default_rng(8)
+    for photos, promised in ((12, 12 / 13), (30, KEPT), (200, KEPT)):
+        kept = []
+        for _ in range(300):
+            chances = np.full((photos + 200, 2), 0.5, np.float32)
+            near = random.gamma(9, 0.1, photos + 200).astype(np.float32)
+            some = slice(0, photos)
+            found = choose(chances[some], np.zeros(photos, np.int64), MAKES[:2], (near[some], near[some]), far=9.0)
+            assert found.near is not None
+            kept.append(np.mean(strangeness(near[photos:], chances[photos:], found) <= found.near))
+        assert promised - 0.01 <= np.mean(kept) <= promised + 0.03

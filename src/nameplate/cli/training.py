@@ -100,6 +100,8 @@ def train_head_alone(
     screen.step("Trained on", f"{trained_on}; {trained.copies:,} copies kept on one side of the split")
     if trained.evaluation is not None:
         screen.print_held_out(trained.evaluation)
+    if trained.bundle.manifest.thresholds.near is None:
+        screen.note("verdicts", "'unknown car' is never said: too few photos to tell how far a known one may be.")
     screen.step("Wrote", f"{output}  ({seconds:.0f} s, {trained.runtime})")
     screen.step("Next", f"nameplate identify --model '{output}' PHOTO")
 

@@ -16,6 +16,8 @@ Floats = NDArray[np.float32]
 
 KEPT, CARS_KEPT = 0.95, 0.99
 """Shares of known cars that are not called unknown, and not called no car."""
+MIN_NEAR = 10
+"""Photos that say how far a known car may be: the farthest of ten keeps ten of eleven further ones."""
 
 
 def choose(
@@ -37,32 +39,31 @@ def choose(
         no_car: the threshold of the backbone's gate, where it has one.
 
     Returns:
-        None for what fewer than `MIN_CALIBRATION` cannot choose.
+        None for what too few photos cannot choose: sets need `MIN_CALIBRATION`, `near` needs `MIN_NEAR` that are not
+        alone in their class.
     """
-    if len(truths) < MIN_CALIBRATION:
-        return Thresholds(far=far, no_car=no_car)
-    _, of_makes = make_probabilities(probabilities, makes)
-    _, place = make_places(tuple(makes))
-    found = Thresholds(
-        photos=len(truths),
-        nameplate=least(probabilities, truths),
-        make=least(of_makes, place[truths]),
-        far=far,
-        no_car=no_car,
-    )
-    if distances is None:
+    found = Thresholds(far=far, no_car=no_car)
+    if len(truths) >= MIN_CALIBRATION:
+        _, of_makes = make_probabilities(probabilities, makes)
+        _, place = make_places(tuple(makes))
+        sets = least(probabilities, truths), least(of_makes, place[truths])
+        found = replace(found, photos=len(truths), nameplate=sets[0], make=sets[1])
+    return found if distances is None else _with_near(found, probabilities, *distances)
+
+
+def _with_near(found: Thresholds, probabilities: Floats, near: Floats, cars: Floats) -> Thresholds:
+    """The same with where unknown cars begin; and cars, where the backbone does not say."""
+    there = np.isfinite(near)  # a photo that is alone in its class is nowhere near
+    if there.sum() < MIN_NEAR:
         return found
-    near, cars = distances
-    finite = near[np.isfinite(near)]  # a photo that is alone in its class is nowhere near
-    low, middle, high = np.quantile(finite, [0.25, 0.5, 0.75])
+    low, middle, high = np.quantile(near[there], [0.25, 0.5, 0.75])
     found = replace(found, middle=float(middle), spread=max(float(high - low), 1e-6))
-    strange = strangeness(near, probabilities, found)
-    strange = strange[np.isfinite(strange)]
-    return replace(
-        found,
-        near=float(np.quantile(strange, KEPT)),
-        far=far if far is not None else float(np.quantile(cars[np.isfinite(cars)], CARS_KEPT)),
-    )
+    strange = np.sort(strangeness(near[there], probabilities[there], found))
+    place = min(len(strange), math.ceil((len(strange) + 1) * KEPT))  # as in `least`; of fewer than 19 the greatest
+    found = replace(found, near=float(strange[place - 1]))
+    if found.far is None and there.sum() >= MIN_CALIBRATION:
+        found = replace(found, far=float(np.quantile(cars[np.isfinite(cars)], CARS_KEPT)))
+    return found
 
 
 def least(probabilities: Floats, truths: NDArray[np.int64], coverage: float = COVERAGE) -> float:

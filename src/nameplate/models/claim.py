@@ -257,9 +257,9 @@ def _surely_other(claim: Claimed, photo: Prediction, *, improbable: bool) -> str
     """The car outside the claim that a photo surely shows: its one nameplate, or its make; None where it may be it.
 
     An answer of another make is sure by itself. A sister nameplate, or a make without a nameplate, is so where the
-        claim is as improbable as it is on few photos that do show it: else one honest photo in twenty would speak against
-    itself.
-        """
+    claim is as improbable as it is on few photos that do show it: else one honest photo in twenty would speak
+    against itself.
+    """
     if photo.verdict == "answer" and photo.nameplate not in claim.nameplates:
         return photo.nameplate if improbable or photo.make not in claim.makes else None
     if photo.verdict == "unsure" and photo.make is not None and photo.make not in claim.makes:

@@ -73,7 +73,8 @@ def test_notes_that_cannot_be_written_end_nothing(tmp_path: Path) -> None:
     done = shell(f"nameplate identify '{tmp_path / 'none.jpg'}' 2> {FULL}")
     assert done.returncode == 1
     assert "missing" in done.stdout
-    done = shell(f"nameplate train '{tmp_path}' -o '{tmp_path / 'b'}' 2> {FULL}")
+    (tmp_path / "data").mkdir()
+    done = shell(f"nameplate train '{tmp_path / 'data'}' -o '{tmp_path / 'b'}' 2> {FULL}")
     assert (done.returncode, done.stdout) == (1, "")
 
 

@@ -518,7 +518,7 @@ def test_a_single_file_is_itself_whether_it_is_there_or_not(tmp_path: Path) -> N
 
 
 def test_a_folder_without_photos_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"There are no photos in .* \(\.apng, \.avif, \.bmp"):
+    with pytest.raises(DataError, match=r"There are no photos in .* \(\.apng, \.arw, \.avif, \.bmp"):
         list_photos(tmp_path)
 
 

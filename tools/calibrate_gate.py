@@ -1,7 +1,7 @@
 """Give the bundle that ships its gate, which tells whole cars from everything else, and choose its thresholds again.
 
     python tools/calibrate_gate.py src/nameplate/models/shipped/cars196 CARS196 \
-        --cars RUSSIAN10 EUROPE20 --others NOT_CARS INTERIORS MOTORBIKES
+        --cars RUSSIAN10 EUROPE20 src/nameplate/demo/photos/train --others NOT_CARS INTERIORS MOTORBIKES
 
 The gate learns from photos of CARS196 that trained the network, and from one half of every other folder, each photo
 also blurred, dark, small, pale or in a tall frame; the other halves, and all that is not named here, are for

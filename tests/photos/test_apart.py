@@ -328,6 +328,20 @@ def test_the_first_interrupt_ends_a_job_that_waits_for_a_slow_photo(tmp_path: Pa
     assert "KeyboardInterrupt" in err
 
 
+def test_photos_are_read_elsewhere_where_warnings_are_errors(tmp_path: Path) -> None:
+    """As CI and careful people have it: PYTHONWARNINGS=error reaches every process that is started."""
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.tiff")
+    code = "import sys; from nameplate.photos.decode import decode; print(decode(sys.argv[1]).shape)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "a.tiff"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONWARNINGS": "error"},
+        check=False,
+    )
+    assert (done.stdout, done.returncode) == ("(30, 40, 3)\n", 0), done.stderr
+
+
 def test_nothing_is_written_to_stderr(tmp_path: Path) -> None:
     tags = b"MM\0*\0\0\0\x08\x27\x10" + b"\x01\x00\x00\x07\x03\xff\xff\0\0\0\0\x08" * 10_000
     broken = SOUND["jpeg.tiff"][:1400] + bytes(400)

@@ -332,7 +332,9 @@ def test_thresholds_are_chosen_on_held_out_photos_and_on_other_folds_where_these
     assert enough.bundle.manifest.thresholds.photos == enough.evaluation.photos
     assert enough.bundle.manifest.thresholds.nameplate is not None
     little = train_head(few, tmp_path / "c", model=model, recipe=HeadRecipe(holdout=0, mirror=False))
-    assert little.bundle.manifest.thresholds == Thresholds()
+    found = little.bundle.manifest.thresholds
+    assert replace(found, near=None, middle=1.0, spread=1.0) == Thresholds()  # too few for sets
+    assert found.near is not None
     assert little.bundle.manifest.claims is None
 
 

@@ -179,7 +179,8 @@ def _give_back(reader: _Reader, *, sound: bool) -> None:
 def _started() -> _Reader:
     try:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "nameplate.photos.reader"],
+            # not -m: it warns that the package has imported the module already, and warnings may be errors
+            [sys.executable, "-P", "-W", "ignore", "-c", "from nameplate.photos.reader import main; main()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

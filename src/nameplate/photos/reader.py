@@ -1,4 +1,4 @@
-"""`python -m nameplate.photos.reader`: reads photos for another process, which may kill it at any time.
+"""`main`: a process that reads photos for another one, which may kill it at any time.
 
 An order comes on stdin: two lengths, JSON, and the photo's file; the reply goes to stdout the same way, with the
 pixels for a body. It ends when its stdin does, and by itself where its parent was killed while it decoded.

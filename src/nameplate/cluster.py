@@ -275,6 +275,14 @@ class _Sink(io.TextIOBase):
 _SINK = _Sink()
 
 
+def _handle(stream: TextIO) -> int | None:
+    """The number of the file that a stream writes to, None where it is none."""
+    try:
+        return stream.fileno()
+    except (OSError, ValueError):
+        return None
+
+
 @contextmanager
 def _noise_in(path: Path) -> Iterator[Callable[[], AbstractContextManager[None]]]:
     """Send what native code writes to stderr to a file, and all that is written to stdout, where Ray tells of deaths.
@@ -297,7 +305,7 @@ def _noise_in(path: Path) -> Iterator[Callable[[], AbstractContextManager[None]]
 
         os.dup2(file.fileno(), 2)
         _SINK.file = file
-        if python is sys.__stderr__:  # else somebody catches it already
+        if _handle(python) == 2:  # else somebody catches it already
             sys.stderr = shown
         try:
             with redirect_stdout(file):

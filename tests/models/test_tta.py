@@ -292,7 +292,7 @@ SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 400), st.just(3))
 @settings(max_examples=40, deadline=None)
 @given(st.one_of(SHAPES, SHAPES.map(lambda s: (s[1], s[0], 3))).flatmap(lambda shape: arrays(np.uint8, shape)))
 def test_looks_at_photos_of_a_line_are_pictures_too(pixels: Pixels) -> None:
-    """Of 1×N photos too each look is a whole picture, and sharpening stays within what its neighbours allow."""
+    """Of photos of 1×N pixels each look is a whole picture too."""
     views = parse_tta("mirror,scales,sharpen").views_of(pixels)
     assert View() == views[0]
     assert (View(sharpen=True) in views) is (sharpness_of(pixels) < SHARP)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,7 @@ def tell_gain(found: Paired) -> None:
     )
 
 
-def scene(pixels: list[NDArray[np.uint8]], place: int, side: float, background: str) -> NDArray[np.uint8]:
+def scene(pixels: Sequence[NDArray[np.uint8]], place: int, side: float, background: str) -> NDArray[np.uint8]:
     """A photo, at its own size, in a frame that is 1/side as high and wide."""
     photo = pixels[place]
     if side == 1:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from PIL import Image, ImageFilter
 
 from nameplate.demo import photos_folder
 from nameplate.models.model import Model
@@ -27,6 +28,18 @@ def test_identify_and_predict_look_in_the_way_asked_for(tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert [row["nameplate"] for row in rows] == [each.nameplate for each in expected]
     assert [float(row["confidence"]) for row in rows] == pytest.approx([e.confidence for e in expected], rel=1e-3)
+
+
+def test_sharpen_is_a_way_and_changes_blurred_photos_alone(tmp_path: Path) -> None:
+    blurred = tmp_path / "blurred.png"
+    with Image.open(PHOTOS[0]) as image:
+        image.filter(ImageFilter.GaussianBlur(4)).save(blurred)
+    plain, shown = (
+        json.loads(nameplate("identify", PHOTOS[0], blurred, "--tta", way, "--json").stdout)
+        for way in ("none", "sharpen")
+    )
+    assert shown[0]["confidence"] == plain[0]["confidence"]
+    assert shown[1]["confidence"] != plain[1]["confidence"]
 
 
 def _listed(table: Path, part: Literal["train", "test"], every: int) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import tracemalloc
 from collections.abc import Iterable, Iterator
@@ -10,7 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
+from PIL import Image, ImageFilter
 
 from nameplate.demo import photos_folder
 from nameplate.errors import BundleError, UsageError
@@ -23,6 +28,7 @@ from nameplate.models.tta import (
     ADDED,
     CLOSER_COUNTS,
     PASSES,
+    SHARP,
     WAYS,
     ZOOMS,
     Looks,
@@ -36,6 +42,7 @@ from nameplate.models.tta import (
 from nameplate.photos import decode, preprocess
 from nameplate.photos.cut import centred, cut
 from nameplate.photos.preprocess import PAD_GREY
+from nameplate.photos.sharpness import sharpened, sharpness_of
 from nameplate.types import Preprocess
 
 PHOTOS = sorted(photos_folder("test").glob("*/*.jpg"))[::24][:6]
@@ -66,7 +73,7 @@ def _scene(path: Path) -> Pixels:
 
 @pytest.mark.parametrize("name", ["", "Mirror", "mirror,", "mirror,mirror", "none,mirror", "original,mirror", "crop"])
 def test_other_names_are_refused_with_those_that_there_are(name: str) -> None:
-    with pytest.raises(UsageError, match=r"There are none, mirror, scales, closer, full, original"):
+    with pytest.raises(UsageError, match=r"There are none, mirror, scales, closer, sharpen, full, original"):
         parse_tta(name)
     with pytest.raises(UsageError):
         Model.load(tta=name)
@@ -78,6 +85,7 @@ def test_names_join_in_any_order() -> None:
     assert parse_tta("full") == parse_tta("mirror,scales,closer")
     assert {parse_tta(name).looks for name in WAYS} == {1, 2, 3, 4, PASSES}
     assert parse_tta("full").views == (View(), *ADDED["mirror"], *ADDED["scales"])
+    assert parse_tta("sharpen,mirror").views == (View(), *ADDED["mirror"], View(sharpen=True))
 
 
 # Looks
@@ -197,8 +205,6 @@ def _filled() -> Pixels:
 
 
 def test_a_photo_that_vanishes_between_two_looks_keeps_the_first(model: Model, tmp_path: Path) -> None:
-    from PIL import Image
-
     path = tmp_path / "scene.png"
     Image.fromarray(_scene(PHOTOS[0])).save(path)
     plain, [twice] = model.predict([path])[0], model.with_settings(tta="closer").predict([path])
@@ -221,8 +227,6 @@ def test_a_photo_that_vanishes_between_two_looks_keeps_the_first(model: Model, t
 
 def test_an_upright_phone_photo_is_looked_at_where_the_car_is(model: Model, tmp_path: Path) -> None:
     """EXIF orientation turns the photo before its region is found: the same answer as of the turned pixels."""
-    from PIL import Image
-
     scene = Image.fromarray(_scene(PHOTOS[2]))
     upright, turned = tmp_path / "upright.png", tmp_path / "turned.png"
     scene.save(upright)
@@ -238,6 +242,65 @@ def test_a_backbone_without_maps_cannot_look_closer(model: Model) -> None:
     with pytest.raises(BundleError, match="'cars196' cannot look closer: its backbone gives no map"):
         Model(blind, replace(model.settings, tta="closer"))
     assert Model(blind, replace(model.settings, tta="mirror")).looks
+
+
+# Sharpen
+
+
+def _blurred(photo: Pixels, sigma: float = 4) -> Pixels:
+    return np.asarray(Image.fromarray(photo).filter(ImageFilter.GaussianBlur(sigma)))
+
+
+def test_a_sharp_photo_gets_one_look_and_a_blurred_or_a_small_one_two(model: Model, photo: Pixels) -> None:
+    """Whatever stands beside it, and with the bits that it has without."""
+    small = np.asarray(Image.fromarray(photo).resize((60, 40)))
+    sources = [photo, _blurred(photo), small, photo]
+    assert [sharpness_of(each) < SHARP for each in sources] == [False, True, True, False]
+    rows = list(model.with_settings(tta="sharpen").looks.rows(sources))
+    assert [len(row.views) for row in rows if row.views is not None] == [1, 2, 2, 1]
+    [plain] = model.embed([photo])
+    for row in (rows[0], rows[3]):
+        assert row.embedding is not None
+        assert row.embedding.tobytes() == plain.tobytes()
+        assert model.chances(row).tobytes() == model.probabilities(plain[None])[0].tobytes()
+    for row, source in zip(rows[1:3], sources[1:3], strict=True):
+        looks = [preprocess(source, SIZE), sharpened(preprocess(source, SIZE))]
+        assert row.views == pytest.approx(model.embed(looks), rel=1e-3, abs=1e-4)
+
+
+def test_sharpening_joins_the_other_looks(model: Model, photo: Pixels) -> None:
+    rows = model.with_settings(tta="sharpen,mirror").looks.rows([photo, _blurred(photo), b"junk", photo])
+    assert [None if row.views is None else len(row.views) for row in rows] == [2, 3, None, 2]
+    scenes = [_scene(PHOTOS[0]), _blurred(_scene(PHOTOS[0]), 6)]
+    for way, scene in itertools.product(("closer", "sharpen,closer"), scenes):
+        [row] = model.with_settings(tta=way).looks.rows([scene])
+        assert row.views is not None
+        assert len(row.views) == 1 + CLOSER_COUNTS + (way != "closer" and sharpness_of(scene) < SHARP)
+
+
+def test_what_is_sharpened_is_sharper(photo: Pixels) -> None:
+    blurred = preprocess(_blurred(photo, 2), SIZE)
+    again = look(_blurred(photo, 2), View(sharpen=True), SIZE)
+    assert sharpness_of(again) > 2 * sharpness_of(blurred)
+    flat = np.full((192, 288, 3), 90, np.uint8)
+    assert np.array_equal(sharpened(flat), flat)
+
+
+SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 400), st.just(3))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.one_of(SHAPES, SHAPES.map(lambda s: (s[1], s[0], 3))).flatmap(lambda shape: arrays(np.uint8, shape)))
+def test_looks_at_photos_of_a_line_are_pictures_too(pixels: Pixels) -> None:
+    """Of photos of 1×N pixels each look is a whole picture too."""
+    views = parse_tta("mirror,scales,sharpen").views_of(pixels)
+    assert View() == views[0]
+    assert (View(sharpen=True) in views) is (sharpness_of(pixels) < SHARP)
+    for view in views:
+        picture = look(pixels, view, SIZE)
+        assert picture.shape == (192, 288, 3)
+        assert picture.dtype == np.uint8
+    assert np.isfinite(sharpness_of(pixels))
 
 
 # Memory

@@ -18,12 +18,11 @@ from nameplate.errors import PhotoError
 from nameplate.models.cache import ArrayCache
 from nameplate.photos.decode import decode_with_header, read_bytes, read_header
 from nameplate.photos.formats import MAGIC
+from nameplate.photos.sharpness import scaled_luma, sharpness
 from nameplate.storage import sha256
 from nameplate.types import Photo
 
 FORMATS = tuple(dict.fromkeys(name for _, _, name in MAGIC))
-LONG_SIDE = 256
-"""Photos are made this long before their sharpness is measured, so that it does not go with their size."""
 DECODED = (128, 128)
 """What decoding is asked for; it gives at least twice that where the photo has it."""
 CHUNK, AHEAD = 16, 8
@@ -43,7 +42,7 @@ class Look:
     brightness: float
     """Mean luma, 0 (black) – 1 (white)."""
     sharpness: float
-    """Variance of the Laplacian of luma 0–1 at 256 pixels (J. Pech-Pacheco et al., 2000): low is blurred."""
+    """See `photos.sharpness`: low is blurred."""
     grey: NDArray[np.uint8]
     """uint8 64×64: the whole photo, squashed."""
 
@@ -105,12 +104,8 @@ def _rows(photos: Sequence[Photo], cache: ArrayCache, threads: int) -> Iterator[
 def _measure(data: bytes) -> Row:
     header = read_header(data)
     grey = Image.fromarray(decode_with_header(data, header, at_least=DECODED)).convert("L")
-    scale = LONG_SIDE / max(grey.size)
-    scaled = grey.resize((max(3, round(grey.width * scale)), max(3, round(grey.height * scale))))
-    luma = np.asarray(scaled, np.float32) / 255
-    inner = luma[1:-1, 1:-1]
-    laplacian = luma[:-2, 1:-1] + luma[2:, 1:-1] + luma[1:-1, :-2] + luma[1:-1, 2:] - 4 * inner
-    numbers = (FORMATS.index(header.format), len(data), header.orientation, luma.mean(), laplacian.var())
+    luma = scaled_luma(grey)
+    numbers = (FORMATS.index(header.format), len(data), header.orientation, luma.mean(), sharpness(luma))
     small = grey.resize((SIDE, SIDE), Image.Resampling.BOX)
     return {"numbers": np.array(numbers, np.float64), "grey": np.asarray(small, np.uint8)}
 

@@ -67,8 +67,8 @@ TtaOption = Annotated[
     typer.Option(
         "--tta",
         metavar="NAME",
-        help="Look at each photo several times: mirror, scales, closer (at the car), some of them joined by commas, "
-        "full, or original (the notebook's five random passes).",
+        help="Look at each photo several times: mirror, scales, closer (at the car), sharpen (if it is blurred or "
+        "small), some of them joined by commas, full, or original (the notebook's five random passes).",
     ),
 ]
 Top = Annotated[int, typer.Option(min=1, help="How many nameplates to give for each photo.")]

@@ -75,6 +75,8 @@ class Row:
     """Why it cannot be read."""
     picture: Pixels | None = None
     """Waits for the runtime."""
+    more: int = 0
+    """Looks at the same photo besides this one, whose rows follow."""
     runtime: str = ""
     """What computed the embedding."""
 

@@ -75,7 +75,8 @@ def tour(
 
     page = output / "index.html"
     _write(page, data, judged, shown, answer, model.nameplates, seconds, trained.runtime)
-    say("5. See", f"{page.resolve()}\n")
+    say("5. See", str(page.resolve()))
+    say("", "")
     say("Your own", "each nameplate's photos in a folder of its name, then:")
     say("", "nameplate train my-photos -o my-model")
     say("", "nameplate identify --model my-model photo.jpg")

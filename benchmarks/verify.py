@@ -73,6 +73,7 @@ def chosen_on(model: Model, judged: Judged, chosen: NDArray[np.bool_]) -> Model:
         distances,
         theirs.far,
         theirs.no_car,
+        model.bundle.known.no_car_odds(judged.embeddings[chosen]),
     )
     return Model(replace(model.bundle, manifest=manifest), model.settings)
 

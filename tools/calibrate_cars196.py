@@ -1,15 +1,19 @@
 """Calibrate the bundle that ships: a temperature for each runtime that this machine has, and all that verdicts need.
 
     python tools/calibrate_cars196.py src/nameplate/models/shipped/cars196 CARS196 NOT_CARS [--dry-run]
+    python tools/calibrate_cars196.py src/nameplate/models/shipped/cars196 CARS196 --thresholds
 
 Where its cars lie is learned from the photos that trained it; temperatures and thresholds are chosen on CARS196's
 photos that trained nothing, and "not a car" on NOT_CARS, a folder of photos of other things. Backbone, head and table
-of photos stay as they are.
+of photos stay as they are. With `--thresholds` all stays as it is but the thresholds of `unknown car` and of the sets.
+
+CARS196 may be a copy in other colours or other bytes: who trained is told by nameplate and file name, too.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,8 +26,9 @@ from nameplate.evaluation.calibration import calibrate, fit_temperatures
 from nameplate.evaluation.golden import with_golden
 from nameplate.evaluation.judge import Judged, judge
 from nameplate.evaluation.significance import paired
+from nameplate.evaluation.thresholds import choose
 from nameplate.evaluation.verdicts import with_verdicts
-from nameplate.models.bundle import SCHEMA, load_bundle, save_bundle
+from nameplate.models.bundle import SCHEMA, Bundle, load_bundle, save_bundle
 from nameplate.models.collection import embed_photos
 from nameplate.models.head import log_losses, probabilities
 from nameplate.models.known import fit_known
@@ -45,17 +50,48 @@ def judged_by(bundle: Path, dataset: Dataset) -> dict[str, Judged]:
     return found
 
 
+def held_out(dataset: Dataset, bundle: Bundle) -> Dataset:
+    """The photos that the bundle's own table names as held out, by `NAMEPLATE/FILE`."""
+    rows = csv.DictReader((bundle.photos or b"").decode().splitlines())
+    names = {row["path"] for row in rows if row["split"] != "train"}
+    photos = tuple(photo for photo in dataset.photos if "/".join(Path(photo.path).parts[-2:]) in names)
+    return replace(dataset, photos=photos)
+
+
+def choose_thresholds(folder: Path, dataset: Dataset) -> None:
+    """Choose the thresholds of `unknown car` and of the sets again; all else in the bundle stays."""
+    model = Model.load(folder, runtime="onnxruntime")
+    bundle = model.bundle
+    assert bundle.known is not None
+    assert bundle.weight is not None
+    assert bundle.bias is not None
+    before, truth = bundle.manifest.thresholds, judge(model, held_out(dataset, bundle))
+    distances, odds = bundle.known.distances(truth.embeddings), bundle.known.no_car_odds(truth.embeddings)
+    makes = bundle.manifest.makes
+    after = choose(truth.probabilities, truth.truths, makes, distances, before.far, before.no_car, odds)
+    print(before, after, sep="\n")
+    manifest = replace(bundle.manifest, thresholds=after)
+    head = bundle.weight, bundle.bias
+    save_bundle(folder, manifest, bundle.backbone, head, bundle.photos, bundle.known, overwrite=True)
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("bundle", type=Path)
     parser.add_argument("photos", type=Path)
-    parser.add_argument("not_cars", type=Path)
+    parser.add_argument("not_cars", type=Path, nargs="?", help="left out with --thresholds")
+    parser.add_argument("--thresholds", action="store_true", help="choose these alone")
     parser.add_argument("--dry-run", action="store_true", help="say what would change, and write nothing")
     arguments = parser.parse_args()
+    dataset = read_dataset(arguments.photos)
+    if arguments.thresholds:
+        choose_thresholds(arguments.bundle, dataset)
+        return
+    if arguments.not_cars is None:
+        parser.error("NOT_CARS is missing: a folder of photos of other things")
     bundle = load_bundle(arguments.bundle)
     model = Model.load(arguments.bundle)
-    dataset = read_dataset(arguments.photos)
     judged = judged_by(arguments.bundle, dataset)
     logits = {runtime: model.logits(found.embeddings) for runtime, found in judged.items()}
     temperatures = fit_temperatures({runtime: (logits[runtime], found.truths) for runtime, found in judged.items()})
@@ -83,7 +119,8 @@ def main() -> None:
     others = embed_photos(list_photos(arguments.not_cars), model)
     far = float(np.quantile(known.distances(others.embeddings)[1], NOT_CARS_PASSED))
     chances = probabilities(logits[truth.runtime], manifest.temperature_of(truth.runtime))
-    manifest = with_verdicts(manifest, chances, truth.truths, known.distances(truth.embeddings), far, no_car)
+    distances, odds = known.distances(truth.embeddings), known.no_car_odds(truth.embeddings)
+    manifest = with_verdicts(manifest, chances, truth.truths, distances, far, no_car, odds)
     manifest = with_golden(manifest, bundle.backbone, bundle.weight, bundle.bias)
     print(manifest.thresholds)
     head = bundle.weight, bundle.bias

@@ -93,7 +93,8 @@ def main() -> None:
     known = replace(bundle.known, gate=gate)
     far = bundle.manifest.thresholds.far
     distances = known.distances(truth.embeddings)
-    manifest = with_verdicts(bundle.manifest, truth.probabilities, truth.truths, distances, far, no_car)
+    odds = known.no_car_odds(truth.embeddings)
+    manifest = with_verdicts(bundle.manifest, truth.probabilities, truth.truths, distances, far, no_car, odds)
     manifest = with_golden(manifest, bundle.backbone, bundle.weight, bundle.bias)
     print(manifest.thresholds)
     head = bundle.weight, bundle.bias

@@ -117,7 +117,7 @@ class Prediction:
     verdict: Verdict = "unreadable"
     """What may be done with the answer: see models/verdict.py."""
     candidates: tuple[str, ...] = ()
-    """With `answer` and `unsure` the nameplates that hold the truth in 95 % of cases, most probable first."""
+    """With `answer` and `unsure` the nameplates that hold the truth in 95 % of such cases, most probable first."""
     make: str | None = None
     """The make, where it is sure: with `unsure` it may be though the nameplate is not."""
     make_confidence: float | None = None

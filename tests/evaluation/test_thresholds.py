@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nameplate.evaluation.thresholds import CARS_KEPT, KEPT, MIN_NEAR, choose, least
-from nameplate.models.verdict import Thresholds, in_set, strangeness
+from nameplate.evaluation.thresholds import CARS_KEPT, KEPT, MIN_NEAR, choose, least, least_delivered
+from nameplate.models.verdict import COVERAGE, Thresholds, caught, in_set, strangeness
 
 MAKES = ("BMW", "BMW", "Audi", "Audi", "Kia")
 
@@ -123,3 +123,80 @@ def test_as_many_further_known_cars_are_kept_as_promised() -> None:
             assert found.near is not None
             kept.append(np.mean(strangeness(near[photos:], chances[photos:], found) <= found.near))
         assert promised - 0.01 <= np.mean(kept) <= promised + 0.03
+
+
+def test_sets_are_cut_by_all_photos_and_by_those_that_pass_the_gates_whichever_is_lower() -> None:
+    of_truth = np.linspace(0.99, 0.01, 99, dtype=np.float32)
+    chances, truths = np.stack([of_truth, 1 - of_truth], 1), np.zeros(99, np.int64)
+    everything = np.ones(99, np.bool_)
+    assert least_delivered(chances, truths, everything) == pytest.approx(0.05)  # the 95th of 99
+    easy_stopped, hard_stopped = everything.copy(), everything.copy()
+    easy_stopped[:20] = False
+    hard_stopped[-20:] = False
+    # of the 79 that pass the 76th is taken, and it is the 96th of all; without the hard ones it would be the 76th
+    assert least_delivered(chances, truths, easy_stopped) == pytest.approx(0.04)
+    assert least_delivered(chances, truths, hard_stopped) == pytest.approx(0.05)
+    assert least(chances[hard_stopped], truths[hard_stopped]) == pytest.approx(0.24)
+
+
+def _photos(
+    count: int, random: np.random.Generator, gated: str
+) -> tuple[
+    NDArray[np.float32], NDArray[np.int64], tuple[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]
+]:
+    """Calibrated answers, distances that go with doubt or with sureness, and odds of a gate."""
+    sure = random.random(count) < 0.22
+    chances = random.dirichlet(np.full(5, 0.3), count).astype(np.float32)
+    chances[sure] = 0.0005
+    chances[sure, random.integers(0, 5, sure.sum())] = 0.998
+    truths = (random.random(count)[:, None] > chances.astype(np.float64).cumsum(1)[:, :-1]).sum(1)
+    near = (random.gamma(9, 0.1, count) + np.where(sure, 3, 0)).astype(np.float32)
+    stopped = sure & (random.random(count) < 0.9) if gated == "sure" else chances.max(1) < 0.4
+    return chances, truths.astype(np.int64), (near, near), np.where(stopped, 3, -3).astype(np.float32)
+
+
+def test_photos_that_a_gate_stops_choose_no_sets_of_what_passes() -> None:
+    chances, truths, distances, odds = _photos(2000, np.random.default_rng(2), "sure")
+    found = choose(chances, truths, MAKES, distances, 9.0, 0.0, odds)
+    passed = ~np.logical_or(*caught(chances, distances, odds, found))
+    assert found.nameplate is not None
+    assert found.nameplate == pytest.approx(least(chances[passed], truths[passed]))
+    assert found.nameplate < least(chances, truths)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gated", ["doubtful", "sure"])
+@pytest.mark.parametrize("photos", [60, 200, 1000])
+def test_sets_hold_the_truth_of_fresh_photos_that_pass_the_gates_as_often_as_promised(gated: str, photos: int) -> None:
+    random = np.random.default_rng(photos)
+    held, delivered, kept = [], [], []
+    for _ in range(300):
+        found = choose(*_given(_photos(photos, random, gated)))
+        assert found.nameplate is not None
+        chances, truths, distances, odds = _photos(1000, random, gated)
+        passed = ~np.logical_or(*caught(chances, distances, odds, found))
+        inside = chances[np.arange(1000), truths] >= found.nameplate
+        inside |= chances.argmax(1) == truths
+        held.append(inside[passed].mean())
+        delivered.append((inside & passed).mean())
+        kept.append(passed.mean())
+    assert np.mean(held) >= COVERAGE - 0.005
+    assert np.mean(delivered) >= COVERAGE * np.mean(kept) - 0.005
+
+
+def _given(
+    photos: tuple[
+        NDArray[np.float32], NDArray[np.int64], tuple[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]
+    ],
+) -> tuple[
+    NDArray[np.float32],
+    NDArray[np.int64],
+    tuple[str, ...],
+    tuple[NDArray[np.float32], NDArray[np.float32]],
+    float,
+    float,
+    NDArray[np.float32],
+]:
+    """What `choose` is given."""
+    chances, truths, distances, odds = photos
+    return chances, truths, MAKES, distances, 9.0, 0.0, odds

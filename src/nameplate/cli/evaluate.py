@@ -209,6 +209,8 @@ def _print_verdicts(known: Sorted, strangers: Sequence[Strangers]) -> None:
     right = "" if known.right is None else f"; answers right {known.right.percent}"
     held = "" if known.kept_held is None else f", sets of {known.size:.2f} hold the truth {known.kept_held.percent}"
     screen.step("Verdicts", f"{_shares(known.verdicts)}{right}{held}")
+    if known.kept_held is not None:  # the rest get no set at all
+        screen.step("", f"of all known photos {known.held.percent} get a set that holds the truth")
     for each in strangers:
         screen.step("Strangers", f"{each.source}: {_shares(each.verdicts)}")
         for name, found in (("as unknown cars", each.near), ("as no cars", each.far)):

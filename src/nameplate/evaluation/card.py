@@ -213,7 +213,10 @@ def _verdicts(model: Model, judged: Judged) -> str:
     found = sort_known(model, judged)
     shares = ", ".join(f"{name} {100 * count / len(judged.truths):.1f} %" for name, count in found.verdicts.items())
     right = "" if found.right is None else f"; answers right {found.right.percent}"
-    return f"{shares}{right}"
+    if found.kept_held is None:
+        return f"{shares}{right}"
+    sets = f"sets of {found.size:.2f} nameplates, where one is given, hold the truth {found.kept_held.percent}"
+    return f"{shares}{right}; {sets}; of all known photos {found.held.percent} get one that does"
 
 
 def _bfloat16(manifest: Manifest) -> str:

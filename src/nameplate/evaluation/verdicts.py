@@ -22,6 +22,7 @@ def with_verdicts(
     distances: tuple[Floats, Floats] | None,
     far: float | None = None,
     no_car: float | None = None,
+    odds: Floats | None = None,
 ) -> Manifest:
     """Choose makes and thresholds.
 
@@ -32,8 +33,9 @@ def with_verdicts(
         distances: `Known.distances` of these photos; None where the bundle has no `Known`.
         far: the backbone's own threshold of "not a car", where it has one.
         no_car: the same of its gate.
+        odds: `Known.no_car_odds` of these photos, where there is a gate.
     """
     makes = makes_of(manifest.nameplates)
     claims, make_claims = choose_claims(probabilities, truths, makes)
-    thresholds = choose(probabilities, truths, makes, distances, far, no_car)
+    thresholds = choose(probabilities, truths, makes, distances, far, no_car, odds)
     return replace(manifest, makes=makes, thresholds=thresholds, claims=claims, make_claims=make_claims)

@@ -23,7 +23,8 @@ KIN = 1.0
 """What is nearer to one of the model's own nameplates than the median and so many interquartile ranges is a car to it
 whatever the gate says, so that a model of lorries names lorries."""
 COVERAGE = 0.95
-"""Share of cases in which the set of nameplates shall hold the truth."""
+"""Share of known cars whose set of nameplates shall hold the truth: of all before the gates of `not a car` and `unknown
+car`, and of those that pass them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,29 @@ def car_margin(distances: tuple[Floats, Floats], odds: Floats | None, thresholds
     return np.asarray(margin, np.float32)
 
 
+def caught(
+    probabilities: Floats, distances: tuple[Floats, Floats], odds: Floats | None, thresholds: Thresholds
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which photos the gates stop, so that they get no set of nameplates.
+
+    Args:
+        probabilities: float32 N×C.
+        distances: `Known.distances`, two of float32 (N,).
+        odds: `Known.no_car_odds`, float32 (N,); None where the bundle has no gate.
+        thresholds: the model's.
+
+    Returns:
+        Two of bool (N,): those that are `not a car`, and those of the others that are an `unknown car`.
+    """
+    nothing = np.zeros(len(probabilities), np.bool_)
+    margin = car_margin(distances, odds, thresholds)
+    no_car = nothing if margin is None else np.asarray(margin > 0)
+    if thresholds.near is None:
+        return no_car, nothing
+    strange = strangeness(distances[0], probabilities, thresholds) > thresholds.near
+    return no_car, np.asarray(strange & ~no_car)
+
+
 def entropy(probabilities: Floats) -> Floats:
     """Of each row, in nats; float32 (N,)."""
     found: Floats = -(probabilities * np.log(np.maximum(probabilities, 1e-12))).sum(1)
@@ -155,11 +179,10 @@ def judged(
     best = int(chances[0].argmax())
     found = replace(prediction, make=names[best], make_confidence=float(chances[0, best]))
     if distances is not None:
-        margin = car_margin(distances, odds, thresholds)
-        if margin is not None and margin[0] > 0:
+        no_car, unknown = caught(probabilities[None], distances, odds, thresholds)
+        if no_car[0]:
             return replace(found, verdict="not a car", make=None, make_confidence=None)
-        strange = strangeness(distances[0], probabilities[None], thresholds)
-        if thresholds.near is not None and strange[0] > thresholds.near:
+        if unknown[0]:
             return replace(found, verdict="unknown car", make=None, make_confidence=None)
     if len(candidates) == 1:
         make = makes[candidates[0]]

@@ -209,8 +209,9 @@ def _with_verdicts(
     theirs = Thresholds() if model.bundle.known is None else model.bundle.manifest.thresholds
     chances, truths = _chances(embedded.embeddings[held], head), classes[held]
     near, cars = known.distances(embedded.embeddings[held])
+    odds = known.no_car_odds(embedded.embeddings[held])
     if held.sum() >= MIN_CALIBRATION or head.out_of_fold is None:
-        return with_verdicts(manifest, chances, truths, (near, cars), theirs.far, theirs.no_car)
+        return with_verdicts(manifest, chances, truths, (near, cars), theirs.far, theirs.no_car, odds)
     trained = embedded.embeddings[train]
     of_folds = probabilities(head.out_of_fold[: len(trained)], head.temperature)  # mirrored copies come after
     chances, truths = np.concatenate([chances, of_folds]), np.concatenate([truths, classes[train]])

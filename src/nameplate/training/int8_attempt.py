@@ -165,9 +165,10 @@ def _calibrated(draft: Bundle, before: Judged, judged: Mapping[str, Judged]) -> 
     if len(truth.photos) < MIN_CALIBRATION:
         return manifest
     distances = None if draft.known is None else draft.known.distances(truth.embeddings)
+    odds = None if draft.known is None else draft.known.no_car_odds(truth.embeddings)
     chances = probabilities(logits[REFERENCE], temperature)
     far, no_car = _far(draft, before, truth), draft.manifest.thresholds.no_car
-    return with_verdicts(manifest, chances, truth.truths, distances, far, no_car)
+    return with_verdicts(manifest, chances, truth.truths, distances, far, no_car, odds)
 
 
 def _far(draft: Bundle, before: Judged, after: Judged) -> float | None:

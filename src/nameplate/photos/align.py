@@ -42,8 +42,8 @@ def alignment(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Floats:
 
 def _align(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Floats:
     one, two = (each.astype(np.float32) for each in (first, second))
-    half = np.repeat(np.eye(COARSE, dtype=np.float32), SIDE // COARSE, 0) * COARSE / SIDE
-    small = [half.T @ each @ half for each in (one, two)]  # means of 2×2 pixels
+    half = np.asarray(np.repeat(np.eye(COARSE), SIDE // COARSE, 0) * COARSE / SIDE, np.float32)
+    small = [np.asarray(half.T @ each @ half, np.float32) for each in (one, two)]  # means of 2×2 pixels
     crops = np.tile(np.array([1, 0, 1, 0], np.float32), (len(one), 1))
     found, closer = np.zeros(len(one), np.float32), np.arange(len(one))
     for steps, promising in COARSE_STEPS:
@@ -64,14 +64,14 @@ def _search(fixed: Floats, moved: Floats, crops: Floats, steps: int) -> tuple[Fl
         (rows, row_in), (columns, column_in) = (
             _weights(crops[:, i : i + 1], crops[:, i + 1 : i + 2], side) for i in (0, 2)
         )
-        inside = row_in[:, :, None] * column_in[:, None, :]
+        inside = np.asarray(row_in[:, :, None] * column_in[:, None, :], np.float32)
         sampled = _sample(moved, rows, columns)
         target, warped, size = _normalised(fixed, inside), *_with_size(sampled, inside)
         now = (target * warped).sum((1, 2))
         better = now > found
         best[better], found[better] = crops[better], now[better]
         if step < steps:
-            turned = [_sample(slope, rows, columns) * inside / size for slope in slopes]
+            turned = [np.asarray(_sample(slope, rows, columns) * inside / size, np.float32) for slope in slopes]
             low, high = _limits()
             crops = np.asarray(np.clip(crops + _step(target - warped, turned), low, high), np.float32)
     return best, found

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.datasets import Dataset, read_dataset
-from nameplate.datasets.duplicates import groups
+from nameplate.evaluation.same import same_picture
 from nameplate.models.collection import Embedded, embed_photos
 from nameplate.models.head import fit_head, log_loss
 from nameplate.models.model import Model
@@ -67,7 +67,7 @@ def main() -> None:
     nameplates = [name for name in dataset.nameplates if name in only]
     plain = embed_photos([photo for photo in dataset.photos if photo.label in only], model)
     mirrored = embed_photos(plain.photos, model, mirror=True)
-    copies = groups([str(photo.sha256) for photo in plain.photos], plain.hashes)
+    copies = same_picture(plain)
     others = None if arguments.unknown is None else embed_photos(read_dataset(arguments.unknown).photos, model)
     classes = np.array([nameplates.index(str(photo.label)) for photo in plain.photos])
     for photos in arguments.photos:

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from nameplate.demo import photos_folder
 from tests.cli.run import nameplate
@@ -83,6 +84,25 @@ def test_what_cannot_be_is_said(bundle: Path, tmp_path: Path, options: tuple[str
     done = nameplate("evaluate", bundle, TEST, *options, check=code, cwd=tmp_path)
     assert text in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_copies_of_training_photos_are_left_out_and_said(bundle: Path, tmp_path: Path) -> None:
+    with (bundle / "photos.csv").open(encoding="utf-8") as file:
+        trained = [row for row in csv.DictReader(file) if row["split"] == "train"][::50]
+    for number, row in enumerate(trained):
+        folder = tmp_path / "copies" / row["label"]
+        folder.mkdir(parents=True, exist_ok=True)
+        with Image.open(row["path"]) as image:
+            cut = image.crop((image.width // 20, image.height // 20, image.width, image.height))
+        cut.convert("RGB").save(folder / f"copy {number}.jpg", quality=60)
+    plain = json.loads(nameplate("evaluate", bundle, TRAIN, "--json").stdout)
+    done = nameplate("evaluate", bundle, TRAIN, tmp_path / "copies", "-o", tmp_path / "r.html", "--json")
+    said = json.loads(done.stdout)
+    assert f"{len(trained)} photos left out: copies of photos that trained this model say nothing of it." in done.stderr
+    assert said["left_out"]["copies_of_trained"] == len(trained) > 2
+    assert plain["left_out"]["copies_of_trained"] == 0
+    assert (said["photos"], said["top1"]) == (plain["photos"], plain["top1"])
+    assert f"{len(trained)} copies of these are left out" in (tmp_path / "r.html").read_text("utf-8")
 
 
 def test_photos_that_exclude_kept_from_training_are_left_out_and_said(tmp_path: Path) -> None:

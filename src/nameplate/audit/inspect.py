@@ -8,18 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate.audit.align import SIDE
-from nameplate.audit.copies import Copies, best_copy, connected, find_copies
 from nameplate.audit.findings import CROSS_CLASS, EXACT, KINDS, LABEL, LEAK, NEAR, NO_CAR, OUTLIER, UNREADABLE, Finding
 from nameplate.audit.labels import Alias, find_aliases, known_to_heads, likely_wrong, suspicion
-from nameplate.audit.look import Look, look_at
 from nameplate.audit.shortcuts import Shortcuts, shortcut_test
 from nameplate.audit.strangers import STRANGE, UNLIKE_CLASS, strangeness, unlike_class
+from nameplate.datasets.copies import Copies, best_copy, connected, find_copies
 from nameplate.datasets.sources import Dataset
 from nameplate.datasets.splits import folds
 from nameplate.models.collection import Embedded, Progress, embed_photos
 from nameplate.models.head import cross_validate, probabilities
+from nameplate.models.look import Look, look_at
 from nameplate.models.model import Model
+from nameplate.photos.align import SIDE
 from nameplate.types import Photo
 
 FOLDS, SEED = 5, 20

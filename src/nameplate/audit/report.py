@@ -13,13 +13,13 @@ import msgspec
 import numpy as np
 
 from nameplate import __version__
-from nameplate.audit.copies import best_copy
 from nameplate.audit.findings import CROSS_CLASS, EXACT, KINDS, LABEL, LEAK, NEAR, OUTLIER, UNREADABLE, Finding
 from nameplate.audit.inspect import SEED, Audit
-from nameplate.audit.look import Look
 from nameplate.audit.plots import counts_plot, measures_plot, shortcut_plot
+from nameplate.datasets.copies import best_copy
 from nameplate.datasets.sources import digest
 from nameplate.datasets.tables import write_table
+from nameplate.models.look import Look
 from nameplate.reports.page import day_and_night, file_thumbnail_uri, write_page
 from nameplate.storage import absolute, printable, whole_file
 

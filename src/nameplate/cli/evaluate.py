@@ -175,6 +175,9 @@ def _tell_left_out(judged: Judged, of_strangers: Sequence[Refused]) -> None:
     screen.tell_refused(list(judged.unreadable), "unreadable")
     if judged.trained:
         screen.notes.print(f"{judged.trained:,} photos left out: they trained this model.")
+    if judged.leaked:
+        those = counted(judged.leaked, "photo")
+        screen.notes.print(f"{those} left out: copies of photos that trained this model say nothing of it.")
     if judged.excluded:
         screen.notes.print(f"{judged.excluded:,} photos left out: --exclude kept them from this model's training.")
     tell_unjudged(judged)

@@ -1,4 +1,7 @@
-"""Copies of one picture, found by their perceptual hashes: exact, resized, recompressed, mirrored."""
+"""Copies of one picture, found by their perceptual hashes (exact, resized, recompressed, mirrored), and groups of them.
+
+`evaluation.same` finds those that hashes miss.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,10 @@ def _distances(rows: NDArray[np.uint64], columns: NDArray[np.uint64]) -> NDArray
 
 
 def groups(
-    digests: Sequence[str], hashes: NDArray[np.uint64], given: Sequence[str | None] | None = None
+    digests: Sequence[str],
+    hashes: NDArray[np.uint64],
+    given: Sequence[str | None] | None = None,
+    further: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
     """The number of each photo's group: copies of one picture, and groups that the data gives.
 
@@ -50,6 +56,7 @@ def groups(
         digests: SHA-256 of each photo.
         hashes: uint64 N×4 of each photo.
         given: the data's own group of each photo, None where it has none.
+        further: int64 P×2, pairs that are of one picture though their hashes are not near.
 
     Returns:
         int64 of shape (N,).
@@ -69,6 +76,6 @@ def groups(
         join(number, first.setdefault(("digest", digest), number))
         if given is not None and (group := given[number]) is not None:
             join(number, first.setdefault(("group", group), number))
-    for i, j in near_pairs(hashes):
+    for i, j in (*near_pairs(hashes), *(() if further is None else further)):
         join(int(i), int(j))
     return np.array([find(number) for number in range(len(digests))], np.int64)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate.datasets.duplicates import groups as copies
 from nameplate.datasets.sources import Dataset
 from nameplate.errors import BundleError, DataError
 from nameplate.evaluation.metrics import evaluate
+from nameplate.evaluation.same import same_picture
 from nameplate.models.bundle import PHOTOS, Bundle
 from nameplate.models.collection import Embedded, Progress, embed_photos
 from nameplate.models.model import Model
@@ -52,6 +52,8 @@ class Judged:
     """Nameplates that no photo judges, though the model knows them and the data has photos of them: how many."""
     excluded: int = 0
     """Photos left out because they were kept from its training by name (`--exclude`): their labels may be wrong."""
+    leaked: int = 0
+    """Photos left out because they are copies of photos in the data that trained it: they say nothing of it."""
 
     @property
     def named(self) -> NDArray[np.int64]:
@@ -88,8 +90,8 @@ def judge(
     Args:
         model: what to judge.
         dataset: labelled photos; labels are matched to the model's nameplates, or to its class ids.
-        include_trained: judge also the photos that trained it (by SHA-256): then the figures flatter; and those that
-            were kept from its training by name.
+        include_trained: judge also the photos that trained it (by SHA-256) and copies of them: then the figures
+            flatter; and those that were kept from its training by name.
         progress: see `Progress`.
 
     Raises:
@@ -105,22 +107,24 @@ def judge(
     trained = np.array([photo.sha256 in taught for photo in embedded.photos])
     spared = excluded_digests(model.bundle)
     excluded = np.array([photo.sha256 in spared for photo in embedded.photos]) & ~trained & (places >= 0)
-    kept = (places >= 0) & (~(trained | excluded) | include_trained)
+    groups = same_picture(embedded, progress)
+    leaked = np.isin(groups, groups[trained]) & ~trained & ~excluded & (places >= 0)
+    kept = (places >= 0) & (~(trained | excluded | leaked) | include_trained)
     left = 0 if include_trained else int(trained.sum())
     strange = tuple(name for name in dataset.nameplates if nfc(name) not in columns)
     if not kept.any():
         raise DataError(
             f"No photo is left to judge: of {len(dataset.photos):,} photos {left:,} trained this model"
+            f"{f', {int(leaked.sum()):,} are copies of those' * bool(leaked.any())}"
             f"{f' and {int(excluded.sum()):,} were kept from it by --exclude' * bool(excluded.any())} "
             f"(--include-trained judges them too), {len(embedded.unreadable):,} are unreadable, and "
             f"{len(strange):,} nameplates of the data are unknown to it{_few(strange)}."
         )
     photos, truths, embeddings = _those(embedded, places, kept)
     by_label, judged = Counter(str(photo.label) for photo in dataset.photos), {str(photo.label) for photo in photos}
-    groups = copies([str(p.sha256) for p in photos], embedded.hashes[kept], [p.group for p in photos])
     chances = model.probabilities(embeddings, embedded.runtime)
     return Judged(
-        evaluate(chances, truths, manifest.nameplates, groups),
+        evaluate(chances, truths, manifest.nameplates, groups[kept]),
         photos,
         chances,
         left,
@@ -129,12 +133,13 @@ def judge(
         embedded.runtime,
         manifest.nameplates,
         truths,
-        groups,
+        groups[kept],
         embeddings,
         TrainingPhotos(*_those(embedded, places, (places >= 0) & trained)),
         tuple((name, by_label[name]) for name in strange),
         tuple((name, by_label[name]) for name in dataset.nameplates if nfc(name) in columns and name not in judged),
         0 if include_trained else int(excluded.sum()),
+        0 if include_trained else int(leaked.sum()),
     )
 
 

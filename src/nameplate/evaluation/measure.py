@@ -70,6 +70,7 @@ def as_json(measured: Measured, judged: Judged, bundle: Bundle, against: Against
         },
         "left_out": {
             "trained": judged.trained,
+            "copies_of_trained": judged.leaked,
             "excluded": judged.excluded,
             "unreadable": len(judged.unreadable),
             "unknown": judged.strange,

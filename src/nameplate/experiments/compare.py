@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nameplate.datasets.duplicates import groups as copies
 from nameplate.datasets.sources import Dataset
 from nameplate.errors import DataError, NameplateError, WriteError
+from nameplate.evaluation.same import same_picture
 from nameplate.experiments.contenders import Contender, Frozen, Tuned, refuse_mixture
 from nameplate.experiments.folder import SCHEMA, Done, begin, described, load_done, refuse_folder, run_folder, save_done
 from nameplate.experiments.judged import Answers, one_speed, ordered, pairs, photo_keys, summary, with_verdicts
@@ -140,17 +140,16 @@ def photos_to_judge(dataset: Dataset, plan: Plan, progress: Progress) -> Parts:
         raise DataError("There are no photos to train on: the data has a test part alone.")
     embedded = embed_photos(chosen, Model.load(threads=plan.threads), progress)
     if not plan.frozen:
-        parts = split_parts(dataset, embedded, plan.holdout, plan.seed)
+        parts = split_parts(dataset, embedded, plan.holdout, plan.seed, progress)
         if not parts.held.any():
             raise DataError("No photos are held out to judge networks on. Raise --holdout, or give more photos.")
         return parts
-    digests, given = [str(p.sha256) for p in embedded.photos], [p.group for p in embedded.photos]
     photos = [photo.with_(split="train") for photo in embedded.photos]
     nameplates = [name for name in dataset.nameplates if any(photo.label == name for photo in photos)]
     if len(nameplates) < 2:
         raise DataError(f"Only {len(nameplates)} nameplate with readable photos; a comparison needs two or more.")
     ids = [dataset.ids.get(name, name) for name in nameplates]
-    return Parts.of(photos, copies(digests, embedded.hashes, given), nameplates, ids, embedded.unreadable)
+    return Parts.of(photos, same_picture(embedded, progress), nameplates, ids, embedded.unreadable)
 
 
 def at_most(dataset: Dataset, each: int, seed: int) -> Dataset:

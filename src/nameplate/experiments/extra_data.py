@@ -125,7 +125,7 @@ def _extra_data(
     mapped, classes = _mapped(base, extra, class_map)
     embedded = embed_photos([*base.photos, *mapped], model, progress)  # together: so by one runtime
     ours = _of_base(base, embedded)
-    parts = split_parts(base, ours, recipe.holdout, recipe.seed)
+    parts = split_parts(base, ours, recipe.holdout, recipe.seed, progress)
     mapped, classes = _trainable(mapped, classes, parts.nameplates)
     together = replace(base, photos=(*base.photos, *mapped))
     findings = inspect(together, model, shortcuts=False, progress=progress).findings

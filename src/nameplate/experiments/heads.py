@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate.datasets.duplicates import groups as copies
 from nameplate.datasets.splits import folds
 from nameplate.errors import DataError
+from nameplate.evaluation.same import same_picture
 from nameplate.experiments.trial import Answers, Material, Trial
 from nameplate.models.collection import Embedded, Progress, embed_photos
 from nameplate.models.head import fit_head, probabilities
@@ -58,13 +58,14 @@ class Heads:
         photos = (*material.train, *material.extra)
         self.recipe, self.material = recipe, material
         self.judging = embedded.embeddings[[places[photo.path] for photo in material.judging]]
+        rows = Embedded(photos, embedded.embeddings[train], embedded.hashes[train], (), embedded.runtime)
         self.rows = Rows(
             photos,
             len(material.train),
             embedded.embeddings[train],
             _mirrored(photos, embedded.embeddings[train], model, progress, wanted=recipe.mirror),
             np.array([material.nameplates.index(str(photo.label)) for photo in photos], np.int64),
-            copies([str(p.sha256) for p in photos], embedded.hashes[train], [p.group for p in photos]),
+            same_picture(rows, progress),
         )
 
     def trial(self, seed: int) -> Trial:

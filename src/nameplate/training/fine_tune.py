@@ -155,7 +155,7 @@ def _start(
     find_backbone(recipe.backbone)  # an unknown name is said before the photos are read
     dataset = read()
     embedded = embed_photos(dataset.photos, Model.load(threads=threads), progress)
-    parts = split_parts(dataset, embedded, recipe.holdout, recipe.seed)
+    parts = split_parts(dataset, embedded, recipe.holdout, recipe.seed, progress)
     if parts.train.sum() < accelerator.num_processes:
         raise UsageError(f"{parts.train.sum()} training photos are too few for {accelerator.num_processes} processes.")
     network, origin = _network(recipe, len(parts.nameplates), recipe.weights)

@@ -91,7 +91,7 @@ def _train_head(
     progress: Progress,
 ) -> Trained:
     embedded = embed_photos(dataset.photos, model, progress)
-    parts = split_parts(dataset, embedded, recipe.holdout, recipe.seed)
+    parts = split_parts(dataset, embedded, recipe.holdout, recipe.seed, progress)
     photos, groups, classes = parts.photos, parts.groups, parts.classes
     nameplates, train, held = parts.nameplates, parts.train, parts.held
     head = _fit(embedded, photos, classes, train, groups, model, recipe, progress)

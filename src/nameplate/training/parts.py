@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.datasets.archive import Refused
-from nameplate.datasets.duplicates import groups as copies
 from nameplate.datasets.merging import counted
 from nameplate.datasets.names import natural_key
 from nameplate.datasets.sources import Dataset, digest
 from nameplate.datasets.splits import hold_out
 from nameplate.errors import DataError
-from nameplate.models.collection import Embedded
+from nameplate.evaluation.same import same_picture
+from nameplate.models.collection import Embedded, Progress
 from nameplate.storage import absolute, printable, sha256_of
 from nameplate.types import Photo
 
@@ -150,7 +150,9 @@ class Parts:
         return digest(self.photos)
 
 
-def split_parts(dataset: Dataset, embedded: Embedded, holdout: float, seed: int) -> Parts:
+def split_parts(
+    dataset: Dataset, embedded: Embedded, holdout: float, seed: int, progress: Progress = lambda *_: None
+) -> Parts:
     """Give every photo its part: the data's own where it has parts, else a stratified split.
 
     Args:
@@ -158,11 +160,12 @@ def split_parts(dataset: Dataset, embedded: Embedded, holdout: float, seed: int)
         embedded: its photos, read.
         holdout: share of every nameplate kept out of training.
         seed: of the split.
+        progress: see `Progress`.
 
     Raises:
         DataError: fewer than two nameplates with readable photos to train on.
     """
-    groups = copies([str(p.sha256) for p in embedded.photos], embedded.hashes, [p.group for p in embedded.photos])
+    groups = same_picture(embedded, progress)
     photos = _assign(embedded.photos, groups, holdout, seed)
     nameplates = tuple(n for n in dataset.nameplates if any(p.label == n and p.split == "train" for p in photos))
     if len(nameplates) < 2:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from nameplate.audit.look import look_at, measure
 from nameplate.demo import photos_folder
 from nameplate.errors import PhotoError
+from nameplate.models.look import look_at, measure
 from nameplate.storage import sha256
 from nameplate.types import Photo
 

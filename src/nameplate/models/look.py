@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nameplate.audit.align import SIDE
 from nameplate.errors import PhotoError
 from nameplate.models.cache import ArrayCache
+from nameplate.photos.align import SIDE
 from nameplate.photos.decode import decode_with_header, read_bytes, read_header
 from nameplate.photos.formats import MAGIC
 from nameplate.photos.sharpness import scaled_luma, sharpness

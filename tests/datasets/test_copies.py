@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nameplate.audit.align import SIDE
-from nameplate.audit.copies import best_copy, connected, find_copies, near_neighbours
+from nameplate.datasets.copies import best_copy, connected, find_copies, near_neighbours
+from nameplate.photos.align import SIDE
 from nameplate.types import Photo
 
 RANDOM = np.random.default_rng(0)

@@ -10,8 +10,8 @@ from pathlib import PurePath
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate.audit.align import alignment
 from nameplate.datasets.duplicates import near_pairs
+from nameplate.photos.align import alignment
 from nameplate.types import Photo
 
 CANDIDATE_BITS = 75
@@ -55,22 +55,50 @@ def find_copies(
         progress: called with candidates compared and to compare.
     """
     exact = _same_bytes(digests)
-    pairs = np.concatenate([near_pairs(hashes, CANDIDATE_BITS), near_neighbours(embeddings)])
-    pairs = np.setdiff1d(_as_numbers(pairs, len(digests)), _as_numbers(exact, len(digests)))
-    candidates = np.stack(np.divmod(pairs, max(1, len(digests))), 1)
-    likeness = np.zeros(len(candidates), np.float32)
-    for start in range(0, len(candidates), PAIRS_AT_ONCE):
-        first, second = candidates[start : start + PAIRS_AT_ONCE].T
-        straight = alignment(greys[first], greys[second])
-        mirrored = alignment(np.ascontiguousarray(greys[first][:, :, ::-1]), greys[second])
-        likeness[start : start + len(first)] = np.maximum(straight, mirrored)
-        progress(start + len(first), len(candidates))
+    candidates = candidate_pairs(digests, hashes, embeddings)
+    likeness = likenesses(candidates, greys, progress)
     same = likeness >= SAME
     return Copies(
         np.concatenate([exact, candidates[same]]),
         np.concatenate([np.ones(len(exact), np.float32), likeness[same]]),
         np.arange(len(exact) + same.sum()) < len(exact),
     )
+
+
+def candidate_pairs(
+    digests: Sequence[str], hashes: NDArray[np.uint64], embeddings: NDArray[np.float32]
+) -> NDArray[np.int64]:
+    """Pairs that may be of one picture, by hash or by embedding, less those of the same bytes.
+
+    Returns:
+        int64 P×2, each row i < j and each pair once.
+    """
+    pairs = np.concatenate([near_pairs(hashes, CANDIDATE_BITS), near_neighbours(embeddings)])
+    pairs = np.setdiff1d(_as_numbers(pairs, len(digests)), _as_numbers(_same_bytes(digests), len(digests)))
+    return np.stack(np.divmod(pairs, max(1, len(digests))), 1)
+
+
+def likenesses(
+    pairs: NDArray[np.int64], greys: NDArray[np.uint8], progress: Callable[[int, int], None] = lambda *_: None
+) -> NDArray[np.float32]:
+    """Correlation of pairs of photos under the best crop, straight or mirrored: from `SAME` they are one picture.
+
+    Args:
+        pairs: int64 P×2, places in `greys`.
+        greys: uint8 N×64×64.
+        progress: called with pairs compared and to compare.
+
+    Returns:
+        float32 (P,).
+    """
+    likeness = np.zeros(len(pairs), np.float32)
+    for start in range(0, len(pairs), PAIRS_AT_ONCE):
+        first, second = pairs[start : start + PAIRS_AT_ONCE].T
+        straight = alignment(greys[first], greys[second])
+        mirrored = alignment(np.ascontiguousarray(greys[first][:, :, ::-1]), greys[second])
+        likeness[start : start + len(first)] = np.maximum(straight, mirrored)
+        progress(start + len(first), len(pairs))
+    return likeness
 
 
 def near_neighbours(embeddings: NDArray[np.float32]) -> NDArray[np.int64]:

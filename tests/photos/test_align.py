@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from nameplate.audit.align import SIDE, alignment
 from nameplate.demo import photos_folder
+from nameplate.photos.align import SIDE, alignment
 
 PHOTOS = sorted(photos_folder("train").rglob("*.jpg"))[::9]
 

@@ -27,7 +27,7 @@ from nameplate.models.model import Model
 from nameplate.models.verdict import COVERAGE, Thresholds, caught
 from nameplate.photos.decode import decode
 from nameplate.types import DEFAULT_BUNDLE
-from whole_scenes import scene
+from whole_scenes import scene  # type: ignore[import-not-found]  # beside this file
 
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]

@@ -113,7 +113,7 @@ def test_augment_verify_and_submit_tell_too(data: Path, model: Path, tmp_path: P
 def test_what_is_left_out_is_told_also_where_nothing_is_left(tmp_path: Path) -> None:
     (tmp_path / "cars/a").mkdir(parents=True)
     for number in range(300):
-        (tmp_path / f"cars/a/{number:03d}.cr3").write_bytes(b"no photo")
+        (tmp_path / f"cars/a/{number:03d}.doc").write_bytes(b"no photo")
     for arguments in (
         ("train", "cars", "-o", "model"),
         ("identify", "cars"),
@@ -121,7 +121,7 @@ def test_what_is_left_out_is_told_also_where_nothing_is_left(tmp_path: Path) -> 
         ("audit", "cars"),
     ):
         done = nameplate(*arguments, check=1, cwd=tmp_path)
-        assert f"left out 300 files, the first cars/a/000.cr3: {NO_PHOTO}\n" in done.stderr
+        assert f"left out 300 files, the first cars/a/000.doc: {NO_PHOTO}\n" in done.stderr
         assert len(done.stderr.splitlines()) <= 3
         assert not (tmp_path / "model").exists()
 
@@ -219,3 +219,16 @@ def test_no_command_writes_over_what_it_reads(tmp_path: Path, arguments: tuple[s
     assert "which is read" in done.stderr or "is read" in done.stderr
     there = {os.path.relpath(path, tmp_path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert there == files
+
+
+def test_a_class_of_photos_that_cannot_be_read_is_told_also_where_the_command_fails(tmp_path: Path) -> None:
+    for number, path in enumerate(sorted(photos_folder().rglob("*.jpg"))[:3]):
+        (tmp_path / "cars/a").mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, tmp_path / f"cars/a/{number}.jpg")
+    (tmp_path / "cars/b").mkdir()
+    for number in range(4):
+        (tmp_path / f"cars/b/{number}.jxl").write_bytes(b"\xff\x0a" + bytes(100))
+    done = nameplate("train", "cars", "-o", "model", *FAST, check=1, cwd=tmp_path)
+    assert done.stderr.count("JPEG XL") == 4
+    assert "left out cars/b/0.jxl: not a photo: this is a JPEG XL" in done.stderr
+    assert "Only 1 nameplate with readable photos" in done.stderr

@@ -100,7 +100,7 @@ def embed_with(
     finally:
         cache.flush()  # an interrupted run goes on from here
     if not good:
-        raise DataError(f"None of {len(photos):,} photos can be read; the first, '{bad[0][0]}': {bad[0][1]}.")
+        raise DataError(f"None of {len(photos):,} photos can be read; the first, '{bad[0][0]}': {bad[0][1]}.", bad)
     return Embedded(tuple(good), np.stack(embeddings), np.stack(hashes), tuple(bad), runtime.name)
 
 

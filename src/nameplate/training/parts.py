@@ -170,7 +170,8 @@ def split_parts(
     nameplates = tuple(n for n in dataset.nameplates if any(p.label == n and p.split == "train" for p in photos))
     if len(nameplates) < 2:
         raise DataError(
-            f"Only {len(nameplates)} nameplate with readable photos to train on; there must be two or more."
+            f"Only {len(nameplates)} nameplate with readable photos to train on; there must be two or more.",
+            embedded.unreadable,
         )
     ids = [dataset.ids.get(name, name) for name in nameplates]
     excluded = _digests(dataset.excluded_paths) - {str(photo.sha256) for photo in photos}

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import csv
-import errno
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from nameplate.errors import DataError
-from nameplate.storage import nfc, open_regular
+from nameplate.storage import nfc, read_text
 
-MAX_TEXT = 64 * 1024**2
-"""Bytes of a list of names or of photos."""
 MAKES_OF_SEVERAL_WORDS = (
     "Alfa Romeo", "AM General", "American Motors", "Ashok Leyland", "Aston Martin", "Austin Healey", "Bristol Cars",
     "De Tomaso", "Force Motors", "Golden Dragon", "Great Wall", "Iran Khodro", "Isotta Fraschini", "King Long",
@@ -121,20 +118,6 @@ def makes_of(nameplates: Iterable[str]) -> tuple[str, ...]:
     return tuple(spelling.setdefault(make.casefold(), make) for make in map(make_of, nameplates))
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines of a small UTF-8 text file of the user's, with or without a byte order mark.
-
-    Raises:
-        OSError: it cannot be opened, is no regular file, or is far too large (`strerror` says so).
-        UnicodeDecodeError: it is not UTF-8.
-    """
-    with open_regular(path) as file:
-        data = file.read(MAX_TEXT + 1)
-    if len(data) > MAX_TEXT:
-        raise OSError(errno.EFBIG, f"it is larger than {MAX_TEXT:,} bytes", str(path))
-    return data.decode("utf-8-sig").splitlines()
-
-
 def read_names(path: Path) -> dict[str, str]:
     """Names of class ids from a text file: a name a line (line 1 is id 0), or rows `id,name` (also with `;` or a tab).
 
@@ -142,11 +125,10 @@ def read_names(path: Path) -> dict[str, str]:
         DataError: unreadable, not UTF-8, or an id or a name that stands twice.
     """
     try:
-        lines = [nfc(line) for line in read_lines(path)]
+        lines = [nfc(line) for line in read_text(path).splitlines()]
         rows = _pairs_of(lines)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"Cannot read the class names in '{path}': {reason}. It must be UTF-8 text.") from None
+    except csv.Error as error:
+        raise DataError(f"Cannot read the class names in '{path}': {error}.") from None
     if rows:
         pairs = [(row[0].strip(), row[1].strip()) for row in rows]
         if pairs[0][0].casefold() in ("id", "class", "category", "label"):

@@ -137,6 +137,9 @@ def test_a_photo_that_is_surely_another_car_is_never_accepted_and_named(other: P
     assert (found.verdict, found.code) == ("unsure", "another car")
     assert "'golf.jpg' shows" in found.reason
     assert "VW" in found.reason
+    many = decide(claim, [(_photo(), 0.99), *[(other, 0.001)] * 5], CUT, 0.01)
+    assert many.reason.count("'golf.jpg' shows") == 3
+    assert many.reason.endswith("and 2 more show other cars")
     rejected = decide(claim, [(_photo(), 0.02), (other, 0.0)], CUT, 0.01)
     assert (rejected.verdict, rejected.code) == ("reject", "another car")
 

@@ -32,6 +32,8 @@ RATES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 """Rates of false accepts, and of false rejects, for which a bundle holds thresholds."""
 DEFAULT_RATE = 0.01
 DEFAULT_LIES: Lies = "mixed"
+NAMED = 3
+"""Photos of other cars that a reason names; the rest are counted."""
 MOST_PHOTOS = 4
 """Adverts of more photos are cut as those of so many."""
 
@@ -247,7 +249,9 @@ def _held_back(
     ]
     held = "unsure" if verdict == "accept" else verdict
     if others:
-        return held, "another car", "but " + ", and ".join(f"'{photo.photo}' shows {other}" for photo, other in others)
+        named = [f"'{photo.photo}' shows {other}" for photo, other in others[:NAMED]]
+        more = [f"{len(others) - NAMED:,} more show other cars"] if len(others) > NAMED else []
+        return held, "another car", "but " + ", and ".join([*named, *more])
     if verdict == "accept" and all(photo.verdict == "unknown car" for photo, _ in photos):
         return held, "unknown car", "but every photo looks like a car that the model does not know"
     return verdict, "score", ""

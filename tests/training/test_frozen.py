@@ -477,7 +477,7 @@ def test_progress_tells_each_step_to_its_end(few: Dataset, model: Model, tmp_pat
         recipe=HeadRecipe(mirror=True),
         progress=lambda name, done, all_: last.update({name: (done, all_)}),
     )
-    assert last.keys() == {"embed", "embed mirrored", "fit"}
+    assert last.keys() == {"embed", "embed mirrored", "look for copies", "compare copies", "fit"}
     assert all(done == all_ for done, all_ in last.values())
 
 

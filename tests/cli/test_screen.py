@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from types import SimpleNamespace
 
 import pytest
 from rich.table import Table
@@ -75,3 +77,14 @@ def test_json_of_names_that_are_no_text_is_json(capfdbinary: pytest.CaptureFixtu
 
 def test_one_is_one() -> None:
     assert [screen.counted(n, "advert") for n in (0, 1, 1_000)] == ["0 adverts", "1 advert", "1,000 adverts"]
+
+
+def test_a_step_that_comes_again_has_a_rate_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = itertools.count(0, 20)
+    monkeypatch.setattr(screen, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    with screen.progress() as report:
+        for done, total in ((400, 800), (800, 800), (100, 300), (300, 300)):
+            report("compare", done, total)
+    assert capsys.readouterr().err.splitlines() == ["compare: 800 of 800, 20/s", "compare: 300 of 300, 10/s"]

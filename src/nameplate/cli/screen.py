@@ -135,11 +135,13 @@ def _bars() -> Iterator[Callable[[str, int, int], None]]:
 def _lines() -> Callable[[str, int, int], None]:
     begin: dict[str, tuple[float, int]] = {}
     told: dict[str, float] = {}
+    before: dict[str, int] = {}
 
     def report(step: str, done: int, total: int) -> None:
         now = time.monotonic()
-        if step not in begin or done <= 1:  # a step may come again, for other photos
+        if step not in begin or done <= 1 or done < before[step]:  # a step may come again, for other photos
             begin[step], told[step] = (now, done), now  # and may begin in the middle, where it was interrupted
+        before[step] = done
         if now - told[step] >= LOG_SECONDS:
             told[step] = now
             rate = (done - begin[step][1]) / (now - begin[step][0])

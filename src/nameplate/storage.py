@@ -85,6 +85,15 @@ def _escaped(found: re.Match[str]) -> str:
     return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else found[0].encode("unicode_escape").decode("ascii")
 
 
+def counted(count: int, noun: str) -> str:
+    """A count with its noun.
+
+    >>> counted(1, "advert"), counted(2_000, "advert")
+    ('1 advert', '2,000 adverts')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def nfc(text: str) -> str:
     """A name in the one form that all names have inside: composed (Unicode's NFC), since macOS writes folder names
     decomposed, and "ё" of two signs is not "ё" of one. Every name that comes in from outside goes through here.

@@ -153,3 +153,9 @@ def test_keys_that_are_added_at_once_are_all_kept(tmp_path: Path) -> None:
     assert [process.wait() for process in running] == [0, 0, 0]
     assert sorted(key.name for key in read_keys(file)) == sorted(f"{name}-{n}" for name in "abc" for n in range(10))
     assert [path.name for path in tmp_path.iterdir()] == ["keys"]
+
+
+def test_a_pipe_in_place_of_keys_is_refused_and_does_not_hold_the_service(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "keys")
+    with pytest.raises(DataError, match="it is not a regular file"):
+        read_keys(tmp_path / "keys")

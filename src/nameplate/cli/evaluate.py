@@ -169,21 +169,20 @@ def _refuse_overwriting(page: Path | None, card: Path | None, inputs: Sequence[P
 
 def _tell_left_out(judged: Judged, of_strangers: Sequence[Refused]) -> None:
     from nameplate.cli.labelled import tell_unjudged
-    from nameplate.datasets.merging import counted
 
     screen.tell_refused([(entry.name, entry.reason) for entry in of_strangers], "left out of strangers")
     screen.tell_refused(list(judged.unreadable), "unreadable")
     if judged.trained:
         screen.notes.print(f"{judged.trained:,} photos left out: they trained this model.")
     if judged.leaked:
-        those = counted(judged.leaked, "photo")
+        those = screen.counted(judged.leaked, "photo")
         screen.notes.print(f"{those} left out: copies of photos that trained this model say nothing of it.")
     if judged.excluded:
         screen.notes.print(f"{judged.excluded:,} photos left out: --exclude kept them from this model's training.")
     tell_unjudged(judged)
     if judged.strange:
         photos = sum(count for _, count in judged.unknown)
-        left = f"{counted(len(judged.strange), 'nameplate')} left out, {counted(photos, 'photo')}"
+        left = f"{screen.counted(len(judged.strange), 'nameplate')} left out, {screen.counted(photos, 'photo')}"
         screen.notes.print(f"{left}: the model does not know them, and the figures are of the rest.")
 
 

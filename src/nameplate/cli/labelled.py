@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING
 
 from nameplate.cli import screen
 
-LISTED = 10
-"""Nameplates named, at most, for one reason; the rest are counted."""
-
 if TYPE_CHECKING:
     from nameplate.datasets.sources import Dataset
     from nameplate.evaluation.judge import Judged
@@ -76,17 +73,17 @@ def left_out_json(
 
 def tell_unjudged(judged: Judged) -> None:
     """Nameplates that an evaluation says nothing of, each with its count."""
-    from nameplate.datasets.merging import counted
-
-    for nameplate, photos in judged.unknown[:LISTED]:
+    for nameplate, photos in judged.unknown[: screen.LINES]:
         alike = [name for name in judged.nameplates if name.casefold().split() == nameplate.casefold().split()]
         near = f"; it knows '{alike[0]}'" if alike else ""
         screen.note(
-            "left out", f"{nameplate}: {counted(photos, 'photo')}, of a nameplate that the model does not know{near}"
+            "left out",
+            f"{nameplate}: {screen.counted(photos, 'photo')}, of a nameplate that the model does not know{near}",
         )
-    for nameplate, photos in judged.lost[:LISTED]:
+    for nameplate, photos in judged.lost[: screen.LINES]:
         screen.note(
-            "not judged", f"{nameplate}: {counted(photos, 'photo')}, which all trained this model or cannot be read"
+            "not judged",
+            f"{nameplate}: {screen.counted(photos, 'photo')}, which all trained this model or cannot be read",
         )
-    if len(judged.lost) > LISTED:
-        screen.notes.print(f"… and {len(judged.lost) - LISTED:,} more nameplates not judged")
+    if len(judged.lost) > screen.LINES:
+        screen.notes.print(f"… and {len(judged.lost) - screen.LINES:,} more nameplates not judged")

@@ -15,6 +15,7 @@ from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderableType, RenderHook, RenderResult
 from rich.segment import Segment
 
+from nameplate.storage import counted as counted
 from nameplate.storage import one_line, printable, without_controls
 
 if TYPE_CHECKING:
@@ -358,15 +359,6 @@ def print_held_out(evaluation: Evaluation) -> None:
     step("Held out", f"{evaluation.photos:,} photos: {figures(evaluation)}")
     for pair in evaluation.confusions[:3]:
         step("", f"{pair.photos}× {pair.truth} taken for {pair.named}")
-
-
-def counted(count: int, what: str) -> str:
-    """A count with its noun.
-
-    >>> counted(1, "advert"), counted(2_000, "advert")
-    ('1 advert', '2,000 adverts')
-    """
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def figures(evaluation: Evaluation) -> str:

@@ -44,6 +44,7 @@ from nameplate.types import Limits
 
 __all__ = [
     "JUNK",
+    "REPORT",
     "ArchiveLimits",
     "Progress",
     "Refused",
@@ -59,6 +60,8 @@ __all__ = [
 Progress = Callable[[int, int], None]
 Archive = Zip | Tar
 
+REPORT = "refused.json"
+"""In the folder of an unpacked archive: what of it was refused."""
 FORM = 2
 """Of an unpacked folder; raised when the same archive would be unpacked otherwise."""
 SAID = 3
@@ -83,11 +86,11 @@ def unpack(
     outer = open_archive(archive, limits, archive_limits)
     try:
         folder = cache_folder() / "archives" / _digest(outer, limits, archive_limits)
-        report = folder / "refused.json"
+        report = folder / REPORT
         if not report.is_file() or _is_damaged(report):
             with whole_folder(folder, overwrite=True) as temporary:
                 refused = list(_unpack_into(outer, temporary, "", progress))
-                (temporary / "refused.json").write_bytes(msgspec.json.encode(refused))
+                (temporary / REPORT).write_bytes(msgspec.json.encode(refused))
     finally:
         outer.close()
     return folder, tuple(_read_report(report))

@@ -20,10 +20,9 @@ from pathlib import PurePath
 from typing import get_args
 
 from nameplate.datasets.archive import Refused
-from nameplate.datasets.merging import counted
 from nameplate.datasets.names import is_make, natural_key, of_make
 from nameplate.errors import DataError, UsageError
-from nameplate.storage import nfc, printable
+from nameplate.storage import counted, nfc, printable
 from nameplate.types import Layout, SplitName
 
 PARTS: dict[str, SplitName] = {

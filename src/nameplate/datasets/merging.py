@@ -8,7 +8,7 @@ from pathlib import Path
 from nameplate.datasets.archive import Refused
 from nameplate.datasets.names import alike, natural_key, numbered
 from nameplate.errors import DataError
-from nameplate.storage import absolute, nfc
+from nameplate.storage import absolute, counted, nfc
 from nameplate.types import Photo
 
 
@@ -110,11 +110,6 @@ def on_names(before: set[str], nameplates: Sequence[str]) -> list[str]:
         for names in alike(nameplates)
     ]
     return notes
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 photo`, `2 photos`."""
-    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def count_of(number: int, noun: str) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nameplate.datasets.archive import (
+    REPORT,
     Progress,
     Refused,
     archive_stem,
@@ -230,7 +231,7 @@ def walk_unpacked(archive: Path) -> Iterator[str | Refused]:
     for entry in walk(str(root)):
         if isinstance(entry, str):
             yield entry
-        elif entry.name != str(folder / "refused.json"):  # `unpack`'s own
+        elif entry.name != str(folder / REPORT):  # `unpack`'s own
             yield Refused(f"{archive}::{os.path.relpath(entry.name, folder)}", entry.reason)
 
 
@@ -295,7 +296,7 @@ def _read_source(path: Path, how: _How) -> _Source:
 
 def _read_archive(path: Path, how: _How) -> _Source:
     folder, refused = unpack(path, how.limits, progress=how.progress)
-    report = absolute(folder / "refused.json")
+    report = absolute(folder / REPORT)
     with speaking_of(path, folder, refused):  # the cache's folder says nothing to anybody
         found = _read_folder(folder, replace(how, beside=how.beside | {report}), path)
     more = [Refused(entry.name.removeprefix(f"{folder}/"), entry.reason) for entry in found.refused]
@@ -324,7 +325,9 @@ def _read_folder(folder: Path, how: _How, archive: Path | None = None) -> _Sourc
 
 def _tree(folder: Path, how: _How) -> Folder:
     """What lies in a folder, files that are no part of the data left out; two levels of empty folders are seen."""
-    found = [entry for entry in walk(str(folder)) if absolute(_name(entry)) not in how.beside]
+    found = list(walk(str(folder)))
+    if how.beside:
+        found = [entry for entry in found if absolute(_name(entry)) not in how.beside]
     refused = {entry.name for entry in found if isinstance(entry, Refused)}
     root = tree(str(folder), found)
     for level in (root, *root.folders.values()):

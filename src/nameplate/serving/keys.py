@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from nameplate.errors import DataError, NameplateError, UsageError, did_you_mean
-from nameplate.storage import whole_file, writing
+from nameplate.storage import open_regular, whole_file, writing
 
 PREFIX = "np_"
 """What every key begins with, so that scanners for leaked secrets can tell one."""
@@ -61,7 +61,8 @@ def read_keys(path: Path) -> tuple[Key, ...]:
         DataError: the file cannot be read, or one of its lines is no key.
     """
     try:
-        lines = path.read_bytes().splitlines()
+        with open_regular(path) as file:
+            lines = file.read().splitlines()
     except OSError as error:
         raise DataError(
             f"Cannot read the keys in '{path}': {error.strerror or error}. 'nameplate keys add {path} NAME' makes one."

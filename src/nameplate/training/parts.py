@@ -13,14 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.datasets.archive import Refused
-from nameplate.datasets.merging import counted
 from nameplate.datasets.names import natural_key
 from nameplate.datasets.sources import Dataset, digest
 from nameplate.datasets.splits import hold_out
 from nameplate.errors import DataError
 from nameplate.evaluation.same import same_picture
 from nameplate.models.collection import Embedded, Progress
-from nameplate.storage import absolute, printable, sha256_of
+from nameplate.storage import absolute, counted, printable, sha256_of
 from nameplate.types import Photo
 
 LEAKED = "held out, and a copy of a training photo: it says nothing of a model"

@@ -5,7 +5,6 @@ A network is changed only when every tensor has been found to fit.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import threading
 import warnings
@@ -23,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from nameplate.errors import NameplateError, UsageError
-from nameplate.storage import whole_file
+from nameplate.storage import sha256_of, whole_file
 from nameplate.training.backbones import (
     FEATURED,
     HUB_FILE,
@@ -218,8 +217,7 @@ def _some(names: list[str]) -> str:
 
 
 def _digest(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()[:16]
+    return sha256_of(file)[:16]
 
 
 # --- timm's hub ---------------------------------------------------------------------------------------

@@ -131,7 +131,7 @@ def test_the_first_interrupt_ends_it_though_photos_take_minutes(where: str, tmp_
     starts = torture.scan_starts(slow)
     (tmp_path / "slow.jpg").write_bytes(slow[:-2] + slow[starts[-1] : -2] * 100_000 + slow[-2:])
     code = f"""
-        import signal, threading, time
+        import os, signal, threading, time
         signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started the tests may ignore it
         from nameplate.photos.decode import decode
         from nameplate.photos.parallel import ordered_map
@@ -141,7 +141,7 @@ def test_the_first_interrupt_ends_it_though_photos_take_minutes(where: str, tmp_
             if item == 0:
                 return
             begun.set()
-            print("reading", flush=True)
+            os.write(1, b"reading\\n")  # whole, though two threads write
             decode({str(tmp_path / "slow.jpg")!r}, limits=Limits(seconds=3000))
         results = ordered_map(work, range(100), 2, 50)
         try:
@@ -157,11 +157,11 @@ def test_the_first_interrupt_ends_it_though_photos_take_minutes(where: str, tmp_
     with subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "reading\n"
-        time.sleep(0.3)
-        process.send_signal(signal.SIGINT)
         try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "reading\n"
+            time.sleep(0.3)
+            process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=30)
         finally:
             process.kill()

@@ -179,9 +179,7 @@ def _failures(found: Exported, gates: Gates) -> list[str]:
     for held in found.held:
         if held.photos < gates.photos:
             failed.append(f"{held.photos:,} photos could be judged by {held.runtime}, fewer than {gates.photos:,}")
-        if (
-            held.lost > gates.loss and held.runtime != BFLOAT16_RUNTIME
-        ):  # it is not used where its check fails
+        if held.lost > gates.loss and held.runtime != BFLOAT16_RUNTIME:  # it is not used where its check fails
             failed.append(f"by {held.runtime} {held.lost:.2f} points of top-1 are lost, more than {gates.loss}")
     if not found.speedup >= gates.speedup:
         failed.append(f"it is {found.speedup:.2f} times as fast as float32, less than {gates.speedup}")

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from nameplate.datasets import Dataset, read_dataset
 from nameplate.evaluation.same import same_picture
+from nameplate.fit.linear_probe import train_head
 from nameplate.models.collection import Embedded, embed_photos
 from nameplate.models.head import fit_head, log_loss
 from nameplate.models.model import Model
-from nameplate.training.frozen import train_head
 from nameplate.types import DEFAULT_BUNDLE, HeadRecipe
 
 

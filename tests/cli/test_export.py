@@ -15,7 +15,7 @@ if importlib.util.find_spec("onnx") is None:
 from nameplate.demo import photos_folder
 from nameplate.models.bundle import load_bundle
 from tests.cli.run import nameplate
-from tests.training.tiny_backbone import tiny_bundle
+from tests.fit.tiny_backbone import tiny_bundle
 
 TRAIN, TEST = photos_folder("train"), photos_folder("test")
 LENIENT = ("--min-photos", "50", "--max-loss", "10", "--min-speedup", "0")

@@ -15,11 +15,11 @@ from nameplate.datasets.duplicates import near_pairs
 from nameplate.demo import photos_folder
 from nameplate.evaluation.judge import judge, trained_digests
 from nameplate.evaluation.same import same_picture
+from nameplate.fit.linear_probe import train_head
+from nameplate.fit.parts import split_parts
 from nameplate.models.collection import Embedded, embed_photos
 from nameplate.models.model import Model
 from nameplate.storage import sha256_of
-from nameplate.training.frozen import train_head
-from nameplate.training.parts import split_parts
 from nameplate.types import HeadRecipe, Photo
 
 TRAIN = Path(str(photos_folder("train")))

@@ -18,9 +18,9 @@ from nameplate.experiments.cleaning import OF_HELD, OF_TRAIN, UNREAD
 from nameplate.experiments.extra_data import extra_data, judging_places, read_both
 from nameplate.experiments.result import Experiment
 from nameplate.experiments.trial import SEEDS, load_trial
+from nameplate.fit.parts import split_parts
 from nameplate.models.collection import embed_photos
 from nameplate.models.model import Model
-from nameplate.training.parts import split_parts
 from nameplate.types import HeadRecipe
 from tests.experiments import cases
 

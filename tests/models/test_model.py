@@ -243,7 +243,7 @@ HEAVY = ("torch", "timm", "sklearn", "matplotlib", "openvino", "pandas", "onnx",
             "Model.load(runtime='onnxruntime').predict([photo()])",
             HEAVY,
         ),
-        ("import nameplate.training.frozen", tuple(name for name in HEAVY if name != "scipy.optimize")),
+        ("import nameplate.fit.linear_probe", tuple(name for name in HEAVY if name != "scipy.optimize")),
     ],
 )
 def test_what_is_not_needed_is_not_imported(code: str, absent: tuple[str, ...]) -> None:

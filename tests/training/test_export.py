@@ -29,6 +29,7 @@ import torch  # noqa: E402
 from onnx import TensorProto, numpy_helper  # noqa: E402
 from torch import nn  # noqa: E402
 
+from nameplate.fit.half import SMALL  # noqa: E402
 from nameplate.training.backbones import build, find_backbone  # noqa: E402
 from nameplate.training.export import (  # noqa: E402
     Embedder,
@@ -39,7 +40,6 @@ from nameplate.training.export import (  # noqa: E402
     round_weights,
     whiten,
 )
-from nameplate.training.half import SMALL  # noqa: E402
 from nameplate.training.network import Network, depthwise_in_float32, has_places  # noqa: E402
 
 torch.set_num_threads(1)

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from nameplate.errors import DataError, NameplateError
+from nameplate.fit.parts import Parts
 from nameplate.storage import sha256
 from nameplate.training.moved import refuse_gone, relocate
-from nameplate.training.parts import Parts
 from nameplate.training.recipe import Recipe, Stage, load_recipe
 from nameplate.training.run import RUN, SCHEMA, Row, Run, load_run, parts_of, rows, save_run
 from nameplate.types import Photo, SplitName

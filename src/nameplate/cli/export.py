@@ -15,7 +15,7 @@ from nameplate.errors import UsageError
 
 if TYPE_CHECKING:
     from nameplate.evaluation.significance import Paired
-    from nameplate.training.int8 import Exported
+    from nameplate.fit.int8 import Exported
 
 
 @app.command()
@@ -57,8 +57,8 @@ def export(
     if not int8 or not data:
         raise UsageError("Give --int8 and --calibrate DATA, the photos that the bundle was trained and judged on.")
     with needs_extra("quantize", "Quantising needs"):
-        from nameplate.training.int8 import Gates, export_int8
-        from nameplate.training.quantize import FILTER_BITS
+        from nameplate.fit.int8 import Gates, export_int8
+        from nameplate.fit.quantize import FILTER_BITS
     from nameplate.cli.labelled import read_labelled
     from nameplate.datasets.inputs import refuse_output_inside
     from nameplate.models.embedding import Settings

@@ -11,7 +11,7 @@ from nameplate.cli import screen
 if TYPE_CHECKING:
     from nameplate.datasets.sources import Dataset
     from nameplate.evaluation.judge import Judged
-    from nameplate.training.parts import Parts
+    from nameplate.fit.parts import Parts
 
 
 def read_labelled(

@@ -60,9 +60,9 @@ def train_head_alone(
     """A head on a bundle's frozen backbone."""
     from nameplate.datasets.inputs import refuse_overwriting_input
     from nameplate.evaluation.metrics import as_json
+    from nameplate.fit.linear_probe import train_head
     from nameplate.models.bundle import refuse_other_folder
     from nameplate.models.model import Model
-    from nameplate.training.frozen import train_head
 
     start = time.monotonic()
     refuse_other_folder(output)
@@ -168,9 +168,9 @@ def _to_go_on(run: Path) -> Iterator[None]:
 
 def _tell(made: FineTuned, refused: list[tuple[str, str]], run: Path, seconds: float, json: bool) -> None:
     from nameplate.evaluation.metrics import as_json
+    from nameplate.fit.record import exported_record
     from nameplate.models.bundle import IN_RUN
     from nameplate.reports.run import exported_words
-    from nameplate.training.record import exported_record
 
     parts, finished = made.parts, made.finished
     unreadable = [*parts.unreadable, *made.state.lost.items()]

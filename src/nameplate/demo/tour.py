@@ -14,12 +14,12 @@ from nameplate.datasets import Dataset, read_dataset
 from nameplate.demo import photos_folder
 from nameplate.evaluation.judge import Judged, judge
 from nameplate.evaluation.metrics import confusion_matrix
+from nameplate.fit.linear_probe import train_head
 from nameplate.models.collection import Progress
 from nameplate.models.model import Model
 from nameplate.photos import decode
 from nameplate.reports.page import png_uri, thumbnail_uri, write_page
 from nameplate.reports.plots import class_plot, confusion_plot
-from nameplate.training.frozen import train_head
 from nameplate.types import HeadRecipe, Photo, Prediction
 
 EXAMPLES, MISTAKES = 6, 8

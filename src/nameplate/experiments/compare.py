@@ -18,13 +18,13 @@ from nameplate.evaluation.same import same_picture
 from nameplate.experiments.contenders import Contender, Frozen, Tuned, refuse_mixture
 from nameplate.experiments.folder import SCHEMA, Done, begin, described, load_done, refuse_folder, run_folder, save_done
 from nameplate.experiments.judged import Answers, one_speed, ordered, pairs, photo_keys, summary, with_verdicts
+from nameplate.fit.parts import Parts, split_parts
+from nameplate.fit.record import JUDGED_BY, data_record, versions
 from nameplate.models.collection import Progress, embed_photos
 from nameplate.models.model import Model
 from nameplate.models.runtime import BATCH
 from nameplate.reports.compare import Comparison, Row, write_comparison
 from nameplate.storage import clear_folder, working_in
-from nameplate.training.parts import Parts, split_parts
-from nameplate.training.record import JUDGED_BY, data_record, versions
 from nameplate.types import HeadRecipe
 
 if TYPE_CHECKING:

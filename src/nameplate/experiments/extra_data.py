@@ -32,12 +32,12 @@ from nameplate.experiments.page import write_extra_page
 from nameplate.experiments.result import Experiment, write_result
 from nameplate.experiments.trial import Material, Trial, load_trial, save_trial
 from nameplate.experiments.verdict import give_verdict
+from nameplate.fit.parts import Parts, split_parts
+from nameplate.fit.record import JUDGED_BY, versions
 from nameplate.models.collection import Embedded, Progress, embed_photos
 from nameplate.models.model import Model
 from nameplate.storage import is_free, sha256, whole_file, working_in
-from nameplate.training.parts import Parts, split_parts
 from nameplate.training.recipe import Recipe
-from nameplate.training.record import JUDGED_BY, versions
 from nameplate.types import SEEDS, HeadRecipe, Photo
 
 SETTINGS = "settings.json"

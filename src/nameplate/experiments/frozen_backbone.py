@@ -15,6 +15,8 @@ from nameplate.errors import DataError
 from nameplate.evaluation.metrics import wilson
 from nameplate.experiments.contenders import Frozen
 from nameplate.experiments.judged import Answers, answers, photo_keys
+from nameplate.fit.linear_probe import fit_recipe
+from nameplate.fit.parts import Parts
 from nameplate.models.bundle import BACKBONE, SCHEMA, Bundle, File, Manifest
 from nameplate.models.collection import Embedded, Progress, embed_with, still_there
 from nameplate.models.embedding import Settings
@@ -23,9 +25,7 @@ from nameplate.models.runtime import BATCH, Batch, Embedding
 from nameplate.reports.compare import Row
 from nameplate.storage import sha256
 from nameplate.training.backbones import Backbone, build, find_backbone
-from nameplate.training.frozen import fit_recipe
 from nameplate.training.network import Network
-from nameplate.training.parts import Parts
 from nameplate.training.speed import keep_memory
 from nameplate.training.weights import load_weights
 from nameplate.types import Interpolation, Photo, Preprocess

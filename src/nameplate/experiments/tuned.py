@@ -12,11 +12,11 @@ from nameplate.errors import NameplateError
 from nameplate.experiments.contenders import Tuned
 from nameplate.experiments.frozen_backbone import Cost, load_network, measure, with_cost
 from nameplate.experiments.judged import Answers, answers, photo_keys
+from nameplate.fit.parts import Parts
 from nameplate.models.collection import Progress
 from nameplate.reports.compare import Row
 from nameplate.training.backbones import find_backbone
 from nameplate.training.fine_tune import Say, Watch, fine_tune, start
-from nameplate.training.parts import Parts
 from nameplate.training.run import RUN, load_run
 
 

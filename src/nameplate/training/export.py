@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from onnxscript.optimizer import fold_constants, remove_unused_nodes
 
 from nameplate.errors import NameplateError
+from nameplate.fit.half import SMALL, store_as_half
 from nameplate.models.bundle import Bundle
 from nameplate.models.head import class_means, probabilities, whitening
 from nameplate.models.runtime import BATCH, OUTPUTS, make_runtime
-from nameplate.training.half import SMALL, store_as_half
 from nameplate.training.network import Network, classifier_matrix, plain_forward
 
 OPSET = 18

@@ -17,6 +17,8 @@ from accelerate import Accelerator
 from nameplate.datasets.sources import Dataset
 from nameplate.datasets.splits import folds
 from nameplate.errors import NameplateError, UsageError
+from nameplate.fit.parts import Parts, split_parts
+from nameplate.fit.record import versions
 from nameplate.models.collection import Progress, embed_photos
 from nameplate.models.head import fit_head
 from nameplate.models.model import Model
@@ -29,9 +31,7 @@ from nameplate.training.finish import Finished, finish
 from nameplate.training.loop import VALIDATION_BATCH, Job, Moment, fit, kept
 from nameplate.training.moved import Moved, refuse_gone, relocate
 from nameplate.training.network import Network, classifier_matrix, depthwise_in_float32, layer_numbers
-from nameplate.training.parts import Parts, split_parts
 from nameplate.training.recipe import Recipe, recipe_toml
-from nameplate.training.record import versions
 from nameplate.training.run import RECIPE, RUN, SCHEMA, Run, load_run, parts_of, rows, save_run
 from nameplate.training.speed import faster_in_bfloat16, keep_memory
 from nameplate.training.watching import Watching

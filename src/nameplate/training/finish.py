@@ -18,6 +18,8 @@ from nameplate.evaluation.calibration import fit_temperatures
 from nameplate.evaluation.golden import with_golden
 from nameplate.evaluation.metrics import evaluate
 from nameplate.evaluation.verdicts import with_verdicts
+from nameplate.fit.parts import Parts, photos_csv
+from nameplate.fit.record import JUDGED_BY, data_record, exported_record, metrics_record, versions
 from nameplate.models.bundle import BACKBONE, IN_RUN, SCHEMA, Bfloat16Check, Bundle, File, Manifest, save_bundle
 from nameplate.models.head import probabilities
 from nameplate.models.index import make_index
@@ -39,8 +41,6 @@ from nameplate.training.export import (
 )
 from nameplate.training.loop import exported
 from nameplate.training.network import Network, has_places
-from nameplate.training.parts import Parts, photos_csv
-from nameplate.training.record import JUDGED_BY, data_record, exported_record, metrics_record, versions
 from nameplate.training.run import WEIGHTS, Run
 from nameplate.types import Evaluation, Exported, Preprocess
 

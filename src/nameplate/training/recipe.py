@@ -28,7 +28,7 @@ from nameplate.storage import printable
 from nameplate.types import Fit, HeadRecipe, Interpolation
 
 HEAD = "head"
-"""The kind of recipe that trains no network (`training/frozen.py`)."""
+"""The kind of recipe that trains no network (`fit/linear_probe.py`)."""
 MAX_BYTES = 32 * 1024
 """Size of the largest file that is read as a recipe."""
 

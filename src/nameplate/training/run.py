@@ -22,8 +22,8 @@ import msgspec
 import numpy as np
 
 from nameplate.errors import NameplateError
+from nameplate.fit.parts import Parts
 from nameplate.storage import whole_file
-from nameplate.training.parts import Parts
 from nameplate.training.recipe import Recipe
 from nameplate.types import Photo
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from nameplate.errors import NameplateError, PhotoError
+from nameplate.fit.parts import Parts
+from nameplate.fit.record import JUDGED_BY
 from nameplate.photos.decode import decode
 from nameplate.reports.run import FINISHED, RUNNING, ConfusedPair, RunPage, metrics_csv, write_run_page
 from nameplate.reports.sheet import contact_sheet
@@ -17,9 +19,7 @@ from nameplate.training.checkpoint import State
 from nameplate.training.examples import augmented_rows, examples
 from nameplate.training.finish import Finished
 from nameplate.training.loop import Moment, Training, Watch
-from nameplate.training.parts import Parts
 from nameplate.training.recipe import recipe_toml
-from nameplate.training.record import JUDGED_BY
 from nameplate.training.run import EVENTS, METRICS, PAGE, SHEET, Run
 
 PHOTOS, TIMES = 4, 6

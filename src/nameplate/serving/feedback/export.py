@@ -22,12 +22,12 @@ from nameplate.datasets.competition import TRAIN_TABLE
 from nameplate.datasets.sources import digest
 from nameplate.datasets.tables import write_table
 from nameplate.errors import DataError, PhotoError
+from nameplate.fit.record import versions
 from nameplate.photos.decode import decode
 from nameplate.serving.feedback.database import reading
 from nameplate.serving.feedback.store import Entry, FeedbackStore, count_photos, entries_by_photo, photo_bytes
 from nameplate.serving.feedback.tables import Status
 from nameplate.storage import sha256, whole_folder
-from nameplate.training.record import versions
 from nameplate.types import Photo, Preprocess
 
 SOURCE = "feedback"

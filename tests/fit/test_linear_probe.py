@@ -27,15 +27,15 @@ from nameplate.errors import DataError, NameplateError
 from nameplate.evaluation import evaluate
 from nameplate.evaluation.calibration import MIN_CALIBRATION
 from nameplate.evaluation.judge import judge
+from nameplate.fit import linear_probe
+from nameplate.fit.linear_probe import Trained, train_head
+from nameplate.fit.parts import photos_csv
 from nameplate.models.bundle import BACKBONE, HEAD, PHOTOS, SCHEMA, Manifest, load_bundle, save_bundle
 from nameplate.models.collection import embed_photos
 from nameplate.models.head import fit_temperature
 from nameplate.models.model import Model
 from nameplate.models.verdict import Thresholds
 from nameplate.storage import sha256
-from nameplate.training import frozen
-from nameplate.training.frozen import Trained, train_head
-from nameplate.training.parts import photos_csv
 from nameplate.types import HeadRecipe, Photo, Preprocess
 
 
@@ -516,7 +516,7 @@ def half(model: Model) -> Model:
 def test_what_bfloat16_costs_is_measured_on_the_photos_held_out(
     few: Dataset, half: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(frozen, "MAX_BFLOAT16_COST", 1.0)  # then no cost is too much
+    monkeypatch.setattr(linear_probe, "MAX_BFLOAT16_COST", 1.0)  # then no cost is too much
     made = train_head(few, tmp_path / "b", model=half, recipe=HeadRecipe(holdout=0.5))
     assert made.runtime == "openvino-bf16"
     bundle = load_bundle(tmp_path / "b")
@@ -536,7 +536,7 @@ def test_what_bfloat16_costs_is_measured_on_the_photos_held_out(
 def test_where_bfloat16_costs_too_much_float32_is_used_and_the_cost_is_recorded(
     few: Dataset, half: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(frozen, "MAX_BFLOAT16_COST", -2.0)  # then any cost is too much
+    monkeypatch.setattr(linear_probe, "MAX_BFLOAT16_COST", -2.0)  # then any cost is too much
     made = train_head(few, tmp_path / "b", model=half)
     assert made.runtime == "onnxruntime"
     check = load_bundle(tmp_path / "b").manifest.bfloat16

@@ -15,15 +15,15 @@ from nameplate.errors import BundleError, DataError, NameplateError
 from nameplate.evaluation.calibration import calibrate
 from nameplate.evaluation.golden import with_golden
 from nameplate.evaluation.judge import judge
+from nameplate.fit.calibration_photos import calibration_pictures, training_and_held
+from nameplate.fit.int8_attempt import BFLOAT16, REFERENCE, Attempt, Held, best_attempt, working
+from nameplate.fit.pace import Pace, fastest_of, measure_paces
+from nameplate.fit.quantize import FILTER_BITS
+from nameplate.fit.record import metrics_record, versions
 from nameplate.models.bundle import Bundle, refuse_other_folder, save_bundle
 from nameplate.models.collection import Progress
 from nameplate.models.embedding import Settings
 from nameplate.models.model import Model
-from nameplate.training.calibration_photos import calibration_pictures, training_and_held
-from nameplate.training.int8_attempt import BFLOAT16, REFERENCE, Attempt, Held, best_attempt, working
-from nameplate.training.pace import Pace, fastest_of, measure_paces
-from nameplate.training.quantize import FILTER_BITS
-from nameplate.training.record import metrics_record, versions
 from nameplate.types import Photo
 
 FLOAT32, INT8 = "float32", "int8"

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from nameplate.datasets.sources import Dataset
 from nameplate.errors import DataError
+from nameplate.fit.parts import Parts, photos_csv, split_parts
+from nameplate.fit.record import data_record
 from nameplate.models.collection import Embedded
 from nameplate.storage import sha256
-from nameplate.training.parts import Parts, photos_csv, split_parts
-from nameplate.training.record import data_record
 from nameplate.types import Photo, SplitName
 
 NAMES = ("Alto", "Brisa", "Cato", "Dune")

@@ -19,8 +19,8 @@ import onnx
 from numpy.typing import NDArray
 
 from nameplate.errors import BundleError
+from nameplate.fit.half import store_as_half
 from nameplate.models.runtime import BATCH, OnnxRuntime, available_cpus, import_onnxruntime
-from nameplate.training.half import store_as_half
 
 onnxruntime = import_onnxruntime()  # before any part of it is imported in another way
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static  # noqa: E402

@@ -6,7 +6,7 @@ import platform
 from importlib.metadata import version
 
 from nameplate import __version__
-from nameplate.training.parts import Parts
+from nameplate.fit.parts import Parts
 from nameplate.types import EXCLUDED, Evaluation, Exported
 
 JUDGED_BY = "onnxruntime"

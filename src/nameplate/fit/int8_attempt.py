@@ -15,6 +15,7 @@ from nameplate.evaluation.judge import Judged, judge
 from nameplate.evaluation.metrics import evaluate
 from nameplate.evaluation.significance import Paired, paired
 from nameplate.evaluation.verdicts import with_verdicts
+from nameplate.fit.quantize import by_sensitivity, quantize
 from nameplate.models.bundle import BACKBONE, SCHEMA, Bfloat16Check, Bundle, File, Manifest
 from nameplate.models.collection import Progress
 from nameplate.models.embedding import Settings
@@ -22,7 +23,6 @@ from nameplate.models.head import log_loss, probabilities
 from nameplate.models.model import Model
 from nameplate.models.runtime import agrees, probe
 from nameplate.storage import sha256
-from nameplate.training.quantize import by_sensitivity, quantize
 from nameplate.types import Evaluation
 
 LEFT_IN_FLOAT = (0, 3, 8)

@@ -1,4 +1,4 @@
-"""How fast backbones run, held against each other: `python -m nameplate.training.pace FOLDER THREADS RUNTIME…`.
+"""How fast backbones run, held against each other: `python -m nameplate.fit.pace FOLDER THREADS RUNTIME…`.
 
 `measure_paces` runs it in a process of its own, which may die without harm. FOLDER holds a file a backbone, and
 photos.npy. Every backbone is run by every runtime in turn, round after round: what else the machine does then falls on
@@ -70,7 +70,7 @@ def measure_paces(
         for name, backbone in backbones.items():
             (Path(folder) / f"{name}.onnx").write_bytes(backbone)
         np.save(Path(folder) / PICTURES, pictures[:PHOTOS])
-        command = [sys.executable, "-P", "-m", "nameplate.training.pace", folder, str(threads), *runtimes]
+        command = [sys.executable, "-P", "-m", "nameplate.fit.pace", folder, str(threads), *runtimes]
         try:
             done = subprocess.run(command, capture_output=True, timeout=SECONDS, check=True)
             return msgspec.json.decode(done.stdout, type=tuple[Pace, ...])

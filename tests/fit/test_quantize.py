@@ -16,11 +16,11 @@ import onnx
 
 from nameplate.demo import photos_folder
 from nameplate.errors import BundleError
+from nameplate.fit.quantize import by_sensitivity, convolutions, folded, quantize
 from nameplate.models.embedding import Settings, prepare_photo
 from nameplate.models.onnx_guard import refuse_external_data
 from nameplate.models.runtime import BATCH, OnnxRuntime, make_runtime
-from nameplate.training.quantize import by_sensitivity, convolutions, folded, quantize
-from tests.training.tiny_backbone import SIZE, tiny_backbone
+from tests.fit.tiny_backbone import SIZE, tiny_backbone
 
 RUNTIMES = ["onnxruntime", *(["openvino"] if importlib.util.find_spec("openvino") else [])]
 
@@ -122,5 +122,5 @@ def test_no_torch_is_needed(tmp_path: Path) -> None:
     import subprocess
     import sys
 
-    code = "import sys, nameplate.training.int8; sys.exit('torch' in sys.modules)"
+    code = "import sys, nameplate.fit.int8; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -16,12 +16,12 @@ import onnx
 from nameplate.datasets import read_dataset
 from nameplate.demo import photos_folder
 from nameplate.errors import DataError
+from nameplate.fit import int8_attempt as room
+from nameplate.fit.int8 import Exported, Gates, export_int8
+from nameplate.fit.pace import Pace, fastest_of
 from nameplate.models.bundle import Bundle
 from nameplate.models.embedding import Settings
-from nameplate.training import int8_attempt as room
-from nameplate.training.int8 import Exported, Gates, export_int8
-from nameplate.training.pace import Pace, fastest_of
-from tests.training.tiny_backbone import tiny_bundle
+from tests.fit.tiny_backbone import tiny_bundle
 
 LENIENT = Gates(photos=50, loss=100, speedup=0)
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from nameplate import __version__
-from nameplate.training.parts import Parts
-from nameplate.training.record import data_record, metrics_record, versions
+from nameplate.fit.parts import Parts
+from nameplate.fit.record import data_record, metrics_record, versions
 from nameplate.types import Evaluation, Metric, Photo
 
 

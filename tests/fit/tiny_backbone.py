@@ -13,10 +13,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from nameplate.datasets import read_dataset
 from nameplate.demo import photos_folder
+from nameplate.fit.linear_probe import train_head
 from nameplate.models.bundle import SCHEMA, Bundle, Manifest, save_bundle
 from nameplate.models.embedding import Settings
 from nameplate.models.model import Model
-from nameplate.training.frozen import train_head
 from nameplate.types import HeadRecipe, Preprocess
 
 SIZE = Preprocess(height=32, width=48)

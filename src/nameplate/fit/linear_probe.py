@@ -17,6 +17,8 @@ from nameplate.evaluation.calibration import MIN_CALIBRATION, fit_temperatures
 from nameplate.evaluation.golden import with_golden
 from nameplate.evaluation.metrics import evaluate
 from nameplate.evaluation.verdicts import with_verdicts
+from nameplate.fit.parts import Parts, photos_csv, split_parts
+from nameplate.fit.record import data_record, metrics_record, versions
 from nameplate.models.bundle import SCHEMA, Bfloat16Check, Bundle, Manifest, save_bundle
 from nameplate.models.collection import Embedded, Progress, embed_photos, still_there
 from nameplate.models.head import Head, fit_head, probabilities
@@ -26,8 +28,6 @@ from nameplate.models.model import Model
 from nameplate.models.runtime import MAX_BFLOAT16_COST
 from nameplate.models.verdict import Thresholds
 from nameplate.storage import writing
-from nameplate.training.parts import Parts, photos_csv, split_parts
-from nameplate.training.record import data_record, metrics_record, versions
 from nameplate.types import Evaluation, HeadRecipe, Photo
 
 BFLOAT16_PHOTOS = 2000

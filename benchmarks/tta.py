@@ -61,7 +61,7 @@ def chances_of(model: Model, paths: list[str], names: tuple[str, ...]) -> dict[s
     looks = 0.0
     begun = time.monotonic()
     for row in model.looks.rows(paths):
-        assert row.embedding is not None, row.error
+        assert row.embedding is not None, row.failure
         views = row.embedding[None] if row.views is None else row.views
         looks += len(np.unique(views, axis=0))
         each = model.probabilities(views)

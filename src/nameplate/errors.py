@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from typing import Literal, cast
+from dataclasses import dataclass
+from typing import Literal
 
 Reason = Literal[
     "missing",  # no such file, or no permission
@@ -18,30 +19,47 @@ Reason = Literal[
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a photo could not be read.
+
+    >>> print(Failure("truncated", "JPEG: premature end"))
+    truncated: JPEG: premature end
+    """
+
+    reason: Reason
+    """The kind of failure: what programs decide by."""
+    detail: str
+    """The rest in words, for people."""
+
+    def __str__(self) -> str:
+        """The text that JSON, tables and the command line show in `error`."""
+        return f"{self.reason}: {self.detail}"
+
+
 class NameplateError(Exception):
     """Something that the user can put right; the command line prints it without a traceback and exits 1."""
 
 
 class PhotoError(NameplateError):
-    """A photo that cannot be read. `reason` is one of `Reason`, `detail` says more in words."""
+    """A photo that cannot be read, and in `failure` why."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason: Reason = reason
-        self.detail = detail
+        self.failure = Failure(reason, detail)
+        super().__init__(str(self.failure))
+
+    @property
+    def reason(self) -> Reason:
+        """The kind of failure."""
+        return self.failure.reason
+
+    @property
+    def detail(self) -> str:
+        """The rest in words."""
+        return self.failure.detail
 
     def __reduce__(self) -> tuple[type[PhotoError], tuple[Reason, str]]:
         return PhotoError, (self.reason, self.detail)
-
-
-def take_apart(error: str) -> tuple[Reason, str]:
-    """The reason and the detail of a `PhotoError` that was written down as text.
-
-    >>> take_apart("truncated: JPEG: premature end")
-    ('truncated', 'JPEG: premature end')
-    """
-    reason, _, detail = error.partition(": ")
-    return cast(Reason, reason), detail
 
 
 class DataError(NameplateError):

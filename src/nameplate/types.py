@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from nameplate.errors import Failure
+
 Fit = Literal["squash", "pad", "crop"]
 Interpolation = Literal["bilinear", "bicubic", "lanczos"]
 SplitName = Literal["train", "validation", "test"]
@@ -112,8 +114,8 @@ class Prediction:
     """Calibrated probability of `nameplate`, 0–1."""
     top: tuple[tuple[str, float], ...] = ()
     """The most probable nameplates with their probabilities, best first."""
-    error: str | None = None
-    """Why the photo could not be read."""
+    failure: Failure | None = None
+    """Why the photo could not be read; None where it was."""
     verdict: Verdict = "unreadable"
     """What may be done with the answer: see models/verdict.py."""
     candidates: tuple[str, ...] = ()
@@ -122,6 +124,11 @@ class Prediction:
     """The make, where it is sure: with `unsure` it may be though the nameplate is not."""
     make_confidence: float | None = None
     """Probability of `make`: the sum over its nameplates."""
+
+    @property
+    def error(self) -> str | None:
+        """`failure` as text: `not a photo: ...`."""
+        return None if self.failure is None else str(self.failure)
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,9 +82,10 @@ def test_rows_come_in_order_with_unreadable_and_known_photos_among_them(
         assert row.picture is None
         if number is None:
             assert row.embedding is None
-            assert (row.error or "").startswith("not a photo")
+            assert row.failure is not None
+            assert row.failure.reason == "not a photo"
         elif number in known:
-            assert (row.embedding, row.error) == (None, None)
+            assert (row.embedding, row.failure) == (None, None)
             assert digests[str(row.digest)] == number
         else:
             assert row.embedding is not None
@@ -149,7 +150,7 @@ def test_mirrored_is_the_embedding_of_the_mirrored_pixels(bundle: Bundle) -> Non
 
 def test_limits_hold_for_every_photo(bundle: Bundle) -> None:
     rows = list(embed_stream(bundle, PATHS[:3], Settings("onnxruntime", limits=Limits(pixels=1000))))
-    assert all((row.error or "").startswith("too large") for row in rows)
+    assert [row.failure and row.failure.reason for row in rows] == ["too large"] * len(rows)
 
 
 @pytest.mark.parametrize("size", [1407, 1])

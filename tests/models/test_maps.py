@@ -58,9 +58,9 @@ def test_an_unreadable_photo_keeps_its_place_and_stops_nothing(model: Model, tmp
     bad.write_bytes(b"no photo")
     found = list(photo_maps(model, [bad, *renders()[:1], bad]))
     assert [each.places is None for each in found] == [True, False, True]
-    assert found[0].row.error
+    assert found[0].row.failure
     assert not list(photo_maps(model, []))
-    assert [each.row.error is None for each in photo_maps(model, [bad])] == [False]
+    assert [each.row.failure is None for each in photo_maps(model, [bad])] == [False]
 
 
 def test_evidence_adds_up_to_the_log_odds_slope(model: Model, mapped: list[Mapped]) -> None:

@@ -220,7 +220,7 @@ def test_a_photo_that_vanishes_between_two_looks_keeps_the_first(model: Model, t
 
     looking._run = run  # type: ignore[method-assign, assignment]
     [row] = looking.rows([path])
-    assert row.error is None
+    assert row.failure is None
     assert row.views is not None
     assert len(row.views) == 1
 

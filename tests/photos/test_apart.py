@@ -312,7 +312,7 @@ def test_the_first_interrupt_ends_a_job_that_waits_for_a_slow_photo(tmp_path: Pa
             os.write(1, b"reading\\n")  # whole, though two threads write
             return open({str(path)!r}, "rb").read()
         for row in prepared([source] * 40, lambda s: [prepare_photo(s, Preprocess(), settings)], 2):
-            print(row.error)
+            print(row.failure)
     """
     with subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

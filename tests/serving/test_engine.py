@@ -196,8 +196,8 @@ def test_a_decoder_that_is_left_behind_ends_with_its_worker(model: Model) -> Non
         async with running(model, seen, limits=Limits(seconds=0.3)) as engine:
             pid = engine.workers[0].pid
             [answer] = await engine.answer([SLOW], ["slow"])
-            assert answer.prediction.error is not None
-            assert answer.prediction.error.startswith("too slow")
+            assert answer.prediction.failure is not None
+            assert answer.prediction.failure.reason == "too slow"
             await until(lambda: engine.ready and engine.workers[0].pid != pid)
             assert seen.count("worker killed") == 1
             [answer] = await engine.answer([PHOTOS[0]], ["x"])

@@ -7,6 +7,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
+from nameplate.errors import Failure
 from nameplate.serving.metrics import Metrics
 from nameplate.serving.protect import protect
 from nameplate.serving.routes import metrics as route
@@ -53,7 +54,7 @@ def test_clients_cannot_make_series() -> None:
 def test_photos_are_counted_by_verdict_and_reason() -> None:
     metrics = Metrics()
     metrics.photo("cars196", Prediction("a.jpg", "BMW M3", 0.9, verdict="answer"))
-    metrics.photo("cars196", Prediction("b.jpg", error="not a photo: its bytes are of no format"))
+    metrics.photo("cars196", Prediction("b.jpg", failure=Failure("not a photo", "its bytes are of no format")))
     values = _values(metrics)
     assert values["nameplate_photos_total", "cars196", "answer"] == 1
     assert values["nameplate_photos_total", "cars196", "unreadable"] == 1

@@ -146,7 +146,7 @@ class Job:
             write_rows(temporary, self.terms.format, answers, self.terms.top)
         _sync_folder(self.root)
         data = path.read_bytes()
-        errors = Counter(answer.reason for answer in answers if answer.reason is not None)
+        errors: Counter[str] = Counter(answer.reason for answer in answers if answer.reason is not None)
         verdicts = Counter(str(answer.prediction.verdict) for answer in answers)
         return LedgerLine(part, len(answers), len(data), sha256(data), dict(errors), dict(verdicts), round(seconds, 3))
 

@@ -17,6 +17,8 @@ from nameplate.storage import sha256
 T = TypeVar("T")
 FLUSH = 256
 """Lines between two flushes to disk."""
+FORMAT = 2
+"""Of the lines. A journal of another format is not resumed: msgspec would drop the fields that it does not know."""
 
 
 @dataclass(slots=True)
@@ -85,7 +87,8 @@ def _path(target: Path) -> Path:
 
 
 def _heading(job: object) -> bytes:
-    return msgspec.json.encode({"nameplate-journal": sha256(os.fsencode(repr(job)))}) + b"\n"
+    job_digest = sha256(os.fsencode(repr(job)))
+    return msgspec.json.encode({"nameplate-journal": job_digest, "format": FORMAT}) + b"\n"
 
 
 def _resume(path: Path, heading: bytes, kind: type[T]) -> list[T]:

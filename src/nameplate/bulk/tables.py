@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from nameplate.datasets.tables import import_pyarrow, write_table
-from nameplate.errors import take_apart
+from nameplate.errors import Reason
 from nameplate.models.answer_json import prediction_json
 from nameplate.types import Prediction
 
@@ -30,9 +30,9 @@ class Answer:
     """Hexadecimal; None where there are no bytes."""
 
     @property
-    def reason(self) -> str | None:
-        """Why the photo could not be read, in one of the words of `errors.Reason`."""
-        return None if self.prediction.error is None else take_apart(self.prediction.error)[0]
+    def reason(self) -> Reason | None:
+        """Why the photo could not be read; None where it was."""
+        return None if self.prediction.failure is None else self.prediction.failure.reason
 
 
 def columns(top: int) -> list[str]:

@@ -91,7 +91,7 @@ def embed_with(
             cache.fill(row)
             cache.add(row)
             if row.embedding is None or row.hash is None:
-                bad.append((photo.path, row.error or "not embedded"))
+                bad.append((photo.path, str(row.failure or "not embedded")))
             else:
                 good.append(photo.with_(sha256=row.digest, width=row.width, height=row.height))
                 embeddings.append(row.embedding)

@@ -16,7 +16,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate.errors import BundleError, PhotoError
+from nameplate.errors import BundleError, Failure, PhotoError
 from nameplate.models.bundle import Bundle, numbers
 from nameplate.models.cache import ArrayCache
 from nameplate.models.lanes import Tuning
@@ -39,8 +39,8 @@ CENTRE = 0.75
 GREY = 128
 """What a hidden part is painted with."""
 
-NOT_COMPUTED = str(PhotoError("not computed", "of this photo the model computes NaN, infinity or near it"))
-"""The error of a photo whose embedding or probabilities are no numbers."""
+NOT_COMPUTED = Failure("not computed", "of this photo the model computes NaN, infinity or near it")
+"""The failure of a photo whose embedding or probabilities are no numbers."""
 
 Hidden = Literal["centre", "border"]
 Pixels = NDArray[np.uint8]
@@ -66,7 +66,7 @@ class Row:
     """float32 (D,); None where the photo is unreadable, or was known already."""
     views: NDArray[np.float32] | None = None
     """float32 V×D, of all looks that are averaged, `embedding` first; None where there is but one."""
-    error: str | None = None
+    failure: Failure | None = None
     """Why it cannot be read."""
     picture: Pixels | None = None
     """Waits for the runtime."""
@@ -76,12 +76,12 @@ class Row:
     """What computed the embedding."""
 
     def take(self, embedding: NDArray[np.float32], runtime: str, views: NDArray[np.float32] | None = None) -> None:
-        """Keep what a runtime computed; where a number of it is none that becomes the row's error."""
+        """Keep what a runtime computed; where a number of it is none that becomes the row's failure."""
         self.runtime = runtime
         if numbers(embedding) and (views is None or numbers(views)):
             self.embedding, self.views = embedding, views
         else:
-            self.error = NOT_COMPUTED
+            self.failure = NOT_COMPUTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +251,7 @@ def open_photo(
             row.width, row.height = header.width, header.height
             pixels = decode_with_header(data, header, limits, at_least)
     except PhotoError as error:
-        row.error = str(error)
+        row.failure = error.failure
         return row, None
     row.decoded = pixels.shape[:2]
     return row, pixels

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate.errors import BundleError, PhotoError, UsageError, take_apart
+from nameplate.errors import BundleError, PhotoError, UsageError
 from nameplate.models.claim import read_claim
 from nameplate.models.embedding import Pixels, bytes_of
 from nameplate.models.index import Neighbour, nearest, read_index
@@ -102,8 +102,10 @@ def explain(
     wanted = None if claimed is None else find_nameplate(model, claimed)
     source, pixels, sides = _opened(photo, model.settings.limits)
     [mapped] = photo_maps(model, [source], runtime)
-    if mapped.places is None or mapped.row.embedding is None:
-        raise PhotoError(*take_apart(str(mapped.row.error)))
+    if mapped.row.failure is not None:
+        raise PhotoError(mapped.row.failure.reason, mapped.row.failure.detail)
+    assert mapped.places is not None
+    assert mapped.row.embedding is not None
     chances = model.probabilities(mapped.row.embedding[None])[0]
     ranked = np.argsort(-chances, kind="stable")[:TOP].tolist()
     index = read_index(model.bundle)

@@ -37,7 +37,7 @@ class Mapped:
     """A photo on its way through the backbone, with its map."""
 
     row: Row
-    """Digest, size, embedding; or `error`."""
+    """Digest, size, embedding; or `failure`."""
     picture: Pixels | None = None
     """What the backbone saw, uint8 H×W×3; None where the photo is unreadable."""
     places: Floats | None = None
@@ -59,7 +59,7 @@ def photo_maps(model: Model, photos: Iterable[PhotoLike], runtime: OnnxRuntime |
 
     Args:
         model: whose backbone to run.
-        photos: of any kind (`sources.PhotoLike`); an unreadable one has `row.error`.
+        photos: of any kind (`sources.PhotoLike`); an unreadable one has `row.failure`.
         runtime: the backbone opened with its maps; None opens it.
 
     Raises:
@@ -95,7 +95,7 @@ def _mapped(runtime: OnnxRuntime, rows: list[Row], model: Model) -> Iterator[Map
         (embedding, place), done = next(found), replace(row, picture=None)
         done.take(embedding, runtime.name)
         if not numbers(place):
-            done.embedding, done.error = None, NOT_COMPUTED
+            done.embedding, done.failure = None, NOT_COMPUTED
         yield Mapped(done, row.picture, place)
 
 

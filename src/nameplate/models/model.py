@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate.errors import BundleError, PhotoError, UsageError, take_apart
+from nameplate.errors import BundleError, PhotoError, UsageError
 from nameplate.models.bundle import Bundle, numbers
 from nameplate.models.claim import (
     DEFAULT_LIES,
@@ -103,9 +103,9 @@ class Model:
         listed = as_list(photos)
         rows = list(self.rows(listed))
         for number, row in enumerate(rows):
-            if row.error is not None:
-                reason, detail = take_apart(row.error)
-                raise PhotoError(reason, f"{photo_name(listed[number], number)}: {detail}")
+            if row.failure is not None:
+                named = f"{photo_name(listed[number], number)}: {row.failure.detail}"
+                raise PhotoError(row.failure.reason, named)
         if not rows:
             return np.zeros((0, self.bundle.manifest.embedding), np.float32)
         return np.stack([row.embedding for row in rows if row.embedding is not None])
@@ -150,10 +150,10 @@ class Model:
     def answer(self, name: str, row: Row, top: int = TOP) -> tuple[Prediction, NDArray[np.float32] | None]:
         """The prediction for an embedded photo, and its probabilities."""
         if row.embedding is None:
-            return Prediction(name, error=row.error), None
+            return Prediction(name, failure=row.failure), None
         chances = self.chances(row)
         found = self.judged(name, chances, row.embedding, top)
-        return found, None if found.error is not None else chances
+        return found, None if found.failure is not None else chances
 
     def judged(
         self, name: str, chances: NDArray[np.float32], embedding: NDArray[np.float32], top: int = TOP
@@ -171,7 +171,7 @@ class Model:
             odds = None if known is None else known.no_car_odds(embedding[None])
         told = (*(distances or ()), *(() if odds is None else (odds,)))
         if not numbers(chances) or not all(np.isfinite(each).all() for each in told):
-            return Prediction(name, error=NOT_COMPUTED)
+            return Prediction(name, failure=NOT_COMPUTED)
         return judged(plain, chances, self.nameplates, self.makes, thresholds, distances, odds)
 
     def car_margin(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32] | None:
@@ -241,7 +241,7 @@ class Model:
         if row.views is not None:
             return np.asarray(self.probabilities(row.views, row.runtime).mean(0), np.float32)
         if row.embedding is None:
-            raise ValueError(f"this photo was not embedded: {row.error}")
+            raise ValueError(f"this photo was not embedded: {row.failure}")
         return np.asarray(self.probabilities(row.embedding[None], row.runtime)[0])
 
     def probabilities(self, embeddings: NDArray[np.float32], runtime: str | None = None) -> NDArray[np.float32]:

@@ -200,7 +200,7 @@ class Looks:
             embedding, ran, places = found
             others = [again[0] for _, again in itertools.islice(seen, row.more) if again is not None]
             row.take(embedding, ran, np.stack([embedding, *others]))
-            usable = places is not None and row.error is None and numbers(places)
+            usable = places is not None and row.failure is None and numbers(places)
             yield row, region(places, *row.decoded, self._size) if places is not None and usable else None
 
     def _prepare_first(self, source: Source) -> list[Row]:

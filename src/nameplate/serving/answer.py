@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nameplate.errors import Failure
 from nameplate.serving.supervisor import Worker
 from nameplate.serving.wire import Done, Job
 from nameplate.types import Prediction
@@ -48,4 +49,5 @@ def read_answer(done: Done, body: bytes) -> Answer:
 
 
 def late(waiting: Waiting) -> Answer:
-    return Answer(Prediction(waiting.job.name, error="too slow: its turn did not come in time"))
+    """The answer to a job that waited until its time was over."""
+    return Answer(Prediction(waiting.job.name, failure=Failure("too slow", "its turn did not come in time")))

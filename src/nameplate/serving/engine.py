@@ -16,7 +16,7 @@ from typing import Literal, Protocol
 
 from msgspec import structs
 
-from nameplate.errors import NameplateError
+from nameplate.errors import Failure, NameplateError
 from nameplate.models.golden import Golden, golden_problem
 from nameplate.models.model import Model
 from nameplate.models.runtime import BATCH, available_cpus
@@ -330,7 +330,7 @@ class Engine:
         lost = [self._under_way[job] for job in sorted(worker.jobs) if job in self._under_way]
         for waiting in lost:
             if waiting.tries > 1:
-                named = Prediction(waiting.job.name, error=f"damaged: {KILLER}")
+                named = Prediction(waiting.job.name, failure=Failure("damaged", KILLER))
                 self._settle(waiting, Answer(named))
             else:
                 del self._under_way[waiting.job.id]

@@ -87,8 +87,8 @@ class Metrics:
     def photo(self, model: str, prediction: Prediction) -> None:
         """A photo was answered."""
         self.photos.labels(model, prediction.verdict).inc()
-        if prediction.error is not None:
-            self.unreadable.labels(prediction.error.partition(":")[0]).inc()
+        if prediction.failure is not None:
+            self.unreadable.labels(prediction.failure.reason).inc()
 
     def watch(self, look: Callable[[], Iterable[Metric]]) -> None:
         """Ask `look` for more whenever Prometheus asks: what is as it is now, and needs no counting."""

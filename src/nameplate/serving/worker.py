@@ -87,8 +87,8 @@ class Worker:
         self._runtime.run(np.zeros((self._batches.size, size.height, size.width, 3), np.uint8))
         task = Task(Job(0, "golden", 0), golden_photo(), time.monotonic() + 3600)
         task.row = prepare_photo(task.photo, size, self._model.settings)
-        if task.row.error is not None:
-            raise BundleError(f"The golden photo cannot be read: {task.row.error}.")
+        if task.row.failure is not None:
+            raise BundleError(f"The golden photo cannot be read: {task.row.failure}.")
         if self._whole:
             task.row = self._looked_at(task)
         else:
@@ -127,7 +127,7 @@ class Worker:
             task.row = prepare_photo(task.photo, self._model.bundle.manifest.preprocess, self._model.settings)
         task.prepared = time.monotonic()
         task.decoded = task.prepared - start
-        if task.row.error is None and not task.dropped:
+        if task.row.failure is None and not task.dropped:
             self._batches.put(task)
         else:
             self._batches.give_up()
@@ -168,7 +168,7 @@ class Worker:
         """Reply, and forget the task."""
         self._tasks.pop(task.job.id, None)
         job, row = task.job, task.row
-        if row.embedding is None and row.error is None:
+        if row.embedding is None and row.failure is None:
             self._reply(frame(Done(job.id)))
             return
         prediction, chances = self._model.answer(job.name, row, job.top)
@@ -180,8 +180,8 @@ class Worker:
                     job.id,
                     prediction,
                     len(body),
-                    self._heat_map(task.photo) if job.heatmap and prediction.error is None else None,
-                    prediction.error is not None and prediction.error.startswith("too slow"),
+                    self._heat_map(task.photo) if job.heatmap and prediction.failure is None else None,
+                    prediction.failure is not None and prediction.failure.reason == "too slow",
                     {"decode": task.decoded, "wait": waited, "embed": embedded},
                     batch,
                 ),

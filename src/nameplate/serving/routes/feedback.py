@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from nameplate.errors import DatabaseError, PhotoError, Reason, UsageError, take_apart
+from nameplate.errors import DatabaseError, Failure, PhotoError, UsageError
 from nameplate.photos.decode import read_header
 from nameplate.photos.header import Header
 from nameplate.serving.access import Client
@@ -51,12 +51,12 @@ async def feedback(request: Request) -> Response:
         said = _clean(form.fields, served.engine.model.nameplates)
         # A worker decodes it whole: hostile bytes do no harm there. Only what it survives is looked at here.
         [answer] = await unless_gone(request, served.engine.answer([photo], [PHOTO]))
-        if answer.prediction.error is not None:
-            raise _unreadable(take_apart(answer.prediction.error)[0], answer.prediction.error)
+        if answer.prediction.failure is not None:
+            raise _unreadable(answer.prediction.failure)
         try:
             header = await asyncio.to_thread(read_header, photo, service.settings.limits)
         except PhotoError as error:
-            raise _unreadable(error.reason, str(error)) from None
+            raise _unreadable(error.failure) from None
         client: Client = request.scope["state"]["client"]
         correction = _correction(said, client.name if client.by_key else NOBODY, answer.prediction, served)
         id_ = await _keep(service.feedback, correction, photo, header)
@@ -69,8 +69,8 @@ def _only_photo(form: Form) -> bytes:
     return form.files[0].data
 
 
-def _unreadable(reason: Reason, detail: str) -> Problem:
-    return Problem(kind_of(reason), f"{PHOTO}: {detail}", extra={"reason": reason})
+def _unreadable(failure: Failure) -> Problem:
+    return Problem(kind_of(failure.reason), f"{PHOTO}: {failure}", extra={"reason": failure.reason})
 
 
 def _clean(fields: dict[str, str], nameplates: tuple[str, ...]) -> dict[str, str]:

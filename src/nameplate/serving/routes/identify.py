@@ -8,7 +8,6 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from nameplate.errors import take_apart
 from nameplate.models.answer_json import prediction_json
 from nameplate.serving.answer import Answer
 from nameplate.serving.body import photos_of, read_form
@@ -64,10 +63,13 @@ def refuse_if_none_readable(found: list[Answer], rows: list[dict[str, object]]) 
     Raises:
         Problem: no photo could be read: of the first one's kind, with all rows.
     """
-    error = found[0].prediction.error
-    if error is None or any(answer.prediction.error is None for answer in found):
+    first = found[0].prediction
+    failure = first.failure
+    if failure is None or any(answer.prediction.failure is None for answer in found):
         return
-    reason, detail = take_apart(error)
     several = f" None of {len(found)} photos can be read." if len(found) > 1 else ""
-    name = found[0].prediction.photo
-    raise Problem(kind_of(reason), f"{name}: {reason}: {detail}.{several}", extra={"reason": reason, "results": rows})
+    raise Problem(
+        kind_of(failure.reason),
+        f"{first.photo}: {failure}.{several}",
+        extra={"reason": failure.reason, "results": rows},
+    )

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from nameplate import __version__
-from nameplate.errors import UsageError, take_apart
+from nameplate.errors import UsageError
 from nameplate.serving.answer import Answer
 from nameplate.serving.body import read_body
 from nameplate.serving.engine import Engine
@@ -224,9 +224,9 @@ def _refuse_unreadable(found: Sequence[Answer]) -> None:
         Problem: a photo cannot be read; of the first one's kind.
     """
     for prediction in (answer.prediction for answer in found):
-        if prediction.error is not None:
-            reason, _ = take_apart(prediction.error)
-            raise Problem(kind_of(reason), f"{prediction.photo} of {len(found)}: {prediction.error}.")
+        if prediction.failure is not None:
+            said = f"{prediction.photo} of {len(found)}: {prediction.failure}."
+            raise Problem(kind_of(prediction.failure.reason), said)
 
 
 def _tensors(found: Sequence[Answer]) -> dict[str, Tensor]:

@@ -1,0 +1,41 @@
+"""Journals: what an interrupted job leaves, and who may go on with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from nameplate.bulk.journal import journal, resumable
+from nameplate.bulk.tables import Answer
+from nameplate.errors import Failure
+from nameplate.types import Prediction
+
+BAD = Answer(Prediction("a.jpg", failure=Failure("truncated", "JPEG: premature end")), None)
+
+
+def _interrupted(target: Path) -> Path:
+    with pytest.raises(KeyboardInterrupt), journal(target, "job", Answer) as kept:
+        kept.add(BAD)
+        raise KeyboardInterrupt
+    return target.with_name(f".{target.name}.journal")
+
+
+def test_an_interrupted_job_finds_reasons_again(tmp_path: Path) -> None:
+    target = tmp_path / "answers.jsonl"
+    _interrupted(target)
+    assert resumable(target, "another job", Answer) == 0
+    with journal(target, "job", Answer) as kept:
+        assert (kept.done, kept.resumed) == ([BAD], 1)
+        assert kept.done[0].reason == "truncated"
+
+
+def test_a_journal_of_another_format_is_not_resumed(tmp_path: Path) -> None:
+    """Its lines may hold fields that would be dropped silently: once, an error was a text."""
+    target = tmp_path / "answers.jsonl"
+    path = _interrupted(target)
+    heading, *lines = path.read_bytes().splitlines(keepends=True)
+    older = {key: value for key, value in msgspec.json.decode(heading).items() if key != "format"}
+    path.write_bytes(msgspec.json.encode(older) + b"\n" + b"".join(lines))
+    assert resumable(target, "job", Answer) == 0

@@ -136,11 +136,11 @@ def test_the_verdict_is_the_margins() -> None:
         ("answer", "answer"),
         ("unsure", "unsure"),
         ("unknown car", "poor photo"),
-        ("not a car", "poor photo"),
+        ("not a car", "not a car"),
         ("unreadable", "unreadable"),
     ],
 )
-def test_of_a_flawed_photo_only_what_a_gate_stopped_is_a_poor_photo(verdict: Verdict, expected: Verdict) -> None:
+def test_of_flawed_photos_unknown_cars_alone_are_poor_photos(verdict: Verdict, expected: Verdict) -> None:
     told = Prediction("a.jpg", "BMW 1", 0.9, (("BMW 1", 0.9),), verdict=verdict, candidates=("BMW 1",), make="BMW")
     assert with_flaws(told, ()) == told
     found = with_flaws(told, ("dark", "blurred"))

@@ -4,7 +4,7 @@ not a car     no whole car: an interior, a wheel, a house (`car_margin`, the one
 unknown car   so far from the model's own nameplates, and so undecided between them, that it is likely another one
 answer        one nameplate is left in the set that holds the truth as often as `coverage` says
 unsure        several are left; their make may still be sure
-poor photo    too small, too dark or too blurred, so that it would be called one of the first two: a better one tells
+poor photo    it looks like an unknown car, but is too small, too dark or too blurred to judge: a better photo may tell
 """
 
 from __future__ import annotations
@@ -199,15 +199,18 @@ def judged(
 def with_flaws(prediction: Prediction, flaws: tuple[Flaw, ...]) -> Prediction:
     """A prediction with its verdict, and with what is wrong with the photo itself.
 
-    A flawed photo that a gate stopped is a `poor photo`: the gates react to its quality, and what they would say of the
-    car is likely wrong. Answers and sets of candidates stand, for on flawed photos too they are mostly right
-    (docs/verdicts.md), and the flaws say that a better photo may tell more.
+    A flawed photo that would be an `unknown car` is a `poor photo`: the distance reacts to quality as to another
+    nameplate, and takes most known cars for unknown ones when they are blurred. The gate of `not a car` was learned on
+    degraded photos too and is seldom wrong on them, and so are answers and sets of candidates: these verdicts stand,
+    and the flaws beside them say that a better photo may tell more (docs/decisions/0012-poor-photo.md).
 
     Args:
         prediction: as `judged` gives it.
         flaws: of the photo, as `photos.quality.flaws` gives them.
     """
-    poor = bool(flaws) and prediction.verdict in ("unknown car", "not a car")
+    if not flaws:
+        return prediction
+    poor = prediction.verdict == "unknown car"
     return replace(prediction, verdict="poor photo" if poor else prediction.verdict, flaws=flaws)
 
 

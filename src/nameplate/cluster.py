@@ -1,6 +1,6 @@
 """A Ray to work on: one of this machine's own that lasts as long as the work, or a cluster that is joined.
 
-Ray is imported here and in the `on_ray` modules alone, and there inside functions.
+Ray is imported here and in `bulk/on_ray.py` alone, and there inside functions.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else it warns of what a later version will do
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
 }
 LOG = "driver.log"
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -110,22 +109,6 @@ def _fits(nodes: Sequence[int], workers: int | None, threads: int) -> bool:
 
 def _places(nodes: Sequence[int], threads: int) -> int:
     return sum(cpus // threads for cpus in nodes)
-
-
-class Letters:
-    """An actor between a worker and the process that shows what it does."""
-
-    def __init__(self) -> None:
-        self._waiting: list[tuple[str, Any]] = []
-
-    def put(self, kind: str, content: Any) -> None:
-        """Called by the worker."""
-        self._waiting.append((kind, content))
-
-    def take(self) -> list[tuple[str, Any]]:
-        """Called by the one who shows it."""
-        waiting, self._waiting = self._waiting, []
-        return waiting
 
 
 class _NotConnectedError(Exception):

@@ -599,56 +599,6 @@ def test_convert_weights_writes_safetensors(
     assert tensors(target)["weight"].tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
-def torchrun(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    return subprocess.run(
-        [*command, "-m", "nameplate", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
-        check=False,
-        timeout=900,
-    )
-
-
-@needs_torch
-@needs_extra
-def test_two_processes_train_as_one(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    stages = (replace(STAGE, epochs=1, train="head"), replace(STAGE, epochs=2, layer_decay=0.8))
-    plain = replace(TINY, backbone="test_vit", optimizer="sgd", ema=0.5, stages=stages, holdout=0.3)
-    recipe = written(tmp_path / "r.toml", plain)  # no batch norm, which differs by process, and nothing drawn
-    two = torchrun("train", data, "--recipe", recipe, "--threads", "1", "-o", tmp_path / "two")
-    assert two.returncode == 0, two.stderr
-    assert two.stdout.count("Trained on") == 1
-    assert two.stderr.count("epoch 1,") == 1
-    code, _, err = call(
-        monkeypatch, capsys, "train", data, "--recipe", recipe, "--threads", "1", "-o", tmp_path / "one", "--json"
-    )
-    assert code == 0, err
-    run = json.loads((tmp_path / "two" / "run.json").read_text("ascii"))
-    assert run["processes"] == 2
-    held = sum(row["split"] == "validation" for row in run["photos"])
-    assert held % 2 == 1
-    for row, other in zip(metrics(tmp_path / "two"), metrics(tmp_path / "one"), strict=True):
-        assert row["validation_top1"] == other["validation_top1"]
-        assert float(row["validation_loss"]) == pytest.approx(float(other["validation_loss"]), abs=1e-5)
-    first, second = (tensors(tmp_path / name / "weights.safetensors") for name in ("two", "one"))
-    assert max(abs(first[name] - second[name]).max() for name in first) < 1e-4
-
-
-@needs_torch
-@needs_extra
-def test_processes_that_cannot_share_a_batch_are_refused_and_none_is_left_waiting(data: Path, tmp_path: Path) -> None:
-    recipe = written(tmp_path / "r.toml", replace(TINY, stages=(replace(STAGE, batch=7),)))
-    done = torchrun("train", data, "--recipe", recipe, "-o", tmp_path / "run")
-    assert done.returncode != 0
-    assert done.stderr.count("A batch of 7 cannot be shared evenly by 2 processes") == 1
-    assert re.search(r"exitcode\s*: 2\b", done.stderr)
-    assert not (tmp_path / "run").exists()
-
-
 def call(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str | Path
 ) -> tuple[int, str, str]:

@@ -11,7 +11,6 @@ import typer
 
 from nameplate import __version__
 from nameplate.cli import screen
-from nameplate.cli.on_ray import RayOption, Workers, check_ray
 from nameplate.cli.training import needs_train_extra
 from nameplate.errors import DataError, UsageError
 from nameplate.types import DEFAULT_BUNDLE, DEFAULT_RECIPE, NO_TTA, TOP, HeadRecipe
@@ -136,15 +135,12 @@ def train(
     overwrite: Annotated[bool, typer.Option(help="Replace a bundle or a run that is there.")] = False,
     runtime: RuntimeOption = "auto",
     threads: Threads = None,
-    ray: RayOption = None,
-    workers: Workers = None,
     json: Json = False,
 ) -> None:
     """Train on labelled photos, and say what the model is worth: a head in seconds, or a network by a recipe."""
     from nameplate.cli.training import train_by_recipe, train_head_alone, with_options
     from nameplate.training.recipe import load_recipe
 
-    check_ray(ray, workers)
     if resume is not None:
         others = (data, output, changes, backbone, names, exclude, holdout, seed, mirror, balanced, threads)
         changed = recipe != DEFAULT_RECIPE or layout != "auto"
@@ -152,7 +148,7 @@ def train(
             raise UsageError(
                 "--resume takes photos, recipe and folder from the run: give nothing with it but --data and --json."
             )
-        train_by_recipe(None, resume, moved=moved or [], ray=ray, workers=workers, json=json)
+        train_by_recipe(None, resume, moved=moved or [], json=json)
         return
     if moved:
         raise UsageError("--data says where the photos of a run are now: it needs --resume RUN.")
@@ -172,8 +168,6 @@ def train(
         return read_dataset(*data, names=names, exclude=exclude, layout=layout, progress=unpacked)
 
     if isinstance(chosen, HeadRecipe):
-        if ray is not None:
-            raise UsageError("--ray is for recipes that train a network: 'head' takes seconds on one machine.")
         train_head_alone(
             read,
             output,
@@ -188,17 +182,7 @@ def train(
         return
     if backbone is not None:
         chosen = replace(chosen, backbone=backbone)
-    train_by_recipe(
-        read,
-        output,
-        recipe=chosen,
-        index=index,
-        overwrite=overwrite,
-        threads=threads,
-        ray=ray,
-        workers=workers,
-        json=json,
-    )
+    train_by_recipe(read, output, recipe=chosen, index=index, overwrite=overwrite, threads=threads, json=json)
 
 
 @app.command()

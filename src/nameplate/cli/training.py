@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,14 +15,13 @@ import typer
 from nameplate.cli import screen
 from nameplate.cli.extras import needs_extra
 from nameplate.cli.labelled import as_json as how_read
-from nameplate.cli.labelled import left_out_json, tell, tell_notes, tell_parts
+from nameplate.cli.labelled import left_out_json, tell, tell_parts
 from nameplate.errors import NameplateError, UsageError, WriteError
 from nameplate.types import HeadRecipe
 
 if TYPE_CHECKING:
     from nameplate.datasets.sources import Dataset
     from nameplate.training.fine_tune import FineTuned
-    from nameplate.training.loop import Moment
     from nameplate.training.recipe import Recipe
 
 Report = Callable[[str, int, int], None]
@@ -115,17 +114,11 @@ def train_by_recipe(
     overwrite: bool = False,
     moved: Sequence[Path] = (),
     threads: int | None = None,
-    ray: str | None = None,
-    workers: int | None = None,
     json: bool = False,
 ) -> None:
     """A network in the stages of a recipe; without `read` a run goes on, with its photos where they have `moved`."""
     if moved:
         _look_elsewhere(run, moved)
-    if ray is not None:
-        beginning = None if read is None or recipe is None else (read, recipe, index, overwrite)
-        _train_on_ray(beginning, run, ray, workers, threads, json=json)
-        return
     main = os.environ.get("RANK", "0") == "0"  # torchrun starts one process more for each device
     with needs_train_extra():
         from nameplate.training.fine_tune import fine_tune, start
@@ -156,52 +149,6 @@ def _look_elsewhere(run: Path, places: Sequence[Path]) -> None:
         return
     screen.notes.print(f"{found.found:,} of {found.photos:,} photos of '{run}' are where --data says.")
     screen.tell_refused([(path, "neither there nor where it was") for path in found.missing], "missing")
-
-
-def _train_on_ray(
-    beginning: tuple[Read, Recipe, bool, bool] | None,
-    run: Path,
-    address: str,
-    workers: int | None,
-    threads: int | None,
-    *,
-    json: bool,
-) -> None:
-    """The same in the workers of a Ray cluster."""
-    with needs_train_extra():
-        from nameplate.training.fine_tune import refuse_folder
-        from nameplate.training.on_ray import Beginning, train_on_ray
-    begun = time.monotonic()
-    refused: list[tuple[str, str]] = []
-    if beginning is not None:
-        refuse_folder(run, overwrite=beginning[3])  # now rather than when Ray has started
-    with _to_go_on(run), ExitStack() as shown:
-        report = shown.enter_context(screen.progress())
-        training: list[tuple[Callable[[Moment], None], Callable[[str], None]]] = []
-
-        def said(left_out: list[tuple[str, str]], notes: tuple[str, ...]) -> None:
-            refused.extend(left_out)
-            tell_notes(notes)
-            screen.tell_refused(left_out, "left out")
-
-        def bars() -> tuple[Callable[[Moment], None], Callable[[str], None]]:
-            if not training:
-                shown.close()  # two bars at once would fight for the line
-                training.append(shown.enter_context(screen.training(quiet=False)))
-            return training[0]
-
-        made = train_on_ray(
-            run,
-            None if beginning is None else Beginning(*beginning),
-            address=address,
-            workers=workers,
-            threads=threads,
-            watch=lambda moment: bars()[0](moment),
-            say=lambda text: bars()[1](text),
-            progress=report,
-            refused=said,
-        )
-    _tell(made, refused, run, time.monotonic() - begun, json)
 
 
 @contextmanager

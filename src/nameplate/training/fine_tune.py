@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -199,7 +199,7 @@ def fine_tune(folder: Path, *, watch: Watch = lambda _: None, say: Say = lambda 
 
     Raises:
         NameplateError: no run, one that another process works on, a loss that is no number, photos that are gone, a
-            full disk, or an exported network that is not the trained one.
+            full disk, an exported network that is not the trained one, or another process of the run that has ended.
         UsageError: another number of processes than the run began with.
     """
     run = load_run(folder)
@@ -207,8 +207,29 @@ def fine_tune(folder: Path, *, watch: Watch = lambda _: None, say: Say = lambda 
     accelerator = _accelerator()
     if accelerator.num_processes != run.processes:
         raise UsageError(f"'{folder}' began with {run.processes} processes, not {accelerator.num_processes}.")
-    with working_in(folder) if accelerator.is_main_process else nullcontext():
+    with working_in(folder) if accelerator.is_main_process else nullcontext(), _together(folder, accelerator):
         return _fine_tune(folder, run, accelerator, watch, say)
+
+
+@contextmanager
+def _together(folder: Path, accelerator: Accelerator) -> Iterator[None]:
+    """Say how to go on where another process of the run has ended, or cannot be reached.
+
+    Raises:
+        NameplateError: in place of what the library for communication raised.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        # NCCL and the store raise a type of their own. Gloo raises a plain RuntimeError, which its name alone tells
+        # from a fault of ours.
+        lost = isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
+        if accelerator.num_processes == 1 or not lost:
+            raise
+        raise NameplateError(
+            f"Another of the {accelerator.num_processes} processes has ended, or cannot be reached: see its messages. "
+            f"Go on from the last checkpoint with as many processes: nameplate train --resume '{folder}'."
+        ) from error
 
 
 def _fine_tune(folder: Path, run: Run, accelerator: Accelerator, watch: Watch, say: Say) -> FineTuned | None:

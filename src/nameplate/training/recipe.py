@@ -7,8 +7,8 @@ here and nowhere else, and an unknown or impossible one is refused with the near
 from __future__ import annotations
 
 import json
-import math
 import re
+import sys
 import tomllib
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import msgspec
+import tomli_w
 from msgspec import Meta
 
 from nameplate.errors import UsageError
@@ -43,8 +44,9 @@ Count = Annotated[int, Meta(ge=1, le=1_000_000, description="a whole number from
 Folds = Annotated[int, Meta(ge=2, le=100, description="a whole number from 2 to 100")]
 Pixels = Annotated[int, Meta(ge=32, le=4096, description="a whole number from 32 to 4096")]
 Seed = Annotated[int, Meta(ge=0, lt=2**32, description="a whole number from 0 to 4294967295")]
-Positive = Annotated[float, Meta(gt=0, description="a number above 0")]
-NotNegative = Annotated[float, Meta(ge=0, description="a number of at least 0")]
+# The upper limit refuses infinity, which TOML can write.
+Positive = Annotated[float, Meta(gt=0, le=sys.float_info.max, description="a number above 0")]
+NotNegative = Annotated[float, Meta(ge=0, le=sys.float_info.max, description="a number of at least 0")]
 Unfrozen = Annotated[
     str, Meta(pattern=r"\A(all|head|[1-9][0-9]{0,2})\Z", description="all, head, or a whole number from 1 to 999")
 ]
@@ -229,10 +231,7 @@ def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe | HeadRecipe:
 
 def recipe_toml(recipe: Recipe) -> str:
     """A recipe as TOML, every field written out; `load_recipe` reads it back to an equal one."""
-    parts = [_written(recipe)]
-    parts += [f"[{name}]\n{_written(getattr(recipe, name))}" for name in ("augmentation", "mixing")]
-    parts += [f"[[stages]]\n{_written(stage)}" for stage in recipe.stages]
-    return "\n".join(parts)
+    return tomli_w.dumps(_without_none(msgspec.to_builtins(recipe)))
 
 
 def allowed(kind: type) -> dict[str, str]:
@@ -301,13 +300,10 @@ def _value(wanted: Any, value: Any, key: str, where: str) -> Any:
         return None
     try:
         converted = msgspec.convert(value, wanted)
-        possible = not isinstance(converted, float) or math.isfinite(converted)
         if isinstance(converted, str):
-            converted.encode()  # a path whose bytes are no UTF-8 could not be written down again
+            converted.encode()  # A path whose bytes are not UTF-8 could not be written to a file again.
     except (msgspec.ValidationError, UnicodeEncodeError):
-        possible = False
-    if not possible:
-        raise _wrong(wanted, value, key, where)
+        raise _wrong(wanted, value, key, where) from None
     return converted
 
 
@@ -404,22 +400,13 @@ def _refuse_disagreement(recipe: Recipe, where: str) -> None:
             raise UsageError(f"{where}: {stretch}, but the stage has {stage.epochs}.")
 
 
-def _written(part: Any) -> str:
-    """The fields of a dataclass as lines of TOML, tables left out."""
-    values = {each.name: getattr(part, each.name) for each in fields(part) if each.name != "stages"}
-    return "".join(f"{name} = {_literal(value)}\n" for name, value in values.items() if not is_dataclass(value))
-
-
-def _literal(value: object) -> str:
-    if value is None:
-        return '"none"'  # TOML has no word for it
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):  # JSON's escapes are TOML's, but for DEL
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, tuple | list):
-        return f"[{', '.join(map(_literal, value))}]"
-    return repr(value)
+def _without_none(value: Any) -> Any:
+    """The same tables and lists with "none" in place of None, for which TOML has no word."""
+    if isinstance(value, dict):
+        return {key: _without_none(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_none(inner) for inner in value]
+    return "none" if value is None else value
 
 
 def _shown(value: object) -> str:
@@ -428,9 +415,12 @@ def _shown(value: object) -> str:
         return "a table"
     if isinstance(value, list) and (len(value) > 4 or any(isinstance(each, dict | list) for each in value)):
         return f"a list of {len(value)}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_shown, value))}]"
     if isinstance(value, str):
-        return _literal(printable(value[:80]))
+        value = printable(value[:80])
     try:
-        return _literal(value) if isinstance(value, bool | int | float | list) else str(value)
-    except ValueError:
+        # JSON writes text and truth as TOML does; numbers and dates are shown as Python writes them.
+        return json.dumps(value, ensure_ascii=False) if isinstance(value, bool | str) else str(value)
+    except ValueError:  # an integer beyond the length that Python prints
         return "a number of thousands of digits"

@@ -80,7 +80,7 @@ def network() -> Any:
 
 def make_bundle(target: Path) -> None:
     """The network as a bundle."""
-    from nameplate.models.bundle import SCHEMA, Manifest, save_bundle
+    from nameplate.models.bundle import SCHEMA, Bundle, Manifest, save_bundle
     from nameplate.models.verdict import Thresholds
     from nameplate.training.export import Embedder, export_onnx, head_of
     from nameplate.types import Preprocess
@@ -91,7 +91,7 @@ def make_bundle(target: Path) -> None:
     preprocess = Preprocess(SIZE, SIZE, "squash", "bicubic")
     few = Thresholds(nameplate=0.1, make=0.1)  # as trained bundles have them; else a photo's set is half the names
     manifest = Manifest(SCHEMA, "imagenet", names, names, preprocess, len(weight), 1.0, {}, thresholds=few)
-    save_bundle(target, manifest, export_onnx(Embedder(trained), SIZE, SIZE), (weight, bias))
+    save_bundle(target, Bundle(manifest, export_onnx(Embedder(trained), SIZE, SIZE), weight, bias))
 
 
 def written(batches: Iterable[tuple[list[str], list[int]]], target: Path) -> None:

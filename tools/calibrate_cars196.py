@@ -71,8 +71,7 @@ def choose_thresholds(folder: Path, dataset: Dataset) -> None:
     after = choose(truth.probabilities, truth.truths, makes, distances, before.far, before.no_car, odds)
     print(before, after, sep="\n")
     manifest = replace(bundle.manifest, thresholds=after)
-    head = bundle.weight, bundle.bias
-    save_bundle(folder, manifest, bundle.backbone, head, bundle.photos, bundle.known, overwrite=True)
+    save_bundle(folder, replace(bundle, manifest=manifest), overwrite=True)
 
 
 def main() -> None:
@@ -123,8 +122,7 @@ def main() -> None:
     manifest = with_verdicts(manifest, chances, truth.truths, distances, far, no_car, odds)
     manifest = with_golden(manifest, bundle.backbone, bundle.weight, bundle.bias)
     print(manifest.thresholds)
-    head = bundle.weight, bundle.bias
-    save_bundle(arguments.bundle, manifest, bundle.backbone, head, bundle.photos, known, overwrite=True)
+    save_bundle(arguments.bundle, replace(bundle, manifest=manifest, known=known), overwrite=True)
 
 
 if __name__ == "__main__":

@@ -97,9 +97,8 @@ def main() -> None:
     manifest = with_verdicts(bundle.manifest, truth.probabilities, truth.truths, distances, far, no_car, odds)
     manifest = with_golden(manifest, bundle.backbone, bundle.weight, bundle.bias)
     print(manifest.thresholds)
-    head = bundle.weight, bundle.bias
     target = arguments.output or arguments.bundle
-    save_bundle(target, manifest, bundle.backbone, head, bundle.photos, known, overwrite=True)
+    save_bundle(target, replace(bundle, manifest=manifest, known=known), overwrite=True)
 
 
 def halves(model: Model, folders: Iterable[Path]) -> list[Photo]:

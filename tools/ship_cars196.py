@@ -25,7 +25,7 @@ from nameplate.models.known import fit_known
 from nameplate.training.backbones import build, find_backbone
 from nameplate.training.checkpoint import State, load_checkpoint
 from nameplate.training.export import Whitening, export_onnx, round_weights, whiten
-from nameplate.training.finish import make_bundle, training_embeddings
+from nameplate.training.finish import Candidate, make_bundle, training_embeddings
 from nameplate.training.network import Network
 from nameplate.training.run import load_run, parts_of
 from nameplate.training.speed import keep_memory
@@ -123,11 +123,9 @@ def export_again(network: Network, target: Path) -> None:
     bundle = load_bundle(target)
     tensors = {tensor.name: tensor for tensor in onnx.load_from_string(bundle.backbone).graph.initializer}
     mean, matrix = (numpy_helper.to_array(tensors[name]).astype(np.float32) for name in ("mean", "matrix.half"))
-    size, head = bundle.manifest.preprocess, (bundle.weight, bundle.bias)
+    size = bundle.manifest.preprocess
     backbone = export_onnx(Features(network, Whitening(mean, matrix)), size.height, size.width)
-    assert head[0] is not None
-    assert head[1] is not None
-    save_bundle(target, bundle.manifest, backbone, (head[0], head[1]), bundle.photos, overwrite=True)
+    save_bundle(target, replace(bundle, backbone=backbone), overwrite=True)
     print(f"{len(bundle.backbone):,} bytes before, {len(backbone):,} now")
 
 
@@ -165,18 +163,18 @@ def main() -> None:
     answers = Answers(features, torch.from_numpy(weight), torch.from_numpy(bias)).eval()
     name = arguments.target.name
     known = fit_known(np.concatenate([logits, stages], 1).astype(np.float32), classes)
-    made = make_bundle(arguments.target, name, run, parts, state, features, (weight, bias), known, answers, print)
+    made = make_bundle(
+        arguments.target, name, run, parts, state, Candidate(features, (weight, bias), known, answers), print
+    )
     bundle = load_bundle(arguments.target)
     assert bundle.photos is not None
+    photos = bundle.photos.replace(f"{arguments.photos.resolve()}/".encode(), b"")
     provenance = {**bundle.manifest.provenance, "licence": LICENCE}
     if arguments.note:
         provenance["note"] = arguments.note
     save_bundle(
         arguments.target,
-        replace(bundle.manifest, provenance=provenance),
-        bundle.backbone,
-        (weight, bias),
-        bundle.photos.replace(f"{arguments.photos.resolve()}/".encode(), b""),
+        replace(bundle, manifest=replace(bundle.manifest, provenance=provenance), photos=photos, known=None),
         overwrite=True,
     )
     size = sum(file.stat().st_size for file in arguments.target.iterdir())

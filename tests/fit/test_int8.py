@@ -17,7 +17,7 @@ from nameplate.datasets import read_dataset
 from nameplate.demo import photos_folder
 from nameplate.errors import DataError
 from nameplate.fit import int8_attempt as room
-from nameplate.fit.int8 import Exported, Gates, export_int8
+from nameplate.fit.int8 import Exported, Gates, Int8Recipe, export_int8
 from nameplate.fit.pace import Pace, fastest_of
 from nameplate.models.bundle import Bundle
 from nameplate.models.embedding import Settings
@@ -33,7 +33,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 def export(bundle: Bundle, target: Path, gates: Gates, *, keep: bool = False) -> Exported:
     data = read_dataset(photos_folder("train"))
-    return export_int8(bundle, data, target, settings=Settings(), gates=gates, keep=keep)
+    return export_int8(bundle, data, target, settings=Settings(), recipe=Int8Recipe(gates, keep=keep))
 
 
 def test_where_too_much_is_lost_sensitive_convolutions_stay_in_float(

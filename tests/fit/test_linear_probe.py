@@ -30,7 +30,7 @@ from nameplate.evaluation.judge import judge
 from nameplate.fit import linear_probe
 from nameplate.fit.linear_probe import Trained, train_head
 from nameplate.fit.parts import photos_csv
-from nameplate.models.bundle import BACKBONE, HEAD, PHOTOS, SCHEMA, Manifest, load_bundle, save_bundle
+from nameplate.models.bundle import BACKBONE, HEAD, PHOTOS, SCHEMA, Bundle, Manifest, load_bundle, save_bundle
 from nameplate.models.collection import embed_photos
 from nameplate.models.head import fit_temperature
 from nameplate.models.model import Model
@@ -101,7 +101,7 @@ def model(real: Model, tmp_path_factory: pytest.TempPathFactory) -> Model:
         provenance=real.bundle.manifest.provenance,
     )
     folder = tmp_path_factory.mktemp("small") / "colours"
-    save_bundle(folder, manifest, mean_colours())
+    save_bundle(folder, Bundle(manifest, mean_colours()))
     return Model.load(folder, runtime="onnxruntime", threads=1)
 
 

@@ -72,7 +72,7 @@ def tiny_bundle(folder: Path) -> Bundle:
         temperature=1.0,
         files={},
     )
-    bare = save_bundle(folder / "bare", manifest, tiny_backbone())
+    bare = save_bundle(folder / "bare", Bundle(manifest, tiny_backbone()))
     model = Model(bare, Settings("onnxruntime"))
     recipe = HeadRecipe(holdout=0.5, mirror=False)
     return train_head(read_dataset(photos_folder("train")), folder / "tiny", model=model, recipe=recipe).bundle

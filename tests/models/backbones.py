@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nameplate.models.bundle import SCHEMA, Manifest, save_bundle
+from nameplate.models.bundle import SCHEMA, Bundle, Manifest, save_bundle
 from nameplate.types import Preprocess
 
 onnx = pytest.importorskip("onnx")
@@ -79,5 +79,5 @@ def save(folder: Path, data: bytes, *, embedding: int = D, scale: float = 1.0, *
         files={},
     )
     head = np.eye(embedding, 2, dtype=np.float32) * np.float32(scale), np.zeros(2, np.float32)
-    save_bundle(folder, replace(manifest, **changes), data, head)
+    save_bundle(folder, Bundle(replace(manifest, **changes), data, *head))
     return folder

@@ -69,7 +69,7 @@ CUTS = [[0.5] * len(RATES)] * MOST_PHOTOS
 
 
 def write(folder: Path, manifest: Manifest = MANIFEST_3, weight: Any = WEIGHT, bias: Any = BIAS) -> Path:
-    save_bundle(folder, manifest, BACKBONE_BYTES, (weight, bias), PHOTOS_BYTES, KNOWN_3, overwrite=True)
+    save_bundle(folder, Bundle(manifest, BACKBONE_BYTES, weight, bias, PHOTOS_BYTES, KNOWN_3), overwrite=True)
     return folder
 
 
@@ -105,7 +105,7 @@ def test_what_was_saved_is_loaded_again(tmp_path: Path) -> None:
         thresholds=Thresholds(60, 0.1, 0.2, near=3.0, far=2.0),
         claims=claims,
     )
-    saved = save_bundle(tmp_path / "b", manifest, BACKBONE_BYTES, (WEIGHT, BIAS), PHOTOS_BYTES, KNOWN_3)
+    saved = save_bundle(tmp_path / "b", Bundle(manifest, BACKBONE_BYTES, WEIGHT, BIAS, PHOTOS_BYTES, KNOWN_3))
     loaded = load_bundle(tmp_path / "b")
     assert what_computes(loaded) == what_computes(saved)
     assert loaded.manifest == saved.manifest
@@ -119,7 +119,7 @@ def test_what_was_saved_is_loaded_again(tmp_path: Path) -> None:
 
 
 def test_a_bundle_without_a_head_is_loaded_again(tmp_path: Path) -> None:
-    save_bundle(tmp_path / "b", replace(MANIFEST_3, nameplates=(), ids=()), BACKBONE_BYTES)
+    save_bundle(tmp_path / "b", Bundle(replace(MANIFEST_3, nameplates=(), ids=()), BACKBONE_BYTES))
     loaded = load_bundle(tmp_path / "b")
     assert (loaded.weight, loaded.bias, loaded.photos) == (None, None, None)
     assert set(loaded.manifest.files) == {BACKBONE}
@@ -442,12 +442,13 @@ def test_a_random_flip_or_cut_is_refused_or_changes_nothing(pristine: Path, data
 WRITE_TOO_MUCH = """
 import resource, signal, sys
 from pathlib import Path
+from dataclasses import replace
 from nameplate.models.bundle import load_bundle, save_bundle
 target, outcome = Path(sys.argv[1]), sys.argv[2]
 old = load_bundle(target)
 signal.signal(signal.SIGXFSZ, signal.SIG_DFL if outcome == "killed" else signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-save_bundle(target, old.manifest, old.backbone, (old.weight, old.bias), b"x" * 10_000, overwrite=True)
+save_bundle(target, replace(old, photos=b"x" * 10_000), overwrite=True)
 """
 
 
@@ -476,9 +477,9 @@ def test_a_bundle_that_is_there_is_not_replaced_unasked(tmp_path: Path) -> None:
     folder = write(tmp_path / "b")
     other = replace(MANIFEST_3, name="other")
     with pytest.raises(NameplateError, match="is there already"):
-        save_bundle(folder, other, BACKBONE_BYTES, (WEIGHT, BIAS))
+        save_bundle(folder, Bundle(other, BACKBONE_BYTES, WEIGHT, BIAS))
     assert load_bundle(folder).manifest.name == "three"
-    save_bundle(folder, other, BACKBONE_BYTES, (WEIGHT, BIAS), overwrite=True)
+    save_bundle(folder, Bundle(other, BACKBONE_BYTES, WEIGHT, BIAS), overwrite=True)
     assert load_bundle(folder).manifest.name == "other"
     assert [entry.name for entry in tmp_path.iterdir()] == ["b"]
 
@@ -559,6 +560,6 @@ def test_a_backbone_with_a_loop_is_refused_before_it_runs(tmp_path: Path) -> Non
     onnx = pytest.importorskip("onnx")
     loop = onnx.helper.make_node("Loop", ["", ""], ["embedding"])
     model = onnx.helper.make_model(onnx.helper.make_graph([loop], "g", [], []))
-    save_bundle(tmp_path / "b", MANIFEST_3, model.SerializeToString(), (WEIGHT, BIAS))
+    save_bundle(tmp_path / "b", Bundle(MANIFEST_3, model.SerializeToString(), WEIGHT, BIAS))
     with pytest.raises(BundleError, match=r"backbone\.onnx' uses the operator 'Loop', which no network"):
         load_bundle(tmp_path / "b")

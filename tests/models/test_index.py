@@ -38,7 +38,7 @@ def embeddings(count: int) -> NDArray[np.float32]:
 def bundle_with(folder: Path, data: bytes | None) -> Bundle:
     manifest = Manifest(1, "two", NAMES, NAMES, Preprocess(), SIZE, 1.0, {})
     head = np.zeros((SIZE, 2), np.float32), np.zeros(2, np.float32)
-    save_bundle(folder, manifest, b"\x08\x08\x12\x04test", head, index=data, overwrite=True)
+    save_bundle(folder, Bundle(manifest, b"\x08\x08\x12\x04test", *head), index=data, overwrite=True)
     return load_bundle(folder)
 
 

@@ -172,11 +172,9 @@ class Use:
 def renamed(source: Path, target: Path) -> None:
     """The same model, which calls each nameplate by another name."""
     bundle = load_bundle(source)
-    assert bundle.weight is not None
-    assert bundle.bias is not None
     names = tuple(f"New {name}" for name in bundle.manifest.nameplates)
     manifest = replace(bundle.manifest, nameplates=names, golden=None)
-    save_bundle(target, manifest, bundle.backbone, (bundle.weight, bundle.bias), known=bundle.known)
+    save_bundle(target, replace(bundle, manifest=manifest))
 
 
 def kill_workers(server: Running, said: Said, draw: random.Random, over: threading.Event, calm: threading.Lock) -> None:

@@ -286,13 +286,11 @@ def _renamed(target: Path, original: Path) -> None:
     from dataclasses import replace
 
     bundle = load_bundle(original)
-    assert bundle.weight is not None
-    assert bundle.bias is not None
     manifest = replace(
         bundle.manifest, nameplates=tuple(f"New {name}" for name in bundle.manifest.nameplates), golden=None
     )
     shutil.rmtree(target)
-    save_bundle(target, manifest, bundle.backbone, (bundle.weight, bundle.bias), known=bundle.known)
+    save_bundle(target, replace(bundle, manifest=manifest))
     assert Model.load(target).nameplates[0].startswith("New ")
 
 

@@ -57,7 +57,7 @@ def export(
     if not int8 or not data:
         raise UsageError("Give --int8 and --calibrate DATA, the photos that the bundle was trained and judged on.")
     with needs_extra("quantize", "Quantising needs"):
-        from nameplate.fit.int8 import Gates, export_int8
+        from nameplate.fit.int8 import Gates, Int8Recipe, export_int8
         from nameplate.fit.quantize import FILTER_BITS
     from nameplate.cli.labelled import read_labelled
     from nameplate.datasets.inputs import refuse_output_inside
@@ -78,9 +78,7 @@ def export(
             dataset,
             output,
             settings=Settings(threads=threads or available_cpus()),
-            gates=gates,
-            bits=7 if any_cpu else FILTER_BITS,
-            keep=keep,
+            recipe=Int8Recipe(gates, 7 if any_cpu else FILTER_BITS, keep),
             overwrite=overwrite,
             progress=report,
         )

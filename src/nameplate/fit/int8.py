@@ -1,6 +1,6 @@
 """`export_int8`: a bundle → the same in int8, calibrated, held against float32 on photos that trained nothing.
 
-In this room because, as training does, it makes a bundle from photos: some shape it, others judge it. No torch.
+Some photos choose the ranges of the activations, others judge what was lost.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from pathlib import Path
 from nameplate.datasets.sources import Dataset, digest
 from nameplate.errors import BundleError, DataError, NameplateError
 from nameplate.evaluation.calibration import calibrate
-from nameplate.evaluation.golden import with_golden
 from nameplate.evaluation.judge import judge
 from nameplate.fit.calibration_photos import calibration_pictures, training_and_held
-from nameplate.fit.int8_attempt import BFLOAT16, REFERENCE, Attempt, Held, best_attempt, working
+from nameplate.fit.finalize import BFLOAT16_RUNTIME, finalize
+from nameplate.fit.int8_attempt import REFERENCE, Attempt, AttemptInput, Held, best_attempt, working
 from nameplate.fit.pace import Pace, fastest_of, measure_paces
 from nameplate.fit.quantize import FILTER_BITS
-from nameplate.fit.record import metrics_record, versions
-from nameplate.models.bundle import Bundle, refuse_other_folder, save_bundle
+from nameplate.fit.record import versions
+from nameplate.models.bundle import Bundle, refuse_other_folder
 from nameplate.models.collection import Progress
 from nameplate.models.embedding import Settings
 from nameplate.models.model import Model
@@ -40,6 +40,18 @@ class Gates:
     """Points of top-1 that it may lose, by any runtime."""
     speedup: float = 1.0
     """How many times as fast as float32 it must be, each by its fastest runtime without bfloat16."""
+
+
+@dataclass(frozen=True, slots=True)
+class Int8Recipe:
+    """How to quantise, and when to keep the result."""
+
+    gates: Gates = Gates()
+    """What int8 must pass."""
+    bits: int = FILTER_BITS
+    """Of the filters, see `quantize`."""
+    keep: bool = False
+    """Write the bundle even where it fails a gate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +80,7 @@ class Exported:
     @property
     def speedup(self) -> float:
         """int8 against float32, each by its fastest runtime without bfloat16."""
-        plain = [pace for pace in self.paces if pace.runtime != BFLOAT16]
+        plain = [pace for pace in self.paces if pace.runtime != BFLOAT16_RUNTIME]
         return fastest_of(plain, INT8).over(fastest_of(plain, FLOAT32))
 
 
@@ -78,9 +90,7 @@ def export_int8(
     target: Path,
     *,
     settings: Settings,
-    gates: Gates | None = None,
-    bits: int = FILTER_BITS,
-    keep: bool = False,
+    recipe: Int8Recipe | None = None,
     overwrite: bool = False,
     progress: Progress = lambda *_: None,
 ) -> Exported:
@@ -91,9 +101,7 @@ def export_int8(
         dataset: labelled photos: those that trained the bundle calibrate, the others judge.
         target: folder of the bundle to write.
         settings: threads and limits; the runtimes are all that can be had.
-        gates: what int8 must pass.
-        bits: of the filters, see `quantize`.
-        keep: write it even where it does not.
+        recipe: how to quantise, and what int8 must pass.
         overwrite: replace a bundle that is there.
         progress: see `Progress`.
 
@@ -102,46 +110,57 @@ def export_int8(
         BundleError: the bundle has no head, or is in int8 already.
         NameplateError: `target` is there already, or the speed cannot be measured.
     """
-    gates = gates or Gates()
+    recipe = recipe or Int8Recipe()
     _refuse(bundle, target, overwrite)
     plain = Model(bundle, replace(settings, runtime=REFERENCE))
-    head = plain.require_head()
+    plain.require_head()
     train, held, unreadable = training_and_held(dataset, bundle, settings, progress)
-    if len(held) < max(1, gates.photos):
-        raise DataError(
-            f"Only {len(held):,} photos of the data can judge: they have nameplates that the model knows and did not "
-            f"train it. {gates.photos:,} are needed to tell a loss of {gates.loss} points; --min-photos asks for fewer."
-        )
+    _refuse_few(held, recipe.gates)
     pictures, calibration = calibration_pictures(train, bundle, settings)
     to_judge = replace(dataset, photos=held)
     before = judge(plain, to_judge, progress=lambda _, a, b: progress(FLOAT32, a, b))
-    best = best_attempt(bundle, pictures, before, to_judge, settings, gates.loss, bits, progress)
+    inputs = AttemptInput(bundle, pictures, before, to_judge, settings, recipe.bits, progress)
+    best = best_attempt(inputs, recipe.gates.loss)
     progress("time", 0, 1)
-    runtimes = dict.fromkeys([*(each.runtime for each in best.held), *working(bundle, settings.threads)])
-    backbones = {FLOAT32: bundle.backbone, INT8: best.bundle.backbone}
-    found = Exported(
+    found = replace(_found(inputs, best), unreadable=unreadable)
+    progress("time", 1, 1)
+    found = replace(found, failed=tuple(_failures(found, recipe.gates)))
+    if found.failed and not recipe.keep:
+        return found
+    made = best.calibrated.bundle
+    named = replace(best.calibrated, bundle=replace(made, manifest=replace(made.manifest, name=target.name)))
+    provenance = _provenance(bundle, calibration, held, found, recipe)
+    saved = finalize(target, named, provenance, index=bundle.index_bytes(), overwrite=overwrite)
+    return replace(found, bundle=saved)
+
+
+def _found(inputs: AttemptInput, best: Attempt) -> Exported:
+    """The figures of the best attempt, its speed measured; no gate judged yet."""
+    bundle, before, quantised = inputs.bundle, inputs.before, best.calibrated.bundle.backbone
+    threads = inputs.settings.threads
+    runtimes = dict.fromkeys([*(each.runtime for each in best.held), *working(bundle, threads)])
+    backbones = {FLOAT32: bundle.backbone, INT8: quantised}
+    return Exported(
         bundle=None,
         failed=(),
-        calibrated=len(pictures),
+        calibrated=len(inputs.pictures),
         top1=before.evaluation.top1.value,
         log_loss=before.evaluation.log_loss,
         ece=calibrate(before.confidence, before.right, before.groups).ece.value,
         held=best.held,
         in_float=best.in_float,
-        paces=measure_paces(backbones, pictures, list(runtimes), settings.threads),
-        bytes=(len(bundle.backbone), len(best.bundle.backbone)),
-        unreadable=unreadable,
+        paces=measure_paces(backbones, inputs.pictures, list(runtimes), threads),
+        bytes=(len(bundle.backbone), len(quantised)),
+        unreadable=(),
     )
-    progress("time", 1, 1)
-    found = replace(found, failed=tuple(_failures(found, gates)))
-    if found.failed and not keep:
-        return found
-    provenance = _provenance(bundle, calibration, held, best, found, gates, bits)
-    manifest = replace(best.bundle.manifest, name=target.name, provenance=provenance)
-    manifest = with_golden(manifest, best.bundle.backbone, *head)
-    parts = best.bundle.backbone, head, bundle.photos, bundle.known
-    saved = save_bundle(target, manifest, *parts, index=bundle.index_bytes(), overwrite=overwrite)
-    return replace(found, bundle=saved)
+
+
+def _refuse_few(held: Sequence[Photo], gates: Gates) -> None:
+    if len(held) < max(1, gates.photos):
+        raise DataError(
+            f"Only {len(held):,} photos of the data can judge: they have nameplates that the model knows and did not "
+            f"train it. {gates.photos:,} are needed to tell a loss of {gates.loss} points; --min-photos asks for fewer."
+        )
 
 
 def _refuse(bundle: Bundle, target: Path, overwrite: bool) -> None:
@@ -160,7 +179,7 @@ def _failures(found: Exported, gates: Gates) -> list[str]:
     for held in found.held:
         if held.photos < gates.photos:
             failed.append(f"{held.photos:,} photos could be judged by {held.runtime}, fewer than {gates.photos:,}")
-        if held.lost > gates.loss and held.runtime != BFLOAT16:  # that one is not used where its own check fails
+        if held.lost > gates.loss and held.runtime != BFLOAT16_RUNTIME:  # it is not used where its check fails
             failed.append(f"by {held.runtime} {held.lost:.2f} points of top-1 are lost, more than {gates.loss}")
     if not found.speedup >= gates.speedup:
         failed.append(f"it is {found.speedup:.2f} times as fast as float32, less than {gates.speedup}")
@@ -171,24 +190,22 @@ def _provenance(
     bundle: Bundle,
     calibration: Sequence[Photo],
     held: Sequence[Photo],
-    best: Attempt,
     found: Exported,
-    gates: Gates,
-    bits: int,
+    recipe: Int8Recipe,
 ) -> dict[str, object]:
     """What the float32 bundle says of its making, and how it became int8."""
     parent = bundle.manifest
     return parent.provenance | {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "metrics": metrics_record(best.evaluation),
+        "metrics": None,
         "int8": {
             "from": {"name": parent.name, "backbone": bundle.digest, "metrics": parent.provenance.get("metrics")},
             "method": METHOD,
-            "filter_bits": bits,
+            "filter_bits": recipe.bits,
             "in_float": found.in_float,
             "calibration": {"photos": len(calibration), "sha256": digest(calibration)},
             "judged": {"photos": len(held), "sha256": digest(held)},
-            "gates": asdict(gates),
+            "gates": asdict(recipe.gates),
             "failed": found.failed,
             "top1_float32": found.top1,
             "log_loss_float32": found.log_loss,

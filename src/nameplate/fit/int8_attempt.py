@@ -10,27 +10,24 @@ from numpy.typing import NDArray
 
 from nameplate.datasets.sources import Dataset
 from nameplate.errors import DataError
-from nameplate.evaluation.calibration import MIN_CALIBRATION, calibrate, fit_temperatures
+from nameplate.evaluation.calibration import MIN_CALIBRATION, calibrate
 from nameplate.evaluation.judge import Judged, judge
-from nameplate.evaluation.metrics import evaluate
 from nameplate.evaluation.significance import Paired, paired
-from nameplate.evaluation.verdicts import with_verdicts
+from nameplate.fit.finalize import BFLOAT16_RUNTIME, Calibrated, HeldOut, RuntimeEmbeddings, calibrate_bundle
 from nameplate.fit.quantize import by_sensitivity, quantize
-from nameplate.models.bundle import BACKBONE, SCHEMA, Bfloat16Check, Bundle, File, Manifest
+from nameplate.models.bundle import BACKBONE, SCHEMA, Bundle, File
 from nameplate.models.collection import Progress
 from nameplate.models.embedding import Settings
-from nameplate.models.head import log_loss, probabilities
+from nameplate.models.head import log_loss
 from nameplate.models.model import Model
 from nameplate.models.runtime import agrees, probe
 from nameplate.storage import sha256
-from nameplate.types import Evaluation
 
 LEFT_IN_FLOAT = (0, 3, 8)
 """Convolutions, the most sensitive first, that stay in float32 at the first attempt and at each further one, which is
 made where the one before lost too much. Three attempts, so that none passes by luck."""
 REFERENCE = "onnxruntime"
 """What computes the float32 answers that int8 is held against."""
-BFLOAT16 = "openvino-bf16"
 
 Pictures = NDArray[np.uint8]
 
@@ -56,14 +53,31 @@ class Held:
         return -100 * self.change.difference.value
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class AttemptInput:
+    """What all attempts at one bundle share."""
+
+    bundle: Bundle
+    """In float32."""
+    pictures: Pictures
+    """Prepared photos to calibrate on, uint8 N×H×W×3."""
+    before: Judged
+    """The float32 answers to the photos that judge."""
+    dataset: Dataset
+    """The photos that judge."""
+    settings: Settings
+    """Threads and limits."""
+    bits: int
+    """Of the filters, see `quantize`."""
+    progress: Progress
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One way of quantising, judged."""
 
-    bundle: Bundle
-    """In memory, calibrated."""
-    evaluation: Evaluation
-    """By `REFERENCE`."""
+    calibrated: Calibrated
+    """By `REFERENCE`; the bundle is in memory."""
     held: tuple[Held, ...]
     """A runtime each."""
     in_float: tuple[str, ...]
@@ -72,30 +86,15 @@ class Attempt:
     @property
     def lost(self) -> float:
         """Points of top-1, by the worst runtime; bfloat16, which has a check of its own, left out."""
-        return max(held.lost for held in self.held if held.runtime != BFLOAT16)
+        return max(held.lost for held in self.held if held.runtime != BFLOAT16_RUNTIME)
 
 
-def best_attempt(
-    bundle: Bundle,
-    pictures: Pictures,
-    before: Judged,
-    dataset: Dataset,
-    settings: Settings,
-    max_loss: float,
-    bits: int,
-    progress: Progress,
-) -> Attempt:
+def best_attempt(inputs: AttemptInput, max_loss: float) -> Attempt:
     """Quantise, leaving more and more in float32 until no more is lost than may be.
 
     Args:
-        bundle: float32.
-        pictures: to calibrate on, uint8 N×H×W×3.
-        before: its answers.
-        dataset: the photos that judge.
-        settings: threads and limits.
+        inputs: see `AttemptInput`.
         max_loss: points of top-1.
-        bits: of the filters, see `quantize`.
-        progress: see `Progress`.
 
     Returns:
         The first attempt that loses no more, or else the one that loses least.
@@ -104,10 +103,12 @@ def best_attempt(
     made: list[Attempt] = []
     for count in LEFT_IN_FLOAT:
         if count and not order:
-            order = by_sensitivity(bundle.backbone, pictures, lambda a, b: progress("sensitivity", a, b))
+            order = by_sensitivity(
+                inputs.bundle.backbone, inputs.pictures, lambda a, b: inputs.progress("sensitivity", a, b)
+            )
         if count and count >= len(order):
             break
-        made.append(_attempt(bundle, order[:count], bits, pictures, before, dataset, settings, progress))
+        made.append(_attempt(inputs, order[:count]))
         if made[-1].lost <= max_loss:
             break
     return min(made, key=lambda attempt: attempt.lost)
@@ -119,29 +120,20 @@ def working(bundle: Bundle, threads: int) -> list[str]:
     return list(dict.fromkeys([REFERENCE, *(trial.runtime for trial in trials if agrees(trial, bundle))]))
 
 
-def _attempt(
-    bundle: Bundle,
-    in_float: Sequence[str],
-    bits: int,
-    pictures: Pictures,
-    before: Judged,
-    dataset: Dataset,
-    settings: Settings,
-    progress: Progress,
-) -> Attempt:
+def _attempt(inputs: AttemptInput, in_float: Sequence[str]) -> Attempt:
+    """Quantise with some convolutions left in float32, and hold the result against float32 by every runtime."""
+    progress = inputs.progress
     progress("quantise", 0, 1)
-    draft = _draft(bundle, quantize(bundle.backbone, pictures, in_float, bits))
+    draft = _draft(inputs.bundle, quantize(inputs.bundle.backbone, inputs.pictures, in_float, inputs.bits))
     progress("quantise", 1, 1)
     judged = {}
-    for runtime in working(draft, settings.threads):
-        model = Model(draft, replace(settings, runtime=runtime))
-        judged[runtime] = judge(model, dataset, progress=lambda _, a, b, r=runtime: progress(f"int8 {r}", a, b))  # type: ignore[misc]
-    calibrated = replace(draft, manifest=_calibrated(draft, before, judged))
-    held = tuple(_held(before, found, calibrated) for found in judged.values())
-    truth = judged[REFERENCE]
-    chances = Model(calibrated, settings).probabilities(truth.embeddings, REFERENCE)
-    evaluation = evaluate(chances, truth.truths, truth.nameplates, truth.groups)
-    return Attempt(calibrated, evaluation, held, tuple(in_float))
+    for runtime in working(draft, inputs.settings.threads):
+        model = Model(draft, replace(inputs.settings, runtime=runtime))
+        step = f"int8 {runtime}"
+        judged[runtime] = judge(model, inputs.dataset, progress=lambda _, a, b, s=step: progress(s, a, b))  # type: ignore[misc]
+    calibrated = _calibrated(draft, inputs.before, judged)
+    held = tuple(_held(inputs.before, found, calibrated.bundle) for found in judged.values())
+    return Attempt(calibrated, held, tuple(in_float))
 
 
 def _draft(bundle: Bundle, backbone: bytes) -> Bundle:
@@ -151,24 +143,17 @@ def _draft(bundle: Bundle, backbone: bytes) -> Bundle:
     return replace(bundle, manifest=manifest, backbone=backbone, folder=None)
 
 
-def _calibrated(draft: Bundle, before: Judged, judged: Mapping[str, Judged]) -> Manifest:
+def _calibrated(draft: Bundle, before: Judged, judged: Mapping[str, Judged]) -> Calibrated:
     """Temperatures and thresholds chosen again, where there are photos enough; else they stay float32's."""
-    model, truth = Model(draft, Settings()), judged[REFERENCE]
-    logits = {runtime: model.logits(found.embeddings) for runtime, found in judged.items()}
-    temperatures = fit_temperatures({runtime: (logits[runtime], found.truths) for runtime, found in judged.items()})
-    temperature = temperatures.get(REFERENCE, draft.manifest.temperature)
-    check = None
-    if BFLOAT16 in judged:
-        right = truth.evaluation.top1.value, judged[BFLOAT16].evaluation.top1.value
-        check = Bfloat16Check(len(truth.photos), *right)
-    manifest = replace(draft.manifest, temperatures=temperatures, temperature=temperature, bfloat16=check)
-    if len(truth.photos) < MIN_CALIBRATION:
-        return manifest
-    distances = None if draft.known is None else draft.known.distances(truth.embeddings)
-    odds = None if draft.known is None else draft.known.no_car_odds(truth.embeddings)
-    chances = probabilities(logits[REFERENCE], temperature)
-    far, no_car = _far(draft, before, truth), draft.manifest.thresholds.no_car
-    return with_verdicts(manifest, chances, truth.truths, distances, far, no_car, odds)
+    truth = judged[REFERENCE]
+    enough = len(truth.photos) >= MIN_CALIBRATION
+    if enough:
+        thresholds = replace(draft.manifest.thresholds, far=_far(draft, before, truth))
+        draft = replace(draft, manifest=replace(draft.manifest, thresholds=thresholds))
+    everyone = np.arange(len(truth.photos))
+    # `working` names REFERENCE first, and the answers of the first runtime choose the thresholds
+    embedded = tuple(RuntimeEmbeddings(name, found.embeddings, everyone) for name, found in judged.items())
+    return calibrate_bundle(draft, HeldOut(embedded, truth.truths, truth.groups), thresholds=enough)
 
 
 def _far(draft: Bundle, before: Judged, after: Judged) -> float | None:

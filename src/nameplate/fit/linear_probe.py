@@ -13,17 +13,22 @@ from numpy.typing import NDArray
 from nameplate.datasets.sources import Dataset
 from nameplate.datasets.splits import folds
 from nameplate.errors import DataError
-from nameplate.evaluation.calibration import MIN_CALIBRATION, fit_temperatures
-from nameplate.evaluation.golden import with_golden
-from nameplate.evaluation.metrics import evaluate
-from nameplate.evaluation.verdicts import with_verdicts
+from nameplate.fit.finalize import (
+    BFLOAT16_RUNTIME,
+    HeldOut,
+    OutOfFold,
+    RuntimeEmbeddings,
+    bfloat16_check,
+    calibrate_bundle,
+    finalize,
+)
 from nameplate.fit.parts import Parts, photos_csv, split_parts
-from nameplate.fit.record import data_record, metrics_record, versions
-from nameplate.models.bundle import SCHEMA, Bfloat16Check, Bundle, Manifest, save_bundle
+from nameplate.fit.record import data_record, versions
+from nameplate.models.bundle import SCHEMA, Bfloat16Check, Bundle, Manifest
 from nameplate.models.collection import Embedded, Progress, embed_photos, still_there
-from nameplate.models.head import Head, fit_head, probabilities
+from nameplate.models.head import Head, fit_head
 from nameplate.models.index import make_index
-from nameplate.models.known import Known, fit_known, own_distances
+from nameplate.models.known import fit_known
 from nameplate.models.model import Model
 from nameplate.models.runtime import MAX_BFLOAT16_COST
 from nameplate.models.verdict import Thresholds
@@ -77,79 +82,110 @@ def train_head(
         DataError: fewer than two nameplates with readable photos to train on.
         NameplateError: `target` is there already, is written by another run, or cannot be written.
     """
+    recipe = recipe or HeadRecipe()
     with writing(target):
-        return _train_head(dataset, target, model, recipe or HeadRecipe(), index, overwrite, progress)
+        fitted = _fit(dataset, model, recipe, progress)
+        check = bfloat16_check((fitted.head.weight, fitted.head.bias), fitted.held_out)
+        if check is not None and check.cost > MAX_BFLOAT16_COST:
+            # The bundle will then run in float32, so it is fitted and judged on float32's embeddings.
+            fitted = _fit(dataset, _in_float32(model, check), recipe, progress)
+        parts, embedded = fitted.parts, fitted.embedded
+        calibrated = calibrate_bundle(_draft(target.name, fitted), fitted.held_out, fitted.out_of_fold)
+        bundle = finalize(
+            target,
+            calibrated,
+            _provenance(fitted, recipe),
+            index=_index(fitted) if index else None,
+            overwrite=overwrite,
+        )
+    trained = int(parts.train.sum())
+    return Trained(bundle, calibrated.evaluation, trained, parts.unreadable, embedded.runtime, parts.copies, parts)
 
 
-def _train_head(
-    dataset: Dataset,
-    target: Path,
-    model: Model,
-    recipe: HeadRecipe,
-    index: bool,
-    overwrite: bool,
-    progress: Progress,
-) -> Trained:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Fitted:
+    """A head, fitted on the embeddings of one model's backbone."""
+
+    model: Model
+    embedded: Embedded
+    """The photos that can be read, in the order of `parts`."""
+    parts: Parts
+    head: Head
+    held_out: HeldOut
+
+    @property
+    def trained(self) -> NDArray[np.float32]:
+        """Embeddings of the photos that trained the head, float32 N×D."""
+        return self.embedded.embeddings[self.parts.train]
+
+    @property
+    def out_of_fold(self) -> OutOfFold | None:
+        """What cross-validation said of the photos that trained the head; None where it could not be done."""
+        if self.head.out_of_fold is None:
+            return None
+        logits = self.head.out_of_fold[: len(self.trained)]  # rows of the mirrored copies come after
+        return OutOfFold(self.trained, logits, self.parts.classes[self.parts.train])
+
+
+def _fit(dataset: Dataset, model: Model, recipe: HeadRecipe, progress: Progress) -> _Fitted:
+    """Embed the photos, split them, and fit the head on those that train."""
     embedded = embed_photos(dataset.photos, model, progress)
     parts = split_parts(dataset, embedded, recipe.holdout, recipe.seed, progress)
-    photos, groups, classes = parts.photos, parts.groups, parts.classes
-    nameplates, train, held = parts.nameplates, parts.train, parts.held
-    head = _fit(embedded, photos, classes, train, groups, model, recipe, progress)
-    exact = _exact(embedded, photos, held, model, progress)
-    check = _bfloat16_check(embedded, classes, head, exact)
-    if check is not None and check.cost > MAX_BFLOAT16_COST:  # then it will run, and is judged, in float32
-        measured = replace(model.bundle, manifest=replace(model.bundle.manifest, bfloat16=check))
-        plain = Model(measured, replace(model.settings, runtime="onnxruntime"))
-        return _train_head(dataset, target, plain, recipe, index, overwrite, progress)
-    computed = {embedded.runtime: (_logits(embedded.embeddings[held], head), classes[held])}
-    if exact is not None:
-        computed[exact.runtime] = _logits(exact.embeddings, head), classes[exact.places]
-    temperatures = fit_temperatures(computed)
-    head = replace(head, temperature=temperatures.get(embedded.runtime, head.temperature))
-    judged = evaluate(_chances(embedded.embeddings[held], head), classes[held], nameplates) if held.any() else None
-    known = fit_known(embedded.embeddings[train], classes[train], model.bundle.known)
+    train = parts.train
+    chosen = _training_photos(parts)
+    mirrored = embed_photos(chosen, model, progress, mirror=True) if recipe.mirror else None
+    classes, groups = parts.classes[train], parts.groups[train]
+    head = fit_recipe(chosen, embedded.embeddings[train], mirrored, classes, groups, recipe, progress)
+    return _Fitted(model, embedded, parts, head, _held_out(embedded, parts, model, progress))
+
+
+def _in_float32(model: Model, check: Bfloat16Check) -> Model:
+    """The same model, run in float32, whose bundle says what bfloat16 was found to cost."""
+    measured = replace(model.bundle, manifest=replace(model.bundle.manifest, bfloat16=check))
+    return Model(measured, replace(model.settings, runtime="onnxruntime"))
+
+
+def _held_out(embedded: Embedded, parts: Parts, model: Model, progress: Progress) -> HeldOut:
+    """The held-out photos; where bfloat16 embedded them, `BFLOAT16_PHOTOS` of them in float32 as well."""
+    places = np.flatnonzero(parts.held)
+    found = [RuntimeEmbeddings(embedded.runtime, embedded.embeddings[places], places)]
+    if embedded.runtime == BFLOAT16_RUNTIME and len(places):
+        chosen = places[:: -(-len(places) // BFLOAT16_PHOTOS)]
+        again = [parts.photos[place] for place in chosen]
+        exact = embed_photos(
+            again, model.with_settings(runtime="openvino"), lambda _, a, b: progress("check bfloat16", a, b)
+        )
+        found.append(RuntimeEmbeddings(exact.runtime, exact.embeddings, chosen[still_there(again, exact)]))
+    return HeldOut(tuple(found), parts.classes)
+
+
+def _training_photos(parts: Parts) -> list[Photo]:
+    return [photo for photo, trains in zip(parts.photos, parts.train, strict=True) if trains]
+
+
+def _draft(name: str, fitted: _Fitted) -> Bundle:
+    """The bundle before it is calibrated."""
+    parent, parts, head = fitted.model.bundle, fitted.parts, fitted.head
     manifest = Manifest(
         schema=SCHEMA,
-        name=target.name,
-        nameplates=nameplates,
+        name=name,
+        nameplates=parts.nameplates,
         ids=parts.ids,
-        preprocess=model.bundle.manifest.preprocess,
-        embedding=model.bundle.manifest.embedding,
+        preprocess=parent.manifest.preprocess,
+        embedding=parent.manifest.embedding,
         temperature=head.temperature,
         files={},
-        temperatures=temperatures,
-        bfloat16=check or model.bundle.manifest.bfloat16,
-        provenance=_provenance(parts, recipe, head, judged, embedded.runtime, model),
+        bfloat16=parent.manifest.bfloat16,
+        # `far` and `no_car` are the backbone's own; without the distances that they cut, they mean nothing
+        thresholds=Thresholds() if parent.known is None else parent.manifest.thresholds,
     )
-    manifest = _with_verdicts(manifest, embedded, classes, train, held, head, known, model)
-    manifest = with_golden(manifest, model.bundle.backbone, head.weight, head.bias)
-    chosen = [photo for photo, there in zip(photos, train, strict=True) if there]
-    bundle = save_bundle(
-        target,
-        manifest,
-        model.bundle.backbone,
-        (head.weight, head.bias),
-        photos_csv(photos, groups),
-        known,
-        index=make_index(chosen, embedded.embeddings[train], model.settings.threads) if index else None,
-        overwrite=overwrite,
-    )
-    return Trained(bundle, judged, int(train.sum()), parts.unreadable, embedded.runtime, parts.copies, parts)
+    known = fit_known(fitted.trained, parts.classes[parts.train], parent.known)
+    table = photos_csv(parts.photos, parts.groups)
+    return Bundle(manifest, parent.backbone, head.weight, head.bias, table, known)
 
 
-def _fit(
-    embedded: Embedded,
-    photos: Sequence[Photo],
-    classes: NDArray[np.int64],
-    train: NDArray[np.bool_],
-    groups: NDArray[np.int64],
-    model: Model,
-    recipe: HeadRecipe,
-    progress: Progress,
-) -> Head:
-    chosen = [photo for photo, there in zip(photos, train, strict=True) if there]
-    mirrored = embed_photos(chosen, model, progress, mirror=True) if recipe.mirror else None
-    return fit_recipe(chosen, embedded.embeddings[train], mirrored, classes[train], groups[train], recipe, progress)
+def _index(fitted: _Fitted) -> bytes:
+    return make_index(_training_photos(fitted.parts), fitted.trained, fitted.model.settings.threads)
 
 
 def fit_recipe(
@@ -191,97 +227,15 @@ def fit_recipe(
     return fit_head(embeddings, classes, fold, balanced=recipe.balanced, progress=lambda a, b: progress("fit", a, b))
 
 
-def _with_verdicts(
-    manifest: Manifest,
-    embedded: Embedded,
-    classes: NDArray[np.int64],
-    train: NDArray[np.bool_],
-    held: NDArray[np.bool_],
-    head: Head,
-    known: Known,
-    model: Model,
-) -> Manifest:
-    """Thresholds from held-out photos where there are enough.
-
-    Else what heads of other folds say of the training photos is taken besides, to tell unknown cars by. Sets of
-    nameplates are not cut by that: these heads knew fewer photos, and are less sure than the one that is kept.
-    """
-    theirs = Thresholds() if model.bundle.known is None else model.bundle.manifest.thresholds
-    chances, truths = _chances(embedded.embeddings[held], head), classes[held]
-    near, cars = known.distances(embedded.embeddings[held])
-    odds = known.no_car_odds(embedded.embeddings[held])
-    if held.sum() >= MIN_CALIBRATION or head.out_of_fold is None:
-        return with_verdicts(manifest, chances, truths, (near, cars), theirs.far, theirs.no_car, odds)
-    trained = embedded.embeddings[train]
-    of_folds = probabilities(head.out_of_fold[: len(trained)], head.temperature)  # mirrored copies come after
-    chances, truths = np.concatenate([chances, of_folds]), np.concatenate([truths, classes[train]])
-    near = np.concatenate([near, own_distances(known, trained, classes[train])])
-    cars = np.concatenate([cars, known.distances(trained)[1]])
-    found = with_verdicts(manifest, chances, truths, (near, cars), theirs.far, theirs.no_car)
-    return replace(found, thresholds=replace(found.thresholds, nameplate=None, make=None))
-
-
-def _logits(embeddings: NDArray[np.float32], head: Head) -> NDArray[np.float32]:
-    return embeddings @ head.weight + head.bias
-
-
-def _chances(embeddings: NDArray[np.float32], head: Head) -> NDArray[np.float32]:
-    return probabilities(_logits(embeddings, head), head.temperature)
-
-
-@dataclass(frozen=True, slots=True)
-class _Exact:
-    """Held-out photos once more, in float32."""
-
-    runtime: str
-    embeddings: NDArray[np.float32]
-    places: NDArray[np.int64]
-    """int64 (N,): which photos these are."""
-
-
-def _exact(
-    embedded: Embedded, photos: Sequence[Photo], held: NDArray[np.bool_], model: Model, progress: Progress
-) -> _Exact | None:
-    """Float32 embeddings to hold bfloat16 against; None where it did not run in bfloat16."""
-    if not embedded.runtime.endswith("bf16") or not held.any():
-        return None
-    chosen = np.flatnonzero(held)[:: -(-int(held.sum()) // BFLOAT16_PHOTOS)]
-    again = [photos[i] for i in chosen]
-    exact = embed_photos(
-        again, model.with_settings(runtime="openvino"), lambda _, a, b: progress("check bfloat16", a, b)
-    )
-    return _Exact(exact.runtime, exact.embeddings, chosen[still_there(again, exact)])
-
-
-def _bfloat16_check(
-    embedded: Embedded, classes: NDArray[np.int64], head: Head, exact: _Exact | None
-) -> Bfloat16Check | None:
-    """What bfloat16 costs this head, on its held-out photos."""
-    if exact is None:
-        return None
-
-    def right(embeddings: NDArray[np.float32]) -> float:
-        return float((_logits(embeddings, head).argmax(1) == classes[exact.places]).mean())
-
-    return Bfloat16Check(len(exact.places), right(exact.embeddings), right(embedded.embeddings[exact.places]))
-
-
-def _provenance(
-    parts: Parts,
-    recipe: HeadRecipe,
-    head: Head,
-    judged: Evaluation | None,
-    runtime: str,
-    model: Model,
-) -> dict[str, object]:
-    parent = model.bundle.manifest
+def _provenance(fitted: _Fitted, recipe: HeadRecipe) -> dict[str, object]:
+    parent, head = fitted.model.bundle.manifest, fitted.head
     return {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "recipe": {"name": "head", **asdict(recipe), "C": head.strength},
         "cross_validation": {str(c): {"top1": a, "log_loss": b} for c, (a, b) in head.cross_validated.items()},
-        "metrics": metrics_record(judged),
-        "data": data_record(parts),
-        "runtime": runtime,
+        "metrics": None,
+        "data": data_record(fitted.parts),
+        "runtime": fitted.embedded.runtime,
         "backbone": parent.provenance.get("backbone", parent.name),
         "versions": versions("numpy", "onnxruntime", "pillow", "scipy", "simplejpeg"),
     }

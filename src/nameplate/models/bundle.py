@@ -218,40 +218,48 @@ def _is_bundle(folder: Path) -> bool:
     return os.path.isfile(folder / MANIFEST)  # noqa: PTH113 - false, too, for names that no file can have
 
 
-def save_bundle(
-    target: Path,
-    manifest: Manifest,
-    backbone: bytes,
-    head: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
-    photos: bytes | None = None,
-    known: Known | None = None,
-    *,
-    index: bytes | None = None,
-    overwrite: bool = False,
-) -> Bundle:
-    """Write a bundle, whole or not at all; `manifest.files` is filled in here.
+def save_bundle(target: Path, bundle: Bundle, *, index: bytes | None = None, overwrite: bool = False) -> Bundle:
+    """Write a bundle, whole or not at all.
+
+    Args:
+        target: the bundle's folder.
+        bundle: in memory; what its manifest says of `files` and where it lies now make no difference.
+        index: index.safetensors, where it shall have one.
+        overwrite: replace a bundle that is there.
+
+    Returns:
+        The bundle as it lies on disk, with its `files` and its `folder`.
 
     Raises:
         NameplateError: `target` is there already, or cannot be written.
     """
-    weight, bias = head or (None, None)
     refuse_other_folder(target)
-    contents = {BACKBONE: backbone}
-    if head is not None:
-        contents[HEAD] = save_tensors(
-            {name: np.ascontiguousarray(part) for name, part in zip(HEAD_PARTS, head, strict=True)}
-        )
-    optional = {PHOTOS: photos, KNOWN: None if known is None else save_tensors(known.tensors), INDEX: index}
-    contents |= {name: data for name, data in optional.items() if data is not None}
+    contents = _contents(bundle) | ({} if index is None else {INDEX: index})
     files = {name: File(sha256(data), len(data)) for name, data in contents.items()}
-    complete = replace(manifest, files=files)
+    complete = replace(bundle.manifest, files=files)
     with whole_folder(target, overwrite=overwrite) as temporary:
         for name, data in contents.items():
             (temporary / name).write_bytes(data)
         said = msgspec.json.decode(msgspec.json.encode(complete))
         text = msgspec.json.format(msgspec.json.encode(said | {SEAL: _seal(said)}), indent=2)
         (temporary / MANIFEST).write_bytes(text + b"\n")
-    return Bundle(complete, backbone, weight, bias, photos, known, target)
+    return replace(bundle, manifest=complete, folder=target)
+
+
+def _contents(bundle: Bundle) -> dict[str, bytes]:
+    """File name → bytes of all that a bundle in memory holds beside its manifest."""
+    contents = {BACKBONE: bundle.backbone}
+    if bundle.weight is not None and bundle.bias is not None:
+        parts = (bundle.weight, bundle.bias)
+        # safetensors writes an array's buffer as it lies in memory, so it has to be in row-major order
+        contents[HEAD] = save_tensors(
+            {name: np.ascontiguousarray(part) for name, part in zip(HEAD_PARTS, parts, strict=True)}
+        )
+    if bundle.photos is not None:
+        contents[PHOTOS] = bundle.photos
+    if bundle.known is not None:
+        contents[KNOWN] = save_tensors(bundle.known.tensors)
+    return contents
 
 
 class _Version(msgspec.Struct):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,14 +15,10 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from nameplate.errors import NameplateError
-from nameplate.evaluation.calibration import fit_temperatures
-from nameplate.evaluation.golden import with_golden
-from nameplate.evaluation.metrics import evaluate
-from nameplate.evaluation.verdicts import with_verdicts
+from nameplate.fit.finalize import HeldOut, RuntimeEmbeddings, calibrate_bundle, finalize
 from nameplate.fit.parts import Parts, photos_csv
-from nameplate.fit.record import JUDGED_BY, data_record, exported_record, metrics_record, versions
-from nameplate.models.bundle import BACKBONE, IN_RUN, SCHEMA, Bfloat16Check, Bundle, File, Manifest, save_bundle
-from nameplate.models.head import probabilities
+from nameplate.fit.record import JUDGED_BY, data_record, exported_record, versions
+from nameplate.models.bundle import BACKBONE, IN_RUN, SCHEMA, Bundle, File, Manifest
 from nameplate.models.index import make_index
 from nameplate.models.known import Known, fit_known
 from nameplate.models.runtime import BATCH, make_runtime, probe
@@ -46,6 +43,8 @@ from nameplate.types import Evaluation, Exported, Preprocess
 
 PARITY_PHOTOS = 2000
 """Photos, at most, on which the runtimes are held against torch: held-out ones where there are any."""
+STRETCH = 64
+"""Batches of prepared photos that are kept in memory at once, while each runtime embeds them."""
 WHITENING_PHOTOS = 6000
 """Training photos, at most, that the embedding is whitened by."""
 
@@ -92,7 +91,22 @@ def finish(
     size = exported(run.recipe, state).epoch
     embedder = Embedder(rounded, white, places=has_places(rounded, size.height, size.width))
     head, known = head_of(rounded, white), fit_known(white(embeddings), classes)
-    return make_bundle(folder / IN_RUN, folder.resolve().name, run, parts, state, embedder, head, known, rounded, say)
+    candidate = Candidate(embedder, head, known, rounded)
+    return make_bundle(folder / IN_RUN, folder.resolve().name, run, parts, state, candidate, say)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """A trained network taken apart as a bundle holds it, and what the parts together must answer."""
+
+    embedder: torch.nn.Module
+    """uint8 N×H×W×3 → float32 N×D, or that and its map N×h×w×D; on the CPU."""
+    head: tuple[Floats, Floats]
+    """Weight D×C and bias C."""
+    known: Known
+    """Where the training photos lie."""
+    network: torch.nn.Module
+    """uint8 N×H×W×3 → the logits N×C that embedder and head must give; on the CPU."""
 
 
 def make_bundle(
@@ -101,10 +115,7 @@ def make_bundle(
     run: Run,
     parts: Parts,
     state: State,
-    embedder: torch.nn.Module,
-    head: tuple[Floats, Floats],
-    known: Known,
-    truth: torch.nn.Module,
+    candidate: Candidate,
     say: Callable[[str], None],
 ) -> Finished:
     """Export an embedder, hold it against torch, calibrate and judge it, and write the bundle.
@@ -115,58 +126,81 @@ def make_bundle(
         run: what was trained.
         parts: its photos.
         state: where the run ended.
-        embedder: uint8 N×H×W×3 → float32 N×D, or that and its map N×h×w×D, on the CPU.
-        head: weight D×C and bias C.
-        known: where its training photos lie.
-        truth: uint8 N×H×W×3 → the logits that embedder and head must give, on the CPU.
+        candidate: what becomes the bundle.
         say: called with what is being done.
 
     Raises:
         NameplateError: the exported network is not the trained one, or the bundle cannot be written.
     """
-    recipe, kept = run.recipe, exported(run.recipe, state)
+    kept = exported(run.recipe, state)
+    draft = _draft(name, run, parts, kept, candidate)
+    say("judge")
+    able = {trial.runtime for trial in probe(draft, run.threads) if trial.error is None}
+    held_out, pictures = _embed_held_out(draft, parts, run, [JUDGED_BY, *sorted(able - {JUDGED_BY})])
+    say("hold the exported network against torch")
+    runtimes = ["onnxruntime", *sorted(able & {"openvino"})]
+    parity = check_parity(candidate.network, draft, pictures, runtimes, run.threads)
+    calibrated = calibrate_bundle(draft, held_out)
+    provenance = _provenance(run, parts, state, kept, parity)
+    index = _index(draft, parts, run) if run.index else None
+    bundle = finalize(target, calibrated, provenance, index=index, overwrite=True)
+    places = held_out.embedded[0].places
+    return Finished(bundle, calibrated.evaluation, parity, calibrated.probs, places, kept)
+
+
+def _draft(name: str, run: Run, parts: Parts, kept: Exported, candidate: Candidate) -> Bundle:
+    """The bundle before it is calibrated, its backbone exported."""
     size = kept.epoch
-    backbone, (weight, bias) = export_onnx(embedder, size.height, size.width), head
+    backbone, (weight, bias) = export_onnx(candidate.embedder, size.height, size.width), candidate.head
     manifest = Manifest(
         schema=SCHEMA,
         name=name,
         nameplates=parts.nameplates,
         ids=parts.ids,
-        preprocess=Preprocess(size.height, size.width, recipe.fit, recipe.interpolation),
+        preprocess=Preprocess(size.height, size.width, run.recipe.fit, run.recipe.interpolation),
         embedding=len(weight),
         temperature=1.0,
         files={BACKBONE: File(sha256(backbone), len(backbone))},
     )
-    draft = Bundle(manifest, backbone, weight, bias)
-    say("hold the exported network against torch")
-    chosen = np.flatnonzero(parts.held if parts.held.any() else parts.train)
-    pictures = np.concatenate([p for p, _ in _prepared(draft, parts, chosen[:: -(-len(chosen) // PARITY_PHOTOS)], run)])
-    able = {trial.runtime for trial in probe(draft, run.threads) if trial.error is None}
-    parity = check_parity(truth, draft, pictures, ["onnxruntime", *sorted(able & {"openvino"})], run.threads)
-    say("judge")
-    embedded = {
-        name: _embeddings(draft, parts, run, name, parts.held) for name in (JUDGED_BY, *sorted(able - {JUDGED_BY}))
-    }
-    computed = {name: (found @ weight + bias, of) for name, (found, of) in embedded.items()}
-    logits, places = computed[JUDGED_BY]
-    classes = parts.classes[places]
-    temperatures = fit_temperatures({name: (found, parts.classes[of]) for name, (found, of) in computed.items()})
-    temperature = temperatures.get(JUDGED_BY, 1.0)
-    chances = probabilities(logits, temperature) if len(places) else logits
-    judged = evaluate(chances, classes, parts.nameplates) if len(places) else None
-    manifest = replace(
-        manifest,
-        temperature=temperature,
-        temperatures=temperatures,
-        bfloat16=_bfloat16_check(parts, computed),
-        provenance=_provenance(run, parts, state, kept, judged, parity),
-    )
-    manifest = with_verdicts(manifest, chances, classes, known.distances(embedded[JUDGED_BY][0]))
-    manifest = with_golden(manifest, backbone, weight, bias)
-    table = photos_csv(parts.photos, parts.groups)
-    index = _index(draft, parts, run) if run.index else None
-    bundle = save_bundle(target, manifest, backbone, (weight, bias), table, known, index=index, overwrite=True)
-    return Finished(bundle, judged, parity, chances, places, kept)
+    return Bundle(manifest, backbone, weight, bias, photos_csv(parts.photos, parts.groups), candidate.known)
+
+
+def _embed_held_out(
+    draft: Bundle, parts: Parts, run: Run, runtimes: Sequence[str]
+) -> tuple[HeldOut, NDArray[np.uint8]]:
+    """Embed the held-out photos by each runtime, decoding each photo once.
+
+    Returns:
+        What the runtimes gave, and up to `PARITY_PHOTOS` prepared photos, uint8 N×H×W×3, to hold the runtimes against
+        torch on: held-out ones, or training photos where none are held out.
+
+    Raises:
+        NameplateError: none of the photos can be read.
+    """
+    opened = {name: make_runtime(name, draft.backbone, run.threads) for name in runtimes}
+    embeddings: dict[str, list[Floats]] = {name: [] for name in runtimes}
+    chosen = np.flatnonzero(parts.held)
+    for_parity = _spread(chosen if len(chosen) else np.flatnonzero(parts.train))
+    places: list[NDArray[np.int64]] = []
+    pictures: list[NDArray[np.uint8]] = []
+    prepared = _prepared(draft, parts, chosen, run)
+    # All prepared photos would not fit into memory, and a batch alone would keep most processors idle.
+    while stretch := list(itertools.islice(prepared, STRETCH)):
+        for name, runtime in opened.items():
+            embeddings[name].extend(runtime.embed(batch for batch, _ in stretch))
+        places.extend(of for _, of in stretch)
+        pictures.extend(batch[np.isin(of, for_parity)] for batch, of in stretch)
+    if not len(chosen):
+        pictures = [batch for batch, _ in _prepared(draft, parts, for_parity, run)]
+    empty = np.zeros((0, draft.manifest.embedding), np.float32)
+    where = np.concatenate([np.zeros(0, np.int64), *places])
+    embedded = (RuntimeEmbeddings(name, np.concatenate([empty, *rows]), where) for name, rows in embeddings.items())
+    return HeldOut(tuple(embedded), parts.classes), np.concatenate(pictures)
+
+
+def _spread(chosen: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Every n-th place, so that `PARITY_PHOTOS` are left at most."""
+    return chosen[:: -(-len(chosen) // PARITY_PHOTOS)]
 
 
 def _prepared(
@@ -214,39 +248,17 @@ def training_embeddings(
     return np.concatenate(embeddings), parts.classes[np.concatenate(places)]
 
 
-def _embeddings(
-    bundle: Bundle, parts: Parts, run: Run, name: str, chosen: NDArray[np.bool_]
-) -> tuple[Floats, NDArray[np.int64]]:
-    """Embeddings of chosen photos by one runtime, float32 N×D, and which photos they are of; some may be gone."""
-    runtime = make_runtime(name, bundle.backbone, run.threads)
+def _index(bundle: Bundle, parts: Parts, run: Run) -> bytes:
+    """The index of the photos that trained; those that are gone are left out."""
     places: list[NDArray[np.int64]] = []
 
     def pictures() -> Iterator[NDArray[np.uint8]]:
-        for batch, of in _prepared(bundle, parts, np.flatnonzero(chosen), run):
+        for batch, of in _prepared(bundle, parts, np.flatnonzero(parts.train), run):
             places.append(of)
             yield batch
 
-    embeddings = list(runtime.embed(pictures()))
-    if not embeddings:
-        return np.zeros((0, bundle.manifest.embedding), np.float32), np.zeros(0, np.int64)
-    return np.concatenate(embeddings), np.concatenate(places)
-
-
-def _index(bundle: Bundle, parts: Parts, run: Run) -> bytes:
-    """The index of the photos that trained; those that are gone are left out."""
-    embeddings, places = _embeddings(bundle, parts, run, "onnxruntime", parts.train)
-    return make_index([parts.photos[place] for place in places], embeddings, run.threads)
-
-
-def _bfloat16_check(parts: Parts, computed: dict[str, tuple[Floats, NDArray[np.int64]]]) -> Bfloat16Check | None:
-    """What bfloat16 costs on the held-out photos; None where it did not run on all of them."""
-    exact, places = computed["onnxruntime"]
-    logits, same = computed.get("openvino-bf16", (exact, np.zeros(0, np.int64)))
-    if not len(same) or not np.array_equal(same, places):
-        return None
-    truth = parts.classes[places]
-    right, right_bfloat16 = (float((each.argmax(1) == truth).mean()) for each in (exact, logits))
-    return Bfloat16Check(len(places), right, right_bfloat16)
+    embeddings = np.concatenate(list(make_runtime(JUDGED_BY, bundle.backbone, run.threads).embed(pictures())))
+    return make_index([parts.photos[place] for place in np.concatenate(places)], embeddings, run.threads)
 
 
 def _save_weights(folder: Path, run: Run, network: Network) -> None:
@@ -259,14 +271,12 @@ def _save_weights(folder: Path, run: Run, network: Network) -> None:
         raise NameplateError(f"Cannot write '{folder / WEIGHTS}': {error}.") from None
 
 
-def _provenance(
-    run: Run, parts: Parts, state: State, kept: Exported, judged: Evaluation | None, parity: tuple[Parity, ...]
-) -> dict[str, object]:
+def _provenance(run: Run, parts: Parts, state: State, kept: Exported, parity: tuple[Parity, ...]) -> dict[str, object]:
     backbone = find_backbone(run.recipe.backbone)
     return {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "recipe": asdict(run.recipe),
-        "metrics": metrics_record(judged),
+        "metrics": None,
         "data": data_record(parts),
         "runtime": JUDGED_BY,
         "backbone": f"{backbone.timm}, {run.weights}",

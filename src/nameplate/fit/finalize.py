@@ -1,0 +1,204 @@
+"""`calibrate_bundle` and `finalize`: the one way that a backbone and a head become a bundle on disk.
+
+Every way of making a bundle ends here: a linear probe on frozen embeddings, fine-tuning, and quantisation to int8. Each
+hands over a draft (a bundle in memory, not yet calibrated) and the embeddings of photos that it did not train on.
+
+`calibrate_bundle` measures what bfloat16 costs, fits a temperature for each runtime, chooses the thresholds of the
+verdicts, and evaluates. `finalize` adds what the finished model says of the reference image, and writes the folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nameplate.evaluation.calibration import MIN_CALIBRATION, fit_temperatures
+from nameplate.evaluation.golden import with_golden
+from nameplate.evaluation.metrics import evaluate
+from nameplate.evaluation.verdicts import with_verdicts
+from nameplate.fit.record import metrics_record
+from nameplate.models.bundle import Bfloat16Check, Bundle, Manifest, save_bundle
+from nameplate.models.head import probabilities
+from nameplate.models.known import own_distances
+from nameplate.types import Evaluation
+
+Floats = NDArray[np.float32]
+
+FLOAT32_RUNTIMES = ("onnxruntime", "openvino")
+"""Runtimes that bfloat16 may be held against, the preferred one first."""
+BFLOAT16_RUNTIME = "openvino-bf16"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RuntimeEmbeddings:
+    """Held-out photos, as one runtime embeds them."""
+
+    runtime: str
+    embeddings: Floats
+    """float32 N×D."""
+    places: NDArray[np.int64]
+    """int64 (N,), ascending: which photos of the data set the rows are of."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeldOut:
+    """Photos that the model was not trained on, by each runtime that embedded them."""
+
+    embedded: tuple[RuntimeEmbeddings, ...]
+    """The answers of the first runtime give the figures and choose the thresholds; of no photos, its N is 0."""
+    classes: NDArray[np.int64]
+    """int64 (P,): the true class of each of the data set's P photos."""
+    groups: NDArray[np.int64] | None = None
+    """int64 (P,): photos of one group are resampled together for the intervals; None: each photo is its own group."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OutOfFold:
+    """Training photos, as answered by the heads of cross-validation that did not see them."""
+
+    embeddings: Floats
+    """float32 N×D."""
+    logits: Floats
+    """float32 N×C."""
+    classes: NDArray[np.int64]
+    """int64 (N,): the true classes."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Calibrated:
+    """A bundle that is complete but for its provenance and reference image."""
+
+    bundle: Bundle
+    """In memory."""
+    evaluation: Evaluation | None
+    """On the held-out photos; None where there were none."""
+    probs: Floats
+    """float32 N×C: calibrated probabilities of the held-out photos, by the first runtime."""
+
+
+def calibrate_bundle(
+    draft: Bundle, held_out: HeldOut, out_of_fold: OutOfFold | None = None, *, thresholds: bool = True
+) -> Calibrated:
+    """Fit temperatures, choose thresholds, evaluate.
+
+    Args:
+        draft: has a head. Its own temperature and bfloat16 check are kept where the held-out photos are too few to
+            measure them; the `far` and `no_car` of its thresholds are kept as those of the backbone.
+        held_out: photos that the draft was not trained on.
+        out_of_fold: training photos that help to choose thresholds where fewer than `MIN_CALIBRATION` are held out.
+        thresholds: whether to choose thresholds; if not, the draft's are kept.
+    """
+    weight, bias = _head_of(draft)
+    first = held_out.embedded[0]
+    logits = {each.runtime: each.embeddings @ weight + bias for each in held_out.embedded}
+    temperatures = fit_temperatures(
+        {each.runtime: (logits[each.runtime], held_out.classes[each.places]) for each in held_out.embedded}
+    )
+    manifest = replace(
+        draft.manifest,
+        temperature=temperatures.get(first.runtime, draft.manifest.temperature),
+        temperatures=temperatures,
+        bfloat16=bfloat16_check((weight, bias), held_out) or draft.manifest.bfloat16,
+    )
+    bundle = replace(draft, manifest=manifest)
+    probs, y_true = probabilities(logits[first.runtime], manifest.temperature), held_out.classes[first.places]
+    if thresholds:
+        bundle = replace(bundle, manifest=_with_thresholds(bundle, first.embeddings, probs, y_true, out_of_fold))
+    groups = None if held_out.groups is None else held_out.groups[first.places]
+    evaluation = evaluate(probs, y_true, manifest.nameplates, groups) if len(y_true) else None
+    return Calibrated(bundle, evaluation, probs)
+
+
+def finalize(
+    target: Path,
+    calibrated: Calibrated,
+    provenance: Mapping[str, object],
+    *,
+    index: bytes | None = None,
+    overwrite: bool = False,
+) -> Bundle:
+    """Add the provenance and the answer to the reference image, and write the bundle, whole or not at all.
+
+    Args:
+        target: the bundle's folder.
+        calibrated: from `calibrate_bundle`.
+        provenance: how the bundle came to be; its "metrics" are filled in here.
+        index: index.safetensors, where one is asked for.
+        overwrite: replace a bundle that is there.
+
+    Raises:
+        BundleError: what was made does not work: loaded again it would be refused.
+        NameplateError: `target` is there already, or cannot be written.
+    """
+    bundle = calibrated.bundle
+    # A key that is there already keeps its place in bundle.json, so callers say where the metrics stand.
+    record = dict(provenance) | {"metrics": metrics_record(calibrated.evaluation)}
+    manifest = with_golden(replace(bundle.manifest, provenance=record), bundle.backbone, *_head_of(bundle))
+    return save_bundle(target, replace(bundle, manifest=manifest), index=index, overwrite=overwrite)
+
+
+def bfloat16_check(head: tuple[Floats, Floats], held_out: HeldOut) -> Bfloat16Check | None:
+    """What bfloat16 costs a head in top-1.
+
+    Args:
+        head: weight D×C and bias C.
+        held_out: photos that the head was not trained on.
+
+    Returns:
+        The shares of photos named rightly in float32 and in bfloat16, on the photos that both embedded; None where
+        one of the two did not run, or there are no such photos.
+    """
+    embedded = {each.runtime: each for each in held_out.embedded}
+    half = embedded.get(BFLOAT16_RUNTIME)
+    exact = next((embedded[name] for name in FLOAT32_RUNTIMES if name in embedded), None)
+    if half is None or exact is None:
+        return None
+    places, of_exact, of_half = np.intersect1d(exact.places, half.places, assume_unique=True, return_indices=True)
+    if not len(places):
+        return None
+
+    def top1(embeddings: Floats) -> float:
+        return float(((embeddings @ head[0] + head[1]).argmax(1) == held_out.classes[places]).mean())
+
+    return Bfloat16Check(len(places), top1(exact.embeddings[of_exact]), top1(half.embeddings[of_half]))
+
+
+def _head_of(bundle: Bundle) -> tuple[Floats, Floats]:
+    assert bundle.weight is not None
+    assert bundle.bias is not None
+    return bundle.weight, bundle.bias
+
+
+def _with_thresholds(
+    bundle: Bundle, embeddings: Floats, probs: Floats, y_true: NDArray[np.int64], out_of_fold: OutOfFold | None
+) -> Manifest:
+    """The manifest with thresholds from held-out photos, where there are enough of them.
+
+    Else the training photos are used besides, as answered by heads of other folds, to tell unknown cars by. Sets of
+    nameplates are not cut by these: such heads knew fewer photos, and are less sure than the one that is kept.
+
+    Args:
+        bundle: calibrated.
+        embeddings: float32 N×D, of the held-out photos.
+        probs: float32 N×C, their calibrated probabilities.
+        y_true: int64 (N,), their true classes.
+        out_of_fold: training photos, where there are answers to them.
+    """
+    manifest, known = bundle.manifest, bundle.known
+    far, no_car = manifest.thresholds.far, manifest.thresholds.no_car
+    distances = None if known is None else known.distances(embeddings)
+    if len(y_true) >= MIN_CALIBRATION or out_of_fold is None or known is None or distances is None:
+        odds = None if known is None else known.no_car_odds(embeddings)
+        return with_verdicts(manifest, probs, y_true, distances, far, no_car, odds)
+    trained, classes = out_of_fold.embeddings, out_of_fold.classes
+    probs = np.concatenate([probs, probabilities(out_of_fold.logits, manifest.temperature)])
+    y_true = np.concatenate([y_true, classes])
+    # A training photo shaped the mean of its own class: its distance is taken with the photo itself left out.
+    near = np.concatenate([distances[0], own_distances(known, trained, classes)])
+    cars = np.concatenate([distances[1], known.distances(trained)[1]])
+    found = with_verdicts(manifest, probs, y_true, (near, cars), far, no_car)
+    return replace(found, thresholds=replace(found.thresholds, nameplate=None, make=None))

@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from nameplate import __version__
 from nameplate.datasets import Dataset, read_dataset
 from nameplate.demo import photos_folder
@@ -74,7 +72,7 @@ def tour(
     say("4. Identify", f"{name}: {answer.nameplate}, {100 * (answer.confidence or 0):.1f} %")
 
     page = output / "index.html"
-    _write(page, data, judged, shown, answer, model.nameplates, seconds, trained.runtime)
+    _write(page, data, judged, shown, answer, seconds)
     say("5. See", str(page.resolve()))
     say("", "")
     say("Your own", "each nameplate's photos in a folder of its name, then:")
@@ -90,12 +88,9 @@ def _write(
     judged: Judged,
     shown: Photo,
     answer: Prediction,
-    nameplates: Sequence[str],
     seconds: float,
-    runtime: str,
 ) -> None:
-    truths = np.array([nameplates.index(str(photo.label)) for photo in judged.photos])
-    named = judged.probabilities.argmax(1)
+    nameplates = judged.nameplates
     write_page(
         page,
         "tour.html",
@@ -103,10 +98,10 @@ def _write(
         train_photos=len(data.photos),
         test_photos=len(judged.photos),
         looks=[_look(name, data) for name in data.nameplates],
-        runtime=runtime,
+        runtime=judged.runtime,
         seconds=seconds,
         evaluation=judged.evaluation,
-        confusion=png_uri(confusion_plot(confusion_matrix(truths, named, len(nameplates)), nameplates)),
+        confusion=png_uri(confusion_plot(confusion_matrix(judged.truths, judged.named, len(nameplates)), nameplates)),
         classes=png_uri(class_plot(judged.evaluation)),
         mistakes=_mistakes(judged, nameplates),
         answer={"uri": thumbnail_uri(decode(shown.path)), "truth": shown.label, "top": answer.top},

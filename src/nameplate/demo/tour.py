@@ -74,12 +74,16 @@ def tour(
     page = output / "index.html"
     _write(page, data, judged, shown, answer, seconds)
     say("5. See", str(page.resolve()))
+    _say_what_next(say)
+    return page
+
+
+def _say_what_next(say: Callable[[str, str], None]) -> None:
     say("", "")
     say("Your own", "each nameplate's photos in a folder of its name, then:")
     say("", "nameplate train my-photos -o my-model")
     say("", "nameplate identify --model my-model photo.jpg")
     say("Any car", "with the model that ships: nameplate identify photo.jpg")
-    return page
 
 
 def _write(

@@ -1,7 +1,7 @@
 """Bundles that earlier versions wrote load, and answer as they did then.
 
-`older_bundles/schema2` holds a head that `train_head` fitted on the embeddings of 600 embedded renders, in November 2026;
-its backbone has three convolutions with random filters, so that it is small. `schema2.json` holds what Nameplate then
+`older_bundles/schema2` holds a head that `train_head` fitted on embeddings of 600 embedded renders in November 2026.
+Its backbone has three convolutions with random filters, so that it is small. `schema2.json` holds what Nameplate then
 answered to three other renders, one of each verdict that it gave. Neither is ever made anew: a later version that
 cannot read them has broken its users' bundles.
 """

@@ -58,11 +58,8 @@ def tour(
     model = Model(trained.bundle, replace(backbone.settings, runtime=trained.runtime))  # one figure, one runtime
     judged = judge(model, test, progress=progress)
     found, top1 = judged.evaluation, judged.evaluation.top1
-    interval = f"95 % interval {100 * top1.low:.1f}–{100 * top1.high:.1f}"
-    say(
-        "3. Evaluate",
-        f"{found.photos} photos never seen: top-1 {100 * top1.value:.1f} % ({interval}), by {judged.runtime}",
-    )
+    share = f"top-1 {100 * top1.value:.1f} % (95 % interval {100 * top1.low:.1f}–{100 * top1.high:.1f})"
+    say("3. Evaluate", f"{found.photos} photos never seen: {share}, by {judged.runtime}")
     for pair in found.confusions[:3]:
         say("", f"{pair.photos}× {pair.truth} taken for {pair.named}")
 

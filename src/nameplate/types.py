@@ -22,7 +22,7 @@ NO_TTA = "none"
 """Test-time augmentation where none is asked for: one look at the photo as it is."""
 TOP = 5
 """Nameplates that a prediction lists."""
-PART = 10_000
+PART = 1_000
 """Photos a part of a bulk job."""
 SEEDS = 3
 """Seeds that a comparison trains with: fewer say next to nothing of how much they differ."""

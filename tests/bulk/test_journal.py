@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from nameplate.bulk.journal import journal, resumable
+from nameplate.bulk.journal import journal
 from nameplate.bulk.tables import Answer
 from nameplate.errors import Failure
 from nameplate.types import Prediction
@@ -25,10 +25,28 @@ def _interrupted(target: Path) -> Path:
 def test_an_interrupted_job_finds_reasons_again(tmp_path: Path) -> None:
     target = tmp_path / "answers.jsonl"
     _interrupted(target)
-    assert resumable(target, "another job", Answer) == 0
     with journal(target, "job", Answer) as kept:
         assert (kept.done, kept.resumed) == ([BAD], 1)
         assert kept.done[0].reason == "truncated"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_journal_of_another_job_is_not_gone_on_from(tmp_path: Path) -> None:
+    target = tmp_path / "answers.jsonl"
+    _interrupted(target)
+    with journal(target, "another job", Answer) as kept:
+        assert (kept.done, kept.resumed) == ([], 0)
+
+
+def test_a_journal_with_a_last_line_cut_short_is_gone_on_from(tmp_path: Path) -> None:
+    target = tmp_path / "answers.jsonl"
+    path = _interrupted(target)
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole.splitlines(keepends=True)[1][:-10])
+    with pytest.raises(KeyboardInterrupt), journal(target, "job", Answer) as kept:
+        assert kept.done == [BAD]
+        raise KeyboardInterrupt
+    assert path.read_bytes() == whole
 
 
 def test_a_journal_of_another_format_is_not_resumed(tmp_path: Path) -> None:
@@ -38,4 +56,5 @@ def test_a_journal_of_another_format_is_not_resumed(tmp_path: Path) -> None:
     heading, *lines = path.read_bytes().splitlines(keepends=True)
     older = {key: value for key, value in msgspec.json.decode(heading).items() if key != "format"}
     path.write_bytes(msgspec.json.encode(older) + b"\n" + b"".join(lines))
-    assert resumable(target, "job", Answer) == 0
+    with journal(target, "job", Answer) as kept:
+        assert kept.resumed == 0

@@ -10,12 +10,13 @@ import pytest
 
 from nameplate.bulk import objects
 from nameplate.bulk.predict import Options, find_output, predict_photos
-from nameplate.bulk.references import list_entries, list_references, read_reference
+from nameplate.bulk.references import list_entries, read_reference
 from nameplate.datasets import Refused
 from nameplate.demo import photo, photos_folder
 from nameplate.errors import DataError, PhotoError, UsageError
 from nameplate.models.model import Model
 from nameplate.types import Limits
+from tests.bulk.listed import list_references
 
 pytest.importorskip("s3fs", reason="needs the cloud extra")
 pytest.importorskip("moto.server", reason="needs moto[s3,server]")
@@ -54,9 +55,9 @@ def settings(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "me")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    objects.forget_stores()
+    objects.open_store.cache_clear()
     yield
-    objects.forget_stores()
+    objects.open_store.cache_clear()
 
 
 def test_prefixes_keys_and_patterns_are_listed_in_order() -> None:
@@ -124,7 +125,7 @@ def test_a_store_that_is_away_ends_the_job_and_the_photos_are_not_to_blame(
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setattr(objects, "ATTEMPTS", 1)
-    objects.forget_stores()
+    objects.open_store.cache_clear()
     with pytest.raises(DataError, match="does not answer") as told:
         read_reference("s3://cars/a.jpg", LIMITS)
     assert SECRET not in str(told.value)

@@ -1,4 +1,4 @@
-"""`predict_table`: restartable, one row a photo."""
+"""`predict_photos` into one file: restartable, one row a photo."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from nameplate.bulk.predict import predict_table
+from nameplate.bulk.job import LEDGER
+from nameplate.bulk.predict import Done, Options, find_output, predict_photos
 from nameplate.demo import photos_folder
 from nameplate.errors import NameplateError, UsageError
 from nameplate.models.model import Model
@@ -28,20 +29,24 @@ def _photos(count: int) -> list[str]:
     return [str(path) for path in sorted(photos_folder("test").glob("*/*.jpg"))[:count]]
 
 
-def test_an_interrupted_run_goes_on_and_gives_the_same_table(model: Model, tmp_path: Path) -> None:
-    photos = _photos(40)
-    predict_table(model, photos, tmp_path / "whole.jsonl")
+def _predict(model: Model, photos: list[str], target: Path, stop: int = 0) -> Done:
+    """A job in parts of ten photos, interrupted after `stop` of them where that is said."""
 
-    def stop(done: int, _: int) -> None:
-        if done == 17:
+    def progress(done: int, _: int) -> None:
+        if done == stop:
             raise KeyboardInterrupt
 
-    target = tmp_path / "answers.jsonl"
+    return predict_photos(model, photos, find_output(target), Options(part=10), progress=progress)
+
+
+def test_an_interrupted_run_goes_on_and_gives_the_same_table(model: Model, tmp_path: Path) -> None:
+    photos, target = _photos(40), tmp_path / "answers.jsonl"
+    _predict(model, photos, tmp_path / "whole.jsonl")
     with pytest.raises(KeyboardInterrupt):
-        predict_table(model, photos, target, progress=stop)
+        _predict(model, photos, target, stop=17)
     assert not target.exists()
-    done = predict_table(model, photos, target)
-    assert done.resumed == 17
+    done = _predict(model, photos, target)
+    assert (done.resumed, done.resumed_parts) == (10, 1)  # the part under way is lost, and no more
     assert target.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     assert not list(tmp_path.glob(".*"))
 
@@ -51,12 +56,10 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     listed = tmp_path / "photos.csv"
     listed.write_text("path\n" + "\n".join(photos * 4) + "\n", "utf-8")
     command = [sys.executable, "-m", "nameplate", "predict", "cars196", str(listed), "-o", str(target)]
-    command += ["--runtime", "onnxruntime", "--json"]
+    command += ["--runtime", "onnxruntime", "--part", "20", "--json"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    journal = tmp_path / ".answers.csv.job" / ".part-00000.csv.journal"
-    for _ in range(600):
-        if journal.exists() and journal.stat().st_size > 1000:
-            break
+    ledger = tmp_path / ".answers.csv.job" / LEDGER
+    while not ledger.exists() and process.poll() is None:
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -67,61 +70,36 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     assert len(target.read_text("utf-8").splitlines()) == 321
 
 
-def test_a_journal_of_another_job_is_not_gone_on_from(model: Model, tmp_path: Path) -> None:
+def test_another_job_is_not_gone_on_with(model: Model, tmp_path: Path) -> None:
     target = tmp_path / "answers.jsonl"
-
-    def stop(done: int, _: int) -> None:
-        if done == 5:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        predict_table(model, _photos(10), target, progress=stop)
-    assert predict_table(model, _photos(9), target).resumed == 0
-    assert len(target.read_bytes().splitlines()) == 9
-
-
-def test_a_journal_with_a_last_line_cut_short_is_gone_on_from(model: Model, tmp_path: Path) -> None:
-    photos, target = _photos(10), tmp_path / "answers.jsonl"
-
-    def stop(done: int, _: int) -> None:
-        if done == 6:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        predict_table(model, photos, target, progress=stop)
-    journal = tmp_path / ".answers.jsonl.job" / ".part-00000.jsonl.journal"
-    journal.write_bytes(journal.read_bytes()[:-10])
-    assert predict_table(model, photos, target).resumed == 5
-    assert [json.loads(line)["photo"] for line in target.read_bytes().splitlines()] == photos
+        _predict(model, _photos(20), target, stop=15)
+    assert _predict(model, _photos(19), target).resumed == 0
+    assert len(target.read_bytes().splitlines()) == 19
 
 
 def test_other_suffixes_and_unwritable_folders_are_refused(model: Model, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="must end in"):
-        predict_table(model, _photos(1), tmp_path / "answers.txt")
+        _predict(model, _photos(1), tmp_path / "answers.txt")
     (tmp_path / "file").write_text("")
     with pytest.raises(NameplateError, match="Cannot write"):
-        predict_table(model, _photos(1), tmp_path / "file" / "answers.csv")
+        _predict(model, _photos(1), tmp_path / "file" / "answers.csv")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names that are no UTF-8")
 def test_a_file_name_that_is_no_utf8_gets_its_row(model: Model, tmp_path: Path) -> None:
     name = os.fsdecode(os.fsencode(tmp_path) + b"/\xcf\xf0\xe8.jpg")
     Path(name).write_bytes(Path(_photos(1)[0]).read_bytes())
-    predict_table(model, [name], tmp_path / "answers.jsonl")
+    _predict(model, [name], tmp_path / "answers.jsonl")
     [row] = map(json.loads, (tmp_path / "answers.jsonl").read_bytes().splitlines())
     assert row["photo"].endswith(r"\xcf\xf0\xe8.jpg")
     assert row["nameplate"]
 
 
 def test_a_job_with_other_looks_starts_afresh(model: Model, tmp_path: Path) -> None:
-    photos, target = _photos(20), tmp_path / "answers.csv"
-
-    def stop(done: int, _: int) -> None:
-        if done == 9:
-            raise KeyboardInterrupt
-
+    photos, target = _photos(30), tmp_path / "answers.csv"
     with pytest.raises(KeyboardInterrupt):
-        predict_table(model, photos, target, progress=stop)
+        _predict(model, photos, target, stop=19)
     with pytest.raises(KeyboardInterrupt):
-        predict_table(model.with_settings(tta="mirror"), photos, target, progress=stop)
-    assert predict_table(model.with_settings(tta="mirror"), photos, target).resumed == 9
+        _predict(model.with_settings(tta="mirror"), photos, target, stop=29)
+    assert _predict(model.with_settings(tta="mirror"), photos, target).resumed == 20

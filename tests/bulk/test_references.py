@@ -15,13 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from nameplate.bulk.references import list_entries, list_references, lists_in, of_line, read_reference, to_line
+from nameplate.bulk.references import list_entries, lists_in, of_line, read_reference, to_line
 from nameplate.bulk.work import Reader
 from nameplate.datasets import Refused
 from nameplate.demo import photo
 from nameplate.errors import DataError, PhotoError, UsageError
 from nameplate.models.embedding import Settings, prepare_photo
 from nameplate.types import Limits, Preprocess
+from tests.bulk.listed import list_references
 
 PHOTO = photo().read_bytes()
 LIMITS = Limits()
@@ -184,7 +185,7 @@ def test_names_of_any_bytes_survive_a_listing_and_standard_input(here: Path) -> 
     shutil.copy("photos/b.jpg", odd)
     assert of_line(to_line(odd)) == odd
     assert odd in list(list_references(["photos"]))
-    script = "from nameplate.bulk.references import *; print(*map(to_line, list_references(['-'])), sep='', end='')"
+    script = "from nameplate.bulk.references import *; print(*map(to_line, list_entries(['-'])), sep='', end='')"
     done = subprocess.run(
         [sys.executable, "-c", script], input=b"a.jpg\r\n\n\xcf.jpg\n", capture_output=True, check=True
     )
@@ -203,7 +204,7 @@ def test_names_of_any_bytes_survive_a_listing_and_standard_input(here: Path) -> 
     ids=["BOM", "BOM within", "UTF-16", "NUL", "endless"],
 )
 def test_a_list_on_standard_input_is_text(given: bytes, expected: list[str] | str) -> None:
-    script = "import json; from nameplate.bulk.references import *; print(json.dumps(list(list_references(['-']))))"
+    script = "import json; from nameplate.bulk.references import *; print(json.dumps(list(list_entries(['-']))))"
     done = subprocess.run([sys.executable, "-c", script], input=given, capture_output=True, check=False)
     if isinstance(expected, str):
         assert expected in done.stderr.decode()

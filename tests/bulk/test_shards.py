@@ -16,11 +16,12 @@ from pathlib import Path
 import pytest
 
 from nameplate.bulk import shards
-from nameplate.bulk.references import list_references, read_reference
+from nameplate.bulk.references import read_reference
 from nameplate.bulk.work import Reader
 from nameplate.datasets.archive import ArchiveLimits, Refused, unpack
 from nameplate.errors import DataError, PhotoError
 from nameplate.types import Limits
+from tests.bulk.listed import list_references
 from tests.photos.torture import encode, picture
 
 LIMITS = Limits()

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nameplate.bulk.references import list_references
 from nameplate.datasets import read_dataset
 from nameplate.datasets import tables as module
 from nameplate.datasets.tables import TableLimits, photo_path, read_table, stream_table, write_table
 from nameplate.errors import DataError, RuntimeUnavailableError
 from nameplate.storage import cache_folder
+from tests.bulk.listed import list_references
 from tests.photos.torture import encode, picture
 
 

@@ -303,13 +303,13 @@ def test_the_first_interrupt_ends_a_job_that_waits_for_a_slow_photo(tmp_path: Pa
     starts = torture.scan_starts(SLOW)
     path.write_bytes(SLOW[:-2] + SLOW[starts[-1] : -2] * 100_000 + SLOW[-2:])
     code = f"""
-        import signal
+        import os, signal
         signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started the tests may ignore it
         from nameplate.models.embedding import Settings, prepare_photo, prepared
         from nameplate.types import Limits, Preprocess
         settings = Settings(limits=Limits(seconds=3000))
         def source():
-            print("reading", flush=True)
+            os.write(1, b"reading\\n")  # whole, though two threads write
             return open({str(path)!r}, "rb").read()
         for row in prepared([source] * 40, lambda s: [prepare_photo(s, Preprocess(), settings)], 2):
             print(row.failure)

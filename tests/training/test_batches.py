@@ -176,7 +176,7 @@ def test_unreadable_photos_are_left_out_with_the_reason(tmp_path: Path) -> None:
 
 
 def running() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("nameplate-photos")]
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("nameplate-decode")]
 
 
 def test_a_stream_that_is_closed_early_leaves_no_threads_and_no_work(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +19,7 @@ from nameplate.datasets.copies import best_copy
 from nameplate.datasets.sources import digest
 from nameplate.datasets.tables import write_table
 from nameplate.models.look import Look
+from nameplate.photos.parallel import ordered_map
 from nameplate.reports.page import day_and_night, file_thumbnail_uri, write_page
 from nameplate.storage import absolute, printable, whole_file
 
@@ -174,10 +174,10 @@ def _summary(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> dict[
 def _write_page(audit: Audit, said: dict[str, object], written: Written, threads: int) -> None:
     shown = {kind: [f for f in audit.findings if f.kind == kind] for kind in KINDS}
     examples = _examples(audit)
-    with ThreadPoolExecutor(max(1, threads)) as pool:
-        pictures = dict(pool.map(_picture, [(path, SMALL) for paths in examples.values() for path in paths]))
-        wanted = [path for found in shown.values() for f in found[:MOST_SHOWN] for path in f.photos[:MOST_COPIES]]
-        large = dict(pool.map(_picture, [(path, SHOWN) for path in dict.fromkeys(wanted)]))
+    small = [(path, SMALL) for paths in examples.values() for path in paths]
+    pictures = dict(ordered_map(_picture, small, threads))
+    wanted = [path for found in shown.values() for f in found[:MOST_SHOWN] for path in f.photos[:MOST_COPIES]]
+    large = dict(ordered_map(_picture, [(path, SHOWN) for path in dict.fromkeys(wanted)], threads))
     labels = {photo.path: photo.label for photo in audit.dataset.photos}
     counts = class_counts(audit)
     write_page(

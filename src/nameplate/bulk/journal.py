@@ -65,23 +65,6 @@ def journal(target: Path, job: object, kind: type[T]) -> Iterator[Journal[T]]:
     path.unlink(missing_ok=True)
 
 
-@contextmanager
-def no_journal(_: type[T]) -> Iterator[Journal[T]]:
-    """One that keeps results in memory alone: for a job that others may be doing as well."""
-    with Path(os.devnull).open("wb") as nowhere:
-        yield Journal([], 0, nowhere)
-
-
-def resumable(target: Path, job: object, kind: type[T]) -> int:
-    """How many results `journal` would find."""
-    return len(_resume(_path(target), _heading(job), kind))
-
-
-def drop(target: Path) -> None:
-    """Delete the journal beside `target`, where an interrupted job left one that nobody needs any more."""
-    _path(target).unlink(missing_ok=True)
-
-
 def _path(target: Path) -> Path:
     return target.with_name(f".{target.name}.journal")
 

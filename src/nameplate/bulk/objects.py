@@ -60,7 +60,7 @@ def list_objects(address: str) -> Iterator[str | Refused]:
     """
     check_address(address)
     scheme, _, path = address.partition("://")
-    store = _store(scheme)
+    store = open_store(scheme)
     if any(letter in path for letter in "*?"):
         return _matching(store, scheme, path, address)
     if is_photo_name(path) and not path.endswith("/"):
@@ -111,7 +111,7 @@ def read_object(reference: str, limits: Limits) -> bytes:
     """
     check_address(reference)
     scheme, _, path = reference.partition("://")
-    store = _store(scheme)
+    store = open_store(scheme)
     try:
         data: bytes = _asked(reference, lambda: store.cat_file(path, start=0, end=limits.bytes + 1))
     except _MissingError as error:
@@ -147,7 +147,13 @@ def _asked(address: str, request: Callable[[], Any]) -> Any:
 
 
 @lru_cache(None)
-def _store(scheme: str) -> Any:
+def open_store(scheme: str) -> Any:
+    """The fsspec file system of a scheme, opened once with the settings of the environment.
+
+    Raises:
+        RuntimeUnavailableError: its package is not installed.
+        DataError: it cannot be opened.
+    """
     try:
         import fsspec
     except ImportError:
@@ -171,11 +177,6 @@ def _store(scheme: str) -> Any:
             f"'{scheme}://' cannot be opened ({type(error).__name__}). Check who you are to the store: "
             "its settings come from the environment or its own files."
         ) from None
-
-
-def forget_stores() -> None:
-    """Ask the environment anew who we are when a store is next opened."""
-    _store.cache_clear()
 
 
 def _needs_extra(scheme: str) -> RuntimeUnavailableError:

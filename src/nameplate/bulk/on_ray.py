@@ -16,9 +16,8 @@ from typing import Any
 import msgspec
 
 from nameplate.bulk.job import LISTING, Job, LedgerLine, open_job
-from nameplate.bulk.journal import drop
 from nameplate.bulk.predict import versions
-from nameplate.bulk.work import Made, Make, work
+from nameplate.bulk.work import Make, work
 from nameplate.cluster import connected, crew
 from nameplate.errors import NameplateError
 from nameplate.models.bundle import Bundle, shipped
@@ -102,8 +101,8 @@ def _ready(orders: Orders) -> tuple[Model, Job]:
 def made_on_ray(address: str, workers: int | None = None, threads: int | None = None) -> Make:
     """What makes parts as `make_parts` does, on a Ray cluster; connected to only where parts are to be made.
 
-    A worker that dies is replaced, and its part made again. Workers keep no journals: a node that is cut off may still
-    write while another makes its part.
+    A worker that dies is replaced, and its part made again. A node that is cut off may still write while another makes
+    its part: both write the same bytes.
 
     Args:
         address: see `nameplate.cluster.connected`.
@@ -117,21 +116,20 @@ def made_on_ray(address: str, workers: int | None = None, threads: int | None = 
         parts: Sequence[int],
         record: Callable[[LedgerLine], None],
         step: Callable[[int], None],
-    ) -> Made:
+    ) -> tuple[LedgerLine, ...]:
         lines: list[LedgerLine] = []
         if not parts:
-            return Made((), 0)
+            return ()
         with connected(address, available_cpus()) as cluster:
             hands = crew(cluster, workers, threads, len(parts))
             orders = Orders(absolute(job.root), _name(model.bundle), model.settings.limits, hands.threads)
             _sweep(job)
             for line in _lines(orders, parts, hands.workers):
                 record(line)
-                drop(job.path(line.part))
                 lines.append(line)
                 step(sum(line.rows for line in lines))
         _sweep(job)
-        return Made(tuple(lines), 0)
+        return tuple(lines)
 
     return make
 

@@ -35,7 +35,7 @@ from nameplate.models.model import Model
 from nameplate.models.runtime import PROBE_PHOTOS, Batch, choose_runtime
 from nameplate.models.stopwatch import Stopwatch, no_watch
 from nameplate.models.tuning import TUNE_PHOTOS, tuned
-from nameplate.storage import printable, sha256, whole_file
+from nameplate.storage import printable, whole_file
 from nameplate.types import PART, TOP
 
 FORMAT: Format = "parquet"
@@ -157,35 +157,6 @@ def predict_photos(
     return _run(model, terms, entries, output, options, listed, progress)
 
 
-def predict_table(
-    model: Model,
-    photos: Sequence[str],
-    target: Path,
-    *,
-    top: int = TOP,
-    progress: Callable[[int, int], None] = lambda *_: None,
-) -> Done:
-    """Name every photo, write `target`.
-
-    Args:
-        model: what names them.
-        photos: references (see `references`), mostly paths; one may stand twice.
-        target: its suffix tells the format, one of `SUFFIXES`.
-        top: as for `predict_photos`.
-        progress: called with photos done and in all.
-
-    Raises:
-        UsageError: another suffix.
-        NameplateError: the folder cannot be written to.
-    """
-    output = find_output(target)
-    if output.file is None:
-        raise UsageError(f"Cannot write '{target}': its name must end in {', '.join(SUFFIXES)}.")
-    named = sha256("\0".join(photos).encode(errors="surrogatepass"))
-    terms = _terms(model, output, top, PART, (f"{len(photos)} references, {named}",), "")
-    return _run(model, terms, lambda: photos, output, Options(top), lambda _: None, progress)
-
-
 def _is_absolute(source: str) -> bool:
     return is_remote(source) or os.path.isabs(source)  # noqa: PTH117
 
@@ -260,13 +231,13 @@ def _make(
     make = elsewhere or make_parts
     made = make(running, job, todo, job.record, lambda done: progress(finished + done, job.terms.photos))
     seconds = time.perf_counter() - start
-    named = job.terms.photos - finished - made.resumed
+    named = job.terms.photos - finished
     found = measure(running, job, watch.seconds, seconds, named) if isinstance(watch, Stopwatch) and named else None
-    lines = [*before.values(), *made.lines]
+    lines = [*before.values(), *made]
     return Done(
         job.terms.photos,
         sum(sum(line.errors.values()) for line in lines),
-        finished + made.resumed,
+        finished,
         job.parts,
         len(before),
         _added(line.verdicts for line in lines),

@@ -65,11 +65,6 @@ def list_entries(sources: Iterable[str], passing_over: Collection[str] = ()) -> 
             raise no_photos(source, left_out.first)
 
 
-def list_references(sources: Iterable[str]) -> Iterator[str]:
-    """The photos alone of `list_entries`."""
-    return LeftOut().sift(list_entries(sources))
-
-
 def read_reference(reference: str, limits: Limits) -> bytes:
     """The bytes that a reference names.
 

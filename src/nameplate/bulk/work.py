@@ -6,14 +6,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Protocol, Self
 
 from nameplate.bulk import objects, shards
 from nameplate.bulk.job import Job, LedgerLine
-from nameplate.bulk.journal import journal, no_journal, resumable
 from nameplate.bulk.references import read_reference
 from nameplate.bulk.tables import Answer
 from nameplate.models.embedding import Source
@@ -67,15 +65,6 @@ class Reader:
         return self._pool.submit(read_reference, reference, self._limits).result
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
-    """Parts that were made."""
-
-    lines: tuple[LedgerLine, ...]
-    resumed: int
-    """Photos in them that an interrupted run had named."""
-
-
 class Make(Protocol):
     """What makes parts of a job: `make_parts` here, or others elsewhere."""
 
@@ -86,14 +75,14 @@ class Make(Protocol):
         parts: Sequence[int],
         record: Callable[[LedgerLine], None],
         step: Callable[[int], None],
-    ) -> Made:
+    ) -> tuple[LedgerLine, ...]:
         """Make some parts; see `make_parts`."""
         ...
 
 
 def work(model: Model, job: Job, part: int) -> LedgerLine:
-    """Make one part from its listing alone, without a journal; whoever called records its line (`Job.record`)."""
-    [line] = make_parts(model, job, [part], lambda _: None, journals=False).lines
+    """Make one part from its listing alone; whoever called records its line (`Job.record`)."""
+    [line] = make_parts(model, job, [part], lambda _: None)
     return line
 
 
@@ -103,10 +92,10 @@ def make_parts(
     parts: Sequence[int],
     record: Callable[[LedgerLine], None],
     step: Callable[[int], None] = lambda _: None,
-    *,
-    journals: bool = True,
-) -> Made:
+) -> tuple[LedgerLine, ...]:
     """Make some parts, their photos in one stream: it does not run dry where one ends.
+
+    Where this is interrupted, the rows of the part under way are lost, and nothing else.
 
     Args:
         model: set to the job's runtime and looks.
@@ -114,37 +103,34 @@ def make_parts(
         parts: of it, in order.
         record: called with each part's line when its file is there.
         step: called after each photo with how many of these parts are done.
-        journals: whether each part has one, so that an interrupted run goes on within a part; not where two
-            processes may make the same part.
+
+    Returns:
+        The lines that `record` was called with.
     """
     names: deque[str] = deque()
 
     def references() -> Iterator[str]:
         for part in parts:
-            before = resumable(job.path(part), job.terms, Answer) if journals else 0
-            for reference in job.references(part)[before:]:
+            for reference in job.references(part):
                 names.append(reference)
                 yield reference
 
     lines: list[LedgerLine] = []
-    done = resumed = 0
+    done = 0
     with Reader(model.settings.limits) as reader:
         rows = model.looks.rows(reader.sources(references()))
         for part in parts:
             start = time.perf_counter()
-            opened = journal(job.path(part), job.terms, Answer) if journals else no_journal(Answer)
-            with opened as kept:
-                done, resumed = done + kept.resumed, resumed + kept.resumed
-                for _ in range(job.rows(part) - kept.resumed):
-                    row = next(rows)
-                    with model.settings.watch("judge"):
-                        prediction, _chances = model.answer(printable(names.popleft()), row, job.terms.top)
-                    with model.settings.watch("write"):
-                        kept.add(Answer(prediction, row.digest))
-                    done += 1
-                    step(done)
-                with model.settings.watch("write"):
-                    line = job.write(part, kept.done, time.perf_counter() - start)
-                    record(line)
+            answers: list[Answer] = []
+            for _ in range(job.rows(part)):
+                row = next(rows)
+                with model.settings.watch("judge"):
+                    prediction, _chances = model.answer(printable(names.popleft()), row, job.terms.top)
+                answers.append(Answer(prediction, row.digest))
+                done += 1
+                step(done)
+            with model.settings.watch("write"):
+                line = job.write(part, answers, time.perf_counter() - start)
+                record(line)
             lines.append(line)
-    return Made(tuple(lines), resumed)
+    return tuple(lines)

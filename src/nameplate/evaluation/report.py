@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -21,6 +20,7 @@ from nameplate.evaluation.metrics import confusion_matrix
 from nameplate.evaluation.mistakes import Mistake, surest_mistakes, worst_pairs
 from nameplate.evaluation.plots import matrix_plot, reliability_plot, risk_plot
 from nameplate.evaluation.selective import RISKS, curve
+from nameplate.photos.parallel import ordered_map
 from nameplate.reports.page import day_and_night, file_thumbnail_uri, write_page
 from nameplate.storage import whole_file
 from nameplate.types import Verdict
@@ -116,8 +116,8 @@ def _write_page(
 
 def _pictures(shown: Sequence[Mistake], threads: int) -> dict[str, str | None]:
     paths = dict.fromkeys(path for each in shown for path in (each.photo, each.like_truth, each.like_named) if path)
-    with ThreadPoolExecutor(max(1, threads)) as pool:
-        return dict(zip(paths, pool.map(lambda path: file_thumbnail_uri(path, SHOWN), paths), strict=True))
+    pictures = ordered_map(lambda path: file_thumbnail_uri(path, SHOWN), paths, threads)
+    return dict(zip(paths, pictures, strict=True))
 
 
 def _matrix(judged: Judged) -> dict[bool, str]:

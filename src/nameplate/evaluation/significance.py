@@ -210,16 +210,6 @@ def resamples(photos: int, groups: NDArray[np.int64] | None = None) -> Iterator[
         yield rows[np.repeat(ends[drawn] - sizes[drawn], sizes[drawn]) + steps]
 
 
-def mcnemar(better: int, worse: int) -> float:
-    """The two-sided mid-p of McNemar's test: half of the chance of what was seen counts, so that the test is not
-    conservative as the exact one is (M. Fagerland, S. Lydersen and P. Laake, 2013).
-
-    >>> round(mcnemar(1, 7), 4)
-    0.0391
-    """
-    return sign_flip(np.r_[np.ones(better, np.int64), -np.ones(worse, np.int64)])
-
-
 def sign_flip(sums: Ints) -> float:
     """The two-sided mid-p of a sum whose parts, int64 (C,), could each as well have had the other sign.
 

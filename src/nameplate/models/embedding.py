@@ -7,11 +7,8 @@ while the runtime computes; no more than `AHEAD` chunks wait, so memory does not
 from __future__ import annotations
 
 import itertools
-import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -25,17 +22,15 @@ from nameplate.models.cache import ArrayCache
 from nameplate.models.lanes import Tuning
 from nameplate.models.runtime import BATCH, Batch, ChosenRuntime, Runtime
 from nameplate.models.stopwatch import Watch, no_watch
-from nameplate.photos.apart import end_readers
 from nameplate.photos.decode import decode_with_header, read_bytes, read_header
 from nameplate.photos.fingerprint import WORDS, perceptual_hash
+from nameplate.photos.parallel import ordered_map
 from nameplate.photos.preprocess import preprocess
 from nameplate.storage import sha256
 from nameplate.types import NO_TTA, Limits, Preprocess
 
 CHUNK, AHEAD = 8, 12
 """Photos a thread takes at once, and chunks that may wait for the runtime."""
-PATIENCE = 0.1
-"""Seconds that the threads of an interrupted job are given before the photos that they wait for are given up."""
 STRETCH = 256
 """Photos in a row that fill no batch, because they are unreadable or known, before they are let go."""
 
@@ -204,37 +199,8 @@ def prepared(
         threads: that prepare.
         chunk: sources that a thread takes at once.
     """
-    stopped, at_work = threading.Event(), set[int]()
-
-    def prepare_all(sources: Sequence[S]) -> list[Row]:
-        at_work.add(threading.get_ident())
-        try:
-            going_on = itertools.takewhile(lambda _: not stopped.is_set(), sources)
-            return [row for source in going_on for row in prepare(source)]
-        finally:
-            at_work.discard(threading.get_ident())
-
-    with ThreadPoolExecutor(max(1, threads), thread_name_prefix="nameplate-decode") as pool:
-        futures: deque[Future[list[Row]]] = deque()
-        try:
-            for some in _batched(sources, chunk):
-                futures.append(pool.submit(prepare_all, some))
-                if len(futures) > AHEAD:
-                    yield from futures.popleft().result()
-            while futures:
-                yield from futures.popleft().result()
-        finally:  # of an interrupted job: no thread begins another photo, and none waits for a slow one
-            stopped.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            while at_work:
-                time.sleep(PATIENCE)
-                end_readers(at_work.copy())
-
-
-def _batched(sources: Iterable[S], chunk: int) -> Iterator[Sequence[S]]:
-    iterator = iter(sources)
-    while some := tuple(itertools.islice(iterator, chunk)):
-        yield some
+    for rows in ordered_map(prepare, sources, threads, AHEAD * chunk):
+        yield from rows
 
 
 def prepare_photo(

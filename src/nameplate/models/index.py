@@ -15,7 +15,6 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import msgspec
@@ -29,6 +28,7 @@ from safetensors.numpy import save as save_tensors
 from nameplate.errors import BundleError, DataError, PhotoError
 from nameplate.models.bundle import INDEX, MAX_BYTES, Bundle
 from nameplate.photos.decode import decode
+from nameplate.photos.parallel import ordered_map
 from nameplate.storage import absolute
 from nameplate.types import Limits, Photo
 
@@ -103,8 +103,7 @@ def make_index(photos: Sequence[Photo], embeddings: NDArray[np.float32], threads
     """
     order = sorted(range(len(photos)), key=lambda place: str(photos[place].sha256))[:MOST_PHOTOS]
     chosen = sorted(order)
-    with ThreadPoolExecutor(max(1, threads)) as pool:
-        made = list(pool.map(_small, [photos[place].path for place in chosen]))
+    made = list(ordered_map(_small, [photos[place].path for place in chosen], threads))
     there = [(place, picture) for place, picture in zip(chosen, made, strict=True) if picture is not None]
     if not there:
         raise DataError(f"None of the {len(photos):,} photos that train can be read again for the index.")

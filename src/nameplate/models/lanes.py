@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from nameplate.photos.parallel import ordered_map
 
 Batch = NDArray[np.uint8]
 Embedding = NDArray[np.float32]
@@ -40,17 +40,5 @@ def side_by_side(
     """
     pieces = (whole[start : start + batch] for whole in batches for start in range(0, len(whole), batch))
     if streams == 1:
-        yield from map(run, pieces)
-        return
-    with ThreadPoolExecutor(streams, thread_name_prefix="nameplate-infer") as pool:
-        waiting: deque[Future[Embedding]] = deque()
-        try:
-            for piece in pieces:
-                waiting.append(pool.submit(run, piece))
-                if len(waiting) > streams:  # one waits, so that none is idle while a result is looked at
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+        return map(run, pieces)
+    return ordered_map(run, pieces, streams, ahead=streams, name="nameplate-infer")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -18,6 +17,7 @@ from nameplate.models.cache import ArrayCache
 from nameplate.photos.align import SIDE
 from nameplate.photos.decode import decode_with_header, read_bytes, read_header
 from nameplate.photos.formats import MAGIC
+from nameplate.photos.parallel import ordered_map
 from nameplate.photos.sharpness import scaled_luma, sharpness
 from nameplate.storage import sha256
 from nameplate.types import Photo
@@ -25,8 +25,6 @@ from nameplate.types import Photo
 FORMATS = tuple(dict.fromkeys(name for _, _, name in MAGIC))
 DECODED = (128, 128)
 """What decoding is asked for; it gives at least twice that where the photo has it."""
-CHUNK, AHEAD = 16, 8
-"""Photos a thread takes at once, and chunks that wait."""
 SHAPES = {"numbers": (5,), "grey": (SIDE, SIDE)}
 
 
@@ -56,11 +54,12 @@ def look_at(photos: Sequence[Photo], threads: int, progress: Callable[[int, int]
     cache = ArrayCache("looks", f"1 pillow {version('pillow')} simplejpeg {version('simplejpeg')}", SHAPES)
     looks: list[Look | None] = []
     try:
-        for row, photo in zip(_rows(photos, cache, threads), photos, strict=True):
-            if row is not None:
-                cache.add(str(photo.sha256), row)
-            looks.append(None if row is None else _look(row))
-            progress(len(looks), len(photos))
+        with closing(_rows(photos, cache, threads)) as rows:
+            for row, photo in zip(rows, photos, strict=True):
+                if row is not None:
+                    cache.add(str(photo.sha256), row)
+                looks.append(None if row is None else _look(row))
+                progress(len(looks), len(photos))
     finally:
         cache.flush()
     return looks
@@ -78,7 +77,7 @@ def measure(data: bytes) -> Look:
 Row = dict[str, NDArray[Any]]
 
 
-def _rows(photos: Sequence[Photo], cache: ArrayCache, threads: int) -> Iterator[Row | None]:
+def _rows(photos: Sequence[Photo], cache: ArrayCache, threads: int) -> Generator[Row | None, None, None]:
     def one(photo: Photo) -> Row | None:
         if str(photo.sha256) in cache:
             return cache[str(photo.sha256)]
@@ -88,17 +87,7 @@ def _rows(photos: Sequence[Photo], cache: ArrayCache, threads: int) -> Iterator[
         except PhotoError:
             return None
 
-    def several(chunk: Sequence[Photo]) -> list[Row | None]:
-        return [one(photo) for photo in chunk]
-
-    with ThreadPoolExecutor(max(1, threads), thread_name_prefix="nameplate-look") as pool:
-        waiting: deque[Future[list[Row | None]]] = deque()
-        for start in range(0, len(photos), CHUNK):
-            waiting.append(pool.submit(several, photos[start : start + CHUNK]))
-            if len(waiting) > AHEAD:
-                yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
+    return ordered_map(one, photos, threads)
 
 
 def _measure(data: bytes) -> Row:

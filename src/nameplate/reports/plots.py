@@ -20,7 +20,7 @@ from nameplate.types import Epoch, Evaluation
 if TYPE_CHECKING:
     from nameplate.reports.compare import Row
 
-INK, ACCENT, SOFT = "#1c2733", "#1f6f8b", "#d9e4ea"
+INK, ACCENT = "#1c2733", "#1f6f8b"
 DPI = 120
 NEAR = 4
 """Speeds that differ by no more than this factor stand on a linear axis, which a logarithmic one would leave bare."""

@@ -10,11 +10,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate.errors import NameplateError
 from nameplate.reports.page import day_and_night, thumbnail_uri, write_page
 from nameplate.reports.plots import curves_plot
 from nameplate.types import Epoch, Evaluation, Exported
@@ -127,30 +125,6 @@ def metrics_csv(epochs: Sequence[Epoch]) -> bytes:
     writer.writeheader()
     writer.writerows(asdict(epoch) for epoch in epochs)
     return text.getvalue().encode()
-
-
-def read_metrics(data: bytes) -> list[Epoch]:
-    """The epochs that `metrics_csv` wrote.
-
-    Raises:
-        NameplateError: a column is missing or unknown, or a cell is not what its column holds.
-    """
-    rows = csv.reader(io.StringIO(data.decode("utf-8", "replace")))
-    columns = next(rows, [])
-    if tuple(columns) != COLUMNS:
-        found = ", ".join(columns) or "nothing"
-        raise NameplateError(f"metrics.csv has the columns {found}; it needs {', '.join(COLUMNS)}.")
-    return [_epoch(cells, line) for line, cells in enumerate(rows, 2)]
-
-
-def _epoch(cells: list[str], line: int) -> Epoch:
-    if len(cells) != len(COLUMNS):
-        raise NameplateError(f"metrics.csv, line {line}: {len(cells)} cells; it needs {len(COLUMNS)}.")
-    row = {name: cell or None for name, cell in zip(COLUMNS, cells, strict=True)}
-    try:
-        return msgspec.convert(row, Epoch, strict=False)
-    except msgspec.ValidationError as error:
-        raise NameplateError(f"metrics.csv, line {line}: {error}.") from None
 
 
 def best_epoch(epochs: Sequence[Epoch], number: int | None = None) -> Epoch | None:

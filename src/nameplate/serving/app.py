@@ -17,7 +17,7 @@ from nameplate import __version__
 from nameplate.errors import NameplateError
 from nameplate.serving.access import describe_access
 from nameplate.serving.page import mount_page
-from nameplate.serving.problems import Problem, on_problem, problem_response
+from nameplate.serving.problems import Problem, ProblemResponse, on_problem
 from nameplate.serving.protect import protect
 from nameplate.serving.routes import feedback, health, identify, metrics, models, protocol, verify
 from nameplate.serving.schema import ProblemDetails
@@ -129,13 +129,13 @@ async def _on_invalid(_: Request, error: Exception) -> Response:
     wrong = error.errors()[0]
     place = ".".join(str(part) for part in wrong["loc"])
     said = f"{place}: {wrong['msg']}, not {str(wrong.get('input'))[:80]!r}."
-    return problem_response(Problem("unprocessable", said))
+    return ProblemResponse(Problem("unprocessable", said))
 
 
 async def _on_http(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     kind = OF_STATUS.get(error.status_code, "bad-request")
-    return problem_response(Problem(kind, f"{error.detail}."), error.headers)
+    return ProblemResponse(Problem(kind, f"{error.detail}."), error.headers)
 
 
 async def _on_gone(_: Request, __: Exception) -> Response:

@@ -8,10 +8,9 @@ the same pictures.
 from __future__ import annotations
 
 import contextlib
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from nameplate.errors import NameplateError, PhotoError
 from nameplate.photos.augment import augment
 from nameplate.photos.augmentation import Augmentation
 from nameplate.photos.decode import decode
+from nameplate.photos.parallel import ordered_map
 from nameplate.photos.preprocess import preprocess
 from nameplate.training.schedule import steps_per_epoch
 from nameplate.types import Preprocess
@@ -114,21 +114,10 @@ def _batches(
         except PhotoError as error:
             return str(error)
 
-    with ThreadPoolExecutor(max(1, threads), thread_name_prefix="nameplate-photos") as pool:
-        waiting: deque[tuple[NDArray[np.int64], list[Future[Pixels | str]]]] = deque()
-        todo = iter(batches)
-        try:
-            while True:
-                while len(waiting) < AHEAD and (places := next(todo, None)) is not None:
-                    waiting.append((places, [pool.submit(one, int(place)) for place in places]))
-                if not waiting:
-                    return
-                places, futures = waiting.popleft()
-                yield _gather(paths, places, [future.result() for future in futures])
-        finally:
-            for _, futures in waiting:
-                for future in futures:
-                    future.cancel()
+    ahead = (AHEAD - 1) * max(map(len, batches), default=1)  # one batch is with the network
+    with contextlib.closing(ordered_map(one, map(int, chain.from_iterable(batches)), threads, ahead)) as made:
+        for places in batches:
+            yield _gather(paths, places, list(islice(made, len(places))))
 
 
 def _gather(paths: Sequence[str], places: NDArray[np.int64], made: Sequence[Pixels | str]) -> Batch:

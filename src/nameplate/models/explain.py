@@ -106,12 +106,12 @@ def explain(
         raise PhotoError(mapped.row.failure.reason, mapped.row.failure.detail)
     assert mapped.places is not None
     assert mapped.row.embedding is not None
-    chances = model.probabilities(mapped.row.embedding[None])[0]
+    chances = model.probabilities(mapped.row.embedding[None], mapped.row.runtime)[0]
     ranked = np.argsort(-chances, kind="stable")[:TOP].tolist()
     index = read_index(model.bundle)
 
     def case(number: int) -> Case:
-        grid = evidence(model, mapped.places, number)  # type: ignore[arg-type]
+        grid = evidence(model, mapped.places, number, mapped.row.runtime)  # type: ignore[arg-type]
         box = hot_region(grid)
         faint = mean_inside(grid, box) < FAINT * np.abs(grid).max()
         region = None if faint else in_photo(box, *sides, model.bundle.manifest.preprocess)

@@ -244,15 +244,14 @@ class Model:
             raise ValueError(f"this photo was not embedded: {row.failure}")
         return np.asarray(self.probabilities(row.embedding[None], row.runtime)[0])
 
-    def probabilities(self, embeddings: NDArray[np.float32], runtime: str | None = None) -> NDArray[np.float32]:
+    def probabilities(self, embeddings: NDArray[np.float32], runtime: str) -> NDArray[np.float32]:
         """Calibrated probabilities: float32 N×D embeddings → float32 N×C, rows sum to 1.
 
         Args:
             embeddings: float32 N×D.
-            runtime: what computed them, which chooses the temperature; None: what ran last here.
+            runtime: the name of the runtime that computed them: each has a temperature of its own.
         """
-        temperature = self.bundle.manifest.temperature_of(runtime or self.runtime.name)
-        return probabilities(self.logits(embeddings), temperature)
+        return probabilities(self.logits(embeddings), self.bundle.manifest.temperature_of(runtime))
 
     def logits(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """What the head says before calibration: float32 N×D → float32 N×C."""

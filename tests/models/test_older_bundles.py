@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from nameplate.demo import photos_folder
@@ -42,9 +43,9 @@ def path_of(photo: str) -> str:
     return str(photos_folder("test") / photo)
 
 
-def plain(said: dict[str, object], photo: str) -> Any:
+def plain(said: object, photo: str) -> Any:
     """As it comes out of JSON, with the photo's path as it was recorded."""
-    return json.loads(json.dumps(said).replace(json.dumps(path_of(photo)), json.dumps(photo)))
+    return json.loads(json.dumps(msgspec.to_builtins(said)).replace(json.dumps(path_of(photo)), json.dumps(photo)))
 
 
 @pytest.mark.parametrize("said", SAID["identify"], ids=lambda said: said["verdict"])

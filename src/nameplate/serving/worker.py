@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.errors import BundleError, NameplateError
+from nameplate.models.answer_json import HeatMap
 from nameplate.models.bundle import load_bundle
 from nameplate.models.embedding import Row, Settings, prepare_photo
 from nameplate.models.golden import golden_photo
@@ -189,7 +190,7 @@ class Worker:
             )
         )
 
-    def _heat_map(self, photo: bytes) -> dict[str, object] | None:
+    def _heat_map(self, photo: bytes) -> HeatMap | None:
         from nameplate.models.explain import explain
         from nameplate.reports.explain import heat_json
 

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from nameplate.models.claim import ClaimCode, ClaimVerdict, Verified
-from nameplate.types import Prediction, Verdict
+from nameplate.types import Flaw, Prediction, Verdict
 
 
 class Ranked(msgspec.Struct, frozen=True):
@@ -51,6 +51,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     make: str | None
     make_confidence: float | None
     top: tuple[Ranked, ...]
+    flaws: tuple[Flaw, ...] | UnsetType = UNSET
     error: str | UnsetType = UNSET
     heatmap: HeatMap | UnsetType | None = UNSET
 
@@ -87,6 +88,7 @@ def prediction_json(prediction: Prediction, heatmap: HeatMap | UnsetType | None 
         make=prediction.make,
         make_confidence=prediction.make_confidence,
         top=tuple(Ranked(name, chance) for name, chance in prediction.top),
+        flaws=prediction.flaws or UNSET,
         error=prediction.error or UNSET,
         heatmap=heatmap,
     )

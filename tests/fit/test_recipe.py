@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from nameplate import types
 from nameplate.errors import UsageError
+from nameplate.fit import recipe as module
 from nameplate.fit.recipe import (
     Mixing,
     Recipe,
@@ -32,7 +33,6 @@ from nameplate.fit.recipe import (
 )
 from nameplate.photos import augmentation
 from nameplate.photos.augmentation import Augmentation
-from nameplate.training import recipe as module
 from nameplate.types import HeadRecipe
 
 PAGE = Path(__file__).parents[2] / "docs" / "recipes.md"

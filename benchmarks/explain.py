@@ -42,11 +42,13 @@ def main() -> None:
     chosen = [held[i].path for i in random.permutation(len(held))[: arguments.photos]]
     mapped = [each for each in photo_maps(model, chosen) if each.places is not None]
     grids = [each.places for each in mapped if each.places is not None]
-    chances = model.probabilities(np.stack([places.mean((0, 1)) for places in grids]))
+    chances = model.probabilities(np.stack([places.mean((0, 1)) for places in grids]), "onnxruntime")
     named = chances.argmax(1)
     falls, changes = {}, {}
     for way, boxes in hidden_boxes(model, grids, named, arguments.area, random).items():
-        found = model.probabilities(model.embed([painted(m, box) for m, box in zip(mapped, boxes, strict=True)]))
+        found = model.probabilities(
+            model.embed([painted(m, box) for m, box in zip(mapped, boxes, strict=True)]), "onnxruntime"
+        )
         falls[way] = chances.max(1) - found[np.arange(len(named)), named]
         changes[way] = found.argmax(1) != named
     print(f"{len(named)} photos, {arguments.area:.0%} hidden, mean confidence before {chances.max(1).mean():.3f}")
@@ -68,7 +70,9 @@ def hidden_boxes(
     model: Model, grids: list[Floats], named: NDArray[np.int64], area: float, random: np.random.Generator
 ) -> dict[str, list[Region]]:
     """Way of choosing → a box for each photo, all of one size."""
-    hot = [hot_region(evidence(model, places, int(k)), area) for places, k in zip(grids, named, strict=True)]
+    hot = [
+        hot_region(evidence(model, places, int(k), "onnxruntime"), area) for places, k in zip(grids, named, strict=True)
+    ]
     width, height = hot[0].right - hot[0].left, hot[0].bottom - hot[0].top
     corners = random.random((len(hot), 2)) * (1 - width, 1 - height)
     return {

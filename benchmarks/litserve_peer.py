@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import litserve
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -50,7 +51,7 @@ class Cars(litserve.LitAPI):  # type: ignore[misc]
         answers = []
         for row, embedding in zip(rows, embeddings, strict=True):
             row.embedding, row.runtime = embedding, self.model.runtime.name
-            answers.append(prediction_json(self.model.answer("", row)[0]))
+            answers.append(msgspec.to_builtins(prediction_json(self.model.answer("", row)[0])))
         return answers
 
     def unbatch(self, output: list[dict[str, object]]) -> list[dict[str, object]]:

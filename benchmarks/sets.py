@@ -170,7 +170,12 @@ def seen(model: Model, embeddings: Floats) -> Seen:
     """Photos, from their embeddings."""
     known, theirs = model.bundle.known, model.bundle.manifest.thresholds
     assert known is not None
-    return Seen(model.probabilities(embeddings), known.distances(embeddings), known.no_car_odds(embeddings), theirs)
+    return Seen(
+        model.probabilities(embeddings, model.runtime.name),
+        known.distances(embeddings),
+        known.no_car_odds(embeddings),
+        theirs,
+    )
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def chances_of(model: Model, paths: list[str], names: tuple[str, ...]) -> dict[s
         assert row.embedding is not None, row.failure
         views = row.embedding[None] if row.views is None else row.views
         looks += len(np.unique(views, axis=0))
-        each = model.probabilities(views)
+        each = model.probabilities(views, model.runtime.name)
         for name in names:
             found[name].append(each[chosen(name, names[-1], len(views))].mean(0))
     seconds = time.monotonic() - begun

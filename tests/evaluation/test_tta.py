@@ -25,7 +25,7 @@ def model() -> Model:
 
 def test_it_is_the_paired_comparison_of_both_ways_on_the_same_photos(model: Model) -> None:
     photos = [Photo(path) for path in PATHS]
-    plain = model.probabilities(model.embed(PATHS))
+    plain = model.probabilities(model.embed(PATHS), "onnxruntime")
     mirrored = np.stack([model.chances(row) for row in model.looks.rows(PATHS)])
     truths = plain.argmax(1)
     truths[::2] = mirrored.argmin(1)[::2]

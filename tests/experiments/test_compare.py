@@ -17,8 +17,8 @@ from nameplate.demo import photos_folder
 from nameplate.errors import DataError, NameplateError, UsageError
 from nameplate.experiments.compare import Plan, at_most, compare, photos_to_judge
 from nameplate.experiments.contenders import Contender, Frozen, Tuned
+from nameplate.fit.recipe import Recipe, Stage
 from nameplate.reports.compare import Comparison
-from nameplate.training.recipe import Recipe, Stage
 from nameplate.types import HeadRecipe
 
 HEAD = HeadRecipe(folds=2)
@@ -228,8 +228,8 @@ def test_a_network_costs_what_its_layers_do() -> None:
     import torch
     from torch import nn
 
-    from nameplate.experiments.frozen_backbone import load_network, measure
     from nameplate.training.backbones import find_backbone
+    from nameplate.training.frozen_network import load_network, measure
 
     lite0, _ = load_network(find_backbone("Lite0"), 1000, (224, 224), 1, "none")
     cost = measure(lite0, 224, 224)

@@ -34,9 +34,9 @@ def test_hiding_the_hot_region_costs_more_than_hiding_another_one(model: Model) 
     for each in mapped:
         assert each.places is not None
         assert each.picture is not None
-        chances = model.probabilities(each.places.mean((0, 1))[None])[0]
+        chances = model.probabilities(each.places.mean((0, 1))[None], "onnxruntime")[0]
         named = int(chances.argmax())
-        box = hot_region(evidence(model, each.places, named))
+        box = hot_region(evidence(model, each.places, named, "onnxruntime"))
         height, width = each.picture.shape[:2]
         across, down = round((box.right - box.left) * width), round((box.bottom - box.top) * height)
         corners = [(round(box.left * width), round(box.top * height))]
@@ -46,7 +46,7 @@ def test_hiding_the_hot_region_costs_more_than_hiding_another_one(model: Model) 
             picture = each.picture.copy()
             picture[top : top + down, left : left + across] = GREY
             painted.append(picture)
-        after = model.probabilities(model.embed(painted))[:, named]
+        after = model.probabilities(model.embed(painted), "onnxruntime")[:, named]
         falls.append(chances[named] - after)
     hot, *others = np.array(falls).T
     assert len(hot) > 10
@@ -71,6 +71,24 @@ def test_an_explanation_agrees_with_the_prediction(model: Model) -> None:
     assert 0 <= left < right <= found.width
     assert 0 <= top < bottom <= found.height
     assert (right - left) * (bottom - top) == pytest.approx(0.15 * found.width * found.height, rel=0.1)
+
+
+def test_confidence_and_evidence_are_cut_at_the_temperature_of_the_runtime_that_gives_maps(model: Model) -> None:
+    """Whatever ran before, and whatever the bundle says of other runtimes: an explanation agrees with `identify`."""
+    manifest = replace(model.bundle.manifest, temperature=0.02, temperatures={"onnxruntime": 5.0, "openvino": 0.02})
+    bundle = replace(model.bundle, manifest=manifest)
+    fresh = explain(Model(bundle, replace(model.settings, runtime="auto")), render(), model.nameplates[100])
+    [answer] = Model(bundle, model.settings).predict([render()])
+    assert answer.confidence is not None
+    assert answer.confidence < 0.9
+    assert fresh.named.confidence == pytest.approx(answer.confidence, abs=1e-5)
+    # at so high a temperature many nameplates speak against the named one; at 0.02 only the second one would
+    [mapped] = photo_maps(model, [render()])
+    assert mapped.places is not None
+    [number] = [place for place, name in enumerate(model.nameplates) if name == fresh.named.nameplate]
+    warm = Model(bundle, model.settings)
+    assert np.array_equal(fresh.named.evidence, evidence(warm, mapped.places, number, "onnxruntime"))
+    assert not np.allclose(fresh.named.evidence, evidence(warm, mapped.places, number, "openvino"))
 
 
 def test_a_photo_on_its_side_is_explained_upright(model: Model, tmp_path: Path) -> None:

@@ -68,14 +68,14 @@ def test_evidence_adds_up_to_the_log_odds_slope(model: Model, mapped: list[Mappe
     places = mapped[0].places
     assert places is not None
     whole, temperature = places.mean((0, 1)), model.bundle.manifest.temperature
-    named = int(model.probabilities(whole[None])[0].argmax())
+    named = int(model.probabilities(whole[None], "onnxruntime")[0].argmax())
 
     def log_odds(embedding: NDArray[np.float32]) -> float:
         weight, bias = (part.astype(np.float64) for part in model.require_head())
         logits = (embedding.astype(np.float64) @ weight + bias) / temperature
         return float(logits[named] - np.logaddexp.reduce(np.delete(logits, named)))
 
-    found = evidence(model, places, named)
+    found = evidence(model, places, named, "onnxruntime")
     assert found.shape == (6, 9)
     step = 1e-3
     for row, column in ((2, 4), (0, 0), (5, 7)):

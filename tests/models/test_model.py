@@ -46,7 +46,7 @@ def headless(model: Model) -> Model:
 
 def test_an_answer_holds_the_best_nameplates_best_first(model: Model) -> None:
     answers = model.predict(PHOTOS)
-    chances = model.probabilities(model.embed(PHOTOS))
+    chances = model.probabilities(model.embed(PHOTOS), "onnxruntime")
     assert len(answers) == len(PHOTOS) == 16
     for path, answer, row in zip(PHOTOS, answers, chances, strict=True):
         assert answer.photo == str(path)
@@ -58,7 +58,7 @@ def test_an_answer_holds_the_best_nameplates_best_first(model: Model) -> None:
 
 
 def test_probabilities_sum_to_one(model: Model) -> None:
-    chances = model.probabilities(model.embed(PHOTOS))
+    chances = model.probabilities(model.embed(PHOTOS), "onnxruntime")
     assert chances.shape == (16, 196)
     assert chances.dtype == np.float32
     assert chances.sum(1) == pytest.approx(np.ones(16), abs=1e-5)
@@ -68,8 +68,11 @@ def test_the_bundles_temperature_is_used(model: Model) -> None:
     embeddings = model.embed(PHOTOS[:4])
     manifest = replace(model.bundle.manifest, temperature=50.0, temperatures={})
     flat = Model(replace(model.bundle, manifest=manifest), model.settings)
-    assert flat.probabilities(embeddings).max() < 0.1
-    assert (flat.probabilities(embeddings).argmax(1) == model.probabilities(embeddings).argmax(1)).all()
+    assert flat.probabilities(embeddings, "onnxruntime").max() < 0.1
+    assert (
+        flat.probabilities(embeddings, "onnxruntime").argmax(1)
+        == model.probabilities(embeddings, "onnxruntime").argmax(1)
+    ).all()
 
 
 def test_the_temperature_is_that_of_the_runtime_that_computed_the_embedding(model: Model) -> None:
@@ -77,7 +80,7 @@ def test_the_temperature_is_that_of_the_runtime_that_computed_the_embedding(mode
     flat = Model(replace(model.bundle, manifest=manifest), replace(model.settings, runtime="auto"))
     embeddings = flat.embed(PHOTOS[:4])
     assert [row.runtime for row in flat.rows([*PHOTOS[:2], b"no photo"])] == ["onnxruntime", "onnxruntime", ""]
-    assert flat.probabilities(embeddings).max() < 0.1
+    assert flat.probabilities(embeddings, "onnxruntime").max() < 0.1
     assert flat.probabilities(embeddings, "openvino").max() > 0.1
     assert max(answer.confidence or 1 for answer in flat.predict(PHOTOS[:4])) < 0.1
 
@@ -171,7 +174,7 @@ def test_a_bundle_without_a_head_names_nothing_and_says_what_to_do(headless: Mod
         elif call == "stream":
             next(headless.stream(PHOTOS[:1]))
         elif call == "probabilities":
-            headless.probabilities(np.zeros((1, 1604), np.float32))
+            headless.probabilities(np.zeros((1, 1604), np.float32), "onnxruntime")
         else:
             headless.require_head()
 

@@ -132,7 +132,7 @@ def test_random_passes_keep_the_bundles_fit() -> None:
 
 def test_one_look_is_what_it_always_was(model: Model) -> None:
     answers = model.predict(PHOTOS)
-    chances = model.probabilities(model.embed(PHOTOS))
+    chances = model.probabilities(model.embed(PHOTOS), "onnxruntime")
     for answer, row in zip(answers, chances, strict=True):
         assert answer.confidence == pytest.approx(float(row.max()), rel=1e-5)
     assert all(row.views is None for row in model.looks.rows(PHOTOS[:2]))
@@ -146,7 +146,7 @@ def test_probabilities_are_averaged_over_the_looks(model: Model, way: str) -> No
         for path in PHOTOS
     ]
     for answer, looks in zip(model.with_settings(tta=way).predict(PHOTOS, top=196), pictures, strict=True):
-        mean = model.probabilities(model.embed(looks)).mean(0)
+        mean = model.probabilities(model.embed(looks), "onnxruntime").mean(0)
         found = dict(answer.top)
         assert [found[name] for name in model.nameplates] == pytest.approx(mean.tolist(), rel=1e-3, abs=1e-6)
         assert sum(found.values()) == pytest.approx(1, abs=1e-5)
@@ -262,7 +262,7 @@ def test_a_sharp_photo_gets_one_look_and_a_blurred_or_a_small_one_two(model: Mod
     for row in (rows[0], rows[3]):
         assert row.embedding is not None
         assert row.embedding.tobytes() == plain.tobytes()
-        assert model.chances(row).tobytes() == model.probabilities(plain[None])[0].tobytes()
+        assert model.chances(row).tobytes() == model.probabilities(plain[None], "onnxruntime")[0].tobytes()
     for row, source in zip(rows[1:3], sources[1:3], strict=True):
         looks = [preprocess(source, SIZE), sharpened(preprocess(source, SIZE))]
         assert row.views == pytest.approx(model.embed(looks), rel=1e-3, abs=1e-4)

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import httpx2 as httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from nameplate.serving.body import FIELD_BYTES, read_multipart
+from nameplate.serving.body import FIELD_BYTES, Form, FormReader
 from nameplate.serving.problems import KINDS, Problem
+
+
+def read_multipart(body: bytes, boundary: bytes, chunk: int = 1 << 20) -> Form:
+    reader = FormReader(boundary)
+    for start in range(0, len(body), chunk):
+        reader.write(body[start : start + chunk])
+    return reader.form()
 
 
 def _encoded(files: list[tuple[str, str, bytes]], fields: dict[str, str]) -> tuple[bytes, bytes]:
@@ -22,10 +32,13 @@ def _encoded(files: list[tuple[str, str, bytes]], fields: dict[str, str]) -> tup
 @given(
     some.lists(some.binary(max_size=300), min_size=1, max_size=4),
     some.dictionaries(some.sampled_from(["claimed", "model", "comment"]), some.text(max_size=40)),
+    some.integers(1, 400),
 )
-def test_a_form_comes_back_as_it_was_made(photos: list[bytes], fields: dict[str, str]) -> None:
+def test_a_form_comes_back_as_it_was_made_however_it_arrives(
+    photos: list[bytes], fields: dict[str, str], chunk: int
+) -> None:
     fields = {key: value.encode("utf-8", "replace").decode() for key, value in fields.items()}
-    form = read_multipart(*_encoded([("photos", f"{i}.jpg", data) for i, data in enumerate(photos)], fields))
+    form = read_multipart(*_encoded([("photos", f"{i}.jpg", data) for i, data in enumerate(photos)], fields), chunk)
     assert [file.data for file in form.files] == photos
     assert [file.name for file in form.files] == [f"{i}.jpg" for i in range(len(photos))]
     assert form.fields == fields
@@ -92,3 +105,16 @@ def test_names_that_are_no_utf8_or_very_long_are_shown_harmlessly() -> None:
     [file] = read_multipart(body, b"b").files
     assert file.name.startswith("\\xffnn")
     assert len(file.name) == 255
+
+
+def test_photos_are_let_go_with_their_form_and_not_by_the_garbage_collector() -> None:
+    body, boundary = _encoded([("photos", "a.jpg", bytes(1000))], {})
+    gc.disable()
+    try:
+        reader = FormReader(boundary)
+        reader.write(body)
+        parts = weakref.ref(reader._parts)
+        del reader
+        assert parts() is None
+    finally:
+        gc.enable()

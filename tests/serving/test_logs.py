@@ -10,7 +10,7 @@ import sys
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from nameplate.serving.logs import GONE, Lines, Logs, event
+from nameplate.serving.logs import GONE, Logs, StderrHandler, event
 from tests.serving.guarded import Service, client_of, lines
 
 
@@ -127,7 +127,7 @@ def test_an_event_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_what_other_libraries_log_is_a_line_too(capsys: pytest.CaptureFixture[str]) -> None:
     log = logging.Logger("uvicorn.error")
-    log.addHandler(Lines())
+    log.addHandler(StderrHandler())
     try:
         raise ValueError("x\ny")
     except ValueError:

@@ -114,7 +114,7 @@ def _check(embeddings: Floats, places: Floats, model: Model) -> None:
         )
 
 
-def evidence(model: Model, places: Floats, nameplate: int) -> Floats:
+def evidence(model: Model, places: Floats, nameplate: int, runtime: str) -> Floats:
     """What each place says for a nameplate and against the others, float32 h×w.
 
     The mean over the places is the nameplate's logit less that of the other nameplates, each weighted by how probable
@@ -124,6 +124,7 @@ def evidence(model: Model, places: Floats, nameplate: int) -> Floats:
         model: with a head, of two nameplates at least.
         places: float32 h×w×D, of `photo_maps`.
         nameplate: which of `model.nameplates`.
+        runtime: the name of the runtime that computed `places`: it has a temperature of its own.
 
     Raises:
         BundleError: the bundle has no head.
@@ -131,7 +132,7 @@ def evidence(model: Model, places: Floats, nameplate: int) -> Floats:
     weight, bias = model.require_head()
     logits = places.mean((0, 1)) @ weight + bias
     logits[nameplate] = -np.inf
-    others = probabilities(logits[None], model.bundle.manifest.temperature)[0]
+    others = probabilities(logits[None], model.bundle.manifest.temperature_of(runtime))[0]
     direction = weight[:, nameplate] - weight @ others
     return np.asarray(places @ direction + (bias[nameplate] - bias @ others), np.float32)
 

@@ -29,7 +29,8 @@ from nameplate.models.proof import load_proven
 from nameplate.models.runtime import ChosenRuntime, available_cpus
 from nameplate.models.sources import PhotoLike, Photos, as_list, as_source, as_sources, each_photo, photo_name
 from nameplate.models.tta import Looks
-from nameplate.models.verdict import car_margin, judged
+from nameplate.models.verdict import car_margin, judged, with_flaws
+from nameplate.photos.quality import flaws
 from nameplate.types import DEFAULT_BUNDLE, NO_TTA, TOP, Limits, Prediction
 
 
@@ -152,7 +153,7 @@ class Model:
         if row.embedding is None:
             return Prediction(name, failure=row.failure), None
         chances = self.chances(row)
-        found = self.judged(name, chances, row.embedding, top)
+        found = with_flaws(self.judged(name, chances, row.embedding, top), flaws(row.quality))
         return found, None if found.failure is not None else chances
 
     def judged(
@@ -244,15 +245,14 @@ class Model:
             raise ValueError(f"this photo was not embedded: {row.failure}")
         return np.asarray(self.probabilities(row.embedding[None], row.runtime)[0])
 
-    def probabilities(self, embeddings: NDArray[np.float32], runtime: str | None = None) -> NDArray[np.float32]:
+    def probabilities(self, embeddings: NDArray[np.float32], runtime: str) -> NDArray[np.float32]:
         """Calibrated probabilities: float32 N×D embeddings → float32 N×C, rows sum to 1.
 
         Args:
             embeddings: float32 N×D.
-            runtime: what computed them, which chooses the temperature; None: what ran last here.
+            runtime: the name of the runtime that computed them: each has a temperature of its own.
         """
-        temperature = self.bundle.manifest.temperature_of(runtime or self.runtime.name)
-        return probabilities(self.logits(embeddings), temperature)
+        return probabilities(self.logits(embeddings), self.bundle.manifest.temperature_of(runtime))
 
     def logits(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """What the head says before calibration: float32 N×D → float32 N×C."""

@@ -16,6 +16,9 @@ WORDS = FREQUENCIES * FREQUENCIES // 64
 """uint64 words of a hash."""
 COSINES = np.cos(np.pi / SIDE * np.outer(np.arange(FREQUENCIES), np.arange(SIDE) + 0.5)).astype(np.float32)
 """The lowest rows of the DCT-II; without its scaling, since only signs are kept."""
+ROUNDING = 0.1
+"""Frequencies below this are zero but for rounding, which differs from processor to processor (up to 0.01); so their
+sign would be too. In photos one frequency in 75,000 lies below it."""
 MIRROR = np.packbits(np.tile(np.arange(FREQUENCIES) % 2 == 1, (FREQUENCIES, 1))).view(np.uint64)
 """hash ^ MIRROR is the hash of the mirrored picture: mirroring negates the odd horizontal frequencies."""
 
@@ -32,4 +35,4 @@ def perceptual_hash(photo: NDArray[np.uint8]) -> NDArray[np.uint64]:
     grey = Image.fromarray(photo).convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
     spectrum = COSINES @ np.asarray(grey, np.float32) @ COSINES.T
     spectrum[0, 0] = 0  # brightness says nothing
-    return np.packbits(spectrum > 0).view(np.uint64)
+    return np.packbits(spectrum > ROUNDING).view(np.uint64)

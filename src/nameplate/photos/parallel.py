@@ -6,9 +6,10 @@ This is the only prefetcher. Threads suffice: decoding, resizing and inference r
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from nameplate.photos.apart import end_readers
@@ -18,8 +19,8 @@ R = TypeVar("R")
 
 AHEAD = 64
 """Items that may wait: enough that threads stay busy while the caller waits for one item that takes long."""
-PATIENCE = 0.1
-"""Seconds between two attempts to free the threads of a map that is left early."""
+PAUSE = 0.01
+"""Seconds between two looks at whether the threads of a map that is left early have ended."""
 
 
 def ordered_map(
@@ -39,32 +40,34 @@ def ordered_map(
         name: of the threads, for tracebacks and debuggers.
     """
     at_work: set[int] = set()  # identifiers of threads; additions and removals are atomic
+    abandoned = threading.Event()
 
     def call(item: T) -> R:
         at_work.add(threading.get_ident())
         try:
+            if abandoned.is_set():
+                raise CancelledError
             return function(item)
         finally:
             at_work.discard(threading.get_ident())
 
     waiting: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(max(1, threads), thread_name_prefix=name) as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(call, item))
-                if len(waiting) > ahead:
-                    yield _first(waiting)
-            while waiting:
-                yield _first(waiting)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-            begun = [future for future in waiting if not future.cancelled()]
-            while wait(begun, PATIENCE).not_done:
-                end_readers(at_work.copy())  # again and again: a thread may only now begin to wait for its process
-
-
-def _first(waiting: deque[Future[R]]) -> R:
-    """The first result. Its future stays in the queue while it is waited for: Ctrl-C may come meanwhile."""
-    result = waiting[0].result()
-    waiting.popleft()
-    return result
+    pool = ThreadPoolExecutor(max(1, threads), thread_name_prefix=name)
+    try:
+        for item in items:
+            waiting.append(pool.submit(call, item))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except BaseException:  # of the function, of the items, Ctrl-C, or the iterator is closed
+        abandoned.set()
+        pool.shutdown(wait=False, cancel_futures=True)
+        # Neither the futures nor the pool tell of all that is under way: Ctrl-C may come in the middle of `submit`,
+        # when a thread runs that is in no list yet. And a thread may only now begin to wait for another process.
+        while at_work:
+            end_readers(at_work.copy())
+            time.sleep(PAUSE)
+        raise
+    finally:
+        pool.shutdown()

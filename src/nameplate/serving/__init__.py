@@ -11,7 +11,6 @@ engines.py     all bundles that are served, and how one is exchanged
 body.py        a request's photos, read under limits
 tensors.py     the inference protocol's requests
 tensor_answer.py  its answers
-protocol_errors.py  its refusals
 keys.py        API keys, as hashes in a file
 access.py      who asks, and whether they may
 rates.py       how often

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nameplate.serving.hosts import address_of, is_loopback
 from nameplate.serving.keys import Keys
-from nameplate.serving.problems import Problem, problem_response
+from nameplate.serving.problems import Problem, ProblemResponse
 from nameplate.serving.rates import Window
 from nameplate.serving.schema import problems
 
@@ -100,7 +100,7 @@ class Authentication:
             client, refused = self._who(scope)
             scope.setdefault("state", {})["client"] = client
             if refused:
-                await problem_response(Problem("no-key", refused))(scope, receive, send)
+                await ProblemResponse(Problem("no-key", refused))(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
@@ -139,6 +139,6 @@ class Rate:
                 said = (
                     f"More than {self.window.amount:,} requests in {self.window.seconds:.0f} seconds. Try again later."
                 )
-                await problem_response(Problem("too-many", said, retry_after=wait))(scope, receive, send)
+                await ProblemResponse(Problem("too-many", said, retry_after=wait))(scope, receive, send)
                 return
         await self.app(scope, receive, send)

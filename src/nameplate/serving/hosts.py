@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from nameplate.serving.problems import Problem, problem_response
+from nameplate.serving.problems import Problem, ProblemResponse
 
 THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "[::1]"})
 HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]/@\s]+)(?::\d{1,5})?")
@@ -65,7 +65,7 @@ class Hosts:
             told = {name: value.decode("latin-1") for name, value in scope["headers"] if name in _READ}
             refused = self._host(scope, told) or self._origin(scope["method"], told)
             if refused:
-                await problem_response(Problem("not-allowed", refused))(scope, receive, send)
+                await ProblemResponse(Problem("not-allowed", refused))(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 

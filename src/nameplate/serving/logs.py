@@ -10,13 +10,12 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
+from typing import TextIO
 
-import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from nameplate.serving.problems import MEDIA_TYPE, Problem, problem_response
+from nameplate.serving.problems import Problem, ProblemResponse
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 """An X-Request-ID that is taken over; any other is replaced."""
@@ -25,28 +24,63 @@ LONGEST_PATH = 256
 GONE = 499
 """The status logged where the client left before an answer began, as nginx has it."""
 
+LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
 Facts = dict[str, object]
 
 
-class _Kind(msgspec.Struct):
-    type: str = ""
+LOG = logging.getLogger("nameplate.serving")
+"""All lines of the service go through it; a program that embeds the service may add handlers or a level of its own."""
 
 
 def event(name: str, /, *, level: str = "info", **facts: object) -> None:
     """Log that something happened: `event("worker died", level="warning", bundle="cars196")`."""
-    write({"time": _now(), "level": level, "event": name, **facts})
+    _log(level, {"event": name, **facts})
 
 
-def write(line: Mapping[str, object]) -> None:
-    r"""One line on stderr, whatever the values hold.
+def _log(level: str, facts: Facts) -> None:
+    LOG.log(LEVELS[level], "%s", facts.get("event", "request"), extra={"facts": facts})
+
+
+class LineFormatter(logging.Formatter):
+    r"""A record as one line of JSON, whatever its values hold; on a terminal, as one line to read.
 
     JSON's escapes (ASCII alone: a U+2028 too may end a line for some readers) leave nothing that could forge a line;
-    on a terminal, what cannot be printed is shown as `\x1b`. A stderr that is gone stops no request.
+    on a terminal, what cannot be printed is shown as `\x1b`.
     """
-    with suppress(OSError, ValueError):
-        text = _readable(line) if sys.stderr.isatty() else json.dumps(line, default=str, separators=(",", ":"))
-        sys.stderr.write(text + "\n")
-        sys.stderr.flush()
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Our own records bring their `facts`; those of other libraries, uvicorn first of all, become like them."""
+        when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        line: Facts = {"time": when, "level": record.levelname.lower()}
+        if (facts := getattr(record, "facts", None)) is not None:
+            line |= facts
+        else:
+            line |= {"event": record.getMessage(), "logger": record.name}
+            if record.exc_info and record.exc_info[1] is not None:
+                line["traceback"] = "".join(traceback.format_exception(record.exc_info[1]))
+        return _readable(line) if sys.stderr.isatty() else json.dumps(line, default=str, separators=(",", ":"))
+
+
+class StderrHandler(logging.StreamHandler[TextIO]):
+    """Writes lines to what `sys.stderr` is at that moment. A stderr that is gone stops no request."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+        self.setFormatter(LineFormatter())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        self.stream = sys.stderr
+        super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Nothing: the place to complain is the one that cannot be written to."""
+
+
+LOG.addHandler(StderrHandler())
+LOG.setLevel(logging.INFO)
+LOG.propagate = False  # else the root's handler would write the lines once more
 
 
 def _readable(line: Mapping[str, object]) -> str:
@@ -65,26 +99,10 @@ def _printable(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-class Lines(logging.Handler):
-    """Writes what other libraries log, uvicorn first of all, as lines like our own."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write one record."""
-        line: Facts = {"time": _now(), "level": record.levelname.lower(), "event": record.getMessage()}
-        line["logger"] = record.name
-        if record.exc_info and record.exc_info[1] is not None:
-            line["traceback"] = "".join(traceback.format_exception(record.exc_info[1]))
-        write(line)
-
-
 def take_over(level: int = logging.WARNING) -> None:
-    """Send what the standard library's `logging` is given through `write`; start uvicorn with `log_config=None`."""
+    """Send what other libraries log the same way; start uvicorn with `log_config=None`."""
     root = logging.getLogger()
-    root.handlers = [Lines()]
+    root.handlers = [StderrHandler()]
     root.setLevel(level)
 
 
@@ -120,14 +138,13 @@ class Logs:
             if not request.status:
                 await _fail(scope, request)
         finally:
-            line, seconds = request.line()
-            write(line)
+            seconds = request.log()
             self.done(scope["method"], route_of(scope), request.status or GONE, seconds, request.problem)
 
 
 async def _fail(scope: Scope, request: _Request) -> None:
     problem = Problem("internal", "The service failed; its log says how, under this answer's X-Request-ID.")
-    await problem_response(problem)(scope, request.receive, request.send)
+    await ProblemResponse(problem)(scope, request.receive, request.send)
 
 
 class _Request:
@@ -139,8 +156,7 @@ class _Request:
         self.id = next((v for k, v in scope["headers"] if k == b"x-request-id" and REQUEST_ID.fullmatch(v)), b"")
         self.id = self.id or secrets.token_hex(16).encode()
         self.status = self.received = self.sent = 0
-        self.problem: str | None = None
-        self.finished = self._is_problem = False
+        self.finished = False
         self.facts: Facts = {}
         scope.setdefault("state", {}).update(log=self.facts, request_id=self.id.decode())
 
@@ -154,25 +170,25 @@ class _Request:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = [(name, value) for name, value in message.get("headers", ()) if name != b"x-request-id"]
-            self._is_problem = (b"content-type", MEDIA_TYPE.encode()) in headers
             message = {**message, "headers": [*headers, (b"x-request-id", self.id)]}
         elif message["type"] == "http.response.body":
-            body = message.get("body", b"")
-            self.sent += len(body)
+            self.sent += len(message.get("body", b""))
             self.finished = not message.get("more_body", False)
-            if self._is_problem and self.problem is None:
-                self.problem = _kind_of(body)
         await self._send(message)
 
-    def line(self) -> tuple[Facts, float]:
-        """The line to log, and the seconds that the request took."""
+    @property
+    def problem(self) -> str | None:
+        """The kind of problem that it was answered with (`problems.ProblemResponse`); None where all was well."""
+        kind: str | None = self.scope["state"].get("problem")
+        return kind
+
+    def log(self) -> float:
+        """Log the request; the seconds that it took."""
         seconds = time.perf_counter() - self.start
         client = self.scope["state"].get("client")
         status = self.status or GONE
         path: bytes = self.scope.get("raw_path") or self.scope["path"].encode()
-        return {
-            "time": _now(),
-            "level": "info" if status < 500 else "warning" if status == 503 else "error",
+        line = {
             "request": self.id.decode(),
             "method": self.scope["method"],
             "path": path.split(b"?")[0][:LONGEST_PATH].decode("ascii", "backslashreplace"),
@@ -183,15 +199,9 @@ class _Request:
             "sent": self.sent,
             **({"problem": self.problem} if self.problem else {}),
             **self.facts,
-        }, seconds
-
-
-def _kind_of(body: bytes) -> str | None:
-    """The kind of a problem that is on its way out."""
-    try:
-        return msgspec.json.decode(body, type=_Kind).type.rpartition(":")[2] or None
-    except msgspec.MsgspecError:
-        return None
+        }
+        _log("info" if status < 500 else "warning" if status == 503 else "error", line)
+        return seconds
 
 
 def route_of(scope: Scope) -> str:

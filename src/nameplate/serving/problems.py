@@ -1,4 +1,7 @@
-"""Every refusal of the service, as JSON that says why: RFC 9457, "Problem Details for HTTP APIs"."""
+"""Every refusal of the service, as JSON that says why: RFC 9457, "Problem Details for HTTP APIs".
+
+Below /v2 the same refusals take the form of the Open Inference Protocol: `{"error": "..."}`.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,13 @@ from dataclasses import dataclass
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from nameplate.errors import Reason
 
 MEDIA_TYPE = "application/problem+json"
+PROTOCOL = "/v2"
+"""The path below which the Open Inference Protocol is spoken."""
 
 KINDS: dict[str, tuple[int, str]] = {
     "bad-request": (400, "The request cannot be read"),
@@ -70,27 +76,45 @@ class Problem(Exception):  # noqa: N818 - the RFC's word
         """The HTTP status."""
         return KINDS[self.kind][0]
 
+    @property
+    def wait(self) -> int | None:
+        """`retry_after` in whole seconds, 1 or more, rounded up."""
+        return None if self.retry_after is None else max(1, round(self.retry_after + 0.5))
 
-def problem_response(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
-    """The answer to a request that is refused."""
+
+class ProblemResponse(Response):
+    """The answer to a request that is refused.
+
+    The form depends on the path, and metrics and logs want the kind of problem; both are known only when the response
+    is sent. So it is rendered then, and leaves the kind in `scope["state"]["problem"]`.
+    """
+
+    def __init__(self, problem: Problem, headers: Mapping[str, str] | None = None) -> None:
+        self.problem = problem
+        sent = dict(headers or {})
+        if problem.wait is not None:
+            sent["Retry-After"] = str(problem.wait)
+        if problem.status == 401:
+            sent["WWW-Authenticate"] = "Bearer"
+        super().__init__(msgspec.json.encode(_details(problem)), problem.status, sent, MEDIA_TYPE)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it, in the form that the path asks for."""
+        scope.setdefault("state", {})["problem"] = self.problem.kind
+        if f"{scope['path']}/".startswith(f"{PROTOCOL}/"):
+            self.body = msgspec.json.encode({"error": self.problem.detail})
+            self.headers["Content-Type"], self.headers["Content-Length"] = "application/json", str(len(self.body))
+        await super().__call__(scope, receive, send)
+
+
+def _details(problem: Problem) -> dict[str, object]:
     status, title = KINDS[problem.kind]
-    said: dict[str, object] = {
-        "type": f"urn:nameplate:problem:{problem.kind}",
-        "title": title,
-        "status": status,
-        "detail": problem.detail,
-        **(problem.extra or {}),
-    }
-    sent = dict(headers or {})
-    if problem.retry_after is not None:
-        said["retry_after"] = seconds = max(1, round(problem.retry_after + 0.5))
-        sent["Retry-After"] = str(seconds)
-    if status == 401:
-        sent["WWW-Authenticate"] = "Bearer"
-    return Response(msgspec.json.encode(said), status, sent, MEDIA_TYPE)
+    named = {"type": f"urn:nameplate:problem:{problem.kind}", "title": title, "status": status}
+    waits = {} if problem.wait is None else {"retry_after": problem.wait}
+    return {**named, "detail": problem.detail, **(problem.extra or {}), **waits}
 
 
 async def on_problem(_: Request, problem: Exception) -> Response:
     """For FastAPI's `exception_handlers`."""
     assert isinstance(problem, Problem)
-    return problem_response(problem)
+    return ProblemResponse(problem)

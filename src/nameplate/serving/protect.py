@@ -13,7 +13,6 @@ from nameplate.serving.hosts import Hosts, names_allowed
 from nameplate.serving.keys import Keys
 from nameplate.serving.logs import Logs
 from nameplate.serving.metrics import Metrics
-from nameplate.serving.protocol_errors import ProtocolErrors
 from nameplate.serving.rates import Window, parse_rate
 from nameplate.serving.settings import ServeSettings
 
@@ -32,9 +31,8 @@ class Protected(Protocol):
 def protect(app: ASGIApp, service: Protected) -> ASGIApp:
     """An application behind its guards.
 
-    A request meets them in this order: security headers (on all that follow's answers, failures too), the inference
-    protocol's form of refusals, logs and metrics (of refusals too), hosts and origins, CORS (whose preflights bring no
-    key), keys, rate.
+    A request meets them in this order: security headers (on all that follow's answers, failures too), logs and metrics
+    (of refusals too), hosts and origins, CORS (whose preflights bring no key), keys, rate.
 
     Raises:
         UsageError: `settings.rate` is no rate.
@@ -52,7 +50,7 @@ def protect(app: ASGIApp, service: Protected) -> ASGIApp:
             expose_headers=("X-Request-ID", "Retry-After"),
         )
     app = Hosts(app, names=names_allowed(settings.host, settings.allowed_hosts), origins=settings.cors)
-    app = ProtocolErrors(Logs(_http_alone(app), begun=service.metrics.begun, done=service.metrics.done))
+    app = Logs(_http_alone(app), begun=service.metrics.begun, done=service.metrics.done)
     return SecurityHeaders(app, cross_origin=bool(settings.cors))
 
 

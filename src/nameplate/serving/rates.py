@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import OrderedDict, deque
-
-import limits
-from limits.util import parse_many
 
 from nameplate.errors import UsageError
 
@@ -14,6 +12,10 @@ CLIENTS = 10_000
 """Clients that are remembered; then the one not heard of for longest is forgotten."""
 REQUESTS = 1_000_000
 """Times of requests that are remembered for all clients together, some 32 MB; then likewise."""
+UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400, "month": 30 * 86_400, "year": 360 * 86_400}
+"""Seconds."""
+RATE = re.compile(rf"\s*([0-9]{{1,9}})\s*(?:/|per)\s*([0-9]{{1,9}})?\s*({'|'.join(UNITS)})s?\s*", re.IGNORECASE)
+"""Requests, perhaps how many units of time, and the unit."""
 
 
 def parse_rate(text: str) -> tuple[int, float]:
@@ -22,22 +24,20 @@ def parse_rate(text: str) -> tuple[int, float]:
     Raises:
         UsageError: it is no such rate, or of more requests than can be counted.
     """
-    try:
-        items: list[limits.RateLimitItem] = parse_many(text)
-    except ValueError:
-        items = []
-    if len(items) != 1 or items[0].amount < 1 or items[0].get_expiry() < 1:
+    found = RATE.fullmatch(text)
+    amount, seconds = (int(found[1]), int(found[2] or 1) * UNITS[found[3].lower()]) if found else (0, 0)
+    if amount < 1 or seconds < 1:
         raise UsageError(f"'{text}' is no rate. Write requests a time, such as '600/minute' or '10 per 5 seconds'.")
-    if items[0].amount > REQUESTS:
+    if amount > REQUESTS:
         raise UsageError(f"The rate '{text}' is of more than {REQUESTS:,} requests. Take a shorter time.")
-    return items[0].amount, float(items[0].get_expiry())
+    return amount, float(seconds)
 
 
 class Window:
     """When each client sent its last requests.
 
-    The storage in memory that comes with `limits` keeps the name of every client that ever came, and looks through all
-    of them each hundredth of a second, in a thread of its own; this one forgets.
+    The package `limits` has one too: it keeps the name of every client that ever came, and looks through all of them
+    each hundredth of a second, in a thread of its own. This one forgets.
     """
 
     def __init__(self, amount: int, seconds: float) -> None:

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.errors import BundleError, NameplateError
+from nameplate.models.answer_json import HeatMap
 from nameplate.models.bundle import load_bundle
 from nameplate.models.embedding import Row, Settings, prepare_photo
 from nameplate.models.golden import golden_photo
@@ -122,7 +123,8 @@ class Worker:
     def _prepare(self, task: Task) -> None:
         start = time.monotonic()
         if not task.dropped and task.job.form == "picture":
-            task.row.picture = self._picture(task.photo)
+            task.row.picture = picture = self._picture(task.photo)
+            task.row.measure(picture, picture, self._model.bundle.manifest.preprocess)
         elif not task.dropped and not self._whole:
             task.row = prepare_photo(task.photo, self._model.bundle.manifest.preprocess, self._model.settings)
         task.prepared = time.monotonic()
@@ -189,7 +191,7 @@ class Worker:
             )
         )
 
-    def _heat_map(self, photo: bytes) -> dict[str, object] | None:
+    def _heat_map(self, photo: bytes) -> HeatMap | None:
         from nameplate.models.explain import explain
         from nameplate.reports.explain import heat_json
 

@@ -48,7 +48,9 @@ BY_PLACE = (
     "fit/",
     "models/test_proof.py",
     "models/test_runtime.py",
+    "models/test_tta.py",
     "serving/feedback/",
+    "serving/test_engine.py",
 )
 """Folders and modules whose tests run whole commands, jobs or trainings, and are marked `whole`."""
 LONGEST_FIRST = (

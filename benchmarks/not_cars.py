@@ -18,9 +18,11 @@ from nameplate.evaluation.gate import chooses
 from nameplate.evaluation.metrics import wilson
 from nameplate.models.collection import embed_photos
 from nameplate.models.model import Model
+from nameplate.models.verdict import with_flaws
+from nameplate.photos.quality import flaws
 from nameplate.types import DEFAULT_BUNDLE, Verdict
 
-OTHERS: tuple[Verdict, ...] = ("answer", "unsure", "unknown car")
+OTHERS: tuple[Verdict, ...] = ("answer", "unsure", "unknown car", "poor photo")
 
 
 def main() -> None:
@@ -31,13 +33,17 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="judge every photo")
     arguments = parser.parse_args()
     model = Model.load(arguments.model, runtime="onnxruntime")
-    print("| photos | not a car | answer | unsure | unknown car |\n| --- | ---: | ---: | ---: | ---: |")
+    print("| photos | not a car | answer | unsure | unknown car | poor photo |\n| --- |" + 5 * " ---: |")
     for folder in arguments.folders:
         embedded = embed_photos(list_photos(folder), model)
         kept = np.array([arguments.all or not chooses(photo.sha256) for photo in embedded.photos])
         embeddings = embedded.embeddings[kept]
         chances = model.probabilities(embeddings, embedded.runtime)
-        counts = Counter(model.judged("", *pair).verdict for pair in zip(chances, embeddings, strict=True))
+        qualities = [quality for quality, there in zip(embedded.qualities, kept, strict=True) if there]
+        counts = Counter(
+            with_flaws(model.judged("", row, embedding), flaws(quality)).verdict
+            for row, embedding, quality in zip(chances, embeddings, qualities, strict=True)
+        )
         share = wilson(counts["not a car"], len(embeddings))
         said = f"{share.value:.1%} ({100 * share.low:.1f}–{100 * share.high:.1f})"
         rest = " | ".join(f"{counts[verdict] / len(embeddings):.1%}" for verdict in OTHERS)

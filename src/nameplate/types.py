@@ -12,7 +12,9 @@ Interpolation = Literal["bilinear", "bicubic", "lanczos"]
 SplitName = Literal["train", "validation", "test"]
 Layout = Literal["auto", "classes", "parts", "makes"]
 """How a folder of photos is read: told by looking; a folder per nameplate; in parts; a folder per make and model."""
-Verdict = Literal["answer", "unsure", "unknown car", "not a car", "unreadable"]
+Verdict = Literal["answer", "unsure", "unknown car", "not a car", "poor photo", "unreadable"]
+Flaw = Literal["small", "dark", "blurred"]
+"""What a photo is too much of to judge a car by it: see photos/quality.py."""
 
 DEFAULT_BUNDLE = "cars196"
 """The bundle that ships and answers where none is named."""
@@ -124,11 +126,18 @@ class Prediction:
     """The make, where it is sure: with `unsure` it may be though the nameplate is not."""
     make_confidence: float | None = None
     """Probability of `make`: the sum over its nameplates."""
+    flaws: tuple[Flaw, ...] = ()
+    """What is wrong with the photo itself; never empty with `poor photo`, and with others a reason to look twice."""
 
     @property
     def error(self) -> str | None:
         """`failure` as text: `not a photo: ...`."""
         return None if self.failure is None else str(self.failure)
+
+    @property
+    def flawed(self) -> str:
+        """`flaws` in words: `too small and too dark`; empty where there are none."""
+        return " and ".join(f"too {flaw}" for flaw in self.flaws)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from pyarrow.parquet import read_table
 
 from nameplate.demo import photos_folder
 from tests.cli.run import nameplate
@@ -79,3 +81,31 @@ def test_identify_and_predict_carry_verdicts(tmp_path: Path) -> None:
     with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["verdict"] for row in rows] == [said[0]["verdict"], "unreadable"]
+
+
+@pytest.fixture
+def dark(tmp_path: Path) -> Path:
+    """A photo of a car at night: of none that the model knows, as all renders."""
+    path = tmp_path / "dark.jpg"
+    Image.open(PHOTO).convert("RGB").point(lambda value: value // 8).save(path, quality=95)
+    return path
+
+
+def test_a_poor_photo_is_told_by_identify_predict_and_verify(dark: Path, tmp_path: Path) -> None:
+    said = json.loads(nameplate("identify", dark, PHOTO, "--json").stdout)
+    assert (said[0]["verdict"], said[0]["flaws"], said[0]["candidates"]) == ("poor photo", ["dark"], [])
+    assert "flaws" not in said[1]  # a good photo's answer is what it was before there were flaws
+    assert "poor photo: too dark to judge by; take a better one" in nameplate("identify", dark).stdout
+    for name in ("out.csv", "out.jsonl", "out.parquet"):
+        nameplate("predict", "cars196", dark, PHOTO, "-o", tmp_path / name)
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0])[-1] == "flaws"
+    assert [(row["verdict"], row["flaws"]) for row in rows] == [("poor photo", "dark"), (said[1]["verdict"], "")]
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()]
+    assert (lines[0]["verdict"], lines[0]["flaws"]) == ("poor photo", ["dark"])
+    assert read_table(tmp_path / "out.parquet").column("flaws").to_pylist() == ["dark", None]
+    shown = nameplate("verify", "--claimed", "BMW M3", dark).stdout
+    assert shown.startswith("unsure: BMW M3\n  no photo is good enough to judge by: too dark\n")
+    assert "left out" in shown
+    assert "(poor photo: too dark)" in shown

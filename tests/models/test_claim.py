@@ -198,3 +198,19 @@ def test_the_share_that_passes_is_read_off_the_quantiles() -> None:
     assert CUT.passed(1, 0.6) == {"mixed": 0.01}
     assert CUT.passed(1, 0.95) == {"mixed": 0.001}
     assert CUT.passed(1, 0.0) == {"mixed": 0.2}
+
+
+def test_a_poor_photo_neither_accepts_nor_rejects_a_claim() -> None:
+    claim = read_claim("bmw x5", NAMES, MAKES)
+    poor = replace(_photo("poor photo"), flaws=("dark",))
+    for chance in (0.0, 1.0):
+        found = decide(claim, [(poor, chance), (poor, chance)], CUT, 0.01)
+        assert (found.verdict, found.code, found.score) == ("unsure", "poor photo", None)
+        assert found.reason == "no photo is good enough to judge by: too dark"
+    beside = decide(claim, [(_photo(), 0.9), (poor, 0.0)], CUT, 0.01)
+    assert (beside.verdict, beside.code) == ("accept", "score")
+    assert [score for _, score in beside.photos] == [0.9, None]
+    mixed = [(poor, 0.0), (_photo("not a car"), 0.0), (_photo("unreadable"), None)]
+    assert decide(claim, mixed, CUT, 0.01).code == "poor photo"
+    flawed_answer = replace(_photo(), flaws=("dark",))
+    assert decide(claim, [(flawed_answer, 0.9)], CUT, 0.01).verdict == "accept"

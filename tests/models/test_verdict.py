@@ -9,8 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nameplate.models.verdict import COVERAGE, Thresholds, car_margin, in_set, judged, make_probabilities, strangeness
-from nameplate.types import Prediction
+from nameplate.models.verdict import (
+    COVERAGE,
+    Thresholds,
+    car_margin,
+    in_set,
+    judged,
+    make_probabilities,
+    strangeness,
+    with_flaws,
+)
+from nameplate.types import Prediction, Verdict
 
 NAMES = ("BMW 1", "BMW 3", "Audi A4", "Audi A6")
 MAKES = ("BMW", "BMW", "Audi", "Audi")
@@ -119,3 +128,21 @@ def test_the_verdict_is_the_margins() -> None:
         found = judged(plain, row, NAMES, MAKES, replace(CUT, no_car=0.5), distances, np.array([odds], np.float32))
         assert found.verdict == verdict
     assert not Thresholds(no_car=float("nan")).usable
+
+
+@pytest.mark.parametrize(
+    ("verdict", "expected"),
+    [
+        ("answer", "answer"),
+        ("unsure", "unsure"),
+        ("unknown car", "poor photo"),
+        ("not a car", "not a car"),
+        ("unreadable", "unreadable"),
+    ],
+)
+def test_of_flawed_photos_unknown_cars_alone_are_poor_photos(verdict: Verdict, expected: Verdict) -> None:
+    told = Prediction("a.jpg", "BMW 1", 0.9, (("BMW 1", 0.9),), verdict=verdict, candidates=("BMW 1",), make="BMW")
+    assert with_flaws(told, ()) == told
+    found = with_flaws(told, ("dark", "blurred"))
+    assert found == replace(told, verdict=expected, flaws=("dark", "blurred"))
+    assert found.flawed == "too dark and too blurred"

@@ -55,8 +55,10 @@ def test_photos_are_counted_by_verdict_and_reason() -> None:
     metrics = Metrics()
     metrics.photo("cars196", Prediction("a.jpg", "BMW M3", 0.9, verdict="answer"))
     metrics.photo("cars196", Prediction("b.jpg", failure=Failure("not a photo", "its bytes are of no format")))
+    metrics.photo("cars196", Prediction("c.jpg", "BMW M3", 0.2, verdict="poor photo", flaws=("dark", "small")))
     values = _values(metrics)
     assert values["nameplate_photos_total", "cars196", "answer"] == 1
+    assert values["nameplate_photos_total", "cars196", "poor photo"] == 1
     assert values["nameplate_photos_total", "cars196", "unreadable"] == 1
     assert values["nameplate_unreadable_photos_total", "not a photo"] == 1
 

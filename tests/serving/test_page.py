@@ -17,6 +17,7 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from nameplate.demo import photos_folder
 from nameplate.models.model import Model
@@ -303,6 +304,24 @@ def test_the_verdicts_of_another_model(visit: Open, cars: list[Path]) -> None:
     expect(strange.locator("p.nameplate")).to_have_count(0)
     strange.locator("summary").click()
     expect(strange.locator(".ranking li")).to_have_count(5)
+
+
+@pytest.mark.parametrize(
+    ("language", "said", "why"),
+    [
+        ("en-GB", "This photo is not good enough to tell", "too dark: take it in better light"),
+        ("ru-RU", "По такой фотографии не определить", "слишком тёмная: снимите при хорошем свете"),
+    ],
+)
+def test_a_poor_photo_is_told_with_what_to_do(
+    visit: Open, cars: list[Path], tmp_path: Path, language: str, said: str, why: str
+) -> None:
+    Image.open(cars[0]).convert("RGB").point(lambda value: value // 8).save(tmp_path / "dark.jpg")
+    page = visit(locale=language)
+    page.locator("#model").select_option("cars196")
+    identify(page, tmp_path / "dark.jpg")
+    expect(page.locator(".card .verdict")).to_have_text(said)
+    expect(page.locator(".card")).to_contain_text(why)
 
 
 def test_the_heat_map_comes_when_asked_for(visit: Open, cars: list[Path]) -> None:

@@ -68,6 +68,25 @@ def test_every_format_gets_the_answer_of_identify_to_the_last_digit(server: Runn
     assert together["results"] == said[:20]
 
 
+def test_a_poor_photo_says_what_is_wrong_with_it_and_is_counted(server: Running) -> None:
+    file = io.BytesIO()
+    Image.open(photo()).convert("RGB").resize((48, 36)).save(file, "PNG")
+    counted = 'nameplate_photos_total{model="cars196",verdict="poor photo"}'
+    [row] = server.identify(file.getvalue()).json()["results"]
+    assert (row["verdict"], row["candidates"]) == ("poor photo", [])
+    assert row["flaws"][0] == "small"
+    assert counted in server.get("/metrics").text
+    [good] = server.identify(PHOTO).json()["results"]
+    assert "flaws" not in good
+    form = {"files": {"photos": ("a.png", file.getvalue())}, "data": {"claimed": "BMW M3"}}
+    claim = server.post("/v1/verify", **form).json()
+    assert (claim["verdict"], claim["code"], claim["score"]) == ("unsure", "poor photo", None)
+    assert claim["photos"][0]["flaws"] == row["flaws"]
+    forms = server.get("/openapi.json").json()["components"]["schemas"]["Row"]["properties"]
+    assert "poor photo" in forms["verdict"]["enum"]
+    assert forms["flaws"]["anyOf"][0]["items"]["enum"] == ["small", "dark", "blurred"]
+
+
 def test_answers_of_real_photos_are_those_of_identify(server: Running, cars196: Path) -> None:
     paths = sorted(cars196.glob("*/*.jpg"))[::170]
     with ThreadPoolExecutor(8) as pool:

@@ -36,9 +36,11 @@ class Answer:
 
 
 def columns(top: int) -> list[str]:
-    """The columns of CSV and Parquet; JSON Lines have the same as `identify --json`, with `sha256`."""
+    """The columns of CSV and Parquet, in `flaws` several with semicolons between them; JSON Lines have the same as
+    `identify --json`, with `sha256`.
+    """
     named = ["photo", "sha256", "nameplate", "confidence", "verdict", "make", "make_confidence", "error"]
-    return named + [column for n in range(1, top + 1) for column in (f"top{n}", f"top{n}_confidence")]
+    return [*named, *(column for n in range(1, top + 1) for column in (f"top{n}", f"top{n}_confidence")), "flaws"]
 
 
 def write_rows(path: Path, kind: Format, answers: Sequence[Answer], top: int) -> None:
@@ -96,7 +98,7 @@ def _row(answer: Answer) -> dict[str, object]:
     }
     for number, (name, chance) in enumerate(prediction.top, start=1):
         row |= {f"top{number}": name, f"top{number}_confidence": chance}
-    return row
+    return row | {"flaws": ";".join(prediction.flaws) or None}
 
 
 def _schema(top: int) -> Any:

@@ -34,7 +34,14 @@ BAR = 20
 """Characters of a confidence bar."""
 LINES = 10
 """Of what was left out, before the rest is counted."""
-VERDICT_STYLES = {"answer": "green", "unsure": "yellow", "unknown car": "red", "not a car": "red", "unreadable": "red"}
+VERDICT_STYLES = {
+    "answer": "green",
+    "unsure": "yellow",
+    "unknown car": "red",
+    "not a car": "red",
+    "poor photo": "red",
+    "unreadable": "red",
+}
 
 # Rich takes a width of 0, which some terminals and jobs set, at its word and prints nothing.
 _ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "COLUMNS" or value.strip("0")}
@@ -385,12 +392,15 @@ def print_prediction(prediction: Prediction) -> None:
 
 def _verdict(prediction: Prediction) -> str:
     """What may be done with an answer, in words."""
+    if prediction.verdict == "poor photo":
+        return f"poor photo: {prediction.flawed} to judge by; take a better one"
+    but = f", though the photo is {prediction.flawed}" if prediction.flaws else ""
     if prediction.verdict == "answer":
-        return "answer: the one nameplate that fits"
+        return f"answer: the one nameplate that fits{but}"
     if prediction.verdict != "unsure":
-        return prediction.verdict
+        return f"{prediction.verdict}{but}"
     sure = f"make {prediction.make} ({100 * (prediction.make_confidence or 0):.0f} %), " if prediction.make else ""
-    return f"unsure: {sure}one of {len(prediction.candidates)} nameplates"
+    return f"unsure: {sure}one of {len(prediction.candidates)} nameplates{but}"
 
 
 def print_evaluation(evaluation: Evaluation, *, all_classes: bool) -> None:

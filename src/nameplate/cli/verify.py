@@ -121,6 +121,8 @@ def _print(found: Verified) -> None:
         named = prediction.error or f"{prediction.verdict}: {prediction.nameplate}"
         if prediction.verdict in ("not a car", "unknown car"):
             named = prediction.verdict
+        elif prediction.verdict == "poor photo":
+            named = f"poor photo: {prediction.flawed}"
         screen.out.print(f"  {said:>8}  {prediction.photo}  ({named})", style="dim" if score is None else "")
 
 

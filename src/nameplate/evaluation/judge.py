@@ -17,6 +17,7 @@ from nameplate.evaluation.same import same_picture
 from nameplate.models.bundle import PHOTOS, Bundle
 from nameplate.models.collection import Embedded, Progress, embed_photos
 from nameplate.models.model import Model
+from nameplate.photos.quality import Quality
 from nameplate.storage import nfc
 from nameplate.types import EXCLUDED, Evaluation, Photo
 
@@ -54,6 +55,8 @@ class Judged:
     """Photos left out because they were kept from its training by name (`--exclude`): their labels may be wrong."""
     leaked: int = 0
     """Photos left out because they are copies of photos in the data that trained it: they say nothing of it."""
+    qualities: tuple[Quality, ...] = ()
+    """Size, light and sharpness of each photo judged; empty where that was not measured."""
 
     @property
     def named(self) -> NDArray[np.int64]:
@@ -140,6 +143,7 @@ def judge(
         tuple((name, by_label[name]) for name in dataset.nameplates if nfc(name) in columns and name not in judged),
         0 if include_trained else int(excluded.sum()),
         0 if include_trained else int(leaked.sum()),
+        tuple(quality for quality, there in zip(embedded.qualities, kept, strict=True) if there),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import get_args
@@ -18,7 +19,8 @@ from nameplate.evaluation.metrics import wilson
 from nameplate.evaluation.open_set import Separation, separation
 from nameplate.models.collection import Progress, embed_photos
 from nameplate.models.model import Model
-from nameplate.models.verdict import strangeness
+from nameplate.models.verdict import strangeness, with_flaws
+from nameplate.photos.quality import Quality, flaws
 from nameplate.types import Metric, Prediction, Verdict
 
 Floats = NDArray[np.float32]
@@ -60,7 +62,7 @@ class Strangers:
 
 def sort_known(model: Model, judged: Judged) -> Sorted:
     """Verdicts of the photos that a model was judged on."""
-    found = _predictions(model, judged.embeddings, judged.probabilities)
+    found = _predictions(model, judged.embeddings, judged.probabilities, judged.qualities)
     truths = [judged.nameplates[place] for place in judged.truths]
     kept = [(p, truth) for p, truth in zip(found, truths, strict=True) if p.verdict in ("answer", "unsure")]
     holds = [truth in p.candidates for p, truth in kept]
@@ -106,7 +108,7 @@ def sort_strangers(
     photos = list_photos(source, tell)
     embedded = embed_photos(photos, model, lambda step, a, b: progress(f"{step} {source.name}", a, b))
     chances = model.probabilities(embedded.embeddings, embedded.runtime)
-    found = _predictions(model, embedded.embeddings, chances)
+    found = _predictions(model, embedded.embeddings, chances, embedded.qualities)
     near, far = zip(
         _scores(model, judged.embeddings, judged.probabilities),
         _scores(model, embedded.embeddings, chances),
@@ -123,8 +125,11 @@ def _scores(model: Model, embeddings: Floats, chances: Floats) -> tuple[Floats, 
     return strangeness(near, chances, model.bundle.manifest.thresholds), cars if margin is None else margin
 
 
-def _predictions(model: Model, embeddings: Floats, chances: Floats) -> list[Prediction]:
-    return [model.judged("", row, embedding) for row, embedding in zip(chances, embeddings, strict=True)]
+def _predictions(model: Model, embeddings: Floats, chances: Floats, qualities: Sequence[Quality]) -> list[Prediction]:
+    """The verdict of each photo; without qualities none is called poor."""
+    measured: Sequence[Quality | None] = qualities or [None] * len(chances)
+    each = zip(chances, embeddings, measured, strict=True)
+    return [with_flaws(model.judged("", row, embedding), flaws(quality)) for row, embedding, quality in each]
 
 
 def _count(found: list[Prediction]) -> dict[Verdict, int]:

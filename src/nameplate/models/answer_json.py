@@ -7,7 +7,9 @@ from nameplate.types import Prediction
 
 
 def prediction_json(prediction: Prediction) -> dict[str, object]:
-    """A prediction as JSON shows it everywhere: every field of a prediction, and `error` only where there is one."""
+    """A prediction as JSON shows it everywhere: every field of a prediction, `flaws` and `error` only where there
+    are any.
+    """
     shown: dict[str, object] = {
         "photo": prediction.photo,
         "nameplate": prediction.nameplate,
@@ -18,6 +20,8 @@ def prediction_json(prediction: Prediction) -> dict[str, object]:
         "make_confidence": prediction.make_confidence,
         "top": [{"nameplate": name, "confidence": chance} for name, chance in prediction.top],
     }
+    if prediction.flaws:
+        shown["flaws"] = prediction.flaws
     return shown if prediction.error is None else {**shown, "error": prediction.error}
 
 

@@ -22,7 +22,7 @@ from nameplate.storage import nfc
 from nameplate.types import Prediction
 
 ClaimVerdict = Literal["accept", "reject", "unsure"]
-ClaimCode = Literal["score", "another car", "unknown car", "no car", "unreadable", "unknown claim"]
+ClaimCode = Literal["score", "another car", "unknown car", "no car", "poor photo", "unreadable", "unknown claim"]
 """Why a claim got its verdict, in one word; `Verified.reason` says it in a sentence."""
 Lies = Literal["mixed", "random", "same-make", "alike"]
 """Wrong claims that a rate of false accepts is of: half of them of the same make; of any other nameplate; of another
@@ -212,9 +212,7 @@ def decide(
     used = [(p, chance) for p, chance in photos if chance is not None and p.verdict in usable]
     shown = tuple((p, chance if p.verdict in usable else None) for p, chance in photos)
     if not used:
-        unreadable = all(p.verdict == "unreadable" for p, _ in photos)
-        why = "no photo can be read" if unreadable else "no photo shows a car"
-        code: ClaimCode = "unreadable" if unreadable else "no car"
+        code, why = _without_score([p for p, _ in photos])
         return Verified(claim.claimed, claim.nameplates, "unsure", None, why, shown, code)
     score = float(np.mean([chance for _, chance in used]))
     accept, reject = thresholds.at(len(used), rate, lies) if thresholds else (1 - rate, rate)
@@ -236,6 +234,16 @@ def decide(
         reject,
         thresholds.passed(len(used), accept) if thresholds else {},
     )
+
+
+def _without_score(photos: Sequence[Prediction]) -> tuple[ClaimCode, str]:
+    """Why no photo of an advert counts: in one word, and as a sentence."""
+    if all(photo.verdict == "unreadable" for photo in photos):
+        return "unreadable", "no photo can be read"
+    poor = [photo.flawed for photo in photos if photo.verdict == "poor photo"]
+    if poor:
+        return "poor photo", f"no photo is good enough to judge by: {', '.join(dict.fromkeys(poor))}"
+    return "no car", "no photo shows a car"
 
 
 def _held_back(
@@ -273,7 +281,7 @@ def _surely_other(claim: Claimed, photo: Prediction, *, improbable: bool) -> str
 
 def _usable(photos: Sequence[Prediction]) -> tuple[str, ...]:
     """Verdicts of the photos that count: a detail or an interior, which may pass for a car that is not known, does not
-    where another photo shows a known one.
+    where another photo shows a known one. A poor photo never counts: it speaks neither for a claim nor against it.
     """
     known = ("answer", "unsure")
     return known if any(photo.verdict in known for photo in photos) else ("unknown car",)

@@ -14,6 +14,7 @@ from nameplate.models.bundle import Bundle
 from nameplate.models.embedding import EmbeddingCache, Hidden, Settings, embed_stream
 from nameplate.models.model import Model
 from nameplate.models.runtime import PROBE_PHOTOS, Runtime
+from nameplate.photos.quality import MEASURE, Quality
 from nameplate.types import Photo
 
 Progress = Callable[[str, int, int], None]
@@ -29,6 +30,8 @@ class Embedded:
     hashes: NDArray[np.uint64]
     unreadable: tuple[tuple[str, str], ...]
     runtime: str
+    qualities: tuple[Quality, ...] = ()
+    """Of each photo; empty where they were not kept."""
 
 
 def embed_photos(
@@ -79,29 +82,30 @@ def embed_with(
     """
     decoders = f"Pillow {version('pillow')} simplejpeg {version('simplejpeg')}"
     view = "mirror" if settings.mirror else f"without {settings.hide}" if settings.hide else ""
-    key = f"{bundle.digest} {bundle.manifest.preprocess} {decoders} {runtime.name} {view}"
+    key = f"{bundle.digest} {bundle.manifest.preprocess} {decoders} {runtime.name} {view} quality {MEASURE}"
     cache = EmbeddingCache(key, bundle.manifest.embedding)
     settings = replace(settings, hashes=True)
     step = "embed mirrored" if settings.mirror else f"embed without {settings.hide}" if settings.hide else "embed"
     good: list[Photo] = []
-    embeddings, hashes, bad = [], [], []
+    embeddings, hashes, qualities, bad = [], [], [], []
     try:
         rows = embed_stream(bundle, (photo.path for photo in photos), settings, cache.__contains__, runtime)
         for number, (photo, row) in enumerate(zip(photos, rows, strict=True), start=1):
             cache.fill(row)
             cache.add(row)
-            if row.embedding is None or row.hash is None:
+            if row.embedding is None or row.hash is None or row.quality is None:
                 bad.append((photo.path, str(row.failure or "not embedded")))
             else:
                 good.append(photo.with_(sha256=row.digest, width=row.width, height=row.height))
                 embeddings.append(row.embedding)
                 hashes.append(row.hash)
+                qualities.append(row.quality)
             progress(step, number, len(photos))
     finally:
         cache.flush()  # an interrupted run goes on from here
     if not good:
         raise DataError(f"None of {len(photos):,} photos can be read; the first, '{bad[0][0]}': {bad[0][1]}.", bad)
-    return Embedded(tuple(good), np.stack(embeddings), np.stack(hashes), tuple(bad), runtime.name)
+    return Embedded(tuple(good), np.stack(embeddings), np.stack(hashes), tuple(bad), runtime.name, tuple(qualities))
 
 
 def still_there(photos: Sequence[Photo], embedded: Embedded) -> NDArray[np.bool_]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -26,6 +26,7 @@ from nameplate.photos.decode import decode_with_header, read_bytes, read_header
 from nameplate.photos.fingerprint import WORDS, perceptual_hash
 from nameplate.photos.parallel import ordered_map
 from nameplate.photos.preprocess import preprocess
+from nameplate.photos.quality import Quality, measure_quality
 from nameplate.storage import sha256
 from nameplate.types import NO_TTA, Limits, Preprocess
 
@@ -62,6 +63,8 @@ class Row:
     """Height and width of the pixels that were decoded, upright and perhaps reduced."""
     hash: NDArray[np.uint64] | None = None
     """Perceptual hash, where it was asked for."""
+    quality: Quality | None = None
+    """Size, light and sharpness of the photo; None where it was not decoded."""
     embedding: NDArray[np.float32] | None = None
     """float32 (D,); None where the photo is unreadable, or was known already."""
     views: NDArray[np.float32] | None = None
@@ -74,6 +77,11 @@ class Row:
     """Looks at the same photo besides this one, whose rows follow."""
     runtime: str = ""
     """What computed the embedding."""
+
+    def measure(self, pixels: Pixels, picture: Pixels, size: Preprocess) -> None:
+        """Keep the quality of the photo, which was decoded to `pixels` and preprocessed by `size` to `picture`."""
+        short_side = min(self.width, self.height) or min(pixels.shape[:2])
+        self.quality = measure_quality(pixels, picture, size, short_side)
 
     def take(self, embedding: NDArray[np.float32], runtime: str, views: NDArray[np.float32] | None = None) -> None:
         """Keep what a runtime computed; where a number of it is none that becomes the row's failure."""
@@ -212,6 +220,7 @@ def prepare_photo(
         return row
     with settings.watch("resize"):
         picture = preprocess(pixels, size)
+        row.measure(pixels, picture, size)
     if settings.hashes:
         row.hash = perceptual_hash(picture)
     if settings.hide is not None:
@@ -278,7 +287,9 @@ class EmbeddingCache:
     """Embeddings on disk, by photo digest, for one backbone, preprocessing and runtime."""
 
     def __init__(self, key: str, size: int) -> None:
-        self._cache = ArrayCache("embeddings", key, {"embedding": (size,), "hash": (WORDS,), "size": (2,)})
+        self._cache = ArrayCache(
+            "embeddings", key, {"embedding": (size,), "hash": (WORDS,), "size": (2,), "quality": (3,)}
+        )
         self.folder, self.flush = self._cache.folder, self._cache.flush
 
     def __contains__(self, digest: str) -> bool:
@@ -286,10 +297,11 @@ class EmbeddingCache:
 
     def add(self, row: Row) -> None:
         """Keep an embedded row."""
-        if row.digest is None or row.embedding is None or row.hash is None:
+        if row.digest is None or row.embedding is None or row.hash is None or row.quality is None:
             return
         size = np.array((row.width, row.height), np.int32)
-        self._cache.add(row.digest, {"embedding": row.embedding, "hash": row.hash, "size": size})
+        quality = np.array(astuple(row.quality), np.float64)
+        self._cache.add(row.digest, {"embedding": row.embedding, "hash": row.hash, "size": size, "quality": quality})
 
     def fill(self, row: Row) -> None:
         """Give a row that was known its embedding, hash and size."""
@@ -298,3 +310,5 @@ class EmbeddingCache:
             row.take(known["embedding"], row.runtime)
             row.hash = known["hash"]
             row.width, row.height = known["size"].tolist()
+            short_side, light, sharpness = known["quality"].tolist()
+            row.quality = Quality(int(short_side), light, sharpness)

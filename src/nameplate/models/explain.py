@@ -16,7 +16,9 @@ from nameplate.models.maps import Floats, evidence, hot_region, in_photo, mean_i
 from nameplate.models.model import Model
 from nameplate.models.runtime import OnnxRuntime
 from nameplate.models.sources import PhotoLike, as_source, photo_name
+from nameplate.models.verdict import with_flaws
 from nameplate.photos.decode import decode_with_header, read_header
+from nameplate.photos.quality import flaws
 from nameplate.storage import nfc
 from nameplate.types import TOP, Limits, Verdict
 
@@ -123,7 +125,7 @@ def explain(
         *sides,
         case(ranked[0]),
         None if wanted is None else case(wanted),
-        model.judged("", chances, mapped.row.embedding).verdict,
+        with_flaws(model.judged("", chances, mapped.row.embedding), flaws(mapped.row.quality)).verdict,
         tuple((model.nameplates[i], float(chances[i])) for i in ranked),
         None if index is None else nearest(index, mapped.row.embedding, NEIGHBOURS),
     )

@@ -29,7 +29,8 @@ from nameplate.models.proof import load_proven
 from nameplate.models.runtime import ChosenRuntime, available_cpus
 from nameplate.models.sources import PhotoLike, Photos, as_list, as_source, as_sources, each_photo, photo_name
 from nameplate.models.tta import Looks
-from nameplate.models.verdict import car_margin, judged
+from nameplate.models.verdict import car_margin, judged, with_flaws
+from nameplate.photos.quality import flaws
 from nameplate.types import DEFAULT_BUNDLE, NO_TTA, TOP, Limits, Prediction
 
 
@@ -152,7 +153,7 @@ class Model:
         if row.embedding is None:
             return Prediction(name, failure=row.failure), None
         chances = self.chances(row)
-        found = self.judged(name, chances, row.embedding, top)
+        found = with_flaws(self.judged(name, chances, row.embedding, top), flaws(row.quality))
         return found, None if found.failure is not None else chances
 
     def judged(

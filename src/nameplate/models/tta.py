@@ -215,6 +215,8 @@ class Looks:
             pictures = random_passes(pixels, self._size, digest, self._tta.passes)
         else:
             pictures = [look(pixels, view, self._size) for view in self._tta.views_of(pixels)]
+        whole = preprocess(pixels, self._size) if self._tta.passes else pictures[0]
+        row.measure(pixels, whole, self._size)
         row.picture, row.more = pictures[0], len(pictures) - 1
         return [row, *(Row(picture=picture) for picture in pictures[1:])]
 

@@ -4,6 +4,7 @@ not a car     no whole car: an interior, a wheel, a house (`car_margin`, the one
 unknown car   so far from the model's own nameplates, and so undecided between them, that it is likely another one
 answer        one nameplate is left in the set that holds the truth as often as `coverage` says
 unsure        several are left; their make may still be sure
+poor photo    it looks like an unknown car, but is too small, too dark or too blurred to judge: a better photo may tell
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate.types import Prediction
+from nameplate.types import Flaw, Prediction
 
 Floats = NDArray[np.float32]
 
@@ -193,6 +194,24 @@ def judged(
     if len(in_set(chances[0], thresholds.make)) > 1:
         found = replace(found, make=None, make_confidence=None)
     return replace(found, verdict="unsure", candidates=tuple(nameplates[i] for i in candidates))
+
+
+def with_flaws(prediction: Prediction, flaws: tuple[Flaw, ...]) -> Prediction:
+    """A prediction with its verdict, and with what is wrong with the photo itself.
+
+    A flawed photo that would be an `unknown car` is a `poor photo`: the distance reacts to quality as to another
+    nameplate, and takes most known cars for unknown ones when they are blurred. The gate of `not a car` was learned on
+    degraded photos too and is seldom wrong on them, and so are answers and sets of candidates: these verdicts stand,
+    and the flaws beside them say that a better photo may tell more (docs/decisions/0012-poor-photo.md).
+
+    Args:
+        prediction: as `judged` gives it.
+        flaws: of the photo, as `photos.quality.flaws` gives them.
+    """
+    if not flaws:
+        return prediction
+    poor = prediction.verdict == "unknown car"
+    return replace(prediction, verdict="poor photo" if poor else prediction.verdict, flaws=flaws)
 
 
 def in_set(probabilities: Floats, least: float | None) -> list[int]:

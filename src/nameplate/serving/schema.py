@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nameplate.models.claim import ClaimCode, ClaimVerdict
-from nameplate.types import Verdict
+from nameplate.types import Flaw, Verdict
 
 EXAMPLE_TOP = [{"nameplate": "Jeep Liberty SUV 2012", "confidence": 0.966},
                {"nameplate": "Jeep Wrangler SUV 2012", "confidence": 0.030}]  # fmt: skip
@@ -73,6 +73,7 @@ class Row:
     make: str | None
     make_confidence: float | None
     top: list[Ranked]
+    flaws: list[Flaw] | None = None
     error: str | None = None
     heatmap: HeatMap | None = None
 

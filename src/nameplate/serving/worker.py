@@ -122,7 +122,8 @@ class Worker:
     def _prepare(self, task: Task) -> None:
         start = time.monotonic()
         if not task.dropped and task.job.form == "picture":
-            task.row.picture = self._picture(task.photo)
+            task.row.picture = picture = self._picture(task.photo)
+            task.row.measure(picture, picture, self._model.bundle.manifest.preprocess)
         elif not task.dropped and not self._whole:
             task.row = prepare_photo(task.photo, self._model.bundle.manifest.preprocess, self._model.settings)
         task.prepared = time.monotonic()

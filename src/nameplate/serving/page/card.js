@@ -7,7 +7,7 @@ import { problemBox } from "./problem.js";
 import { ranking } from "./ranking.js";
 
 const NAMED = 4; // candidates that a headline lists
-const TONES = { answer: "good", unsure: "so-so", "unknown car": "off", "not a car": "off", unreadable: "bad" };
+const TONES = { answer: "good", unsure: "so-so", "unknown car": "off", "not a car": "off", "poor photo": "off", unreadable: "bad" };
 
 /** `does`: heat(entry), feedback(entry) or null where the service takes none. */
 export function photoCard(entry, does) {
@@ -42,6 +42,7 @@ function answered(entry, does) {
     row.verdict === "unsure" && row.make
       ? element("p", { textContent: say("makeLikely", { make: row.make, percent: percent(row.make_confidence) }) })
       : null,
+    row.flaws ? element("p", { textContent: row.flaws.map((flaw) => say(`flaw.${flaw}`)).join(" ") }) : null,
     row.error ? reason(row.error) : null,
     element("p", { className: "soft", textContent: say(`advice.${row.verdict}`) }),
     row.top.length ? list(row, known) : null,

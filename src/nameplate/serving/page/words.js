@@ -50,6 +50,7 @@ export const WORDS = {
       unsure: "Several are left: {names}",
       "unknown car": "A car that this model does not know",
       "not a car": "Not a car",
+      "poor photo": "This photo is not good enough to tell",
       unreadable: "This photo cannot be read",
     },
     advice: {
@@ -57,7 +58,13 @@ export const WORDS = {
       unsure: "Do not settle for the first: a photo from another side may decide.",
       "unknown car": "Take none of the names below for an answer.",
       "not a car": "An interior, a wheel or something else. Take a photo of the whole car.",
+      "poor photo": "Take a better photo of the whole car.",
       unreadable: "The other photos are not affected.",
+    },
+    flaw: {
+      small: "The photo is too small: send it in its full size.",
+      dark: "The photo is too dark: take it in better light.",
+      blurred: "The photo is too blurred: hold the camera still, and wipe its lens.",
     },
     alsoMore: { one: "{names} and {count} more", other: "{names} and {count} more" },
     makeLikely: "Most likely make: {make} ({percent})",
@@ -203,6 +210,7 @@ export const WORDS = {
       unsure: "Осталось несколько: {names}",
       "unknown car": "Такого автомобиля нейросеть не знает",
       "not a car": "Это не автомобиль",
+      "poor photo": "По такой фотографии не определить",
       unreadable: "Фотография не читается",
     },
     advice: {
@@ -210,7 +218,13 @@ export const WORDS = {
       unsure: "Не останавливайтесь на первом: решить может снимок с другой стороны.",
       "unknown car": "Не принимайте названия ниже за ответ.",
       "not a car": "Салон, колесо или что-то другое. Снимите автомобиль целиком.",
+      "poor photo": "Сделайте снимок получше: автомобиль целиком.",
       unreadable: "На остальные фотографии это не влияет.",
+    },
+    flaw: {
+      small: "Фотография слишком мала: отправьте её в полном размере.",
+      dark: "Фотография слишком тёмная: снимите при хорошем свете.",
+      blurred: "Фотография слишком размыта: держите камеру неподвижно и протрите объектив.",
     },
     alsoMore: { one: "{names} и ещё {count}", few: "{names} и ещё {count}", many: "{names} и ещё {count}", other: "{names} и ещё {count}" },
     makeLikely: "Марка, скорее всего: {make} ({percent})",

@@ -19,8 +19,8 @@ from nameplate.fit.linear_probe import fit_recipe
 from nameplate.fit.parts import Parts
 from nameplate.models.bundle import BACKBONE, SCHEMA, Bundle, File, Manifest
 from nameplate.models.collection import Embedded, Progress, embed_with, still_there
-from nameplate.models.embedding import Settings
 from nameplate.models.head import log_loss, probabilities
+from nameplate.models.pipeline import Settings
 from nameplate.models.runtime import BATCH, Batch, Embedding
 from nameplate.reports.compare import Row
 from nameplate.storage import sha256

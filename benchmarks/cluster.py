@@ -20,7 +20,7 @@ from typing import Any
 
 from nameplate.bulk.job import Job, LedgerLine, locked, plan
 from nameplate.bulk.on_ray import made_on_ray
-from nameplate.bulk.predict import find_output, predict_photos
+from nameplate.bulk.predict import Options, find_output, predict_photos
 from nameplate.bulk.work import Make, make_parts
 from nameplate.cluster import LOCAL, connected
 from nameplate.models.model import Model
@@ -97,7 +97,7 @@ def _timed(model: Model, table: Path, output: Path, way: str, make: Make, worker
 
         return make(model, job, parts, recorded, step)
 
-    predict_photos(model, [str(table)], find_output(output, "csv"), part=-(-photos // PARTS), elsewhere=timing)
+    predict_photos(model, [str(table)], find_output(output, "csv"), Options(part=-(-photos // PARTS), elsewhere=timing))
     (begin, before, cpu_before), (end, after, cpu_after) = moments[workers - 1], moments[-1]
     named = after - before
     return Timed(

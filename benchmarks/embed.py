@@ -35,7 +35,7 @@ SIDES = ("nameplate", "nameplate-fp32", "timm", "timm-best")
 def run_nameplate(photos: list[str], runtime: str) -> float:
     """Seconds for all photos."""
     from nameplate.models.model import Model
-from nameplate.models.pipeline import EmbeddedPhoto
+    from nameplate.models.pipeline import EmbeddedPhoto
 
     model = Model.load(runtime=runtime)
     list(model.rows(photos[:64]))  # opens the runtime; the probe's outcome is then cached

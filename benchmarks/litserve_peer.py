@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import litserve
+import msgspec
 import numpy as np
 
 from nameplate.models.answer_json import prediction_json
@@ -51,7 +52,7 @@ class Cars(litserve.LitAPI):  # type: ignore[misc]
             embedded(photo, embedding[None], self.model.runtime.name)
             for photo, embedding in zip(photos, embeddings, strict=True)
         ]
-        return [prediction_json(self.model.answer("", outcome)[0]) for outcome in outcomes]
+        return [msgspec.to_builtins(prediction_json(self.model.answer("", outcome)[0])) for outcome in outcomes]
 
     def unbatch(self, output: list[dict[str, object]]) -> list[dict[str, object]]:
         """An answer a request."""

@@ -59,12 +59,14 @@ def photos_of(folder: Path, number: int) -> list[Path]:
 
 def bare(photos: Path, arguments: argparse.Namespace) -> None:
     """Decode and infer without a server: prints seconds a pass, and the answers."""
+    import msgspec
+
     from nameplate.models.answer_json import prediction_json
     from nameplate.models.model import Model
 
     files = [Path(line).read_bytes() for line in photos.read_text("utf-8").splitlines()]
     model = Model.load(runtime=arguments.runtime, threads=arguments.threads)
-    answers = [prediction_json(prediction) for prediction in model.stream(files)]  # warms up
+    answers = [msgspec.to_builtins(prediction_json(prediction)) for prediction in model.stream(files)]  # warms up
     passes, start = 0, time.perf_counter()
     while time.perf_counter() - start < arguments.seconds:
         list(model.stream(files))

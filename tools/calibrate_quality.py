@@ -44,7 +44,7 @@ def blurred(sigma: float) -> Callable[[Pixels], Pixels]:
     """Gaussian blur of so many pixels of `VIEW`."""
 
     def vary(photo: Pixels) -> Pixels:
-        scale = float(np.sqrt(photo.shape[0] * photo.shape[1])) / VIEW.width
+        scale = float(np.sqrt(photo.shape[0] * photo.shape[1] / (VIEW.height * VIEW.width)))
         return np.asarray(Image.fromarray(photo).filter(ImageFilter.GaussianBlur(sigma * scale)))
 
     return vary

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from nameplate.bulk.job import LEDGER, locked, open_job
-from nameplate.bulk.predict import Done, find_output, predict_photos
+from nameplate.bulk.predict import Done, Options, find_output, predict_photos
 from nameplate.bulk.work import work
 from nameplate.datasets.listing import NO_PHOTO
 from nameplate.demo import photos_folder
@@ -52,7 +52,7 @@ def _predict(model: Model, photos: Path, output: Path, kind: str | None = None, 
         model,
         [str(photos)],
         find_output(output, kind),  # type: ignore[arg-type]
-        part=PART,
+        Options(part=PART),
         progress=progress,
     )
 
@@ -166,7 +166,7 @@ def test_a_folder_of_another_job_or_of_something_else_is_refused(
     model: Model, photos: Path, output: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(NameplateError, match="holds another job: its top is 5, not 2"):
-        predict_photos(model, [str(photos)], find_output(output, "csv"), part=PART, top=2)
+        predict_photos(model, [str(photos)], find_output(output, "csv"), Options(part=PART, top=2))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "dear.txt").write_text("dear")
     with pytest.raises(NameplateError, match="holds no job"):

@@ -18,7 +18,7 @@ import pytest
 
 from nameplate.bulk.job import JOB, LEDGER, LISTING, Job, LedgerLine, open_job
 from nameplate.bulk.on_ray import TRIES, Orders, PartMaker
-from nameplate.bulk.predict import Done, find_output, predict_photos
+from nameplate.bulk.predict import Done, Options, find_output, predict_photos
 from nameplate.demo import photos_folder
 from nameplate.models.bundle import shipped
 from nameplate.models.model import Model
@@ -78,7 +78,9 @@ def _plan(photos: Path, output: Path, stop: int = 0) -> Done:
             raise KeyboardInterrupt
 
     model = Model.load(runtime="onnxruntime")
-    return predict_photos(model, [str(photos / "photos.csv")], find_output(output, "csv"), part=PART, progress=progress)
+    return predict_photos(
+        model, [str(photos / "photos.csv")], find_output(output, "csv"), Options(part=PART), progress=progress
+    )
 
 
 def _bytes(output: Path) -> dict[str, bytes]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from nameplate.bulk.job import LEDGER
-from nameplate.bulk.predict import Done, find_output, predict_photos
+from nameplate.bulk.predict import Done, Options, find_output, predict_photos
 from nameplate.demo import photos_folder
 from nameplate.errors import NameplateError, UsageError
 from nameplate.models.model import Model
@@ -36,7 +36,7 @@ def _predict(model: Model, photos: list[str], target: Path, stop: int = 0) -> Do
         if done == stop:
             raise KeyboardInterrupt
 
-    return predict_photos(model, photos, find_output(target), part=10, progress=progress)
+    return predict_photos(model, photos, find_output(target), Options(part=10), progress=progress)
 
 
 def test_an_interrupted_run_goes_on_and_gives_the_same_table(model: Model, tmp_path: Path) -> None:

@@ -228,8 +228,8 @@ def test_a_network_costs_what_its_layers_do() -> None:
     import torch
     from torch import nn
 
-    from nameplate.experiments.frozen_backbone import load_network, measure
     from nameplate.training.backbones import find_backbone
+    from nameplate.training.frozen_network import load_network, measure
 
     lite0, _ = load_network(find_backbone("Lite0"), 1000, (224, 224), 1, "none")
     cost = measure(lite0, 224, 224)

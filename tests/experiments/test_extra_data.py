@@ -15,7 +15,7 @@ from nameplate.datasets import read_dataset
 from nameplate.demo import photos_folder
 from nameplate.errors import DataError, UsageError
 from nameplate.experiments.cleaning import OF_HELD, OF_TRAIN, UNREAD
-from nameplate.experiments.extra_data import extra_data, judging_places, read_both
+from nameplate.experiments.extra_data import Design, extra_data, judging_places, read_both
 from nameplate.experiments.result import Experiment
 from nameplate.experiments.trial import SEEDS, load_trial
 from nameplate.fit.parts import split_parts
@@ -34,7 +34,7 @@ def model() -> Model:
 
 def judge(base: Path, extra: Path, out: Path, model: Model, seeds: int = 3) -> Experiment:
     ours, further = read_both(base, extra)
-    return extra_data(ours, further, out, ONE_FOLD_LESS, model=model, seeds=seeds)
+    return extra_data(ours, further, out, Design(ONE_FOLD_LESS, seeds), model=model)
 
 
 def table(path: Path) -> list[dict[str, str]]:

@@ -76,7 +76,7 @@ def test_a_hash_is_256_bits_and_repeats(photos: list[Image.Image]) -> None:
 
 
 def test_brightness_alone_says_nothing() -> None:
-    """A ramp has few frequencies; the others are zero, and the sign of what rounding leaves there counts for nothing."""
+    """A ramp has few frequencies; all others are zero, and what rounding leaves there has no sign that counts."""
     ramp = np.repeat(np.arange(100, dtype=np.uint8)[:, None, None], 3, axis=2).repeat(80, axis=1)
     assert _apart(perceptual_hash(ramp), perceptual_hash(ramp + np.uint8(100))) <= 2
     assert int(perceptual_hash(ramp)[0]) & 0x80 == 0  # the first bit is the mean's, and is left out

@@ -42,7 +42,7 @@ def file_of(image: Image.Image, kind: str, **options: object) -> bytes:
 def test_a_good_render_has_no_flaw_and_each_degraded_one_has_its_own(path: Path) -> None:
     photo = decode(path)
     image = Image.fromarray(photo)
-    scale = (photo.shape[0] * photo.shape[1]) ** 0.5 / VIEW.width
+    scale = (photo.shape[0] * photo.shape[1] / (VIEW.height * VIEW.width)) ** 0.5
     thumbnail = image.resize((SMALL * 2, SMALL - 1))
     night = (photo * 0.2).astype(np.uint8)
     assert flaws(measured(photo)) == ()
@@ -103,7 +103,7 @@ def test_a_jpeg_decoded_to_fewer_pixels_than_the_measure_needs_is_not_called_blu
     large = Image.fromarray(noise).resize((1200, 1200), Image.Resampling.NEAREST)
     row = prepared(prepare_photo(file_of(large, "JPEG"), Preprocess(32, 32), Settings()))
     assert row.quality is not None
-    assert min(row.decoded) < VIEW.width
+    assert min(row.decoded) < VIEW.height
     assert row.quality == Quality(1200, row.quality.light, np.inf)
     assert flaws(row.quality) == ()
 

@@ -206,7 +206,7 @@ def wrong(said: Said, models: dict[str, Model]) -> list[str]:
     return found
 
 
-def _plain(row: dict[str, Any]) -> dict[str, Any]:
+def _plain(row: object) -> dict[str, Any]:
     """A row as JSON has it, without what the photo is called."""
     return {key: value for key, value in msgspec.json.decode(msgspec.json.encode(row)).items() if key != "photo"}
 

@@ -84,7 +84,7 @@ def test_a_poor_photo_says_what_is_wrong_with_it_and_is_counted(server: Running)
     assert claim["photos"][0]["flaws"] == row["flaws"]
     forms = server.get("/openapi.json").json()["components"]["schemas"]["Row"]["properties"]
     assert "poor photo" in forms["verdict"]["enum"]
-    assert forms["flaws"]["anyOf"][0]["items"]["enum"] == ["small", "dark", "blurred"]
+    assert set(forms["flaws"]["items"]["enum"]) == {"small", "dark", "blurred"}
 
 
 def test_answers_of_real_photos_are_those_of_identify(server: Running, cars196: Path) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from nameplate.audit.findings import CROSS_CLASS, EXACT, KINDS, LABEL, LEAK, NEAR, NO_CAR, OUTLIER, UNREADABLE, Finding
 from nameplate.audit.labels import Alias, find_aliases, known_to_heads, likely_wrong, suspicion
-from nameplate.audit.shortcuts import Shortcuts, shortcut_test
+from nameplate.audit.shortcuts import Answered, Shortcuts, shortcut_test
 from nameplate.audit.strangers import STRANGE, UNLIKE_CLASS, strangeness, unlike_class
 from nameplate.datasets.copies import Copies, best_copy, connected, find_copies
 from nameplate.datasets.sources import Dataset
@@ -90,8 +90,8 @@ def inspect(dataset: Dataset, model: Model, *, shortcuts: bool = True, progress:
         findings += _doubted(photos, classes, chances, doubtful, dataset.nameplates)
         aliases = find_aliases(chances, classes, dataset.nameplates)
         if shortcuts:
-            named = chances.argmax(1)
-            shortcut = shortcut_test(photos, classes, dataset.nameplates, groups, named, model, SEED, progress)
+            answered = Answered(photos, classes, groups, chances.argmax(1))
+            shortcut = shortcut_test(answered, dataset.nameplates, model, SEED, progress)
     within = unlike_class(embedded.embeddings, classes)
     findings += _outliers(photos, no_car, strange, within, {p for f in findings if f.kind == LABEL for p in f.photos})
     return Audit(

@@ -56,24 +56,33 @@ class Shortcuts:
     """Classes that the border gives away, the surest first."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Answered:
+    """Labelled photos, and the class that each was taken for."""
+
+    photos: Sequence[Photo]
+    """N, with their digests."""
+    classes: NDArray[np.int64]
+    """int64 (N,): the places of their nameplates."""
+    groups: NDArray[np.int64]
+    """int64 (N,): copies of one picture share a number."""
+    named: NDArray[np.int64]
+    """int64 (N,): what is said of the whole photos, out of fold."""
+
+    def some(self, places: NDArray[np.int64]) -> Answered:
+        """The photos at some places."""
+        photos = [self.photos[place] for place in places.tolist()]
+        return Answered(photos, self.classes[places], self.groups[places], self.named[places])
+
+
 def shortcut_test(
-    photos: Sequence[Photo],
-    classes: NDArray[np.int64],
-    nameplates: Sequence[str],
-    groups: NDArray[np.int64],
-    named: NDArray[np.int64],
-    model: Model,
-    seed: int,
-    progress: Progress,
+    answered: Answered, nameplates: Sequence[str], model: Model, seed: int, progress: Progress
 ) -> Shortcuts | None:
     """Embed a sample of the photos with a part hidden, and judge.
 
     Args:
-        photos: with their digests.
-        classes: int64 (N,).
-        nameplates: their names.
-        groups: int64 (N,): copies of one picture share a number.
-        named: int64 (N,): what is said of the whole photos, out of fold.
+        answered: the photos.
+        nameplates: the names of the classes.
         model: embeds.
         seed: of the folds.
         progress: see `Progress`.
@@ -81,53 +90,60 @@ def shortcut_test(
     Returns:
         None where no class has photos enough.
     """
-    counts = np.bincount(classes, minlength=len(nameplates))
-    chosen = np.flatnonzero(counts[classes] >= MIN_PHOTOS)
-    chosen = chosen[np.argsort([str(photos[i].sha256) for i in chosen.tolist()], kind="stable")][:MOST_PHOTOS]
-    if len(np.unique(classes[chosen])) < 2:
+    sample = _sample(answered, len(nameplates))
+    if len(np.unique(sample.classes)) < 2:
         return None
-    there = np.unique(classes[chosen])
-    place = np.searchsorted(there, classes)
-    right: dict[Hidden, NDArray[np.bool_]] = {}
-    for hide in ("centre", "border"):
-        right[hide] = _right(photos, place, groups, chosen, hide, model, seed, progress)
-    from_border, from_centre = right["centre"], right["border"]
-    telltales = []
+    from_border = _right(sample, "centre", model, seed, progress)
+    from_centre = _right(sample, "border", model, seed, progress)
+    whole = sample.named == sample.classes
+    return Shortcuts(
+        len(whole),
+        wilson(int(whole.sum()), len(whole)),
+        wilson(int(from_centre.sum()), len(whole)),
+        wilson(int(from_border.sum()), len(whole)),
+        float(np.bincount(sample.classes).max() / len(whole)),
+        _telltales(sample.classes, from_border, nameplates),
+    )
+
+
+def _sample(answered: Answered, count: int) -> Answered:
+    """`MOST_PHOTOS` photos of the classes that have `MIN_PHOTOS`, drawn by digest, so that all runs draw alike."""
+    counts = np.bincount(answered.classes, minlength=count)
+    chosen = np.flatnonzero(counts[answered.classes] >= MIN_PHOTOS)
+    digests = [str(answered.photos[place].sha256) for place in chosen.tolist()]
+    return answered.some(chosen[np.argsort(digests, kind="stable")][:MOST_PHOTOS])
+
+
+def _telltales(
+    classes: NDArray[np.int64], from_border: NDArray[np.bool_], nameplates: Sequence[str]
+) -> tuple[Telltale, ...]:
+    """Classes whose photos are known from the border alone, the surest first.
+
+    Args:
+        classes: int64 (N,).
+        from_border: bool (N,), whether each photo was named rightly with its centre hidden.
+        nameplates: the names of the classes.
+    """
+    found = []
     for number, nameplate in enumerate(nameplates):
-        mine, others = from_border[classes[chosen] == number], from_border[classes[chosen] != number]
+        mine, others = from_border[classes == number], from_border[classes != number]
         if len(mine) < MIN_PHOTOS:
             continue
         share = wilson(int(mine.sum()), len(mine))
         if share.low > others.mean() + GIVEN_AWAY:
-            telltales.append(Telltale(nameplate, share, len(mine)))
-    whole = named[chosen] == classes[chosen]
-    return Shortcuts(
-        len(chosen),
-        wilson(int(whole.sum()), len(chosen)),
-        wilson(int(from_centre.sum()), len(chosen)),
-        wilson(int(from_border.sum()), len(chosen)),
-        float(np.bincount(classes[chosen]).max() / len(chosen)),
-        tuple(sorted(telltales, key=lambda telltale: -telltale.border.low)),
-    )
+            found.append(Telltale(nameplate, share, len(mine)))
+    return tuple(sorted(found, key=lambda telltale: -telltale.border.low))
 
 
-def _right(
-    photos: Sequence[Photo],
-    classes: NDArray[np.int64],
-    groups: NDArray[np.int64],
-    chosen: NDArray[np.int64],
-    hide: Hidden,
-    model: Model,
-    seed: int,
-    progress: Progress,
-) -> NDArray[np.bool_]:
-    """Whether each chosen photo is known with a part hidden; one that vanished is not."""
-    sample = [photos[i] for i in chosen.tolist()]
-    embedded = embed_photos(sample, model, progress, hide=hide)
-    kept = chosen[still_there(sample, embedded)]
-    read = embedded.photos
-    fold = folds([str(p.label) for p in read], [str(p.sha256) for p in read], groups[kept], FOLDS, seed)
-    found = cross_validate(embedded.embeddings, classes[kept], fold)
-    right = np.zeros(len(photos), bool)
-    right[kept] = found.logits.argmax(1) == classes[kept]
-    return right[chosen]
+def _right(sample: Answered, hide: Hidden, model: Model, seed: int, progress: Progress) -> NDArray[np.bool_]:
+    """Whether each photo is named rightly with a part hidden, bool (N,); one that vanished is not."""
+    embedded = embed_photos(sample.photos, model, progress, hide=hide)
+    there = still_there(sample.photos, embedded)
+    read, groups = embedded.photos, sample.groups[there]
+    # cross_validate wants classes that are numbered without gaps
+    classes = np.searchsorted(np.unique(sample.classes), sample.classes)[there]
+    fold = folds([str(p.label) for p in read], [str(p.sha256) for p in read], groups, FOLDS, seed)
+    found = cross_validate(embedded.embeddings, classes, fold)
+    right = np.zeros(len(there), bool)
+    right[there] = found.logits.argmax(1) == classes
+    return right

@@ -119,8 +119,7 @@ def verify_table(
             progress(number, len(adverts))
         with whole_file(target) as temporary:
             if target.suffix.lower() == ".jsonl":
-                lines = (msgspec.json.encode({"advert": c.advert} | verified_json(c.found)) + b"\n" for c in kept.done)
-                temporary.write_bytes(b"".join(lines))
+                temporary.write_bytes(b"".join(map(_line, kept.done)))
             else:
                 columns = ("advert", "claimed", "verdict", "code", "score", "photos", "used", "reason")
                 write_table(temporary, columns, map(_row, kept.done))
@@ -139,6 +138,11 @@ def _check(model: Model, adverts: Sequence[Advert], rate: float, lies: Lies) -> 
         except UnknownClaimError as error:
             found = unreadable_claim(advert.claimed, [prediction for prediction, _ in of_advert], str(error))
         yield Checked(advert.name, found)
+
+
+def _line(checked: Checked) -> bytes:
+    found: dict[str, object] = msgspec.to_builtins(verified_json(checked.found))
+    return msgspec.json.encode({"advert": checked.advert, **found}) + b"\n"
 
 
 def _row(checked: Checked) -> dict[str, object]:

@@ -71,6 +71,20 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
+class Options:
+    """What a row holds, and how the rows are made."""
+
+    top: int = TOP
+    """How many nameplates a row holds besides the answer (columns top1, top1_confidence, top2, …)."""
+    part: int = PART
+    """Photos a part."""
+    profile: bool = False
+    """Whether to measure where the time goes."""
+    elsewhere: Make | None = None
+    """Makes the parts in other processes (see `on_ray`); None: they are made here."""
+
+
+@dataclass(frozen=True, slots=True)
 class Output:
     """Where the rows go."""
 
@@ -107,11 +121,8 @@ def predict_photos(
     model: Model,
     sources: Sequence[str],
     output: Output,
+    options: Options | None = None,
     *,
-    top: int = TOP,
-    part: int = PART,
-    profile: bool = False,
-    elsewhere: Make | None = None,
     listed: Callable[[int], None] = lambda _: None,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Done:
@@ -121,10 +132,7 @@ def predict_photos(
         model: what names them.
         sources: see `list_entries`.
         output: from `find_output`.
-        top: how many nameplates a row holds besides the answer (columns top1, top1_confidence, top2, …).
-        part: photos a part.
-        profile: whether to measure where the time goes.
-        elsewhere: makes the parts in other processes (see `on_ray`); None: they are made here.
+        options: what a row holds, and how the rows are made.
         listed: called with photos listed so far.
         progress: called with photos done and in all.
 
@@ -133,19 +141,20 @@ def predict_photos(
         DataError: a source that cannot be read.
         NameplateError: the folder holds something else, another run writes it, or it cannot be written to.
     """
-    if profile and elsewhere is not None:
+    options = options or Options()
+    if options.profile and options.elsewhere is not None:
         raise UsageError("A profile is of one process: leave out --profile or --ray.")
     for source in sources:
         if is_remote(source):
             check_address(source)  # before anything is written
     folder = os.getcwd() if any(not _is_absolute(source) for source in sources) else ""  # noqa: PTH109
-    terms = _terms(model, output, top, part, tuple(map(printable, sources)), printable(folder))
+    terms = _terms(model, output, options.top, options.part, tuple(map(printable, sources)), printable(folder))
     refuse_overwriting_input([output.file or output.root], (path for source in sources for path in lists_in(source)))
 
     def entries() -> Iterable[str | Refused]:
         return list_entries(sources, [str(output.root)])
 
-    return _run(model, terms, entries, output, listed, progress, elsewhere, profile=profile)
+    return _run(model, terms, entries, output, options, listed, progress)
 
 
 def _is_absolute(source: str) -> bool:
@@ -185,11 +194,9 @@ def _run(
     terms: Terms,
     entries: Callable[[], Iterable[str | Refused]],
     output: Output,
+    options: Options,
     listed: Callable[[int], None],
     progress: Callable[[int, int], None],
-    elsewhere: Make | None,
-    *,
-    profile: bool,
 ) -> Done:
     model.require_head()
     with locked(output.root):
@@ -201,7 +208,7 @@ def _run(
             replace_other=output.file is not None,
             listed=listed,
         )
-        done = _make(model, job, progress, elsewhere, profile=profile)
+        done = _make(model, job, progress, options.elsewhere, profile=options.profile)
         if output.file is not None:
             with whole_file(output.file) as temporary:
                 join_files(map(job.path, range(job.parts)), temporary, job.terms.format, job.terms.top)

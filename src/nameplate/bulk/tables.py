@@ -80,7 +80,7 @@ def _csv_header(top: int) -> bytes:
 
 
 def _object(answer: Answer) -> dict[str, object]:
-    photo, *others = prediction_json(answer.prediction).items()
+    photo, *others = msgspec.to_builtins(prediction_json(answer.prediction)).items()
     return dict([photo, ("sha256", answer.sha256), *others])
 
 

@@ -77,7 +77,7 @@ def compare(
 ) -> None:
     """Compare backbones, or recipes, on the same photos. Run it again after an interruption to go on."""
     with needs_train_extra():
-        from nameplate.experiments import tuned  # noqa: F401 - what is missing is said before a photo is read
+        import nameplate.experiments.evaluate  # noqa: F401 - what is missing is said before a photo is read
     from nameplate.cli.labelled import read_labelled
     from nameplate.datasets.inputs import refuse_output_inside
     from nameplate.experiments.compare import Plan, at_most, compare
@@ -121,8 +121,8 @@ def _backbones(
     named: str | None, protocol: str, size: tuple[int, int], mirror: bool | None, seed: int
 ) -> list[Contender]:
     from nameplate.experiments.contenders import Frozen, Tuned, fine_tune_recipe, split_values, split_weights
-    from nameplate.experiments.frozen_backbone import interpolation_of
     from nameplate.training.backbones import FEATURED, find_backbone
+    from nameplate.training.frozen_network import interpolation_of
 
     head = HeadRecipe(seed=seed, mirror=HeadRecipe().mirror if mirror is None else mirror)
     found: list[Contender] = []

@@ -66,8 +66,8 @@ def extra_data(
     """Say whether further photos help: trained with and without them, judged on the same photos, over several seeds."""
     from nameplate.cli.labelled import tell_notes
     from nameplate.datasets.inputs import refuse_output_inside
+    from nameplate.experiments.extra_data import Design, read_both
     from nameplate.experiments.extra_data import extra_data as judge
-    from nameplate.experiments.extra_data import read_both
     from nameplate.experiments.mapping import read_class_map
     from nameplate.experiments.result import as_json
     from nameplate.models.model import Model
@@ -89,10 +89,8 @@ def extra_data(
             ours,
             further,
             output,
-            chosen,
+            Design(chosen, seeds, None if class_map is None else read_class_map(class_map)),
             model=model,
-            seeds=seeds,
-            class_map=None if class_map is None else read_class_map(class_map),
             progress=report,
             say=lambda text: screen.notes.print(f"{text} …"),
         )

@@ -48,7 +48,7 @@ def predict(
 ) -> None:
     """Name many photos into a table, a row each. Run it again after an interruption to go on."""
     from nameplate.bulk.on_ray import made_on_ray
-    from nameplate.bulk.predict import find_output, predict_photos
+    from nameplate.bulk.predict import Options, find_output, predict_photos
     from nameplate.models.model import Model
 
     check_ray(ray, workers)
@@ -60,10 +60,7 @@ def predict(
             model,
             photos,
             target,
-            top=top,
-            part=part,
-            profile=profile,
-            elsewhere=make,
+            Options(top, part, profile, make),
             listed=lambda count: report("list", count, count),
             progress=lambda a, b: report("predict", a, b),
         )

@@ -52,6 +52,8 @@ def verify(
     json: Json = False,
 ) -> None:
     """Say whether an advert's photos, all together, show the car that it names: accept, reject or unsure."""
+    import msgspec
+
     from nameplate.models.answer_json import verified_json
     from nameplate.models.model import Model
 
@@ -68,7 +70,7 @@ def verify(
     paths, left_out = photo_paths(photos)
     found = chosen.verify(paths, claimed, rate=false_accepts, lies=lies)
     if json:
-        screen.print_json({**verified_json(found), "left_out": screen.left_out_json(left_out)})
+        screen.print_json({**msgspec.to_builtins(verified_json(found)), "left_out": screen.left_out_json(left_out)})
     else:
         _print(found)
     if all(prediction.error is not None for prediction, _ in found.photos):

@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from nameplate import __version__
 from nameplate.datasets import Dataset, read_dataset
 from nameplate.demo import photos_folder
@@ -60,11 +58,8 @@ def tour(
     model = Model(trained.bundle, replace(backbone.settings, runtime=trained.runtime))  # one figure, one runtime
     judged = judge(model, test, progress=progress)
     found, top1 = judged.evaluation, judged.evaluation.top1
-    interval = f"95 % interval {100 * top1.low:.1f}–{100 * top1.high:.1f}"
-    say(
-        "3. Evaluate",
-        f"{found.photos} photos never seen: top-1 {100 * top1.value:.1f} % ({interval}), by {judged.runtime}",
-    )
+    share = f"top-1 {100 * top1.value:.1f} % (95 % interval {100 * top1.low:.1f}–{100 * top1.high:.1f})"
+    say("3. Evaluate", f"{found.photos} photos never seen: {share}, by {judged.runtime}")
     for pair in found.confusions[:3]:
         say("", f"{pair.photos}× {pair.truth} taken for {pair.named}")
 
@@ -74,14 +69,18 @@ def tour(
     say("4. Identify", f"{name}: {answer.nameplate}, {100 * (answer.confidence or 0):.1f} %")
 
     page = output / "index.html"
-    _write(page, data, judged, shown, answer, model.nameplates, seconds, trained.runtime)
+    _write(page, data, judged, shown, answer, seconds)
     say("5. See", str(page.resolve()))
+    _say_what_next(say)
+    return page
+
+
+def _say_what_next(say: Callable[[str, str], None]) -> None:
     say("", "")
     say("Your own", "each nameplate's photos in a folder of its name, then:")
     say("", "nameplate train my-photos -o my-model")
     say("", "nameplate identify --model my-model photo.jpg")
     say("Any car", "with the model that ships: nameplate identify photo.jpg")
-    return page
 
 
 def _write(
@@ -90,12 +89,9 @@ def _write(
     judged: Judged,
     shown: Photo,
     answer: Prediction,
-    nameplates: Sequence[str],
     seconds: float,
-    runtime: str,
 ) -> None:
-    truths = np.array([nameplates.index(str(photo.label)) for photo in judged.photos])
-    named = judged.probabilities.argmax(1)
+    nameplates = judged.nameplates
     write_page(
         page,
         "tour.html",
@@ -103,10 +99,10 @@ def _write(
         train_photos=len(data.photos),
         test_photos=len(judged.photos),
         looks=[_look(name, data) for name in data.nameplates],
-        runtime=runtime,
+        runtime=judged.runtime,
         seconds=seconds,
         evaluation=judged.evaluation,
-        confusion=png_uri(confusion_plot(confusion_matrix(truths, named, len(nameplates)), nameplates)),
+        confusion=png_uri(confusion_plot(confusion_matrix(judged.truths, judged.named, len(nameplates)), nameplates)),
         classes=png_uri(class_plot(judged.evaluation)),
         mistakes=_mistakes(judged, nameplates),
         answer={"uri": thumbnail_uri(decode(shown.path)), "truth": shown.label, "top": answer.top},

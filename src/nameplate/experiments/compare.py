@@ -194,8 +194,7 @@ def _judge(contender: Contender, plan: Plan, parts: Parts, target: Path, bars: B
 def _row(
     contender: Contender, plan: Plan, parts: Parts, target: Path, bars: Bars, training: Training
 ) -> tuple[Row, Answers]:
-    from nameplate.experiments.frozen_backbone import judge_frozen
-    from nameplate.experiments.tuned import judge_tuned, start_run
+    from nameplate.experiments.evaluate import judge_frozen, judge_tuned, start_run
 
     with bars() as report:
 

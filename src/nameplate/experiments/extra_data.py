@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -44,6 +44,18 @@ SETTINGS = "settings.json"
 """What the folder's experiment is of."""
 SCHEMA = 1
 """Version of the experiment's files: seeds of another are not gone on with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """How the experiment is made."""
+
+    recipe: Recipe | HeadRecipe
+    """How to train; its seed is the first one."""
+    seeds: int = SEEDS
+    """Models to train with and without the further photos, each."""
+    class_map: dict[str, str] | None = None
+    """Class of EXTRA → nameplate of BASE, where names alone do not tell; "" leaves the class out."""
 
 
 def read_both(
@@ -77,52 +89,47 @@ def extra_data(
     base: Dataset,
     extra: Dataset,
     folder: Path,
-    recipe: Recipe | HeadRecipe,
+    design: Design,
     *,
     model: Model,
-    seeds: int = SEEDS,
-    class_map: dict[str, str] | None = None,
     progress: Progress = lambda *_: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Experiment:
     """Clean EXTRA, train with and without it on the same judging photos, and say whether it helps.
 
     Args:
-        base: what there is. Its own validation part judges, else its test part, else what `recipe.holdout` and
-            `recipe.seed` hold out: EXTRA has no say in it.
+        base: what there is. Its own validation part judges, else its test part, else what the recipe's `holdout` and
+            `seed` hold out: EXTRA has no say in it.
         extra: what might be added; parts that it has are passed over.
         folder: for the results. A job of the same settings goes on there.
-        recipe: how to train; its seed is the first one.
+        design: how to train, how often, and which classes are the same.
         model: its backbone embeds the photos, to find copies and, with a `HeadRecipe`, to train on.
-        seeds: models to train with and without, each.
-        class_map: class of EXTRA → nameplate of BASE, where names alone do not tell; "" leaves the class out.
         progress: see `Progress`.
         say: called with what is being done when nothing can be counted.
 
     Raises:
         DataError: no class of EXTRA is one of BASE's, nothing of EXTRA is left, or nothing of BASE can judge.
-        UsageError: fewer than `SEEDS` seeds, `class_map` names what is not there, or `folder` holds
+        UsageError: fewer than `SEEDS` seeds, the class map names what is not there, or `folder` holds
             something else.
     """
-    if seeds < SEEDS:
-        raise UsageError(f"{seeds} seeds cannot tell a difference from chance; give {SEEDS} or more.")
+    if design.seeds < SEEDS:
+        raise UsageError(f"{design.seeds} seeds cannot tell a difference from chance; give {SEEDS} or more.")
     _refuse_folder(folder)
     with working_in(folder):
-        return _extra_data(base, extra, folder, recipe, model, seeds, class_map, progress, say)
+        return _extra_data(base, extra, folder, design, model, progress, say)
 
 
 def _extra_data(
     base: Dataset,
     extra: Dataset,
     folder: Path,
-    recipe: Recipe | HeadRecipe,
+    design: Design,
     model: Model,
-    seeds: int,
-    class_map: dict[str, str] | None,
     progress: Progress,
     say: Callable[[str], None],
 ) -> Experiment:
-    mapped, classes = _mapped(base, extra, class_map)
+    recipe = design.recipe
+    mapped, classes = _mapped(base, extra, design.class_map)
     embedded = embed_photos([*base.photos, *mapped], model, progress)  # together: so by one runtime
     ours = _of_base(base, embedded)
     parts = split_parts(base, ours, recipe.holdout, recipe.seed, progress)
@@ -134,7 +141,7 @@ def _extra_data(
     material = _material(base, parts, cleaning, judging)
     settings = _settings(parts, cleaning, recipe, model)
     _claim(folder, settings)
-    trials = _trials(material, embedded, folder, recipe, model, seeds, progress, say)
+    trials = _trials(material, embedded, folder, design, model, progress, say)
     verdict = give_verdict(
         trials,
         [str(photo.label) for photo in material.judging],
@@ -269,12 +276,13 @@ def _trials(
     material: Material,
     embedded: Embedded,
     folder: Path,
-    recipe: Recipe | HeadRecipe,
+    design: Design,
     model: Model,
-    seeds: int,
     progress: Progress,
     say: Callable[[str], None],
 ) -> list[Trial]:
+    """The answers of both models of every seed; a seed that an earlier job finished is read."""
+    recipe, seeds = design.recipe, design.seeds
     done = {seed: load_trial(folder, seed) for seed in range(recipe.seed, recipe.seed + seeds)}
     if None in done.values():
         train = _trainer(material, embedded, folder, recipe, model, progress, say)

@@ -2,8 +2,8 @@
 
 A photo that is too small, too dark or too blurred has a flaw; `models/verdict.py` says what becomes of its verdict. The
 thresholds are fitted by `tools/calibrate_quality.py`, which says on which photos. Sharpness and light are measured on
-the photo squashed to `VIEW`, so that they do not depend on its size. Bundles of that input size, as the one that ships,
-have made this picture already, and the measure costs next to nothing.
+the photo squashed to `VIEW`, so that they depend neither on its size nor on the bundle. The bundle that ships has made
+this picture already, and measuring costs next to nothing; others resize the photo once more.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from nameplate.types import Flaw, Preprocess
 
 Pixels = NDArray[np.uint8]
 
-VIEW = Preprocess(224, 224, "squash", "bicubic")
-"""What photos are made before light and sharpness are measured."""
+VIEW = Preprocess(192, 288, "squash", "bicubic")
+"""What photos are made before light and sharpness are measured: the input of the bundle that ships."""
 STEP = 4
 """Light is measured on every so many pixels of `VIEW`, across and down."""
 LUMA = np.array([0.299, 0.587, 0.114], np.float32) / np.float32(255)
@@ -29,7 +29,7 @@ SMALL = 56
 below it: 0.4 % here, 0.3 % of `DARK`, 0.4 % of `BLURRED` (tools/calibrate_quality.py)."""
 DARK = 0.345
 """A photo whose `Quality.light` is below it is too dark."""
-BLURRED = 0.025
+BLURRED = 0.018
 """A photo whose `Quality.sharpness` is below it is too blurred."""
 MEASURE = 1
 """Goes up with every change of what is measured, so that no cache mixes two measures."""
@@ -81,7 +81,7 @@ def measure_quality(pixels: Pixels, picture: Pixels, size: Preprocess, short_sid
     view = picture if size == VIEW else preprocess(pixels, VIEW)
     luma = view[::STEP, ::STEP].reshape(-1, 3) @ LUMA
     place = int(BRIGHT * (len(luma) - 1))
-    reduced = min(pixels.shape[:2]) < min(short_side, VIEW.width)
+    reduced = min(pixels.shape[:2]) < min(short_side, VIEW.height, VIEW.width)
     contrast = max(float(luma.var()), FLAT)
     sharpness = np.inf if reduced else _laplacian_variance(view) / contrast
     return Quality(short_side, float(np.partition(luma, place)[place]), sharpness)

@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from nameplate.errors import PhotoError
+from nameplate.models.answer_json import HeatMap, Region
 from nameplate.models.explain import SHOWN, Case, Explanation
 from nameplate.models.index import PICTURE_LIMITS, Neighbour
 from nameplate.models.model import Model
@@ -84,7 +85,7 @@ def as_json(explanation: Explanation) -> dict[str, object]:
     }
 
 
-def heat_json(explanation: Explanation, size: Preprocess) -> dict[str, object]:
+def heat_json(explanation: Explanation, size: Preprocess) -> HeatMap:
     """The heat map of the named nameplate, for an answer in JSON; `png` is bytes.
 
     Args:
@@ -95,14 +96,9 @@ def heat_json(explanation: Explanation, size: Preprocess) -> dict[str, object]:
     pixels = heat_map(explanation, named, size, SHOWN)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
-    return {
-        "nameplate": named.nameplate,
-        "region": _box(named),
-        "width": explanation.width,
-        "height": explanation.height,
-        "evidence": named.evidence.tolist(),
-        "png": buffer.getvalue(),
-    }
+    region = None if named.region is None else Region(*named.region)
+    evidence = named.evidence.tolist()
+    return HeatMap(named.nameplate, region, explanation.width, explanation.height, evidence, buffer.getvalue())
 
 
 def _box(case: Case) -> dict[str, int] | None:

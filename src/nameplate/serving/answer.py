@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.errors import Failure
+from nameplate.models.answer_json import HeatMap
 from nameplate.serving.supervisor import Worker
 from nameplate.serving.wire import Done, Job
 from nameplate.types import Prediction
@@ -23,7 +24,7 @@ class Answer:
     """Probabilities of all nameplates, (C,); None where the photo is unreadable."""
     embedding: NDArray[np.float32] | None = None
     """(D,), where it was asked for."""
-    heatmap: dict[str, object] | None = None
+    heatmap: HeatMap | None = None
 
 
 @dataclass(slots=True)

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,7 +19,7 @@ from nameplate.serving.page import mount_page
 from nameplate.serving.problems import Problem, ProblemResponse, on_problem
 from nameplate.serving.protect import protect
 from nameplate.serving.routes import feedback, health, identify, metrics, models, protocol, verify
-from nameplate.serving.schema import ProblemDetails
+from nameplate.serving.schema import components, problems
 from nameplate.serving.service import Gone, Service
 from nameplate.serving.settings import ServeSettings
 
@@ -72,7 +71,7 @@ def routes_alone() -> FastAPI:
     )
     for router in ROUTERS:
         app.include_router(router)
-    _describe_problems(app)
+    _describe_answers(app)
     return app
 
 
@@ -98,26 +97,23 @@ async def _start(app: FastAPI) -> None:
         app.state.failure = error  # server.py ends with it
 
 
-def _describe_problems(app: FastAPI) -> None:
-    """Put RFC 9457's form into the OpenAPI document, in the place of FastAPI's own for invalid requests."""
+def _describe_answers(app: FastAPI) -> None:
+    """Put the forms of answers into the OpenAPI document, and refusals in the place of FastAPI's own."""
     made = app.openapi
 
     def openapi() -> dict[str, object]:
         if app.openapi_schema:
             return app.openapi_schema
         document = made()
-        schema = TypeAdapter(ProblemDetails).json_schema(ref_template="#/components/schemas/{model}")
         parts = document.setdefault("components", {}).setdefault("schemas", {})
-        parts |= schema.pop("$defs", {}) | {"ProblemDetails": schema}
+        parts |= components()
         for name in ("HTTPValidationError", "ValidationError"):
             parts.pop(name, None)
         for operations in document["paths"].values():
             for operation in operations.values():
                 refused = operation["responses"].get("422")
                 if refused and "HTTPValidationError" in str(refused.get("content")):
-                    refused["content"] = {
-                        "application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}
-                    }
+                    refused["content"] = problems(422)[422]["content"]
         describe_access(document)
         return document
 

@@ -1,12 +1,17 @@
-"""The forms of answers and bodies, for the OpenAPI document alone."""
+"""Answers as structs, encoded and described by the OpenAPI document; and bodies, for the document alone."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-from nameplate.models.claim import ClaimCode, ClaimVerdict
-from nameplate.types import Flaw, Verdict
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from nameplate.models.answer_json import Row, VerifiedAdvert
+from nameplate.serving.problems import MEDIA_TYPE
+
+REFERENCE = "#/components/schemas/{name}"
+"""How a part of the OpenAPI document refers to one of `components`."""
 
 EXAMPLE_TOP = [{"nameplate": "Jeep Liberty SUV 2012", "confidence": 0.966},
                {"nameplate": "Jeep Wrangler SUV 2012", "confidence": 0.030}]  # fmt: skip
@@ -23,102 +28,34 @@ EXAMPLE_ROW = {
 EXAMPLE_MODEL = {"name": "cars196", "digest": "9f2c…"}
 
 
-@dataclass
-class ModelName:
+class ModelName(msgspec.Struct, frozen=True):
     """Which bundle has answered."""
 
     name: str
     digest: str
 
 
-@dataclass
-class Ranked:
-    """A nameplate and its calibrated probability."""
-
-    nameplate: str
-    confidence: float
-
-
-@dataclass
-class Region:
-    """A box in pixels of the upright photo."""
-
-    left: int
-    top: int
-    right: int
-    bottom: int
-
-
-@dataclass
-class HeatMap:
-    """What in the photo speaks for the nameplate."""
-
-    nameplate: str
-    region: Region | None
-    width: int
-    height: int
-    evidence: list[list[float]]
-    png: str
-
-
-@dataclass
-class Row:
-    """One photo, as `nameplate identify --json` prints it."""
-
-    photo: str
-    nameplate: str | None
-    confidence: float | None
-    verdict: Verdict
-    candidates: list[str]
-    make: str | None
-    make_confidence: float | None
-    top: list[Ranked]
-    flaws: list[Flaw] | None = None
-    error: str | None = None
-    heatmap: HeatMap | None = None
-
-
-@dataclass
-class Identified:
+class Identified(msgspec.Struct, frozen=True):
     """The answer of /v1/identify."""
 
     model: ModelName
     results: list[Row]
 
 
-@dataclass
-class VerifiedRow(Row):
-    """One photo of an advert; `score` is null where it was left out."""
-
-    score: float | None = None
-
-
-@dataclass
-class VerifiedClaim:
+class VerifiedClaim(VerifiedAdvert, frozen=True):
     """The answer of /v1/verify."""
 
-    model: ModelName
-    claimed: str
-    nameplates: list[str]
-    verdict: ClaimVerdict
-    code: ClaimCode
-    score: float | None
-    accept_above: float | None
-    reject_below: float | None
-    false_accepts: dict[str, float]
-    reason: str
-    photos: list[VerifiedRow]
+    model: ModelName  # comes first in the JSON: its other fields are for keywords alone
 
 
-@dataclass
-class ServedModel:
+class ServedModel(msgspec.Struct, frozen=True):
     """One bundle that is served."""
 
     name: str
     digest: str
     default: bool
-    nameplates: list[str]
-    makes: list[str]
+    nameplates: tuple[str, ...]
+    makes: tuple[str, ...]
     embedding: int
     height: int
     width: int
@@ -128,23 +65,20 @@ class ServedModel:
     since: str | None
 
 
-@dataclass
-class Models:
+class Models(msgspec.Struct, frozen=True):
     """The answer of /v1/models."""
 
     models: list[ServedModel]
 
 
-@dataclass
-class Reloaded:
+class Reloaded(msgspec.Struct, frozen=True):
     """The answer to a reload."""
 
     model: ModelName
     changed: bool
 
 
-@dataclass
-class Bounds:
+class Bounds(msgspec.Struct, frozen=True):
     """What one request may bring."""
 
     photos: int
@@ -153,8 +87,7 @@ class Bounds:
     pixels: int
 
 
-@dataclass
-class About:
+class About(msgspec.Struct, frozen=True):
     """The answer of /v1/service."""
 
     version: str
@@ -163,39 +96,41 @@ class About:
     limits: Bounds
 
 
-@dataclass
-class Live:
+class Live(msgspec.Struct, frozen=True):
     """The answer of /health/live."""
 
     live: bool
 
 
-@dataclass
-class ReadyModels:
+class ReadyModels(msgspec.Struct, frozen=True):
     """The answer of /health/ready."""
 
     ready: bool
     models: dict[str, bool]
 
 
-@dataclass
-class Kept:
+class Kept(msgspec.Struct, frozen=True):
     """The answer of /v1/feedback."""
 
     id: str
 
 
-@dataclass
-class ProblemDetails:
+class ProblemDetails(msgspec.Struct, frozen=True):
     """RFC 9457."""
 
     type: str
     title: str
     status: int
     detail: str
-    reason: str | None = None
-    results: list[Row] | None = None
-    retry_after: int | None = None
+    reason: str | UnsetType = UNSET
+    results: list[Row] | UnsetType = UNSET
+    retry_after: int | UnsetType = UNSET
+
+
+def components() -> dict[str, Any]:
+    """The JSON schemas of all answers, by name, for the OpenAPI document's `components`."""
+    answers = [Identified, VerifiedClaim, Models, Reloaded, About, Live, ReadyModels, Kept, ProblemDetails]
+    return msgspec.json.schema_components(answers, ref_template=REFERENCE)[1]
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -203,16 +138,23 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {
         status: {
             "description": "Refused; `detail` says why",
-            "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}},
+            "content": {MEDIA_TYPE: {"schema": _schema_of(ProblemDetails)}},
         }
         for status in statuses
     }
 
 
-def answers(model: type, example: object = None) -> dict[int | str, dict[str, Any]]:
+def answers(
+    model: type, example: object = None, *, status: int = 200, description: str = "Done"
+) -> dict[int | str, dict[str, Any]]:
     """For a route's `responses`: what it answers with when all is well."""
-    content = {} if example is None else {"content": {"application/json": {"example": example}}}
-    return {200: {"model": model, "description": "Done", **content}}
+    shown = {} if example is None else {"example": example}
+    content = {"application/json": {"schema": _schema_of(model), **shown}}
+    return {status: {"description": description, "content": content}}
+
+
+def _schema_of(model: type) -> dict[str, str]:
+    return {"$ref": REFERENCE.format(name=model.__name__)}
 
 
 def photos_body(fields: dict[str, Any] | None = None, *, raw: bool) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from nameplate.models.answer_json import HeatMap
 from nameplate.types import TOP, Limits, Prediction
 
 LENGTHS = struct.Struct(">II")
@@ -74,7 +75,7 @@ class Done(msgspec.Struct, tag=True, frozen=True):
     """None where it was dropped, cancelled or late."""
     chances: int = 0
     """Bytes of the probabilities."""
-    heatmap: dict[str, object] | None = None
+    heatmap: HeatMap | None = None
     stale: bool = False
     """Whether a decoder that took too long is still at work: the worker should be replaced."""
     seconds: dict[str, float] = msgspec.field(default_factory=dict)

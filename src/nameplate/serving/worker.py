@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.errors import BundleError, NameplateError
+from nameplate.models.answer_json import HeatMap
 from nameplate.models.bundle import load_bundle
 from nameplate.models.golden import golden_photo
 from nameplate.models.model import Model
@@ -218,7 +219,7 @@ class Worker:
             )
         )
 
-    def _heat_map(self, task: Task) -> dict[str, object] | None:
+    def _heat_map(self, task: Task) -> HeatMap | None:
         """The map of a photo that is prepared: it is not decoded again."""
         from nameplate.models.explain import explain_mapped, explainable
         from nameplate.models.maps import map_prepared

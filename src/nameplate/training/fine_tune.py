@@ -142,14 +142,7 @@ def _start(
     index: bool,
     progress: Progress,
 ) -> None:
-    for stage in recipe.stages:
-        if stage.batch % accelerator.num_processes:
-            raise UsageError(
-                f"A batch of {stage.batch} cannot be shared evenly by {accelerator.num_processes} processes."
-            )
-    weights = Path(recipe.weights)
-    if folder.exists() and weights.exists() and weights.resolve().is_relative_to(folder.resolve()):
-        raise UsageError(f"The weights '{recipe.weights}' lie in '{folder}', which would be replaced. Choose another.")
+    _refuse_recipe(recipe, folder, accelerator.num_processes)
     keep_memory()
     torch.set_num_threads(threads)
     find_backbone(recipe.backbone)  # an unknown name is said before the photos are read
@@ -184,6 +177,16 @@ def _start(
     save_run(folder, run)
     with whole_file(folder / RECIPE) as temporary:
         temporary.write_text(recipe_toml(recipe), "utf-8")
+
+
+def _refuse_recipe(recipe: Recipe, folder: Path, processes: int) -> None:
+    """Before any work, what would fail later: a batch that cannot be shared, weights that would be deleted."""
+    for stage in recipe.stages:
+        if stage.batch % processes:
+            raise UsageError(f"A batch of {stage.batch} cannot be shared evenly by {processes} processes.")
+    weights = Path(recipe.weights)
+    if folder.exists() and weights.exists() and weights.resolve().is_relative_to(folder.resolve()):
+        raise UsageError(f"The weights '{recipe.weights}' lie in '{folder}', which would be replaced. Choose another.")
 
 
 def fine_tune(folder: Path, *, watch: Watch = lambda _: None, say: Say = lambda _: None) -> FineTuned | None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from nameplate.errors import NameplateError
-from nameplate.training.batches import epoch_batches, in_order, plain_batches, training_batches, unreadable
+from nameplate.training.batches import Batch, epoch_batches, in_order, plain_batches, training_batches, unreadable
 from nameplate.training.checkpoint import (
     State,
     Tensors,
@@ -228,9 +228,7 @@ def _epoch(job: Job, training: Training, stepped: torch.nn.Module, accelerator: 
                 raise NameplateError(_none_readable(job, batch.lost))
             rate = learning_rate_now(recipe, len(job.paths), state.stage, state.stage_steps)
             try:
-                loss, accuracy = _step(
-                    job, training, stepped, accelerator, batch.photos, job.classes[batch.places], rate, mixed
-                )
+                loss, accuracy = _step(job, training, stepped, accelerator, batch, rate, mixed)
             except torch.OutOfMemoryError:
                 raise NameplateError(_too_large(job, stage)) from None
             state.loss += loss
@@ -264,8 +262,7 @@ def _step(
     training: Training,
     stepped: torch.nn.Module,
     accelerator: Accelerator,
-    pictures: NDArray[np.uint8],
-    classes: NDArray[np.int64],
+    batch: Batch,
     rate: float,
     mixed: bool,
 ) -> tuple[float, float]:
@@ -275,7 +272,7 @@ def _step(
     chance = [recipe.seed, state.steps, accelerator.process_index]
     draw = np.random.default_rng(chance)
     torch.manual_seed(int(draw.integers(2**62)))  # dropout and stochastic depth
-    photos, first = torch.from_numpy(pictures), torch.from_numpy(classes)
+    photos, first = torch.from_numpy(batch.photos), torch.from_numpy(job.classes[batch.places])
     second, share = first, 1.0
     if mixed:
         photos, second, share = mix(photos, first, recipe.mixing, draw)

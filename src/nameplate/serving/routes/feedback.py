@@ -18,7 +18,7 @@ from nameplate.serving.feedback.store import Correction, FeedbackStore, StoreFul
 from nameplate.serving.feedback.text import clean_comment, clean_nameplate, known_spelling
 from nameplate.serving.logs import event
 from nameplate.serving.problems import Problem, kind_of
-from nameplate.serving.schema import Kept, feedback_body, problems
+from nameplate.serving.schema import Kept, answers, feedback_body, problems
 from nameplate.serving.service import json_response, service_of, unless_gone
 from nameplate.types import Prediction
 
@@ -35,7 +35,7 @@ RETRY_SECONDS = 10.0
     summary="Say what a photo shows",
     status_code=201,
     responses={
-        201: {"model": Kept, "description": "Kept, or there already"},
+        **answers(Kept, status=201, description="Kept, or there already"),
         **problems(400, 404, 408, 413, 415, 422, 429, 503),
     },
     openapi_extra=feedback_body(),
@@ -60,7 +60,7 @@ async def feedback(request: Request) -> Response:
         client: Client = request.scope["state"]["client"]
         correction = _correction(said, client.name if client.by_key else NOBODY, answer.prediction, served)
         id_ = await _keep(service.feedback, correction, photo, header)
-    return json_response({"id": id_}, 201)
+    return json_response(Kept(id_), 201)
 
 
 def _only_photo(form: Form) -> bytes:

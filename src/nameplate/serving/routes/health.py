@@ -16,7 +16,7 @@ router = APIRouter(tags=["health"])
 @router.get("/health/live", summary="Whether the process answers", responses=answers(Live))
 async def live() -> Response:
     """Restart the service where this fails."""
-    return json_response({"live": True})
+    return json_response(Live(live=True))
 
 
 @router.get("/health/ready", summary="Whether photos are answered", responses={**answers(ReadyModels), **problems(503)})
@@ -27,4 +27,4 @@ async def ready(request: Request) -> Response:
         waiting = [name for name, is_ready in service.engines.ready.items() if not is_ready]
         why = "it is stopping" if service.draining else f"no worker answers for {', '.join(waiting)}"
         raise Problem("not-ready", f"Not ready: {why}.", retry_after=1, extra={"models": service.engines.ready})
-    return json_response({"ready": True, "models": service.engines.ready})
+    return json_response(ReadyModels(ready=True, models=service.engines.ready))

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from msgspec import UNSET
 from starlette.requests import Request
 from starlette.responses import Response
 
-from nameplate.models.answer_json import prediction_json
+from nameplate.models.answer_json import Row, prediction_json
 from nameplate.serving.answer import Answer
 from nameplate.serving.body import photos_of, read_form
 from nameplate.serving.problems import Problem, kind_of
@@ -47,18 +48,12 @@ async def identify(
         named = model_name(served)  # before the wait: it may be exchanged meanwhile
         request.state.log.update(model=served.engine.name, photos=len(photos))
         found = await unless_gone(request, served.engine.answer(photos, names, top=top, heatmap=heatmap))
-    rows = [shown(answer, heatmap=heatmap) for answer in found]
+    rows = [prediction_json(answer.prediction, answer.heatmap if heatmap else UNSET) for answer in found]
     refuse_if_none_readable(found, rows)
-    return json_response({"model": named, "results": rows})
+    return json_response(Identified(named, rows))
 
 
-def shown(answer: Answer, *, heatmap: bool = False) -> dict[str, object]:
-    """A photo's answer as JSON."""
-    row = prediction_json(answer.prediction)
-    return {**row, "heatmap": answer.heatmap} if heatmap else row
-
-
-def refuse_if_none_readable(found: list[Answer], rows: list[dict[str, object]]) -> None:
+def refuse_if_none_readable(found: list[Answer], rows: list[Row]) -> None:
     """
     Raises:
         Problem: no photo could be read: of the first one's kind, with all rows.

@@ -11,40 +11,30 @@ from starlette.responses import Response
 from nameplate import __version__
 from nameplate.serving.access import only_admin
 from nameplate.serving.engines import Served
-from nameplate.serving.schema import About, Models, Reloaded, answers, problems
+from nameplate.serving.schema import About, Bounds, ModelName, Models, Reloaded, ServedModel, answers, problems
 from nameplate.serving.service import Service, json_response, service_of
 
 router = APIRouter(tags=["models"])
 
 
-def model_name(served: Served) -> dict[str, str]:
+def model_name(served: Served) -> ModelName:
     """Which bundle has answered."""
-    return {"name": served.engine.name, "digest": served.digest}
+    return ModelName(served.engine.name, served.digest)
 
 
 @router.get("/v1/models", summary="The models that are served", responses={**answers(Models), **problems(429)})
 async def models(request: Request) -> Response:
     """Each with all nameplates that it knows."""
-    return json_response({"models": [_model(served, service_of(request)) for served in _all(request)]})
+    return json_response(Models([_model(served, service_of(request)) for served in _all(request)]))
 
 
 @router.get("/v1/service", summary="What the service takes", responses=answers(About))
 async def about(request: Request) -> Response:
     """For a page or an app to know before it sends anything."""
     settings = service_of(request).settings
-    return json_response(
-        {
-            "version": __version__,
-            "feedback": settings.feedback is not None,
-            "keys": settings.keys is not None,
-            "limits": {
-                "photos": settings.photos,
-                "photo_bytes": settings.limits.bytes,
-                "body_bytes": settings.body_bytes,
-                "pixels": settings.limits.pixels,
-            },
-        }
-    )
+    limits = Bounds(settings.photos, settings.limits.bytes, settings.body_bytes, settings.limits.pixels)
+    has_feedback, has_keys = settings.feedback is not None, settings.keys is not None
+    return json_response(About(__version__, feedback=has_feedback, keys=has_keys, limits=limits))
 
 
 @router.post(
@@ -57,25 +47,26 @@ async def reload(request: Request, name: str) -> Response:
     only_admin(request.state.client)
     service = service_of(request)
     changed = await service.engines.reload(name)
-    return json_response({"model": model_name(service.engines.find(name)), "changed": changed})
+    return json_response(Reloaded(model_name(service.engines.find(name)), changed))
 
 
 def _all(request: Request) -> list[Served]:
     return list(service_of(request).engines.served.values())
 
 
-def _model(served: Served, service: Service) -> dict[str, object]:
+def _model(served: Served, service: Service) -> ServedModel:
     engine, manifest = served.engine, served.engine.model.bundle.manifest
-    return {
-        **model_name(served),
-        "default": service.engines.find() is served,
-        "nameplates": engine.model.nameplates,
-        "makes": engine.model.makes,
-        "embedding": manifest.embedding,
-        "height": manifest.preprocess.height,
-        "width": manifest.preprocess.width,
-        "runtime": engine.runtime,
-        "tta": service.settings.tta,
-        "ready": engine.ready,
-        "since": datetime.fromtimestamp(engine.since, UTC).isoformat() if engine.since else None,
-    }
+    return ServedModel(
+        name=engine.name,
+        digest=served.digest,
+        default=service.engines.find() is served,
+        nameplates=engine.model.nameplates,
+        makes=engine.model.makes,
+        embedding=manifest.embedding,
+        height=manifest.preprocess.height,
+        width=manifest.preprocess.width,
+        runtime=engine.runtime,
+        tta=service.settings.tta,
+        ready=engine.ready,
+        since=datetime.fromtimestamp(engine.since, UTC).isoformat() if engine.since else None,
+    )

@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from msgspec.structs import asdict
 from starlette.requests import Request
 from starlette.responses import Response
 
 from nameplate.errors import UsageError
-from nameplate.models.answer_json import verified_json
+from nameplate.models.answer_json import prediction_json, verified_json
 from nameplate.models.claim import DEFAULT_LIES, DEFAULT_RATE, RATES, Lies, UnknownClaimError
 from nameplate.models.model import Model
 from nameplate.serving.body import photos_of, read_form
 from nameplate.serving.problems import Problem
-from nameplate.serving.routes.identify import refuse_if_none_readable, shown
+from nameplate.serving.routes.identify import refuse_if_none_readable
 from nameplate.serving.routes.models import model_name
 from nameplate.serving.schema import EXAMPLE_MODEL, EXAMPLE_ROW, VerifiedClaim, answers, photos_body, problems
 from nameplate.serving.service import json_response, service_of, unless_gone
@@ -68,11 +69,11 @@ async def verify(
         claimed = form.fields.get("claimed", "").strip()
         _refuse_what_cannot_be_judged(known, claimed, false_accepts, false_accepts_of)
         found = await unless_gone(request, served.engine.answer(photos, names))
-    refuse_if_none_readable(found, [shown(answer) for answer in found])
+    refuse_if_none_readable(found, [prediction_json(answer.prediction) for answer in found])
     judged = known.judge_claim(
         claimed, [(a.prediction, a.chances) for a in found], rate=false_accepts, lies=false_accepts_of
     )
-    return json_response({"model": named, **verified_json(judged)})
+    return json_response(VerifiedClaim(named, **asdict(verified_json(judged))))
 
 
 def _refuse_what_cannot_be_judged(model: Model, claimed: str, rate: float, lies: Lies) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -115,11 +114,3 @@ def test_nothing_to_quantise_is_told(pictures: NDArray[np.uint8]) -> None:
             quantize(backbone, pictures, in_float)
     with pytest.raises(BundleError, match="cannot load"):
         quantize(b"no onnx", pictures)
-
-
-def test_no_torch_is_needed(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
-    code = "import sys, nameplate.fit.int8; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)

@@ -13,11 +13,11 @@ import pytest
 from nameplate.datasets import read_dataset
 from nameplate.demo import photos_folder
 from nameplate.errors import DataError, NameplateError, UsageError
+from nameplate.fit.recipe import Recipe, Stage, load_recipe
 from nameplate.models.index import nearest, read_index
 from nameplate.models.maps import photo_maps
 from nameplate.models.model import Model
 from nameplate.models.runtime import RUNTIMES
-from nameplate.training.recipe import Recipe, Stage, load_recipe
 
 pytestmark = pytest.mark.torch
 for needed in ("torch", "timm", "accelerate", "onnx", "onnxscript", "tensorboard"):

@@ -21,9 +21,9 @@ from nameplate.storage import one_line, printable, without_controls
 if TYPE_CHECKING:
     from nameplate.datasets.archive import Refused
     from nameplate.datasets.listing import LeftOut
+    from nameplate.fit.recipe import RecipeRow
     from nameplate.training.backbones import Backbone
     from nameplate.training.loop import Moment
-    from nameplate.training.recipe import RecipeRow
     from nameplate.types import Epoch, Evaluation, Prediction, Verdict
 
 BAR_SECONDS = 0.1

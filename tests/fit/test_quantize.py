@@ -16,10 +16,11 @@ import onnx
 from nameplate.demo import photos_folder
 from nameplate.errors import BundleError
 from nameplate.fit.quantize import by_sensitivity, convolutions, folded, quantize
-from nameplate.models.embedding import Settings, prepare_photo
 from nameplate.models.onnx_guard import refuse_external_data
+from nameplate.models.pipeline import Settings, prepare_photo
 from nameplate.models.runtime import BATCH, OnnxRuntime, make_runtime
 from tests.fit.tiny_backbone import SIZE, tiny_backbone
+from tests.outcomes import prepared
 
 RUNTIMES = ["onnxruntime", *(["openvino"] if importlib.util.find_spec("openvino") else [])]
 
@@ -28,9 +29,7 @@ RUNTIMES = ["onnxruntime", *(["openvino"] if importlib.util.find_spec("openvino"
 def pictures() -> NDArray[np.uint8]:
     found = []
     for path in sorted(photos_folder("train").glob("*/00[0-3].jpg")):
-        picture = prepare_photo(path, SIZE, Settings()).picture
-        assert picture is not None
-        found.append(picture)
+        found.append(prepared(prepare_photo(path, SIZE, Settings())).inputs[0])
     return np.stack(found)
 
 

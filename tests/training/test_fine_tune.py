@@ -34,6 +34,7 @@ from nameplate.training.batches import Batch, plain_batches  # noqa: E402
 from nameplate.training.checkpoint import load_checkpoint, part  # noqa: E402
 from nameplate.training.fine_tune import FineTuned, fine_tune, refuse_folder, start  # noqa: E402
 from nameplate.training.run import load_run  # noqa: E402
+from tests.outcomes import all_mapped  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -138,10 +139,8 @@ def test_the_bundle_has_a_map_and_the_index_that_was_asked_for(finished: tuple[P
     assert index is not None
     trained = [photo for photo in made.parts.photos if photo.split == "train"]
     assert len(index.paths) == len(trained)
-    [mapped] = photo_maps(model, [trained[0].path])
-    assert mapped.places is not None
-    assert mapped.row.embedding is not None
-    [same] = nearest(index, mapped.row.embedding, 1)
+    [mapped] = all_mapped(photo_maps(model, [trained[0].path]))
+    [same] = nearest(index, mapped.photo.embedding, 1)
     assert same.similarity == pytest.approx(1, abs=1e-2)
     assert trained[0].path.endswith(same.path)
     assert load_run(run).index

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from nameplate.datasets import read_dataset
 from nameplate.evaluation.metrics import wilson
 from nameplate.evaluation.significance import paired
-from nameplate.models.embedding import GREY
-from nameplate.models.maps import AREA, Floats, Mapped, Region, evidence, hot_region, photo_maps
+from nameplate.models.maps import AREA, Floats, MappedPhoto, Region, evidence, hot_region, photo_maps
 from nameplate.models.model import Model
+from nameplate.models.pipeline import GREY
 from nameplate.types import DEFAULT_BUNDLE
 
 CONTROL = "at random"
@@ -40,8 +40,8 @@ def main() -> None:
     photos = read_dataset(arguments.data).photos
     held = [photo for photo in photos if photo.split in ("validation", "test")] or photos
     chosen = [held[i].path for i in random.permutation(len(held))[: arguments.photos]]
-    mapped = [each for each in photo_maps(model, chosen) if each.places is not None]
-    grids = [each.places for each in mapped if each.places is not None]
+    mapped = [each for each in photo_maps(model, chosen) if isinstance(each, MappedPhoto)]
+    grids = [each.places for each in mapped]
     chances = model.probabilities(np.stack([places.mean((0, 1)) for places in grids]), "onnxruntime")
     named = chances.argmax(1)
     falls, changes = {}, {}
@@ -83,9 +83,8 @@ def hidden_boxes(
     }
 
 
-def painted(mapped: Mapped, box: Region) -> NDArray[np.uint8]:
+def painted(mapped: MappedPhoto, box: Region) -> NDArray[np.uint8]:
     """The model's picture with a box painted grey."""
-    assert mapped.picture is not None
     picture = mapped.picture.copy()
     height, width = picture.shape[:2]
     rows = slice(round(box.top * height), round(box.bottom * height))

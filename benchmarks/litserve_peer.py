@@ -16,11 +16,10 @@ from typing import Any
 import litserve
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from nameplate.models.answer_json import prediction_json
-from nameplate.models.embedding import Row, Settings, prepare_photo
 from nameplate.models.model import Model
+from nameplate.models.pipeline import PreparedPhoto, Settings, UnreadablePhoto, embedded, prepare_photo
 from nameplate.models.runtime import BATCH
 
 
@@ -35,24 +34,25 @@ class Cars(litserve.LitAPI):  # type: ignore[misc]
         """Load the bundle once a worker."""
         self.model = Model.load(runtime=self.runtime, threads=self.threads)
 
-    def decode_request(self, request) -> Row:  # type: ignore[no-untyped-def]  # an annotation tells LitServe otherwise
-        """A form's file → a row whose picture waits."""
+    def decode_request(self, request) -> PreparedPhoto:  # type: ignore[no-untyped-def]  # an annotation tells LitServe otherwise
+        """A form's file → a photo that waits for the backbone."""
         size = self.model.bundle.manifest.preprocess
-        return prepare_photo(request["photos"].file.read(), size, Settings(self.runtime, self.threads))
+        photo = prepare_photo(request["photos"].file.read(), size, Settings(self.runtime, self.threads))
+        assert not isinstance(photo, UnreadablePhoto)  # this benchmark sends photos that can be read
+        return photo
 
-    def batch(self, inputs: Sequence[Row]) -> Sequence[Row]:
-        """Rows are stacked where they are embedded."""
+    def batch(self, inputs: Sequence[PreparedPhoto]) -> Sequence[PreparedPhoto]:
+        """Photos are stacked where they are embedded."""
         return inputs
 
-    def predict(self, rows: Sequence[Row]) -> list[dict[str, object]]:
-        """Pictures → answers."""
-        pictures: NDArray[np.uint8] = np.stack([row.picture for row in rows if row.picture is not None])
-        [embeddings] = list(self.model.runtime.embed([pictures]))
-        answers = []
-        for row, embedding in zip(rows, embeddings, strict=True):
-            row.embedding, row.runtime = embedding, self.model.runtime.name
-            answers.append(msgspec.to_builtins(prediction_json(self.model.answer("", row)[0])))
-        return answers
+    def predict(self, photos: Sequence[PreparedPhoto]) -> list[dict[str, object]]:
+        """Model inputs → answers."""
+        [embeddings] = list(self.model.runtime.embed([np.stack([photo.inputs[0] for photo in photos])]))
+        outcomes = [
+            embedded(photo, embedding[None], self.model.runtime.name)
+            for photo, embedding in zip(photos, embeddings, strict=True)
+        ]
+        return [msgspec.to_builtins(prediction_json(self.model.answer("", outcome)[0])) for outcome in outcomes]
 
     def unbatch(self, output: list[dict[str, object]]) -> list[dict[str, object]]:
         """An answer a request."""

@@ -308,18 +308,19 @@ def floors(photos: list[Path], bundle: Path, runtime: str) -> dict[str, float]:
     """Photos a second of decoding alone and of inference alone, each on all cores, and of both after each other."""
     import numpy as np
 
-    from nameplate.models.embedding import Settings, prepare_photo, prepared
     from nameplate.models.model import Model
+    from nameplate.models.pipeline import AHEAD, PreparedPhoto, Settings, prepare_photo
     from nameplate.models.runtime import BATCH
+    from nameplate.photos.parallel import ordered_map
 
     model = Model.load(bundle, runtime=runtime)
     size, threads = model.bundle.manifest.preprocess, model.settings.threads
     settings = Settings(runtime, threads)
     paths = [str(path) for path in photos[:1000]]
     start = time.perf_counter()
-    rows = list(prepared(paths, lambda path: (prepare_photo(path, size, settings),), threads))
+    prepared = list(ordered_map(lambda path: prepare_photo(path, size, settings), paths, threads, AHEAD))
     decode = len(paths) / (time.perf_counter() - start)
-    batch = np.stack([row.picture for row in rows[:BATCH] if row.picture is not None])
+    batch = np.stack([photo.inputs[0] for photo in prepared[:BATCH] if isinstance(photo, PreparedPhoto)])
     list(model.runtime.embed([batch] * 10))
     start = time.perf_counter()
     rounds = max(1, 1000 // BATCH)

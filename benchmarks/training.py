@@ -25,10 +25,10 @@ import numpy as np
 
 from nameplate.datasets import read_dataset
 from nameplate.datasets.sources import Dataset
+from nameplate.fit.recipe import Recipe, load_recipe
 from nameplate.models.runtime import available_cpus
 from nameplate.training.backbones import build, find_backbone
 from nameplate.training.fine_tune import fine_tune, start
-from nameplate.training.recipe import Recipe, load_recipe
 from nameplate.training.run import load_run, parts_of
 from nameplate.training.speed import keep_memory
 from nameplate.training.weights import load_weights

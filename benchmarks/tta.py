@@ -21,6 +21,7 @@ from nameplate.evaluation.judge import trained_digests
 from nameplate.evaluation.significance import paired
 from nameplate.models.head import log_loss
 from nameplate.models.model import Model
+from nameplate.models.pipeline import EmbeddedPhoto
 from nameplate.models.tta import ADDED
 from nameplate.storage import sha256
 from nameplate.types import DEFAULT_BUNDLE, NO_TTA
@@ -61,10 +62,10 @@ def chances_of(model: Model, paths: list[str], names: tuple[str, ...]) -> dict[s
     looks = 0.0
     begun = time.monotonic()
     for row in model.looks.rows(paths):
-        assert row.embedding is not None, row.failure
-        views = row.embedding[None] if row.views is None else row.views
+        assert isinstance(row, EmbeddedPhoto), row
+        views = row.views
         looks += len(np.unique(views, axis=0))
-        each = model.probabilities(views, model.runtime.name)
+        each = model.probabilities(views, row.runtime)
         for name in names:
             found[name].append(each[chosen(name, names[-1], len(views))].mean(0))
     seconds = time.monotonic() - begun

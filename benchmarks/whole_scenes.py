@@ -22,6 +22,7 @@ from nameplate.evaluation.judge import trained_digests
 from nameplate.evaluation.metrics import evaluate
 from nameplate.evaluation.significance import Paired, paired
 from nameplate.models.model import Model
+from nameplate.models.pipeline import EmbeddedPhoto
 from nameplate.photos.decode import decode
 from nameplate.photos.preprocess import PAD_GREY
 from nameplate.storage import sha256
@@ -50,7 +51,7 @@ def main() -> None:
                 scenes = (scene(pixels, place, part**-0.5, background) for place in range(len(pixels)))
                 looks = model.with_settings(tta=tta).looks
                 begun = time.monotonic()
-                chances = np.stack([model.chances(row) for row in looks.rows(scenes)])
+                chances = np.stack([model.chances(row) for row in looks.rows(scenes) if isinstance(row, EmbeddedPhoto)])
                 speed = len(pixels) / (time.monotonic() - begun)
                 right = chances.argmax(1) == classes
                 tell(

@@ -109,19 +109,23 @@ def absolute(path: str | Path) -> str:
     return printable(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links
 
 
+class NotRegularError(OSError):
+    """A device, a named pipe or a folder where a file should be."""
+
+
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     """Open a file to read, the one way in which anything of a user's is opened: never a device, which may have no end,
     nor a named pipe, which may hold its reader for ever.
 
     Raises:
-        OSError: it cannot be opened, or is no regular file (`strerror` says so).
+        OSError: it cannot be opened, or is no regular file (a `NotRegularError`).
         ValueError: no file can have this name.
     """
     file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115 - the caller closes it
     if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         return file
     file.close()
-    raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
+    raise NotRegularError(errno.EINVAL, "it is not a regular file", os.fspath(path))
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from nameplate.demo import photos_folder
-from nameplate.training.recipe import Recipe, Stage, recipe_toml
+from nameplate.fit.recipe import Recipe, Stage, recipe_toml
 from tests.cli.run import nameplate
 
 NEEDED = ("torch", "timm", "accelerate", "onnx", "onnxscript", "tensorboard")

@@ -25,9 +25,9 @@ from PIL import Image
 
 from nameplate.cli import main
 from nameplate.demo import photo, photos_folder
+from nameplate.fit.recipe import Mixing, Recipe, Stage, recipe_toml
 from nameplate.photos.augmentation import Augmentation
 from nameplate.storage import working_in, writing
-from nameplate.training.recipe import Mixing, Recipe, Stage, recipe_toml
 from tests.cli.run import FORBIDDEN, nameplate
 
 needs_torch = pytest.mark.torch

@@ -17,8 +17,8 @@ from nameplate.evaluation.judge import Judged, judge
 from nameplate.evaluation.strangers import sort_known, sort_strangers
 from nameplate.fit.linear_probe import train_head
 from nameplate.models.bundle import load_bundle
-from nameplate.models.embedding import Settings
 from nameplate.models.model import Model
+from nameplate.models.pipeline import Settings
 from nameplate.types import HeadRecipe
 
 KNOWN = ("Corvane Lark", "Ostrel Tarn", "Vessoro Borda")

@@ -14,6 +14,7 @@ from nameplate.evaluation.significance import paired
 from nameplate.evaluation.tta import judge_tta
 from nameplate.models.model import Model
 from nameplate.types import Photo
+from tests.outcomes import all_embedded
 
 PATHS = [str(path) for path in sorted(photos_folder("test").glob("*/*.jpg"))[::20]]
 
@@ -26,7 +27,7 @@ def model() -> Model:
 def test_it_is_the_paired_comparison_of_both_ways_on_the_same_photos(model: Model) -> None:
     photos = [Photo(path) for path in PATHS]
     plain = model.probabilities(model.embed(PATHS), "onnxruntime")
-    mirrored = np.stack([model.chances(row) for row in model.looks.rows(PATHS)])
+    mirrored = np.stack([model.chances(row) for row in all_embedded(model.looks.rows(PATHS))])
     truths = plain.argmax(1)
     truths[::2] = mirrored.argmin(1)[::2]
     calls: list[tuple[str, int, int]] = []
@@ -45,7 +46,9 @@ def test_it_is_the_paired_comparison_of_both_ways_on_the_same_photos(model: Mode
 def test_copies_count_as_one(model: Model) -> None:
     photos = [Photo(PATHS[0])] * 6 + [Photo(path) for path in PATHS[1:3]]
     wrong = np.full((8, 196), 1 / 196, np.float32)
-    truths = np.array([int(model.chances(row).argmax()) for row in model.looks.rows([p.path for p in photos])])
+    truths = np.array(
+        [int(model.chances(row).argmax()) for row in all_embedded(model.looks.rows(p.path for p in photos))]
+    )
     truths[6:] = (truths[6:] + 1) % 196
     wrong[np.arange(8), (truths + 2) % 196] = 0.9
     groups = np.array([0, 0, 0, 0, 0, 0, 1, 2])

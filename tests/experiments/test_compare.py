@@ -17,8 +17,8 @@ from nameplate.demo import photos_folder
 from nameplate.errors import DataError, NameplateError, UsageError
 from nameplate.experiments.compare import Plan, at_most, compare, photos_to_judge
 from nameplate.experiments.contenders import Contender, Frozen, Tuned
+from nameplate.fit.recipe import Recipe, Stage
 from nameplate.reports.compare import Comparison
-from nameplate.training.recipe import Recipe, Stage
 from nameplate.types import HeadRecipe
 
 HEAD = HeadRecipe(folds=2)

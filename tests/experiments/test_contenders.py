@@ -21,7 +21,7 @@ from nameplate.experiments.contenders import (
     split_values,
     split_weights,
 )
-from nameplate.training.recipe import Recipe, load_recipe
+from nameplate.fit.recipe import Recipe, load_recipe
 from nameplate.types import HeadRecipe
 
 SIZE = (64, 96)

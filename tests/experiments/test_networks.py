@@ -10,7 +10,7 @@ import pytest
 
 from nameplate.datasets import read_dataset
 from nameplate.experiments.trial import Material
-from nameplate.training.recipe import Recipe, Stage
+from nameplate.fit.recipe import Recipe, Stage
 from tests.experiments import cases
 
 pytestmark = pytest.mark.torch

@@ -20,7 +20,7 @@ from nameplate.fit import int8_attempt as room
 from nameplate.fit.int8 import Exported, Gates, Int8Recipe, export_int8
 from nameplate.fit.pace import Pace, fastest_of
 from nameplate.models.bundle import Bundle
-from nameplate.models.embedding import Settings
+from nameplate.models.pipeline import Settings
 from tests.fit.tiny_backbone import tiny_bundle
 
 LENIENT = Gates(photos=50, loss=100, speedup=0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,10 +16,11 @@ import onnx
 from nameplate.demo import photos_folder
 from nameplate.errors import BundleError
 from nameplate.fit.quantize import by_sensitivity, convolutions, folded, quantize
-from nameplate.models.embedding import Settings, prepare_photo
 from nameplate.models.onnx_guard import refuse_external_data
+from nameplate.models.pipeline import Settings, prepare_photo
 from nameplate.models.runtime import BATCH, OnnxRuntime, make_runtime
 from tests.fit.tiny_backbone import SIZE, tiny_backbone
+from tests.outcomes import prepared
 
 RUNTIMES = ["onnxruntime", *(["openvino"] if importlib.util.find_spec("openvino") else [])]
 
@@ -29,9 +29,7 @@ RUNTIMES = ["onnxruntime", *(["openvino"] if importlib.util.find_spec("openvino"
 def pictures() -> NDArray[np.uint8]:
     found = []
     for path in sorted(photos_folder("train").glob("*/00[0-3].jpg")):
-        picture = prepare_photo(path, SIZE, Settings()).picture
-        assert picture is not None
-        found.append(picture)
+        found.append(prepared(prepare_photo(path, SIZE, Settings())).inputs[0])
     return np.stack(found)
 
 
@@ -116,11 +114,3 @@ def test_nothing_to_quantise_is_told(pictures: NDArray[np.uint8]) -> None:
             quantize(backbone, pictures, in_float)
     with pytest.raises(BundleError, match="cannot load"):
         quantize(b"no onnx", pictures)
-
-
-def test_no_torch_is_needed(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
-    code = "import sys, nameplate.fit.int8; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)

@@ -15,8 +15,8 @@ from nameplate.datasets import read_dataset
 from nameplate.demo import photos_folder
 from nameplate.fit.linear_probe import train_head
 from nameplate.models.bundle import SCHEMA, Bundle, Manifest, save_bundle
-from nameplate.models.embedding import Settings
 from nameplate.models.model import Model
+from nameplate.models.pipeline import Settings
 from nameplate.types import HeadRecipe, Preprocess
 
 SIZE = Preprocess(height=32, width=48)

@@ -41,9 +41,9 @@ from nameplate.models.bundle import (
     shipped,
 )
 from nameplate.models.claim import MOST_PHOTOS, RATES, ClaimThresholds
-from nameplate.models.embedding import Settings
 from nameplate.models.known import fit_known
 from nameplate.models.model import Model
+from nameplate.models.pipeline import Settings
 from nameplate.models.verdict import Thresholds
 from nameplate.storage import sha256
 from nameplate.types import Preprocess

@@ -12,10 +12,11 @@ from PIL import Image
 from nameplate import Model
 from nameplate.demo import photos_folder
 from nameplate.errors import BundleError, PhotoError, UsageError
-from nameplate.models.embedding import GREY
 from nameplate.models.explain import explain, find_nameplate
 from nameplate.models.maps import evidence, hot_region, photo_maps
+from nameplate.models.pipeline import GREY
 from nameplate.photos import decode
+from tests.outcomes import all_mapped
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +30,9 @@ def render(number: int = 0) -> Path:
 
 def test_hiding_the_hot_region_costs_more_than_hiding_another_one(model: Model) -> None:
     random = np.random.default_rng(20)
-    mapped = list(photo_maps(model, sorted(photos_folder("test").glob("*/*.jpg"))[::3]))
+    mapped = all_mapped(photo_maps(model, sorted(photos_folder("test").glob("*/*.jpg"))[::3]))
     falls = []
     for each in mapped:
-        assert each.places is not None
-        assert each.picture is not None
         chances = model.probabilities(each.places.mean((0, 1))[None], "onnxruntime")[0]
         named = int(chances.argmax())
         box = hot_region(evidence(model, each.places, named, "onnxruntime"))
@@ -83,8 +82,7 @@ def test_confidence_and_evidence_are_cut_at_the_temperature_of_the_runtime_that_
     assert answer.confidence < 0.9
     assert fresh.named.confidence == pytest.approx(answer.confidence, abs=1e-5)
     # at so high a temperature many nameplates speak against the named one; at 0.02 only the second one would
-    [mapped] = photo_maps(model, [render()])
-    assert mapped.places is not None
+    [mapped] = all_mapped(photo_maps(model, [render()]))
     [number] = [place for place, name in enumerate(model.nameplates) if name == fresh.named.nameplate]
     warm = Model(bundle, model.settings)
     assert np.array_equal(fresh.named.evidence, evidence(warm, mapped.places, number, "onnxruntime"))

@@ -24,11 +24,12 @@ import nameplate
 from nameplate.demo import photos_folder
 from nameplate.errors import BundleError, PhotoError, UsageError
 from nameplate.models.bundle import BACKBONE, Bundle, Manifest, save_bundle
-from nameplate.models.embedding import Source
 from nameplate.models.model import Model
+from nameplate.models.pipeline import Source
 from nameplate.models.sources import PhotoLike
 from nameplate.photos import decode
 from nameplate.types import Limits
+from tests.outcomes import all_embedded, unreadable
 
 PHOTOS = sorted(photos_folder("test").glob("*/*.jpg"))[::12][:16]
 
@@ -79,7 +80,9 @@ def test_the_temperature_is_that_of_the_runtime_that_computed_the_embedding(mode
     manifest = replace(model.bundle.manifest, temperature=1.0, temperatures={"onnxruntime": 50.0})
     flat = Model(replace(model.bundle, manifest=manifest), replace(model.settings, runtime="auto"))
     embeddings = flat.embed(PHOTOS[:4])
-    assert [row.runtime for row in flat.rows([*PHOTOS[:2], b"no photo"])] == ["onnxruntime", "onnxruntime", ""]
+    *read, junk = flat.rows([*PHOTOS[:2], b"no photo"])
+    assert [photo.runtime for photo in all_embedded(read)] == ["onnxruntime", "onnxruntime"]
+    assert unreadable(junk).failure.reason == "not a photo"
     assert flat.probabilities(embeddings, "onnxruntime").max() < 0.1
     assert flat.probabilities(embeddings, "openvino").max() > 0.1
     assert max(answer.confidence or 1 for answer in flat.predict(PHOTOS[:4])) < 0.1

@@ -20,9 +20,9 @@ from PIL import Image, ImageFilter
 from nameplate.demo import photos_folder
 from nameplate.errors import BundleError, UsageError
 from nameplate.models.bundle import Bundle
-from nameplate.models.embedding import Settings, Source
 from nameplate.models.model import Model
 from nameplate.models.onnx_cut import first_output_alone
+from nameplate.models.pipeline import EmbeddedPhoto, Settings, Source
 from nameplate.models.runtime import BATCH, Batch, Embedding
 from nameplate.models.tta import (
     ADDED,
@@ -44,6 +44,7 @@ from nameplate.photos.cut import centred, cut
 from nameplate.photos.preprocess import PAD_GREY
 from nameplate.photos.sharpness import sharpened, sharpness_of
 from nameplate.types import Preprocess
+from tests.outcomes import all_embedded, embedded
 
 PHOTOS = sorted(photos_folder("test").glob("*/*.jpg"))[::24][:6]
 SIZE = Preprocess(192, 288)
@@ -135,7 +136,7 @@ def test_one_look_is_what_it_always_was(model: Model) -> None:
     chances = model.probabilities(model.embed(PHOTOS), "onnxruntime")
     for answer, row in zip(answers, chances, strict=True):
         assert answer.confidence == pytest.approx(float(row.max()), rel=1e-5)
-    assert all(row.views is None for row in model.looks.rows(PHOTOS[:2]))
+    assert [len(photo.views) for photo in all_embedded(model.looks.rows(PHOTOS[:2]))] == [1, 1]
 
 
 @pytest.mark.parametrize("way", ["mirror", "mirror,scales"])
@@ -155,7 +156,8 @@ def test_probabilities_are_averaged_over_the_looks(model: Model, way: str) -> No
 def test_embeddings_are_of_the_photo_as_it_is_whatever_the_way(model: Model) -> None:
     plain = model.embed(PHOTOS[:3])
     assert np.array_equal(model.with_settings(tta="full").embed(PHOTOS[:3]), plain)
-    for embedding, row in zip(plain, model.with_settings(tta="mirror").looks.rows(PHOTOS[:3]), strict=True):
+    rows = all_embedded(model.with_settings(tta="mirror").looks.rows(PHOTOS[:3]))
+    for embedding, row in zip(plain, rows, strict=True):
         assert row.embedding == pytest.approx(embedding, abs=1e-3)
 
 
@@ -183,15 +185,13 @@ def test_a_closer_look_is_at_the_car_and_counts_twice(model: Model) -> None:
     """The second look of a scene is nearly the photo that lies in it, and of a photo there is none."""
     looking = model.with_settings(tta="closer")
     scenes = [_scene(path) for path in PHOTOS[:3]]
-    rows = list(looking.looks.rows(scenes))
+    rows = all_embedded(looking.looks.rows(scenes))
     for row, path in zip(rows, PHOTOS[:3], strict=True):
-        assert row.views is not None
         assert len(row.views) == 1 + CLOSER_COUNTS
         assert np.array_equal(row.views[1], row.views[-1])
         near, far = (float(_cosine(row.views[place], model.embed([path])[0])) for place in (1, 0))
         assert near > far
-    [whole] = [len(row.views) for row in looking.looks.rows([_filled()]) if row.views is not None]
-    assert whole == 1
+    assert [len(row.views) for row in all_embedded(looking.looks.rows([_filled()]))] == [1]
 
 
 def _cosine(one: NDArray[np.float32], two: NDArray[np.float32]) -> float:
@@ -211,17 +211,9 @@ def test_a_photo_that_vanishes_between_two_looks_keeps_the_first(model: Model, t
     assert twice != plain
 
     looking = model.with_settings(tta="closer").looks
-    mapped = looking._run
-
-    def run(batches: Iterable[Batch]) -> Iterator[object]:
-        for found in mapped(batches):
-            path.unlink(missing_ok=True)
-            yield found
-
-    looking._run = run  # type: ignore[method-assign, assignment]
-    [row] = looking.rows([path])
-    assert row.failure is None
-    assert row.views is not None
+    photo = looking.prepare(path)
+    path.unlink()
+    [row] = all_embedded(looking.embed([(path, photo)]))
     assert len(row.views) == 1
 
 
@@ -256,11 +248,10 @@ def test_a_sharp_photo_gets_one_look_and_a_blurred_or_a_small_one_two(model: Mod
     small = np.asarray(Image.fromarray(photo).resize((60, 40)))
     sources = [photo, _blurred(photo), small, photo]
     assert [sharpness_of(each) < SHARP for each in sources] == [False, True, True, False]
-    rows = list(model.with_settings(tta="sharpen").looks.rows(sources))
-    assert [len(row.views) for row in rows if row.views is not None] == [1, 2, 2, 1]
+    rows = all_embedded(model.with_settings(tta="sharpen").looks.rows(sources))
+    assert [len(row.views) for row in rows] == [1, 2, 2, 1]
     [plain] = model.embed([photo])
     for row in (rows[0], rows[3]):
-        assert row.embedding is not None
         assert row.embedding.tobytes() == plain.tobytes()
         assert model.chances(row).tobytes() == model.probabilities(plain[None], "onnxruntime")[0].tobytes()
     for row, source in zip(rows[1:3], sources[1:3], strict=True):
@@ -270,11 +261,10 @@ def test_a_sharp_photo_gets_one_look_and_a_blurred_or_a_small_one_two(model: Mod
 
 def test_sharpening_joins_the_other_looks(model: Model, photo: Pixels) -> None:
     rows = model.with_settings(tta="sharpen,mirror").looks.rows([photo, _blurred(photo), b"junk", photo])
-    assert [None if row.views is None else len(row.views) for row in rows] == [2, 3, None, 2]
+    assert [len(row.views) if isinstance(row, EmbeddedPhoto) else None for row in rows] == [2, 3, None, 2]
     scenes = [_scene(PHOTOS[0]), _blurred(_scene(PHOTOS[0]), 6)]
     for way, scene in itertools.product(("closer", "sharpen,closer"), scenes):
-        [row] = model.with_settings(tta=way).looks.rows([scene])
-        assert row.views is not None
+        [row] = all_embedded(model.with_settings(tta=way).looks.rows([scene]))
         assert len(row.views) == 1 + CLOSER_COUNTS + (way != "closer" and sharpness_of(scene) < SHARP)
 
 
@@ -325,8 +315,7 @@ def test_memory_does_not_grow_with_the_photos(model: Model) -> None:
     def peak(count: int) -> int:
         tracemalloc.start()
         for row in looks.rows(photo for _ in range(count)):
-            assert row.views is not None
-            assert row.views.shape == (4, 3)
+            assert embedded(row).views.shape == (4, 3)
         held = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return held

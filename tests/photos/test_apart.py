@@ -305,14 +305,15 @@ def test_the_first_interrupt_ends_a_job_that_waits_for_a_slow_photo(tmp_path: Pa
     code = f"""
         import os, signal
         signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started the tests may ignore it
-        from nameplate.models.embedding import Settings, prepare_photo, prepared
+        from nameplate.models.pipeline import Settings, prepare_photo
+        from nameplate.photos.parallel import ordered_map
         from nameplate.types import Limits, Preprocess
         settings = Settings(limits=Limits(seconds=3000))
         def source():
             os.write(1, b"reading\\n")  # whole, though two threads write
             return open({str(path)!r}, "rb").read()
-        for row in prepared([source] * 40, lambda s: [prepare_photo(s, Preprocess(), settings)], 2):
-            print(row.failure)
+        for photo in ordered_map(lambda s: prepare_photo(s, Preprocess(), settings), [source] * 40, 2):
+            print(photo)
     """
     with subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nameplate.demo import photos_folder
-from nameplate.models.embedding import Settings, prepare_photo
+from nameplate.models.pipeline import Settings, prepare_photo
 from nameplate.photos.augmentation import Augmentation
 from nameplate.training import batches as module
 from nameplate.training.batches import AHEAD, Batch, epoch_batches, plain_batches, training_batches
 from nameplate.types import Fit, Preprocess
+from tests.outcomes import prepared
 
 VARIED = Augmentation(crop=(0.4, 1), aspect=1.3, rotate=10, zoom_out=0.5, fill="scene", brightness=0.3, hue=0.1)
 
@@ -46,9 +47,7 @@ def varied(count: int = 24, start: int = 0, seed: int = 1, epoch: int = 0, threa
 
 def served(path: str, settings: Preprocess) -> NDArray[np.uint8]:
     """The picture of a photo that the serving pipeline gives to the runtime."""
-    picture = prepare_photo(path, settings, Settings()).picture
-    assert picture is not None
-    return picture
+    return prepared(prepare_photo(path, settings, Settings())).inputs[0]
 
 
 # --- which photos -------------------------------------------------------------------------------------

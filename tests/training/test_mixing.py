@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nameplate.training.recipe import Mixing
+from nameplate.fit.recipe import Mixing
 
 pytestmark = pytest.mark.torch
 if importlib.util.find_spec("torch") is None:

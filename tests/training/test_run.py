@@ -15,9 +15,9 @@ import pytest
 
 from nameplate.errors import DataError, NameplateError
 from nameplate.fit.parts import Parts
+from nameplate.fit.recipe import Recipe, Stage, load_recipe
 from nameplate.storage import sha256
 from nameplate.training.moved import refuse_gone, relocate
-from nameplate.training.recipe import Recipe, Stage, load_recipe
 from nameplate.training.run import RUN, SCHEMA, Row, Run, load_run, parts_of, rows, save_run
 from nameplate.types import Photo, SplitName
 

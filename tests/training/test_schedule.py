@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nameplate.training.recipe import Recipe, Stage
+from nameplate.fit.recipe import Recipe, Stage
 from nameplate.training.schedule import learning_rate, learning_rate_now, steps_per_epoch
 
 SMALL = Stage(height=32, width=48, epochs=2, batch=16, learning_rate=2e-3)

@@ -13,8 +13,8 @@ import pytest
 from nameplate.datasets import read_dataset
 from nameplate.demo import photos_folder
 from nameplate.errors import NameplateError
+from nameplate.fit.recipe import Recipe, Stage
 from nameplate.reports.run import metrics_csv
-from nameplate.training.recipe import Recipe, Stage
 
 pytestmark = pytest.mark.torch
 for needed in ("torch", "timm", "accelerate", "onnx", "tensorboard"):

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from nameplate.datasets.splits import folds
 from nameplate.evaluation.metrics import wilson
 from nameplate.models.collection import Progress, embed_photos, still_there
-from nameplate.models.embedding import Hidden
 from nameplate.models.head import cross_validate
 from nameplate.models.model import Model
+from nameplate.models.pipeline import Hidden
 from nameplate.types import Metric, Photo
 
 MOST_PHOTOS = 3000

@@ -29,9 +29,9 @@ from nameplate.datasets.inputs import refuse_overwriting_input
 from nameplate.datasets.listing import LeftOut
 from nameplate.datasets.tables import import_pyarrow
 from nameplate.errors import UsageError
-from nameplate.models.embedding import Settings, prepare_photo
 from nameplate.models.lanes import Tuning
 from nameplate.models.model import Model
+from nameplate.models.pipeline import PreparedPhoto, Settings, prepare_photo
 from nameplate.models.runtime import PROBE_PHOTOS, Batch, choose_runtime
 from nameplate.models.stopwatch import Stopwatch, no_watch
 from nameplate.models.tuning import TUNE_PHOTOS, tuned
@@ -274,6 +274,7 @@ def _pictures(model: Model, references: Sequence[str]) -> Batch | None:
     """Pictures of `PROBE_PHOTOS` photos, uint8 N×H×W×3, of the first that can be read."""
     size, plain = model.bundle.manifest.preprocess, Settings(limits=model.settings.limits)
     with Reader(model.settings.limits) as reader:
-        rows = (prepare_photo(source, size, plain) for source in reader.sources(references[:SAMPLED]))
-        pictures = list(itertools.islice((row.picture for row in rows if row.picture is not None), PROBE_PHOTOS))
+        photos = (prepare_photo(source, size, plain) for source in reader.sources(references[:SAMPLED]))
+        readable = (photo.inputs[0] for photo in photos if isinstance(photo, PreparedPhoto))
+        pictures = list(itertools.islice(readable, PROBE_PHOTOS))
     return np.stack(pictures) if pictures else None

@@ -10,9 +10,10 @@ import numpy as np
 
 from nameplate.bulk.job import Job
 from nameplate.bulk.work import Reader
-from nameplate.models.embedding import Row, Settings, Source, prepare_photo, prepared
 from nameplate.models.model import Model
+from nameplate.models.pipeline import AHEAD, PreparedPhoto, Settings, UnreadablePhoto, prepare_photo
 from nameplate.models.runtime import BATCH
+from nameplate.photos.parallel import ordered_map
 
 STAGES = ("read", "decode", "resize", "infer", "judge", "write")
 """A photo's way; `judge` is the head, the verdict and the row."""
@@ -63,14 +64,14 @@ def measure(model: Model, job: Job, spent: Mapping[str, float], seconds: float, 
         photos: that it named.
     """
     threads = model.settings.threads
-    decoding, rows = min((_decode(model, _sample(job)) for _ in range(ROUNDS)), key=lambda timed: timed[0])
-    pictures = [row.picture for row in rows if row.picture is not None]
+    decoding, prepared = min((_decode(model, _sample(job)) for _ in range(ROUNDS)), key=lambda timed: timed[0])
+    pictures = [photo.inputs[0] for photo in prepared if isinstance(photo, PreparedPhoto)]
     if not pictures:
         return None
     batches = [np.stack(pictures[start : start + BATCH]) for start in range(0, len(pictures), BATCH)]
     runtime = model.runtime.open(0)
     inferring = min(_timed(lambda: list(runtime.embed(iter(batches)))) for _ in range(ROUNDS))
-    decode, infer, reached = len(rows) / decoding, len(pictures) / inferring, photos / seconds
+    decode, infer, reached = len(prepared) / decoding, len(pictures) / inferring, photos / seconds
     floor = 1 / (1 / decode + 1 / infer)
     stages = tuple(
         Stage(name, round(spent[name], 3), round(spent[name] / seconds / threads, 3))
@@ -100,17 +101,17 @@ def _sample(job: Job) -> list[str]:
     return found
 
 
-def _decode(model: Model, references: list[str]) -> tuple[float, list[Row]]:
+def _decode(model: Model, references: list[str]) -> tuple[float, list[PreparedPhoto | UnreadablePhoto]]:
     """How long all threads take to read, decode and resize some photos, and these."""
     size, settings = model.bundle.manifest.preprocess, Settings(limits=model.settings.limits)
 
-    def prepare(source: Source) -> tuple[Row]:
-        return (prepare_photo(source, size, settings),)
-
     with Reader(settings.limits) as reader:
         start = time.perf_counter()
-        rows = list(prepared(reader.sources(references), prepare, model.settings.threads))
-        return time.perf_counter() - start, rows
+        sources = reader.sources(references)
+        prepared = list(
+            ordered_map(lambda source: prepare_photo(source, size, settings), sources, model.settings.threads, AHEAD)
+        )
+        return time.perf_counter() - start, prepared
 
 
 def _timed(work: Callable[[], object]) -> float:

@@ -14,8 +14,8 @@ from nameplate.bulk import objects, shards
 from nameplate.bulk.job import Job, LedgerLine
 from nameplate.bulk.references import read_reference
 from nameplate.bulk.tables import Answer
-from nameplate.models.embedding import Source
 from nameplate.models.model import Model
+from nameplate.models.pipeline import Source
 from nameplate.storage import printable
 from nameplate.types import Limits
 

@@ -139,7 +139,7 @@ def train(
 ) -> None:
     """Train on labelled photos, and say what the model is worth: a head in seconds, or a network by a recipe."""
     from nameplate.cli.training import train_by_recipe, train_head_alone, with_options
-    from nameplate.training.recipe import load_recipe
+    from nameplate.fit.recipe import load_recipe
 
     if resume is not None:
         others = (data, output, changes, backbone, names, exclude, holdout, seed, mirror, balanced, threads)
@@ -202,10 +202,10 @@ def augment(
     """Draw photos as the network would see them in training, before it is trained."""
     from nameplate.cli.labelled import read_labelled
     from nameplate.datasets.inputs import refuse_overwriting_input
+    from nameplate.fit.recipe import Recipe, load_recipe
     from nameplate.reports.sheet import SUFFIXES, contact_sheet
     from nameplate.storage import whole_file
     from nameplate.training.examples import augmented_rows, examples
-    from nameplate.training.recipe import Recipe, load_recipe
 
     if output.suffix.lower() not in SUFFIXES:
         raise UsageError(f"Cannot write '{output}': its name must end in {', '.join(SUFFIXES)}.")
@@ -241,7 +241,7 @@ def augment(
 @app.command()
 def recipes(json: Json = False) -> None:
     """List the recipes that ship, for 'train --recipe'."""
-    from nameplate.training.recipe import recipe_rows
+    from nameplate.fit.recipe import recipe_rows
 
     rows = recipe_rows()
     if json:

@@ -61,7 +61,7 @@ def export(
         from nameplate.fit.quantize import FILTER_BITS
     from nameplate.cli.labelled import read_labelled
     from nameplate.datasets.inputs import refuse_output_inside
-    from nameplate.models.embedding import Settings
+    from nameplate.models.pipeline import Settings
     from nameplate.models.proof import load_proven
     from nameplate.models.runtime import available_cpus
     from nameplate.storage import writing

@@ -70,8 +70,8 @@ def extra_data(
     from nameplate.experiments.extra_data import extra_data as judge
     from nameplate.experiments.mapping import read_class_map
     from nameplate.experiments.result import as_json
+    from nameplate.fit.recipe import load_recipe
     from nameplate.models.model import Model
-    from nameplate.training.recipe import load_recipe
 
     refuse_output_inside(output, (base, extra), (names, exclude, class_map, recipe))
     begun = time.monotonic()

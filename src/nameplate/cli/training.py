@@ -21,8 +21,8 @@ from nameplate.types import HeadRecipe
 
 if TYPE_CHECKING:
     from nameplate.datasets.sources import Dataset
+    from nameplate.fit.recipe import Recipe
     from nameplate.training.fine_tune import FineTuned
-    from nameplate.training.recipe import Recipe
 
 Report = Callable[[str, int, int], None]
 Read = Callable[[Report], "Dataset"]

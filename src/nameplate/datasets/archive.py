@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import msgspec
@@ -36,7 +36,7 @@ from nameplate.datasets.members import (
 )
 from nameplate.datasets.tars import Tar
 from nameplate.datasets.zips import Zip
-from nameplate.errors import DataError, PhotoError
+from nameplate.errors import DataError, Failure, PhotoError
 from nameplate.photos.decode import read_header
 from nameplate.photos.formats import picture_format
 from nameplate.storage import cache_folder, open_regular, whole_folder
@@ -62,7 +62,7 @@ Archive = Zip | Tar
 
 REPORT = "refused.json"
 """In the folder of an unpacked archive: what of it was refused."""
-FORM = 2
+FORM = 3
 """Of an unpacked folder; raised when the same archive would be unpacked otherwise."""
 SAID = 3
 """Reasons that an error gives, with their counts."""
@@ -87,13 +87,14 @@ def unpack(
     try:
         folder = cache_folder() / "archives" / _digest(outer, limits, archive_limits)
         report = folder / REPORT
-        if not report.is_file() or _is_damaged(report):
+        # One with damaged entries that was fetched again looks the same from outside.
+        if not report.is_file() or _read_report(report).damaged:
             with whole_folder(folder, overwrite=True) as temporary:
-                refused = list(_unpack_into(outer, temporary, "", progress))
-                (temporary / REPORT).write_bytes(msgspec.json.encode(refused))
+                left_out = list(_unpack_into(outer, temporary, "", progress))
+                (temporary / REPORT).write_bytes(msgspec.json.encode(_report(left_out)))
     finally:
         outer.close()
-    return folder, tuple(_read_report(report))
+    return folder, _read_report(report).refused
 
 
 def open_archive(
@@ -145,13 +146,27 @@ def first_reasons(refused: Iterable[Refused]) -> str:
     return "".join(f" Left out: {count:,}, as {reason}." for reason, count in counts)
 
 
-def _read_report(report: Path) -> list[Refused]:
-    return msgspec.json.decode(report.read_bytes(), type=list[Refused])
+@dataclass(frozen=True, slots=True)
+class _Report:
+    """What of an archive was not unpacked, kept beside what was."""
+
+    refused: tuple[Refused, ...]
+    damaged: bool
+    """Whether an entry is damaged."""
 
 
-def _is_damaged(report: Path) -> bool:
-    """Whether the archive had damaged entries; one that was fetched again looks the same from outside."""
-    return any(entry.reason.startswith("damaged:") for entry in _read_report(report))
+Why = Failure | str
+"""Why an entry is left out: its failure where it cannot be read, else a sentence."""
+
+
+def _report(left_out: Iterable[tuple[str, Why]]) -> _Report:
+    entries = list(left_out)
+    damaged = any(isinstance(why, Failure) and why.reason == "damaged" for _, why in entries)
+    return _Report(tuple(Refused(name, str(why)) for name, why in entries), damaged)
+
+
+def _read_report(report: Path) -> _Report:
+    return msgspec.json.decode(report.read_bytes(), type=_Report)
 
 
 def _digest(archive: Archive, *limits: object) -> str:
@@ -162,7 +177,8 @@ def _digest(archive: Archive, *limits: object) -> str:
     return digest.hexdigest()[:32]
 
 
-def _unpack_into(archive: Archive, folder: Path, prefix: str, progress: Progress | None) -> Iterator[Refused]:
+def _unpack_into(archive: Archive, folder: Path, prefix: str, progress: Progress | None) -> Iterator[tuple[str, Why]]:
+    """Write all that is let in; names of what is not, and why."""
     called = prefix.rstrip("/") or archive.budget.archive
     for member in archive.members(called):
         if progress:
@@ -172,17 +188,17 @@ def _unpack_into(archive: Archive, folder: Path, prefix: str, progress: Progress
         if member.kind == "archive" and member.problem is None and not prefix:
             yield from _unpack_inner(archive, member, folder, progress)
         elif reason := _unpack_member(archive, member, folder):
-            yield Refused(prefix + member.shown, reason)
-    yield from archive.names.note(called)
+            yield prefix + member.shown, reason
+    yield from ((note.name, note.reason) for note in archive.names.note(called))
 
 
-def _unpack_member(archive: Archive, member: Member, folder: Path) -> str | None:
+def _unpack_member(archive: Archive, member: Member, folder: Path) -> Why | None:
     """Write one photo or table; why not, where it cannot be."""
     target = folder / member.name
     try:
         member = sniffed(archive, member)
         if member.problem is not None:
-            return f"damaged: {member.problem}" if member.reason == "damaged" else member.problem
+            return Failure("damaged", member.problem) if member.reason == "damaged" else member.problem
         if member.kind not in ("photo", "table"):
             return DEEP if member.kind == "archive" else NO_PHOTO
         pieces: Iterable[bytes] = _pieces(archive, member)
@@ -193,7 +209,7 @@ def _unpack_member(archive: Archive, member: Member, folder: Path) -> str | None
         target.parent.mkdir(parents=True, exist_ok=True)
         _write(target, pieces)
     except PhotoError as error:
-        return str(error)
+        return error.failure
     except FileExistsError:
         return "another entry has the same name"
     except (OSError, ValueError) as error:
@@ -222,16 +238,18 @@ def _write(target: Path, pieces: Iterable[bytes]) -> None:
             raise
 
 
-def _reason(error: Exception, folder: Path) -> str:
+def _reason(error: Exception, folder: Path) -> Why:
     """Why an entry is left out; the disk's own trouble is the user's to mend, and ends the unpacking."""
     if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR):
         return f"it cannot have this name here: {error.strerror}"
     if isinstance(error, OSError) and error.errno is not None:
         raise DataError(f"Cannot unpack into '{folder}': {error.strerror}. Free some space and go on.") from None
-    return f"damaged: {error or type(error).__name__}"
+    return Failure("damaged", str(error) or type(error).__name__)
 
 
-def _unpack_inner(archive: Archive, member: Member, folder: Path, progress: Progress | None) -> Iterator[Refused]:
+def _unpack_inner(
+    archive: Archive, member: Member, folder: Path, progress: Progress | None
+) -> Iterator[tuple[str, Why]]:
     suffix = ".zip" if member.name.lower().endswith(".zip") else ".tar"
     with tempfile.NamedTemporaryFile(dir=folder, suffix=suffix) as copy:
         try:
@@ -241,10 +259,10 @@ def _unpack_inner(archive: Archive, member: Member, folder: Path, progress: Prog
             target = folder / _inner_folder(copy.name, member.name, archive)
             inner = open_archive(copy.name, archive.limits, archive.budget.limits, archive.budget)
         except (PhotoError, NoArchiveError) as error:
-            yield Refused(member.shown, str(error) if isinstance(error, PhotoError) else f"damaged: {error.detail}")
+            yield member.shown, error.failure if isinstance(error, PhotoError) else Failure("damaged", error.detail)
             return
         except OSError as error:
-            yield Refused(member.shown, _reason(error, folder))
+            yield member.shown, _reason(error, folder)
             return
         try:
             yield from _unpack_into(inner, target, f"{member.shown}/", progress)

@@ -16,7 +16,7 @@ from nameplate.datasets.archive import JUNK, Refused
 from nameplate.datasets.tables import stream_table
 from nameplate.errors import DataError
 from nameplate.photos.formats import SNIFFED, is_photo_name, picture_format
-from nameplate.storage import open_regular, printable
+from nameplate.storage import NotRegularError, open_regular, printable
 
 PATH_COLUMNS = ("path", "photo", "file", "filename", "file_name", "image", "image_path", "filepath", "id")
 """Columns of a table that may hold the photos' paths; the first that is there does."""
@@ -259,8 +259,7 @@ def _unopened(path: str, error: Exception) -> str:
         return "a link that leads back to itself"
     if isinstance(error, FileNotFoundError) and os.path.islink(path):  # noqa: PTH114
         return "a link to nothing"
-    reason = _words(error)
-    return reason if reason.startswith("it is ") else f"it cannot be opened: {reason}"
+    return _words(error) if isinstance(error, NotRegularError) else f"it cannot be opened: {_words(error)}"
 
 
 def _words(error: Exception) -> str:

@@ -19,6 +19,7 @@ from nameplate.evaluation.selective import RISKS
 from nameplate.evaluation.strangers import sort_known
 from nameplate.models.bundle import Manifest
 from nameplate.models.model import Model
+from nameplate.models.pipeline import EmbeddedPhoto
 from nameplate.storage import open_regular, whole_file
 
 SPEED_PHOTOS, WARM_PHOTOS = 512, 32
@@ -101,7 +102,7 @@ def speed(model: Model, judged: Judged) -> Speed:
         pass
     timed = paths[:SPEED_PHOTOS]
     begun = time.perf_counter()
-    runs = {row.runtime for row in model.rows(timed)} - {""}
+    runs = {photo.runtime for photo in model.rows(timed) if isinstance(photo, EmbeddedPhoto)}
     seconds = time.perf_counter() - begun
     return Speed(len(timed), len(timed) / seconds, model.settings.threads, "/".join(sorted(runs)), cpu_name())
 

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from nameplate.errors import BundleError
 from nameplate.models.bundle import BACKBONE, Bundle, File, Manifest
-from nameplate.models.embedding import Settings
 from nameplate.models.golden import Golden, golden_photo
 from nameplate.models.model import Model
+from nameplate.models.pipeline import Settings
 from nameplate.models.proof import prove
 from nameplate.storage import sha256
 

@@ -16,6 +16,7 @@ from nameplate.evaluation.significance import Paired, paired
 from nameplate.models.collection import Progress
 from nameplate.models.head import log_loss
 from nameplate.models.model import Model
+from nameplate.models.pipeline import EmbeddedPhoto
 from nameplate.types import NO_TTA, Evaluation, Photo
 
 
@@ -94,9 +95,9 @@ def judge_tta(
     """
     chances, read = plain.copy(), 0
     begun = time.monotonic()
-    for number, row in enumerate(model.looks.rows(photo.path for photo in photos)):
-        if row.embedding is not None:
-            chances[number] = model.chances(row)
+    for number, outcome in enumerate(model.looks.rows(photo.path for photo in photos)):
+        if isinstance(outcome, EmbeddedPhoto):
+            chances[number] = model.chances(outcome)
             read += 1
         progress("look again", number + 1, len(photos))
     seconds = time.monotonic() - begun

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nameplate.errors import UsageError
-from nameplate.training.recipe import Recipe, load_recipe
+from nameplate.fit.recipe import Recipe, load_recipe
 from nameplate.types import HeadRecipe, Interpolation
 
 SIZE = (180, 240)

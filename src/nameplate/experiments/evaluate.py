@@ -20,8 +20,8 @@ from nameplate.experiments.judged import Answers, answers, photo_keys
 from nameplate.fit.linear_probe import fit_recipe
 from nameplate.fit.parts import Parts
 from nameplate.models.collection import Embedded, Progress, embed_with, still_there
-from nameplate.models.embedding import Settings
 from nameplate.models.head import log_loss, probabilities
+from nameplate.models.pipeline import Settings
 from nameplate.reports.compare import Row
 from nameplate.training.backbones import find_backbone
 from nameplate.training.fine_tune import Say, Watch, fine_tune, start

@@ -33,11 +33,11 @@ from nameplate.experiments.result import Experiment, write_result
 from nameplate.experiments.trial import Material, Trial, load_trial, save_trial
 from nameplate.experiments.verdict import give_verdict
 from nameplate.fit.parts import Parts, split_parts
+from nameplate.fit.recipe import Recipe
 from nameplate.fit.record import JUDGED_BY, versions
 from nameplate.models.collection import Embedded, Progress, embed_photos
 from nameplate.models.model import Model
 from nameplate.storage import is_free, sha256, whole_file, working_in
-from nameplate.training.recipe import Recipe
 from nameplate.types import SEEDS, HeadRecipe, Photo
 
 SETTINGS = "settings.json"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ from numpy.typing import NDArray
 from nameplate.evaluation.significance import LEVEL, holm, paired
 from nameplate.reports.compare import Pair, Row
 from nameplate.types import Metric, Photo
+
+Outcome = Literal["better", "worse", "within noise"]
+"""What a test of two says of one of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,15 +123,30 @@ def with_verdicts(rows: Sequence[Row], found: Sequence[Pair], reference: str, ba
 def _verdict(name: str, found: Sequence[Pair], reference: str, base: bool) -> str:
     if name == reference:
         return "the base" if base else "the best"
-    pair = next((p for p in found if {p.first, p.second} == {name, reference}), None)
+    pair = _test_of(name, found, reference)
     if pair is None:
         return ""
-    away = pair.difference if pair.second == name else _turned(pair.difference)
-    if not pair.told:
+    away = _away(name, pair)
+    outcome = _outcome(name, pair)
+    if outcome == "within noise":
         return f"within noise of {reference} ({_points(away.value)} points, p {pair.raised:.2g})"
-    how = "better" if away.value > 0 else "worse"
     points = abs(100 * away.value)
-    return f"{how} than {reference} by {points:.1f} points ({_points(away.low)} to {_points(away.high)})"
+    return f"{outcome} than {reference} by {points:.1f} points ({_points(away.low)} to {_points(away.high)})"
+
+
+def _test_of(name: str, found: Sequence[Pair], reference: str) -> Pair | None:
+    return next((pair for pair in found if {pair.first, pair.second} == {name, reference}), None)
+
+
+def _outcome(name: str, pair: Pair) -> Outcome:
+    if not pair.told:
+        return "within noise"
+    return "better" if _away(name, pair).value > 0 else "worse"
+
+
+def _away(name: str, pair: Pair) -> Metric:
+    """The share of photos named rightly by `name` less that of the other one."""
+    return pair.difference if pair.second == name else _turned(pair.difference)
 
 
 def _turned(difference: Metric) -> Metric:
@@ -143,11 +162,13 @@ def summary(rows: Sequence[Row], found: Sequence[Pair], reference: str, base: bo
     others = [row.name for row in rows if row.error is None and row.name != reference]
     if not others:
         return f"Only {reference} could be judged, so there is nothing to hold it against."
-    verdicts = {name: _verdict(name, found, reference, base) for name in others}
-    alike = [name for name, verdict in verdicts.items() if verdict.startswith("within noise")]
-    told = {how: [name for name, v in verdicts.items() if v.startswith(how)] for how in ("better", "worse")}
+    by_outcome: dict[Outcome, list[str]] = {"better": [], "worse": [], "within noise": []}
+    for name in others:
+        if (pair := _test_of(name, found, reference)) is not None:
+            by_outcome[_outcome(name, pair)].append(name)
+    alike = by_outcome.pop("within noise")
     if base:
-        parts = [f"{how} than {reference}: {', '.join(names)}" for how, names in told.items() if names]
+        parts = [f"{how} than {reference}: {', '.join(names)}" for how, names in by_outcome.items() if names]
         parts += [f"within noise of {reference}: {', '.join(alike)}"] if alike else []
         text = "; ".join(parts)
         return f"{text[:1].upper()}{text[1:]}."

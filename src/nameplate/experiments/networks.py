@@ -9,10 +9,10 @@ from pathlib import Path
 from nameplate.datasets.sources import Dataset
 from nameplate.errors import DataError
 from nameplate.experiments.trial import Answers, Material, Trial
+from nameplate.fit.recipe import Recipe
 from nameplate.models.collection import Progress, embed_photos
 from nameplate.models.model import Model
 from nameplate.training.fine_tune import fine_tune, start
-from nameplate.training.recipe import Recipe
 from nameplate.training.run import RUN
 from nameplate.types import Photo
 

@@ -12,8 +12,9 @@ from nameplate.errors import DataError, PhotoError
 from nameplate.evaluation.judge import trained_digests
 from nameplate.models.bundle import Bundle
 from nameplate.models.collection import Progress
-from nameplate.models.embedding import Settings, prepare_photo
+from nameplate.models.pipeline import PreparedPhoto, Settings, prepare_photo
 from nameplate.photos.decode import read_bytes
+from nameplate.photos.parallel import ordered_map
 from nameplate.storage import sha256
 from nameplate.types import Photo
 
@@ -57,11 +58,13 @@ def calibration_pictures(
     ordered = sorted(train, key=lambda photo: (str(photo.label), str(photo.sha256)))
     places = np.unique(np.linspace(0, len(ordered) - 1, min(CALIBRATION, len(ordered))).round().astype(int))
     chosen, pictures = [], []
-    for photo in (ordered[place] for place in places):
-        row = prepare_photo(photo.path, bundle.manifest.preprocess, settings)
-        if row.picture is not None:
+    spread = [ordered[place] for place in places]
+    size = bundle.manifest.preprocess
+    prepared = ordered_map(lambda photo: prepare_photo(photo.path, size, settings), spread, settings.threads)
+    for photo, found in zip(spread, prepared, strict=True):
+        if isinstance(found, PreparedPhoto):
             chosen.append(photo)
-            pictures.append(row.picture)
+            pictures.append(found.inputs[0])
     if not pictures:
         raise DataError(f"None of {len(places):,} photos to calibrate on can be read.")
     return np.stack(pictures), tuple(chosen)

@@ -22,8 +22,8 @@ from nameplate.fit.quantize import FILTER_BITS
 from nameplate.fit.record import versions
 from nameplate.models.bundle import Bundle, refuse_other_folder
 from nameplate.models.collection import Progress
-from nameplate.models.embedding import Settings
 from nameplate.models.model import Model
+from nameplate.models.pipeline import Settings
 from nameplate.types import Photo
 
 FLOAT32, INT8 = "float32", "int8"

@@ -17,9 +17,9 @@ from nameplate.fit.finalize import BFLOAT16_RUNTIME, Calibrated, HeldOut, Runtim
 from nameplate.fit.quantize import by_sensitivity, quantize
 from nameplate.models.bundle import BACKBONE, SCHEMA, Bundle, File
 from nameplate.models.collection import Progress
-from nameplate.models.embedding import Settings
 from nameplate.models.head import log_loss
 from nameplate.models.model import Model
+from nameplate.models.pipeline import Settings
 from nameplate.models.runtime import agrees, probe
 from nameplate.storage import sha256
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.errors import DataError
 from nameplate.models.bundle import Bundle
-from nameplate.models.embedding import EmbeddingCache, Hidden, Settings, embed_stream
+from nameplate.models.cache import ArrayCache
 from nameplate.models.model import Model
+from nameplate.models.pipeline import CachedPhoto, EmbeddedPhoto, Hidden, Outcome, PhotoFile, Settings, embed_uncached
 from nameplate.models.runtime import PROBE_PHOTOS, Runtime
+from nameplate.photos.fingerprint import WORDS
 from nameplate.photos.quality import MEASURE, Quality
 from nameplate.types import Photo
 
@@ -83,23 +86,25 @@ def embed_with(
     decoders = f"Pillow {version('pillow')} simplejpeg {version('simplejpeg')}"
     view = "mirror" if settings.mirror else f"without {settings.hide}" if settings.hide else ""
     key = f"{bundle.digest} {bundle.manifest.preprocess} {decoders} {runtime.name} {view} quality {MEASURE}"
-    cache = EmbeddingCache(key, bundle.manifest.embedding)
+    cache = EmbeddingCache(key, bundle.manifest.embedding, runtime.name)
     settings = replace(settings, hashes=True)
     step = "embed mirrored" if settings.mirror else f"embed without {settings.hide}" if settings.hide else "embed"
     good: list[Photo] = []
     embeddings, hashes, qualities, bad = [], [], [], []
     try:
-        rows = embed_stream(bundle, (photo.path for photo in photos), settings, cache.__contains__, runtime)
-        for number, (photo, row) in enumerate(zip(photos, rows, strict=True), start=1):
-            cache.fill(row)
-            cache.add(row)
-            if row.embedding is None or row.hash is None or row.quality is None:
-                bad.append((photo.path, str(row.failure or "not embedded")))
+        paths = (photo.path for photo in photos)
+        found = embed_uncached(bundle, paths, settings, cache.__contains__, runtime)
+        for number, (photo, outcome) in enumerate(zip(photos, found, strict=True), start=1):
+            outcome = cache.through(outcome)
+            if isinstance(outcome, EmbeddedPhoto):
+                assert outcome.hash is not None
+                assert outcome.quality is not None
+                good.append(photo.with_(sha256=outcome.digest, width=outcome.file.width, height=outcome.file.height))
+                embeddings.append(outcome.embedding)
+                hashes.append(outcome.hash)
+                qualities.append(outcome.quality)
             else:
-                good.append(photo.with_(sha256=row.digest, width=row.width, height=row.height))
-                embeddings.append(row.embedding)
-                hashes.append(row.hash)
-                qualities.append(row.quality)
+                bad.append((photo.path, str(outcome.failure)))
             progress(step, number, len(photos))
     finally:
         cache.flush()  # an interrupted run goes on from here
@@ -112,3 +117,51 @@ def still_there(photos: Sequence[Photo], embedded: Embedded) -> NDArray[np.bool_
     """Which photos could be read once more: one may vanish while a long run goes on; bool (N,)."""
     gone = {path for path, _ in embedded.unreadable}
     return np.array([photo.path not in gone for photo in photos])
+
+
+class EmbeddingCache:
+    """Embeddings on disk, by photo digest, for one backbone, preprocessing and runtime."""
+
+    def __init__(self, key: str, size: int, runtime: str) -> None:
+        """Read what is there.
+
+        Args:
+            key: all that an embedding depends on beside the photo.
+            size: numbers of an embedding.
+            runtime: the name of the runtime that computes them.
+        """
+        shapes = {"embedding": (size,), "hash": (WORDS,), "size": (2,), "quality": (3,)}
+        self._cache, self._runtime = ArrayCache("embeddings", key, shapes), runtime
+        self.folder, self.flush = self._cache.folder, self._cache.flush
+
+    def __contains__(self, digest: str) -> bool:
+        return digest in self._cache
+
+    def through(self, photo: Outcome | CachedPhoto) -> Outcome:
+        """What the pipeline gave of a photo: it is kept if it is an embedding, and filled in if it was cached."""
+        if isinstance(photo, CachedPhoto):
+            return self._kept(photo.digest)
+        if isinstance(photo, EmbeddedPhoto):
+            self._add(photo)
+        return photo
+
+    def _kept(self, digest: str) -> EmbeddedPhoto:
+        known = self._cache[digest]
+        width, height = known["size"].tolist()
+        short_side, light, sharpness = known["quality"].tolist()
+        quality = Quality(int(short_side), light, sharpness)
+        return EmbeddedPhoto(
+            PhotoFile(digest, width, height), known["embedding"][None], self._runtime, quality, known["hash"]
+        )
+
+    def _add(self, photo: EmbeddedPhoto) -> None:
+        assert photo.digest is not None
+        assert photo.hash is not None
+        assert photo.quality is not None
+        row: dict[str, NDArray[Any]] = {
+            "embedding": photo.embedding,
+            "hash": photo.hash,
+            "size": np.array((photo.file.width, photo.file.height), np.int32),
+            "quality": np.array(astuple(photo.quality), np.float64),
+        }
+        self._cache.add(photo.digest, row)

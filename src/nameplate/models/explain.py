@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.errors import BundleError, PhotoError, UsageError
 from nameplate.models.claim import read_claim
-from nameplate.models.embedding import Pixels, bytes_of
 from nameplate.models.index import Neighbour, nearest, read_index
-from nameplate.models.maps import Floats, evidence, hot_region, in_photo, mean_inside, photo_maps
+from nameplate.models.maps import Floats, MappedPhoto, evidence, hot_region, in_photo, mean_inside, photo_maps
 from nameplate.models.model import Model
-from nameplate.models.runtime import OnnxRuntime
+from nameplate.models.pipeline import Pixels, UnreadablePhoto, bytes_of, decode_photo
 from nameplate.models.sources import PhotoLike, as_source, photo_name
 from nameplate.models.verdict import with_flaws
-from nameplate.photos.decode import decode_with_header, read_header
 from nameplate.photos.quality import flaws
 from nameplate.storage import nfc
-from nameplate.types import TOP, Limits, Verdict
+from nameplate.types import TOP, Verdict
 
 NEIGHBOURS = 6
 """Photos of the index that are shown."""
@@ -28,8 +26,6 @@ SHOWN = 640
 """Longest side of the photo as it is shown, in pixels."""
 FAINT = 0.1
 """A box whose mean evidence is below this share of the strongest place's, for or against, says nothing."""
-SIDEWAYS = 5
-"""From this EXIF orientation on a photo lies on its side (CIPA DC-008)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +78,16 @@ class Explanation:
         return "Named" if self.verdict == "answer" else "Likeliest"
 
 
-def explain(
-    model: Model, photo: PhotoLike, claimed: str | None = None, *, runtime: OnnxRuntime | None = None
-) -> Explanation:
+def explain(model: Model, photo: PhotoLike, claimed: str | None = None) -> Explanation:
     """Explain a model's answer.
+
+    The photo is decoded twice: the page shows it larger than the model sees it, and what the model sees must not depend
+    on the page.
 
     Args:
         model: with a head, and a backbone that gives maps.
         photo: one, of any kind (`sources.PhotoLike`).
         claimed: a nameplate that the photo is said to show.
-        runtime: the model's backbone opened with its maps; None opens it.
 
     Raises:
         UsageError: the model knows no such nameplate.
@@ -99,48 +95,59 @@ def explain(
         BundleError: the bundle has no head, fewer than two nameplates or no maps, or its index is damaged.
     """
     model.require_head()
-    if len(model.nameplates) < 2:
+    if not explainable(model):
         raise BundleError(f"'{model.bundle.manifest.name}' knows one nameplate alone: nothing speaks against another.")
     wanted = None if claimed is None else find_nameplate(model, claimed)
-    source, pixels, sides = _opened(photo, model.settings.limits)
-    [mapped] = photo_maps(model, [source], runtime)
-    if mapped.row.failure is not None:
-        raise PhotoError(mapped.row.failure.reason, mapped.row.failure.detail)
-    assert mapped.places is not None
-    assert mapped.row.embedding is not None
-    chances = model.probabilities(mapped.row.embedding[None], mapped.row.runtime)[0]
+    source = as_source(photo, model.settings.limits)
+    if not isinstance(source, np.ndarray):
+        source = bytes_of(source, model.settings.limits)  # a file may be read only once
+    shown = decode_photo(source, model.settings, (SHOWN // 2, SHOWN // 2))
+    if isinstance(shown, UnreadablePhoto):
+        raise PhotoError(shown.failure.reason, shown.failure.detail)
+    [mapped] = photo_maps(model, [source])
+    if isinstance(mapped, UnreadablePhoto):
+        raise PhotoError(mapped.failure.reason, mapped.failure.detail)
+    name = photo_name(photo, 0) if isinstance(photo, (str, os.PathLike)) else ""
+    return replace(explain_mapped(model, mapped, shown.pixels, wanted), photo=name)
+
+
+def explainable(model: Model) -> bool:
+    """Whether a model knows two nameplates at least, so that something can speak for one and against the other."""
+    return len(model.nameplates) > 1
+
+
+def explain_mapped(model: Model, mapped: MappedPhoto, pixels: Pixels, wanted: int | None = None) -> Explanation:
+    """`explain` for a photo whose map is computed.
+
+    Args:
+        model: with a head, of two nameplates at least.
+        mapped: by this model's backbone.
+        pixels: the upright photo to show, uint8 H×W×3, of any size.
+        wanted: which of `model.nameplates` is claimed; None where none is.
+    """
+    photo = mapped.photo
+    sides = photo.file.upright
+    chances = model.probabilities(photo.embedding[None], photo.runtime)[0]
     ranked = np.argsort(-chances, kind="stable")[:TOP].tolist()
     index = read_index(model.bundle)
 
     def case(number: int) -> Case:
-        grid = evidence(model, mapped.places, number, mapped.row.runtime)  # type: ignore[arg-type]
+        grid = evidence(model, mapped.places, number, photo.runtime)
         box = hot_region(grid)
         faint = mean_inside(grid, box) < FAINT * np.abs(grid).max()
         region = None if faint else in_photo(box, *sides, model.bundle.manifest.preprocess)
         return Case(model.nameplates[number], float(chances[number]), grid, region)
 
     return Explanation(
-        photo_name(photo, 0) if isinstance(photo, (str, os.PathLike)) else "",
+        "",
         pixels,
         *sides,
         case(ranked[0]),
         None if wanted is None else case(wanted),
-        with_flaws(model.judged("", chances, mapped.row.embedding), flaws(mapped.row.quality)).verdict,
+        with_flaws(model.judged("", chances, photo.embedding), flaws(photo.quality)).verdict,
         tuple((model.nameplates[i], float(chances[i])) for i in ranked),
-        None if index is None else nearest(index, mapped.row.embedding, NEIGHBOURS),
+        None if index is None else nearest(index, photo.embedding, NEIGHBOURS),
     )
-
-
-def _opened(photo: PhotoLike, limits: Limits) -> tuple[bytes | Pixels, Pixels, tuple[int, int]]:
-    """What the pipeline reads, upright pixels to show, and the upright photo's width and height."""
-    source = as_source(photo, limits)
-    if isinstance(source, np.ndarray):
-        return source, source, (source.shape[1], source.shape[0])
-    data = bytes_of(source, limits)
-    header = read_header(data, limits)
-    pixels = decode_with_header(data, header, limits, (SHOWN // 2, SHOWN // 2))
-    width, height = header.width, header.height
-    return data, pixels, (width, height) if header.orientation < SIDEWAYS else (height, width)
 
 
 def find_nameplate(model: Model, name: str) -> int:

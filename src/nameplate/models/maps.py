@@ -16,11 +16,21 @@ from PIL import Image
 
 from nameplate.errors import BundleError
 from nameplate.models.bundle import numbers
-from nameplate.models.embedding import NOT_COMPUTED, Pixels, Row, prepare_photo
 from nameplate.models.head import probabilities
 from nameplate.models.model import Model
-from nameplate.models.runtime import BATCH, OnnxRuntime
+from nameplate.models.pipeline import (
+    NOT_COMPUTED,
+    EmbeddedPhoto,
+    Pixels,
+    PreparedPhoto,
+    UnreadablePhoto,
+    embedded,
+    prepare_photo,
+    run_through,
+)
+from nameplate.models.runtime import BATCH, Batch, OnnxRuntime
 from nameplate.models.sources import PhotoLike, as_sources
+from nameplate.photos.parallel import ordered_map
 from nameplate.photos.preprocess import frame
 from nameplate.types import Preprocess
 
@@ -33,14 +43,14 @@ AREA = 0.15
 
 
 @dataclass(frozen=True, slots=True)
-class Mapped:
-    """A photo on its way through the backbone, with its map."""
+class MappedPhoto:
+    """A photo that the backbone has seen, with its map."""
 
-    row: Row
-    """Digest, size, embedding; or `failure`."""
-    picture: Pixels | None = None
-    """What the backbone saw, uint8 H×W×3; None where the photo is unreadable."""
-    places: Floats | None = None
+    photo: EmbeddedPhoto
+    """Of one view."""
+    picture: Pixels
+    """What the backbone saw, uint8 H×W×3."""
+    places: Floats
     """float32 h×w×D: the embedding of each place; the mean over the places is the photo's embedding."""
 
 
@@ -54,49 +64,58 @@ class Region:
     bottom: float
 
 
-def photo_maps(model: Model, photos: Iterable[PhotoLike], runtime: OnnxRuntime | None = None) -> Iterator[Mapped]:
+def photo_maps(
+    model: Model, photos: Iterable[PhotoLike], runtime: OnnxRuntime | None = None
+) -> Iterator[MappedPhoto | UnreadablePhoto]:
     """Embed photos and keep the maps, in order, by ONNX Runtime.
 
     Args:
         model: whose backbone to run.
-        photos: of any kind (`sources.PhotoLike`); an unreadable one has `row.failure`.
+        photos: of any kind (`sources.PhotoLike`).
         runtime: the backbone opened with its maps; None opens it.
 
     Raises:
         BundleError: the backbone gives no maps.
     """
+    size, settings = model.bundle.manifest.preprocess, model.settings
+    sources = as_sources(photos, settings.limits)
+    # Maps are large: no more than a batch of photos is prepared ahead of them.
+    prepared = ordered_map(lambda source: prepare_photo(source, size, settings), sources, settings.threads, BATCH)
+    return map_prepared(model, prepared, runtime)
+
+
+def map_prepared(
+    model: Model, photos: Iterator[PreparedPhoto | UnreadablePhoto], runtime: OnnxRuntime | None = None
+) -> Iterator[MappedPhoto | UnreadablePhoto]:
+    """`photo_maps` of photos that are prepared already, of whose views the first is embedded."""
     runtime = runtime or OnnxRuntime(model.bundle.backbone, model.settings.threads, maps=True)
-    name, size = model.bundle.manifest.name, model.bundle.manifest.preprocess
     if not runtime.has_maps:
         raise BundleError(
-            f"'{name}' cannot show where it looks: its backbone gives no map. It was exported before Nameplate had "
-            "maps (train it again), or is a network without a grid of features, as transformers are (use another)."
+            f"'{model.bundle.manifest.name}' cannot show where it looks: its backbone gives no map. It was exported "
+            "before Nameplate had maps (train it again), or is a network without a grid of features, as transformers "
+            "are (use another)."
         )
-    waiting: list[Row] = []
-    for photo in as_sources(photos, model.settings.limits):
-        waiting.append(prepare_photo(photo, size, model.settings))
-        if len(waiting) == BATCH:
-            yield from _mapped(runtime, waiting, model)
-            waiting = []
-    yield from _mapped(runtime, waiting, model)
 
+    def run(batches: Iterable[Batch]) -> Iterator[Iterable[tuple[Floats, Floats]]]:
+        for embeddings, places in runtime.maps(batches):
+            _check(embeddings, places, model)
+            yield zip(embeddings, places, strict=True)
 
-def _mapped(runtime: OnnxRuntime, rows: list[Row], model: Model) -> Iterator[Mapped]:
-    pictures = [row.picture for row in rows if row.picture is not None]
-    found: Iterator[tuple[Floats, Floats]] = iter(())
-    if pictures:
-        [(embeddings, places)] = runtime.maps([np.stack(pictures)])
-        _check(embeddings, places, model)
-        found = zip(embeddings, places, strict=True)
-    for row in rows:
-        if row.picture is None:
-            yield Mapped(row)
+    first = (_first_view(photo) for photo in photos)
+    for photo, found in run_through(first, run):
+        if isinstance(photo, UnreadablePhoto):
+            yield photo
             continue
-        (embedding, place), done = next(found), replace(row, picture=None)
-        done.take(embedding, runtime.name)
-        if not numbers(place):
-            done.embedding, done.failure = None, NOT_COMPUTED
-        yield Mapped(done, row.picture, place)
+        [(embedding, places)] = found
+        outcome = embedded(photo, embedding[None], runtime.name)
+        if isinstance(outcome, UnreadablePhoto) or not numbers(places):
+            yield UnreadablePhoto(NOT_COMPUTED, photo.file.digest)
+        else:
+            yield MappedPhoto(outcome, photo.inputs[0], places)
+
+
+def _first_view(photo: PreparedPhoto | UnreadablePhoto) -> PreparedPhoto | UnreadablePhoto:
+    return replace(photo, inputs=photo.inputs[:1]) if isinstance(photo, PreparedPhoto) else photo
 
 
 def _check(embeddings: Floats, places: Floats, model: Model) -> None:

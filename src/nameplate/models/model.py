@@ -23,8 +23,16 @@ from nameplate.models.claim import (
     decide,
     read_claim,
 )
-from nameplate.models.embedding import NOT_COMPUTED, Row, Settings, Source, embed_stream
 from nameplate.models.head import probabilities
+from nameplate.models.pipeline import (
+    NOT_COMPUTED,
+    EmbeddedPhoto,
+    Outcome,
+    Settings,
+    Source,
+    UnreadablePhoto,
+    embed_stream,
+)
 from nameplate.models.proof import load_proven
 from nameplate.models.runtime import ChosenRuntime, available_cpus
 from nameplate.models.sources import PhotoLike, Photos, as_list, as_source, as_sources, each_photo, photo_name
@@ -102,14 +110,13 @@ class Model:
             UsageError: this is neither a photo nor a list of them.
         """
         listed = as_list(photos)
-        rows = list(self.rows(listed))
-        for number, row in enumerate(rows):
-            if row.failure is not None:
-                named = f"{photo_name(listed[number], number)}: {row.failure.detail}"
-                raise PhotoError(row.failure.reason, named)
-        if not rows:
-            return np.zeros((0, self.bundle.manifest.embedding), np.float32)
-        return np.stack([row.embedding for row in rows if row.embedding is not None])
+        found = np.zeros((len(listed), self.bundle.manifest.embedding), np.float32)
+        for number, photo in enumerate(self.rows(listed)):
+            if isinstance(photo, UnreadablePhoto):
+                named = f"{photo_name(listed[number], number)}: {photo.failure.detail}"
+                raise PhotoError(photo.failure.reason, named)
+            found[number] = photo.embedding
+        return found
 
     def predict(self, photos: Photos, *, top: int = TOP) -> list[Prediction]:
         """Name the car in each photo; one that cannot be read gets its reason in `error`.
@@ -145,15 +152,15 @@ class Model:
                 names.append(photo_name(photo, number))
                 yield as_source(photo, self.settings.limits)
 
-        for row in self.looks.rows(named()):
-            yield self.answer(names.popleft(), row, top)
+        for photo in self.looks.rows(named()):
+            yield self.answer(names.popleft(), photo, top)
 
-    def answer(self, name: str, row: Row, top: int = TOP) -> tuple[Prediction, NDArray[np.float32] | None]:
-        """The prediction for an embedded photo, and its probabilities."""
-        if row.embedding is None:
-            return Prediction(name, failure=row.failure), None
-        chances = self.chances(row)
-        found = with_flaws(self.judged(name, chances, row.embedding, top), flaws(row.quality))
+    def answer(self, name: str, photo: Outcome, top: int = TOP) -> tuple[Prediction, NDArray[np.float32] | None]:
+        """The prediction for a photo that the pipeline is done with, and its probabilities; None where unreadable."""
+        if isinstance(photo, UnreadablePhoto):
+            return Prediction(name, failure=photo.failure), None
+        chances = self.chances(photo)
+        found = with_flaws(self.judged(name, chances, photo.embedding, top), flaws(photo.quality))
         return found, None if found.failure is not None else chances
 
     def judged(
@@ -237,13 +244,9 @@ class Model:
         """The make of each nameplate; where the bundle does not say, each is its own."""
         return self.bundle.manifest.makes or self.nameplates
 
-    def chances(self, row: Row) -> NDArray[np.float32]:
-        """Calibrated probabilities of a readable photo, float32 (C,): the mean over all looks at it."""
-        if row.views is not None:
-            return np.asarray(self.probabilities(row.views, row.runtime).mean(0), np.float32)
-        if row.embedding is None:
-            raise ValueError(f"this photo was not embedded: {row.failure}")
-        return np.asarray(self.probabilities(row.embedding[None], row.runtime)[0])
+    def chances(self, photo: EmbeddedPhoto) -> NDArray[np.float32]:
+        """Calibrated probabilities of a photo, float32 (C,): the mean over all its views."""
+        return np.asarray(self.probabilities(photo.views, photo.runtime).mean(0), np.float32)
 
     def probabilities(self, embeddings: NDArray[np.float32], runtime: str) -> NDArray[np.float32]:
         """Calibrated probabilities: float32 N×D embeddings → float32 N×C, rows sum to 1.
@@ -259,7 +262,7 @@ class Model:
         weight, bias = self.require_head()
         return embeddings @ weight + bias
 
-    def rows(self, photos: Photos) -> Iterator[Row]:
+    def rows(self, photos: Photos) -> Iterator[Outcome]:
         """Embedded photos with what is known of each, in order, one look each; the runtime stays open between calls."""
         sources = as_sources(each_photo(photos), self.settings.limits)
         return embed_stream(self.bundle, sources, self.settings, runtime=self.runtime)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from nameplate.errors import PhotoError, Reason, UsageError
-from nameplate.models.embedding import Pixels, Source
+from nameplate.models.pipeline import Pixels, Source
 from nameplate.photos.others import to_rgb
 from nameplate.storage import printable
 from nameplate.types import Limits

@@ -13,12 +13,11 @@ Convolutional Neural Networks", 2012); that it may also turn right answers wrong
 
 from __future__ import annotations
 
-import itertools
 import math
 import tomllib
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 
@@ -27,24 +26,31 @@ from numpy.typing import NDArray
 
 from nameplate.errors import BundleError, UsageError
 from nameplate.models.bundle import Bundle, numbers
-from nameplate.models.embedding import (
-    CHUNK,
+from nameplate.models.pipeline import (
+    AHEAD,
+    DecodedPhoto,
+    EmbeddedPhoto,
+    Outcome,
     Pixels,
-    Row,
+    PreparedPhoto,
     Settings,
     Source,
+    UnreadablePhoto,
     check_size,
-    embed_stream,
+    decode_photo,
+    embed_prepared,
     embedded,
-    open_photo,
-    prepared,
+    prepare_decoded,
+    prepare_photo,
     run_through,
 )
 from nameplate.models.region import region
 from nameplate.models.runtime import Batch, OnnxRuntime, Runtime
+from nameplate.models.stopwatch import no_watch
 from nameplate.photos.augment import augment
 from nameplate.photos.augmentation import Augmentation
 from nameplate.photos.cut import WHOLE, Box, centred, cut
+from nameplate.photos.parallel import ordered_map
 from nameplate.photos.preprocess import preprocess
 from nameplate.photos.sharpness import sharpened, sharpness_of
 from nameplate.storage import sha256
@@ -177,93 +183,94 @@ class Looks:
         self._size, self._tta = bundle.manifest.preprocess, parse_tta(settings.tta)
         self._mapping = _open_maps(bundle, settings.threads) if self._tta.closer else None
 
-    def rows(self, sources: Iterable[Source]) -> Iterator[Row]:
-        """`embed_stream` with all looks at a photo in its row's `views`: in order, in flat memory.
+    def rows(self, sources: Iterable[Source]) -> Iterator[Outcome]:
+        """`pipeline.embed_stream` with all looks at a photo as its views: in order, in flat memory.
 
         With `closer` a photo is read and decoded a second time, so that none has to be kept; where that fails,
         the first looks stand.
         """
-        if self._tta == Tta():
-            return embed_stream(self._bundle, sources, self._settings, runtime=self._runtime)
-        if self._mapping is not None:
-            return self._closer(sources, self._mapping)
-        return (row for row, _ in self._first(sources))
-
-    def _first(self, sources: Iterable[Source]) -> Iterator[tuple[Row, Box | None]]:
-        """Photos after their first looks, and the region to look at closer, None where there is none."""
-        rows = prepared(sources, self._prepare_first, self._settings.threads, max(1, CHUNK // self._tta.looks))
-        seen = run_through(rows, self._run)
-        for row, found in seen:
-            if found is None:
-                yield row, None
-                continue
-            embedding, ran, places = found
-            others = [again[0] for _, again in itertools.islice(seen, row.more) if again is not None]
-            row.take(embedding, ran, np.stack([embedding, *others]))
-            usable = places is not None and row.failure is None and numbers(places)
-            yield row, region(places, *row.decoded, self._size) if places is not None and usable else None
-
-    def _prepare_first(self, source: Source) -> list[Row]:
-        """A row for each look, the first with what is known of the photo; one row for an unreadable one."""
-        row, pixels = open_photo(
-            source, self._settings.limits, (self._size.height, self._size.width), watch=self._settings.watch
+        # The bound is in model inputs, and a photo has one for each look.
+        ahead = max(1, AHEAD // self._tta.looks)
+        return self.embed(
+            ordered_map(lambda source: (source, self.prepare(source)), sources, self._settings.threads, ahead)
         )
-        if pixels is None:
-            return [row]
-        if self._tta.passes:
-            digest = row.digest or sha256(np.ascontiguousarray(pixels).tobytes())
-            pictures = random_passes(pixels, self._size, digest, self._tta.passes)
-        else:
-            pictures = [look(pixels, view, self._size) for view in self._tta.views_of(pixels)]
-        whole = preprocess(pixels, self._size) if self._tta.passes else pictures[0]
-        row.measure(pixels, whole, self._size)
-        row.picture, row.more = pictures[0], len(pictures) - 1
-        return [row, *(Row(picture=picture) for picture in pictures[1:])]
 
-    def _run(self, batches: Iterable[Batch]) -> Iterator[Iterable[tuple[Floats, str, Floats | None]]]:
-        """Embeddings, what computed them, and their maps where regions are read off those."""
+    def prepare(self, source: Source) -> PreparedPhoto | UnreadablePhoto:
+        """Decode a photo and make the model inputs of its first looks; may be called in several threads."""
+        return prepare_photo(source, self._size, self._settings, self._views if self._tta != Tta() else None)
+
+    def prepare_decoded(self, photo: DecodedPhoto) -> PreparedPhoto:
+        """`prepare` for a photo that is decoded already."""
+        return prepare_decoded(photo, self._size, self._settings, self._views if self._tta != Tta() else None)
+
+    def embed(self, photos: Iterable[tuple[Source, PreparedPhoto | UnreadablePhoto]]) -> Iterator[Outcome]:
+        """Embed photos after `prepare`, each beside its source, which is read again for a closer look."""
         if self._mapping is not None:
-            for embeddings, places in self._mapping.maps(batches):
+            return self._closer(photos, self._mapping)
+        return embed_prepared(self._bundle, (photo for _, photo in photos), self._runtime)
+
+    def _views(self, photo: DecodedPhoto, whole: Pixels) -> tuple[Pixels, ...]:
+        if self._tta.passes:
+            # A photo that came as pixels has no file: the pixels are what its random passes are drawn by.
+            digest = photo.file.digest or sha256(np.ascontiguousarray(photo.pixels).tobytes())
+            return tuple(random_passes(whole, self._size, digest, self._tta.passes))
+        views = self._tta.views_of(photo.pixels)
+        return tuple(whole if view == View() else look(photo.pixels, view, self._size) for view in views)
+
+    def _first(
+        self, photos: Iterator[PreparedPhoto | UnreadablePhoto], mapping: OnnxRuntime
+    ) -> Iterator[tuple[Outcome, Box | None]]:
+        """Photos after their first looks, and the region to look at closer, None where there is none."""
+
+        def run(batches: Iterable[Batch]) -> Iterator[Iterable[tuple[Floats, Floats]]]:
+            for embeddings, places in mapping.maps(batches):
                 check_size(embeddings, self._bundle)
-                yield zip(embeddings, itertools.repeat(self._mapping.name), places)
-            return
-        ran = ""
-        for embeddings in self._runtime.embed(batches):
-            ran = ran or self._runtime.name  # as in `embedding.embedded`
-            check_size(embeddings, self._bundle)
-            yield ((embedding, ran, None) for embedding in embeddings)
+                yield zip(embeddings, places, strict=True)
 
-    def _closer(self, sources: Iterable[Source], runtime: Runtime) -> Iterator[Row]:
-        """First looks, then one at each photo's region; a row waits until both are done."""
+        for photo, found in run_through(photos, run):
+            if isinstance(photo, UnreadablePhoto):
+                yield photo, None
+                continue
+            places = found[0][1]
+            outcome = embedded(photo, np.stack([embedding for embedding, _ in found]), mapping.name)
+            usable = isinstance(outcome, EmbeddedPhoto) and numbers(places)
+            yield outcome, region(places, *photo.decoded, self._size) if usable else None
+
+    def _closer(
+        self, photos: Iterable[tuple[Source, PreparedPhoto | UnreadablePhoto]], mapping: OnnxRuntime
+    ) -> Iterator[Outcome]:
+        """First looks, then one at each photo's region; a photo waits until both are done."""
         kept: deque[Source] = deque()
-        waiting: deque[Row] = deque()
+        waiting: deque[Outcome] = deque()
 
-        def remembered() -> Iterator[Source]:
-            for source in sources:
+        def remembered() -> Iterator[PreparedPhoto | UnreadablePhoto]:
+            for source, photo in photos:
                 kept.append(source)
-                yield source
+                yield photo
 
         def regions() -> Iterator[tuple[Source, Box | None]]:
-            for row, box in self._first(remembered()):
-                waiting.append(row)
+            for outcome, box in self._first(remembered(), mapping):
+                waiting.append(outcome)
                 yield kept.popleft(), box
 
-        again = prepared(regions(), self._prepare_closer, self._settings.threads)
-        for closer in embedded(self._bundle, again, runtime):
-            row = waiting.popleft()
-            if row.views is not None and closer.embedding is not None:
-                row.views = np.concatenate([row.views, *[closer.embedding[None]] * CLOSER_COUNTS])
-            yield row
+        again = ordered_map(self._prepare_closer, regions(), self._settings.threads, AHEAD)
+        for closer in embed_prepared(self._bundle, again, mapping):
+            outcome = waiting.popleft()
+            if isinstance(outcome, EmbeddedPhoto) and isinstance(closer, EmbeddedPhoto):
+                outcome = replace(outcome, views=np.concatenate([outcome.views, *[closer.views] * CLOSER_COUNTS]))
+            yield outcome
 
-    def _prepare_closer(self, sight: tuple[Source, Box | None]) -> list[Row]:
+    def _prepare_closer(self, sight: tuple[Source, Box | None]) -> PreparedPhoto | UnreadablePhoto | None:
         source, box = sight
         if box is None:
-            return [Row()]
+            return None
         at_least = math.ceil(self._size.height / (box[2] - box[0])), math.ceil(self._size.width / (box[3] - box[1]))
-        row, pixels = open_photo(source, self._settings.limits, at_least)
-        if pixels is not None:
-            row.picture = look(pixels, View(box), self._size)
-        return [row]
+        decoded = decode_photo(source, replace(self._settings, watch=no_watch), at_least)
+        if isinstance(decoded, UnreadablePhoto):
+            return decoded
+        return PreparedPhoto(
+            decoded.file, decoded.pixels.shape[:2], (look(decoded.pixels, View(box), self._size),), None
+        )
 
 
 def _open_maps(bundle: Bundle, threads: int) -> OnnxRuntime:

@@ -1,6 +1,6 @@
 """A request's body: read into memory under limits, and taken apart into photos and fields as it comes.
 
-Why this is not Starlette's own parser of forms: docs/decisions/0015-forms.md.
+Why this is not Starlette's own parser of forms: docs/decisions/0015-serving-libraries.md.
 """
 
 from __future__ import annotations

@@ -37,6 +37,10 @@ KILLER = "the decoder died of it, twice"
 """What is said of a photo that ends two workers."""
 
 
+Event = Literal["worker ready", "worker failed", "worker died", "worker killed", "reload", "reload refused"]
+"""What happens to a bundle that is served, as logs call it."""
+
+
 class Observer(Protocol):
     """Who wants to know what happens, for metrics and logs."""
 
@@ -44,19 +48,9 @@ class Observer(Protocol):
         """A photo was answered."""
         ...
 
-    def event(self, name: str, **facts: object) -> None:
+    def event(self, name: Event, **facts: object) -> None:
         """A worker started, died, …"""
         ...
-
-
-class Unobserved:
-    """Nobody wants to know."""
-
-    def answered(self, model: str, done: Done) -> None:
-        """Nothing."""
-
-    def event(self, name: str, **facts: object) -> None:
-        """Nothing."""
 
 
 @dataclass(slots=True)
@@ -66,11 +60,10 @@ class Engine:
     model: Model
     """The service's own copy: it reads claims and answers, and never embeds."""
     settings: ServeSettings
-    observer: Observer = field(default_factory=Unobserved)
+    observer: Observer
     workers: list[Worker] = field(default_factory=list)
     golden: Golden | None = None
     """What it must say of the golden photo: as when it was made, else as the first worker."""
-    restarts: int = 0
     since: float = 0.0
     """When it became ready, Unix time."""
     _queue: OrderedDict[int, Waiting] = field(default_factory=OrderedDict)
@@ -325,7 +318,6 @@ class Engine:
 
     def _bereaved(self, worker: Worker, code: int) -> None:
         """A worker is gone: try what it had once more, and give up what was tried twice."""
-        self.restarts += 1
         self.observer.event("worker died", model=self.name, pid=worker.pid, code=code, photos=len(worker.jobs))
         lost = [self._under_way[job] for job in sorted(worker.jobs) if job in self._under_way]
         for waiting in lost:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
 from nameplate.serving.budget import Budget
+from nameplate.serving.engine import Event
 from nameplate.serving.engines import Engines
 from nameplate.serving.logs import event
 from nameplate.serving.metrics import Metrics
 from nameplate.serving.wire import Done
 
-WARNINGS = frozenset({"worker died", "worker killed", "worker failed", "reload refused"})
+WARNINGS: frozenset[Event] = frozenset({"worker died", "worker killed", "worker failed", "reload refused"})
 """Events that an operator should look at."""
 
 
@@ -33,7 +34,7 @@ class Watch:
         for stage, seconds in done.seconds.items():
             metrics.stage_seconds.labels(model, stage).observe(seconds)
 
-    def event(self, name: str, **facts: object) -> None:
+    def event(self, name: Event, **facts: object) -> None:
         """Log it, and count restarts and reloads."""
         model = str(facts.get("model"))
         if name == "worker died":

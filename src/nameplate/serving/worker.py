@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -25,9 +25,19 @@ from numpy.typing import NDArray
 from nameplate.errors import BundleError, NameplateError
 from nameplate.models.answer_json import HeatMap
 from nameplate.models.bundle import load_bundle
-from nameplate.models.embedding import Row, Settings, prepare_photo
 from nameplate.models.golden import golden_photo
 from nameplate.models.model import Model
+from nameplate.models.pipeline import (
+    DecodedPhoto,
+    EmbeddedPhoto,
+    Outcome,
+    PhotoFile,
+    PreparedPhoto,
+    Settings,
+    UnreadablePhoto,
+    decode_photo,
+    embedded,
+)
 from nameplate.models.runtime import BATCH, OnnxRuntime, OpenVino, make_runtime
 from nameplate.serving.batches import Batches
 from nameplate.serving.wire import LENGTHS, Cancel, Done, Failed, Frame, Job, Ready, Setup, for_worker, frame
@@ -45,12 +55,17 @@ class Task:
     photo: bytes
     until: float
     """When it is late, on the monotonic clock."""
-    row: Row = field(default_factory=Row)
+    prepared: PreparedPhoto | None = None
+    """None until it is decoded, and where it cannot be."""
+    outcome: Outcome | None = None
+    """What the answer is made of; None until it is embedded, and where nobody waits any more."""
+    shown: NDArray[np.uint8] | None = None
+    """The photo to draw the heat map on, uint8 H×W×3, where one is asked for."""
     cancelled: bool = False
     decoded: float = 0.0
     """Seconds that decoding took."""
-    prepared: float = 0.0
-    """When its picture was ready."""
+    ready: float = 0.0
+    """When its model inputs were ready, on the monotonic clock."""
 
     @property
     def dropped(self) -> bool:
@@ -87,14 +102,12 @@ class Worker:
         size = self._model.bundle.manifest.preprocess
         self._runtime.run(np.zeros((self._batches.size, size.height, size.width, 3), np.uint8))
         task = Task(Job(0, "golden", 0), golden_photo(), time.monotonic() + 3600)
-        task.row = prepare_photo(task.photo, size, self._model.settings)
-        if task.row.failure is not None:
-            raise BundleError(f"The golden photo cannot be read: {task.row.failure}.")
-        if self._whole:
-            task.row = self._looked_at(task)
-        else:
-            self._embed([task])
-        prediction, _ = self._model.answer("golden", task.row)
+        self._decode(task)
+        if isinstance(task.outcome, UnreadablePhoto):
+            raise BundleError(f"The golden photo cannot be read: {task.outcome.failure}.")
+        self._embed([task])
+        assert task.outcome is not None
+        prediction, _ = self._model.answer("golden", task.outcome)
         return Ready(self._runtime.name, prediction)
 
     def run(self, receive: Callable[[], tuple[bytes, bytes] | None]) -> None:
@@ -121,68 +134,83 @@ class Worker:
             os._exit(1)
 
     def _prepare(self, task: Task) -> None:
+        """In a decoder's thread: the model inputs, and the photo to draw on where a heat map is asked for."""
         start = time.monotonic()
-        if not task.dropped and task.job.form == "picture":
-            task.row.picture = picture = self._picture(task.photo)
-            task.row.measure(picture, picture, self._model.bundle.manifest.preprocess)
-        elif not task.dropped and not self._whole:
-            task.row = prepare_photo(task.photo, self._model.bundle.manifest.preprocess, self._model.settings)
-        task.prepared = time.monotonic()
-        task.decoded = task.prepared - start
-        if task.row.failure is None and not task.dropped:
+        if not task.dropped:
+            self._decode(task)
+        task.ready = time.monotonic()
+        task.decoded = task.ready - start
+        if task.prepared is not None and not task.dropped:
             self._batches.put(task)
         else:
             self._batches.give_up()
             self._finish(task)
 
-    def _picture(self, data: bytes) -> NDArray[np.uint8]:
+    def _decode(self, task: Task) -> None:
         size = self._model.bundle.manifest.preprocess
-        return np.frombuffer(data, np.uint8).reshape(size.height, size.width, 3)
+        if task.job.form == "picture":
+            picture = np.frombuffer(task.photo, np.uint8).reshape(size.height, size.width, 3)
+            # Of the photo that it was made of nothing is known, so neither is its quality.
+            decoded: DecodedPhoto | UnreadablePhoto = DecodedPhoto(PhotoFile(None, size.width, size.height), picture)
+        else:
+            decoded = decode_photo(task.photo, self._model.settings, (size.height, size.width))
+        if isinstance(decoded, UnreadablePhoto):
+            task.outcome = decoded
+            return
+        task.prepared = self._model.looks.prepare_decoded(decoded)
+        if task.job.form == "picture":
+            task.prepared = replace(task.prepared, quality=None)
+        if task.job.heatmap:
+            from nameplate.models.explain import SHOWN
+            from nameplate.reports.heat import shown
+
+            task.shown = shown(decoded.pixels, SHOWN)
 
     def _runner(self) -> None:
         while True:
             taken = self._batches.take()
             start = time.monotonic()
             tasks = [task for task in taken if not task.dropped]
-            if self._whole:
-                for task in tasks:
-                    task.row = self._looked_at(task)
-            elif tasks:
-                self._embed(tasks)
+            self._embed(tasks)
             embedded = time.monotonic() - start
-            for task in taken:
-                self._finish(task, start - task.prepared, embedded, len(tasks))
+            # Those that wait for a heat map come last: it is drawn here, and must keep nobody else waiting.
+            for task in sorted(taken, key=lambda task: task.job.heatmap):
+                self._finish(task, start - task.ready, embedded, len(tasks))
 
     def _embed(self, tasks: list[Task]) -> None:
-        """The network sees these pictures."""
-        pictures = [task.row.picture for task in tasks if task.row.picture is not None]
-        for task, embedding in zip(tasks, self._runtime.run(np.stack(pictures)), strict=True):
-            task.row.take(embedding, self._runtime.name)
-            task.row.picture = None
-
-    def _looked_at(self, task: Task) -> Row:
-        """With test-time augmentation all looks at one photo make the batches."""
-        source = task.row.picture if task.job.form == "picture" and task.row.picture is not None else task.photo
-        [row] = self._model.looks.rows([source])
-        return row
+        """The network sees these photos, with test-time augmentation one after the other: all views of a photo make
+        the batches.
+        """
+        if self._whole:
+            for task in tasks:
+                assert task.prepared is not None
+                source = task.prepared.inputs[0] if task.job.form == "picture" else task.photo
+                [task.outcome] = self._model.looks.embed([(source, task.prepared)])
+            return
+        photos = [task.prepared for task in tasks if task.prepared is not None]
+        if not photos:
+            return
+        found = self._runtime.run(np.stack([photo.inputs[0] for photo in photos]))
+        for task, photo, embedding in zip(tasks, photos, found, strict=True):
+            task.outcome = embedded(photo, embedding[None], self._runtime.name)
 
     def _finish(self, task: Task, waited: float = 0.0, embedded: float = 0.0, batch: int = 0) -> None:
         """Reply, and forget the task."""
         self._tasks.pop(task.job.id, None)
-        job, row = task.job, task.row
-        if row.embedding is None and row.failure is None:
+        job, outcome = task.job, task.outcome
+        if outcome is None:
             self._reply(frame(Done(job.id)))
             return
-        prediction, chances = self._model.answer(job.name, row, job.top)
+        prediction, chances = self._model.answer(job.name, outcome, job.top)
         body = b"" if chances is None else np.ascontiguousarray(chances).tobytes()
-        rest = row.embedding.tobytes() if job.embedding and row.embedding is not None else b""
+        rest = outcome.embedding.tobytes() if job.embedding and isinstance(outcome, EmbeddedPhoto) else b""
         self._reply(
             frame(
                 Done(
                     job.id,
                     prediction,
                     len(body),
-                    self._heat_map(task.photo) if job.heatmap and prediction.failure is None else None,
+                    self._heat_map(task) if job.heatmap and prediction.failure is None else None,
                     prediction.failure is not None and prediction.failure.reason == "too slow",
                     {"decode": task.decoded, "wait": waited, "embed": embedded},
                     batch,
@@ -191,13 +219,18 @@ class Worker:
             )
         )
 
-    def _heat_map(self, photo: bytes) -> HeatMap | None:
-        from nameplate.models.explain import explain
+    def _heat_map(self, task: Task) -> HeatMap | None:
+        """The map of a photo that is prepared: it is not decoded again."""
+        from nameplate.models.explain import explain_mapped, explainable
+        from nameplate.models.maps import map_prepared
         from nameplate.reports.explain import heat_json
 
-        if self._maps is None or len(self._model.nameplates) < 2:
+        if self._maps is None or not explainable(self._model) or task.prepared is None or task.shown is None:
             return None
-        return heat_json(explain(self._model, photo, runtime=self._maps), self._model.bundle.manifest.preprocess)
+        [mapped] = map_prepared(self._model, iter([task.prepared]), self._maps)
+        if isinstance(mapped, UnreadablePhoto):
+            return None
+        return heat_json(explain_mapped(self._model, mapped, task.shown), self._model.bundle.manifest.preprocess)
 
     @cached_property
     def _maps(self) -> OnnxRuntime | None:

@@ -18,6 +18,7 @@ from nameplate.datasets.sources import Dataset
 from nameplate.datasets.splits import folds
 from nameplate.errors import NameplateError, UsageError
 from nameplate.fit.parts import Parts, split_parts
+from nameplate.fit.recipe import Recipe, recipe_toml
 from nameplate.fit.record import versions
 from nameplate.models.collection import Progress, embed_photos
 from nameplate.models.head import fit_head
@@ -31,7 +32,6 @@ from nameplate.training.finish import Finished, finish
 from nameplate.training.loop import VALIDATION_BATCH, Job, Moment, fit, kept
 from nameplate.training.moved import Moved, refuse_gone, relocate
 from nameplate.training.network import Network, classifier_matrix, depthwise_in_float32, layer_numbers
-from nameplate.training.recipe import Recipe, recipe_toml
 from nameplate.training.run import RECIPE, RUN, SCHEMA, Run, load_run, parts_of, rows, save_run
 from nameplate.training.speed import faster_in_bfloat16, keep_memory
 from nameplate.training.watching import Watching

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from nameplate.errors import NameplateError
+from nameplate.fit.recipe import Recipe, Stage
 from nameplate.training.batches import Batch, epoch_batches, in_order, plain_batches, training_batches, unreadable
 from nameplate.training.checkpoint import (
     State,
@@ -32,7 +33,6 @@ from nameplate.training.checkpoint import (
 )
 from nameplate.training.mixing import mix
 from nameplate.training.network import Network, freeze, learn, parameter_groups
-from nameplate.training.recipe import Recipe, Stage
 from nameplate.training.schedule import learning_rate_now
 from nameplate.types import Epoch, Exported, Preprocess
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import torch
 
-from nameplate.training.recipe import Mixing
+from nameplate.fit.recipe import Mixing
 
 
 def mix(

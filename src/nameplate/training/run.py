@@ -23,8 +23,8 @@ import numpy as np
 
 from nameplate.errors import NameplateError
 from nameplate.fit.parts import Parts
+from nameplate.fit.recipe import Recipe
 from nameplate.storage import whole_file
-from nameplate.training.recipe import Recipe
 from nameplate.types import Photo
 
 RUN, RECIPE, WEIGHTS, METRICS, EVENTS, PAGE, SHEET = (

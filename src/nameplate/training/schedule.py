@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from nameplate.training.recipe import Recipe, Stage
+from nameplate.fit.recipe import Recipe, Stage
 
 
 def steps_per_epoch(photos: int, batch: int) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 
 from nameplate.errors import NameplateError, PhotoError
 from nameplate.fit.parts import Parts
+from nameplate.fit.recipe import recipe_toml
 from nameplate.fit.record import JUDGED_BY
 from nameplate.photos.decode import decode
 from nameplate.reports.run import FINISHED, RUNNING, ConfusedPair, RunPage, metrics_csv, write_run_page
@@ -19,7 +20,6 @@ from nameplate.training.checkpoint import State
 from nameplate.training.examples import augmented_rows, examples
 from nameplate.training.finish import Finished
 from nameplate.training.loop import Moment, Training, Watch
-from nameplate.training.recipe import recipe_toml
 from nameplate.training.run import EVENTS, METRICS, PAGE, SHEET, Run
 
 PHOTOS, TIMES = 4, 6

@@ -173,7 +173,7 @@ class RecipeRow:
 
 def shipped_recipes() -> dict[str, Path]:
     """Name → file of the recipes inside the package."""
-    folder = Path(str(resources.files("nameplate.training"))) / "recipes"
+    folder = Path(str(resources.files("nameplate.fit"))) / "recipes"
     return {file.stem: file for file in sorted(folder.glob("*.toml"))}
 
 

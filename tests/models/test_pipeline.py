@@ -18,12 +18,21 @@ from nameplate.demo import photos_folder
 from nameplate.errors import BundleError, DataError
 from nameplate.models.bundle import BACKBONE, Bundle, File, load_bundle
 from nameplate.models.collection import Embedded, embed_photos
-from nameplate.models.embedding import Settings, Source, embed_stream
 from nameplate.models.model import Model
+from nameplate.models.pipeline import (
+    CachedPhoto,
+    EmbeddedPhoto,
+    Settings,
+    Source,
+    UnreadablePhoto,
+    embed_stream,
+    embed_uncached,
+)
 from nameplate.models.runtime import BATCH, Batch, Embedding, make_runtime
 from nameplate.photos import decode, preprocess
 from nameplate.storage import sha256
 from nameplate.types import Limits, Photo, Preprocess
+from tests.outcomes import all_embedded, unreadable
 
 PATHS = sorted(photos_folder("train").glob("*/*.jpg"))[::40][:24]
 JUNK = b"no photo at all"
@@ -76,21 +85,19 @@ def test_rows_come_in_order_with_unreadable_and_known_photos_among_them(
 ) -> None:
     sources = [JUNK if number is None else PATHS[number] for number in photos]
     digests = {sha256(PATHS[number].read_bytes()): number for number in known}
-    rows = list(embed_stream(small, sources, Settings(threads=threads), digests.__contains__, runtime=MeanColour()))
+    rows = list(embed_uncached(small, sources, Settings(threads=threads), digests.__contains__, MeanColour()))
     assert len(rows) == len(photos)
     for number, row in zip(photos, rows, strict=True):
-        assert row.picture is None
         if number is None:
-            assert row.embedding is None
-            assert row.failure is not None
+            assert isinstance(row, UnreadablePhoto)
             assert row.failure.reason == "not a photo"
         elif number in known:
-            assert (row.embedding, row.failure) == (None, None)
-            assert digests[str(row.digest)] == number
+            assert isinstance(row, CachedPhoto)
+            assert digests[row.digest] == number
         else:
-            assert row.embedding is not None
+            assert isinstance(row, EmbeddedPhoto)
             assert row.embedding.tolist() == COLOURS[number]
-            assert (row.width, row.height) == (320, 240)
+            assert (row.file.width, row.file.height) == (320, 240)
 
 
 @pytest.mark.parametrize("readable", [0, 1, 50, 500, 1000])
@@ -118,17 +125,16 @@ def test_no_photos_give_no_rows(bundle: Bundle) -> None:
 def test_only_unreadable_photos_open_no_runtime(bundle: Bundle) -> None:
     broken = replace(bundle, backbone=b"none")
     rows = list(embed_stream(broken, [JUNK] * 40, Settings(runtime="onnxruntime")))
-    assert [row.embedding for row in rows] == [None] * 40
+    assert [unreadable(row).failure.reason for row in rows] == ["not a photo"] * 40
 
 
 def test_a_photo_is_the_same_by_path_by_bytes_and_by_pixels(bundle: Bundle) -> None:
     path = PATHS[3]
     pixels = decode(path, at_least=(192, 288))
     sources: list[Source] = [path, str(path), path.read_bytes(), pixels]
-    rows = list(embed_stream(bundle, sources, Settings("onnxruntime", hashes=True)))
+    rows = all_embedded(embed_stream(bundle, sources, Settings("onnxruntime", hashes=True)))
     for row in rows:
-        assert row.embedding is not None
-        assert np.array_equal(row.embedding, rows[0].embedding)  # type: ignore[arg-type]
+        assert np.array_equal(row.embedding, rows[0].embedding)
         assert row.hash is not None
         assert row.hash.tolist() == rows[0].hash.tolist()  # type: ignore[union-attr]
     assert {row.digest for row in rows[:3]} == {sha256(path.read_bytes())}
@@ -141,7 +147,7 @@ def test_mirrored_is_the_embedding_of_the_mirrored_pixels(bundle: Bundle) -> Non
 
     def embed(sources: list[Source], mirror: bool) -> Embedding:
         rows = embed_stream(bundle, sources, Settings("onnxruntime", mirror=mirror))
-        return np.stack([row.embedding for row in rows if row.embedding is not None])
+        return np.stack([row.embedding for row in all_embedded(rows)])
 
     mirrored = embed(list(PATHS[:8]), True)
     assert np.array_equal(mirrored, embed(backwards, False))
@@ -150,7 +156,7 @@ def test_mirrored_is_the_embedding_of_the_mirrored_pixels(bundle: Bundle) -> Non
 
 def test_limits_hold_for_every_photo(bundle: Bundle) -> None:
     rows = list(embed_stream(bundle, PATHS[:3], Settings("onnxruntime", limits=Limits(pixels=1000))))
-    assert [row.failure and row.failure.reason for row in rows] == ["too large"] * len(rows)
+    assert [unreadable(row).failure.reason for row in rows] == ["too large"] * 3
 
 
 @pytest.mark.parametrize("size", [1407, 1])
@@ -180,7 +186,7 @@ def test_a_reader_that_stops_early_leaves_no_thread_and_little_work_behind(small
         time.sleep(0.002)
         return False
 
-    rows = embed_stream(small, sources(), Settings(threads=1), slow, runtime=MeanColour())
+    rows = embed_uncached(small, sources(), Settings(threads=1), slow, runtime=MeanColour())
     next(rows)
     assert any(thread.name.startswith("nameplate-decode") for thread in threading.enumerate())
     del rows
@@ -326,4 +332,4 @@ def test_an_open_runtime_is_used_as_it_is(bundle: Bundle) -> None:
     runtime = make_runtime("onnxruntime", bundle.backbone, 1)
     broken = replace(bundle, backbone=b"none")
     [row] = embed_stream(broken, [PATHS[0]], Settings(), runtime=runtime)
-    assert row.embedding is not None
+    assert isinstance(row, EmbeddedPhoto)

@@ -20,10 +20,8 @@ from hypothesis import strategies as st
 
 from nameplate import types
 from nameplate.errors import UsageError
-from nameplate.photos import augmentation
-from nameplate.photos.augmentation import Augmentation
-from nameplate.training import recipe as module
-from nameplate.training.recipe import (
+from nameplate.fit import recipe as module
+from nameplate.fit.recipe import (
     Mixing,
     Recipe,
     Stage,
@@ -33,6 +31,8 @@ from nameplate.training.recipe import (
     recipe_toml,
     shipped_recipes,
 )
+from nameplate.photos import augmentation
+from nameplate.photos.augmentation import Augmentation
 from nameplate.types import HeadRecipe
 
 PAGE = Path(__file__).parents[2] / "docs" / "recipes.md"
@@ -132,7 +132,7 @@ def test_rows_say_what_a_recipe_is() -> None:
 
 
 def test_a_recipe_needs_no_torch() -> None:
-    code = "import sys, nameplate.training.recipe as r; r.recipe_rows(); sys.exit('torch' in sys.modules)"
+    code = "import sys, nameplate.fit.recipe as r; r.recipe_rows(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

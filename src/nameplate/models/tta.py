@@ -40,6 +40,7 @@ from nameplate.models.pipeline import (
     decode_photo,
     embed_prepared,
     embedded,
+    mirrored,
     prepare_decoded,
     prepare_photo,
     run_through,
@@ -137,7 +138,7 @@ def look(pixels: Pixels, view: View, size: Preprocess) -> Pixels:
     picture = preprocess(cut(pixels, view.box), size)
     if view.sharpen:
         picture = sharpened(picture)
-    return np.ascontiguousarray(picture[:, ::-1]) if view.mirror else picture
+    return mirrored(picture) if view.mirror else picture
 
 
 @cache

@@ -1,22 +1,28 @@
 # Two commands do everything on a machine with Python ≥ 3.11 and make:
 #   make demo    sets up and runs the main job on photos that ship in the repository
-#   make test    sets up and passes the tests
+#   make test    sets up and passes the tests; `make check` does the quick ones alone
 PYTHON ?= python3
 DEMO_ENV := .venv
 TEST_ENV := .venv-test
+# A worker runs a module whole, so that its fixtures are made once; tests/conftest.py has the longest ones run first.
+SPREAD := -n 2 --dist loadscope --no-loadscope-reorder
 PIP := -m pip --disable-pip-version-check --no-input
 
-.PHONY: demo test test-photos lint clean
+.PHONY: check demo test test-photos lint clean
 
 demo: $(DEMO_ENV)/ready
 	$(DEMO_ENV)/bin/nameplate demo
 
+# While one works: lint, types, import contracts, and the tests that need no torch, server, browser, database or cluster.
+check: $(TEST_ENV)/ready lint
+	$(TEST_ENV)/bin/python -m pytest --fast $(SPREAD)
+
 test: $(TEST_ENV)/ready lint
-	$(TEST_ENV)/bin/python -m pytest -n 2 --dist loadscope
+	$(TEST_ENV)/bin/python -m pytest $(SPREAD)
 
 # Those that need real photos; NAMEPLATE_PHOTOS is their folder: see CONTRIBUTING.md.
 test-photos: $(TEST_ENV)/ready
-	$(TEST_ENV)/bin/python -m pytest -n 2 --dist loadscope -m 'photos and not slow'
+	$(TEST_ENV)/bin/python -m pytest $(SPREAD) -m 'photos and not slow'
 
 lint: $(TEST_ENV)/ready
 	$(TEST_ENV)/bin/ruff check .

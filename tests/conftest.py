@@ -1,9 +1,13 @@
-"""Fixtures: real photos where `NAMEPLATE_PHOTOS` says that they are, and a cache of the test run's own."""
+"""What all tests share: real photos where `NAMEPLATE_PHOTOS` says that they are, the run's own cache, and markers.
+
+Most markers are given here, by the fixtures that a test takes and by the place and the imports of its module.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -25,18 +29,99 @@ FOLDERS = {
 """Fixture → where its files lie in that folder. Tests that take one are marked `photos`, and differ in nothing else."""
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known."""
-    config.addinivalue_line(
-        "markers", f"photos: needs real photos ({PHOTOS}); given to tests by the fixtures they take"
-    )
+BY_FIXTURE = {**dict.fromkeys(FOLDERS, "photos"), "chromium": "browser", "postgres_server": "database"}
+"""Fixture → the marker of the tests that take it, also by way of another fixture."""
+BY_IMPORT = {
+    "torch": r"^(import|from) torch\b|\bmark\.torch\b",
+    "ray": r"\bneeds_ray\b",
+    "server": r"^from tests\.serving\.(running|guarded) import|\bmark\.server\b",
+}
+"""Marker → the lines of a module by which all tests in it get the marker."""
+BY_PLACE = (
+    "audit/",
+    "bulk/test_job.py",
+    "bulk/test_memory.py",
+    "bulk/test_predict.py",
+    "cli/",
+    "demo/",
+    "experiments/test_extra_data.py",
+    "fit/",
+    "models/test_proof.py",
+    "models/test_runtime.py",
+    "models/test_tta.py",
+    "serving/feedback/",
+    "serving/test_engine.py",
+)
+"""Folders and modules whose tests run whole commands, jobs or trainings, and are marked `whole`."""
+LONGEST_FIRST = (
+    "cli/test_training.py",
+    "serving/test_page.py",
+    "cli/test_torchrun.py",
+    "training/test_export.py",
+    "experiments/test_compare.py",
+    "bulk/test_on_ray.py",
+    "demo/test_tour.py",
+    "training/test_fine_tune.py",
+    "experiments/test_extra_data.py",
+    "experiments/test_networks.py",
+    "models/test_runtime.py",
+    "bulk/test_job.py",
+    "fit/test_int8.py",
+    "training/test_five.py",
+)
+"""Modules that take 15 seconds and more. They run first, since a worker runs a module whole: one that began last would
+leave the other worker idle. pytest-xdist's own order is by the number of tests, which says little of the time."""
+HEAVY = {"slow", "whole", *BY_FIXTURE.values(), *BY_IMPORT}
+"""The markers of tests that `--fast` leaves out."""
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Several workers share the processors, so each computes on one thread. With as many threads as processors in each,
+    # they wait for one another. It must be said before numpy and torch are imported; child processes inherit it.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs real photos, so that `-m photos` runs just that."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--fast`, for `make check`."""
+    parser.addoption("--fast", action="store_true", help=f"leave out tests that need one of {', '.join(sorted(HEAVY))}")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `--fast`, do not even import modules whose tests are all left out: torch alone takes seconds."""
+    if config.getoption("--fast") and collection_path.suffix == ".py" and _of_module(collection_path):
+        return True
+    return None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark each test by what it needs."""
+    markers = {path: _of_module(path) for path in {item.path for item in items}}
     for item in items:
-        if isinstance(item, pytest.Function) and FOLDERS.keys() & set(item.fixturenames):
-            item.add_marker("photos")
+        fixtures = item.fixturenames if isinstance(item, pytest.Function) else ()
+        for marker in markers[item.path] | {BY_FIXTURE[name] for name in fixtures if name in BY_FIXTURE}:
+            item.add_marker(marker)
+    items.sort(key=_turn)  # stable: all others keep their order
+    if config.getoption("--fast"):
+        heavy = [item for item in items if HEAVY & {mark.name for mark in item.iter_markers()}]
+        config.hook.pytest_deselected(items=heavy)
+        left_out = set(heavy)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def _turn(item: pytest.Item) -> int:
+    """The place of a test's module in `LONGEST_FIRST`; all others come after."""
+    here = Path(__file__).parent
+    place = item.path.relative_to(here).as_posix() if here in item.path.parents else ""
+    return LONGEST_FIRST.index(place) if place in LONGEST_FIRST else len(LONGEST_FIRST)
+
+
+def _of_module(path: Path) -> set[str]:
+    """The markers that a module's place and text give to all its tests."""
+    here = Path(__file__).parent
+    if not path.name.startswith("test_") or here not in path.parents:
+        return set()
+    text, place = path.read_text("utf-8"), path.relative_to(here).as_posix()
+    whole = {"whole"} if place.startswith(BY_PLACE) else set()
+    return whole | {marker for marker, line in BY_IMPORT.items() if re.search(line, text, re.MULTILINE)}
 
 
 def _folder(fixture: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 from rich.table import Table
@@ -14,6 +15,7 @@ from nameplate.cli import screen
 from nameplate.datasets import Refused
 from nameplate.datasets.listing import KEPT, LeftOut
 from nameplate.errors import DataError
+from nameplate.types import Verdict
 
 
 def test_nothing_that_is_shown_drives_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,3 +90,7 @@ def test_a_step_that_comes_again_has_a_rate_of_its_own(
         for done, total in ((400, 800), (800, 800), (100, 300), (300, 300)):
             report("compare", done, total)
     assert capsys.readouterr().err.splitlines() == ["compare: 800 of 800, 20/s", "compare: 300 of 300, 10/s"]
+
+
+def test_every_verdict_has_a_colour() -> None:
+    assert set(screen.VERDICT_STYLES) == set(get_args(Verdict))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nameplate.fit.recipe import RecipeRow
     from nameplate.training.backbones import Backbone
     from nameplate.training.loop import Moment
-    from nameplate.types import Epoch, Evaluation, Prediction
+    from nameplate.types import Epoch, Evaluation, Prediction, Verdict
 
 BAR_SECONDS = 0.1
 """Seconds between two changes of a bar."""
@@ -34,7 +34,7 @@ BAR = 20
 """Characters of a confidence bar."""
 LINES = 10
 """Of what was left out, before the rest is counted."""
-VERDICT_STYLES = {
+VERDICT_STYLES: dict[Verdict, str] = {
     "answer": "green",
     "unsure": "yellow",
     "unknown car": "red",

@@ -15,11 +15,11 @@ from nameplate.models.claim import DEFAULT_LIES, DEFAULT_RATE, RATES
 from nameplate.types import DEFAULT_BUNDLE
 
 if TYPE_CHECKING:
-    from nameplate.models.claim import Lies, Verified
+    from nameplate.models.claim import ClaimVerdict, Lies, Verified
     from nameplate.models.model import Model
 
 LIES = {"mixed": "half of the same make", "random": "random", "same-make": "same make", "alike": "the most alike"}
-STYLES = {"accept": "bold green", "reject": "bold red", "unsure": "bold yellow"}
+STYLES: dict[ClaimVerdict, str] = {"accept": "bold green", "reject": "bold red", "unsure": "bold yellow"}
 
 
 @app.command()

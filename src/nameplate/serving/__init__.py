@@ -16,14 +16,13 @@ access.py      who asks, and whether they may
 rates.py       how often
 hosts.py       under which name, and from which page
 headers.py     what every answer tells browsers not to do
-logs.py        a line a request
+schema.py      answers as structs, and what OpenAPI says of them
+logs.py        a line a request, through the standard library
 metrics.py     what Prometheus reads
 observer.py    what happens in the engines, told to both
 protect.py     all of these before the routes, in their order
 service.py     what the routes share
 feedback/      users' corrections in a database, and the data set that they make
-protect.py     the guards in front of all routes: access.py, keys.py, rates.py, hosts.py, headers.py
-logs.py        one line a request; metrics.py for Prometheus; observer.py tells both
 routes/        one module an endpoint
 page.py        the web page, whose files are in page/
 app.py         puts them together

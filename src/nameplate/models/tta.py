@@ -144,7 +144,7 @@ def look(pixels: Pixels, view: View, size: Preprocess) -> Pixels:
 @cache
 def original_augmentation() -> Augmentation:
     """What recipe `original` says, which is where the notebook's amounts stand."""
-    recipe = resources.files("nameplate") / "training" / "recipes" / "original.toml"
+    recipe = resources.files("nameplate") / "fit" / "recipes" / "original.toml"
     return Augmentation(**tomllib.loads(recipe.read_text("utf-8"))["augmentation"])
 
 

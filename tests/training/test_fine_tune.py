@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +29,8 @@ for needed in ("torch", "timm", "accelerate", "onnx", "onnxscript", "tensorboard
 import torch  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
+from nameplate.training import finish  # noqa: E402
+from nameplate.training.batches import Batch, plain_batches  # noqa: E402
 from nameplate.training.checkpoint import load_checkpoint, part  # noqa: E402
 from nameplate.training.fine_tune import FineTuned, fine_tune, refuse_folder, start  # noqa: E402
 from nameplate.training.run import load_run  # noqa: E402
@@ -108,6 +112,24 @@ def test_the_bundle_names_photos_and_says_how_it_was_made(finished: tuple[Path, 
     answers = Model.load(str(run)).predict([photo.path for photo in held], top=1)
     right = sum(answer.nameplate == photo.label for answer, photo in zip(answers, held, strict=True))
     assert right / len(held) == made.finished.evaluation.top1.value
+
+
+def test_held_out_photos_are_prepared_once_for_all_runtimes(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared: list[str] = []
+
+    def counting(paths: Sequence[str], *rest: Any) -> Iterator[Batch]:
+        prepared.extend(paths)
+        return plain_batches(paths, *rest)
+
+    monkeypatch.setattr(finish, "plain_batches", counting)
+    begin(data, tmp_path / "run", replace(TINY, holdout=0.25))
+    made = fine_tune(tmp_path / "run")
+    assert made is not None
+    held = [photo.path for photo, is_held in zip(made.parts.photos, made.parts.held, strict=True) if is_held]
+    assert sorted(prepared) == sorted(held)
+    assert {each.runtime for each in made.finished.parity} >= {"onnxruntime"}
 
 
 def test_the_bundle_has_a_map_and_the_index_that_was_asked_for(finished: tuple[Path, FineTuned]) -> None:

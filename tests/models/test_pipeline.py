@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,16 +20,20 @@ from nameplate.models.bundle import BACKBONE, Bundle, File, load_bundle
 from nameplate.models.collection import Embedded, embed_photos
 from nameplate.models.model import Model
 from nameplate.models.pipeline import (
+    AHEAD,
     CachedPhoto,
     EmbeddedPhoto,
+    Outcome,
     Settings,
     Source,
     UnreadablePhoto,
+    embed_prepared,
     embed_stream,
-    embed_uncached,
+    prepare_uncached,
 )
-from nameplate.models.runtime import BATCH, Batch, Embedding, make_runtime
+from nameplate.models.runtime import BATCH, Batch, Embedding, Runtime, make_runtime
 from nameplate.photos import decode, preprocess
+from nameplate.photos.parallel import ordered_map
 from nameplate.storage import sha256
 from nameplate.types import Limits, Photo, Preprocess
 from tests.outcomes import all_embedded, unreadable
@@ -65,6 +69,16 @@ def small(bundle: Bundle) -> Bundle:
 def mean_colour(path: Path) -> list[float]:
     picture = preprocess(decode(path, at_least=(SMALL.height, SMALL.width)), SMALL)
     return [float(x) for x in picture.mean((0, 1), dtype=np.float64).astype(np.float32)]
+
+
+def embed_uncached(
+    bundle: Bundle, sources: Iterable[Source], settings: Settings, cached: Callable[[str], bool], runtime: Runtime
+) -> Iterator[Outcome | CachedPhoto]:
+    size = bundle.manifest.preprocess
+    photos = ordered_map(
+        lambda source: prepare_uncached(source, size, settings, cached), sources, settings.threads, AHEAD
+    )
+    return embed_prepared(bundle, photos, runtime)
 
 
 COLOURS = [mean_colour(path) for path in PATHS]
@@ -273,6 +287,27 @@ def test_each_preprocessing_runtime_and_mirroring_has_its_own(model: Model, own_
             embed_photos(PHOTOS[:2], changed.with_settings(limits=NO_PIXELS), mirror=mirror)
         embed_photos(PHOTOS[:2], changed, mirror=mirror)
         assert len(list(own_cache.iterdir())) == number
+
+
+def test_mirrored_twins_are_embedded_while_photos_are_decoded_and_have_the_same_bits(
+    model: Model, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = [photo.with_(split=(None, "train", "test")[n % 3]) for n, photo in enumerate(PHOTOS)]
+    trained = [photo for photo in photos if photo.split != "test"]
+    plain = embed_photos(photos, model, also_mirrored=True)
+    at_hand = embed_photos(trained, model.with_settings(limits=NO_PIXELS), mirror=True)
+    assert len(at_hand.photos) == 16
+    with pytest.raises(DataError):  # what cannot train was not mirrored
+        embed_photos([photos[2]], model.with_settings(limits=NO_PIXELS), mirror=True)
+    again = embed_photos(photos, model.with_settings(limits=NO_PIXELS), also_mirrored=True)
+    assert same(plain, again)
+    monkeypatch.setenv("NAMEPLATE_CACHE", str(tmp_path / "other cache"))
+    assert same(plain, embed_photos(photos, model))
+    assert same(at_hand, embed_photos(trained, model, mirror=True))
+    monkeypatch.setenv("NAMEPLATE_CACHE", str(tmp_path / "third cache"))
+    embed_photos(photos, model)  # photos are at hand, and their twins are not
+    embed_photos(photos, model, also_mirrored=True)
+    assert same(at_hand, embed_photos(trained, model.with_settings(limits=NO_PIXELS), mirror=True))
 
 
 def other_backbone(model: Model) -> dict[str, File]:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nameplate.demo import photos_folder
+from nameplate.models import pipeline
 from nameplate.models.pipeline import Settings, prepare_photo
 from nameplate.photos.augmentation import Augmentation
-from nameplate.training import batches as module
 from nameplate.training.batches import AHEAD, Batch, epoch_batches, plain_batches, training_batches
 from nameplate.types import Fit, Preprocess
 from tests.outcomes import prepared
@@ -186,7 +186,7 @@ def test_a_stream_that_is_closed_early_leaves_no_threads_and_no_work(monkeypatch
         time.sleep(0.02)
         return photo[:8, :8]
 
-    monkeypatch.setattr(module, "preprocess", slow)
+    monkeypatch.setattr(pipeline, "preprocess", slow)
     stream = plain_batches(paths(20) * 20, steps(400, 10), Preprocess(48, 64), 3)
     assert isinstance(stream, Iterator)
     next(stream)
@@ -208,7 +208,7 @@ def test_no_more_than_some_batches_wait(monkeypatch: pytest.MonkeyPatch) -> None
         begun.append(1)
         return photo[:8, :8]
 
-    monkeypatch.setattr(module, "preprocess", count)
+    monkeypatch.setattr(pipeline, "preprocess", count)
     stream = plain_batches(paths(10) * 10, steps(100, 5), Preprocess(48, 64), 2)
     next(stream)
     time.sleep(0.3)

@@ -129,7 +129,9 @@ class _Fitted:
 
 def _fit(dataset: Dataset, model: Model, recipe: HeadRecipe, progress: Progress) -> _Fitted:
     """Embed the photos, split them, and fit the head on those that train."""
-    embedded = embed_photos(dataset.photos, model, progress)
+    # Which photos will train is not known yet, so some that do not are embedded mirrored in vain: decoding all of
+    # them again took longer.
+    embedded = embed_photos(dataset.photos, model, progress, also_mirrored=recipe.mirror)
     parts = split_parts(dataset, embedded, recipe.holdout, recipe.seed, progress)
     train = parts.train
     chosen = _training_photos(parts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
 from importlib.metadata import version
 from typing import Any
@@ -14,11 +14,27 @@ from nameplate.errors import DataError
 from nameplate.models.bundle import Bundle
 from nameplate.models.cache import ArrayCache
 from nameplate.models.model import Model
-from nameplate.models.pipeline import CachedPhoto, EmbeddedPhoto, Hidden, Outcome, PhotoFile, Settings, embed_uncached
+from nameplate.models.pipeline import (
+    AHEAD,
+    CachedPhoto,
+    DecodedPhoto,
+    EmbeddedPhoto,
+    Hidden,
+    Outcome,
+    PhotoFile,
+    Pixels,
+    PreparedPhoto,
+    Settings,
+    UnreadablePhoto,
+    embed_prepared,
+    mirrored,
+    prepare_uncached,
+)
 from nameplate.models.runtime import PROBE_PHOTOS, Runtime
 from nameplate.photos.fingerprint import WORDS
+from nameplate.photos.parallel import ordered_map
 from nameplate.photos.quality import MEASURE, Quality
-from nameplate.types import Photo
+from nameplate.types import Photo, Preprocess
 
 Progress = Callable[[str, int, int], None]
 """Called with a step's name, what is done of it and what there is to do."""
@@ -43,6 +59,7 @@ def embed_photos(
     progress: Progress = lambda *_: None,
     *,
     mirror: bool = False,
+    also_mirrored: bool = False,
     hide: Hidden | None = None,
 ) -> Embedded:
     """Embed a data set through the cache; what is unreadable is listed apart.
@@ -52,6 +69,8 @@ def embed_photos(
         model: gives backbone, runtime and threads.
         progress: see `Progress`.
         mirror: embed the photos mirrored.
+        also_mirrored: embed those that may train mirrored as well, while they are decoded. These embeddings wait in the
+            cache for a call with `mirror`.
         hide: embed them with a part painted grey.
 
     Raises:
@@ -61,7 +80,7 @@ def embed_photos(
         raise DataError("There are no photos to embed.")
     settings = replace(model.settings, mirror=mirror, hide=hide)
     runtime = model.runtime.open(len(photos) if len(photos) >= PROBE_PHOTOS else 0)  # before the cache, which is by it
-    return embed_with(runtime, photos, model.bundle, settings, progress)
+    return embed_with(runtime, photos, model.bundle, settings, progress, also_mirrored=also_mirrored)
 
 
 def embed_with(
@@ -70,6 +89,8 @@ def embed_with(
     bundle: Bundle,
     settings: Settings,
     progress: Progress = lambda *_: None,
+    *,
+    also_mirrored: bool = False,
 ) -> Embedded:
     """`embed_photos` by a runtime of one's own.
 
@@ -79,23 +100,22 @@ def embed_with(
         bundle: says how photos are prepared; its digest is part of the cache's key.
         settings: threads, limits, and whether to mirror.
         progress: see `Progress`.
+        also_mirrored: see `embed_photos`.
 
     Raises:
         DataError: none of the photos can be read.
     """
-    decoders = f"Pillow {version('pillow')} simplejpeg {version('simplejpeg')}"
-    view = "mirror" if settings.mirror else f"without {settings.hide}" if settings.hide else ""
-    key = f"{bundle.digest} {bundle.manifest.preprocess} {decoders} {runtime.name} {view} quality {MEASURE}"
-    cache = EmbeddingCache(key, bundle.manifest.embedding, runtime.name)
     settings = replace(settings, hashes=True)
+    cache = _cache(bundle, settings, runtime.name)
+    twins = _cache(bundle, replace(settings, mirror=True), runtime.name) if also_mirrored else None
     step = "embed mirrored" if settings.mirror else f"embed without {settings.hide}" if settings.hide else "embed"
     good: list[Photo] = []
     embeddings, hashes, qualities, bad = [], [], [], []
     try:
-        paths = (photo.path for photo in photos)
-        found = embed_uncached(bundle, paths, settings, cache.__contains__, runtime)
+        prepared = _prepared(photos, bundle.manifest.preprocess, settings, cache, twins)
+        found: Iterator[Outcome | CachedPhoto] = embed_prepared(bundle, prepared, runtime)
         for number, (photo, outcome) in enumerate(zip(photos, found, strict=True), start=1):
-            outcome = cache.through(outcome)
+            outcome = _through(outcome, cache, twins)
             if isinstance(outcome, EmbeddedPhoto):
                 assert outcome.hash is not None
                 assert outcome.quality is not None
@@ -108,9 +128,47 @@ def embed_with(
             progress(step, number, len(photos))
     finally:
         cache.flush()  # an interrupted run goes on from here
+        if twins is not None:
+            twins.flush()
     if not good:
         raise DataError(f"None of {len(photos):,} photos can be read; the first, '{bad[0][0]}': {bad[0][1]}.", bad)
     return Embedded(tuple(good), np.stack(embeddings), np.stack(hashes), tuple(bad), runtime.name, tuple(qualities))
+
+
+def _cache(bundle: Bundle, settings: Settings, runtime: str) -> EmbeddingCache:
+    decoders = f"Pillow {version('pillow')} simplejpeg {version('simplejpeg')}"
+    view = "mirror" if settings.mirror else f"without {settings.hide}" if settings.hide else ""
+    key = f"{bundle.digest} {bundle.manifest.preprocess} {decoders} {runtime} {view} quality {MEASURE}"
+    return EmbeddingCache(key, bundle.manifest.embedding, runtime)
+
+
+def _prepared(
+    photos: Sequence[Photo], size: Preprocess, settings: Settings, cache: EmbeddingCache, twins: EmbeddingCache | None
+) -> Iterator[PreparedPhoto | UnreadablePhoto | CachedPhoto]:
+    """Photos prepared in threads, each with its mirrored twin where `twins` lacks it and the photo may train."""
+
+    def prepare(photo: Photo) -> PreparedPhoto | UnreadablePhoto | CachedPhoto:
+        twin = twins is not None and photo.split in (None, "train")
+
+        def cached(digest: str) -> bool:
+            return digest in cache and (not twin or twins is None or digest in twins)
+
+        return prepare_uncached(photo.path, size, settings, cached, _with_twin if twin else None)
+
+    return ordered_map(prepare, photos, settings.threads, AHEAD)
+
+
+def _with_twin(_: DecodedPhoto, whole: Pixels) -> tuple[Pixels, ...]:
+    return whole, mirrored(whole)
+
+
+def _through(outcome: Outcome | CachedPhoto, cache: EmbeddingCache, twins: EmbeddingCache | None) -> Outcome:
+    """The photo itself, once it and its mirrored twin, where it has one, are in their caches."""
+    if isinstance(outcome, EmbeddedPhoto) and len(outcome.views) > 1:
+        assert twins is not None
+        twins.through(replace(outcome, views=outcome.views[1:]))
+        outcome = replace(outcome, views=outcome.views[:1])
+    return cache.through(outcome)
 
 
 def still_there(photos: Sequence[Photo], embedded: Embedded) -> NDArray[np.bool_]:

@@ -185,32 +185,6 @@ def embed_stream(
     return embed_prepared(bundle, photos, runtime or _chosen(bundle, settings))
 
 
-def embed_uncached(
-    bundle: Bundle,
-    sources: Iterable[Source],
-    settings: Settings,
-    cached: Callable[[str], bool],
-    runtime: Runtime | None = None,
-) -> Iterator[Outcome | CachedPhoto]:
-    """`embed_stream` but for the photos whose embedding is at hand: they are read, and not decoded.
-
-    Args:
-        bundle: see `embed_stream`.
-        sources: see `embed_stream`.
-        settings: see `embed_stream`.
-        cached: says of a digest whether its embedding is at hand; called in threads.
-        runtime: see `embed_stream`.
-    """
-    size = bundle.manifest.preprocess
-
-    def prepare(source: Source) -> PreparedPhoto | UnreadablePhoto | CachedPhoto:
-        decoded = _decode_uncached(source, settings, (size.height, size.width), cached)
-        return prepare_decoded(decoded, size, settings) if isinstance(decoded, DecodedPhoto) else decoded
-
-    photos = ordered_map(prepare, sources, settings.threads, AHEAD)
-    return embed_prepared(bundle, photos, runtime or _chosen(bundle, settings))
-
-
 def _chosen(bundle: Bundle, settings: Settings) -> ChosenRuntime:
     return ChosenRuntime(bundle, settings.runtime, settings.threads, settings.tuning, settings.watch)
 
@@ -226,7 +200,24 @@ def prepare_photo(
         settings: see `Settings`.
         views: makes several inputs of the photo; None: as `settings` say (`mirror`, `hide`).
     """
-    decoded = decode_photo(source, settings, (size.height, size.width))
+    found = prepare_uncached(source, size, settings, lambda _: False, views)
+    assert not isinstance(found, CachedPhoto)
+    return found
+
+
+def prepare_uncached(
+    source: Source, size: Preprocess, settings: Settings, cached: Callable[[str], bool], views: Views | None = None
+) -> PreparedPhoto | UnreadablePhoto | CachedPhoto:
+    """`prepare_photo`, but a photo whose embedding is at hand is read and not decoded.
+
+    Args:
+        source: see `prepare_photo`.
+        size: see `prepare_photo`.
+        settings: see `prepare_photo`.
+        cached: says of a digest whether its embedding is at hand.
+        views: see `prepare_photo`.
+    """
+    decoded = _decode_uncached(source, settings, (size.height, size.width), cached)
     return prepare_decoded(decoded, size, settings, views) if isinstance(decoded, DecodedPhoto) else decoded
 
 
@@ -286,7 +277,12 @@ def prepare_decoded(
 def _varied(picture: Pixels, settings: Settings) -> Pixels:
     if settings.hide is not None:
         picture = _without(picture, settings.hide)
-    return np.ascontiguousarray(picture[:, ::-1]) if settings.mirror else picture
+    return mirrored(picture) if settings.mirror else picture
+
+
+def mirrored(picture: Pixels) -> Pixels:
+    """A picture, uint8 H×W×3, mirrored left to right."""
+    return np.ascontiguousarray(picture[:, ::-1])
 
 
 def _without(picture: Pixels, part: Hidden) -> Pixels:

@@ -40,6 +40,7 @@ from nameplate.models.pipeline import (
     decode_photo,
     embed_prepared,
     embedded,
+    mirrored,
     prepare_decoded,
     prepare_photo,
     run_through,
@@ -137,13 +138,13 @@ def look(pixels: Pixels, view: View, size: Preprocess) -> Pixels:
     picture = preprocess(cut(pixels, view.box), size)
     if view.sharpen:
         picture = sharpened(picture)
-    return np.ascontiguousarray(picture[:, ::-1]) if view.mirror else picture
+    return mirrored(picture) if view.mirror else picture
 
 
 @cache
 def original_augmentation() -> Augmentation:
     """What recipe `original` says, which is where the notebook's amounts stand."""
-    recipe = resources.files("nameplate") / "training" / "recipes" / "original.toml"
+    recipe = resources.files("nameplate") / "fit" / "recipes" / "original.toml"
     return Augmentation(**tomllib.loads(recipe.read_text("utf-8"))["augmentation"])
 
 

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.errors import NameplateError, PhotoError
+from nameplate.models.pipeline import Settings, UnreadablePhoto, prepare_photo
 from nameplate.photos.augment import augment
 from nameplate.photos.augmentation import Augmentation
 from nameplate.photos.decode import decode
 from nameplate.photos.parallel import ordered_map
-from nameplate.photos.preprocess import preprocess
 from nameplate.training.schedule import steps_per_epoch
 from nameplate.types import Preprocess
 
@@ -89,10 +89,13 @@ def training_batches(
 def plain_batches(
     paths: Sequence[str], batches: Sequence[NDArray[np.int64]], settings: Preprocess, threads: int
 ) -> Iterator[Batch]:
-    """Photos just as the bundle will see them: decode → preprocess."""
+    """Photos just as the bundle will see them: prepared by the pipeline that answers, too."""
 
     def prepare(place: int) -> Pixels:
-        return preprocess(decode(paths[place], at_least=(settings.height, settings.width)), settings)
+        photo = prepare_photo(paths[place], settings, Settings())
+        if isinstance(photo, UnreadablePhoto):
+            raise PhotoError(photo.failure.reason, photo.failure.detail)
+        return photo.inputs[0]
 
     return _batches(paths, batches, prepare, threads)
 

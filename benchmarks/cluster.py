@@ -18,13 +18,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nameplate.bulk.job import Job, LedgerLine, locked, plan
-from nameplate.bulk.on_ray import made_on_ray
-from nameplate.bulk.predict import Options, find_output, predict_photos
-from nameplate.bulk.work import Make, make_parts
-from nameplate.cluster import LOCAL, connected
-from nameplate.models.model import Model
-from nameplate.models.runtime import available_cpus, cpu_name
+from nameplate.batch.cluster import LOCAL, connected
+from nameplate.batch.job import Job, ShardRecord, locked, plan
+from nameplate.batch.on_ray import made_on_ray
+from nameplate.batch.predict import Options, find_output, predict_photos
+from nameplate.batch.work import Make, make_parts
+from nameplate.model.model import Model
+from nameplate.model.runtime import available_cpus, cpu_name
 
 PARTS = 8
 """Of each run."""
@@ -82,23 +82,23 @@ def main() -> None:
 
 def _timed(model: Model, table: Path, output: Path, way: str, make: Make, workers: int, photos: int) -> Timed:
     start = time.perf_counter()
-    moments: list[tuple[float, int, float]] = []
+    step_events: list[tuple[float, int, float]] = []
 
     def timing(
-        model: Model, job: Job, parts: Any, record: Callable[[LedgerLine], None], step: Callable[[int], None]
+        model: Model, job: Job, parts: Any, record: Callable[[ShardRecord], None], step: Callable[[int], None]
     ) -> Any:
         done = 0
 
-        def recorded(line: LedgerLine) -> None:
+        def recorded(line: ShardRecord) -> None:
             nonlocal done
             record(line)
             done += line.rows
-            moments.append((time.perf_counter(), done, _cpu_seconds()))
+            step_events.append((time.perf_counter(), done, _cpu_seconds()))
 
         return make(model, job, parts, recorded, step)
 
     predict_photos(model, [str(table)], find_output(output, "csv"), Options(part=-(-photos // PARTS), elsewhere=timing))
-    (begin, before, cpu_before), (end, after, cpu_after) = moments[workers - 1], moments[-1]
+    (begin, before, cpu_before), (end, after, cpu_after) = step_events[workers - 1], step_events[-1]
     named = after - before
     return Timed(
         way, round(named / (end - begin), 2), round((cpu_after - cpu_before) / named, 5), round(begin - start, 1)
@@ -144,12 +144,12 @@ def _overheads(root: Path, model: Model) -> dict[str, float]:
     references = [f"/photos/{number // 1000:06d}/{number:012d}.jpg" for number in range(200_000)]
     with locked(root):
         start = time.perf_counter()
-        from nameplate.bulk.predict import _terms
+        from nameplate.batch.predict import _terms
 
         terms = _terms(model, find_output(root, "csv"), 5, 10_000, ("timing",), "")
         job = plan(root, terms, lambda: references, lambda _: "onnxruntime", replace_other=True)
         found["listing, seconds a photo"] = (time.perf_counter() - start) / len(references)
-        line = LedgerLine(0, 10_000, 5_000_000, "0" * 64, {"damaged": 3}, {"answer": 9_000, "unsure": 997}, 33.3)
+        line = ShardRecord(0, 10_000, 5_000_000, "0" * 64, {"damaged": 3}, {"answer": 9_000, "unsure": 997}, 33.3)
         start = time.perf_counter()
         for _ in range(200):
             job.record(line)
@@ -164,8 +164,8 @@ def _scheduling(parts: int) -> float:
         rows = ray.data.from_items([{"part": part} for part in range(parts)], override_num_blocks=parts)
         pool = ray.data.ActorPoolStrategy(size=1, max_tasks_in_flight_per_actor=1)
         batches = rows.map_batches(_Nothing, batch_size=1, compute=pool, num_cpus=1)
-        moments = [time.perf_counter() for _ in batches.iter_batches(batch_size=1, prefetch_batches=0)]
-        return (moments[-1] - moments[9]) / (parts - 10)
+        step_events = [time.perf_counter() for _ in batches.iter_batches(batch_size=1, prefetch_batches=0)]
+        return (step_events[-1] - step_events[9]) / (parts - 10)
 
 
 if __name__ == "__main__":

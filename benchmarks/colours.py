@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate.datasets import read_dataset
-from nameplate.evaluation.judge import trained_digests
-from nameplate.evaluation.metrics import wilson
-from nameplate.models.model import Model
-from nameplate.photos.decode import decode, read_bytes
+from nameplate.data import read_dataset
+from nameplate.evaluate.evaluator import trained_digests
+from nameplate.evaluate.metrics import wilson
+from nameplate.images.decode import decode, read_bytes
+from nameplate.model.model import Model
 from nameplate.storage import sha256
 from nameplate.types import DEFAULT_BUNDLE
 

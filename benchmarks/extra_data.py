@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from nameplate.datasets import read_dataset
-from nameplate.datasets.sources import Dataset
+from nameplate.data import read_dataset
+from nameplate.data.dataset import Dataset
 
 TWENTY = 20
 CASES = {"helps": 2, "hurts": 10, "twenty": 10}

@@ -17,19 +17,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate.datasets import Dataset, read_dataset
-from nameplate.evaluation.same import same_picture
+from nameplate.data import Dataset, read_dataset
+from nameplate.evaluate.evaluator import same_picture
 from nameplate.fit.linear_probe import train_head
-from nameplate.models.collection import Embedded, embed_photos
-from nameplate.models.head import fit_head, log_loss
-from nameplate.models.model import Model
+from nameplate.model.classifier import fit_head, log_loss
+from nameplate.model.collection import Embedded, embed_photos
+from nameplate.model.model import Model
 from nameplate.types import DEFAULT_BUNDLE, HeadRecipe
 
 
 def verdicts(model: Model, embeddings: NDArray[np.float32], runtime: str) -> list[float]:
     """Shares of `answer` and of `unknown car`."""
-    chances = model.probabilities(embeddings, runtime)
-    found = [model.judged("", row, embedding).verdict for row, embedding in zip(chances, embeddings, strict=True)]
+    probs = model.probabilities(embeddings, runtime)
+    found = [model.judged("", row, embedding).verdict for row, embedding in zip(probs, embeddings, strict=True)]
     return [found.count("answer") / len(found), found.count("unknown car") / len(found)]
 
 
@@ -46,8 +46,8 @@ def judge_unknown(
         drawn = Dataset(tuple(plain.photos[place].with_(split=None) for place in train), tuple(nameplates))
         made = train_head(drawn, Path(folder) / "bundle", model=model)
         few = Model(made.bundle, model.settings)
-    truths = np.array([few.nameplates.index(str(plain.photos[place].label)) for place in test])
-    loss = log_loss(few.probabilities(plain.embeddings[test], plain.runtime), truths)
+    y_true = np.array([few.nameplates.index(str(plain.photos[place].label)) for place in test])
+    loss = log_loss(few.probabilities(plain.embeddings[test], plain.runtime), y_true)
     own = verdicts(few, plain.embeddings[test], plain.runtime)
     return loss, *own, *verdicts(few, others.embeddings, others.runtime)
 

@@ -17,10 +17,10 @@ import litserve
 import msgspec
 import numpy as np
 
-from nameplate.models.answer_json import prediction_json
-from nameplate.models.model import Model
-from nameplate.models.pipeline import PreparedPhoto, Settings, UnreadablePhoto, embedded, prepare_photo
-from nameplate.models.runtime import BATCH
+from nameplate.model.model import Model
+from nameplate.model.pipeline import PreparedPhoto, Settings, UnreadablePhoto, embedded, prepare_photo
+from nameplate.model.runtime import BATCH
+from nameplate.model.verification import prediction_json
 
 
 class Cars(litserve.LitAPI):  # type: ignore[misc]

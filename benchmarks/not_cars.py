@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from nameplate.datasets.sources import list_photos
-from nameplate.evaluation.gate import chooses
-from nameplate.evaluation.metrics import wilson
-from nameplate.models.collection import embed_photos
-from nameplate.models.model import Model
-from nameplate.models.verdict import with_flaws
-from nameplate.photos.quality import flaws
+from nameplate.data.dataset import list_photos
+from nameplate.evaluate.metrics import wilson
+from nameplate.evaluate.thresholds import chooses
+from nameplate.images.quality import flaws
+from nameplate.model.collection import embed_photos
+from nameplate.model.model import Model
+from nameplate.model.verdict import with_flaws
 from nameplate.types import DEFAULT_BUNDLE, Verdict
 
 OTHERS: tuple[Verdict, ...] = ("answer", "unsure", "unknown car", "poor photo")
@@ -38,11 +38,11 @@ def main() -> None:
         embedded = embed_photos(list_photos(folder), model)
         kept = np.array([arguments.all or not chooses(photo.sha256) for photo in embedded.photos])
         embeddings = embedded.embeddings[kept]
-        chances = model.probabilities(embeddings, embedded.runtime)
+        probs = model.probabilities(embeddings, embedded.runtime)
         qualities = [quality for quality, there in zip(embedded.qualities, kept, strict=True) if there]
         counts = Counter(
             with_flaws(model.judged("", row, embedding), flaws(quality)).verdict
-            for row, embedding, quality in zip(chances, embeddings, qualities, strict=True)
+            for row, embedding, quality in zip(probs, embeddings, qualities, strict=True)
         )
         share = wilson(counts["not a car"], len(embeddings))
         said = f"{share.value:.1%} ({100 * share.low:.1f}–{100 * share.high:.1f})"

@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nameplate.datasets import read_dataset
-from nameplate.datasets.sources import list_photos
-from nameplate.models.model import Model
-from nameplate.photos.decode import decode
+from nameplate.data import read_dataset
+from nameplate.data.dataset import list_photos
+from nameplate.images.decode import decode
+from nameplate.model.model import Model
 from nameplate.types import DEFAULT_BUNDLE, Photo, Prediction, Preprocess, Verdict
 from robustness import Vary, blurred, darkened  # type: ignore[import-not-found]  # beside this file
 

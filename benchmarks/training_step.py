@@ -52,10 +52,10 @@ def photos_per_second(arguments: argparse.Namespace, words: list[str]) -> float:
     """Time one setting in this process."""
     import torch
 
-    from nameplate.models.runtime import available_cpus
-    from nameplate.training.backbones import build, find_backbone
-    from nameplate.training.network import Network, depthwise_in_float32
-    from nameplate.training.speed import keep_memory
+    from nameplate.model.runtime import available_cpus
+    from nameplate.train.backbones import build, find_backbone
+    from nameplate.train.network import Network, depthwise_in_float32
+    from nameplate.train.schedule import keep_memory
 
     if "keep" in words:
         keep_memory()

@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate.datasets import read_dataset
-from nameplate.evaluation.judge import trained_digests
-from nameplate.evaluation.significance import paired
-from nameplate.models.head import log_loss
-from nameplate.models.model import Model
-from nameplate.models.pipeline import EmbeddedPhoto
-from nameplate.models.tta import ADDED
+from nameplate.data import read_dataset
+from nameplate.evaluate.evaluator import trained_digests
+from nameplate.evaluate.significance import paired
+from nameplate.model.classifier import log_loss
+from nameplate.model.model import Model
+from nameplate.model.pipeline import EmbeddedPhoto
+from nameplate.model.tta import ADDED
 from nameplate.storage import sha256
 from nameplate.types import DEFAULT_BUNDLE, NO_TTA
 
@@ -38,14 +38,14 @@ def main() -> None:
     model, dataset = Model.load(arguments.model, runtime="onnxruntime"), read_dataset(arguments.data)
     known = trained_digests(model.bundle)
     photos = [p for p in dataset.photos if sha256(Path(p.path).read_bytes()) not in known][:: arguments.every]
-    truths = np.array([model.nameplates.index(str(photo.label)) for photo in photos])
+    y_true = np.array([model.nameplates.index(str(photo.label)) for photo in photos])
     groups = np.unique([photo.group or photo.path for photo in photos], return_inverse=True)[1]
     paths = [photo.path for photo in photos]
-    plain = chances_of(model, paths, (NO_TTA,))[NO_TTA]
-    tell(NO_TTA, plain, plain, truths, groups)
+    plain = probs_of(model, paths, (NO_TTA,))[NO_TTA]
+    tell(NO_TTA, plain, plain, y_true, groups)
     for way in arguments.ways:
-        for name, chances in chances_of(model.with_settings(tta=way), paths, parts_of(way)).items():
-            tell(name, plain, chances, truths, groups)
+        for name, probs in probs_of(model.with_settings(tta=way), paths, parts_of(way)).items():
+            tell(name, plain, probs, y_true, groups)
 
 
 def parts_of(way: str) -> tuple[str, ...]:
@@ -56,7 +56,7 @@ def parts_of(way: str) -> tuple[str, ...]:
     return tuple(",".join(some) for count in range(1, len(names) + 1) for some in combinations(names, count))
 
 
-def chances_of(model: Model, paths: list[str], names: tuple[str, ...]) -> dict[str, NDArray[np.float32]]:
+def probs_of(model: Model, paths: list[str], names: tuple[str, ...]) -> dict[str, NDArray[np.float32]]:
     """Way → probabilities float32 N×C, from one run of the model's looks; says how fast it was."""
     found: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
     looks = 0.0
@@ -87,20 +87,20 @@ def chosen(name: str, way: str, count: int) -> list[int]:
 def tell(
     name: str,
     plain: NDArray[np.float32],
-    chances: NDArray[np.float32],
-    truths: NDArray[np.int64],
+    probs: NDArray[np.float32],
+    y_true: NDArray[np.int64],
     groups: NDArray[np.int64],
 ) -> None:
     """A line."""
-    right = chances.argmax(1) == truths
-    found = paired(plain.argmax(1) == truths, right, groups)
-    losses = [-np.log(np.maximum(each[np.arange(len(truths)), truths], 1e-12)) for each in (plain, chances)]
+    right = probs.argmax(1) == y_true
+    found = paired(plain.argmax(1) == y_true, right, groups)
+    losses = [-np.log(np.maximum(each[np.arange(len(y_true)), y_true], 1e-12)) for each in (plain, probs)]
     loss = paired(losses[0], losses[1], groups)
     gain, less = found.difference, loss.difference
     print(
         f"{name:22} top-1 {100 * right.mean():6.2f} %  gain {100 * gain.value:+.2f} ({100 * gain.low:+.2f} to "
         f"{100 * gain.high:+.2f}) p {found.p:.2g} (+{found.better} -{found.worse})  log-loss "
-        f"{log_loss(chances, truths):.4f} ({less.value:+.4f}, {less.low:+.4f} to {less.high:+.4f})",
+        f"{log_loss(probs, y_true):.4f} ({less.value:+.4f}, {less.low:+.4f} to {less.high:+.4f})",
         flush=True,
     )
 

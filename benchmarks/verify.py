@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate.datasets import list_photos, read_dataset
-from nameplate.evaluation.judge import Judged, judge
-from nameplate.evaluation.verdicts import with_verdicts
-from nameplate.models.model import Model
+from nameplate.data import list_photos, read_dataset
+from nameplate.evaluate.evaluator import EvaluationResult, evaluate_model
+from nameplate.evaluate.thresholds import with_verdicts
+from nameplate.model.model import Model
 from nameplate.types import DEFAULT_BUNDLE, Prediction
 
 RATES = (0.01, 0.05)
@@ -40,18 +40,18 @@ def main() -> None:
     parser.add_argument("--adverts", type=int, default=300, help="of each number of photos, in each halving")
     arguments = parser.parse_args()
     model = Model.load(arguments.model)
-    judged = judge(model, read_dataset(arguments.data))
+    judged = evaluate_model(model, read_dataset(arguments.data))
     interiors = [photo.path for photo in list_photos(arguments.interiors)] if arguments.interiors else []
     besides = list(model.answers(interiors))
     mixed: Counter[tuple[float, str]] = Counter()
     counts: Counter[tuple[int, float, str, str]] = Counter()
     for seed in range(arguments.halvings):
         random = np.random.default_rng(seed)
-        chosen = random.permutation(len(judged.truths)) < len(judged.truths) // 2
+        chosen = random.permutation(len(judged.y_true)) < len(judged.y_true) // 2
         halved = chosen_on(model, judged, chosen)
         answers: list[Answer] = [
             (halved.judged("", judged.probabilities[i], judged.embeddings[i]), judged.probabilities[i])
-            for i in range(len(judged.truths))
+            for i in range(len(judged.y_true))
         ]
         for photos in PHOTOS:
             for _ in range(arguments.adverts):
@@ -61,7 +61,7 @@ def main() -> None:
     report(counts, mixed)
 
 
-def chosen_on(model: Model, judged: Judged, chosen: NDArray[np.bool_]) -> Model:
+def chosen_on(model: Model, judged: EvaluationResult, chosen: NDArray[np.bool_]) -> Model:
     """The model with thresholds of these photos alone."""
     assert model.bundle.known is not None
     distances = model.bundle.known.distances(judged.embeddings[chosen])
@@ -69,7 +69,7 @@ def chosen_on(model: Model, judged: Judged, chosen: NDArray[np.bool_]) -> Model:
     manifest = with_verdicts(
         model.bundle.manifest,
         judged.probabilities[chosen],
-        judged.truths[chosen],
+        judged.y_true[chosen],
         distances,
         theirs.far,
         theirs.no_car,
@@ -81,7 +81,7 @@ def chosen_on(model: Model, judged: Judged, chosen: NDArray[np.bool_]) -> Model:
 def count(
     counts: Counter[tuple[int, float, str, str]],
     model: Model,
-    judged: Judged,
+    judged: EvaluationResult,
     answers: list[Answer],
     besides: list[Answer],
     chosen: NDArray[np.bool_],
@@ -89,7 +89,7 @@ def count(
     random: np.random.Generator,
 ) -> None:
     """Make one advert, and verify its true claim and three wrong ones."""
-    pools = [np.flatnonzero(~chosen & (judged.truths == place)) for place in range(len(model.nameplates))]
+    pools = [np.flatnonzero(~chosen & (judged.y_true == place)) for place in range(len(model.nameplates))]
     place = int(random.choice([i for i, pool in enumerate(pools) if len(pool) >= photos]))
     shown = [answers[i] for i in random.choice(pools[place], photos, replace=False)]
     if besides:
@@ -100,7 +100,7 @@ def count(
     claims = {"true": names[place], "other make": str(random.choice(unlike))}
     if alike:
         claims["same make"] = str(random.choice(alike))
-    like = judged.probabilities[chosen & (judged.truths == place)]
+    like = judged.probabilities[chosen & (judged.y_true == place)]
     if len(like):
         means = like.mean(0)
         means[place] = -1
@@ -113,20 +113,20 @@ def count(
 def count_mixed(
     counts: Counter[tuple[float, str]],
     model: Model,
-    judged: Judged,
+    judged: EvaluationResult,
     answers: list[Answer],
     usable: NDArray[np.bool_],
     random: np.random.Generator,
 ) -> None:
     """Make one advert of a photo of the claimed nameplate and one that is answered, rightly, as another make."""
     first = int(random.choice(np.flatnonzero(usable)))
-    claimed = int(judged.truths[first])
+    claimed = int(judged.y_true[first])
     others = [
         i
         for i in np.flatnonzero(usable).tolist()
         if answers[i][0].verdict == "answer"
-        and model.nameplates[judged.truths[i]] == answers[i][0].nameplate
-        and model.makes[judged.truths[i]] != model.makes[claimed]
+        and model.nameplates[judged.y_true[i]] == answers[i][0].nameplate
+        and model.makes[judged.y_true[i]] != model.makes[claimed]
     ]
     shown = [answers[first], answers[int(random.choice(others))]]
     for rate in RATES:

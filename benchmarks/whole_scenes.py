@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nameplate.datasets import read_dataset
-from nameplate.evaluation.judge import trained_digests
-from nameplate.evaluation.metrics import evaluate
-from nameplate.evaluation.significance import Paired, paired
-from nameplate.models.model import Model
-from nameplate.models.pipeline import EmbeddedPhoto
-from nameplate.photos.decode import decode
-from nameplate.photos.preprocess import PAD_GREY
+from nameplate.data import read_dataset
+from nameplate.evaluate.evaluator import trained_digests
+from nameplate.evaluate.metrics import evaluate
+from nameplate.evaluate.significance import Paired, paired
+from nameplate.images.decode import decode
+from nameplate.images.transforms import PAD_GREY
+from nameplate.model.model import Model
+from nameplate.model.pipeline import EmbeddedPhoto
 from nameplate.storage import sha256
 from nameplate.types import DEFAULT_BUNDLE, NO_TTA, Evaluation
 
@@ -51,12 +51,12 @@ def main() -> None:
                 scenes = (scene(pixels, place, part**-0.5, background) for place in range(len(pixels)))
                 looks = model.with_settings(tta=tta).looks
                 begun = time.monotonic()
-                chances = np.stack([model.chances(row) for row in looks.rows(scenes) if isinstance(row, EmbeddedPhoto)])
+                probs = np.stack([model.probs(row) for row in looks.rows(scenes) if isinstance(row, EmbeddedPhoto)])
                 speed = len(pixels) / (time.monotonic() - begun)
-                right = chances.argmax(1) == classes
+                right = probs.argmax(1) == classes
                 tell(
                     f"{background:5} 1/{part} of the frame, {tta} ({speed:.1f} photos/s)",
-                    evaluate(chances, classes, model.nameplates),
+                    evaluate(probs, classes, model.nameplates),
                 )
                 if first is None:
                     first = right

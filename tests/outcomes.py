@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from nameplate.models.maps import MappedPhoto
-from nameplate.models.pipeline import EmbeddedPhoto, PreparedPhoto, UnreadablePhoto
+from nameplate.model.cam import MappedPhoto
+from nameplate.model.pipeline import EmbeddedPhoto, PreparedPhoto, UnreadablePhoto
 
 
 def prepared(photo: object) -> PreparedPhoto:

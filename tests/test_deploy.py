@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.serving.running import serving
+from tests.serve.running import serving
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
@@ -71,7 +71,7 @@ def test_the_health_check_tells_ready_from_not() -> None:
 
 
 def test_alerts_ask_for_metrics_that_there_are() -> None:
-    metrics = pytest.importorskip("nameplate.serving.metrics")
+    metrics = pytest.importorskip("nameplate.serve.observability")
     there = metrics.Metrics().text().decode()
     groups = read("deploy/alerts.yml")["groups"]
     asked = {name for group in groups for rule in group["rules"] for name in re.findall(r"nameplate_\w+", rule["expr"])}

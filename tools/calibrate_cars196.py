@@ -1,7 +1,7 @@
 """Calibrate the bundle that ships: a temperature for each runtime that this machine has, and all that verdicts need.
 
-    python tools/calibrate_cars196.py src/nameplate/models/shipped/cars196 CARS196 NOT_CARS [--dry-run]
-    python tools/calibrate_cars196.py src/nameplate/models/shipped/cars196 CARS196 --thresholds
+    python tools/calibrate_cars196.py src/nameplate/model/shipped/cars196 CARS196 NOT_CARS [--dry-run]
+    python tools/calibrate_cars196.py src/nameplate/model/shipped/cars196 CARS196 --thresholds
 
 Where its cars lie is learned from the photos that trained it; temperatures and thresholds are chosen on CARS196's
 photos that trained nothing, and "not a car" on NOT_CARS, a folder of photos of other things. Backbone, head and table
@@ -19,32 +19,30 @@ from pathlib import Path
 
 import numpy as np
 
-from nameplate.datasets import read_dataset
-from nameplate.datasets.sources import Dataset, list_photos
+from nameplate.data import read_dataset
+from nameplate.data.dataset import Dataset, list_photos
 from nameplate.errors import RuntimeUnavailableError
-from nameplate.evaluation.calibration import calibrate, fit_temperatures
-from nameplate.evaluation.golden import with_golden
-from nameplate.evaluation.judge import Judged, judge
-from nameplate.evaluation.significance import paired
-from nameplate.evaluation.thresholds import choose
-from nameplate.evaluation.verdicts import with_verdicts
-from nameplate.models.bundle import SCHEMA, Bundle, load_bundle, save_bundle
-from nameplate.models.collection import embed_photos
-from nameplate.models.head import log_losses, probabilities
-from nameplate.models.known import fit_known
-from nameplate.models.model import Model
-from nameplate.models.runtime import RUNTIMES
+from nameplate.evaluate.calibration import calibrate, fit_temperatures
+from nameplate.evaluate.evaluator import EvaluationResult, evaluate_model
+from nameplate.evaluate.significance import paired
+from nameplate.evaluate.thresholds import choose, with_reference, with_verdicts
+from nameplate.model.bundle import SCHEMA, Bundle, load_bundle, save_bundle
+from nameplate.model.classifier import log_losses, probabilities
+from nameplate.model.collection import embed_photos
+from nameplate.model.model import Model
+from nameplate.model.ood import fit_known
+from nameplate.model.runtime import RUNTIMES
 
 NOT_CARS_PASSED = 0.05
 """Share of photos of other things that may pass for cars."""
 
 
-def judged_by(bundle: Path, dataset: Dataset) -> dict[str, Judged]:
+def judged_by(bundle: Path, dataset: Dataset) -> dict[str, EvaluationResult]:
     """The bundle's answers by every runtime that can be had."""
-    found: dict[str, Judged] = {}
+    found: dict[str, EvaluationResult] = {}
     for runtime in RUNTIMES[1:]:
         try:
-            found[runtime] = judge(Model.load(bundle, runtime=runtime), dataset)
+            found[runtime] = evaluate_model(Model.load(bundle, runtime=runtime), dataset)
         except RuntimeUnavailableError as error:
             print(f"{runtime}: left out, {error}")
     return found
@@ -65,10 +63,10 @@ def choose_thresholds(folder: Path, dataset: Dataset) -> None:
     assert bundle.known is not None
     assert bundle.weight is not None
     assert bundle.bias is not None
-    before, truth = bundle.manifest.thresholds, judge(model, held_out(dataset, bundle))
+    before, truth = bundle.manifest.thresholds, evaluate_model(model, held_out(dataset, bundle))
     distances, odds = bundle.known.distances(truth.embeddings), bundle.known.no_car_odds(truth.embeddings)
     makes = bundle.manifest.makes
-    after = choose(truth.probabilities, truth.truths, makes, distances, before.far, before.no_car, odds)
+    after = choose(truth.probabilities, truth.y_true, makes, distances, before.far, before.no_car, odds)
     print(before, after, sep="\n")
     manifest = replace(bundle.manifest, thresholds=after)
     save_bundle(folder, replace(bundle, manifest=manifest), overwrite=True)
@@ -93,13 +91,13 @@ def main() -> None:
     model = Model.load(arguments.bundle)
     judged = judged_by(arguments.bundle, dataset)
     logits = {runtime: model.logits(found.embeddings) for runtime, found in judged.items()}
-    temperatures = fit_temperatures({runtime: (logits[runtime], found.truths) for runtime, found in judged.items()})
+    temperatures = fit_temperatures({runtime: (logits[runtime], found.y_true) for runtime, found in judged.items()})
     for runtime, temperature in temperatures.items():
         found = judged[runtime]
-        chances = probabilities(logits[runtime], temperature)
-        before, after = (log_losses(each, found.truths) for each in (found.probabilities, chances))
+        probs = probabilities(logits[runtime], temperature)
+        before, after = (log_losses(each, found.y_true) for each in (found.probabilities, probs))
         change = paired(before, after, found.groups)
-        errors = [calibrate(each.max(1), found.right, found.groups).ece for each in (found.probabilities, chances)]
+        errors = [calibrate(each.max(1), found.right, found.groups).ece for each in (found.probabilities, probs)]
         print(
             f"{runtime}: temperature {bundle.manifest.temperature_of(runtime):.4f} -> {temperature:.4f}; log-loss "
             f"{before.mean():.4f} -> {after.mean():.4f} "
@@ -117,10 +115,10 @@ def main() -> None:
     known = replace(fit_known(truth.training.embeddings, truth.training.columns), gate=gate)
     others = embed_photos(list_photos(arguments.not_cars), model)
     far = float(np.quantile(known.distances(others.embeddings)[1], NOT_CARS_PASSED))
-    chances = probabilities(logits[truth.runtime], manifest.temperature_of(truth.runtime))
+    probs = probabilities(logits[truth.runtime], manifest.temperature_of(truth.runtime))
     distances, odds = known.distances(truth.embeddings), known.no_car_odds(truth.embeddings)
-    manifest = with_verdicts(manifest, chances, truth.truths, distances, far, no_car, odds)
-    manifest = with_golden(manifest, bundle.backbone, bundle.weight, bundle.bias)
+    manifest = with_verdicts(manifest, probs, truth.y_true, distances, far, no_car, odds)
+    manifest = with_reference(manifest, bundle.backbone, bundle.weight, bundle.bias)
     print(manifest.thresholds)
     save_bundle(arguments.bundle, replace(bundle, manifest=manifest, known=known), overwrite=True)
 

@@ -1,6 +1,6 @@
 """Give the bundle that ships its gate, which tells whole cars from everything else, and choose its thresholds again.
 
-    python tools/calibrate_gate.py src/nameplate/models/shipped/cars196 CARS196 \
+    python tools/calibrate_gate.py src/nameplate/model/shipped/cars196 CARS196 \
         --cars RUSSIAN10 EUROPE20 src/nameplate/demo/photos/train --others NOT_CARS INTERIORS MOTORBIKES
 
 The gate learns from photos of CARS196 that trained the network, and from one half of every other folder, each photo
@@ -20,16 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter
 
-from nameplate.datasets import read_dataset
-from nameplate.datasets.sources import list_photos
-from nameplate.evaluation.gate import chooses, fit_gate
-from nameplate.evaluation.golden import with_golden
-from nameplate.evaluation.judge import judge
-from nameplate.evaluation.verdicts import with_verdicts
-from nameplate.models.bundle import load_bundle, save_bundle
-from nameplate.models.collection import embed_photos
-from nameplate.models.model import Model
-from nameplate.photos.decode import decode
+from nameplate.data import read_dataset
+from nameplate.data.dataset import list_photos
+from nameplate.evaluate.evaluator import evaluate_model
+from nameplate.evaluate.thresholds import chooses, fit_gate, with_reference, with_verdicts
+from nameplate.images.decode import decode
+from nameplate.model.bundle import load_bundle, save_bundle
+from nameplate.model.collection import embed_photos
+from nameplate.model.model import Model
 from nameplate.types import Photo
 
 OWN_CARS = 2000
@@ -81,7 +79,7 @@ def main() -> None:
     arguments = parser.parse_args()
     bundle = load_bundle(arguments.bundle)
     model = Model.load(arguments.bundle, runtime="onnxruntime")
-    truth = judge(model, read_dataset(arguments.photos))
+    truth = evaluate_model(model, read_dataset(arguments.photos))
     own = sorted(truth.training.photos, key=lambda photo: str(photo.sha256))[:OWN_CARS]
     cars, of_cars = learned_from(model, [*own, *halves(model, arguments.cars)], once=True)
     others, of_others = learned_from(model, halves(model, arguments.others), once=False)
@@ -94,8 +92,8 @@ def main() -> None:
     far = bundle.manifest.thresholds.far
     distances = known.distances(truth.embeddings)
     odds = known.no_car_odds(truth.embeddings)
-    manifest = with_verdicts(bundle.manifest, truth.probabilities, truth.truths, distances, far, no_car, odds)
-    manifest = with_golden(manifest, bundle.backbone, bundle.weight, bundle.bias)
+    manifest = with_verdicts(bundle.manifest, truth.probabilities, truth.y_true, distances, far, no_car, odds)
+    manifest = with_reference(manifest, bundle.backbone, bundle.weight, bundle.bias)
     print(manifest.thresholds)
     target = arguments.output or arguments.bundle
     save_bundle(target, replace(bundle, manifest=manifest, known=known), overwrite=True)

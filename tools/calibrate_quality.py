@@ -1,4 +1,4 @@
-"""Fit the thresholds of `photos/quality.py`: below which size, light and sharpness a photo is a poor one.
+"""Fit the thresholds of `images/quality.py`: below which size, light and sharpness a photo is a poor one.
 
     python tools/calibrate_quality.py CARS196 RUSSIAN10 DEALER_MIXED SCENES CROPS [--also FOLDER ...]
 
@@ -21,12 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from nameplate.datasets.sources import list_photos
+from nameplate.data.dataset import list_photos
 from nameplate.errors import PhotoError
-from nameplate.evaluation.gate import chooses
-from nameplate.photos.decode import decode_with_header, read_bytes, read_header
-from nameplate.photos.preprocess import preprocess
-from nameplate.photos.quality import BLURRED, DARK, SMALL, VIEW, measure_quality
+from nameplate.evaluate.thresholds import chooses
+from nameplate.images.decode import decode_with_header, read_bytes, read_header
+from nameplate.images.quality import BLURRED, DARK, SMALL, VIEW, measure_quality
+from nameplate.images.transforms import preprocess
 
 Pixels = NDArray[np.uint8]
 Table = NDArray[np.float64]

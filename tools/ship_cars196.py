@@ -1,7 +1,7 @@
 """Make the bundle that ships from the weights of a training run.
 
     nameplate train CARS196 --recipe fine-tune -o RUN
-    python tools/ship_cars196.py RUN CARS196 src/nameplate/models/shipped/cars196
+    python tools/ship_cars196.py RUN CARS196 src/nameplate/model/shipped/cars196
 
 Its embedding is not the last layer, as other runs' bundles have it, but what carries over to nameplates that the
 network never saw (docs/decisions/0006-embedding-that-ships.md): the 196 logits, and mean and standard deviation of
@@ -19,17 +19,17 @@ import onnx
 import torch
 from onnx import numpy_helper
 
-from nameplate.models.bundle import load_bundle, save_bundle
-from nameplate.models.head import fit_at
-from nameplate.models.known import fit_known
-from nameplate.training.backbones import build, find_backbone
-from nameplate.training.checkpoint import State, load_checkpoint
-from nameplate.training.export import Whitening, export_onnx, round_weights, whiten
-from nameplate.training.finish import Candidate, make_bundle, training_embeddings
-from nameplate.training.network import Network
-from nameplate.training.run import load_run, parts_of
-from nameplate.training.speed import keep_memory
-from nameplate.training.weights import load_weights
+from nameplate.fit.run import load_run, parts_of
+from nameplate.model.bundle import load_bundle, save_bundle
+from nameplate.model.classifier import fit_at
+from nameplate.model.ood import fit_known
+from nameplate.train.backbones import build, find_backbone
+from nameplate.train.checkpoint import State, load_checkpoint
+from nameplate.train.export import Whitening, export_onnx, round_weights, whiten
+from nameplate.train.finish import Candidate, make_bundle, training_embeddings
+from nameplate.train.network import Network
+from nameplate.train.schedule import keep_memory
+from nameplate.train.weights import load_weights
 
 FIRST_STAGE = 3
 """Stages before this one say nothing more (docs/experiments.md)."""
@@ -86,8 +86,8 @@ class Features(torch.nn.Module):  # type: ignore[misc]  # torch is read as Any
         return maps, body.bn2(body.conv_head(x))
 
     def _pooled(self, maps: list[torch.Tensor], last: torch.Tensor) -> torch.Tensor:
-        moments = [_moments(x) for x in maps]
-        means, spreads = ([each[part].flatten(1) for each in moments] for part in (0, 2))
+        step_events = [_moments(x) for x in maps]
+        means, spreads = ([each[part].flatten(1) for each in step_events] for part in (0, 2))
         return torch.cat([self.network.body.forward_head(last), self._whiten(torch.cat(means + spreads, 1))], 1)
 
     def _whiten(self, stages: torch.Tensor) -> torch.Tensor:

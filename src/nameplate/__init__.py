@@ -11,20 +11,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nameplate.errors import (
-    BundleError,
-    DataError,
-    NameplateError,
-    PhotoError,
-    RuntimeUnavailableError,
-    UsageError,
-)
+from nameplate.errors import BundleError, DataError, NameplateError, PhotoError, RuntimeUnavailableError, UsageError
 from nameplate.types import Limits, Photo, Prediction, Preprocess
 
 if TYPE_CHECKING:
-    from nameplate.datasets import read_dataset
-    from nameplate.models.model import Model
-    from nameplate.photos import decode, preprocess
+    from nameplate.data import read_dataset
+    from nameplate.images import decode, preprocess
+    from nameplate.model.model import Model
 
 __version__ = "0.1.0"
 __all__ = [
@@ -45,10 +38,10 @@ __all__ = [
 ]
 
 _LAZY = {
-    "Model": "nameplate.models.model",
-    "decode": "nameplate.photos",
-    "preprocess": "nameplate.photos",
-    "read_dataset": "nameplate.datasets",
+    "Model": "nameplate.model.model",
+    "decode": "nameplate.images",
+    "preprocess": "nameplate.images",
+    "read_dataset": "nameplate.data",
 }
 
 if not TYPE_CHECKING:  # a type checker knows the names above, and that there are no others

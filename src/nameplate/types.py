@@ -14,7 +14,7 @@ Layout = Literal["auto", "classes", "parts", "makes"]
 """How a folder of photos is read: told by looking; a folder per nameplate; in parts; a folder per make and model."""
 Verdict = Literal["answer", "unsure", "unknown car", "not a car", "poor photo", "unreadable"]
 Flaw = Literal["small", "dark", "blurred"]
-"""What a photo is too much of to judge a car by it: see photos/quality.py."""
+"""What a photo is too much of to judge a car by it: see images/quality.py."""
 
 DEFAULT_BUNDLE = "cars196"
 """The bundle that ships and answers where none is named."""
@@ -119,7 +119,7 @@ class Prediction:
     failure: Failure | None = None
     """Why the photo could not be read; None where it was."""
     verdict: Verdict = "unreadable"
-    """What may be done with the answer: see models/verdict.py."""
+    """What may be done with the answer: see model/verdict.py."""
     candidates: tuple[str, ...] = ()
     """With `answer` and `unsure` the nameplates that hold the truth in 95 % of such cases, most probable first."""
     make: str | None = None

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from nameplate.audit.findings import CROSS_CLASS, EXACT, LABEL, LEAK, NEAR, OUTLIER, UNREADABLE, Finding
-from nameplate.audit.inspect import Audit, inspect
-from nameplate.audit.report import left_out
-from nameplate.datasets import read_dataset
+from nameplate.audit.inspect import CROSS_CLASS, EXACT, LABEL, LEAK, NEAR, OUTLIER, UNREADABLE, Audit, Finding, inspect
+from nameplate.data import read_dataset
 from nameplate.demo import photos_folder
-from nameplate.experiments.cleaning import NO_CAR, clean
-from nameplate.models.model import Model
+from nameplate.experiments.further import NO_CAR, clean
+from nameplate.model.model import Model
+from nameplate.report.audit import left_out
 from tests.audit.plant import Planted, plant
 
 

@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 from nameplate.demo import photo, photos_folder
-from nameplate.photos.formats import PHOTO_SUFFIXES
+from nameplate.images.formats import PHOTO_SUFFIXES
 from tests.cli.run import FORBIDDEN, nameplate
 from tests.competition import CYRILLIC, lay_out, write_names, zip_up
-from tests.photos.torture import make_torture
+from tests.images.torture import make_torture
 
 
 @pytest.fixture(scope="module")
@@ -189,8 +189,8 @@ def test_submit_has_the_samples_ids_in_its_order(bundle: Path, competition: Path
         nameplate("submit", bundle, source, "-o", target)
         rows = _rows(target)
         assert [row["Id"] for row in rows] == [row["Id"] for row in _rows(competition / "sample-submission.csv")]
-        truths = [str(row["Id"])[0] for row in rows]
-        assert np.mean([row["Category"] == truth for row, truth in zip(rows, truths, strict=True)]) > 0.5
+        y_true = [str(row["Id"])[0] for row in rows]
+        assert np.mean([row["Category"] == truth for row, truth in zip(rows, y_true, strict=True)]) > 0.5
         target.unlink()
 
 

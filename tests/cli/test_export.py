@@ -13,7 +13,7 @@ if importlib.util.find_spec("onnx") is None:
     pytest.skip("needs onnx", allow_module_level=True)
 
 from nameplate.demo import photos_folder
-from nameplate.models.bundle import load_bundle
+from nameplate.model.bundle import load_bundle
 from tests.cli.run import nameplate
 from tests.fit.tiny_backbone import tiny_bundle
 

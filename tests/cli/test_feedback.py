@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from nameplate.serving.feedback.store import FeedbackStore
+from nameplate.serve.feedback.store import FeedbackStore
 from tests.cli.run import nameplate
-from tests.serving.feedback.conftest import say
+from tests.serve.feedback.conftest import say
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from nameplate.datasets.listing import CIRCLE, NO_PHOTO
+from nameplate.data.listing import CIRCLE, NO_PHOTO
 from nameplate.demo import photos_folder
 
 from .run import nameplate

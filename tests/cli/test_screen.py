@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from nameplate.cli import screen
-from nameplate.datasets import Refused
-from nameplate.datasets.listing import KEPT, LeftOut
+from nameplate.data import Refused
+from nameplate.data.listing import KEPT, LeftOut
 from nameplate.errors import DataError
 from nameplate.types import Verdict
 

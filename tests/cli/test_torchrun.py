@@ -47,7 +47,7 @@ PLAIN = Recipe(
 DRIVER = """
 import json, os, signal
 from pathlib import Path
-import nameplate.training.loop as loop
+import nameplate.train.loop as loop
 from nameplate.cli import main
 
 made = loop.training_batches

@@ -26,7 +26,7 @@ from PIL import Image
 from nameplate.cli import main
 from nameplate.demo import photo, photos_folder
 from nameplate.fit.recipe import Mixing, Recipe, Stage, recipe_toml
-from nameplate.photos.augmentation import Augmentation
+from nameplate.images.augment import Augmentation
 from nameplate.storage import working_in, writing
 from tests.cli.run import FORBIDDEN, nameplate
 
@@ -58,10 +58,10 @@ RANDOM = replace(
 DRIVER = """
 import sys
 import signal
-import nameplate.training.loop
+import nameplate.train.loop
 from nameplate.cli import main
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
-nameplate.training.loop.CHECKPOINT_SECONDS = -1.0  # after every step
+nameplate.train.loop.CHECKPOINT_SECONDS = -1.0  # after every step
 main()
 """
 
@@ -179,9 +179,9 @@ def test_a_run_killed_again_and_again_ends_as_if_it_had_not_been(
         os.kill(pid, signal.SIGKILL)
 
     half_written = 0
-    moments = [before_the_first_step, while_it_writes, while_it_trains, while_it_writes, while_it_trains]
-    for moment in [*moments, while_the_bundle_is_made]:
-        assert started.run(*arguments, meanwhile=moment) == -signal.SIGKILL, started.log.read_text("utf-8")
+    step_events = [before_the_first_step, while_it_writes, while_it_trains, while_it_writes, while_it_trains]
+    for event in [*step_events, while_the_bundle_is_made]:
+        assert started.run(*arguments, meanwhile=event) == -signal.SIGKILL, started.log.read_text("utf-8")
         half_written += any(run.glob(".checkpoint.safetensors.*.part"))
         arguments = ["train", "--resume", run]
     assert half_written
@@ -378,7 +378,7 @@ def test_a_run_goes_on_from_elsewhere_and_with_photos_that_have_moved(
     monkeypatch.chdir(tmp_path / "here")
     recipe = written(tmp_path / "r.toml", TINY)
     arguments = ("train", "photos", "--recipe", recipe, "--threads", "1", "-o", "run")
-    monkeypatch.setattr("nameplate.training.fine_tune.fine_tune", interrupt)
+    monkeypatch.setattr("nameplate.train.finetune.fine_tune", interrupt)
     assert call(monkeypatch, capsys, *arguments)[0] == 130
     monkeypatch.undo()
     run, moved = tmp_path / "here" / "run", tmp_path / "there" / "all"

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from nameplate.demo import photos_folder
-from nameplate.models.model import Model
+from nameplate.model.model import Model
 
 from .run import nameplate
 

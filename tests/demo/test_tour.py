@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from nameplate.demo import photos_folder
-from nameplate.photos import read_header
+from nameplate.images import read_header
 from tests.cli.run import nameplate
 
 CHROMIUM = next(

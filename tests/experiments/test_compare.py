@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nameplate.datasets import read_dataset
+from nameplate.data import read_dataset
 from nameplate.demo import photos_folder
 from nameplate.errors import DataError, NameplateError, UsageError
+from nameplate.experiments.candidates import Candidate, Frozen, Tuned
 from nameplate.experiments.compare import Plan, at_most, compare, photos_to_judge
-from nameplate.experiments.contenders import Contender, Frozen, Tuned
 from nameplate.fit.recipe import Recipe, Stage
-from nameplate.reports.compare import Comparison
+from nameplate.report.compare import Comparison
 from nameplate.types import HeadRecipe
 
 HEAD = HeadRecipe(folds=2)
@@ -42,8 +42,8 @@ def photos(target: Path, classes: int, each: int) -> Path:
     return target
 
 
-def run(data: Path, target: Path, *contenders: Contender, said: list[str] | None = None, **options: bool) -> Comparison:
-    plan = Plan("frozen" if isinstance(contenders[0], Frozen) else "recipes", contenders, threads=1)
+def run(data: Path, target: Path, *candidates: Candidate, said: list[str] | None = None, **options: bool) -> Comparison:
+    plan = Plan("frozen" if isinstance(candidates[0], Frozen) else "recipes", candidates, threads=1)
     return compare(
         read_dataset(data),
         plan,
@@ -228,8 +228,8 @@ def test_a_network_costs_what_its_layers_do() -> None:
     import torch
     from torch import nn
 
-    from nameplate.training.backbones import find_backbone
-    from nameplate.training.frozen_network import load_network, measure
+    from nameplate.train.backbones import find_backbone
+    from nameplate.train.frozen_network import load_network, measure
 
     lite0, _ = load_network(find_backbone("Lite0"), 1000, (224, 224), 1, "none")
     cost = measure(lite0, 224, 224)

@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nameplate.datasets import read_dataset
+from nameplate.data import read_dataset
 from nameplate.demo import photos_folder
 from nameplate.errors import DataError, UsageError
-from nameplate.experiments.cleaning import OF_HELD, OF_TRAIN, UNREAD
 from nameplate.experiments.extra_data import Design, extra_data, judging_places, read_both
+from nameplate.experiments.further import OF_HELD, OF_TRAIN, UNREAD
 from nameplate.experiments.result import Experiment
-from nameplate.experiments.trial import SEEDS, load_trial
-from nameplate.fit.parts import split_parts
-from nameplate.models.collection import embed_photos
-from nameplate.models.model import Model
+from nameplate.experiments.verdict import SEEDS, load_seed
+from nameplate.fit.split import split_parts
+from nameplate.model.collection import embed_photos
+from nameplate.model.model import Model
 from nameplate.types import HeadRecipe
 from tests.experiments import cases
 
@@ -128,7 +128,7 @@ def test_seeds_that_are_done_are_kept(dirty: tuple[Path, Experiment], tmp_path: 
     after = {path.name: path.stat().st_mtime_ns for path in (out / SEEDS).iterdir()}
     assert again.verdict == made.verdict  # the same seed, the same models
     assert {name for name in before if before[name] != after[name]} == {"seed-21.json"}
-    assert load_trial(out, 21) is not None
+    assert load_seed(out, 21) is not None
 
 
 def test_a_folder_of_another_experiment_is_refused(

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from nameplate.datasets import read_dataset
-from nameplate.experiments.trial import Material
+from nameplate.data import read_dataset
+from nameplate.experiments.verdict import Material
 from nameplate.fit.recipe import Recipe, Stage
 from tests.experiments import cases
 

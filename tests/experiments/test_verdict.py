@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nameplate.evaluation.significance import paired
-from nameplate.experiments import words
-from nameplate.experiments.trial import Answers, Trial
-from nameplate.experiments.verdict import Verdict, give_verdict
+from nameplate.evaluate.significance import paired
+from nameplate.experiments import result
+from nameplate.experiments.verdict import SeedAnswers, SeedResult, Verdict, give_verdict
 
 NAMEPLATES = ("a", "b", "c")
 TRUTHS = ["a"] * 60 + ["b"] * 60
@@ -15,13 +14,13 @@ EACH = np.arange(120)
 Rights = NDArray[np.bool_]
 
 
-def answers(right: Rights) -> Answers:
+def answers(right: Rights) -> SeedAnswers:
     named = tuple(truth if well else "c" for truth, well in zip(TRUTHS, right, strict=True))
-    return Answers(named, tuple(np.where(right, 0.9, 0.05).tolist()))
+    return SeedAnswers(named, tuple(np.where(right, 0.9, 0.05).tolist()))
 
 
 def verdict(without: list[Rights], added: list[Rights], groups: NDArray[np.int64] = EACH) -> Verdict:
-    trials = [Trial(20 + k, answers(a), answers(b)) for k, (a, b) in enumerate(zip(without, added, strict=True))]
+    trials = [SeedResult(20 + k, answers(a), answers(b)) for k, (a, b) in enumerate(zip(without, added, strict=True))]
     return give_verdict(trials, TRUTHS, groups, {"a": 7}, NAMEPLATES)
 
 
@@ -37,8 +36,8 @@ def test_photos_that_help() -> None:
     assert found.top1.difference.low > 0
     assert found.log_loss.difference.high < 0  # less is better
     assert found.log_loss_added < found.log_loss_without
-    assert words.headline(found) == "The further photos help"
-    assert words.how_to_tell(found) == ""
+    assert result.headline(found) == "The further photos help"
+    assert result.how_to_tell(found) == ""
 
 
 def test_photos_that_hurt() -> None:
@@ -52,13 +51,13 @@ def test_a_small_difference_cannot_be_told_and_it_is_said_how_many_photos_would(
     assert found.word == "cannot be told"
     assert found.top1.photos_to_tell is not None
     assert found.top1.photos_to_tell > 120
-    assert "photos to judge on" in words.how_to_tell(found)
+    assert "photos to judge on" in result.how_to_tell(found)
 
 
 def test_no_difference_needs_no_more_photos() -> None:
     found = verdict(drawn(0.7), drawn(0.7))
     assert found.word == "cannot be told"
-    assert "no difference" in words.how_to_tell(found)
+    assert "no difference" in result.how_to_tell(found)
 
 
 def test_where_seeds_differ_most_more_of_them_are_asked_for() -> None:
@@ -68,7 +67,7 @@ def test_where_seeds_differ_most_more_of_them_are_asked_for() -> None:
     assert found.top1.photos_to_tell is None
     assert found.enough is not None
     assert found.enough.seeds == pytest.approx(2 * np.var([10, -8, 3], ddof=1) * (2.8016 / (5 / 3)) ** 2, rel=0.02)
-    assert "seeds" in words.how_to_tell(found)
+    assert "seeds" in result.how_to_tell(found)
 
 
 def test_one_nameplate_may_gain_alone() -> None:
@@ -77,7 +76,7 @@ def test_one_nameplate_may_gain_alone() -> None:
     found = verdict(without, added)
     assert {each.nameplate: each.word for each in found.per_class} == {"a": "helps", "b": "cannot be told"}
     assert [each.added for each in found.per_class] == [7, 0]
-    assert words.about_classes(found) == "a (+33) gains. For the other 1 it cannot be told."
+    assert result.about_classes(found) == "a (+33) gains. For the other 1 it cannot be told."
 
 
 def test_a_nameplate_that_fares_alike_still_has_an_interval() -> None:
@@ -88,11 +87,11 @@ def test_a_nameplate_that_fares_alike_still_has_an_interval() -> None:
 
 
 def test_two_photos_tell_nothing_of_a_nameplate() -> None:
-    truths, groups = ["a", "a", *["b"] * 60], np.arange(62)
-    right = tuple(truths)
-    wrong = ("c", "c", *truths[2:])
-    trials = [Trial(k, Answers(wrong, (0.5,) * 62), Answers(right, (0.5,) * 62)) for k in range(3)]
-    found = give_verdict(trials, truths, groups, {}, NAMEPLATES)
+    y_true, groups = ["a", "a", *["b"] * 60], np.arange(62)
+    right = tuple(y_true)
+    wrong = ("c", "c", *y_true[2:])
+    trials = [SeedResult(k, SeedAnswers(wrong, (0.5,) * 62), SeedAnswers(right, (0.5,) * 62)) for k in range(3)]
+    found = give_verdict(trials, y_true, groups, {}, NAMEPLATES)
     assert found.per_class[0].difference.value == 1
     assert found.per_class[0].word == "cannot be told"
 
@@ -122,6 +121,6 @@ def test_nothing_is_told_by_chance_more_often_than_said() -> None:
 
 
 def test_answers_are_of_the_true_nameplates() -> None:
-    found = Answers.of(np.array([[0.7, 0.3], [0.4, 0.6]], np.float32), ["b", "a"], ["a", "a"])
+    found = SeedAnswers.of(np.array([[0.7, 0.3], [0.4, 0.6]], np.float32), ["b", "a"], ["a", "a"])
     assert found.named == ("b", "a")
     assert found.chance == pytest.approx((0.3, 0.6))

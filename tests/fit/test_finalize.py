@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from nameplate.errors import BundleError, NameplateError
-from nameplate.evaluation.calibration import MIN_CALIBRATION
+from nameplate.evaluate.calibration import MIN_CALIBRATION
 from nameplate.fit.finalize import (
     BFLOAT16_RUNTIME,
     Calibrated,
@@ -22,11 +22,11 @@ from nameplate.fit.finalize import (
     calibrate_bundle,
     finalize,
 )
-from nameplate.models.bundle import SCHEMA, Bfloat16Check, Bundle, Manifest, load_bundle
-from nameplate.models.head import fit_temperature, probabilities
-from nameplate.models.known import fit_known
-from nameplate.models.model import Model
-from nameplate.models.verdict import Thresholds
+from nameplate.model.bundle import SCHEMA, Bfloat16Check, Bundle, Manifest, load_bundle
+from nameplate.model.classifier import fit_temperature, probabilities
+from nameplate.model.model import Model
+from nameplate.model.ood import fit_known
+from nameplate.model.verdict import Thresholds
 from nameplate.types import Preprocess
 
 NAMES = ("Alder One", "Alder Two", "Birch Three")

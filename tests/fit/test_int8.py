@@ -13,14 +13,14 @@ if importlib.util.find_spec("onnx") is None:
 
 import onnx
 
-from nameplate.datasets import read_dataset
+from nameplate.data import read_dataset
 from nameplate.demo import photos_folder
 from nameplate.errors import DataError
-from nameplate.fit import int8_attempt as room
+from nameplate.fit import int8 as room
+from nameplate.fit.benchmark import Throughput, fastest_of
 from nameplate.fit.int8 import Exported, Gates, Int8Recipe, export_int8
-from nameplate.fit.pace import Pace, fastest_of
-from nameplate.models.bundle import Bundle
-from nameplate.models.pipeline import Settings
+from nameplate.model.bundle import Bundle
+from nameplate.model.pipeline import Settings
 from tests.fit.tiny_backbone import tiny_bundle
 
 LENIENT = Gates(photos=50, loss=100, speedup=0)
@@ -69,8 +69,8 @@ def test_a_bundle_without_its_table_takes_the_datas_word(tiny: Bundle, tmp_path:
 
 
 def test_paces_are_held_against_each_other_round_by_round() -> None:
-    slow = Pace("float32", "onnxruntime", (10.0, 20.0, 1.0))
-    quick = Pace("int8", "onnxruntime", (20.0, 40.0, 3.0))
+    slow = Throughput("float32", "onnxruntime", (10.0, 20.0, 1.0))
+    quick = Throughput("int8", "onnxruntime", (20.0, 40.0, 3.0))
     assert quick.over(slow) == 2
     assert quick.photos_per_second == 20
     faster = replace(quick, runtime="openvino", rounds=(90.0, 90.0, 90.0))

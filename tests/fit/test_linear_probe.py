@@ -19,22 +19,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nameplate.datasets import read_dataset
-from nameplate.datasets.names import makes_of
-from nameplate.datasets.sources import Dataset
+from nameplate.data import read_dataset
+from nameplate.data.dataset import Dataset
+from nameplate.data.labels import makes_of
 from nameplate.demo import photos_folder
 from nameplate.errors import DataError, NameplateError
-from nameplate.evaluation import evaluate
-from nameplate.evaluation.calibration import MIN_CALIBRATION
-from nameplate.evaluation.judge import judge
+from nameplate.evaluate import evaluate
+from nameplate.evaluate.calibration import MIN_CALIBRATION
+from nameplate.evaluate.evaluator import evaluate_model
 from nameplate.fit import linear_probe
 from nameplate.fit.linear_probe import Trained, train_head
-from nameplate.fit.parts import photos_csv
-from nameplate.models.bundle import BACKBONE, HEAD, PHOTOS, SCHEMA, Bundle, Manifest, load_bundle, save_bundle
-from nameplate.models.collection import embed_photos
-from nameplate.models.head import fit_temperature
-from nameplate.models.model import Model
-from nameplate.models.verdict import Thresholds
+from nameplate.fit.split import photos_csv
+from nameplate.model.bundle import BACKBONE, HEAD, PHOTOS, SCHEMA, Bundle, Manifest, load_bundle, save_bundle
+from nameplate.model.classifier import fit_temperature
+from nameplate.model.collection import embed_photos
+from nameplate.model.model import Model
+from nameplate.model.verdict import Thresholds
 from nameplate.storage import sha256
 from nameplate.types import HeadRecipe, Photo, Preprocess
 
@@ -292,11 +292,11 @@ def test_the_figures_are_those_of_photos_that_were_held_out(
     embedded = embed_photos(dataset.photos, model)
     split = {row["path"]: row["split"] for row in table(made.bundle.photos)}
     held = np.array([split[photo.path] == "validation" for photo in embedded.photos])
-    truths = np.array([mine.nameplates.index(str(photo.label)) for photo in embedded.photos])
+    y_true = np.array([mine.nameplates.index(str(photo.label)) for photo in embedded.photos])
     assert evaluate(
-        mine.probabilities(embedded.embeddings[held], "onnxruntime"), truths[held], mine.nameplates
+        mine.probabilities(embedded.embeddings[held], "onnxruntime"), y_true[held], mine.nameplates
     ).top1 == (made.evaluation.top1 if made.evaluation else None)
-    seen = evaluate(mine.probabilities(embedded.embeddings[~held], "onnxruntime"), truths[~held], mine.nameplates)
+    seen = evaluate(mine.probabilities(embedded.embeddings[~held], "onnxruntime"), y_true[~held], mine.nameplates)
     assert made.evaluation is not None
     assert seen.top1.value > made.evaluation.top1.value
 
@@ -312,9 +312,9 @@ def test_the_temperature_is_fitted_on_the_photos_held_out_where_they_are_enough(
     assert manifest.temperatures == {"onnxruntime": manifest.temperature}
     assert made.evaluation is not None
     mine = Model(made.bundle, model.settings)
-    found = judge(mine, replace(dataset, photos=tuple(made_photos(made))))
+    found = evaluate_model(mine, replace(dataset, photos=tuple(made_photos(made))))
     assert found.evaluation.log_loss == pytest.approx(made.evaluation.log_loss)
-    assert manifest.temperature == pytest.approx(fit_temperature(mine.logits(found.embeddings), found.truths), rel=1e-3)
+    assert manifest.temperature == pytest.approx(fit_temperature(mine.logits(found.embeddings), found.y_true), rel=1e-3)
 
 
 def test_thresholds_are_chosen_on_held_out_photos_and_on_other_folds_where_these_are_few(
@@ -506,7 +506,7 @@ def test_names_with_commas_quotes_and_cyrillic_survive_the_table(tmp_path: Path)
 def half(model: Model) -> Model:
     if importlib.util.find_spec("openvino") is None:
         pytest.skip("needs the fast extra")
-    from nameplate.models.runtime import import_openvino
+    from nameplate.model.runtime import import_openvino
 
     if "BF16" not in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this processor does not compute in bfloat16")

@@ -16,9 +16,9 @@ import onnx
 from nameplate.demo import photos_folder
 from nameplate.errors import BundleError
 from nameplate.fit.quantize import by_sensitivity, convolutions, folded, quantize
-from nameplate.models.onnx_guard import refuse_external_data
-from nameplate.models.pipeline import Settings, prepare_photo
-from nameplate.models.runtime import BATCH, OnnxRuntime, make_runtime
+from nameplate.model.pipeline import Settings, prepare_photo
+from nameplate.model.runtime import BATCH, OnnxRuntime, make_runtime
+from nameplate.runtime.onnx_file import refuse_external_data
 from tests.fit.tiny_backbone import SIZE, tiny_backbone
 from tests.outcomes import prepared
 

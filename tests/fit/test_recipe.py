@@ -21,18 +21,9 @@ from hypothesis import strategies as st
 from nameplate import types
 from nameplate.errors import UsageError
 from nameplate.fit import recipe as module
-from nameplate.fit.recipe import (
-    Mixing,
-    Recipe,
-    Stage,
-    allowed,
-    load_recipe,
-    recipe_rows,
-    recipe_toml,
-    shipped_recipes,
-)
-from nameplate.photos import augmentation
-from nameplate.photos.augmentation import Augmentation
+from nameplate.fit.recipe import Mixing, Recipe, Stage, allowed, load_recipe, recipe_rows, recipe_toml, shipped_recipes
+from nameplate.images import augment
+from nameplate.images.augment import Augmentation
 from nameplate.types import HeadRecipe
 
 PAGE = Path(__file__).parents[2] / "docs" / "recipes.md"
@@ -516,7 +507,7 @@ def table(source: ModuleType, kind: Any, prefix: str) -> str:
     [
         (module, Recipe, ""),
         (module, Stage, "stages."),
-        (augmentation, Augmentation, "augmentation."),
+        (augment, Augmentation, "augmentation."),
         (module, Mixing, "mixing."),
         (types, HeadRecipe, ""),
     ],

@@ -11,12 +11,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from nameplate.datasets import read_dataset
+from nameplate.data import read_dataset
 from nameplate.demo import photos_folder
 from nameplate.fit.linear_probe import train_head
-from nameplate.models.bundle import SCHEMA, Bundle, Manifest, save_bundle
-from nameplate.models.model import Model
-from nameplate.models.pipeline import Settings
+from nameplate.model.bundle import SCHEMA, Bundle, Manifest, save_bundle
+from nameplate.model.model import Model
+from nameplate.model.pipeline import Settings
 from nameplate.types import HeadRecipe, Preprocess
 
 SIZE = Preprocess(height=32, width=48)

@@ -8,19 +8,66 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate.audit.findings import CROSS_CLASS, EXACT, KINDS, LABEL, LEAK, NEAR, NO_CAR, OUTLIER, UNREADABLE, Finding
-from nameplate.audit.labels import Alias, find_aliases, known_to_heads, likely_wrong, suspicion
+from nameplate.audit.labels import (
+    STRANGE,
+    UNLIKE_CLASS,
+    Alias,
+    find_aliases,
+    known_to_heads,
+    likely_wrong,
+    ood_score,
+    suspicion,
+    unlike_class,
+)
 from nameplate.audit.shortcuts import Answered, Shortcuts, shortcut_test
-from nameplate.audit.strangers import STRANGE, UNLIKE_CLASS, strangeness, unlike_class
-from nameplate.datasets.copies import Copies, best_copy, connected, find_copies
-from nameplate.datasets.sources import Dataset
-from nameplate.datasets.splits import folds
-from nameplate.models.collection import Embedded, Progress, embed_photos
-from nameplate.models.head import cross_validate, probabilities
-from nameplate.models.look import Look, look_at
-from nameplate.models.model import Model
-from nameplate.photos.align import SIDE
+from nameplate.data.dataset import Dataset
+from nameplate.data.split import Copies, best_copy, connected, find_copies, folds
+from nameplate.images.phash import SIDE
+from nameplate.model.classifier import cross_validate, probabilities
+from nameplate.model.collection import Embedded, Progress, embed_photos
+from nameplate.model.measurements import Measurements, measure_photos
+from nameplate.model.model import Model
 from nameplate.types import Photo
+
+# JOINED `Finding`: one thing that is wrong with photos of a data set.
+
+
+UNREADABLE, EXACT, NEAR, CROSS_CLASS, LEAK, LABEL, OUTLIER = KINDS = (
+    "unreadable",
+    "exact-duplicate",
+    "near-duplicate",
+    "cross-class-duplicate",
+    "leak",
+    "suspect-label",
+    "outlier",
+)
+"""Of findings, in the order in which a report shows them."""
+NO_CAR = 0.75
+"""Score from which an outlier is what `identify` calls "not a car"; others are below it."""
+SURE = {LABEL: 0.95, OUTLIER: NO_CAR}
+"""Score from which findings of a kind are acted on unseen; the others are for eyes. All other kinds are sure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong, with the photos that it is of."""
+
+    kind: str
+    """One of `KINDS`."""
+    photos: tuple[str, ...]
+    """Paths, as `Photo.path`: all copies of one picture, or the one photo that it is of."""
+    score: float
+    """How sure it is, 0–1; comparable within a kind."""
+    detail: str
+    """One sentence: the reason, or the nameplate that it looks like."""
+    for_eyes: bool = False
+    """Whether what tells it is not to be relied on, whatever the score."""
+
+    @property
+    def sure(self) -> bool:
+        """Whether to act on it unseen: `SURE`."""
+        return not self.for_eyes and self.score >= SURE.get(self.kind, 0)
+
 
 FOLDS, SEED = 5, 20
 """Of the cross-validation that gives every photo a second opinion."""
@@ -38,7 +85,7 @@ class Audit:
     dataset: Dataset
     photos: tuple[Photo, ...]
     """Those that can be read, with digest and size."""
-    looks: tuple[Look | None, ...]
+    looks: tuple[Measurements | None, ...]
     """What each of them is like; None where it vanished meanwhile."""
     findings: tuple[Finding, ...]
     """By kind, and within a kind the worst first."""
@@ -65,7 +112,7 @@ def inspect(dataset: Dataset, model: Model, *, shortcuts: bool = True, progress:
     """
     embedded = embed_photos(dataset.photos, model, progress)
     photos = embedded.photos
-    looks = look_at(photos, model.settings.threads, lambda done, of: progress("look", done, of))
+    looks = measure_photos(photos, model.settings.threads, lambda done, of: progress("look", done, of))
     greys = np.stack([look.grey if look else np.zeros((SIDE, SIDE), np.uint8) for look in looks])
     digests = [str(photo.sha256) for photo in photos]
     copies = find_copies(
@@ -74,8 +121,8 @@ def inspect(dataset: Dataset, model: Model, *, shortcuts: bool = True, progress:
     groups = connected(copies.pairs, len(photos))
     place = {name: number for number, name in enumerate(dataset.nameplates)}
     classes = np.array([place[str(photo.label)] for photo in photos], np.int64)
-    chances = _second_opinions(embedded, classes, groups, progress)
-    strange = strangeness(embedded.embeddings, chances)
+    probs = _second_opinions(embedded, classes, groups, progress)
+    strange = ood_score(embedded.embeddings, probs)
     findings = [
         *(Finding(UNREADABLE, (path,), 1.0, reason) for path, reason in embedded.unreadable),
         *_of_copies(photos, copies, groups),
@@ -85,12 +132,12 @@ def inspect(dataset: Dataset, model: Model, *, shortcuts: bool = True, progress:
     no_car = np.full(len(photos), -np.inf) if margin is None else margin.astype(np.float64)
     aliases: tuple[Alias, ...] = ()
     shortcut = None
-    if chances is not None:
+    if probs is not None:
         doubtful = np.array([photo.path not in crossing for photo in photos]) & (no_car <= 0)
-        findings += _doubted(photos, classes, chances, doubtful, dataset.nameplates)
-        aliases = find_aliases(chances, classes, dataset.nameplates)
+        findings += _doubted(photos, classes, probs, doubtful, dataset.nameplates)
+        aliases = find_aliases(probs, classes, dataset.nameplates)
         if shortcuts:
-            answered = Answered(photos, classes, groups, chances.argmax(1))
+            answered = Answered(photos, classes, groups, probs.argmax(1))
             shortcut = shortcut_test(answered, dataset.nameplates, model, SEED, progress)
     within = unlike_class(embedded.embeddings, classes)
     findings += _outliers(photos, no_car, strange, within, {p for f in findings if f.kind == LABEL for p in f.photos})
@@ -100,7 +147,7 @@ def inspect(dataset: Dataset, model: Model, *, shortcuts: bool = True, progress:
         looks=tuple(looks),
         findings=tuple(findings),
         aliases=aliases,
-        accuracy=None if chances is None else float((chances.argmax(1) == classes).mean()),
+        accuracy=None if probs is None else float((probs.argmax(1) == classes).mean()),
         shortcuts=shortcut,
         runtime=embedded.runtime,
     )
@@ -162,23 +209,23 @@ def of_group(members: Sequence[Photo], likeness: float) -> Iterator[Finding]:
 def _doubted(
     photos: Sequence[Photo],
     classes: NDArray[np.int64],
-    chances: NDArray[np.float32],
+    probs: NDArray[np.float32],
     doubtful: NDArray[np.bool_],
     nameplates: Sequence[str],
 ) -> list[Finding]:
     """Labels that are likely wrong, the likeliest first; what is not `doubtful`, being no car or a copy under another
     class, is told of elsewhere.
     """
-    doubt = suspicion(chances, classes)
+    doubt = suspicion(probs, classes)
     share = 1 / (1 + np.exp(-doubt))
     counts = np.bincount(classes, minlength=len(nameplates))
-    named = (likely_wrong(chances, classes) | (share >= DOUBTFUL)) & (doubt > 0)
+    named = (likely_wrong(probs, classes) | (share >= DOUBTFUL)) & (doubt > 0)
     named &= doubtful & (counts[classes] >= MIN_LABELLED)
-    known = known_to_heads(chances, classes)
+    known = known_to_heads(probs, classes)
     found = []
     for i in sorted(np.flatnonzero(named).tolist(), key=lambda i: -doubt[i]):
-        other = int(chances[i].argmax())
-        sure = f"{chances[i, other]:.0%} to {chances[i, classes[i]]:.0%}"
+        other = int(probs[i].argmax())
+        sure = f"{probs[i, other]:.0%} to {probs[i, classes[i]]:.0%}"
         detail = f"labelled {photos[i].label}, looks like {nameplates[other]} ({sure})"
         found.append(Finding(LABEL, (photos[i].path,), float(share[i]), detail, for_eyes=not bool(known[i])))
     return found

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate.evaluation.metrics import mean_of_shares, wilson
+from nameplate.evaluate.metrics import mean_of_shares, wilson
+from nameplate.model.classifier import class_means
 from nameplate.types import Metric
 
 ALIAS_LEVEL = 0.75
@@ -34,33 +35,33 @@ class Alias:
     """Of both."""
 
 
-def self_confidence(chances: NDArray[np.float32], classes: NDArray[np.int64]) -> NDArray[np.float64]:
+def self_confidence(probs: NDArray[np.float32], classes: NDArray[np.int64]) -> NDArray[np.float64]:
     """Out-of-fold probability of each photo's own label, float64 (N,)."""
-    return np.asarray(chances[np.arange(len(classes)), classes], np.float64)
+    return np.asarray(probs[np.arange(len(classes)), classes], np.float64)
 
 
-def suspicion(chances: NDArray[np.float32], classes: NDArray[np.int64]) -> NDArray[np.float64]:
+def suspicion(probs: NDArray[np.float32], classes: NDArray[np.int64]) -> NDArray[np.float64]:
     """How much more another class is believed than the label: log of the two probabilities' ratio, float64 (N,).
 
     The logarithm of the normalised margin of C. Northcutt et al., "Confident Learning", 2021, 3.3.
     """
-    given = self_confidence(chances, classes)
-    others = chances.astype(np.float64)
+    given = self_confidence(probs, classes)
+    others = probs.astype(np.float64)
     others[np.arange(len(classes)), classes] = 0
     return np.asarray(np.log(np.maximum(others.max(1), 1e-12)) - np.log(np.maximum(given, 1e-12)))
 
 
-def known_to_heads(chances: NDArray[np.float32], classes: NDArray[np.int64]) -> NDArray[np.bool_]:
+def known_to_heads(probs: NDArray[np.float32], classes: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Whether heads surely know both the class of a photo's label and the one that they name, bool (N,).
 
     That is where the share of the class's *other* photos that they name as they are labelled is surely (the lower end
     of Wilson's interval) at least `KNOWN`. Of few photos nothing is sure, and where heads err often their doubts say
     little of a label.
     """
-    named = chances.argmax(1)
+    named = probs.argmax(1)
     agreed = named == classes
-    photos = np.bincount(classes, minlength=chances.shape[1])
-    right = np.bincount(classes, agreed, chances.shape[1]).astype(np.int64)
+    photos = np.bincount(classes, minlength=probs.shape[1])
+    right = np.bincount(classes, agreed, probs.shape[1]).astype(np.int64)
 
     def surely(of: NDArray[np.int64]) -> NDArray[np.bool_]:
         own = of == classes
@@ -71,27 +72,27 @@ def known_to_heads(chances: NDArray[np.float32], classes: NDArray[np.int64]) -> 
     return surely(classes) & surely(named)
 
 
-def likely_wrong(chances: NDArray[np.float32], classes: NDArray[np.int64]) -> NDArray[np.bool_]:
+def likely_wrong(probs: NDArray[np.float32], classes: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Confident learning: photos that another class's probability says are of it, bool (N,).
 
     A class is believed of a photo where its probability is at least the mean one that the photos labelled with it
     have (C. Northcutt et al., 2021, equations 1 and 2). A label is wrong where the most probable class that is
     believed is another one.
     """
-    given = self_confidence(chances, classes)
-    counts = np.bincount(classes, minlength=chances.shape[1])
-    usual = np.bincount(classes, given, chances.shape[1]) / np.maximum(counts, 1)
-    believed = np.where((chances >= usual) & (counts > 0), chances, -1)
+    given = self_confidence(probs, classes)
+    counts = np.bincount(classes, minlength=probs.shape[1])
+    usual = np.bincount(classes, given, probs.shape[1]) / np.maximum(counts, 1)
+    believed = np.where((probs >= usual) & (counts > 0), probs, -1)
     best = believed.argmax(1)
     return np.asarray((believed.max(1) > 0) & (best != classes))
 
 
 def find_aliases(
-    chances: NDArray[np.float32], classes: NDArray[np.int64], nameplates: Sequence[str]
+    probs: NDArray[np.float32], classes: NDArray[np.int64], nameplates: Sequence[str]
 ) -> tuple[Alias, ...]:
     """Pairs of classes that cannot be told apart, the worst first; each is judged on the two classes alone."""
     counts = np.bincount(classes, minlength=len(nameplates))
-    best_other = chances.copy()
+    best_other = probs.copy()
     best_other[np.arange(len(classes)), classes] = -1
     pairs = np.unique(np.sort(np.stack([classes, best_other.argmax(1)], 1), axis=1), axis=0)
     found = []
@@ -99,7 +100,7 @@ def find_aliases(
         if counts[first] + counts[second] < ALIAS_PHOTOS or not counts[first] or not counts[second]:
             continue
         of_both = np.isin(classes, (first, second))
-        said = np.where(chances[of_both, first] >= chances[of_both, second], first, second)
+        said = np.where(probs[of_both, first] >= probs[of_both, second], first, second)
         right = said == classes[of_both]
         share = _balanced(right, classes[of_both])
         if share.high < ALIAS_LEVEL:
@@ -111,3 +112,61 @@ def _balanced(right: NDArray[np.bool_], classes: NDArray[np.int64]) -> Metric:
     """Mean of the two classes' shares, so that always naming the larger one gives 0.5."""
     of_each = [right[classes == number] for number in np.unique(classes)]
     return mean_of_shares([int(each.sum()) for each in of_each], [len(each) for each in of_each])
+
+
+# JOINED `ood_score`: how unlike the rest of a data set each photo is.
+
+
+OUTLIER_SHRINKAGE = 1.0
+"""Variance that is added in every standardised direction: 1,600 of them cannot be known from as many photos."""
+STRANGE = 4.0
+"""Strangeness from which a photo is named: at most one in a hundred of those that belong (docs/audit.md)."""
+UNLIKE_CLASS = 3.0
+"""Strangeness beside the photos of its own class from which one is named: an odd side, a detail, a wreck."""
+
+
+def ood_score(embeddings: NDArray[np.float32], probs: NDArray[np.float32] | None = None) -> NDArray[np.float64]:
+    """The photo's Mahalanobis distance from the distribution of the data set's other photos, squared; where there are
+    heads, plus how little they know what to name it.
+
+    Each photo is held against a distribution that it is no part of, since with about as many photos as numbers each one
+    makes the direction that it lies in: with the distance d from that of all n photos it is d / (1 - d/n) (R. Cook,
+    S. Weisberg, "Residuals and Influence in Regression", 1982, section 2.2). The first part is told in interquartile
+    ranges above the median, the second in nats of entropy: what is no car is far away from all cars, and no nameplate
+    suits it (as the "far" outliers of J. Ren et al., "A Simple Fix to Mahalanobis Distance for Improving Near-OOD
+    Detection", 2021).
+
+    Args:
+        embeddings: float32 N×D.
+        probs: float32 N×C, out-of-fold probabilities.
+    """
+    rows = (embeddings - embeddings.mean(0)).astype(np.float64)
+    rows /= np.maximum(rows.std(0), 1e-6)
+    covariance = rows.T @ rows / len(rows)
+    half = np.linalg.cholesky(covariance + OUTLIER_SHRINKAGE * np.eye(len(covariance)))
+    distance = (_solve_lower(half, rows.T) ** 2).sum(0)
+    distance /= np.maximum(1 - distance / len(rows), 1e-9)
+    low, middle, high = np.quantile(distance, [0.25, 0.5, 0.75])
+    strange = (distance - middle) / max(high - low, 1e-9)
+    if probs is not None:
+        strange -= (probs * np.log(np.maximum(probs, 1e-9))).sum(1)
+    return np.asarray(strange)
+
+
+def unlike_class(embeddings: NDArray[np.float32], classes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """`ood_score` of how each photo differs from the mean of the other photos of its class, float64 (N,).
+
+    Args:
+        embeddings: float32 N×D.
+        classes: int64 (N,); of a class of one photo nothing is known, so it is not strange.
+    """
+    counts = np.bincount(classes)
+    without_itself = (counts / np.maximum(counts - 1, 1))[classes, None].astype(np.float32)
+    strange = ood_score((embeddings - class_means(embeddings, classes)[classes]) * without_itself)
+    return np.where(counts[classes] > 1, strange, -np.inf)
+
+
+def _solve_lower(half: NDArray[np.float64], columns: NDArray[np.float64]) -> NDArray[np.float64]:
+    from scipy.linalg import solve_triangular
+
+    return np.asarray(solve_triangular(half, columns, lower=True, overwrite_b=True))

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate.datasets.splits import folds
-from nameplate.evaluation.metrics import wilson
-from nameplate.models.collection import Progress, embed_photos, still_there
-from nameplate.models.head import cross_validate
-from nameplate.models.model import Model
-from nameplate.models.pipeline import Hidden
+from nameplate.data.split import folds
+from nameplate.evaluate.metrics import wilson
+from nameplate.model.classifier import cross_validate
+from nameplate.model.collection import Progress, embed_photos, still_there
+from nameplate.model.model import Model
+from nameplate.model.pipeline import Hidden
 from nameplate.types import Metric, Photo
 
 MOST_PHOTOS = 3000

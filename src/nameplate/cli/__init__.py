@@ -4,24 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from nameplate.cli import (  # noqa: F401 - they add their commands
-    audit,
-    compare,
-    evaluate,
-    explain,
-    export,
-    extra_data,
-    feedback,
-    keys,
-    predict,
-    serve,
-    verify,
-)
+from nameplate.cli import audit, evaluate, experiments, export, feedback, predict, serve  # noqa: F401
 from nameplate.cli.commands import app
 from nameplate.cli.ending import run
-from nameplate.cli.help import as_command
-from nameplate.cli.on_ray import with_address
-from nameplate.cli.words import refuse_addresses
+from nameplate.cli.options import as_command, refuse_addresses, with_address
 
 __all__ = ["app", "main"]
 

@@ -34,12 +34,12 @@ def audit(
 ) -> None:
     """Look at labelled photos, and find copies, leaks, wrong labels, no cars and damage: a page, JSON and a list."""
     from nameplate.audit.inspect import inspect
-    from nameplate.audit.report import Written, finding_counts, write_report
-    from nameplate.cli.labelled import as_json as how_read
-    from nameplate.cli.labelled import read_labelled
-    from nameplate.datasets.inputs import refuse_overwriting_input
-    from nameplate.datasets.sources import read_excluded
-    from nameplate.models.model import Model
+    from nameplate.cli.options import as_json as how_read
+    from nameplate.cli.options import read_labelled
+    from nameplate.data.dataset import read_excluded
+    from nameplate.data.inputs import refuse_overwriting_input
+    from nameplate.model.model import Model
+    from nameplate.report.audit import Written, finding_counts, write_report
 
     if output.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"The report is a page: '{output}' must end with .html.")

@@ -16,8 +16,8 @@ from nameplate.errors import DataError, UsageError
 from nameplate.types import DEFAULT_BUNDLE, DEFAULT_RECIPE, NO_TTA, TOP, HeadRecipe
 
 if TYPE_CHECKING:
-    from nameplate.datasets import Refused
-    from nameplate.datasets.sources import Dataset
+    from nameplate.data import Refused
+    from nameplate.data.dataset import Dataset
 
 app = typer.Typer(
     name="nameplate",
@@ -158,8 +158,8 @@ def train(
     chosen = with_options(load_recipe(recipe, changes or []), {k: v for k, v in given.items() if v is not None}, recipe)
 
     def read(report: Callable[[str, int, int], None]) -> Dataset:
-        from nameplate.datasets import read_dataset
-        from nameplate.datasets.inputs import refuse_output_inside
+        from nameplate.data import read_dataset
+        from nameplate.data.inputs import refuse_output_inside
 
         def unpacked(done: int, total: int) -> None:
             report("unpack", done, total)
@@ -200,12 +200,11 @@ def augment(
     json: Json = False,
 ) -> None:
     """Draw photos as the network would see them in training, before it is trained."""
-    from nameplate.cli.labelled import read_labelled
-    from nameplate.datasets.inputs import refuse_overwriting_input
+    from nameplate.cli.options import read_labelled
+    from nameplate.data.inputs import refuse_overwriting_input
     from nameplate.fit.recipe import Recipe, load_recipe
-    from nameplate.reports.sheet import SUFFIXES, contact_sheet
+    from nameplate.report.sheet import SUFFIXES, augmented_rows, contact_sheet, examples
     from nameplate.storage import whole_file
-    from nameplate.training.examples import augmented_rows, examples
 
     if output.suffix.lower() not in SUFFIXES:
         raise UsageError(f"Cannot write '{output}': its name must end in {', '.join(SUFFIXES)}.")
@@ -259,7 +258,7 @@ def backbones(
 ) -> None:
     """List the networks that can be trained: the common ones, or all of timm's that match a pattern."""
     with needs_train_extra():
-        from nameplate.training.backbones import list_backbones
+        from nameplate.train.backbones import list_backbones
     found = list_backbones(pattern)
     if json:
         screen.print_json(found)
@@ -275,8 +274,8 @@ def convert_weights(
 ) -> None:
     """Turn a pickle of weights into safetensors, without running anything that is in it."""
     with needs_train_extra():
-        from nameplate.training.weights import convert_weights as convert
-    from nameplate.datasets.inputs import refuse_overwriting_input
+        from nameplate.train.weights import convert_weights as convert
+    from nameplate.data.inputs import refuse_overwriting_input
 
     refuse_overwriting_input([target], [source])
     made = convert(source, target)
@@ -300,8 +299,8 @@ def identify(
     json: Json = False,
 ) -> None:
     """Name the car in a photo, or in each of several. Exit code 1 where none could be read."""
-    from nameplate.models.answer_json import prediction_json
-    from nameplate.models.model import Model
+    from nameplate.model.model import Model
+    from nameplate.model.verification import prediction_json
 
     known = Model.load(model, runtime=runtime, threads=threads, tta=tta)
     paths, left_out = photo_paths(photos)
@@ -327,9 +326,9 @@ def submit(
     json: Json = False,
 ) -> None:
     """Write a valid submission: the sample submission's Ids, in its order."""
-    from nameplate.bulk.submission import submit as write
-    from nameplate.datasets.inputs import refuse_overwriting_input
-    from nameplate.models.model import Model
+    from nameplate.batch.submission import submit as write
+    from nameplate.data.inputs import refuse_overwriting_input
+    from nameplate.model.model import Model
 
     refuse_overwriting_input([output], [competition])
     model = Model.load(bundle, runtime=runtime, threads=threads, tta=tta)
@@ -368,7 +367,7 @@ def photo_paths(arguments: list[Path]) -> tuple[list[str], list[Refused]]:
     Raises:
         DataError: none has.
     """
-    from nameplate.datasets import Refused, list_photos
+    from nameplate.data import Refused, list_photos
 
     paths: list[str] = []
     left_out: list[Refused] = []

@@ -175,3 +175,25 @@ def _place(error: BaseException) -> str:
 def _told(error: BaseException) -> str:
     said = " ".join(str(error).split())
     return f" ({said if len(said) <= 300 else said[:300] + '…'})" if said else ""
+
+
+# JOINED What a command needs that only an extra of the package installs.
+
+
+@contextmanager
+def needs_extra(extra: str, needing: str) -> Iterator[None]:
+    """Imports inside it may be of packages that only an extra installs.
+
+    Args:
+        extra: its name.
+        needing: what needs it, and the verb: "Training a network needs".
+
+    Raises:
+        NameplateError: one is missing.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise NameplateError(
+            f"{needing} more packages ('{error.name}' is missing): pip install 'nameplate[{extra}]'."
+        ) from None

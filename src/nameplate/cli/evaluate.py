@@ -27,14 +27,14 @@ from nameplate.errors import DataError, UsageError
 from nameplate.types import NO_TTA, Verdict
 
 if TYPE_CHECKING:
-    from nameplate.datasets import Refused
-    from nameplate.datasets.sources import Dataset
-    from nameplate.evaluation.against import Against
-    from nameplate.evaluation.judge import Judged
-    from nameplate.evaluation.measure import Measured
-    from nameplate.evaluation.strangers import Sorted, Strangers
-    from nameplate.models.collection import Progress
-    from nameplate.models.model import Model
+    from nameplate.data import Refused
+    from nameplate.data.dataset import Dataset
+    from nameplate.evaluate.comparison import Against
+    from nameplate.evaluate.evaluator import EvaluationResult
+    from nameplate.evaluate.figures import Measured
+    from nameplate.evaluate.ood import OODResult, Sorted
+    from nameplate.model.collection import Progress
+    from nameplate.model.model import Model
 
 
 @app.command()
@@ -76,14 +76,14 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Say what a model is worth on labelled photos that did not train it: figures, a page, a model card."""
-    from nameplate.cli.labelled import as_json as how_read
-    from nameplate.cli.labelled import read_labelled
-    from nameplate.evaluation.judge import judge
-    from nameplate.evaluation.measure import as_json, measure
-    from nameplate.evaluation.strangers import sort_known, sort_strangers
-    from nameplate.evaluation.tta import look_again
-    from nameplate.models.model import Model
-    from nameplate.models.runtime import common_runtime
+    from nameplate.cli.options import as_json as how_read
+    from nameplate.cli.options import read_labelled
+    from nameplate.evaluate.comparison import look_again
+    from nameplate.evaluate.evaluator import evaluate_model
+    from nameplate.evaluate.figures import as_json, compute_figures
+    from nameplate.evaluate.ood import sort_known, sort_ood
+    from nameplate.model.model import Model
+    from nameplate.model.runtime import common_runtime
 
     if output is not None and output.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"The report is a page: '{output}' must end with .html.")
@@ -102,13 +102,13 @@ def evaluate(
         model, other = model.with_settings(runtime=shared), other.with_settings(runtime=shared)
     with screen.progress() as report:
         dataset = read_labelled(data, names, exclude, layout, report)
-        judged = judge(model, dataset, include_trained=include_trained, progress=report)
+        judged = evaluate_model(model, dataset, include_trained=include_trained, progress=report)
         judged, gained = look_again(model, judged, report)
         others: list[Refused] = []
-        unknown = [sort_strangers(model, judged, source, report, others.append) for source in strangers or []]
+        unknown = [sort_ood(model, judged, source, report, others.append) for source in strangers or []]
         held = None if other is None else _against(other, str(against), dataset, judged, include_trained, report)
     _tell_left_out(judged, others)
-    measured = measure(judged)
+    measured = compute_figures(judged)
     verdicts = sort_known(model, judged)
     said = as_json(measured, judged, model.bundle, held) | {"verdicts": asdict(verdicts), "data": how_read(dataset)}
     files = screen.left_out_json((*dataset.refused, *others), judged.unreadable)
@@ -117,12 +117,12 @@ def evaluate(
     said |= {"tta": gained.as_json()} if gained else {}
     lines = []
     if output is not None:
-        from nameplate.evaluation.report import write_report
+        from nameplate.report.evaluation import write_report
 
         written = write_report(said, measured, judged, output, model.settings.threads, held)
         lines.append(f"{written.page}, {written.json}, {written.photos}")
     if card is not None:
-        from nameplate.evaluation.card import write_card
+        from nameplate.report.card import write_card
 
         # without folders: a card is published, and where photos lie on one machine is no one's business
         command = ["nameplate", "evaluate", Path(bundle).name, *(path.name for path in data), "--card", card.name]
@@ -142,14 +142,13 @@ def evaluate(
 
 
 def _against(
-    other: Model, name: str, dataset: Dataset, judged: Judged, include_trained: bool, report: Progress
+    other: Model, name: str, dataset: Dataset, judged: EvaluationResult, include_trained: bool, report: Progress
 ) -> Against:
-    from nameplate.evaluation.against import hold_against
-    from nameplate.evaluation.judge import judge
-    from nameplate.evaluation.tta import look_again
+    from nameplate.evaluate.comparison import hold_against, look_again
+    from nameplate.evaluate.evaluator import evaluate_model
 
     try:
-        theirs = judge(other, dataset, include_trained=include_trained, progress=report)
+        theirs = evaluate_model(other, dataset, include_trained=include_trained, progress=report)
         theirs, _ = look_again(other, theirs, report)
     except DataError as error:
         raise DataError(f"--against {name}: {error}") from None
@@ -157,18 +156,18 @@ def _against(
 
 
 def _refuse_overwriting(page: Path | None, card: Path | None, inputs: Sequence[Path | None]) -> None:
-    from nameplate.datasets.inputs import refuse_overwriting_input
+    from nameplate.data.inputs import refuse_overwriting_input
 
     outputs = [card]
     if page is not None:
-        from nameplate.evaluation.report import Written
+        from nameplate.report.evaluation import Written
 
         outputs += Written.beside(page)
     refuse_overwriting_input(outputs, inputs)
 
 
-def _tell_left_out(judged: Judged, of_strangers: Sequence[Refused]) -> None:
-    from nameplate.cli.labelled import tell_unjudged
+def _tell_left_out(judged: EvaluationResult, of_strangers: Sequence[Refused]) -> None:
+    from nameplate.cli.options import tell_unjudged
 
     screen.tell_refused([(entry.name, entry.reason) for entry in of_strangers], "left out of strangers")
     screen.tell_refused(list(judged.unreadable), "unreadable")
@@ -188,8 +187,8 @@ def _tell_left_out(judged: Judged, of_strangers: Sequence[Refused]) -> None:
 
 def _print_more(measured: Measured, against: Against | None) -> None:
     """What goes beyond the figures of right and wrong."""
-    from nameplate.evaluation.against import loss_verdict, verdict
-    from nameplate.evaluation.selective import RISKS
+    from nameplate.evaluate.calibration import RISKS
+    from nameplate.evaluate.comparison import loss_verdict, verdict
 
     calibration, selective = measured.calibration, measured.selective
     screen.out.print()
@@ -206,7 +205,7 @@ def _print_more(measured: Measured, against: Against | None) -> None:
         screen.step("", loss_verdict(against))
 
 
-def _print_verdicts(known: Sorted, strangers: Sequence[Strangers]) -> None:
+def _print_verdicts(known: Sorted, strangers: Sequence[OODResult]) -> None:
     """What becomes of known photos and of strangers."""
     right = "" if known.right is None else f"; answers right {known.right.percent}"
     held = "" if known.kept_held is None else f", sets of {known.size:.2f} hold the truth {known.kept_held.percent}"

@@ -10,11 +10,11 @@ import typer
 
 from nameplate.cli import screen
 from nameplate.cli.commands import BundleArgument, Exclude, Json, LayoutOption, Names, Threads, app
-from nameplate.cli.extras import needs_extra
+from nameplate.cli.ending import needs_extra
 from nameplate.errors import UsageError
 
 if TYPE_CHECKING:
-    from nameplate.evaluation.significance import Paired
+    from nameplate.evaluate.significance import Paired
     from nameplate.fit.int8 import Exported
 
 
@@ -59,11 +59,11 @@ def export(
     with needs_extra("quantize", "Quantising needs"):
         from nameplate.fit.int8 import Gates, Int8Recipe, export_int8
         from nameplate.fit.quantize import FILTER_BITS
-    from nameplate.cli.labelled import read_labelled
-    from nameplate.datasets.inputs import refuse_output_inside
-    from nameplate.models.pipeline import Settings
-    from nameplate.models.proof import load_proven
-    from nameplate.models.runtime import available_cpus
+    from nameplate.cli.options import read_labelled
+    from nameplate.data.inputs import refuse_output_inside
+    from nameplate.model.pipeline import Settings
+    from nameplate.model.proof import load_proven
+    from nameplate.model.runtime import available_cpus
     from nameplate.storage import writing
 
     begun = time.monotonic()
@@ -102,7 +102,8 @@ def as_json(made: Exported, output: Path) -> dict[str, Any]:
         "float32": {"top1": made.top1, "log_loss": made.log_loss, "ece": made.ece, "bytes": made.bytes[0]},
         "int8": {"bytes": made.bytes[1], "in_float": made.in_float, "runtimes": made.held},
         "photos_per_second": [
-            {"backbone": pace.backbone, "runtime": pace.runtime, "value": pace.photos_per_second} for pace in made.paces
+            {"backbone": pace.backbone, "runtime": pace.runtime, "value": pace.photos_per_second}
+            for pace in made.throughputs
         ],
         "speedup": made.speedup,
         "unreadable": len(made.unreadable),
@@ -117,7 +118,7 @@ def _print(made: Exported, output: Path, seconds: float) -> None:
         screen.step("int8", f"{_figures(held.top1, held.log_loss, held.ece)}, {_change(held.change)}, {held.runtime}")
     if made.in_float:
         screen.step("In float32", f"{len(made.in_float)} convolutions, which were too sensitive")
-    for pace in made.paces:
+    for pace in made.throughputs:
         screen.step("Photos/s", f"{pace.photos_per_second:.0f}, {pace.backbone} by {pace.runtime}")
     screen.step("Speed-up", f"{made.speedup:.2f} times, each by its fastest runtime without bfloat16")
     screen.step("Size", f"{made.bytes[0] / 1e6:.1f} MB before, {made.bytes[1] / 1e6:.1f} MB now")

@@ -13,13 +13,13 @@ import typer
 
 from nameplate.cli import screen
 from nameplate.cli.commands import Json, app
-from nameplate.cli.extras import needs_extra
+from nameplate.cli.ending import needs_extra
 from nameplate.errors import UsageError
 
 if TYPE_CHECKING:
-    from nameplate.serving.feedback.export import Exported
-    from nameplate.serving.feedback.store import Deleted, Entry, FeedbackStore
-    from nameplate.serving.feedback.tables import Status
+    from nameplate.serve.feedback.database import Status
+    from nameplate.serve.feedback.export import Exported
+    from nameplate.serve.feedback.store import Deleted, Entry, FeedbackStore
 
 VARIABLE = "NAMEPLATE_FEEDBACK"
 SHOWN = 50
@@ -50,7 +50,7 @@ def opened(database: str, *, create: bool = False) -> Iterator[FeedbackStore]:
         NameplateError: not there, not to be opened, or a package is missing.
     """
     with needs_extra("serve", "Corrections need"):
-        from nameplate.serving.feedback.store import FeedbackStore
+        from nameplate.serve.feedback.store import FeedbackStore
     with FeedbackStore.open(database, create=create) as store:
         yield store
 
@@ -143,12 +143,12 @@ def export(
     json: Json = False,
 ) -> None:
     """Write corrections as a data set that 'train' and 'extra-data' read."""
-    from nameplate.datasets.inputs import refuse_overwriting_input
+    from nameplate.data.inputs import refuse_overwriting_input
 
     refuse_overwriting_input([output], [database])
     with opened(database) as store:
-        from nameplate.serving.feedback.export import Selection
-        from nameplate.serving.feedback.export import export as write
+        from nameplate.serve.feedback.export import Selection
+        from nameplate.serve.feedback.export import export as write
 
         selection = Selection(
             tuple(_status(name) for name in dict.fromkeys(status)) if status else Selection().statuses,
@@ -167,7 +167,7 @@ def export(
 
 
 def _status(text: str) -> Status:
-    from nameplate.serving.feedback.tables import STATUSES
+    from nameplate.serve.feedback.database import STATUSES
 
     for status in STATUSES:
         if text == status:
@@ -191,8 +191,8 @@ def _tell_deleted(gone: Deleted, *, json: bool) -> None:
         screen.out.print(f"Deleted {gone.corrections:,} corrections and {gone.photos:,} photos")
 
 
-def _utc(moment: datetime) -> datetime:
-    return moment.replace(tzinfo=UTC)
+def _utc(event: datetime) -> datetime:
+    return event.replace(tzinfo=UTC)
 
 
 def _print(entries: Sequence[Entry]) -> None:

@@ -19,11 +19,11 @@ from nameplate.storage import counted as counted
 from nameplate.storage import one_line, printable, without_controls
 
 if TYPE_CHECKING:
-    from nameplate.datasets.archive import Refused
-    from nameplate.datasets.listing import LeftOut
+    from nameplate.data.archive import Refused
+    from nameplate.data.listing import LeftOut
     from nameplate.fit.recipe import RecipeRow
-    from nameplate.training.backbones import Backbone
-    from nameplate.training.loop import Moment
+    from nameplate.train.backbones import Backbone
+    from nameplate.train.loop import StepEvent
     from nameplate.types import Epoch, Evaluation, Prediction, Verdict
 
 BAR_SECONDS = 0.1
@@ -160,7 +160,7 @@ def _lines() -> Callable[[str, int, int], None]:
 
 
 @contextmanager
-def training(*, quiet: bool) -> Iterator[tuple[Callable[[Moment], None], Callable[[str], None]]]:
+def training(*, quiet: bool) -> Iterator[tuple[Callable[[StepEvent], None], Callable[[str], None]]]:
     """What to call after each step and before each other piece of work: a bar on a terminal, lines in a log."""
     if quiet:
         yield (lambda _: None), (lambda _: None)
@@ -172,7 +172,7 @@ def training(*, quiet: bool) -> Iterator[tuple[Callable[[Moment], None], Callabl
 
 
 @contextmanager
-def _training_bar() -> Iterator[tuple[Callable[[Moment], None], Callable[[str], None]]]:
+def _training_bar() -> Iterator[tuple[Callable[[StepEvent], None], Callable[[str], None]]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     columns = (
@@ -185,15 +185,15 @@ def _training_bar() -> Iterator[tuple[Callable[[Moment], None], Callable[[str], 
         task = bars.add_task("", said="", visible=False)
         tell = _tell_epochs()
 
-        def watch(moment: Moment) -> None:
-            tell(moment)
-            place = f"{moment.stage.height}×{moment.stage.width} epoch {moment.state.epoch + 1}"
+        def watch(event: StepEvent) -> None:
+            tell(event)
+            place = f"{event.stage.height}×{event.stage.width} epoch {event.state.epoch + 1}"
             bars.update(
                 task,
                 description=place,
-                completed=moment.state.step,
-                total=moment.steps,
-                said=_figures(moment),
+                completed=event.state.step,
+                total=event.steps,
+                said=_figures(event),
                 visible=True,
             )
 
@@ -205,18 +205,18 @@ def _training_bar() -> Iterator[tuple[Callable[[Moment], None], Callable[[str], 
         yield watch, say
 
 
-def _training_lines() -> tuple[Callable[[Moment], None], Callable[[str], None]]:
+def _training_lines() -> tuple[Callable[[StepEvent], None], Callable[[str], None]]:
     told = time.monotonic()
     tell = _tell_epochs()
 
-    def watch(moment: Moment) -> None:
+    def watch(event: StepEvent) -> None:
         nonlocal told
-        tell(moment)
+        tell(event)
         if time.monotonic() - told >= LOG_SECONDS:
             told = time.monotonic()
             notes.print(
-                f"{moment.stage.height}×{moment.stage.width} epoch {moment.state.epoch + 1}, "
-                f"step {moment.state.step:,} of {moment.steps:,}: {_figures(moment)}"
+                f"{event.stage.height}×{event.stage.width} epoch {event.state.epoch + 1}, "
+                f"step {event.state.step:,} of {event.steps:,}: {_figures(event)}"
             )
 
     def say(text: str) -> None:
@@ -226,25 +226,25 @@ def _training_lines() -> tuple[Callable[[Moment], None], Callable[[str], None]]:
     return watch, say
 
 
-def _figures(moment: Moment) -> str:
-    left = moment.left
+def _figures(event: StepEvent) -> str:
+    left = event.left
     time_left = f"{left / 60:.0f} min left" if left < 7200 else f"{left / 3600:.1f} h left"
     return (
-        f"loss {moment.loss:.3f}, accuracy {100 * moment.accuracy:.0f} %, "
-        f"{moment.photos_per_second:.0f} photos/s, {time_left}"
+        f"loss {event.loss:.3f}, accuracy {100 * event.accuracy:.0f} %, "
+        f"{event.photos_per_second:.0f} photos/s, {time_left}"
     )
 
 
-def _tell_epochs() -> Callable[[Moment | None], None]:
+def _tell_epochs() -> Callable[[StepEvent | None], None]:
     """Prints a line for each epoch that was done since the last call; None stands for the last moment."""
     history: list[Epoch] = []
     done: int | None = None
 
-    def tell(moment: Moment | None) -> None:
+    def tell(event: StepEvent | None) -> None:
         nonlocal history, done
-        if moment is None and done is None:
+        if event is None and done is None:
             return
-        history = history if moment is None else moment.state.history
+        history = history if event is None else event.state.history
         if done is None:
             done = len(history)  # of a resumed run, what was told before
         for row in history[done:]:

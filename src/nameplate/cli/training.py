@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from nameplate.cli import screen
-from nameplate.cli.extras import needs_extra
-from nameplate.cli.labelled import as_json as how_read
-from nameplate.cli.labelled import left_out_json, tell, tell_parts
+from nameplate.cli.ending import needs_extra
+from nameplate.cli.options import as_json as how_read
+from nameplate.cli.options import left_out_json, tell, tell_parts
 from nameplate.errors import NameplateError, UsageError, WriteError
 from nameplate.types import HeadRecipe
 
 if TYPE_CHECKING:
-    from nameplate.datasets.sources import Dataset
+    from nameplate.data.dataset import Dataset
     from nameplate.fit.recipe import Recipe
-    from nameplate.training.fine_tune import FineTuned
+    from nameplate.train.finetune import FineTuned
 
 Report = Callable[[str, int, int], None]
 Read = Callable[[Report], "Dataset"]
@@ -58,11 +58,11 @@ def train_head_alone(
     json: bool,
 ) -> None:
     """A head on a bundle's frozen backbone."""
-    from nameplate.datasets.inputs import refuse_overwriting_input
-    from nameplate.evaluation.metrics import as_json
+    from nameplate.data.inputs import refuse_overwriting_input
+    from nameplate.evaluate.metrics import as_json
     from nameplate.fit.linear_probe import train_head
-    from nameplate.models.bundle import refuse_other_folder
-    from nameplate.models.model import Model
+    from nameplate.model.bundle import refuse_other_folder
+    from nameplate.model.model import Model
 
     start = time.monotonic()
     refuse_other_folder(output)
@@ -121,7 +121,7 @@ def train_by_recipe(
         _look_elsewhere(run, moved)
     main = os.environ.get("RANK", "0") == "0"  # torchrun starts one process more for each device
     with needs_train_extra():
-        from nameplate.training.fine_tune import fine_tune, start
+        from nameplate.train.finetune import fine_tune, start
     begun = time.monotonic()
     refused: list[tuple[str, str]] = []
     if read is not None and recipe is not None:
@@ -142,7 +142,7 @@ def train_by_recipe(
 
 def _look_elsewhere(run: Path, places: Sequence[Path]) -> None:
     with needs_train_extra():
-        from nameplate.training.fine_tune import look_elsewhere
+        from nameplate.train.finetune import look_elsewhere
     with screen.progress() as report:
         found = look_elsewhere(run, places, report)
     if found is None:
@@ -167,10 +167,10 @@ def _to_go_on(run: Path) -> Iterator[None]:
 
 
 def _tell(made: FineTuned, refused: list[tuple[str, str]], run: Path, seconds: float, json: bool) -> None:
-    from nameplate.evaluation.metrics import as_json
-    from nameplate.fit.record import exported_record
-    from nameplate.models.bundle import IN_RUN
-    from nameplate.reports.run import exported_words
+    from nameplate.evaluate.metrics import as_json
+    from nameplate.fit.run import exported_record
+    from nameplate.model.bundle import IN_RUN
+    from nameplate.report.run import exported_words
 
     parts, finished = made.parts, made.finished
     unreadable = [*parts.unreadable, *made.state.lost.items()]

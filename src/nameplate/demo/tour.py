@@ -8,16 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from nameplate import __version__
-from nameplate.datasets import Dataset, read_dataset
+from nameplate.data import Dataset, read_dataset
 from nameplate.demo import photos_folder
-from nameplate.evaluation.judge import Judged, judge
-from nameplate.evaluation.metrics import confusion_matrix
+from nameplate.evaluate.evaluator import EvaluationResult, evaluate_model
+from nameplate.evaluate.metrics import confusion_matrix
 from nameplate.fit.linear_probe import train_head
-from nameplate.models.collection import Progress
-from nameplate.models.model import Model
-from nameplate.photos import decode
-from nameplate.reports.page import png_uri, thumbnail_uri, write_page
-from nameplate.reports.plots import class_plot, confusion_plot
+from nameplate.images import decode
+from nameplate.model.collection import Progress
+from nameplate.model.model import Model
+from nameplate.report.page import png_uri, thumbnail_uri, write_page
+from nameplate.report.plots import class_plot, confusion_plot
 from nameplate.types import HeadRecipe, Photo, Prediction
 
 EXAMPLES, MISTAKES = 6, 8
@@ -56,7 +56,7 @@ def tour(
     say("2. Train", f"{trained.photos:,} photos embedded by {trained.runtime} and a head fitted in {seconds:.0f} s")
 
     model = Model(trained.bundle, replace(backbone.settings, runtime=trained.runtime))  # one figure, one runtime
-    judged = judge(model, test, progress=progress)
+    judged = evaluate_model(model, test, progress=progress)
     found, top1 = judged.evaluation, judged.evaluation.top1
     share = f"top-1 {100 * top1.value:.1f} % (95 % interval {100 * top1.low:.1f}–{100 * top1.high:.1f})"
     say("3. Evaluate", f"{found.photos} photos never seen: {share}, by {judged.runtime}")
@@ -86,7 +86,7 @@ def _say_what_next(say: Callable[[str, str], None]) -> None:
 def _write(
     page: Path,
     data: Dataset,
-    judged: Judged,
+    judged: EvaluationResult,
     shown: Photo,
     answer: Prediction,
     seconds: float,
@@ -102,7 +102,7 @@ def _write(
         runtime=judged.runtime,
         seconds=seconds,
         evaluation=judged.evaluation,
-        confusion=png_uri(confusion_plot(confusion_matrix(judged.truths, judged.named, len(nameplates)), nameplates)),
+        confusion=png_uri(confusion_plot(confusion_matrix(judged.y_true, judged.named, len(nameplates)), nameplates)),
         classes=png_uri(class_plot(judged.evaluation)),
         mistakes=_mistakes(judged, nameplates),
         answer={"uri": thumbnail_uri(decode(shown.path)), "truth": shown.label, "top": answer.top},
@@ -119,11 +119,11 @@ def _look(nameplate: str, data: Dataset) -> dict[str, object]:
     }
 
 
-def _mistakes(judged: Judged, nameplates: Sequence[str]) -> list[dict[str, object]]:
+def _mistakes(judged: EvaluationResult, nameplates: Sequence[str]) -> list[dict[str, object]]:
     found = [
-        (float(chances.max()), photo, nameplates[int(chances.argmax())])
-        for photo, chances in zip(judged.photos, judged.probabilities, strict=True)
-        if nameplates[int(chances.argmax())] != photo.label
+        (float(probs.max()), photo, nameplates[int(probs.argmax())])
+        for photo, probs in zip(judged.photos, judged.probabilities, strict=True)
+        if nameplates[int(probs.argmax())] != photo.label
     ]
     return [
         {

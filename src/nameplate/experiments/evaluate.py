@@ -12,29 +12,31 @@ from pathlib import Path
 
 import numpy as np
 
-from nameplate.datasets.sources import Dataset
+from nameplate.data.dataset import Dataset
 from nameplate.errors import DataError, NameplateError
-from nameplate.evaluation.metrics import wilson
-from nameplate.experiments.contenders import Frozen, Tuned
-from nameplate.experiments.judged import Answers, answers, photo_keys
+from nameplate.evaluate.metrics import wilson
+from nameplate.experiments.candidates import Frozen, Tuned
+from nameplate.experiments.paired import PairedAnswers, answers, photo_keys
 from nameplate.fit.linear_probe import fit_recipe
-from nameplate.fit.parts import Parts
-from nameplate.models.collection import Embedded, Progress, embed_with, still_there
-from nameplate.models.head import log_loss, probabilities
-from nameplate.models.pipeline import Settings
-from nameplate.reports.compare import Row
-from nameplate.training.backbones import find_backbone
-from nameplate.training.fine_tune import Say, Watch, fine_tune, start
-from nameplate.training.frozen_network import Cost, TorchRuntime, cost_of, load_network, measure, stand_in_bundle
-from nameplate.training.run import RUN, load_run
+from nameplate.fit.run import RUN, load_run
+from nameplate.fit.split import Split
+from nameplate.model.classifier import log_loss, probabilities
+from nameplate.model.collection import Embedded, Progress, embed_with, still_there
+from nameplate.model.pipeline import Settings
+from nameplate.report.compare import ComparisonRow
+from nameplate.train.backbones import find_backbone
+from nameplate.train.finetune import Say, Watch, fine_tune, start
+from nameplate.train.frozen_network import Cost, TorchRuntime, cost_of, load_network, measure, stand_in_bundle
 from nameplate.types import Photo
 
 
-def judge_frozen(contender: Frozen, parts: Parts, threads: int, progress: Progress) -> tuple[Row, Answers]:
+def judge_frozen(
+    candidate: Frozen, parts: Split, threads: int, progress: Progress
+) -> tuple[ComparisonRow, PairedAnswers]:
     """Embed photos by a frozen backbone, fit a head on them, judge it on the folds that it did not see.
 
     Args:
-        contender: what is judged.
+        candidate: what is judged.
         parts: the photos; all of them are judged.
         threads: processors.
         progress: see `Progress`.
@@ -44,9 +46,9 @@ def judge_frozen(contender: Frozen, parts: Parts, threads: int, progress: Progre
         NameplateError: the weights cannot be had, or the photos not be read.
     """
     begun = time.monotonic()
-    backbone = find_backbone(contender.backbone)
-    size = contender.height, contender.width
-    network, weights = load_network(backbone, len(parts.nameplates), size, threads, contender.weights)
+    backbone = find_backbone(candidate.backbone)
+    size = candidate.height, candidate.width
+    network, weights = load_network(backbone, len(parts.nameplates), size, threads, candidate.weights)
     cost = measure(network, *size)
     bundle, runtime = stand_in_bundle(backbone, weights, network, size), TorchRuntime(network)
 
@@ -56,28 +58,28 @@ def judge_frozen(contender: Frozen, parts: Parts, threads: int, progress: Progre
     plain = embed(parts.photos, mirror=False)
     there = still_there(parts.photos, plain)
     classes, groups = parts.classes[there], parts.groups[there]
-    mirrored = embed(plain.photos, mirror=True) if contender.head.mirror else None
-    head = fit_recipe(plain.photos, plain.embeddings, mirrored, classes, groups, contender.head, progress)
+    mirrored = embed(plain.photos, mirror=True) if candidate.head.mirror else None
+    head = fit_recipe(plain.photos, plain.embeddings, mirrored, classes, groups, candidate.head, progress)
     if head.out_of_fold is None:
         raise DataError("Most nameplates have photos in one fold alone, so nothing can be cross-validated.")
-    chances = probabilities(head.out_of_fold[: len(classes)], head.temperature)
-    row = Row(
-        name=contender.name,
+    probs = probabilities(head.out_of_fold[: len(classes)], head.temperature)
+    row = ComparisonRow(
+        name=candidate.name,
         backbone=backbone.timm,
         photos=len(classes),
-        top1=wilson(int((chances.argmax(1) == classes).sum()), len(classes)),
-        log_loss=log_loss(chances, classes),
+        top1=wilson(int((probs.argmax(1) == classes).sum()), len(classes)),
+        log_loss=log_loss(probs, classes),
         licence=backbone.licence,
         seconds=time.monotonic() - begun,
     )
-    return with_cost(row, cost), answers(photo_keys(plain.photos), chances, classes, parts.nameplates)
+    return with_cost(row, cost), answers(photo_keys(plain.photos), probs, classes, parts.nameplates)
 
 
-def start_run(contender: Tuned, parts: Parts, run: Path, threads: int, progress: Progress) -> None:
+def start_run(candidate: Tuned, parts: Split, run: Path, threads: int, progress: Progress) -> None:
     """Write a run's folder, where there is none yet.
 
     Args:
-        contender: what is trained.
+        candidate: what is trained.
         parts: the photos, each in its part; every run takes them so.
         run: the run's folder.
         threads: processors.
@@ -93,14 +95,16 @@ def start_run(contender: Tuned, parts: Parts, run: Path, threads: int, progress:
         parts.nameplates,
         dict(zip(parts.nameplates, parts.ids, strict=True)),
     )
-    start(lambda: dataset, run, contender.recipe, threads=threads, progress=progress)
+    start(lambda: dataset, run, candidate.recipe, threads=threads, progress=progress)
 
 
-def judge_tuned(contender: Tuned, parts: Parts, run: Path, *, watch: Watch, say: Say) -> tuple[Row, Answers]:
+def judge_tuned(
+    candidate: Tuned, parts: Split, run: Path, *, watch: Watch, say: Say
+) -> tuple[ComparisonRow, PairedAnswers]:
     """Train a run to its end, or what is left of it, and judge it on the held-out photos.
 
     Args:
-        contender: what is trained.
+        candidate: what is trained.
         parts: the photos of the comparison.
         run: a folder that `start_run` wrote.
         watch: called after each step.
@@ -113,9 +117,9 @@ def judge_tuned(contender: Tuned, parts: Parts, run: Path, *, watch: Watch, say:
     if made is None or made.finished.evaluation is None:
         raise NameplateError("No held-out photo could be judged.")
     places, judged = made.finished.places, made.finished.evaluation
-    backbone = find_backbone(contender.recipe.backbone)
-    row = Row(
-        name=contender.name,
+    backbone = find_backbone(candidate.recipe.backbone)
+    row = ComparisonRow(
+        name=candidate.name,
         backbone=backbone.timm,
         photos=judged.photos,
         top1=judged.top1,
@@ -125,12 +129,12 @@ def judge_tuned(contender: Tuned, parts: Parts, run: Path, *, watch: Watch, say:
     )
     keys = np.array(photo_keys(made.parts.photos))[places]
     found = answers(keys.tolist(), made.finished.probabilities, made.parts.classes[places], parts.nameplates)
-    last = contender.recipe.stages[-1]  # the cost is of photos as the last stage sees them
+    last = candidate.recipe.stages[-1]  # the cost is of photos as the last stage sees them
     cost = cost_of(backbone, len(parts.nameplates), (last.height, last.width), load_run(run).threads)
     return with_cost(row, cost), found
 
 
-def with_cost(row: Row, cost: Cost) -> Row:
+def with_cost(row: ComparisonRow, cost: Cost) -> ComparisonRow:
     """A row with what its network costs."""
     return replace(
         row,

@@ -23,20 +23,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.audit.inspect import inspect
-from nameplate.datasets import read_dataset
-from nameplate.datasets.sources import Dataset, not_there, read_excluded, without
+from nameplate.data import read_dataset
+from nameplate.data.dataset import Dataset, not_there, read_excluded, without
 from nameplate.errors import DataError, UsageError
-from nameplate.experiments.cleaning import Cleaning, clean
-from nameplate.experiments.mapping import ClassMap, map_classes, nothing_maps
-from nameplate.experiments.page import write_extra_page
-from nameplate.experiments.result import Experiment, write_result
-from nameplate.experiments.trial import Material, Trial, load_trial, save_trial
-from nameplate.experiments.verdict import give_verdict
-from nameplate.fit.parts import Parts, split_parts
+from nameplate.experiments.further import ClassMap, Cleaning, clean, map_classes, nothing_maps
+from nameplate.experiments.result import Experiment, write_extra_page, write_result
+from nameplate.experiments.verdict import Material, SeedResult, give_verdict, load_seed, save_seed
 from nameplate.fit.recipe import Recipe
-from nameplate.fit.record import JUDGED_BY, versions
-from nameplate.models.collection import Embedded, Progress, embed_photos
-from nameplate.models.model import Model
+from nameplate.fit.run import JUDGED_BY, versions
+from nameplate.fit.split import Split, split_parts
+from nameplate.model.collection import Embedded, Progress, embed_photos
+from nameplate.model.model import Model
 from nameplate.storage import is_free, sha256, whole_file, working_in
 from nameplate.types import SEEDS, HeadRecipe, Photo
 
@@ -168,7 +165,7 @@ def _extra_data(
     return made
 
 
-def judging_places(parts: Parts) -> NDArray[np.int64]:
+def judging_places(parts: Split) -> NDArray[np.int64]:
     """Which photos judge: the validation part, where there is none the test part; copies of training photos do not.
 
     Raises:
@@ -227,7 +224,7 @@ def _read_of(photos: Sequence[Photo], embedded: Embedded) -> list[Photo]:
     return [read.get(photo.path, photo).with_(label=photo.label, split=photo.split) for photo in photos]
 
 
-def _material(base: Dataset, parts: Parts, cleaning: Cleaning, judging: NDArray[np.int64]) -> Material:
+def _material(base: Dataset, parts: Split, cleaning: Cleaning, judging: NDArray[np.int64]) -> Material:
     if not cleaning.kept:
         why = ", ".join(f"{count:,}× {reason}" for reason, count in cleaning.counts.items()) or "no class is left"
         raise DataError(f"Nothing of EXTRA is left to add: {why}.")
@@ -240,7 +237,7 @@ def _material(base: Dataset, parts: Parts, cleaning: Cleaning, judging: NDArray[
     )
 
 
-def _settings(parts: Parts, cleaning: Cleaning, recipe: Recipe | HeadRecipe, model: Model) -> dict[str, object]:
+def _settings(parts: Split, cleaning: Cleaning, recipe: Recipe | HeadRecipe, model: Model) -> dict[str, object]:
     kind = "head" if isinstance(recipe, HeadRecipe) else recipe.name
     return {
         "schema": SCHEMA,
@@ -280,16 +277,16 @@ def _trials(
     model: Model,
     progress: Progress,
     say: Callable[[str], None],
-) -> list[Trial]:
+) -> list[SeedResult]:
     """The answers of both models of every seed; a seed that an earlier job finished is read."""
     recipe, seeds = design.recipe, design.seeds
-    done = {seed: load_trial(folder, seed) for seed in range(recipe.seed, recipe.seed + seeds)}
+    done = {seed: load_seed(folder, seed) for seed in range(recipe.seed, recipe.seed + seeds)}
     if None in done.values():
         train = _trainer(material, embedded, folder, recipe, model, progress, say)
         for place, seed in enumerate(done):
             if done[seed] is None:
                 done[seed] = trial = train(seed)
-                save_trial(folder, trial)
+                save_seed(folder, trial)
             progress("seeds", place + 1, seeds)
     return [trial for trial in done.values() if trial is not None]
 
@@ -302,7 +299,7 @@ def _trainer(
     model: Model,
     progress: Progress,
     say: Callable[[str], None],
-) -> Callable[[int], Trial]:
+) -> Callable[[int], SeedResult]:
     if isinstance(recipe, HeadRecipe):
         from nameplate.experiments.heads import Heads
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate.datasets.splits import folds
+from nameplate.data.split import folds
 from nameplate.errors import DataError
-from nameplate.evaluation.same import same_picture
-from nameplate.experiments.trial import Answers, Material, Trial
-from nameplate.models.collection import Embedded, Progress, embed_photos
-from nameplate.models.head import fit_head, probabilities
-from nameplate.models.model import Model
+from nameplate.evaluate.evaluator import same_picture
+from nameplate.experiments.verdict import Material, SeedAnswers, SeedResult
+from nameplate.model.classifier import fit_head, probabilities
+from nameplate.model.collection import Embedded, Progress, embed_photos
+from nameplate.model.model import Model
 from nameplate.types import HeadRecipe, Photo
 
 Floats = NDArray[np.float32]
@@ -68,14 +68,14 @@ class Heads:
             same_picture(rows, progress),
         )
 
-    def trial(self, seed: int) -> Trial:
+    def trial(self, seed: int) -> SeedResult:
         """Both heads of one seed, and what they say."""
         rows, everyone = self.rows, np.arange(len(self.rows.photos))
         ours = draw(everyone[: rows.base], rows.classes, rows.groups, np.random.default_rng([seed, 0]))
         further = draw(everyone[rows.base :], rows.classes, rows.groups, np.random.default_rng([seed, 1]))
-        return Trial(seed, self._answers(ours, seed), self._answers(np.concatenate([ours, further]), seed))
+        return SeedResult(seed, self._answers(ours, seed), self._answers(np.concatenate([ours, further]), seed))
 
-    def _answers(self, drawn: Places, seed: int) -> Answers:
+    def _answers(self, drawn: Places, seed: int) -> SeedAnswers:
         rows = self.rows
         photos, groups = [rows.photos[i] for i in drawn], rows.groups[drawn]
         fold = folds([str(p.label) for p in photos], [str(p.sha256) for p in photos], groups, self.recipe.folds, seed)
@@ -91,8 +91,8 @@ class Heads:
             np.concatenate([fold, fold[there]]),
             balanced=self.recipe.balanced,
         )
-        chances = probabilities(self.judging @ head.weight + head.bias, head.temperature)
-        return Answers.of(chances, self.material.nameplates, [str(photo.label) for photo in self.material.judging])
+        probs = probabilities(self.judging @ head.weight + head.bias, head.temperature)
+        return SeedAnswers.of(probs, self.material.nameplates, [str(photo.label) for photo in self.material.judging])
 
 
 def draw(places: Places, classes: Places, groups: Places, random: np.random.Generator) -> Places:

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from nameplate.datasets.sources import Dataset
+from nameplate.data.dataset import Dataset
 from nameplate.errors import DataError
-from nameplate.experiments.trial import Answers, Material, Trial
+from nameplate.experiments.verdict import Material, SeedAnswers, SeedResult
 from nameplate.fit.recipe import Recipe
-from nameplate.models.collection import Progress, embed_photos
-from nameplate.models.model import Model
-from nameplate.training.fine_tune import fine_tune, start
-from nameplate.training.run import RUN
+from nameplate.fit.run import RUN
+from nameplate.model.collection import Progress, embed_photos
+from nameplate.model.model import Model
+from nameplate.train.finetune import fine_tune, start
 from nameplate.types import Photo
 
 RUNS = "runs"
@@ -41,16 +41,16 @@ class Networks:
         self.material, self.folder, self.recipe = material, folder, recipe
         self.runtime, self.threads, self.progress, self.say = runtime, threads, progress, say
 
-    def trial(self, seed: int) -> Trial:
+    def trial(self, seed: int) -> SeedResult:
         """Both networks of one seed, and what they say."""
         runs, material = self.folder / RUNS / f"seed-{seed}", self.material
-        return Trial(
+        return SeedResult(
             seed,
             self._answers(runs / "without", material.train, seed),
             self._answers(runs / "with", (*material.train, *material.extra), seed),
         )
 
-    def _answers(self, run: Path, train: tuple[Photo, ...], seed: int) -> Answers:
+    def _answers(self, run: Path, train: tuple[Photo, ...], seed: int) -> SeedAnswers:
         if not (run / RUN).is_file():
             dataset = Dataset((*train, *self.material.judging), self.material.nameplates, self.material.ids)
             recipe = replace(self.recipe, seed=seed, keep_best=False)  # who judges must not choose
@@ -59,12 +59,12 @@ class Networks:
         fine_tune(run, say=self.say)
         return self._judge(Model.load(run, runtime=self.runtime, threads=self.threads))
 
-    def _judge(self, model: Model) -> Answers:
+    def _judge(self, model: Model) -> SeedAnswers:
         """By the bundle, on the same photos for every run, whatever the run itself took for copies."""
         judging = self.material.judging
         embedded = embed_photos(judging, model, self.progress)
         if embedded.unreadable:
             path, why = embedded.unreadable[0]
             raise DataError(f"'{path}' judges and can no longer be read: {why}. Put it back and run the command again.")
-        chances = model.probabilities(embedded.embeddings, embedded.runtime)
-        return Answers.of(chances, model.nameplates, [str(photo.label) for photo in judging])
+        probs = model.probabilities(embedded.embeddings, embedded.runtime)
+        return SeedAnswers.of(probs, model.nameplates, [str(photo.label) for photo in judging])

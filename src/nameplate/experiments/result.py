@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import msgspec
 
-from nameplate.audit.findings import Finding
-from nameplate.datasets.archive import Refused
-from nameplate.datasets.tables import write_table
-from nameplate.experiments.cleaning import Cleaning
-from nameplate.experiments.mapping import ClassMap
-from nameplate.experiments.verdict import Verdict
+from nameplate.audit.inspect import Finding
+from nameplate.data.archive import Refused
+from nameplate.data.tables import write_table
+from nameplate.experiments.further import NO_CAR, UNREAD, ClassMap, Cleaning, TakenOut
+from nameplate.experiments.verdict import ClassVerdict, Verdict
+from nameplate.report.compare import forest_plot, runs_plot
+from nameplate.report.page import day_and_night, file_thumbnail_uri, write_page
 from nameplate.storage import absolute, printable, whole_file
+from nameplate.types import Metric
 
 EXTRA, TAKEN_OUT, SUSPECTS, RESULT = "extra.csv", "taken-out.csv", "suspects.csv", "extra-data.json"
 
@@ -112,3 +115,160 @@ def _taken_out(cleaning: Cleaning) -> list[dict[str, str]]:
 
 def _suspect(finding: Finding) -> dict[str, str]:
     return {"path": absolute(finding.photos[0]), "detail": printable(finding.detail)}
+
+
+# JOINED A verdict in words: the same on the page and in the terminal.
+
+
+FEW = 6
+"""Nameplates that a sentence lists."""
+
+
+def headline(verdict: Verdict) -> str:
+    """`Helps`, with what it is said of."""
+    return {
+        "helps": "The further photos help",
+        "hurts": "The further photos hurt",
+        "cannot be told": "Whether they help cannot be told",
+    }[verdict.word]
+
+
+def how_to_tell(verdict: Verdict) -> str:
+    """What a difference of this size would take to be told; nothing where it is told."""
+    enough = verdict.enough
+    if verdict.word != "cannot be told":
+        return ""
+    if enough is None:
+        return "Both ways name as many photos rightly: there is no difference that more photos could tell."
+    size, photos = f"{100 * abs(verdict.top1.difference.value):.2g} points", _round(enough.photos)
+    more = _round(max(1, enough.photos - verdict.photos))
+    seeds = f", and {_round(enough.seeds)} seeds" if enough.seeds > len(verdict.without) else ""
+    return (
+        f"To tell a difference of {size} takes about {photos} photos to judge on, {more} more than there are{seeds}. "
+        "If it is no larger, it may not matter."
+    )
+
+
+def about_classes(verdict: Verdict) -> str:
+    """Which nameplates gain or lose."""
+    gain, lose = _of(verdict, "helps"), _of(verdict, "hurts")
+    told = [text for text in (_listed(gain, "gain"), _listed(lose, "lose")) if text]
+    rest = len(verdict.per_class) - len(gain) - len(lose)
+    if not told:
+        return f"For none of the {rest:,} nameplates alone can it be told."
+    return f"{'; '.join(told)}.{f' For the other {rest:,} it cannot be told.' if rest else ''}"
+
+
+def points(difference: Metric) -> str:
+    """`+6.3 points (95 % interval +3.1 … +9.5)`."""
+    value, low, high = (f"{100 * part:+.1f}".replace("-", "−") for part in (difference.value, *difference.interval))
+    return f"{value} points (95 % interval {low} … {high})"
+
+
+def chance(p: float) -> str:
+    """`p = 0.031`, `p < 0.001`."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+
+
+def _of(verdict: Verdict, word: str) -> list[ClassVerdict]:
+    found = [each for each in verdict.per_class if each.word == word]
+    return sorted(found, key=lambda each: -abs(each.difference.value))
+
+
+def _listed(found: list[ClassVerdict], verb: str) -> str:
+    names = [f"{each.nameplate} ({100 * each.difference.value:+.0f})".replace("(-", "(−") for each in found[:FEW]]
+    more = f" and {len(found) - FEW:,} more" if len(found) > FEW else ""
+    return f"{', '.join(names)}{more} {verb + 's' if len(found) == 1 else verb}" if found else ""
+
+
+def _round(photos: int) -> str:
+    """To two figures: no such number is known better."""
+    scale = 10 ** max(0, len(str(photos)) - 2)
+    return f"{round(photos / scale) * scale:,}"
+
+
+# JOINED `write_extra_page`: the verdict on further photos as one HTML file.
+
+
+PAGE = "index.html"
+SHOWN = 24
+"""Pictures of each kind that the page shows; the tables list all."""
+ROWS = 40
+"""Nameplates in the plot: those that are told, then those that differ most."""
+
+
+def write_extra_page(folder: Path, made: Experiment) -> None:
+    """Write index.html, whole, with all pictures inside it.
+
+    Raises:
+        WriteError: the folder cannot be written to.
+    """
+    verdict = made.verdict
+    rows = sorted(verdict.per_class, key=lambda each: (each.word == "cannot be told", -abs(each.difference.value)))
+    drawn = sorted(rows[:ROWS], key=lambda each: -each.difference.value)
+    taken = _spread(made.cleaning.taken_out)
+    write_page(
+        folder / PAGE,
+        "extra-data.html",
+        made=made,
+        verdict=verdict,
+        tone={"helps": "good", "hurts": "wrong"}.get(verdict.word, "unknown"),
+        headline=headline(verdict),
+        difference=points(verdict.top1.difference),
+        chance=chance(verdict.top1.p),
+        how_to_tell=how_to_tell(verdict),
+        classes=about_classes(verdict),
+        runs=day_and_night(lambda dark: _runs(made, dark)),
+        forest=day_and_night(lambda dark: _forest(drawn, dark)),
+        drawn=len(drawn),
+        taken=[(entry.reason, _name(entry.path), _detail(entry), file_thumbnail_uri(entry.path)) for entry in taken],
+        suspects=[
+            (_name(f.photos[0]), f.detail, file_thumbnail_uri(f.photos[0])) for f in made.cleaning.suspects[:SHOWN]
+        ],
+        facts=_facts(made),
+        tables={"extra": EXTRA, "taken_out": TAKEN_OUT, "suspects": SUSPECTS},
+    )
+
+
+def _runs(made: Experiment, dark: bool) -> bytes:
+    verdict = made.verdict
+    return runs_plot(("without", "with"), verdict.without, verdict.added, verdict.top1.difference, dark=dark)
+
+
+def _forest(drawn: Sequence[ClassVerdict], dark: bool) -> bytes:
+    names = [f"{each.nameplate} ({each.photos})" for each in drawn]
+    told = [each.word != "cannot be told" for each in drawn]
+    return forest_plot(names, [each.difference for each in drawn], told, dark=dark)
+
+
+def _spread(taken: Sequence[TakenOut]) -> list[TakenOut]:
+    """Some of each reason, so that many of one do not hide the others."""
+    reasons = list(dict.fromkeys(entry.reason for entry in taken))
+    each = max(1, SHOWN // max(1, len(reasons)))
+    return [entry for reason in reasons for entry in [e for e in taken if e.reason == reason][:each]]
+
+
+def _name(path: str) -> str:
+    """With its folder, which is often its nameplate."""
+    return printable("/".join(Path(path).parts[-2:]))
+
+
+def _detail(entry: TakenOut) -> str:
+    """What is wrong with a photo, or which one it is a copy of."""
+    return entry.detail if entry.reason in (UNREAD, NO_CAR) else f"as {_name(entry.detail)}"
+
+
+def _facts(made: Experiment) -> list[tuple[str, str]]:
+    recipe, backbone = made.settings["recipe"], made.settings["backbone"]
+    assert isinstance(recipe, dict)
+    assert isinstance(backbone, dict)
+    return [
+        ("recipe", str(recipe["name"])),
+        ("embeddings by", str(backbone["name"])),
+        ("seeds", ", ".join(map(str, made.seeds))),
+        ("BASE", f"{made.base['photos']:,} photos, {made.base['trained']:,} of them train"),
+        ("judging", f"{made.verdict.photos:,} photos, {made.verdict.pictures:,} without copies"),
+        ("EXTRA", f"{made.extra['photos']:,} photos, {made.extra['added']:,} of them added"),
+        ("SHA-256", f"{str(made.base['sha256'])[:16]}… (BASE), {str(made.extra['sha256'])[:16]}… (EXTRA)"),
+        ("made", f"{made.made}, Nameplate {made.versions['nameplate']}"),
+    ]

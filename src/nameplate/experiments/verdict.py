@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate.evaluation.significance import (
+from nameplate.evaluate.significance import (
     LEVEL,
     POWER,
     POWER_Z,
@@ -21,8 +23,80 @@ from nameplate.evaluation.significance import (
     holm,
     paired,
 )
-from nameplate.experiments.trial import Answers, Trial
-from nameplate.types import Metric
+from nameplate.storage import whole_file
+from nameplate.types import Metric, Photo
+
+# JOINED One seed's two models, with and without the further photos, as they answered; kept so that a job can go on.
+
+
+SEEDS = "seeds"
+"""The folder inside the experiment's that holds a file for each seed that is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeedAnswers:
+    """What one model says of the photos that judge, in their order."""
+
+    named: tuple[str, ...]
+    """The most probable nameplate of each."""
+    chance: tuple[float, ...]
+    """The calibrated probability of each one's true nameplate."""
+
+    @staticmethod
+    def of(probabilities: NDArray[np.float32], nameplates: Sequence[str], y_true: Sequence[str]) -> SeedAnswers:
+        """From float32 N×C, the C names and the N true ones."""
+        columns = {name: column for column, name in enumerate(nameplates)}
+        chance = probabilities[np.arange(len(y_true)), [columns[name] for name in y_true]]
+        return SeedAnswers(tuple(nameplates[i] for i in probabilities.argmax(1)), tuple(chance.tolist()))
+
+
+@dataclass(frozen=True, slots=True)
+class SeedResult:
+    """One seed: both models, trained with the same draw."""
+
+    seed: int
+    without: SeedAnswers
+    """Trained on BASE alone."""
+    added: SeedAnswers
+    """Trained on BASE and EXTRA."""
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What every seed works on."""
+
+    train: tuple[Photo, ...]
+    """BASE's training photos."""
+    extra: tuple[Photo, ...]
+    """The further ones, cleaned, under BASE's nameplates."""
+    judging: tuple[Photo, ...]
+    """BASE's photos that judge: the same for all seeds, whatever EXTRA is."""
+    nameplates: tuple[str, ...]
+    ids: dict[str, str]
+    """Nameplate → the class as BASE calls it."""
+
+
+def save_seed(folder: Path, trial: SeedResult) -> None:
+    """Keep a seed that is done.
+
+    Raises:
+        WriteError: the file cannot be written.
+    """
+    with whole_file(_file(folder, trial.seed)) as temporary:
+        temporary.write_bytes(msgspec.json.encode(trial))
+
+
+def load_seed(folder: Path, seed: int) -> SeedResult | None:
+    """A seed that was done before; None where it was not, or its file is damaged: then it is done again."""
+    try:
+        return msgspec.json.decode(_file(folder, seed).read_bytes(), type=SeedResult)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _file(folder: Path, seed: int) -> Path:
+    return folder / SEEDS / f"seed-{seed}.json"
+
 
 Word = Literal["helps", "hurts", "cannot be told"]
 LEAST_CHANCE = 1e-12
@@ -82,8 +156,8 @@ class Verdict:
 
 
 def give_verdict(
-    trials: Sequence[Trial],
-    truths: Sequence[str],
+    trials: Sequence[SeedResult],
+    y_true: Sequence[str],
     groups: NDArray[np.int64],
     added: dict[str, int],
     nameplates: Sequence[str],
@@ -92,12 +166,12 @@ def give_verdict(
 
     Args:
         trials: one a seed, at least two.
-        truths: the nameplate of each photo that judges.
+        y_true: the nameplate of each photo that judges.
         groups: int64 (N,), copies of one picture count as one.
         added: nameplate → further photos of it.
         nameplates: in their order.
     """
-    truth = np.array(truths)
+    truth = np.array(y_true)
     without, with_ = (_right([pick(trial) for trial in trials], truth) for pick in (_without, _added))
     loss_without, loss_with = (_losses([pick(trial) for trial in trials]) for pick in (_without, _added))
     found = paired(without, with_, groups)
@@ -110,7 +184,7 @@ def give_verdict(
         paired(loss_without, loss_with, groups),
         float(loss_without.mean()),
         float(loss_with.mean()),
-        len(truths),
+        len(y_true),
         len(np.unique(groups)),
         _per_class(without, with_, truth, groups, added, nameplates),
     )
@@ -168,19 +242,19 @@ def _word(difference: float, p: float) -> Word:
     return "helps" if difference > 0 else "hurts"
 
 
-def _without(trial: Trial) -> Answers:
+def _without(trial: SeedResult) -> SeedAnswers:
     return trial.without
 
 
-def _added(trial: Trial) -> Answers:
+def _added(trial: SeedResult) -> SeedAnswers:
     return trial.added
 
 
-def _right(answers: Sequence[Answers], truth: NDArray[np.str_]) -> NDArray[np.float64]:
+def _right(answers: Sequence[SeedAnswers], truth: NDArray[np.str_]) -> NDArray[np.float64]:
     """Runs × N: 1 where named rightly."""
     return np.array([np.array(each.named) == truth for each in answers], np.float64)
 
 
-def _losses(answers: Sequence[Answers]) -> NDArray[np.float64]:
+def _losses(answers: Sequence[SeedAnswers]) -> NDArray[np.float64]:
     """Runs × N."""
     return -np.log(np.maximum([each.chance for each in answers], LEAST_CHANCE))

@@ -16,14 +16,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate.evaluation.calibration import MIN_CALIBRATION, fit_temperatures
-from nameplate.evaluation.golden import with_golden
-from nameplate.evaluation.metrics import evaluate
-from nameplate.evaluation.verdicts import with_verdicts
-from nameplate.fit.record import metrics_record
-from nameplate.models.bundle import Bfloat16Check, Bundle, Manifest, save_bundle
-from nameplate.models.head import probabilities
-from nameplate.models.known import own_distances
+from nameplate.evaluate.calibration import MIN_CALIBRATION, fit_temperatures
+from nameplate.evaluate.metrics import evaluate
+from nameplate.evaluate.thresholds import with_reference, with_verdicts
+from nameplate.fit.run import metrics_record
+from nameplate.model.bundle import Bfloat16Check, Bundle, Manifest, save_bundle
+from nameplate.model.classifier import probabilities
+from nameplate.model.ood import own_distances
 from nameplate.types import Evaluation
 
 Floats = NDArray[np.float32]
@@ -137,7 +136,7 @@ def finalize(
     bundle = calibrated.bundle
     # A key that is there already keeps its place in bundle.json, so callers say where the metrics stand.
     record = dict(provenance) | {"metrics": metrics_record(calibrated.evaluation)}
-    manifest = with_golden(replace(bundle.manifest, provenance=record), bundle.backbone, *_head_of(bundle))
+    manifest = with_reference(replace(bundle.manifest, provenance=record), bundle.backbone, *_head_of(bundle))
     return save_bundle(target, replace(bundle, manifest=manifest), index=index, overwrite=overwrite)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate.datasets.sources import Dataset
-from nameplate.datasets.splits import folds
+from nameplate.data.dataset import Dataset
+from nameplate.data.split import folds
 from nameplate.errors import DataError
 from nameplate.fit.finalize import (
     BFLOAT16_RUNTIME,
@@ -22,16 +22,16 @@ from nameplate.fit.finalize import (
     calibrate_bundle,
     finalize,
 )
-from nameplate.fit.parts import Parts, photos_csv, split_parts
-from nameplate.fit.record import data_record, versions
-from nameplate.models.bundle import SCHEMA, Bfloat16Check, Bundle, Manifest
-from nameplate.models.collection import Embedded, Progress, embed_photos, still_there
-from nameplate.models.head import Head, fit_head
-from nameplate.models.index import make_index
-from nameplate.models.known import fit_known
-from nameplate.models.model import Model
-from nameplate.models.runtime import MAX_BFLOAT16_COST
-from nameplate.models.verdict import Thresholds
+from nameplate.fit.run import data_record, versions
+from nameplate.fit.split import Split, photos_csv, split_parts
+from nameplate.model.bundle import SCHEMA, Bfloat16Check, Bundle, Manifest
+from nameplate.model.classifier import Head, fit_head
+from nameplate.model.collection import Embedded, Progress, embed_photos, still_there
+from nameplate.model.model import Model
+from nameplate.model.neighbours import make_index
+from nameplate.model.ood import fit_known
+from nameplate.model.runtime import MAX_BFLOAT16_COST
+from nameplate.model.verdict import Thresholds
 from nameplate.storage import writing
 from nameplate.types import Evaluation, HeadRecipe, Photo
 
@@ -53,7 +53,7 @@ class Trained:
     runtime: str
     copies: int
     """Photos that are copies of another one."""
-    parts: Parts
+    parts: Split
     """Which photos trained, which judged, and which did neither."""
 
 
@@ -109,7 +109,7 @@ class _Fitted:
     model: Model
     embedded: Embedded
     """The photos that can be read, in the order of `parts`."""
-    parts: Parts
+    parts: Split
     head: Head
     held_out: HeldOut
 
@@ -147,7 +147,7 @@ def _in_float32(model: Model, check: Bfloat16Check) -> Model:
     return Model(measured, replace(model.settings, runtime="onnxruntime"))
 
 
-def _held_out(embedded: Embedded, parts: Parts, model: Model, progress: Progress) -> HeldOut:
+def _held_out(embedded: Embedded, parts: Split, model: Model, progress: Progress) -> HeldOut:
     """The held-out photos; where bfloat16 embedded them, `BFLOAT16_PHOTOS` of them in float32 as well."""
     places = np.flatnonzero(parts.held)
     found = [RuntimeEmbeddings(embedded.runtime, embedded.embeddings[places], places)]
@@ -161,7 +161,7 @@ def _held_out(embedded: Embedded, parts: Parts, model: Model, progress: Progress
     return HeldOut(tuple(found), parts.classes)
 
 
-def _training_photos(parts: Parts) -> list[Photo]:
+def _training_photos(parts: Split) -> list[Photo]:
     return [photo for photo, trains in zip(parts.photos, parts.train, strict=True) if trains]
 
 

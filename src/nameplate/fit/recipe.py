@@ -23,7 +23,7 @@ import tomli_w
 from msgspec import Meta
 
 from nameplate.errors import UsageError
-from nameplate.photos.augmentation import Augmentation, Below1, Share, To1
+from nameplate.images.augment import Augmentation, Below1, Share, To1
 from nameplate.storage import printable
 from nameplate.types import Fit, HeadRecipe, Interpolation
 

@@ -1,0 +1,160 @@
+"""`verify_table`: the claims of many adverts held against their photos, one row an advert."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from nameplate.batch.job import journal
+from nameplate.data.listing import PATH_COLUMNS
+from nameplate.data.tables import photo_path, read_table, write_table
+from nameplate.errors import DataError, UsageError
+from nameplate.model.model import Model
+from nameplate.model.verification import (
+    DEFAULT_LIES,
+    DEFAULT_RATE,
+    Lies,
+    UnknownClaimError,
+    Verified,
+    check_rate,
+    unreadable_claim,
+    verified_json,
+)
+from nameplate.storage import nfc, whole_file, writing
+
+CLAIMED, ADVERT, PHOTOS = "claimed", "advert", "photos"
+"""Columns of a table of adverts; a photo's own column is one of `PATH_COLUMNS` but `id`."""
+FORMATS = (".csv", ".jsonl")
+
+
+@dataclass(frozen=True, slots=True)
+class Advert:
+    """What an advert says and shows."""
+
+    name: str
+    claimed: str
+    photos: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What became of one advert."""
+
+    advert: str
+    found: Verified
+
+
+@dataclass(frozen=True, slots=True)
+class Verifications:
+    """What `verify_table` did."""
+
+    adverts: int
+    accepted: int
+    rejected: int
+    unsure: int
+    unknown: int
+    """Of the unsure ones, those whose claim the model does not know."""
+    resumed: int
+    """Adverts taken over from an interrupted run."""
+
+
+def read_adverts(table: Path) -> list[Advert]:
+    """Adverts of a table: `claimed`, and either `photos` (several paths, between semicolons) or a photo a row, the
+    rows of one advert being those of one `advert`. Paths are relative to the table.
+
+    Raises:
+        DataError: unreadable, columns missing, a row without a claim or a photo, or one advert with two claims.
+    """
+    rows = read_table(table)
+    single = next((name for name in PATH_COLUMNS if name in rows[0] and name != "id"), None)
+    if CLAIMED not in rows[0] or (PHOTOS not in rows[0] and (single is None or ADVERT not in rows[0])):
+        raise DataError(
+            f"'{table}' is no table of adverts: it has {', '.join(rows[0])}. Give '{CLAIMED}' and '{PHOTOS}' (paths "
+            f"between semicolons), or '{ADVERT}', '{CLAIMED}' and 'photo', a photo a row."
+        )
+    found: dict[str, Advert] = {}
+    for number, row in enumerate(rows, start=2):
+        name = row.get(ADVERT, "").strip() or str(number - 1)
+        claimed = nfc(row[CLAIMED].strip())
+        cells = row[PHOTOS].split(";") if PHOTOS in row else [row[str(single)]]
+        photos = tuple(photo_path(table, cell.strip()) for cell in cells if cell.strip())
+        if not claimed or not photos:
+            raise DataError(f"'{table}', row {number}: there is no {PHOTOS[:-1] if claimed else 'claim'}.")
+        before = found.get(name)
+        if before is not None and before.claimed != claimed:
+            raise DataError(f"'{table}', row {number}: advert '{name}' claims '{before.claimed}' and '{claimed}'.")
+        found[name] = Advert(name, claimed, (*(before.photos if before else ()), *photos))
+    return list(found.values())
+
+
+def verify_table(
+    model: Model,
+    adverts: Sequence[Advert],
+    target: Path,
+    *,
+    rate: float = DEFAULT_RATE,
+    lies: Lies = DEFAULT_LIES,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> Verifications:
+    """Verify adverts, write `target`: a .csv, or .jsonl with each photo's part.
+
+    A claim that the model does not know is `unsure`, with the code `unknown claim` and the reason. An interrupted job
+    goes on.
+
+    Raises:
+        UsageError: another suffix, or a rate or lies that the model cannot be cut for.
+        NameplateError: the folder cannot be written to, or another run writes the same table.
+    """
+    if target.suffix.lower() not in FORMATS:
+        raise UsageError(f"Cannot write '{target}': its name must end in {', '.join(FORMATS)}.")
+    for thresholds in (model.bundle.manifest.claims, model.bundle.manifest.make_claims):
+        check_rate(rate, lies, thresholds)
+    with writing(target), journal(target, (model.bundle.manifest, list(adverts), rate, lies), Checked) as kept:
+        rest = adverts[kept.resumed :]
+        for number, checked in enumerate(_check(model, rest, rate, lies), start=kept.resumed + 1):
+            kept.add(checked)
+            progress(number, len(adverts))
+        with whole_file(target) as temporary:
+            if target.suffix.lower() == ".jsonl":
+                temporary.write_bytes(b"".join(map(_line, kept.done)))
+            else:
+                columns = ("advert", "claimed", "verdict", "code", "score", "photos", "used", "reason")
+                write_table(temporary, columns, map(_row, kept.done))
+    count = [checked.found.verdict for checked in kept.done].count
+    unknown = sum(checked.found.code == "unknown claim" for checked in kept.done)
+    return Verifications(len(kept.done), count("accept"), count("reject"), count("unsure"), unknown, kept.resumed)
+
+
+def _check(model: Model, adverts: Sequence[Advert], rate: float, lies: Lies) -> Iterator[Checked]:
+    """All photos go through the model in one stream, whatever adverts they are of."""
+    answers = model.answers(photo for advert in adverts for photo in advert.photos)
+    for advert in adverts:
+        of_advert = [next(answers) for _ in advert.photos]
+        try:
+            found = model.judge_claim(advert.claimed, of_advert, rate=rate, lies=lies)
+        except UnknownClaimError as error:
+            found = unreadable_claim(advert.claimed, [prediction for prediction, _ in of_advert], str(error))
+        yield Checked(advert.name, found)
+
+
+def _line(checked: Checked) -> bytes:
+    found: dict[str, object] = msgspec.to_builtins(verified_json(checked.found))
+    return msgspec.json.encode({"advert": checked.advert, **found}) + b"\n"
+
+
+def _row(checked: Checked) -> dict[str, object]:
+    found = checked.found
+    used = sum(score is not None for _, score in found.photos)
+    return {
+        "advert": checked.advert,
+        "claimed": found.claimed,
+        "verdict": found.verdict,
+        "code": found.code,
+        "score": found.score,
+        "photos": len(found.photos),
+        "used": used,
+        "reason": found.reason,
+    }

@@ -1,0 +1,302 @@
+"""A Ray to work on: one of this machine's own that lasts as long as the work, or a cluster that is joined.
+
+Ray is imported here and in `batch/on_ray.py` alone, and there inside functions.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import secrets
+import shutil
+import socket
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from nameplate.errors import NameplateError, RuntimeUnavailableError, UsageError
+
+LOCAL = "local"
+"""The address of a Ray that is started on this machine and ends with the work."""
+THREADS = 4
+"""Processors of one worker, at most, where nobody says how many."""
+FILLED = 0.9
+"""Share of the processors that workers are to fill, where nobody says how many."""
+STORE = 80 << 20
+"""Bytes of a local Ray's object store; nothing but numbers of parts and lines of the ledger passes through it."""
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else it warns of what a later version will do
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+}
+LOG = "driver.log"
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+CONNECT_SECONDS = 10
+STARTS = 3
+"""Attempts to start a local Ray: its agents must be up within 15 seconds, which a busy machine may not grant."""
+ALONE = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # keeps to 127.0.0.1, as it does there; on Linux it else listens to all
+}
+"""What a local Ray is told besides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A Ray that this process is connected to."""
+
+    address: str
+    nodes: tuple[int, ...]
+    """Processors of each node that work may take."""
+    logs: Path
+    """This process's own, Ray's warnings among them; those of a local Ray beside."""
+
+    @property
+    def cpus(self) -> int:
+        """Processors of all nodes."""
+        return sum(self.nodes)
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Workers and what each may take."""
+
+    workers: int
+    threads: int
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is an address: `local`, `auto`, `ray://host:port` or `host:port`."""
+    return text in (LOCAL, "auto") or re.fullmatch(r"(ray://)?[\w.\-\[\]:]+:\d{1,5}", text) is not None
+
+
+def pool(cluster: Cluster, workers: int | None, threads: int | None, most: int) -> Pool:
+    """How many workers, and how many processors each.
+
+    More than there are would wait for ever, so they are refused.
+
+    Args:
+        cluster: to work on.
+        workers: None fills the nodes.
+        threads: of a worker; None takes `THREADS`, or fewer where the nodes are smaller or the workers many.
+        most: workers that have something to do.
+
+    Raises:
+        UsageError: the nodes cannot hold so many.
+    """
+    if threads is None:
+        usual = range(min(THREADS, max(cluster.nodes)), 1, -1)
+        threads = next((t for t in usual if _fits(cluster.nodes, workers, t)), 1)
+    places = _places(cluster.nodes, threads)
+    if places < (workers or 1):
+        raise UsageError(
+            f"{workers or 1} workers of {threads} processors do not fit: the nodes have "
+            f"{', '.join(map(str, cluster.nodes))}. Ask for fewer with --workers or --threads."
+        )
+    return Pool(max(1, min(workers or places, most)), threads)
+
+
+def _fits(nodes: Sequence[int], workers: int | None, threads: int) -> bool:
+    """Whether there is room for so many, or, where nobody says how many, few processors would be idle."""
+    places = _places(nodes, threads)
+    return places >= workers if workers else places * threads >= FILLED * sum(nodes)
+
+
+def _places(nodes: Sequence[int], threads: int) -> int:
+    return sum(cpus // threads for cpus in nodes)
+
+
+class _NotConnectedError(Exception):
+    """Ray could not be started or reached."""
+
+
+@contextmanager
+def connected(address: str, cpus: int) -> Iterator[Cluster]:
+    """A Ray to work on, left when the block ends; a local one ends with it, and leaves nothing but logs of a failure.
+
+    A local one listens on 127.0.0.1 alone, behind a token that is drawn for it, and has one processor more than work
+    may take, which does not count: Ray's own small tasks find it free even when every worker is busy (ray#44687).
+    What Ray writes to stderr goes to a file.
+
+    Args:
+        address: see `is_address`.
+        cpus: processors that work on a local one may take.
+
+    Raises:
+        UsageError: no address.
+        RuntimeUnavailableError: Ray is not installed.
+        NameplateError: it cannot be started or reached, or it failed in the block; says where its logs are.
+    """
+    if not is_address(address):
+        raise UsageError(f"'{address}' is no address of a Ray cluster: give auto, ray://HOST:PORT or HOST:PORT.")
+    folder = Path(tempfile.mkdtemp(prefix="nameplate-ray-"))
+    kept = False
+    try:
+        with _noise_in(folder / LOG) as hidden:
+            with hidden():
+                _connect(_import_ray(address), address, cpus, folder)
+            try:
+                yield _cluster(address, cpus, folder)
+            finally:
+                with hidden():
+                    _import_ray(address).shutdown()
+    except Exception as error:
+        if not _is_rays(error):
+            raise
+        kept = True
+        (folder / "failure.txt").write_text("".join(traceback.format_exception(error)), "utf-8")
+        there = "" if address == LOCAL else " Those of the workers are on their nodes, /tmp/ray/session_latest/logs."
+        raise NameplateError(
+            f"Ray at '{address}' failed: {_first_line(error)} Its logs are in '{folder}'.{there}"
+        ) from None
+    finally:
+        if not kept:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_rays(error: BaseException) -> bool:
+    kinds = type(error).__mro__
+    return _NotConnectedError in kinds or any(kind.__module__.split(".")[0] == "ray" for kind in kinds)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__).rstrip(".:") + "."
+
+
+def _import_ray(address: str) -> Any:
+    os.environ.update(SETTINGS)  # Ray reads them when it is imported, and its processes inherit them
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if address == LOCAL and "ray" not in sys.modules:
+        os.environ.update(ALONE | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)})
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise RuntimeUnavailableError(
+            f"--ray needs Ray ('{error.name}' is missing): pip install 'nameplate[ray]'."
+        ) from None
+    return ray
+
+
+def _connect(ray: Any, address: str, cpus: int, folder: Path) -> None:
+    try:
+        if address == LOCAL:
+            _start(ray, cpus, folder)
+            return
+        if address != "auto":
+            _knock(address)
+        ray.init(address, **QUIET)
+    except Exception as error:  # Ray raises whatever comes
+        raise _NotConnectedError(_first_line(error)) from error
+
+
+def _start(ray: Any, cpus: int, folder: Path) -> None:
+    """Start a local Ray; again where the machine was too busy for the patience of its parts with each other."""
+    for left in reversed(range(STARTS)):
+        try:
+            ray.init(
+                LOCAL,
+                num_cpus=cpus + 1,
+                num_gpus=0,
+                object_store_memory=STORE,
+                include_dashboard=False,
+                _node_ip_address="127.0.0.1",
+                _temp_dir=str(folder),
+                **QUIET,
+            )
+            if ray.util.get_node_ip_address() != "127.0.0.1":  # its settings are read when it is imported
+                raise RuntimeError("it would listen to other machines, since Ray was imported before Nameplate")
+            return
+        except Exception:
+            ray.shutdown()
+            if not left:
+                raise
+
+
+def _knock(address: str) -> None:
+    """Where nobody listens Ray would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    with socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS):
+        pass
+
+
+def _cluster(address: str, cpus: int, folder: Path) -> Cluster:
+    if address == LOCAL:
+        return Cluster(address, (cpus,), folder)
+    known = _import_ray(address).nodes()
+    nodes = [int(node["Resources"].get("CPU", 0)) for node in known if node["Alive"]]
+    if sum(nodes) < 2:
+        raise NameplateError(
+            f"The Ray cluster at '{address}' has {sum(nodes)} processors: a worker needs one beside Ray."
+        )
+    largest = nodes.index(max(nodes))
+    nodes[largest] -= 1  # one stays free for Ray's own tasks
+    return Cluster(address, tuple(n for n in nodes if n), folder)
+
+
+class _Sink(io.TextIOBase):
+    """Where Ray's loggers write, which keep what was stderr when Ray was imported: the log of the moment."""
+
+    file: TextIO | None = None
+
+    def write(self, text: str) -> int:
+        """To the log, where there is one."""
+        return len(text) if self.file is None else self.file.write(text)
+
+    def flush(self) -> None:
+        """The log."""
+        if self.file is not None:
+            self.file.flush()
+
+
+_SINK = _Sink()
+
+
+def _handle(stream: TextIO) -> int | None:
+    """The number of the file that a stream writes to, None where it is none."""
+    try:
+        return stream.fileno()
+    except (OSError, ValueError):
+        return None
+
+
+@contextmanager
+def _noise_in(path: Path) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """Send what native code writes to stderr to a file, and all that is written to stdout, where Ray tells of deaths.
+
+    Python's own stderr still shows, so progress does; in the block that is given it goes to the file as well.
+    """
+    python = sys.stderr
+    python.flush()
+    before = os.dup(2)
+    with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+        shown = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="backslashreplace", buffering=1)
+
+        @contextmanager
+        def hidden() -> Iterator[None]:
+            visible, sys.stderr = sys.stderr, _SINK
+            try:
+                yield
+            finally:
+                sys.stderr = visible
+
+        os.dup2(file.fileno(), 2)
+        _SINK.file = file
+        if _handle(python) == 2:  # else somebody catches it already
+            sys.stderr = shown
+        try:
+            with redirect_stdout(file):
+                yield hidden
+        finally:
+            _SINK.file = None
+            shown.flush()
+            sys.stderr = python
+            os.dup2(before, 2)
+            os.close(before)
+            shown.close()

@@ -1,0 +1,114 @@
+"""Rows of answers: their columns, and files of them in each format."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import msgspec
+
+from nameplate.data.tables import import_pyarrow, write_table
+from nameplate.errors import Reason
+from nameplate.model.verification import prediction_json
+from nameplate.types import Prediction
+
+Format = Literal["parquet", "csv", "jsonl"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+SUFFIXES = (".csv", ".jsonl", ".parquet")
+"""Of files of rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweredPhoto:
+    """One row: what a model says of one photo, and the digest of its bytes."""
+
+    prediction: Prediction
+    sha256: str | None
+    """Hexadecimal; None where there are no bytes."""
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why the photo could not be read; None where it was."""
+        return None if self.prediction.failure is None else self.prediction.failure.reason
+
+
+def columns(top: int) -> list[str]:
+    """The columns of CSV and Parquet, in `flaws` several with semicolons between them; JSON Lines have the same as
+    `identify --json`, with `sha256`.
+    """
+    named = ["photo", "sha256", "nameplate", "confidence", "verdict", "make", "make_confidence", "error"]
+    return [*named, *(column for n in range(1, top + 1) for column in (f"top{n}", f"top{n}_confidence")), "flaws"]
+
+
+def write_rows(path: Path, kind: Format, answers: Sequence[AnsweredPhoto], top: int) -> None:
+    """Write a file of rows.
+
+    Raises:
+        RuntimeUnavailableError: Parquet, and pyarrow is not installed.
+    """
+    if kind == "jsonl":
+        path.write_bytes(b"".join(msgspec.json.encode(_object(answer)) + b"\n" for answer in answers))
+    elif kind == "csv":
+        write_table(path, columns(top), map(_row, answers))
+    else:
+        import_pyarrow().write_table(_arrow_table(answers, top), path)
+
+
+def join_files(parts: Iterable[Path], target: Path, kind: Format, top: int) -> None:
+    """Write one file of the rows of several, in their order, holding no more than one of them."""
+    if kind == "parquet":
+        parquet = import_pyarrow()
+        with parquet.ParquetWriter(target, _schema(top)) as writer:
+            for part in parts:
+                writer.write_table(parquet.read_table(part, partitioning=None))
+        return
+    with target.open("wb") as whole:
+        if kind == "csv":
+            whole.write(_csv_header(top))
+        for part in parts:
+            with part.open("rb") as rows:
+                if kind == "csv":
+                    rows.readline()
+                shutil.copyfileobj(rows, whole, 1 << 20)
+
+
+def _csv_header(top: int) -> bytes:
+    return (",".join(columns(top)) + "\n").encode()
+
+
+def _object(answer: AnsweredPhoto) -> dict[str, object]:
+    photo, *others = msgspec.to_builtins(prediction_json(answer.prediction)).items()
+    return dict([photo, ("sha256", answer.sha256), *others])
+
+
+def _row(answer: AnsweredPhoto) -> dict[str, object]:
+    prediction = answer.prediction
+    row: dict[str, object] = {
+        "photo": prediction.photo,
+        "sha256": answer.sha256,
+        "nameplate": prediction.nameplate,
+        "confidence": prediction.confidence,
+        "verdict": prediction.verdict,
+        "make": prediction.make,
+        "make_confidence": prediction.make_confidence,
+        "error": prediction.error,
+    }
+    for number, (name, chance) in enumerate(prediction.top, start=1):
+        row |= {f"top{number}": name, f"top{number}_confidence": chance}
+    return row | {"flaws": ";".join(prediction.flaws) or None}
+
+
+def _schema(top: int) -> Any:
+    import pyarrow
+
+    kinds = {name: pyarrow.float64() if name.endswith("confidence") else pyarrow.string() for name in columns(top)}
+    return pyarrow.schema(kinds)
+
+
+def _arrow_table(answers: Sequence[AnsweredPhoto], top: int) -> Any:
+    import pyarrow
+
+    return pyarrow.Table.from_pylist([_row(answer) for answer in answers], schema=_schema(top))

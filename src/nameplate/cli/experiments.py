@@ -1,0 +1,341 @@
+"""`nameplate compare`: backbones or recipes side by side."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from nameplate.cli import screen
+from nameplate.cli.commands import (
+    Changes,
+    Data,
+    Exclude,
+    Json,
+    LayoutOption,
+    Names,
+    RecipeOption,
+    RuntimeOption,
+    Threads,
+    app,
+)
+from nameplate.cli.training import needs_train_extra, with_options
+from nameplate.errors import NameplateError, UsageError
+from nameplate.types import DEFAULT_BUNDLE, DEFAULT_RECIPE, SEEDS, HeadRecipe
+
+if TYPE_CHECKING:
+    from nameplate.experiments.candidates import Candidate
+    from nameplate.report.compare import Comparison, ComparisonRow
+
+BASE = "fine-tune"
+"""The recipe that `--set` changes where none is named."""
+COLUMNS = ("name", "top-1 (95 %)", "log-loss", "photos/s", "millions", "GMACs", "MB", "took, s", "what the test says")
+"""Of the table on the screen."""
+
+
+@app.command()
+def compare(
+    data: Data,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="The comparison's folder.")],
+    backbones: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,…",
+            help="What 'nameplate backbones' lists; NAME=FILE with weights of your own. For recipes of heads: the one "
+            "that is frozen.",
+            show_default="those with common names; Lite0",
+        ),
+    ] = None,
+    protocol: Annotated[
+        Literal["frozen", "fine-tune"],
+        typer.Option(help="frozen: a head on each; fine-tune: three epochs each, as the original."),
+    ] = "frozen",
+    recipes: Annotated[
+        str | None, typer.Option(metavar="A,B,…", help="Compare recipes instead: their names, or .toml files.")
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="The recipe that --set changes.")] = BASE,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=V1,V2", help="Compare single changes of --recipe with it; repeatable."),
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="HxW", help="Of the picture, in pixels.", show_default="180x240")
+    ] = None,
+    mirror: Annotated[
+        bool | None,
+        typer.Option(
+            "--mirror/--no-mirror",
+            help="frozen: train on every photo mirrored as well.",
+            show_default="mirror" if HeadRecipe().mirror else "no-mirror",
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=2, help="Photos of each nameplate, drawn at random.")] = None,
+    holdout: Annotated[
+        float,
+        typer.Option(
+            min=0.01, max=0.9, help="Share of each nameplate that judges networks, where the data has no parts."
+        ),
+    ] = HeadRecipe().holdout,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the split and of training.")] = HeadRecipe().seed,
+    names: Names = None,
+    exclude: Exclude = None,
+    layout: LayoutOption = "auto",
+    overwrite: Annotated[bool, typer.Option(help="Replace a comparison rather than go on with it.")] = False,
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Compare backbones, or recipes, on the same photos. Run it again after an interruption to go on."""
+    with needs_train_extra():
+        import nameplate.experiments.evaluate  # noqa: F401 - what is missing is said before a photo is read
+    from nameplate.cli.options import read_labelled
+    from nameplate.data.inputs import refuse_output_inside
+    from nameplate.experiments.candidates import SIZE, parse_size
+    from nameplate.experiments.compare import Plan, at_most, compare
+    from nameplate.model.runtime import available_cpus
+
+    pictures = parse_size(size) if size is not None else SIZE
+    if recipes is not None or changes:
+        kind, chosen = "recipes", _recipes(recipes, recipe, changes or [], backbones, pictures, seed)
+    else:
+        if recipe != BASE:
+            raise UsageError("--recipe is what --set changes: give --set KEY=V1,V2, or compare recipes: --recipes A,B.")
+        kind, chosen = protocol, _backbones(backbones, protocol, pictures, mirror, seed)
+    _refuse_idle(kind, chosen, size, mirror, backbones)
+    plan = Plan(kind, tuple(chosen), bool(changes), seed, holdout, threads or available_cpus())
+    refuse_output_inside(output, data, (names, exclude, *(recipes or recipe).split(",")))
+    with screen.progress() as report:
+        dataset = read_labelled(data, names, exclude, layout, report)
+    if limit is not None:
+        dataset = at_most(dataset, limit, seed)
+    made = compare(
+        dataset,
+        plan,
+        output,
+        overwrite=overwrite,
+        bars=screen.progress,
+        training=partial(screen.training, quiet=False),
+        say=lambda text: screen.notes.print(text),
+    )
+    screen.tell_refused(list(made.unreadable), "unreadable")
+    if json:
+        left_out = screen.left_out_json(dataset.refused, made.unreadable)
+        screen.print_json({"output": str(output), "comparison": made, "left_out": left_out})
+    else:
+        _print_comparison(made, output)
+    if made.reference is None:
+        raise NameplateError("None could be judged; each row says why.")
+
+
+def _backbones(
+    named: str | None, protocol: str, size: tuple[int, int], mirror: bool | None, seed: int
+) -> list[Candidate]:
+    from nameplate.experiments.candidates import Frozen, Tuned, fine_tune_recipe, split_values, split_weights
+    from nameplate.train.backbones import FEATURED, find_backbone
+    from nameplate.train.frozen_network import interpolation_of
+
+    head = HeadRecipe(seed=seed, mirror=HeadRecipe().mirror if mirror is None else mirror)
+    found: list[Candidate] = []
+    for text in split_values(named) if named else FEATURED:
+        title, name, weights = split_weights(text)
+        known = find_backbone(name)
+        title = title.replace(name, known.name, 1)
+        if protocol == "frozen":
+            found.append(Frozen(title, known.name, *size, head, weights))
+        else:
+            found.append(Tuned(title, fine_tune_recipe(known.name, weights, interpolation_of(known), size, seed)))
+    return found
+
+
+def _recipes(
+    named: str | None, base: str, changes: list[str], backbones: str | None, size: tuple[int, int], seed: int
+) -> list[Candidate]:
+    from nameplate.experiments.candidates import of_changes, of_recipes, split_values
+    from nameplate.train.backbones import FEATURED, find_backbone
+
+    backbone = find_backbone(backbones or next(iter(FEATURED))).name
+    if named is None:
+        return of_changes(base, changes, backbone, size, seed)
+    if changes:
+        raise UsageError("--recipes compares recipes as they are, --set changes of one --recipe: give one of the two.")
+    return of_recipes(split_values(named), backbone, size, seed)
+
+
+def _refuse_idle(
+    kind: str, chosen: list[Candidate], size: str | None, mirror: bool | None, backbones: str | None
+) -> None:
+    """Refuse an option that would change nothing.
+
+    Raises:
+        UsageError: there is one.
+    """
+    from nameplate.experiments.candidates import Tuned
+
+    networks = any(isinstance(each, Tuned) for each in chosen)
+    if mirror is not None and (networks or kind == "recipes"):
+        raise UsageError("--mirror is for --protocol frozen; of a recipe it is a key: --set mirror=true,false.")
+    if kind == "recipes" and networks and (size is not None or backbones is not None):
+        given = "--size" if size is not None else "--backbones"
+        raise UsageError(f"{given} is not for recipes of networks: each says its own. Change it there, or with --set.")
+
+
+def _print_comparison(made: Comparison, output: Path) -> None:
+    done = [row for row in made.rows if row.error is None]
+    if done:
+        table = [COLUMNS, *(_cells(row) for row in done)]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        for place, (name, *figures, verdict) in enumerate(table):  # lines that wrap rather than cells cut off
+            cells = [name.ljust(widths[0]), *(f.rjust(w) for f, w in zip(figures, widths[1:-1], strict=True)), verdict]
+            screen.out.print("  ".join(cells).rstrip(), style="" if place else "bold")
+        screen.out.print(f"\n{made.summary}", style="bold")
+    screen.out.print(made.judged)
+    screen.step("Wrote", str(output))
+    screen.step("See", str((output / "index.html").resolve()))
+
+
+def _cells(row: ComparisonRow) -> tuple[str, ...]:
+    assert row.top1 is not None
+    return (
+        row.name,
+        row.top1.percent,
+        f"{row.log_loss:.3f}",
+        f"{row.photos_per_second:.1f}",
+        f"{(row.parameters or 0) / 1e6:.1f}",
+        f"{row.gmacs:.2f}",
+        f"{row.megabytes:.1f}",
+        f"{row.seconds:.0f}",
+        row.verdict,
+    )
+
+
+# JOINED `nameplate extra-data`.
+
+
+if TYPE_CHECKING:
+    from nameplate.experiments.result import Experiment
+
+
+@app.command("extra-data")
+def extra_data(
+    base: Annotated[Path, typer.Argument(metavar="BASE", help="Labelled photos that there are.")],
+    extra: Annotated[Path, typer.Argument(metavar="EXTRA", help="Labelled photos that might be added.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Folder for page, tables and seeds.")],
+    recipe: RecipeOption = DEFAULT_RECIPE,
+    changes: Changes = None,
+    seeds: Annotated[int, typer.Option(help=f"Models to train with, and without; {SEEDS} or more.")] = SEEDS,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, max=2**32 - 1, help="The first; also of the split.", show_default=str(HeadRecipe().seed)),
+    ] = None,
+    holdout: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=0.9,
+            help="Share of BASE that judges where BASE has no validation part.",
+            show_default=str(HeadRecipe().holdout),
+        ),
+    ] = None,
+    class_map: Annotated[
+        Path | None,
+        typer.Option("--map", metavar="FILE", help="Table extra,base: which class is which; empty base: leave out."),
+    ] = None,
+    names: Names = None,
+    exclude: Exclude = None,
+    layout: LayoutOption = "auto",
+    backbone: Annotated[
+        str, typer.Option(metavar="BUNDLE", help="Whose backbone finds copies and, with recipe 'head', is trained on.")
+    ] = DEFAULT_BUNDLE,
+    runtime: RuntimeOption = "auto",
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Say whether further photos help: trained with and without them, judged on the same photos, over several seeds."""
+    from nameplate.cli.options import tell_notes
+    from nameplate.data.inputs import refuse_output_inside
+    from nameplate.experiments.extra_data import Design, read_both
+    from nameplate.experiments.extra_data import extra_data as judge
+    from nameplate.experiments.further import read_class_map
+    from nameplate.experiments.result import as_json
+    from nameplate.fit.recipe import load_recipe
+    from nameplate.model.model import Model
+
+    refuse_output_inside(output, (base, extra), (names, exclude, class_map, recipe))
+    begun = time.monotonic()
+    given = {"holdout": holdout, "seed": seed}
+    chosen = with_options(load_recipe(recipe, changes or []), {k: v for k, v in given.items() if v is not None}, recipe)
+    if not isinstance(chosen, HeadRecipe):
+        with needs_train_extra():
+            import nameplate.experiments.networks  # noqa: F401 - said before photos are read
+    model = Model.load(backbone, runtime=runtime, threads=threads)
+    with screen.progress() as report:
+        ours, further = read_both(base, extra, names, exclude, layout, report)
+        tell_notes((*ours.notes, *further.notes))
+        screen.tell_left_out((*ours.refused, *further.refused))
+        made = judge(
+            ours,
+            further,
+            output,
+            Design(chosen, seeds, None if class_map is None else read_class_map(class_map)),
+            model=model,
+            progress=report,
+            say=lambda text: screen.notes.print(f"{text} …"),
+        )
+    _tell(made)
+    if json:
+        left_out = screen.left_out_json(made.refused, made.unreadable)
+        screen.print_json({"output": str(output), **as_json(made), "left_out": left_out})
+        return
+    _print_extra_data(made, output, time.monotonic() - begun)
+    if made.verdict.word == "helps":
+        screen.step("Next", _next(base, output, names, exclude))
+
+
+def _tell(made: Experiment) -> None:
+    """What was left out, on stderr."""
+    near = made.classes.nearest or {}
+    classes = [(name, f"near '{near[name]}'; see --map" if name in near else "") for name in made.classes.unmapped]
+    screen.tell_refused(list(made.unreadable), "unreadable")
+    screen.tell_refused(classes, "no such class in BASE")
+
+
+def _next(base: Path, output: Path, names: Path | None, exclude: Path | None) -> str:
+    """The command that trains on both, under the same names, less what was left out here."""
+    from nameplate.experiments.result import EXTRA
+
+    options = [
+        str(part) for pair in (("--names", names), ("--exclude", exclude)) if pair[1] is not None for part in pair
+    ]
+    return shlex.join(["nameplate", "train", str(base), str(output / EXTRA), *options, "-o", "MODEL"])
+
+
+def _print_extra_data(made: Experiment, output: Path, seconds: float) -> None:
+    from nameplate.experiments import result
+    from nameplate.experiments.result import PAGE, TAKEN_OUT
+
+    verdict, cleaning = made.verdict, made.cleaning
+    screen.step("Verdict", result.headline(verdict))
+    screen.step("Top-1", f"{_shares(verdict.without)} without, {_shares(verdict.added)} with")
+    screen.step("Difference", f"{result.points(verdict.top1.difference)}, {result.chance(verdict.top1.p)}")
+    if how := result.how_to_tell(verdict):
+        screen.step("", how)
+    screen.step("Log-loss", f"{verdict.log_loss_without:.3f} without, {verdict.log_loss_added:.3f} with")
+    screen.step("Nameplates", result.about_classes(verdict))
+    judged = f"{verdict.photos:,} photos judge, {len(made.seeds)} seeds, by {made.runtime}"
+    screen.step(
+        "Judged on", f"{judged}; {made.base['trained']:,} photos train without, {len(cleaning.kept):,} more with"
+    )
+    if cleaning.counts:
+        counts = "; ".join(f"{count:,}× {reason}" for reason, count in cleaning.counts.items())
+        screen.step("Taken out", f"{counts}  ({output / TAKEN_OUT})")
+    if cleaning.suspects:
+        screen.step("Suspect", f"{len(cleaning.suspects):,} of those added look like another nameplate")
+    screen.step("Wrote", f"{output}  ({seconds:.0f} s)")
+    screen.step("See", str((output / PAGE).resolve()))
+
+
+def _shares(shares: tuple[float, ...]) -> str:
+    return f"{100 * sum(shares) / len(shares):.1f} % ({', '.join(f'{100 * share:.1f}' for share in shares)})"

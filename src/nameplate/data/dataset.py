@@ -1,0 +1,433 @@
+"""`read_dataset`: folders, tables and archives, told apart by looking → one table of labelled `Photo`s."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from nameplate.data.archive import (
+    REPORT,
+    Progress,
+    Refused,
+    archive_stem,
+    first_reasons,
+    is_archive,
+    speaking_of,
+    unpack,
+)
+from nameplate.data.kaggle import TRAIN_TABLE, find_competition, read_competition, train_photos
+from nameplate.data.labels import as_labelled, count_of, few, ids_of, matched, natural_key, on_names, once, read_names
+from nameplate.data.layouts import PARTS, Folder, check_layout, part_of, read_layout, tree
+from nameplate.data.listing import PATH_COLUMNS, Tell, entries, list_rows, need_column, pairs, path_column, walk
+from nameplate.data.tables import TABLE_SUFFIXES, photo_path, read_table
+from nameplate.errors import DataError
+from nameplate.images.formats import PHOTO_SUFFIXES
+from nameplate.storage import absolute, nfc, read_text, sha256
+from nameplate.types import Layout, Limits, Photo, SplitName
+
+LIST_SUFFIXES = (*TABLE_SUFFIXES, ".jsonl")
+"""Of lists of photos; those of labelled tables are `TABLE_SUFFIXES`."""
+LABEL_COLUMNS = ("label", "class", "category", "nameplate", "target")
+USED_COLUMNS = frozenset({*PATH_COLUMNS, *LABEL_COLUMNS, "split", "source", "group"})
+"""All that is read of a labelled table."""
+MISSING = frozenset(
+    {"", "#n/a", "#n/a n/a", "#na", "<na>", "n/a", "na", "nan", "-nan", "nat", "none", "null", "1.#ind", "1.#qnan"}
+)
+"""Cells that say nothing, as pandas reads and writes them, in any case."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Labelled photos. `Photo.label` is the nameplate, as it is shown."""
+
+    photos: tuple[Photo, ...]
+    nameplates: tuple[str, ...]
+    """The classes in their order: that of the names file, else natural order."""
+    ids: dict[str, str] = field(default_factory=dict)
+    """Nameplate → the class as the data calls it (a competition's Category)."""
+    refused: tuple[Refused, ...] = ()
+    """Files that were left out, and why."""
+    kinds: tuple[str, ...] = ()
+    """What each source was taken for."""
+    excluded: int = 0
+    """Photos that were left out because they were named to be."""
+    notes: tuple[str, ...] = ()
+    """Sentences on what was merged, matched or taken in one of several ways."""
+    excluded_paths: tuple[str, ...] = ()
+    """Which these are."""
+
+
+def read_dataset(
+    *sources: str | os.PathLike[str],
+    names: str | os.PathLike[str] | None = None,
+    exclude: str | os.PathLike[str] | None = None,
+    layout: str = "auto",
+    limits: Limits | None = None,
+    progress: Progress | None = None,
+) -> Dataset:
+    """Read labelled photos; several sources are merged by nameplate.
+
+    A source is a folder with a folder per class (also under train/, val/, test/), a CSV or Parquet table
+    with a path and a label column (and perhaps split, source, group), the original competition's folder,
+    or a zip or tar of any folder. No photo is opened. Names are composed (NFC) and without spaces at their ends.
+
+    Args:
+        sources: paths.
+        names: a file that gives class ids their names (see `read_names`).
+        exclude: a file that names photos to leave out (see `read_excluded`).
+        layout: how folders are read, one of `nameplate.types.Layout` (see `datasets.layouts`).
+        limits: what a photo in an archive may cost.
+        progress: called with entries done and in all while an archive is unpacked.
+
+    Raises:
+        DataError: nothing there, nothing labelled, or not a source; says what was found instead. Or a folder that
+            can be read in several ways. Or nothing that `exclude` or `names` names is there.
+        UsageError: an unknown layout.
+    """
+    if not sources:
+        raise DataError("No data named. Give a folder with one folder per nameplate, a CSV, or a zip.")
+    called = read_names(Path(names)) if names is not None else {}
+    beside = frozenset(absolute(Path(file)) for file in (names, exclude) if file is not None)
+    how = _How(check_layout(layout), limits or Limits(), progress, beside)
+    parts = [_read_source(Path(source), how) for source in sources]
+    refused = [entry for part in parts for entry in part.refused]
+    notes = [note for part in parts for note in part.notes]
+    photos, spelled = as_labelled([photo for part in parts for photo in part.photos], called)
+    notes += spelled
+    if not photos:
+        raise DataError(f"No labelled photos in '{sources[0]}'.{first_reasons(refused)}", pairs(refused))
+    everything, all_labels = [photo.path for photo in photos], {str(photo.label) for photo in photos}
+    if names is not None:
+        notes += matched(Path(names), called, all_labels)
+    if exclude is not None:
+        photos, more = _without(photos, Path(exclude))
+        notes += more
+    excluded = tuple(sorted(set(everything) - {photo.path for photo in photos}))
+    left = len(everything) - len(photos)
+    photos, contradictory, more = once(photos, called)
+    refused, notes = [*refused, *contradictory], [*notes, *more]
+    if not photos:
+        raise DataError(f"No labelled photos in '{sources[0]}'.{first_reasons(refused)}", pairs(refused))
+    ids = ids_of({str(photo.label) for photo in photos}, called)
+    named = tuple(photo.with_(label=called.get(str(photo.label), photo.label)) for photo in photos)
+    nameplates = tuple(ids) if called else tuple(sorted(ids, key=natural_key))
+    notes += on_names({called.get(label, label) for label in all_labels}, nameplates)
+    kinds = tuple(part.kind for part in parts)
+    return Dataset(named, nameplates, ids, tuple(refused), kinds, left, tuple(notes), excluded)
+
+
+def read_excluded(path: Path) -> set[str]:
+    """Absolute paths, composed (NFC), of the photos that a file names: a table with a path column (what `nameplate
+    audit` writes), or a path a line. Relative ones are meant from the file's folder.
+
+    Raises:
+        DataError: the file cannot be read, or is a table without a path column.
+    """
+    if path.suffix.lower() in TABLE_SUFFIXES:
+        rows = read_table(path, may_be_empty=True)
+        column = path_column(path, rows[0]) if rows else ""
+        named = [row[column].strip() for row in rows]
+    else:
+        named = [line.strip() for line in read_text(path).splitlines()]
+    return {nfc(absolute(path.parent / name)) for name in named if name}
+
+
+def without(photos: Sequence[Photo], excluded: set[str]) -> list[Photo]:
+    """Photos but those whose absolute paths are named, as `read_excluded` gives them."""
+    return [photo for photo in photos if nfc(absolute(photo.path)) not in excluded]
+
+
+def not_there(excluded: set[str], exclude: Path, *parts: Sequence[Photo]) -> list[str]:
+    """What to say of photos that are to be left out, and are in no part of the data; nothing where all are."""
+    missing = excluded - {nfc(absolute(photo.path)) for photos in parts for photo in photos}
+    if not missing:
+        return []
+    which = few(missing)
+    return [
+        f"'{exclude}': {len(missing):,} of the {len(excluded):,} photos that it names are not in the data ({which})."
+    ]
+
+
+def digest(photos: Iterable[Photo]) -> str:
+    """SHA-256 of what is in which part under which name, wherever the files lie; their own digests are known."""
+    return sha256("\n".join(sorted(f"{photo.sha256} {photo.label} {photo.split}" for photo in photos)).encode())
+
+
+def _without(photos: list[Photo], exclude: Path) -> tuple[list[Photo], list[str]]:
+    excluded = read_excluded(exclude)
+    kept = without(photos, excluded)
+    if excluded and len(kept) == len(photos):
+        raise DataError(
+            f"None of the {len(excluded):,} photos that '{exclude}' names is in the data; "
+            f"the first photo of the data is '{absolute(photos[0].path)}'."
+        )
+    if not kept:
+        raise DataError(f"'{exclude}' leaves out all {len(photos):,} photos.")
+    return kept, not_there(excluded, exclude, photos)
+
+
+def list_photos(source: str | os.PathLike[str], tell: Tell = lambda _: None) -> list[Photo]:
+    """The photos behind one argument of `identify`: a file, a folder (searched whole), a table, a zip.
+
+    Args:
+        source: its path.
+        tell: called with each entry that is left out, and why.
+
+    Raises:
+        DataError: nothing there, or a folder or table without photos; `left_out` of it says what was there instead.
+    """
+    path, left_out = Path(source), list[Refused]()
+    if os.path.isdir(path):  # noqa: PTH112 - false, too, where it may not be asked
+        root = photos_root(path)
+        photos = _sifted(walk(str(root)), root.name, left_out)
+    elif path.suffix.lower() in LIST_SUFFIXES:
+        photos = [
+            Photo(_on_disk(photo_path(path, name)), source=path.name) for name in list_rows(path, left_out.append)
+        ]
+    elif is_archive(path.name):
+        photos = _sifted(walk_unpacked(path), archive_stem(path.name), left_out)
+    else:
+        return [Photo(str(path))]  # whether it can be read is for decoding to say
+    if not photos:
+        raise no_photos(str(path), left_out)
+    for entry in left_out:
+        tell(entry)
+    return photos
+
+
+def no_photos(source: str, left_out: Sequence[Refused]) -> DataError:
+    """The error of a source without photos, which says what was there instead."""
+    return DataError(
+        f"There are no photos in '{source}' ({', '.join(sorted(PHOTO_SUFFIXES))}).{first_reasons(left_out)}",
+        pairs(left_out),
+    )
+
+
+def walk_unpacked(archive: Path) -> Iterator[str | Refused]:
+    """What `walk` finds in an archive, unpacked into the cache, and what was refused when it was; that goes by the
+    archive's name, as nobody knows the cache's folders.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    folder, refused = unpack(archive, Limits())
+    yield from refused
+    with speaking_of(archive, folder, refused):
+        root = photos_root(folder)
+    for entry in walk(str(root)):
+        if isinstance(entry, str):
+            yield entry
+        elif entry.name != str(folder / REPORT):  # `unpack`'s own
+            yield Refused(f"{archive}::{os.path.relpath(entry.name, folder)}", entry.reason)
+
+
+def _sifted(entries_: Iterable[str | Refused], source: str, left_out: list[Refused]) -> list[Photo]:
+    photos = []
+    for entry in entries_:
+        if isinstance(entry, Refused):
+            left_out.append(entry)
+        else:
+            photos.append(Photo(entry, source=source))
+    return photos
+
+
+def photos_root(folder: Path) -> Path:
+    """Where the photos lie that are to be named: of a competition's folder its test photos', else the folder itself."""
+    competition = find_competition(folder)
+    if competition is None or not _has_categories(competition):
+        return folder
+    return read_competition(competition).test_folder or folder
+
+
+@dataclass(frozen=True, slots=True)
+class _How:
+    """What reading a source depends on."""
+
+    layout: Layout
+    limits: Limits
+    progress: Progress | None
+    beside: frozenset[str]
+    """Absolute paths of files that may lie among the data and are no part of it."""
+
+
+@dataclass(slots=True)
+class _Source:
+    """What was read of a source; labels as they are written there."""
+
+    kind: str
+    photos: list[Photo]
+    refused: list[Refused]
+    notes: list[str] = field(default_factory=list)
+
+
+def _read_source(path: Path, how: _How) -> _Source:
+    if os.path.isdir(path):  # noqa: PTH112 - false, too, where it may not be asked
+        return _read_folder(path, how)
+    try:
+        path.stat()
+    except FileNotFoundError:
+        raise DataError(f"There is no '{path}'.") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"Cannot read '{path}': {getattr(error, 'strerror', None) or error}.") from None
+    suffix = path.suffix.lower()
+    if suffix in TABLE_SUFFIXES:
+        return _read_labelled_table(path)
+    if is_archive(path.name):
+        return _read_archive(path, how)
+    raise DataError(
+        f"'{path}' is no data set: give a folder with one folder per nameplate, "
+        "a CSV or Parquet table with path and label columns, or a zip or tar of either."
+    )
+
+
+def _read_archive(path: Path, how: _How) -> _Source:
+    folder, refused = unpack(path, how.limits, progress=how.progress)
+    report = absolute(folder / REPORT)
+    with speaking_of(path, folder, refused):  # the cache's folder says nothing to anybody
+        found = _read_folder(folder, replace(how, beside=how.beside | {report}), path)
+    more = [Refused(entry.name.removeprefix(f"{folder}/"), entry.reason) for entry in found.refused]
+    notes = [note.replace(f"'{folder}", f"'{path}") for note in found.notes]
+    form = "zip" if path.suffix.lower() == ".zip" else "tar"
+    return _Source(f"{form}: {found.kind}", found.photos, [*refused, *more], notes)
+
+
+def _read_folder(folder: Path, how: _How, archive: Path | None = None) -> _Source:
+    competition = find_competition(folder) if how.layout == "auto" else None
+    if competition is not None:
+        return _read_listed_folder(competition)
+    if (reason := entries(folder).reason) is not None:
+        raise DataError(f"There are no photos to reach in '{folder}': {reason}.")
+    root = _tree(folder, how)
+    read = read_layout(root, how.layout, archive=archive is not None)
+    top = Path(read.top)
+    if top != folder and how.layout == "auto" and (top / TRAIN_TABLE).is_file():
+        return _read_listed_folder(top)
+    source = archive_stem(archive.name) if archive is not None else top.resolve().name
+    if not read.photos:
+        raise _nothing_in(folder, root, read.refused)
+    photos = [Photo(path, label, split, source) for path, label, split in read.photos]
+    return _Source(read.kind, photos, read.refused, read.notes)
+
+
+def _tree(folder: Path, how: _How) -> Folder:
+    """What lies in a folder, files that are no part of the data left out; two levels of empty folders are seen."""
+    found = list(walk(str(folder)))
+    if how.beside:
+        found = [entry for entry in found if absolute(_name(entry)) not in how.beside]
+    refused = {entry.name for entry in found if isinstance(entry, Refused)}
+    root = tree(str(folder), found)
+    for level in (root, *root.folders.values()):
+        for empty in _subfolders(Path(level.path)):
+            if str(empty) not in refused:
+                level.folders.setdefault(empty.name, Folder(str(empty)))
+    return root
+
+
+def _name(entry: str | Refused) -> str:
+    return entry if isinstance(entry, str) else entry.name
+
+
+def _nothing_in(folder: Path, root: Folder, refused: list[Refused]) -> DataError:
+    if root.photos and not root.full:
+        return DataError(
+            f"'{folder}' holds {len(root.photos):,} photos but no folder per nameplate: "
+            "put each nameplate's photos into a folder of its name, or give a CSV with path and label."
+        )
+    return DataError(f"There are no photos in the folders of '{folder}'.{first_reasons(refused)}", pairs(refused))
+
+
+def _read_listed_folder(folder: Path) -> _Source:
+    """A folder whose photos its train.csv lists."""
+    if _has_categories(folder):
+        competition = read_competition(folder)
+        photos, refused = train_photos(competition)
+        found = _Source("competition", photos, refused)
+        among = competition.train_folder or folder
+    else:
+        found, among = _read_labelled_table(folder / TRAIN_TABLE), folder
+    listed = {absolute(photo.path) for photo in found.photos} | {entry.name for entry in found.refused}
+    more = sum(isinstance(path, str) and absolute(path) not in listed for path in walk(str(among)))
+    if more:
+        found.notes.append(f"{count_of(more, 'photo')} in '{among}' and not in its {TRAIN_TABLE}: left out.")
+    return found
+
+
+def _has_categories(folder: Path) -> bool:
+    """Whether train.csv is a competition's and not just a table of that name."""
+    return {"Id", "Category"} <= read_table(folder / TRAIN_TABLE)[0].keys()
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted((folder / name for name in entries(folder).folders), key=lambda path: natural_key(path.name))
+
+
+def _read_labelled_table(path: Path) -> _Source:
+    rows = read_table(path, wanted=USED_COLUMNS)
+    column, label_column = path_column(path, rows[0]), need_column(path, rows[0], LABEL_COLUMNS)
+    lowered = {name.casefold(): name for name in rows[0]}
+    split, source, group = (lowered.get(name, "") for name in ("split", "source", "group"))
+    found = _Source(f"table with {column} and {label_column}", [], [])
+    labels: dict[str, str] = {}
+    contradictory: set[str] = set()
+    for number, row in enumerate(rows, start=2):
+        name, label = row[column].strip(), row[label_column]
+        if _says_nothing(name) or _says_nothing(label):
+            found.refused.append(_without_label(path, number, name, label.strip()))
+            continue
+        photo = Photo(
+            _on_disk(photo_path(path, name)),
+            label,
+            _split(path, number, row.get(split, "")),
+            _said(row.get(source)) or path.stem,
+            _said(row.get(group)),
+        )
+        found.photos.append(photo)
+        label, first = nfc(label).strip(), labels.setdefault(photo.path, nfc(label).strip())
+        if label != first and photo.path not in contradictory:
+            contradictory.add(photo.path)
+            found.refused.append(Refused(name, f"listed as '{first}' and again, in row {number}, as '{label}'"))
+    found.photos = [photo for photo in found.photos if photo.path not in contradictory]
+    _as_whole_numbers(path, found)
+    return found
+
+
+def _says_nothing(cell: str) -> bool:
+    return cell.strip().casefold() in MISSING
+
+
+def _said(cell: str | None) -> str | None:
+    return None if cell is None or _says_nothing(cell) else cell
+
+
+def _split(path: Path, number: int, cell: str) -> SplitName | None:
+    split = part_of(cell)
+    if split is None and not _says_nothing(cell):
+        raise DataError(f"'{path}', row {number}: split '{cell.strip().casefold()}' is none of {', '.join(PARTS)}.")
+    return split
+
+
+def _without_label(path: Path, number: int, name: str, label: str) -> Refused:
+    stands = "".join(f"; '{cell}' stands for none" for cell in (name, label) if cell and _says_nothing(cell))
+    shown = f"row {number}" if _says_nothing(name) else name
+    return Refused(shown, f"row {number} of '{path.name}' has no path or no label{stands}")
+
+
+def _as_whole_numbers(path: Path, found: _Source) -> None:
+    """Class ids that a column with gaps made fractions: `1.0` where all labels are such is 1."""
+    labels = {str(photo.label).strip() for photo in found.photos}
+    if labels and all(re.fullmatch(r"\d+\.0+", label, re.ASCII) for label in labels):
+        found.photos = [photo.with_(label=str(photo.label).strip().partition(".")[0]) for photo in found.photos]
+        example = min(labels, key=natural_key)
+        found.notes.append(f"'{path}': its labels are whole numbers, and '{example}' is read as such.")
+
+
+def _on_disk(name: str) -> str:
+    """A path that a table gives, in the form that the disk has it: macOS writes names with decomposed letters."""
+    if name.isascii() or os.path.lexists(name):
+        return name
+    forms = (unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
+    return next((form for form in forms if os.path.lexists(form)), name)

@@ -1,0 +1,289 @@
+"""Names of classes: one form of each, how they sort, their makes, and the file that gives class ids their names."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from nameplate.data.archive import Refused
+from nameplate.errors import DataError
+from nameplate.storage import absolute, counted, nfc, read_text
+from nameplate.types import Photo
+
+MAKES_OF_SEVERAL_WORDS = (
+    "Alfa Romeo", "AM General", "American Motors", "Ashok Leyland", "Aston Martin", "Austin Healey", "Bristol Cars",
+    "De Tomaso", "Force Motors", "Golden Dragon", "Great Wall", "Iran Khodro", "Isotta Fraschini", "King Long",
+    "Land Rover", "Li Auto", "Lynk & Co", "Maruti Suzuki", "Mercedes Benz", "Rolls Royce", "Ssang Yong", "W Motors",
+    "Альфа Ромео", "Астон Мартин", "Грейт Волл", "Ленд Ровер", "Лэнд Ровер", "Мерседес Бенц", "Роллс Ройс",
+)  # fmt: skip
+"""All other makes are a nameplate's first word."""
+MAKES = (
+    "Abarth", "AC", "Acura", "Aito", "Aixam", "Alpina", "Alpine", "Arcfox", "Asia", "Audi", "Austin", "Avatr", "BAIC",
+    "Baojun", "BAW", "Belgee", "Bentley", "Bestune", "BMW", "Borgward", "Brabus", "Brilliance", "Bugatti", "Buick",
+    "BYD", "Cadillac", "Changan", "Chery", "Chevrolet", "Chrysler", "Citroen", "Citroën", "Cupra", "Dacia", "Daewoo",
+    "Daihatsu", "Daimler", "Datsun", "Deepal", "DeLorean", "Denza", "Dodge", "Dongfeng", "DS", "Eagle", "Evolute",
+    "Exeed", "FAW", "Ferrari", "Fiat", "Fisker", "Ford", "Forthing", "Foton", "GAC", "GAZ", "Geely", "Genesis", "Geo",
+    "GMC", "Haima", "Haval", "Hawtai", "Hindustan", "Holden", "Honda", "Hongqi", "Hozon", "Hummer", "Hyundai",
+    "Infiniti", "Iran Khodro", "Isuzu", "Iveco", "IZh", "JAC", "Jaecoo", "Jaguar", "Jeep", "Jensen", "Jetour", "Jetta",
+    "Kaiyi", "Karma", "Kia", "Knewstar", "Koenigsegg", "KTM", "Lada", "Lamborghini", "Lancia", "LDV", "Leapmotor",
+    "Lexus", "Lifan", "Ligier", "Lincoln", "Livan", "Lixiang", "Lotus", "LuAZ", "Lucid", "Luxgen", "Mahindra", "MAN",
+    "Marussia", "Maruti", "Maserati", "Maxus", "Maybach", "Mazda", "McLaren", "Mercedes", "Mercury", "MG", "Mini",
+    "Mitsubishi", "Mitsuoka", "Morgan", "Morris", "Moskvich", "Nio", "Nissan", "Noble", "Oldsmobile", "Omoda", "Opel",
+    "Ora", "Pagani", "Panoz", "Perodua", "Peugeot", "Plymouth", "Polestar", "Pontiac", "Porsche", "Proton", "Ram",
+    "Ravon", "Renault", "Rivian", "Roewe", "Rover", "Saab", "Saturn", "Scion", "Seat", "Seres", "Skoda", "Škoda",
+    "Skywell", "Smart", "Soueast", "Spyker", "SsangYong", "Subaru", "Suzuki", "SWM", "Talbot", "Tank",
+    "Tata", "Tatra", "Tesla", "Toyota", "Trabant", "Triumph", "TVR", "UAZ", "Vauxhall", "VAZ", "Volkswagen", "Volvo",
+    "Vortex", "Voyah", "VW", "Wartburg", "Wey", "Wiesmann", "Wuling", "Xiaomi", "XPeng", "ZAZ", "Zeekr", "ZIL", "ZiS",
+    "Zotye", "ZX", "Ауди", "БМВ", "ВАЗ", "Вольво", "ГАЗ", "Джили", "Дэу", "ЗАЗ", "ЗИЛ", "ЗИС", "ИЖ",
+    "Инфинити", "Киа", "Лада", "Лексус", "Лифан", "ЛуАЗ", "Мазда", "Мерседес", "Мицубиси", "Москвич", "Ниссан",
+    "Опель", "Пежо", "Порше", "Рено", "Сузуки", "СсангЙонг", "Субару", "ТагАЗ", "Тойота", "УАЗ", "Фиат", "Фольксваген",
+    "Форд", "Хавал", "Хендай", "Хёндай", "Хендэ", "Хонда", "Хундай", "Чери", "Шевроле", "Шкода", "Ягуар",
+)  # fmt: skip
+"""Makes of cars, in the usual spellings, by which a folder of a make is told from one of a nameplate."""
+
+
+def is_make(name: str) -> bool:
+    """Whether a folder's name is that of a make, whatever its case, and hyphens or underscores for spaces.
+
+    >>> [is_make(name) for name in ("KIA", "land_rover", "Mercedes-Benz", "Kia Rio")]
+    [True, True, True, False]
+    """
+    return _folded(name) in _FOLDED_MAKES
+
+
+def _folded(name: str) -> str:
+    return " ".join(re.split(r"[\s_-]+", nfc(name).casefold().replace("ё", "е").strip()))
+
+
+_FOLDED_MAKES = frozenset(map(_folded, (*MAKES, *MAKES_OF_SEVERAL_WORDS)))
+
+
+def of_make(make: str, model: str) -> str:
+    """The nameplate of a model of a make; a model that begins with its make has both already.
+
+    >>> of_make("Kia", "Rio"), of_make("Lada", "lada_granta")
+    ('Kia Rio', 'lada_granta')
+    """
+    return model if f"{_folded(model)} ".startswith(f"{_folded(make)} ") else f"{make} {model}"
+
+
+def alike(names: Iterable[str]) -> list[tuple[str, ...]]:
+    """Names that differ in case, or in the number of spaces, alone.
+
+    >>> alike(["Kia Rio", "kia  rio", "Kia Ceed"])
+    [('Kia Rio', 'kia  rio')]
+    """
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(" ".join(name.casefold().split()), []).append(name)
+    return [tuple(same) for same in found.values() if len(same) > 1]
+
+
+def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
+    """Sort key that a person expects: 2 before 10, A before A4, case ignored, ё beside е, Latin first.
+
+    >>> sorted(["ВАЗ-21099", "Ёлка", "ВАЗ-2110", "Жигули", "audi", "BMW", "ВАЗ-2109"], key=natural_key)
+    ['audi', 'BMW', 'ВАЗ-2109', 'ВАЗ-2110', 'ВАЗ-21099', 'Ёлка', 'Жигули']
+    """
+    folded = nfc(name).casefold().replace("ё", "е")
+    parts = re.findall(r"\d{1,4000}|\D+", folded)  # int() takes no more than 4,300 digits
+    return (*((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts), (-1, 0, name))
+
+
+def make_of(nameplate: str) -> str:
+    """The make in a nameplate as it is written there: its first word, or a known make of several words.
+
+    Words end at a space or an underscore, and at a hyphen before a number.
+
+    >>> [make_of(name) for name in ("Aston Martin Virage", "Mercedes-Benz C-Class", "kia_rio", "ВАЗ-2109")]
+    ['Aston Martin', 'Mercedes-Benz', 'kia', 'ВАЗ']
+    """
+    words = nameplate.replace("_", " ").split()
+    folded = [word.casefold() for word in words]
+    for make in MAKES_OF_SEVERAL_WORDS:
+        parts = make.casefold().split()
+        if folded[: len(parts)] == parts:
+            return " ".join(words[: len(parts)])
+    return re.split(r"-(?=\d)", words[0], maxsplit=1)[0] or nameplate if words else nameplate
+
+
+def makes_of(nameplates: Iterable[str]) -> tuple[str, ...]:
+    """The make of each nameplate; one make written in several ways is spelled as it comes first.
+
+    >>> makes_of(["BMW X5", "bmw x6", "Audi TT"])
+    ('BMW', 'BMW', 'Audi')
+    """
+    spelling: dict[str, str] = {}
+    return tuple(spelling.setdefault(make.casefold(), make) for make in map(make_of, nameplates))
+
+
+def read_names(path: Path) -> dict[str, str]:
+    """Names of class ids from a text file: a name a line (line 1 is id 0), or rows `id,name` (also with `;` or a tab).
+
+    Raises:
+        DataError: unreadable, not UTF-8, or an id or a name that stands twice.
+    """
+    try:
+        lines = [nfc(line) for line in read_text(path).splitlines()]
+        rows = _pairs_of(lines)
+    except csv.Error as error:
+        raise DataError(f"Cannot read the class names in '{path}': {error}.") from None
+    if rows:
+        pairs = [(row[0].strip(), row[1].strip()) for row in rows]
+        if pairs[0][0].casefold() in ("id", "class", "category", "label"):
+            pairs = pairs[1:]
+    else:
+        pairs = [(str(number), line.strip()) for number, line in enumerate(filter(str.strip, lines))]
+    names = dict(pairs)
+    if not names:
+        raise DataError(f"'{path}' holds no class names; write one a line, or rows 'id,name'.")
+    if len(names) < len(pairs) or len(set(names.values())) < len(names):
+        raise DataError(f"An id or a name stands twice in '{path}'; each must be there once.")
+    return names
+
+
+def _pairs_of(lines: list[str]) -> list[list[str]]:
+    """Rows of two cells; none where the lines are names."""
+    for delimiter in ",;\t":
+        rows = [row for row in csv.reader(lines, delimiter=delimiter) if any(cell.strip() for cell in row)]
+        if rows and all(len(row) == 2 for row in rows):
+            return rows
+    return []
+
+
+def number_of(label: str) -> str | None:
+    """A class id that is a whole number, as it is written shortest; None where it is none.
+
+    >>> [number_of(label) for label in ("1.0", "007", "10", "1.5", "BMW 3")]
+    ['1', '7', '10', None, None]
+    """
+    found = re.fullmatch(r"0*(\d+)(?:\.0+)?", label, re.ASCII)
+    return found[1] if found else None
+
+
+def numbered(labels: Iterable[str], called: Mapping[str, str]) -> dict[str, str]:
+    """Labels of the data that a names file has as another spelling of the same number, and the file's spelling: pandas
+    writes the ids of a column with gaps as `1.0`.
+    """
+    numbers = [(number_of(id_), id_) for id_ in called]
+    once = Counter(number for number, _ in numbers)
+    ids = {number: id_ for number, id_ in numbers if number is not None and once[number] == 1}
+    strange = {label: number_of(label) for label in labels if label not in called}
+    return {label: ids[number] for label, number in strange.items() if number in ids}
+
+
+# JOINED Photos of several sources put together: one spelling of a label, each photo once, and sentences on what that did.
+
+
+def as_labelled(photos: list[Photo], called: Mapping[str, str]) -> tuple[list[Photo], list[str]]:
+    """Photos under the one spelling of each label: composed, without spaces at its ends, numbers as the names file has
+    them; and what came together by that.
+    """
+    raw = {str(photo.label) for photo in photos}
+    spelling = {label: nfc(label).strip() for label in raw}
+    numbers = numbered(spelling.values(), called)
+    together: dict[str, set[str]] = {}
+    for label in raw:
+        together.setdefault(spelling[label], set()).add(label)
+    notes = [
+        f"'{label}' is written in {len(found)} ways, by composed and decomposed letters or spaces at the ends: it is "
+        "one nameplate."
+        for label, found in sorted(together.items())
+        if len(found) > 1
+    ]
+    if numbers:
+        shown = ", ".join(f"'{label}' as '{id_}'" for label, id_ in sorted(numbers.items())[:3])
+        notes.append(f"{count_of(len(numbers), 'label')} matched by number to the names file: {shown}.")
+    final = {label: numbers.get(spelt, spelt) for label, spelt in spelling.items()}
+    return [p if final[str(p.label)] == p.label else p.with_(label=final[str(p.label)]) for p in photos], notes
+
+
+def matched(path: Path, called: Mapping[str, str], found: set[str]) -> list[str]:
+    """What of a names file and of the data found each other.
+
+    Raises:
+        DataError: nothing did.
+    """
+    by_id, by_name = found & set(called), found & set(called.values())
+    if not by_id and not by_name:
+        raise DataError(
+            f"None of the {len(called):,} ids in '{path}' ({few(called)}) is a class of the data ({few(found)}), nor "
+            "is one of its names. It must hold a name a line (line 1 is id 0), or rows 'id,name'."
+        )
+    notes = []
+    without = [id_ for id_, name in called.items() if id_ not in found and name not in found]
+    if without:
+        notes.append(
+            f"'{path}': {len(without):,} of {len(called):,} names have no photos in the data ({few(without)})."
+        )
+    unnamed = found - by_id - by_name
+    if unnamed:
+        notes.append(
+            f"'{path}' has no name for {len(unnamed):,} of {len(found):,} classes of the data ({few(unnamed)}): they "
+            "keep their own."
+        )
+    return notes
+
+
+def once(photos: list[Photo], called: Mapping[str, str]) -> tuple[list[Photo], list[Refused], list[str]]:
+    """Every photo once: one under two nameplates is left out, since nobody knows which is true, and one that is in
+    two parts trains.
+    """
+    by_path: dict[str, list[Photo]] = {}
+    for photo in photos:
+        by_path.setdefault(absolute(photo.path), []).append(photo)
+    if len(by_path) == len(photos):
+        return photos, [], []
+    kept, refused, parted = [], [], 0
+    for path, same in by_path.items():
+        labels = list(dict.fromkeys(called.get(str(photo.label), str(photo.label)) for photo in same))
+        if len(labels) > 1:
+            refused.append(Refused(path, f"it is listed as '{labels[0]}' and again as '{labels[1]}'"))
+            continue
+        parted += len({photo.split for photo in same}) > 1
+        kept.append(next((photo for photo in same if photo.split == "train"), same[0]))
+    contradictory = sum(len(by_path[entry.name]) for entry in refused)
+    again = len(photos) - contradictory - len(kept)
+    notes = [f"{count_of(again, 'photo')} listed a second time: each counts once."] if again else []
+    if parted:
+        notes.append(f"{count_of(parted, 'photo')} in two parts: what is in the part that trains judges nothing.")
+    return kept, refused, notes
+
+
+def ids_of(found: set[str], called: Mapping[str, str]) -> dict[str, str]:
+    """Nameplate → the class as the data calls it, in the classes' order."""
+    order = [*called, *sorted(found - set(called), key=natural_key)]
+    ids: dict[str, str] = {}
+    for id_ in order:  # the named ids first, so that a folder of the name itself does not take their place
+        if id_ in found or called.get(id_) in found:
+            ids.setdefault(called.get(id_, id_), id_)
+    return ids
+
+
+def on_names(before: set[str], nameplates: Sequence[str]) -> list[str]:
+    """What is to be said of nameplates that have no photos left, or are suspiciously alike."""
+    notes = []
+    gone = before - set(nameplates)
+    if gone:
+        notes.append(
+            f"{count_of(len(gone), 'nameplate')} without photos now, since all of them are left out: {few(gone)}."
+        )
+    notes += [
+        f"{' and '.join(repr(name) for name in names)} differ in case or spaces alone: they are kept apart."
+        for names in alike(nameplates)
+    ]
+    return notes
+
+
+def count_of(number: int, noun: str) -> str:
+    """`1 photo is`, `2 photos are`."""
+    return f"{counted(number, noun)} {'is' if number == 1 else 'are'}"
+
+
+def few(names: Iterable[str]) -> str:
+    """The first three of some names."""
+    shown = sorted(names, key=natural_key)
+    return ", ".join(f"'{name}'" for name in shown[:3]) + ", …" * (len(shown) > 3)

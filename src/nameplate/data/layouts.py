@@ -1,0 +1,385 @@
+"""Which folder is a nameplate: `read_layout` tells folders of parts, of makes and of nameplates apart, by one rule.
+
+From the top down:
+
+1. A folder that holds nothing but one other folder is passed through, unless its one folder is a part or a make.
+2. Folders named as parts (`part_of`) are parts where two of them hold photos, one at least in a folder per nameplate,
+   or where one does and no other folder holds photos. Folders beside parts are left out.
+3. Folders of makes (`is_make`) whose photos all lie in folders of their own are makes, those are models, and the
+   nameplate is both: "Kia Rio". Every other folder is a nameplate, and what lies deeper in it belongs to it.
+4. Where the photos fit two readings it is refused, and said how to say which.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import get_args
+
+from nameplate.data.archive import Refused
+from nameplate.data.labels import is_make, natural_key, of_make
+from nameplate.errors import DataError, UsageError
+from nameplate.storage import counted, nfc, printable
+from nameplate.types import Layout, SplitName
+
+PARTS: dict[str, SplitName] = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "dev": "validation",
+    "development": "validation",
+    "eval": "validation",
+    "evaluation": "validation",
+    "test": "test",
+    "testing": "test",
+}
+"""Words for the parts of a data set."""
+_WITH_SET = re.compile(r"(.+?)[\s_-]*(?:set|data|dataset|images|photos|split|part)?", re.DOTALL)
+
+STRAY = "it lies beside the folders of nameplates, in none of them"
+NO_PHOTOS = "a folder without photos"
+
+
+@dataclass(slots=True)
+class Folder:
+    """What lies in a folder, all the way down."""
+
+    path: str
+    photos: list[str] = field(default_factory=list)
+    """Paths of the photos that lie in it directly."""
+    others: list[Refused] = field(default_factory=list)
+    """What else lies in it, and why it is no photo."""
+    folders: dict[str, Folder] = field(default_factory=dict)
+    """By name, in natural order."""
+
+    @property
+    def name(self) -> str:
+        """Without the folders above it."""
+        return PurePath(self.path).name
+
+    def below(self) -> Iterator[Folder]:
+        """Itself, and every folder below."""
+        yield self
+        for folder in self.folders.values():
+            yield from folder.below()
+
+    @property
+    def has_photos(self) -> bool:
+        """Whether there is one in it or below."""
+        return bool(self.photos) or any(folder.has_photos for folder in self.folders.values())
+
+    @property
+    def full(self) -> list[Folder]:
+        """The folders in it that hold photos."""
+        return [folder for folder in self.folders.values() if folder.has_photos]
+
+
+@dataclass(slots=True)
+class Reading:
+    """What was read of one source of a data set."""
+
+    kind: str = ""
+    """What it was taken for."""
+    top: str = ""
+    """The folder that holds the parts or nameplates."""
+    photos: list[tuple[str, str, SplitName | None]] = field(default_factory=list)
+    """Path, name of the class as it is written there, part."""
+    refused: list[Refused] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """Sentences on how it was read, where it might have been read otherwise."""
+
+
+Levels = Sequence[tuple[Folder, SplitName | None]]
+
+
+def part_of(name: str) -> SplitName | None:
+    """The part that a folder's name, or a cell of a table, stands for; None where it is none's.
+
+    >>> [part_of(name) for name in ("Train", "test_set", "training-data", "valid", "dev", "Trainer")]
+    ['train', 'test', 'train', 'validation', 'validation', None]
+    """
+    stem = _WITH_SET.fullmatch(nfc(name).strip().casefold())
+    return PARTS.get(stem[1]) if stem else None
+
+
+def check_layout(layout: str) -> Layout:
+    """
+    Raises:
+        UsageError: there is no such layout.
+    """
+    known: tuple[Layout, ...] = get_args(Layout)
+    for name in known:
+        if name == layout:
+            return name
+    raise UsageError(f"There is no layout '{layout}': give {', '.join(known[:-1])} or {known[-1]}.")
+
+
+def read_layout(root: Folder, layout: Layout = "auto", *, archive: bool = False) -> Reading:
+    """Find the class of every photo below a folder.
+
+    Args:
+        root: the folder.
+        layout: how to read it; `auto` tells by looking.
+        archive: whether it came in an archive, whose top folder nobody can give instead.
+
+    Raises:
+        DataError: it can be read in several ways, or not in the way asked for; says what to do.
+    """
+    reading = Reading()
+    top = _unwrapped(root, layout, archive, reading)
+    reading.top = top.path
+    levels = _levels(top, layout, reading)
+    in_parts = levels[0][0] is not top
+    _refuse_strays((top, *(part for part, _ in levels if in_parts)), reading)
+    style = "makes" if layout == "makes" else _style(root, levels) if layout == "auto" else "classes"
+    if style == "makes":
+        _take_makes(levels, reading)
+    else:
+        _take_classes(levels, reading, parts_inside=style == "parts inside")
+    reading.kind = {"makes": "folder per make and model", "parts inside": "folder per class, parts inside"}.get(
+        style, "folder per class"
+    ) + (", in parts" if in_parts else "")
+    return reading
+
+
+def _unwrapped(root: Folder, layout: Layout, archive: bool, reading: Reading) -> Folder:
+    """The folder that holds parts or classes: below folders that hold nothing else."""
+    top = root
+    while len(top.full) == 1 and (archive or layout in ("auto", "parts")):
+        [only] = top.full
+        if not only.full or (layout != "classes" and (part_of(only.name) or is_make(only.name))):
+            break
+        if len(top.folders) > 1 and not _hold_classes(_parts_in(only)):
+            break  # a folder without photos beside it: it is a class, as that would be
+        if only.photos and layout == "auto" and not _hold_classes(_parts_in(only)):
+            deeper = (
+                "" if archive else f"give '{printable(only.path)}' itself, where its folders are the nameplates, or "
+            )
+            raise _cannot_tell(
+                root,
+                f"'{_shown(only)}' is the only folder with photos, and holds photos as well as folders with photos, so "
+                "it may be one nameplate, or a folder around nameplates",
+                f"{deeper}say --layout classes, where {'its folders are nameplates' if archive else 'it is one'}",
+            )
+        _refuse_strays((top,), reading)
+        _leave_out(
+            (folder for folder in top.folders.values() if folder is not only), f"beside '{_shown(only)}'", reading
+        )
+        top = only
+    return top
+
+
+def _levels(top: Folder, layout: Layout, reading: Reading) -> Levels:
+    """The folders that hold a folder per class, and their parts: the parts, or the top itself."""
+    parts = _parts_in(top)
+    if layout == "parts" and not parts:
+        raise DataError(
+            f"'{printable(top.path)}' has no parts: none of its folders is named as one is, such as train, val or test."
+        )
+    if layout == "parts" and not _hold_classes(parts):
+        raise DataError(f"In the parts {_listed(parts)} of '{printable(top.path)}' there is no folder with photos.")
+    if layout == "classes" or (layout != "parts" and not _are_parts(top, parts)):
+        return [(top, None)]
+    beside = [folder for folder in top.folders.values() if folder not in parts]
+    _leave_out(beside, f"beside the parts {_listed(parts)}", reading)
+    bare = [part for part in parts if not part.full]
+    _leave_out(bare, "of a part, without folders of nameplates", reading)
+    return [(part, part_of(part.name)) for part in parts if part not in bare]
+
+
+def _parts_in(folder: Folder) -> list[Folder]:
+    return [each for each in folder.folders.values() if part_of(each.name)]
+
+
+def _hold_classes(parts: Iterable[Folder]) -> bool:
+    return any(part.full for part in parts)
+
+
+def _are_parts(top: Folder, named: Sequence[Folder]) -> bool:
+    """Whether folders that are named as parts are parts, rather than classes of such names."""
+    full = [part for part in named if part.has_photos]
+    others = [folder for folder in top.full if folder not in named]
+    if not _hold_classes(full):
+        if len(full) > 1 or (full and not others):
+            raise _cannot_tell(
+                top,
+                f"{_listed(full)} has the name of a part, and no folder per nameplate inside"
+                if len(full) == 1
+                else f"{_listed(full)} have the names of parts, and no folders per nameplate inside",
+                "put the photos of each nameplate into a folder of its name inside the parts, give a table with path, "
+                "label and split, or say --layout classes, where these are nameplates",
+            )
+        return False
+    if len(full) > 1 or not others:
+        return True
+    raise _cannot_tell(
+        top,
+        f"{_listed(full)} is named as a part is, and {_listed(others)} beside it as none, so they may be a part and "
+        "something else, or nameplates all",
+        f"give '{printable(full[0].path)}' itself, or say --layout parts or --layout classes",
+    )
+
+
+def _style(root: Folder, levels: Levels) -> str:
+    """`classes`, `makes` or `parts inside`: what the folders in the levels are."""
+    tops = _by_name(levels)
+    inside = {name: {_label(each.name) for folder in found for each in folder.full} for name, found in tops.items()}
+    flat = {name for name, found in tops.items() if any(folder.photos for folder in found)}
+    if len(levels) == 1 and tops and not flat and all(part_of(each) for names in inside.values() for each in names):
+        return "parts inside"
+    makes = [name for name in tops if is_make(name)]
+    nested = [name for name in makes if name not in flat]
+    if not nested:
+        return "classes"
+    if _are_views(inside):
+        if len(nested) < len(tops):
+            return "classes"
+        why = "and the inner ones are called alike, as views are"
+    elif len(nested) == len(tops):
+        return "makes"
+    else:
+        others = [name for name in tops if name not in nested]
+        why = f"and {_listed_names(others)} beside them, which are no makes or hold photos themselves"
+    raise _cannot_tell(
+        root,
+        f"There are folders of makes with folders in them ({_listed_names(nested)}), {why}, so the nameplates may be "
+        "the outer folders, or outer and inner ones together",
+        "say --layout classes (--layout parts, if they are in parts) or --layout makes",
+    )
+
+
+def _are_views(inside: dict[str, set[str]]) -> bool:
+    """Whether inner folders are called alike below several outer ones, as views and years are, rather than models."""
+    counts = Counter(name.casefold() for names in inside.values() for name in names)
+    return sum(count for count in counts.values() if count > 1) > sum(counts.values()) / 2
+
+
+def _by_name(levels: Levels) -> dict[str, list[Folder]]:
+    found: dict[str, list[Folder]] = {}
+    for level, _ in levels:
+        for folder in level.full:
+            found.setdefault(_label(folder.name), []).append(folder)
+    return found
+
+
+def _take_classes(levels: Levels, reading: Reading, *, parts_inside: bool) -> None:
+    deep = list({_shown(folder): folder for level, _ in levels for folder in level.full if folder.full}.values())
+    if parts_inside:
+        reading.notes.append("The folders inside those of nameplates are named as parts, and are taken for parts.")
+    elif deep:
+        reading.notes.append(
+            f"Photos in folders inside {_listed(deep)} count for the outer folder. Where the outer folders are makes "
+            "and the inner ones models, say --layout makes."
+        )
+    for level, split in levels:
+        for folder in level.folders.values():
+            if not parts_inside:
+                _take(folder, _raw(folder), split, reading)
+                continue
+            _refuse_strays((folder,), reading)
+            for part in folder.folders.values():
+                _take(part, _raw(folder), part_of(part.name), reading)
+
+
+def _take_makes(levels: Levels, reading: Reading) -> None:
+    example = ""
+    for level, split in levels:
+        for make in level.folders.values():
+            if not make.full:
+                _take(make, "", split, reading, "it lies in a make's folder, in none of a model")
+                continue
+            reading.refused += [Refused(path, "it lies in a make's folder, in none of a model") for path in make.photos]
+            reading.refused += make.others
+            for model in make.folders.values():
+                nameplate = of_make(_raw(make).strip(), _raw(model).strip())
+                _take(model, nameplate, split, reading)
+                example = example or nfc(nameplate)
+    reading.notes.append(
+        f"'{printable(reading.top)}' has a folder per make and in it one per model: nameplates are called by both, as "
+        f"'{example}'. Where the outer folders are the nameplates, say --layout classes."
+    )
+
+
+def _take(folder: Folder, name: str, split: SplitName | None, reading: Reading, refusal: str | None = None) -> None:
+    """Every photo of a folder and below, as of one class, unless all are refused."""
+    refusal = refusal or (None if name.strip() else "its folder's name is empty")
+    photos = sorted(path for each in folder.below() for path in each.photos)
+    if refusal is None:
+        reading.photos += [(path, name, split) for path in photos]
+    else:
+        reading.refused += [Refused(path, refusal) for path in photos]
+    reading.refused += sorted((entry for each in folder.below() for entry in each.others), key=lambda each: each.name)
+    if not folder.has_photos:
+        reading.refused.append(Refused(folder.path, NO_PHOTOS))
+
+
+def _refuse_strays(folders: Iterable[Folder], reading: Reading) -> None:
+    for folder in folders:
+        reading.refused += [*(Refused(path, STRAY) for path in folder.photos), *folder.others]
+
+
+def _leave_out(folders: Iterable[Folder], where: str, reading: Reading) -> None:
+    """One row for a folder, however many files are in it."""
+    for folder in folders:
+        photos = sum(len(each.photos) for each in folder.below())
+        holds = counted(photos, "photo") if photos else "no photos"
+        reading.refused.append(Refused(folder.path, f"a folder {where}; it holds {holds}"))
+
+
+def _raw(folder: Folder) -> str:
+    return printable(folder.name)  # as it is written, so that two spellings of one nameplate are seen
+
+
+def _label(name: str) -> str:
+    return nfc(printable(name)).strip()
+
+
+def _shown(folder: Folder) -> str:
+    return _label(folder.name)
+
+
+def _listed(folders: Sequence[Folder]) -> str:
+    return _listed_names([_shown(folder) for folder in folders])
+
+
+def _listed_names(names: Sequence[str]) -> str:
+    shown = [f"'{name}'" for name in names[:3]]
+    if len(names) > 3:
+        shown.append(f"{len(names) - 3:,} more")
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def _cannot_tell(folder: Folder, why: str, advice: str) -> DataError:
+    return DataError(f"It cannot be told what is a nameplate in '{printable(folder.path)}': {why}. Please {advice}.")
+
+
+def tree(root: str, found: Iterable[str | Refused]) -> Folder:
+    """What lies below a folder.
+
+    Args:
+        root: the folder; every path begins with it and a slash.
+        found: paths of photos, and what else is there.
+    """
+    top = Folder(root)
+    for entry in found:
+        path = entry if isinstance(entry, str) else entry.name
+        folder = top
+        for name in path[len(root) :].strip("/").split("/")[:-1]:
+            folder = folder.folders.setdefault(name, Folder(f"{folder.path}/{name}"))
+        if isinstance(entry, str):
+            folder.photos.append(entry)
+        else:
+            folder.others.append(entry)
+    _sort(top)
+    return top
+
+
+def _sort(folder: Folder) -> None:
+    folder.folders = dict(sorted(folder.folders.items(), key=lambda each: natural_key(each[0])))
+    for each in folder.folders.values():
+        _sort(each)

@@ -1,0 +1,266 @@
+"""Listing: the photos below a folder, and what lies beside them that is left out, each with its reason.
+
+Every command lists by this piece, so that none sees photos that another passes over. Hidden files and what operating
+systems leave are passed over without a word; all else that is no photo is a `Refused`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nameplate.data.archive import JUNK, Refused
+from nameplate.data.tables import stream_table
+from nameplate.errors import DataError
+from nameplate.images.formats import SNIFFED, is_photo_name, picture_format
+from nameplate.storage import NotRegularError, open_regular, printable
+
+PATH_COLUMNS = ("path", "photo", "file", "filename", "file_name", "image", "image_path", "filepath", "id")
+"""Columns of a table that may hold the photos' paths; the first that is there does."""
+KEPT = 1_000
+"""Entries that a `LeftOut` keeps by name; the others are counted."""
+KINDS = 100
+"""Reasons that it counts apart."""
+NO_PHOTO = "it is no photo, by its name or by its first bytes"
+CIRCLE = "a link in a circle: it leads to a folder that holds it"
+LISTED = "a link to a folder that another link led to already"
+
+Tell = Callable[[Refused], None]
+"""What is called with each entry that is left out."""
+
+
+@dataclass(slots=True)
+class LeftOut:
+    """What was left out, in bounded memory: the first entries, and all counted by reason."""
+
+    first: list[Refused] = field(default_factory=list)
+    total: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+
+    def add(self, entry: Refused) -> None:
+        """Count an entry, and keep it where it is one of the first `KEPT`."""
+        self.total += 1
+        if len(self.first) < KEPT:
+            self.first.append(entry)
+        if entry.reason in self.reasons or len(self.reasons) < KINDS:
+            self.reasons[entry.reason] = self.reasons.get(entry.reason, 0) + 1
+
+    def sift(self, entries: Iterable[str | Refused]) -> Iterator[str]:
+        """The photos alone; what is left out among them is added here."""
+        for entry in entries:
+            if isinstance(entry, Refused):
+                self.add(entry)
+            else:
+                yield entry
+
+    def printable(self) -> LeftOut:
+        """The same with names that can be written anywhere."""
+        first = [Refused(printable(entry.name), printable(entry.reason)) for entry in self.first]
+        return LeftOut(first, self.total, {printable(reason): count for reason, count in self.reasons.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """One folder's entries, each group in byte order of the names; hidden ones and junk are not among them."""
+
+    folders: tuple[str, ...]
+    files: tuple[str, ...]
+    """All that is no folder, links to nothing and devices too."""
+    reason: str | None = None
+    """Why the folder cannot be listed; None where it was."""
+
+    @property
+    def names(self) -> list[str]:
+        """All of them, folders with a `/` behind, so that they stand where the paths of what is in them sort."""
+        return sorted((*(f"{name}/" for name in self.folders), *self.files), key=os.fsencode)
+
+
+@dataclass(slots=True)
+class _Open:
+    """A folder that is being walked."""
+
+    path: str
+    names: Iterator[str]
+    key: tuple[int, int]
+    linked: bool
+    """Whether a link led here, to this folder or to one above it."""
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is passed over: hidden, or what operating systems leave."""
+    return name.startswith(".") or name.casefold() in JUNK
+
+
+def entries(folder: str | os.PathLike[str]) -> Entries:
+    """What is in a folder; one that may not be read is empty, with the reason."""
+    folders, files = list[str](), list[str]()
+    try:
+        with os.scandir(folder) as found:
+            for entry in found:
+                if not is_hidden(entry.name):
+                    (folders if _is_folder(entry) else files).append(entry.name)
+    except (OSError, ValueError) as error:
+        return Entries((), (), f"its folder cannot be listed: {_words(error)}")
+    return Entries(tuple(sorted(folders, key=os.fsencode)), tuple(sorted(files, key=os.fsencode)))
+
+
+def walk(folder: str, passing_over: Collection[str] = ()) -> Iterator[str | Refused]:
+    """Every photo below a folder, and a `Refused` for whatever else is there, in the byte order of their paths.
+
+    A file is a photo by its name, or else by its first bytes. Links are followed, but never in a circle, and inside a
+    folder that a link led to no folder is entered twice: so the walk ends whatever links there are. No more is held
+    than one folder's listing a level.
+
+    Args:
+        folder: to search whole.
+        passing_over: folders that are not entered, without a word: those that a command writes itself.
+    """
+    apart = {key for path in passing_over if (key := _identity(path)) is not None}
+    entered: set[tuple[int, int]] = set()  # inside folders that links led to
+    root = _opened(folder, linked=False)
+    if isinstance(root, Refused):
+        yield root
+        return
+    way, above = [root], _above(folder)
+    while way:
+        here = way[-1]
+        name = next(here.names, None)
+        if name is None:
+            way.pop()
+            continue
+        path = f"{here.path.rstrip('/')}/{name}"
+        if not name.endswith("/"):
+            yield judged(path)
+            continue
+        below = _step(path[:-1], here, above | {each.key for each in way}, entered)
+        if isinstance(below, Refused):
+            yield below
+        elif below.key not in apart:
+            way.append(below)
+
+
+def _above(folder: str) -> set[tuple[int, int]]:
+    """The folders that hold this one."""
+    parents = Path(os.path.realpath(folder)).parents
+    return {key for parent in parents if (key := _identity(str(parent))) is not None}
+
+
+def _step(path: str, here: _Open, above: set[tuple[int, int]], entered: set[tuple[int, int]]) -> _Open | Refused:
+    """The folder below, open, or why it is not entered."""
+    is_link = os.path.islink(path)  # noqa: PTH114 - a million names
+    below = _opened(path, linked=here.linked or is_link)
+    if isinstance(below, Refused):
+        return below
+    if below.key in above:
+        return Refused(path, CIRCLE)
+    if is_link and here.linked:
+        if below.key in entered:
+            return Refused(path, LISTED)
+        entered.add(below.key)
+    return below
+
+
+def _opened(path: str, *, linked: bool) -> _Open | Refused:
+    key = _identity(path)
+    found = entries(path)
+    if found.reason is not None or key is None:
+        return Refused(path, found.reason or "its folder cannot be listed: it is gone")
+    return _Open(path, iter(found.names), key, linked)
+
+
+def judged(path: str) -> str | Refused:
+    """The path, where it is a photo's by its name or its first bytes; else why it is left out.
+
+    One whose name is a photo's is not opened: whether it can be read is for decoding to say.
+    """
+    if is_photo_name(path):
+        return path
+    try:
+        with open_regular(path) as file:
+            return path if picture_format(file.read(SNIFFED)) is not None else Refused(path, NO_PHOTO)
+    except (OSError, ValueError) as error:
+        return Refused(path, _unopened(path, error))
+
+
+def list_rows(table: Path, tell: Tell) -> Iterator[str]:
+    """The photos' names in a table (CSV, Parquet, JSON Lines), as they stand in it, one after another.
+
+    A row without one is left out and told, by its number: in CSV and Parquet the header is row 1, in JSON Lines the
+    first object is.
+
+    Raises:
+        DataError: the table cannot be read, or has no column of `PATH_COLUMNS`.
+    """
+    lines = table.suffix.lower() == ".jsonl"  # each row has keys of its own
+    column = ""
+    for number, row in enumerate(stream_table(table, wanted=PATH_COLUMNS), start=1 if lines else 2):
+        if lines:
+            column = find_column(row, PATH_COLUMNS) or ""
+        column = column or ("" if lines else path_column(table, row))
+        if name := row.get(column, "").strip():
+            yield name
+        else:
+            tell(Refused(f"{table}, row {number}", f"it has no {column or 'path'}"))
+
+
+def path_column(table: Path, row: dict[str, str]) -> str:
+    """The column of a table that holds the photos' paths, one of `PATH_COLUMNS`.
+
+    Raises:
+        DataError: there is none.
+    """
+    return need_column(table, row, PATH_COLUMNS)
+
+
+def need_column(table: Path, row: dict[str, str], accepted: Sequence[str]) -> str:
+    """The first accepted column that a row has.
+
+    Raises:
+        DataError: it has none of them.
+    """
+    found = find_column(row, accepted)
+    if found is None:
+        one = f"{', '.join(accepted[:-1])} or {accepted[-1]}"
+        raise DataError(f"'{table}' has the columns {', '.join(row)}; one must be named {one}.")
+    return found
+
+
+def find_column(row: dict[str, str], accepted: Sequence[str]) -> str | None:
+    """The first accepted column that a row has, in whatever case; None where it has none."""
+    lowered = {name.casefold(): name for name in row}
+    return next((lowered[name] for name in accepted if name in lowered), None)
+
+
+def pairs(refused: Iterable[Refused]) -> list[tuple[str, str]]:
+    """Names and reasons, as errors carry them."""
+    return [(entry.name, entry.reason) for entry in refused]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, say: what it is, opening says
+        return False
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)  # noqa: PTH116 - as above
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _unopened(path: str, error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno == errno.ELOOP:
+        return "a link that leads back to itself"
+    if isinstance(error, FileNotFoundError) and os.path.islink(path):  # noqa: PTH114
+        return "a link to nothing"
+    return _words(error) if isinstance(error, NotRegularError) else f"it cannot be opened: {_words(error)}"
+
+
+def _words(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)

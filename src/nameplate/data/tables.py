@@ -1,0 +1,413 @@
+"""Tables as rows, every cell a string, all at once or one after another: CSV, Parquet, JSON Lines.
+
+No row, cell or column is held that is larger than `LIMITS` allow. Of a Parquet file only the columns that are wanted
+are read, and the pictures that it may hold are put into the cache, so that a row names a file.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import json
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+from nameplate.errors import DataError, RuntimeUnavailableError
+from nameplate.images.formats import SNIFFED, picture_format
+from nameplate.storage import cache_folder, open_regular, sha256
+from nameplate.types import Limits
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
+DELIMITERS = ",;\t|"
+TABLE_BYTES = 512 * 1024**2
+"""Of a table that is read all at once, or unpacked from an archive."""
+LONGEST_PATH = 4096
+"""Characters of a path (Linux' PATH_MAX)."""
+_SEP = re.compile(r'"?sep=(?P<delimiter>[^\w"\r\n])"?\s*', re.IGNORECASE)
+"""Excel's first line that names the delimiter."""
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+@dataclass(frozen=True, slots=True)
+class TableLimits:
+    """What a table may cost."""
+
+    bytes: int = TABLE_BYTES
+    """Of a table that is read all at once."""
+    rows: int = 2_000_000
+    """Of a table that is read all at once."""
+    cells: int = 10_000_000
+    """Of a table that is read all at once, in the columns that are wanted."""
+    columns: int = 1_000
+    """In all."""
+    field: int = 131_072
+    """Characters of a cell (what Python's csv allows)."""
+    row: int = 4 * 1024**2
+    """Characters of a row."""
+    batch: int = 16 * 1024**2
+    """Bytes of the wanted columns of a Parquet file that are aimed to be held at once."""
+
+
+LIMITS = TableLimits()
+
+
+def read_table(
+    path: Path, *, suffix: str | None = None, may_be_empty: bool = False, wanted: Collection[str] | None = None
+) -> list[dict[str, str]]:
+    """Rows of a table with a header line.
+
+    Args:
+        path: the table.
+        suffix: tells the format where the name does not.
+        may_be_empty: whether no rows are no error.
+        wanted: names of the columns to keep, in any case; None keeps all (of Parquet those of text and numbers). The
+            first row has the others, too, so that an error can name them: where they are not read, as empty cells.
+
+    Raises:
+        DataError: unreadable, not UTF-8, no rows (unless it may be empty), two columns of one name, a row of another
+            length, or larger than `LIMITS` allow.
+        RuntimeUnavailableError: a Parquet file, and pyarrow is not installed.
+    """
+    parquet = (suffix or path.suffix).lower() == ".parquet"
+    rows: list[dict[str, str]] = []
+    cells = 0
+    for row in _parquet_rows(path, wanted) if parquet else _csv_rows(path, wanted, LIMITS.bytes):
+        rows.append(row)
+        cells += len(row)
+        if len(rows) > LIMITS.rows or cells > LIMITS.cells:
+            raise DataError(
+                f"The table '{path}' has more than {LIMITS.rows:,} rows or {LIMITS.cells:,} cells, "
+                "which is the limit. Split it."
+            )
+    if not rows and not may_be_empty:
+        raise DataError(f"The table '{path}' has no rows{'' if parquet else ' below its header'}.")
+    return rows
+
+
+def stream_table(path: Path, *, wanted: Collection[str] | None = None) -> Iterator[dict[str, str]]:
+    """Rows of a table of any length, one after another: CSV, Parquet, or JSON Lines, an object a line.
+
+    A JSON row has the columns that it has: one that lacks a column is for the caller to tell.
+
+    Raises:
+        DataError: unreadable, not UTF-8, two columns of one name, a row of another length or form, or one larger than
+            `LIMITS` allow.
+        RuntimeUnavailableError: a Parquet file, and pyarrow is not installed.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        return _parquet_rows(path, wanted)
+    return _json_rows(path, wanted) if suffix == ".jsonl" else _csv_rows(path, wanted)
+
+
+def photo_path(table: Path, cell: str) -> str:
+    r"""The path that a table's cell names, from the table's folder; backslashes are read as `/` where there is no file
+    whose name holds them (Windows writes them).
+
+    Raises:
+        DataError: no path is that long.
+    """
+    if len(cell) > LONGEST_PATH:
+        raise DataError(
+            f"'{table}' has a path of {len(cell):,} characters, '{cell[:40]}…'; the limit is {LONGEST_PATH:,}."
+        )
+    path = str(table.parent / cell)
+    if "\\" in cell and os.sep == "/" and not os.path.lexists(path):
+        return str(table.parent / cell.replace("\\", "/"))
+    return path
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
+    """Write a CSV, UTF-8, one header line, None as an empty cell."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _csv_rows(path: Path, wanted: Collection[str] | None, most: int | None = None) -> Iterator[dict[str, str]]:
+    try:
+        with _text(path, most) as file:
+            first = file.readline(LIMITS.row + 1)
+            named = _SEP.fullmatch(first)
+            delimiter = named["delimiter"] if named else max(DELIMITERS, key=first.count)
+            lines = _Lines(path, file, [] if named else [first])
+            rows = csv.reader(lines, delimiter=delimiter, strict=True)
+            yield from _checked(path, rows, lines, wanted, 3 if named else 2)
+    except UnicodeDecodeError as error:
+        raise DataError(f"'{path}' is not UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8.") from None
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    except csv.Error as error:
+        raise DataError(f"Cannot read the table '{path}', near line {lines.number}: {error}.") from None
+
+
+def _text(path: Path, most: int | None) -> IO[str]:
+    """Open a table as text, its first bytes looked at: it is not UTF-16, and not a picture, archive or anything."""
+    file = _opened(path)
+    size = os.fstat(file.fileno()).st_size
+    if most is not None and size > most:
+        file.close()
+        raise DataError(f"The table '{path}' has {size:,} bytes, the limit is {most:,}. Split it.")
+    start = file.read(SNIFFED)
+    file.seek(0)
+    if start.startswith(_UTF_16):
+        file.close()
+        raise DataError(f'\'{path}\' is not UTF-8 but UTF-16 (Excel\'s "Unicode text"). Save it as "CSV UTF-8".')
+    return io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return open_regular(path)
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(f"Cannot read the table '{path}': {getattr(error, 'strerror', None) or error}.")
+
+
+class _Lines:
+    """The lines of a text file, no more of them between two calls of `row` than a row may have."""
+
+    def __init__(self, path: Path, file: IO[str], before: list[str]) -> None:
+        self._path, self._file, self._before = path, file, before
+        self.number = self._since = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._before.pop() if self._before else self._file.readline(LIMITS.row + 1)
+        if not line:
+            raise StopIteration
+        self.number += 1
+        self._since += len(line)
+        if self._since > LIMITS.row:
+            raise DataError(
+                f"'{self._path}', near line {self.number}: a row of more than {LIMITS.row:,} characters, "
+                "which is the limit."
+            )
+        if "\0" in line:
+            raise DataError(f"'{self._path}', line {self.number}: it holds a NUL byte, so it is no text in UTF-8.")
+        return line
+
+    def row(self) -> None:
+        """A row ends here."""
+        self._since = 0
+
+
+def _checked(
+    path: Path, rows: Iterator[list[str]], lines: _Lines, wanted: Collection[str] | None, first: int
+) -> Iterator[dict[str, str]]:
+    header = [name.strip() for name in next(rows, [])]
+    _check_columns(path, header)
+    every = range(len(header))
+    keep = [place for place in every if _is_wanted(header[place], wanted)]
+    told = False
+    for number, row in enumerate(rows, start=first):
+        lines.row()
+        if not row:
+            continue
+        if len(row) != len(header):
+            raise DataError(f"'{path}', row {number}: {len(row)} cells, but the header has {len(header)}.")
+        yield {header[place]: row[place] for place in (keep if told else every)}
+        told = True
+
+
+def _check_columns(path: Path, names: Sequence[str]) -> None:
+    if len(names) > LIMITS.columns:
+        raise DataError(f"The table '{path}' has {len(names):,} columns, the limit is {LIMITS.columns:,}.")
+    if len(set(names)) < len(names):
+        raise DataError(f"Two columns of '{path}' have one name: {', '.join(names)}.")
+
+
+def _is_wanted(name: str, wanted: Collection[str] | None) -> bool:
+    return wanted is None or name.casefold() in wanted
+
+
+def _json_rows(path: Path, wanted: Collection[str] | None) -> Iterator[dict[str, str]]:
+    number = 0
+    try:
+        with _text(path, None) as file:
+            lines = _Lines(path, file, [])
+            for number, line in enumerate(lines, start=1):
+                lines.row()
+                row = json.loads(line) if line.strip() else {}
+                if not isinstance(row, dict):
+                    raise DataError(f"'{path}', line {number}: it is no JSON object.")
+                if line.strip():
+                    yield _json_row(path, number, row, wanted)
+    except UnicodeDecodeError as error:
+        raise DataError(f"'{path}' is not UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8.") from None
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"Cannot read the table '{path}', line {number}: {error}.") from None
+
+
+def _json_row(path: Path, number: int, row: Mapping[str, object], wanted: Collection[str] | None) -> dict[str, str]:
+    kept = {name: value for name, value in row.items() if _is_wanted(name, wanted)}
+    for name, value in kept.items():
+        if wanted is not None and isinstance(value, dict | list):
+            raise DataError(f"'{path}', line {number}: '{name}' is a {type(value).__name__}, and must be text.")
+    return _as_text(kept)
+
+
+def _as_text(row: Mapping[Any, object]) -> dict[str, str]:
+    return {str(key): "" if value is None else str(value) for key, value in row.items()}
+
+
+# --- Parquet ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """What is read of a Parquet file."""
+
+    names: list[str]
+    others: list[str]
+    """Those that are not read."""
+    image: str | None
+    """The column with the pictures themselves; its rows become `path`."""
+    classes: dict[str, list[str]]
+    """Names of the classes that a column's whole numbers stand for."""
+
+
+def _parquet_rows(path: Path, wanted: Collection[str] | None) -> Iterator[dict[str, str]]:
+    parquet = import_pyarrow()
+    with _opened(path) as opened:
+        try:
+            with parquet.ParquetFile(opened, buffer_size=1 << 20) as file:
+                columns = _choose(path, file.schema_arrow, wanted)
+                number = 0
+                for batch in file.iter_batches(_batch_rows(file.metadata, columns), columns=columns.names):
+                    for row in batch.to_pylist():
+                        if number == 0:
+                            row |= dict.fromkeys(columns.others)
+                        number += 1
+                        yield _parquet_row(path, number, row, columns)
+        except (DataError, GeneratorExit):
+            raise
+        except Exception as error:  # pyarrow's errors have no common base but Exception
+            raise DataError(f"Cannot read the table '{path}': {str(error)[:200]}.") from None
+
+
+def _choose(path: Path, schema: Any, wanted: Collection[str] | None) -> _Columns:
+    """The columns to read: those wanted, or all of text and numbers; and of pictures the first."""
+    import pyarrow.types as kinds
+
+    _check_columns(path, schema.names)
+    image = next(
+        (f.name for f in schema if _holds_pictures(f.type, wanted is not None and _is_wanted(f.name, wanted))), None
+    )
+    nested = [f.name for f in schema if f.name != image and (kinds.is_nested(f.type) or _is_binary(f.type))]
+    chosen = [name for name in schema.names if name != image and _is_wanted(name, wanted) and name not in nested]
+    if not chosen and image is None:
+        left = [name for name in nested if _is_wanted(name, wanted)]
+        if left and wanted is not None:
+            raise DataError(f"'{path}': the column '{left[0]}' is a {str(schema.field(left[0]).type)[:80]}, no text.")
+        chosen = [name for name in schema.names if name not in nested][:1]  # their rows are counted all the same
+    classes = _class_names(schema.metadata or {})
+    others = [name for name in schema.names if name != image and name not in chosen]
+    return _Columns(chosen + [image] * (image is not None), others, image, classes)
+
+
+def _is_binary(type_: Any) -> bool:
+    import pyarrow.types as kinds
+
+    return bool(kinds.is_binary(type_) or kinds.is_large_binary(type_) or kinds.is_fixed_size_binary(type_))
+
+
+def _holds_pictures(type_: Any, wanted: bool) -> bool:
+    """Whether a column is Hugging Face's Image (a struct of bytes and path), or bytes under a photo column's name."""
+    import pyarrow.types as kinds
+
+    if not kinds.is_struct(type_):
+        return wanted and _is_binary(type_)
+    names = {type_.field(at).name for at in range(type_.num_fields)}
+    return names == {"bytes", "path"} and _is_binary(type_.field("bytes").type)
+
+
+def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
+    """The names in Hugging Face's description of its columns: ClassLabel → names; nothing where there is none."""
+    try:
+        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
+        labels = {name: of for name, of in features.items() if of.get("_type") == "ClassLabel"}
+        return {name: [str(one) for one in of["names"]] for name, of in labels.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def _batch_rows(metadata: Any, columns: _Columns) -> int:
+    """Rows whose wanted columns are about `LIMITS.batch` bytes."""
+    size = 0
+    for group in range(metadata.num_row_groups):
+        row_group = metadata.row_group(group)
+        for place in range(row_group.num_columns):
+            column = row_group.column(place)
+            if column.path_in_schema.partition(".")[0] in columns.names:
+                size += column.total_uncompressed_size
+    average: int = size // max(metadata.num_rows, 1)
+    return max(1, min(10_000, LIMITS.batch // max(average, 1)))
+
+
+def _parquet_row(path: Path, number: int, row: dict[str, Any], columns: _Columns) -> dict[str, str]:
+    image = row.pop(columns.image) if columns.image is not None else None
+    for name, names in columns.classes.items():
+        if isinstance(value := row.get(name), int):
+            row[name] = names[value] if 0 <= value < len(names) else None
+    text = _as_text(row)
+    if columns.image is not None:
+        text["path"] = _picture(path, number, image)
+    for name, cell in text.items():
+        if len(cell) > LIMITS.field:
+            raise DataError(
+                f"'{path}', row {number}: '{name}' has {len(cell):,} characters, the limit is {LIMITS.field:,}."
+            )
+    return text
+
+
+def _picture(path: Path, number: int, value: Any) -> str:
+    """The path of a picture of a table: where its bytes were put, or else the path that stands beside them."""
+    data, name = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
+    if not data:
+        return name or ""
+    if len(data) > Limits().bytes:
+        raise DataError(f"'{path}', row {number}: a picture of {len(data):,} bytes, the limit is {Limits().bytes:,}.")
+    return str(_put(data, f"{path.stem}-{number:06}" if not name else Path(name.replace("\\", "/")).name))
+
+
+def _put(data: bytes, name: str) -> Path:
+    """Put a picture into the cache under its digest and a name that a person knows it by; once."""
+    plain = re.sub(r"[^\w.() -]", "_", name)[-60:].lstrip(".") or "photo"
+    kind = picture_format(data[:SNIFFED])
+    suffix = "" if "." in plain else {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}.get(kind or "", "")
+    target = cache_folder() / "pictures" / sha256(data)[:32] / f"{plain}{suffix}"
+    if target.is_file() and target.stat().st_size == len(data):
+        return target
+    temporary = target.with_name(f".{os.getpid()}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(data)
+        temporary.replace(target)
+    except OSError as error:
+        raise DataError(f"Cannot write '{target}': {error.strerror}. Free some space and go on.") from None
+    return target
+
+
+def import_pyarrow() -> Any:
+    """`pyarrow.parquet`, or an error that says how to get it."""
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError:
+        raise RuntimeUnavailableError(
+            "Parquet needs pyarrow, which is not installed: pip install 'nameplate[parquet]'."
+        ) from None
+    return parquet

@@ -1,0 +1,185 @@
+"""Photos in object stores, by fsspec: s3://bucket/key and gs://bucket/key.
+
+Who may read is the store's own matter: AWS and Google take it from the environment, their files or the machine. An
+address that carries a password is refused, and what a store says is never repeated, since it may hold one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any
+
+from nameplate.data.archive import Refused
+from nameplate.data.listing import is_hidden
+from nameplate.errors import DataError, NameplateError, PhotoError, RuntimeUnavailableError, UsageError
+from nameplate.images.formats import is_photo_name
+from nameplate.types import Limits
+
+STORES = {"s3": "s3fs", "gs": "gcsfs"}
+"""Schemes, and the package that reads each."""
+CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 10, 30, 5
+"""Time to connect, time without a byte, and how often a request is made before the store does not answer."""
+
+
+NO_PHOTO_NAME = "its name is not a photo's, and objects in a store are told by their names alone"
+
+
+def is_remote(text: str) -> bool:
+    """Whether a source or reference is an address."""
+    return "://" in text
+
+
+def check_address(address: str) -> None:
+    """
+    Raises:
+        UsageError: no store that is read, or an address with a password in it.
+    """
+    scheme, _, rest = address.partition("://")
+    if scheme not in STORES:
+        raise UsageError(
+            f"Addresses of '{scheme}://' are not read: there are {', '.join(f'{name}://' for name in STORES)}. "
+            "Fetch the photos first."
+        )
+    if "@" in rest.partition("/")[0]:
+        raise UsageError(
+            f"An address of '{scheme}://' holds an '@' before its bucket: leave the password out. "
+            "The store's own settings say who you are."
+        )
+    if not rest.partition("/")[0]:
+        raise UsageError(f"'{address}' names no bucket.")
+
+
+def list_objects(address: str) -> Iterator[str | Refused]:
+    """The photos below an address, or the object that it names, in byte order, and a `Refused` for whatever else is
+    there; `*` and `?` make it a pattern. Objects are told by their names, as to look into each would be a request.
+
+    Raises:
+        UsageError: see `check_address`.
+        DataError: there is no such bucket, it may not be read, or the store does not answer.
+    """
+    check_address(address)
+    scheme, _, path = address.partition("://")
+    store = open_store(scheme)
+    if any(letter in path for letter in "*?"):
+        return _matching(store, scheme, path, address)
+    if is_photo_name(path) and not path.endswith("/"):
+        return iter([address])
+    return _below(store, scheme, path.rstrip("/"), address)
+
+
+def _matching(store: Any, scheme: str, path: str, address: str) -> Iterator[str | Refused]:
+    """What a pattern matches; a prefix is searched whole, as a folder is, but after `**`, which has been there."""
+    found: dict[str, dict[str, Any]] = _asked(address, lambda: store.glob(path, detail=True))
+    for name, entry in sorted(found.items()):
+        if entry["type"] != "directory":
+            yield _told_by_name(f"{scheme}://{name}")
+        elif "**" not in path:
+            yield from _below(store, scheme, name, address)
+
+
+def _told_by_name(address: str) -> str | Refused:
+    return address if is_photo_name(address) else Refused(address, NO_PHOTO_NAME)
+
+
+def _below(store: Any, scheme: str, path: str, address: str) -> Iterator[str | Refused]:
+    """Photos below a prefix; no more is held than one listing a level."""
+    entries: list[tuple[str, bool]] = _asked(
+        address,
+        lambda: sorted(
+            (f"{entry['name']}{'/' * (entry['type'] == 'directory')}", entry["type"] == "directory")
+            for entry in store.ls(path, detail=True, refresh=True)
+        ),
+    )
+    for name, is_folder in entries:
+        if is_hidden(name.rstrip("/").rpartition("/")[2]):
+            continue
+        if is_folder:
+            yield from _below(store, scheme, name.rstrip("/"), address)
+        elif name == path:
+            yield f"{scheme}://{name}"  # the address names it: whether it can be read is for decoding to say
+        else:
+            yield _told_by_name(f"{scheme}://{name}")
+
+
+def read_object(reference: str, limits: Limits) -> bytes:
+    """An object's bytes, in one request, no more of them than a photo may have.
+
+    Raises:
+        PhotoError: missing, not to be read, empty or too large.
+        DataError: the store does not answer; that is not the photo's fault, so a job ends and may be gone on with.
+    """
+    check_address(reference)
+    scheme, _, path = reference.partition("://")
+    store = open_store(scheme)
+    try:
+        data: bytes = _asked(reference, lambda: store.cat_file(path, start=0, end=limits.bytes + 1))
+    except _MissingError as error:
+        raise PhotoError("missing", str(error)) from None
+    if not data:
+        raise PhotoError("empty", "the object has no bytes")
+    if len(data) > limits.bytes:
+        raise PhotoError("too large", f"more than {limits.bytes:,} bytes, the limit")
+    return data
+
+
+class _MissingError(DataError):
+    """There is no such thing, or it may not be read."""
+
+
+def _asked(address: str, request: Callable[[], Any]) -> Any:
+    """What a request gives; its errors in our own words, since a store's may hold what nobody shall read."""
+    try:
+        return request()
+    except NameplateError:
+        raise
+    except FileNotFoundError:
+        raise _MissingError(f"There is no '{address}'.") from None
+    except PermissionError:
+        raise _MissingError(f"'{address}' may not be read with the store's present settings.") from None
+    except Exception as error:  # each store has errors of its own
+        if "not satisfiable" in str(error).lower():
+            return b""  # an empty object has no first byte
+        raise DataError(
+            f"The store of '{address}' does not answer ({type(error).__name__}). "
+            "Check the connection, and who you are to it; then run the same command to go on."
+        ) from None
+
+
+@lru_cache(None)
+def open_store(scheme: str) -> Any:
+    """The fsspec file system of a scheme, opened once with the settings of the environment.
+
+    Raises:
+        RuntimeUnavailableError: its package is not installed.
+        DataError: it cannot be opened.
+    """
+    try:
+        import fsspec
+    except ImportError:
+        raise _needs_extra(scheme) from None
+    options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
+    if scheme == "s3":
+        options["config_kwargs"] = {
+            "connect_timeout": CONNECT_SECONDS,
+            "read_timeout": READ_SECONDS,
+            "retries": {"total_max_attempts": 2, "mode": "standard"},
+            "max_pool_connections": 64,
+        }
+    try:
+        store = fsspec.filesystem(scheme, **options)
+        store.retries = ATTEMPTS
+        return store
+    except ImportError:
+        raise _needs_extra(scheme) from None
+    except Exception as error:  # as above: Google's asks who we are at once
+        raise DataError(
+            f"'{scheme}://' cannot be opened ({type(error).__name__}). Check who you are to the store: "
+            "its settings come from the environment or its own files."
+        ) from None
+
+
+def _needs_extra(scheme: str) -> RuntimeUnavailableError:
+    return RuntimeUnavailableError(
+        f"'{scheme}://' needs {STORES[scheme]}, which is not installed: pip install 'nameplate[cloud]'."
+    )

@@ -1,6 +1,0 @@
-"""Data sets: folders, tables and archives → a table of `Photo`s; copies; splits."""
-
-from nameplate.datasets.archive import ArchiveLimits, Refused
-from nameplate.datasets.sources import Dataset, list_photos, read_dataset
-
-__all__ = ["ArchiveLimits", "Dataset", "Refused", "list_photos", "read_dataset"]

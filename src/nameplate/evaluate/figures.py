@@ -1,0 +1,128 @@
+"""`compute_figures`: all that an evaluation's report says, of what a model said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from nameplate import __version__
+from nameplate.data.dataset import digest
+from nameplate.evaluate.calibration import RISKS, Calibration, RiskCoverage, calibrate, risk_coverage
+from nameplate.evaluate.comparison import Against, loss_verdict, verdict
+from nameplate.evaluate.evaluator import EvaluationResult
+from nameplate.evaluate.metrics import Makes, by_make, skewed_mean
+from nameplate.evaluate.metrics import as_json as evaluation_json
+from nameplate.evaluate.significance import SEED
+from nameplate.model.bundle import Bundle
+from nameplate.model.classifier import log_losses
+from nameplate.storage import absolute
+from nameplate.types import Evaluation, Metric
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a model is worth."""
+
+    evaluation: Evaluation
+    log_loss: Metric
+    """With an interval that reaches further up than down: single large losses rule the mean."""
+    calibration: Calibration
+    selective: RiskCoverage
+    makes: Makes
+
+
+def compute_figures(judged: EvaluationResult) -> Measured:
+    """Every figure of the report, with intervals."""
+    return Measured(
+        judged.evaluation,
+        skewed_mean(log_losses(judged.probabilities, judged.y_true).astype(np.float64), judged.groups),
+        calibrate(judged.confidence, judged.right, judged.groups),
+        risk_coverage(judged.confidence, judged.right, judged.groups),
+        by_make(judged.y_true, judged.named, judged.nameplates),
+    )
+
+
+def as_json(
+    measured: Measured, judged: EvaluationResult, bundle: Bundle, against: Against | None = None
+) -> dict[str, object]:
+    """The figures as plain data: what `--json` prints."""
+    calibration, selective, makes = measured.calibration, measured.selective, measured.makes
+    said = {
+        **evaluation_json(measured.evaluation),
+        "log_loss_interval": measured.log_loss.interval,
+        "ece": calibration.ece.value,
+        "ece_interval": calibration.ece.interval,
+        "ece_by_chance": calibration.by_chance.value,
+        "reliability": [asdict(each) for each in calibration.bins],
+        "make_top1": makes.top1.value,
+        "make_top1_interval": makes.top1.interval,
+        "makes": [asdict(result) for result in makes.results],
+        "risk_coverage": {
+            "aurc": selective.aurc.value,
+            "aurc_interval": selective.aurc.interval,
+            "points": [asdict(point) for point in selective.points],
+            "within": [
+                {"at_most": risk, "answered": None if point is None else asdict(point)}
+                for risk, point in zip(RISKS, selective.within, strict=True)
+            ],
+        },
+        "left_out": {
+            "trained": judged.trained,
+            "copies_of_trained": judged.leaked,
+            "excluded": judged.excluded,
+            "unreadable": len(judged.unreadable),
+            "unknown": judged.strange,
+            "unknown_photos": dict(judged.unknown),
+            "not_judged": dict(judged.lost),
+        },
+        "judged_though_trained": 0 if judged.trained else _overlap(judged),
+        "bundle": bundle.manifest.name,
+        "backbone_sha256": bundle.digest,
+        "runtime": judged.runtime,
+        "temperature": bundle.manifest.temperature_of(judged.runtime),
+        "data_sha256": digest(judged.photos),
+        "seed": SEED,
+        "version": __version__,
+    }
+    return said if against is None else said | {"against": _against_json(against)}
+
+
+def _overlap(judged: EvaluationResult) -> int:
+    """Photos judged that trained the model, as `include_trained` has it."""
+    return len({photo.sha256 for photo in judged.photos} & {photo.sha256 for photo in judged.training.photos})
+
+
+def _against_json(against: Against) -> dict[str, object]:
+    return {
+        "other": against.other,
+        "photos": against.photos,
+        "top1": against.top1.value,
+        "other_top1": against.other_top1.value,
+        "top1_difference": asdict(against.difference),
+        "log_loss": against.log_loss,
+        "other_log_loss": against.other_log_loss,
+        "log_loss_difference": asdict(against.log_loss_difference),
+        "same_nameplates": against.same_nameplates,
+        "says": [verdict(against), loss_verdict(against)],
+    }
+
+
+PHOTO_COLUMNS = ("path", "truth", "nameplate", "confidence", "right", "log_loss")
+
+
+def photo_rows(judged: EvaluationResult) -> Iterator[dict[str, object]]:
+    """A row for each photo judged, `PHOTO_COLUMNS`."""
+    losses = log_losses(judged.probabilities, judged.y_true)
+    for photo, truth, named, chance, loss in zip(
+        judged.photos, judged.y_true, judged.named, judged.confidence, losses, strict=True
+    ):
+        yield {
+            "path": absolute(photo.path),
+            "truth": judged.nameplates[truth],
+            "nameplate": judged.nameplates[named],
+            "confidence": f"{chance:.6f}",
+            "right": int(truth == named),
+            "log_loss": f"{loss:.6f}",
+        }

@@ -1,5 +1,0 @@
-"""Evaluation: probabilities and truths in, numbers with intervals out."""
-
-from nameplate.evaluation.metrics import evaluate
-
-__all__ = ["evaluate"]

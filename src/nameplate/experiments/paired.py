@@ -1,0 +1,178 @@
+"""Answers photo by photo, and what a test says of two that judged the same photos."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nameplate.evaluate.significance import LEVEL, holm, paired
+from nameplate.report.compare import ComparisonRow, Pair
+from nameplate.types import Metric, Photo
+
+Outcome = Literal["better", "worse", "within noise"]
+"""What a test of two says of one of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairedAnswers:
+    """What one of those compared said, of photos that did not train it."""
+
+    photos: tuple[str, ...]
+    """The photos' keys, see `photo_keys`."""
+    y_true: tuple[str, ...]
+    named: tuple[str, ...]
+    """The nameplates that it gave."""
+    probs: tuple[float, ...]
+    """Calibrated probability of the truth."""
+
+    @property
+    def right(self) -> dict[str, bool]:
+        """Photo's key → whether it was named rightly."""
+        return {key: a == b for key, a, b in zip(self.photos, self.y_true, self.named, strict=True)}
+
+
+def answers(
+    keys: Sequence[str], probs: NDArray[np.float32], classes: NDArray[np.int64], nameplates: Sequence[str]
+) -> PairedAnswers:
+    """From probabilities.
+
+    Args:
+        keys: of N photos.
+        probs: float32 N×C.
+        classes: int64 (N,), the truth.
+        nameplates: of the C classes.
+    """
+    of_truth = probs[np.arange(len(classes)), classes]
+    return PairedAnswers(
+        tuple(keys),
+        tuple(nameplates[c] for c in classes),
+        tuple(nameplates[c] for c in probs.argmax(1)),
+        tuple(round(float(chance), 6) for chance in of_truth),
+    )
+
+
+def photo_keys(photos: Sequence[Photo]) -> list[str]:
+    """A key for each photo, wherever its file lies: its digest, and a number where the file is there again."""
+    seen: dict[str, int] = {}
+    keys = []
+    for photo in photos:
+        digest = str(photo.sha256)
+        seen[digest] = seen.get(digest, 0) + 1
+        keys.append(digest if seen[digest] == 1 else f"{digest} {seen[digest]}")
+    return keys
+
+
+def pairs(found: Mapping[str, PairedAnswers], groups: Mapping[str, int], base: str | None = None) -> tuple[Pair, ...]:
+    """Every two, or each against a base, on the photos that both judged.
+
+    Args:
+        found: name → answers.
+        groups: photo's key → its group: copies count as one.
+        base: the name that all others are held against; None: all against all.
+    """
+    wanted = combinations(found, 2) if base is None else ((base, name) for name in found if name != base)
+    raw = [pair for first, second in wanted if (pair := _pair(first, second, found, groups)) is not None]
+    raised = holm([pair.p for pair in raw])
+    return tuple(replace(pair, raised=float(p), told=bool(p < LEVEL)) for pair, p in zip(raw, raised, strict=True))
+
+
+def _pair(first: str, second: str, found: Mapping[str, PairedAnswers], groups: Mapping[str, int]) -> Pair | None:
+    one, two = found[first].right, found[second].right
+    both = [key for key in one if key in two]
+    if not both:
+        return None
+    test = paired([one[key] for key in both], [two[key] for key in both], [groups[key] for key in both])
+    return Pair(
+        first=first,
+        second=second,
+        photos=len(both),
+        difference=test.difference,
+        better=test.better,
+        worse=test.worse,
+        p=test.p,
+        raised=test.p,
+        told=test.told,
+        photos_to_tell=test.photos_to_tell,
+    )
+
+
+def ordered(rows: Sequence[ComparisonRow]) -> tuple[ComparisonRow, ...]:
+    """Best first (of equals the one of less log-loss), errors last."""
+    return tuple(sorted(rows, key=lambda row: (-row.top1.value, row.log_loss or 0) if row.top1 else (1, 0)))
+
+
+def one_speed(rows: Sequence[ComparisonRow]) -> tuple[ComparisonRow, ...]:
+    """The rows, those of one network at one size with the quickest speed that was measured of it."""
+    best: dict[tuple[str, int | None, float | None], float] = {}
+    for row in rows:
+        network = row.backbone, row.parameters, row.gmacs
+        best[network] = max(best.get(network, 0.0), row.photos_per_second or 0.0)
+    return tuple(replace(row, photos_per_second=best[row.backbone, row.parameters, row.gmacs] or None) for row in rows)
+
+
+def with_verdicts(
+    rows: Sequence[ComparisonRow], found: Sequence[Pair], reference: str, base: bool
+) -> tuple[ComparisonRow, ...]:
+    """The rows, each with what the test says of it against the reference."""
+    return tuple(row if row.error else replace(row, verdict=_verdict(row.name, found, reference, base)) for row in rows)
+
+
+def _verdict(name: str, found: Sequence[Pair], reference: str, base: bool) -> str:
+    if name == reference:
+        return "the base" if base else "the best"
+    pair = _test_of(name, found, reference)
+    if pair is None:
+        return ""
+    away = _away(name, pair)
+    outcome = _outcome(name, pair)
+    if outcome == "within noise":
+        return f"within noise of {reference} ({_points(away.value)} points, p {pair.raised:.2g})"
+    points = abs(100 * away.value)
+    return f"{outcome} than {reference} by {points:.1f} points ({_points(away.low)} to {_points(away.high)})"
+
+
+def _test_of(name: str, found: Sequence[Pair], reference: str) -> Pair | None:
+    return next((pair for pair in found if {pair.first, pair.second} == {name, reference}), None)
+
+
+def _outcome(name: str, pair: Pair) -> Outcome:
+    if not pair.told:
+        return "within noise"
+    return "better" if _away(name, pair).value > 0 else "worse"
+
+
+def _away(name: str, pair: Pair) -> Metric:
+    """The share of photos named rightly by `name` less that of the other one."""
+    return pair.difference if pair.second == name else _turned(pair.difference)
+
+
+def _turned(difference: Metric) -> Metric:
+    return Metric(-difference.value, -difference.high, -difference.low)
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+.1f}".replace("-", "−")
+
+
+def summary(rows: Sequence[ComparisonRow], found: Sequence[Pair], reference: str, base: bool) -> str:
+    """One sentence: who is best, who cannot be told from it; or what the changes of a base did."""
+    others = [row.name for row in rows if row.error is None and row.name != reference]
+    if not others:
+        return f"Only {reference} could be judged, so there is nothing to hold it against."
+    by_outcome: dict[Outcome, list[str]] = {"better": [], "worse": [], "within noise": []}
+    for name in others:
+        if (pair := _test_of(name, found, reference)) is not None:
+            by_outcome[_outcome(name, pair)].append(name)
+    alike = by_outcome.pop("within noise")
+    if base:
+        parts = [f"{how} than {reference}: {', '.join(names)}" for how, names in by_outcome.items() if names]
+        parts += [f"within noise of {reference}: {', '.join(alike)}"] if alike else []
+        text = "; ".join(parts)
+        return f"{text[:1].upper()}{text[1:]}."
+    best = f"The best is {reference}"
+    return f"{best}; within noise of it: {', '.join(alike)}." if alike else f"{best}, and all others are worse."

@@ -1,0 +1,345 @@
+"""The linear head: multinomial logistic regression on embeddings, fitted in seconds without torch.
+
+Embeddings are first standardised and whitened by the classes' common covariance, shrunk towards a multiple
+of the identity (as in regularised discriminant analysis, J. Friedman, JASA 84, 1989). In that space a plain
+ridge penalty is the right one for features as unlike as ours, and the solver needs few steps. Both steps
+are linear, so the head on disk is one D×C matrix and a bias. Measured: docs/experiments.md, 2026-11-22.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+CLASSIFIER_SHRINKAGE = 0.3
+"""Weight of the identity in the covariance that whitens."""
+STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+"""Candidates for C, the inverse of the ridge penalty, weakest first; each fit starts from the one before."""
+ONE_PHOTO_STRENGTH = 0.1
+"""C where most classes have photos in one fold alone (one photo each, say), so that nothing can be chosen."""
+FIRST_STEPS, NEXT_STEPS = 40, 15
+"""L-BFGS steps at the first strength and at each further one, which goes on from the one before."""
+TOLERANCE = 1e-6
+"""A step that lowers the objective by a smaller share ends the fit."""
+MEMORY, MAX_HALVINGS = 8, 20
+"""Steps that L-BFGS remembers, and how often it halves one that does not descend."""
+TEMPERATURES = (0.05, 20.0)
+"""Bounds of the calibration temperature."""
+TEMPERATURE_PRIOR = 2.0
+"""Weight of (log T)² beside the summed log-loss: a normal prior on log T about 0 whose standard deviation is ½."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A fitted head."""
+
+    weight: Floats
+    """D×C."""
+    bias: Floats
+    """C."""
+    temperature: float
+    """Calibrates its logits."""
+    strength: float
+    """The C that cross-validation chose."""
+    cross_validated: dict[float, tuple[float, float]]
+    """C → (top-1, calibrated log-loss) on the folds left out."""
+    out_of_fold: Floats | None = None
+    """N×C logits of each row at that C, from a head that did not see its fold; None where nothing was chosen."""
+
+
+def fit_head(
+    embeddings: Floats,
+    classes: NDArray[np.int64],
+    folds: NDArray[np.int64],
+    *,
+    balanced: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Head:
+    """Fit a head, choosing its regularisation and temperature by cross-validation.
+
+    Args:
+        embeddings: float32 N×D.
+        classes: int64 (N,), 0 … C-1, each of them there.
+        folds: int64 (N,), the cross-validation fold of each photo. Rows that are copies of one photo
+            (its mirror image) must share its fold.
+        balanced: weigh every class alike, however many photos it has.
+        progress: called with fits done and to do.
+
+    Returns:
+        The head of the strength with the least calibrated log-loss, fitted on all rows. Where most classes have
+        rows in one fold alone, there is nothing to choose by: `ONE_PHOTO_STRENGTH`, temperature 1.
+    """
+    if _in_two_folds(classes, folds) < 0.5:
+        return fit_at(embeddings, classes, ONE_PHOTO_STRENGTH, balanced=balanced)
+    steps = len(np.unique(folds)) * len(STRENGTHS) + 1
+    told = progress or (lambda *_: None)
+    found = cross_validate(embeddings, classes, folds, balanced=balanced, progress=lambda done, _: told(done, steps))
+    told(steps, steps)
+    strength, temperature = found.strength, found.temperature
+    head = fit_at(embeddings, classes, strength, temperature=temperature, judged=found.judged, balanced=balanced)
+    return replace(head, out_of_fold=found.logits)
+
+
+@dataclass(frozen=True, slots=True)
+class CrossValidated:
+    """What heads say of photos that did not train them."""
+
+    logits: Floats
+    """N×C, each row by the head of the folds that it is not in; divide by `temperature`."""
+    temperature: float
+    """Calibrates the logits."""
+    strength: float
+    """The C of least calibrated log-loss."""
+    judged: dict[float, tuple[float, float]]
+    """C → (top-1, calibrated log-loss)."""
+
+
+def cross_validate(
+    embeddings: Floats,
+    classes: NDArray[np.int64],
+    folds: NDArray[np.int64],
+    *,
+    balanced: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> CrossValidated:
+    """Out-of-fold logits at the best of `STRENGTHS`; the arguments are those of `fit_head`."""
+    numbers = np.unique(folds)
+    paths: list[list[Floats]] = []
+    count = int(classes.max()) + 1
+    for place, fold in enumerate(numbers):
+        train, test = folds != fold, folds == fold
+        paths.append(_path((embeddings[train], classes[train]), (embeddings[test], classes[test]), count, balanced))
+        if progress:
+            progress((place + 1) * len(STRENGTHS), len(numbers) * len(STRENGTHS))
+    order = np.concatenate([np.flatnonzero(folds == fold) for fold in numbers])
+    judged: dict[float, tuple[float, float]] = {}
+    temperatures: dict[float, float] = {}
+    for number, strength in enumerate(STRENGTHS[: min(map(len, paths))]):
+        logits = np.concatenate([path[number] for path in paths])
+        temperatures[strength] = fit_temperature(logits, classes[order])
+        judged[strength] = (
+            float((logits.argmax(1) == classes[order]).mean()),
+            log_loss(probabilities(logits, temperatures[strength]), classes[order]),
+        )
+    strength = min(judged, key=lambda c: judged[c][1])
+    best = np.empty((len(classes), count), np.float32)
+    best[order] = np.concatenate([path[STRENGTHS.index(strength)] for path in paths])
+    return CrossValidated(best, temperatures[strength], strength, judged)
+
+
+def _in_two_folds(classes: NDArray[np.int64], folds: NDArray[np.int64]) -> float:
+    """Share of the classes whose rows lie in two folds or more."""
+    pairs = np.unique(np.stack([classes, folds]), axis=1)
+    return float((np.bincount(pairs[0])[np.unique(classes)] > 1).mean())
+
+
+def fit_at(
+    embeddings: Floats,
+    classes: NDArray[np.int64],
+    strength: float,
+    *,
+    temperature: float = 1.0,
+    judged: dict[float, tuple[float, float]] | None = None,
+    balanced: bool = False,
+) -> Head:
+    """Fit a head on all rows at one of `STRENGTHS`; what is known of its calibration is passed through."""
+    scaling = _Scaling(embeddings, classes)
+    scaled, fitted = scaling(embeddings), None
+    for step in STRENGTHS[: STRENGTHS.index(strength) + 1]:
+        fitted = _fit(fitted, scaled, classes, int(classes.max()) + 1, step, balanced)
+    assert fitted is not None
+    weight, bias = scaling.unfold(fitted[:-1], fitted[-1])
+    return Head(weight, bias, temperature, strength, judged or {})
+
+
+def _path(
+    train: tuple[Floats, NDArray[np.int64]],
+    test: tuple[Floats, NDArray[np.int64]],
+    count: int,
+    balanced: bool,
+) -> list[Floats]:
+    """Logits of the test rows at each strength, until they get worse."""
+    scaling = _Scaling(*train)
+    scaled, scaled_test, classes = scaling(train[0]), scaling(test[0]), train[1]
+    logits: list[Floats] = []
+    losses: list[float] = []
+    fitted = None
+    for strength in STRENGTHS:
+        fitted = _fit(fitted, scaled, classes, count, strength, balanced)
+        logits.append(scaled_test @ fitted[:-1] + fitted[-1])
+        losses.append(log_loss(probabilities(logits[-1], fit_temperature(logits[-1], test[1])), test[1]))
+        if losses[-1] > min(losses):
+            break
+    return logits
+
+
+class _Scaling:
+    """Standardise, then whiten by the shrunk covariance within classes; N×D → N×D."""
+
+    def __init__(self, embeddings: Floats, classes: NDArray[np.int64]) -> None:
+        self.mean = embeddings.mean(0)
+        spread = embeddings.std(0) + 1e-6
+        scaled = (embeddings - self.mean) / spread
+        within = scaled - class_means(scaled, classes)[classes]
+        self.matrix: Floats = (whitening(within) / spread[:, None]).astype(np.float32)
+
+    def __call__(self, embeddings: Floats) -> Floats:
+        scaled: Floats = (embeddings - self.mean) @ self.matrix
+        return scaled
+
+    def unfold(self, weight: Floats, bias: Floats) -> tuple[Floats, Floats]:
+        """The head for embeddings as they come."""
+        plain = self.matrix @ weight
+        return plain.astype(np.float32), (bias - self.mean @ plain).astype(np.float32)
+
+
+def class_means(rows: Floats, classes: NDArray[np.int64]) -> Floats:
+    """Mean of the rows of each class, 0 … the greatest; C×D, zeros where a class has none."""
+    means = np.zeros((int(classes.max()) + 1, rows.shape[1]), np.float32)
+    np.add.at(means, classes, rows)
+    means /= np.maximum(np.bincount(classes, minlength=len(means)), 1)[:, None]
+    return means
+
+
+def whitening(within: Floats, shrinkage: float = CLASSIFIER_SHRINKAGE) -> Floats:
+    """D×D matrix T with T Tᵀ the inverse of the covariance of N×D rows, shrunk towards the identity."""
+    rows, size = within.shape
+    few = rows < size  # then the rows span fewer directions than D, and N×N is quicker to take apart
+    values, vectors = np.linalg.eigh((within @ within.T if few else within.T @ within) / rows)
+    level = max(float(values.sum()) / size, 1e-6)
+    scale = np.sqrt((1 - shrinkage) * np.maximum(values, 0) + shrinkage * level)
+    if not few:
+        return np.asarray(vectors / scale, np.float32)
+    spanned = values > 1e-6 * max(float(values.max()), 1e-6)
+    directions = within.T @ (vectors[:, spanned] / np.sqrt(values[spanned] * rows))
+    rest = 1 / np.sqrt(shrinkage * level)  # all other directions alike
+    return np.asarray((directions * (1 / scale[spanned] - rest)) @ directions.T + rest * np.eye(size), np.float32)
+
+
+def _fit(
+    start: Floats | None,
+    scaled: Floats,
+    classes: NDArray[np.int64],
+    count: int,
+    strength: float,
+    balanced: bool,
+) -> Floats:
+    """Minimise strength × Σ log-loss + ½‖W‖² from `start`; (D+1)×C, the bias in the last row."""
+    rows, size = scaled.shape
+    weights = np.ones(rows, np.float32)
+    if balanced:
+        frequency = np.bincount(classes, minlength=count)
+        weights = (rows / (np.count_nonzero(frequency) * frequency[classes])).astype(np.float32)
+    everyone = np.arange(rows)
+
+    def objective(flat: Floats) -> tuple[float, Floats]:
+        head = flat.reshape(size + 1, count)
+        logits = scaled @ head[:-1] + head[-1]
+        logits -= logits.max(1, keepdims=True)
+        true = logits[everyone, classes]
+        probs = np.exp(logits, out=logits)
+        total = probs.sum(1)
+        loss = strength * float(np.dot(weights, (np.log(total) - true).astype(np.float64)))
+        probs *= (weights / total)[:, None]
+        probs[everyone, classes] -= weights
+        slope = np.empty((size + 1, count), np.float32)
+        np.matmul(scaled.T, probs, out=slope[:-1])
+        slope[-1] = probs.sum(0)
+        slope *= np.float32(strength)
+        slope[:-1] += head[:-1]
+        return loss + 0.5 * float(np.vdot(head[:-1], head[:-1])), slope.ravel()
+
+    begin = np.zeros((size + 1) * count, np.float32) if start is None else start.ravel()
+    return _minimise(objective, begin, FIRST_STEPS if start is None else NEXT_STEPS).reshape(size + 1, count)
+
+
+def _minimise(objective: Callable[[Floats], tuple[float, Floats]], at: Floats, steps: int) -> Floats:
+    """L-BFGS with backtracking, in float32 (J. Nocedal, S. Wright, "Numerical Optimization", 2006, 7.5).
+
+    Ours because scikit-learn's and SciPy's work in float64 and with bounds, at four times the time:
+    docs/decisions/0004-own-solver.md.
+    """
+    history: deque[tuple[Floats, Floats, float]] = deque(maxlen=MEMORY)
+    value, slope = objective(at)
+    for _ in range(steps):
+        step = -_times_inverse_hessian(slope, history)
+        descent, length = float(np.vdot(slope, step)), 1.0
+        for _ in range(MAX_HALVINGS):
+            new_at = at + np.float32(length) * step
+            new_value, new_slope = objective(new_at)
+            if new_value <= value + 1e-4 * length * descent:
+                break
+            length /= 2
+        else:
+            break
+        moved, turned = new_at - at, new_slope - slope
+        if (curvature := float(np.vdot(moved, turned))) > 0:
+            history.append((moved, turned, curvature))
+        gain = value - new_value
+        at, value, slope = new_at, new_value, new_slope
+        if gain <= TOLERANCE * abs(value):
+            break
+    return at
+
+
+def _times_inverse_hessian(slope: Floats, history: Sequence[tuple[Floats, Floats, float]]) -> Floats:
+    """The two loops of L-BFGS; without a history a step of length 1."""
+    if not history:
+        return slope / max(float(np.linalg.norm(slope)), 1e-12)
+    result, shares = slope.copy(), []
+    for moved, turned, curvature in reversed(history):
+        share = np.float32(np.vdot(moved, result) / curvature)
+        result -= share * turned
+        shares.append(share)
+    _, turned, curvature = history[-1]
+    result *= np.float32(curvature / np.vdot(turned, turned))
+    for (moved, turned, curvature), share in zip(history, reversed(shares), strict=True):
+        result += (share - np.float32(np.vdot(turned, result) / curvature)) * moved
+    return result
+
+
+def probabilities(logits: Floats, temperature: float) -> Floats:
+    """Softmax of logits / temperature; float32 N×C."""
+    scaled = logits / np.float32(temperature)
+    scaled -= scaled.max(1, keepdims=True)
+    np.exp(scaled, out=scaled)
+    scaled /= scaled.sum(1, keepdims=True)
+    return scaled
+
+
+def log_losses(probs: Floats, classes: NDArray[np.int64]) -> Floats:
+    """Negative logarithm of the true class's probability, of each row; float32 (N,)."""
+    return np.asarray(-np.log(np.maximum(probs[np.arange(len(classes)), classes], 1e-12)), np.float32)
+
+
+def log_loss(probs: Floats, classes: NDArray[np.int64]) -> float:
+    """Mean of `log_losses`."""
+    return float(log_losses(probs, classes).mean())
+
+
+def fit_temperature(logits: Floats, classes: NDArray[np.int64]) -> float:
+    """The temperature that calibrates logits (C. Guo et al., "On Calibration of Modern Neural Networks", 2017).
+
+    It minimises the summed log-loss plus `TEMPERATURE_PRIOR` · (log T)²: where all of a few photos are named rightly,
+    the least log-loss alone is at T → 0, which is certainty about everything, photos of unknown cars included. Over a
+    thousand photos the penalty changes nothing that can be seen (docs/statistics.md).
+
+    Args:
+        logits: float32 N×C, of photos that did not train the head.
+        classes: int64 (N,), their true classes.
+    """
+    from scipy.optimize import minimize_scalar
+
+    def penalised(log_t: float) -> float:
+        loss = log_loss(probabilities(logits, float(np.exp(log_t))), classes)
+        return len(classes) * loss + TEMPERATURE_PRIOR * log_t**2
+
+    low, high = np.log(TEMPERATURES)
+    found = minimize_scalar(penalised, bounds=(low, high), method="bounded")
+    return float(np.exp(found.x))

@@ -1,0 +1,225 @@
+"""`embed_photos`: a whole data set embedded through the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple, dataclass, replace
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nameplate.errors import DataError
+from nameplate.images.parallel import ordered_map
+from nameplate.images.phash import WORDS
+from nameplate.images.quality import MEASURE, Quality
+from nameplate.model.bundle import Bundle
+from nameplate.model.cache import ArrayCache
+from nameplate.model.model import Model
+from nameplate.model.pipeline import (
+    AHEAD,
+    CachedPhoto,
+    DecodedPhoto,
+    EmbeddedPhoto,
+    Hidden,
+    Outcome,
+    PhotoFile,
+    Pixels,
+    PreparedPhoto,
+    Settings,
+    UnreadablePhoto,
+    embed_prepared,
+    mirrored,
+    prepare_uncached,
+)
+from nameplate.model.runtime import PROBE_PHOTOS, Runtime
+from nameplate.types import Photo, Preprocess
+
+Progress = Callable[[str, int, int], None]
+"""Called with a step's name, what is done of it and what there is to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Photos with all that is known of them, unreadable ones apart."""
+
+    photos: tuple[Photo, ...]
+    embeddings: NDArray[np.float32]
+    hashes: NDArray[np.uint64]
+    unreadable: tuple[tuple[str, str], ...]
+    runtime: str
+    qualities: tuple[Quality, ...] = ()
+    """Of each photo; empty where they were not kept."""
+
+
+def embed_photos(
+    photos: Sequence[Photo],
+    model: Model,
+    progress: Progress = lambda *_: None,
+    *,
+    mirror: bool = False,
+    also_mirrored: bool = False,
+    hide: Hidden | None = None,
+) -> Embedded:
+    """Embed a data set through the cache; what is unreadable is listed apart.
+
+    Args:
+        photos: at least one.
+        model: gives backbone, runtime and threads.
+        progress: see `Progress`.
+        mirror: embed the photos mirrored.
+        also_mirrored: embed those that may train mirrored as well, while they are decoded. These embeddings wait in the
+            cache for a call with `mirror`.
+        hide: embed them with a part painted grey.
+
+    Raises:
+        DataError: there are none, or none can be read.
+    """
+    if not photos:
+        raise DataError("There are no photos to embed.")
+    settings = replace(model.settings, mirror=mirror, hide=hide)
+    runtime = model.runtime.open(len(photos) if len(photos) >= PROBE_PHOTOS else 0)  # before the cache, which is by it
+    return embed_with(runtime, photos, model.bundle, settings, progress, also_mirrored=also_mirrored)
+
+
+def embed_with(
+    runtime: Runtime,
+    photos: Sequence[Photo],
+    bundle: Bundle,
+    settings: Settings,
+    progress: Progress = lambda *_: None,
+    *,
+    also_mirrored: bool = False,
+) -> Embedded:
+    """`embed_photos` by a runtime of one's own.
+
+    Args:
+        runtime: computes the embeddings; its name is part of the cache's key.
+        photos: at least one.
+        bundle: says how photos are prepared; its digest is part of the cache's key.
+        settings: threads, limits, and whether to mirror.
+        progress: see `Progress`.
+        also_mirrored: see `embed_photos`.
+
+    Raises:
+        DataError: none of the photos can be read.
+    """
+    settings = replace(settings, hashes=True)
+    cache = _cache(bundle, settings, runtime.name)
+    twins = _cache(bundle, replace(settings, mirror=True), runtime.name) if also_mirrored else None
+    step = "embed mirrored" if settings.mirror else f"embed without {settings.hide}" if settings.hide else "embed"
+    good: list[Photo] = []
+    embeddings, hashes, qualities, bad = [], [], [], []
+    try:
+        prepared = _prepared(photos, bundle.manifest.preprocess, settings, cache, twins)
+        found: Iterator[Outcome | CachedPhoto] = embed_prepared(bundle, prepared, runtime)
+        for number, (photo, outcome) in enumerate(zip(photos, found, strict=True), start=1):
+            outcome = _through(outcome, cache, twins)
+            if isinstance(outcome, EmbeddedPhoto):
+                assert outcome.hash is not None
+                assert outcome.quality is not None
+                good.append(photo.with_(sha256=outcome.digest, width=outcome.file.width, height=outcome.file.height))
+                embeddings.append(outcome.embedding)
+                hashes.append(outcome.hash)
+                qualities.append(outcome.quality)
+            else:
+                bad.append((photo.path, str(outcome.failure)))
+            progress(step, number, len(photos))
+    finally:
+        cache.flush()  # an interrupted run goes on from here
+        if twins is not None:
+            twins.flush()
+    if not good:
+        raise DataError(f"None of {len(photos):,} photos can be read; the first, '{bad[0][0]}': {bad[0][1]}.", bad)
+    return Embedded(tuple(good), np.stack(embeddings), np.stack(hashes), tuple(bad), runtime.name, tuple(qualities))
+
+
+def _cache(bundle: Bundle, settings: Settings, runtime: str) -> EmbeddingCache:
+    decoders = f"Pillow {version('pillow')} simplejpeg {version('simplejpeg')}"
+    view = "mirror" if settings.mirror else f"without {settings.hide}" if settings.hide else ""
+    key = f"{bundle.digest} {bundle.manifest.preprocess} {decoders} {runtime} {view} quality {MEASURE}"
+    return EmbeddingCache(key, bundle.manifest.embedding, runtime)
+
+
+def _prepared(
+    photos: Sequence[Photo], size: Preprocess, settings: Settings, cache: EmbeddingCache, twins: EmbeddingCache | None
+) -> Iterator[PreparedPhoto | UnreadablePhoto | CachedPhoto]:
+    """Photos prepared in threads, each with its mirrored twin where `twins` lacks it and the photo may train."""
+
+    def prepare(photo: Photo) -> PreparedPhoto | UnreadablePhoto | CachedPhoto:
+        twin = twins is not None and photo.split in (None, "train")
+
+        def cached(digest: str) -> bool:
+            return digest in cache and (not twin or twins is None or digest in twins)
+
+        return prepare_uncached(photo.path, size, settings, cached, _with_twin if twin else None)
+
+    return ordered_map(prepare, photos, settings.threads, AHEAD)
+
+
+def _with_twin(_: DecodedPhoto, whole: Pixels) -> tuple[Pixels, ...]:
+    return whole, mirrored(whole)
+
+
+def _through(outcome: Outcome | CachedPhoto, cache: EmbeddingCache, twins: EmbeddingCache | None) -> Outcome:
+    """The photo itself, once it and its mirrored twin, where it has one, are in their caches."""
+    if isinstance(outcome, EmbeddedPhoto) and len(outcome.views) > 1:
+        assert twins is not None
+        twins.through(replace(outcome, views=outcome.views[1:]))
+        outcome = replace(outcome, views=outcome.views[:1])
+    return cache.through(outcome)
+
+
+def still_there(photos: Sequence[Photo], embedded: Embedded) -> NDArray[np.bool_]:
+    """Which photos could be read once more: one may vanish while a long run goes on; bool (N,)."""
+    gone = {path for path, _ in embedded.unreadable}
+    return np.array([photo.path not in gone for photo in photos])
+
+
+class EmbeddingCache:
+    """Embeddings on disk, by photo digest, for one backbone, preprocessing and runtime."""
+
+    def __init__(self, key: str, size: int, runtime: str) -> None:
+        """Read what is there.
+
+        Args:
+            key: all that an embedding depends on beside the photo.
+            size: numbers of an embedding.
+            runtime: the name of the runtime that computes them.
+        """
+        shapes = {"embedding": (size,), "hash": (WORDS,), "size": (2,), "quality": (3,)}
+        self._cache, self._runtime = ArrayCache("embeddings", key, shapes), runtime
+        self.folder, self.flush = self._cache.folder, self._cache.flush
+
+    def __contains__(self, digest: str) -> bool:
+        return digest in self._cache
+
+    def through(self, photo: Outcome | CachedPhoto) -> Outcome:
+        """What the pipeline gave of a photo: it is kept if it is an embedding, and filled in if it was cached."""
+        if isinstance(photo, CachedPhoto):
+            return self._kept(photo.digest)
+        if isinstance(photo, EmbeddedPhoto):
+            self._add(photo)
+        return photo
+
+    def _kept(self, digest: str) -> EmbeddedPhoto:
+        known = self._cache[digest]
+        width, height = known["size"].tolist()
+        short_side, light, sharpness = known["quality"].tolist()
+        quality = Quality(int(short_side), light, sharpness)
+        return EmbeddedPhoto(
+            PhotoFile(digest, width, height), known["embedding"][None], self._runtime, quality, known["hash"]
+        )
+
+    def _add(self, photo: EmbeddedPhoto) -> None:
+        assert photo.digest is not None
+        assert photo.hash is not None
+        assert photo.quality is not None
+        row: dict[str, NDArray[Any]] = {
+            "embedding": photo.embedding,
+            "hash": photo.hash,
+            "size": np.array((photo.file.width, photo.file.height), np.int32),
+            "quality": np.array(astuple(photo.quality), np.float64),
+        }
+        self._cache.add(photo.digest, row)

@@ -1,0 +1,201 @@
+"""An index: embeddings and small pictures of the photos that trained a head, to show those most like another photo.
+
+index.safetensors, inside a bundle whose owner asked for it (`nameplate train … --index`):
+
+centre       float32 D: the mean of the embeddings
+spread       float32 D: their standard deviation
+embeddings   float16 N×D: each less the centre, over the spread, of length 1
+pictures     uint8: JPEGs of at most `LONGEST` pixels, one behind the other
+ends         int64 N: where each ends
+names        uint8: JSON, [[path, nameplate], …], the paths below the folder that holds all photos
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from nameplate.errors import BundleError, DataError, PhotoError
+from nameplate.images.decode import decode
+from nameplate.images.parallel import ordered_map
+from nameplate.model.bundle import INDEX, MAX_BYTES, Bundle
+from nameplate.storage import absolute
+from nameplate.types import Limits, Photo
+
+LONGEST = 160
+"""Longest side of a small picture, in pixels."""
+QUALITY = 80
+MOST_PHOTOS = 20_000
+"""Of more photos those are kept whose digests come first."""
+PICTURE_LIMITS = Limits(bytes=256 << 10, pixels=LONGEST * LONGEST)
+"""What a small picture may cost when it is shown."""
+TYPES = {
+    "centre": np.float32,
+    "spread": np.float32,
+    "embeddings": np.float16,
+    "pictures": np.uint8,
+    "ends": np.int64,
+    "names": np.uint8,
+}
+LEAST_SPREAD = 1e-6
+"""A number of the embedding that varies less than this says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """Photos that trained a head."""
+
+    centre: NDArray[np.float32]
+    """D."""
+    spread: NDArray[np.float32]
+    """D, above 0."""
+    embeddings: NDArray[np.float16]
+    """N×D, rows of length 1."""
+    paths: tuple[str, ...]
+    nameplates: tuple[str, ...]
+    pictures: tuple[bytes, ...]
+    """JPEGs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A photo that trained the head and is like another one."""
+
+    path: str
+    """Below the folder that held all photos."""
+    nameplate: str
+    similarity: float
+    """Cosine, −1 to 1."""
+    picture: bytes
+    """A small JPEG."""
+
+
+def nearest(index: Index, embedding: NDArray[np.float32], count: int) -> tuple[Neighbour, ...]:
+    """The photos most like an embedding, float32 (D,), by cosine, the nearest first; at most `count`."""
+    cosine = index.embeddings.astype(np.float32) @ _unit((embedding - index.centre) / index.spread)
+    best = np.argsort(-cosine, kind="stable")[:count]
+    return tuple(
+        Neighbour(index.paths[i], index.nameplates[i], float(np.clip(cosine[i], -1, 1)), index.pictures[i])
+        for i in best.tolist()
+    )
+
+
+def make_index(photos: Sequence[Photo], embeddings: NDArray[np.float32], threads: int) -> bytes:
+    """The file for some photos; one that cannot be read any more is left out.
+
+    Args:
+        photos: N labelled photos, with their digests.
+        embeddings: float32 N×D.
+        threads: that make small pictures.
+
+    Raises:
+        DataError: no photo can be read, or the file would be larger than a bundle's may be.
+    """
+    order = sorted(range(len(photos)), key=lambda place: str(photos[place].sha256))[:MOST_PHOTOS]
+    chosen = sorted(order)
+    made = list(ordered_map(_small, [photos[place].path for place in chosen], threads))
+    there = [(place, picture) for place, picture in zip(chosen, made, strict=True) if picture is not None]
+    if not there:
+        raise DataError(f"None of the {len(photos):,} photos that train can be read again for the index.")
+    rows = embeddings[[place for place, _ in there]]
+    paths = _below_common([photos[place].path for place, _ in there])
+    names = [(path, str(photos[place].label)) for path, (place, _) in zip(paths, there, strict=True)]
+    centre = rows.mean(0, dtype=np.float64).astype(np.float32)
+    spread = np.maximum(rows.std(0, dtype=np.float64), LEAST_SPREAD).astype(np.float32)
+    data = save_tensors(
+        {
+            "centre": centre,
+            "spread": spread,
+            "embeddings": _unit((rows - centre) / spread).astype(np.float16),
+            "pictures": np.frombuffer(b"".join(picture for _, picture in there), np.uint8),
+            "ends": np.cumsum([len(picture) for _, picture in there], dtype=np.int64),
+            "names": np.frombuffer(msgspec.json.encode(names), np.uint8),
+        }
+    )
+    if len(data) > MAX_BYTES[INDEX]:
+        raise DataError(
+            f"The index would have {len(data):,} bytes, and {MAX_BYTES[INDEX]:,} is the most. Train without --index."
+        )
+    return data
+
+
+def read_index(bundle: Bundle) -> Index | None:
+    """The index of a bundle, None where it has none.
+
+    Raises:
+        BundleError: it is damaged, or not this bundle's.
+    """
+    data = bundle.index_bytes()
+    if data is None:
+        return None
+    try:
+        return _parsed(data, bundle)
+    except (SafetensorError, KeyError, ValueError, msgspec.MsgspecError, RecursionError) as error:
+        raise BundleError(f"The {INDEX} of '{bundle.manifest.name}' is damaged: {error}. Train again.") from None
+
+
+def _parsed(data: bytes, bundle: Bundle) -> Index:
+    tensors = load_tensors(data)
+    for name, kind in TYPES.items():
+        if tensors[name].dtype != kind:
+            raise ValueError(f"{name} are {tensors[name].dtype}")
+    centre, spread, embeddings, ends = (tensors[name] for name in ("centre", "spread", "embeddings", "ends"))
+    names = msgspec.json.decode(tensors["names"].tobytes(), type=list[tuple[str, str]])
+    photos, size = len(names), bundle.manifest.embedding
+    if (
+        not centre.shape == spread.shape == (size,)
+        or embeddings.shape != (photos, size)
+        or ends.shape != (photos,)
+        or not photos
+    ):
+        raise ValueError(f"{photos} names, embeddings {embeddings.shape} and {ends.shape} pictures")
+    if not (np.isfinite([centre, spread]).all() and (spread >= LEAST_SPREAD / 2).all()):
+        raise ValueError("its centre and spread are none")
+    if not (np.abs(embeddings) <= 1).all():
+        raise ValueError("an embedding is not of length 1")
+    pictures = tensors["pictures"].tobytes()
+    begins = np.concatenate([[0], ends[:-1]])
+    lengths = ends - begins
+    if begins.min() < 0 or lengths.min() < 1 or lengths.max() > PICTURE_LIMITS.bytes or ends[-1] != len(pictures):
+        raise ValueError("the pictures do not lie one behind the other")
+    if not {nameplate for _, nameplate in names} <= set(bundle.manifest.nameplates):
+        raise ValueError("it has a nameplate that the bundle does not know")
+    cut = tuple(pictures[a:b] for a, b in zip(begins.tolist(), ends.tolist(), strict=True))
+    return Index(centre, spread, embeddings, tuple(p for p, _ in names), tuple(n for _, n in names), cut)
+
+
+def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows (or one) made of length 1."""
+    length = np.linalg.norm(rows, axis=-1, keepdims=True)
+    return np.asarray(rows / np.maximum(length, 1e-12), np.float32)
+
+
+def _small(path: str) -> bytes | None:
+    try:
+        image = Image.fromarray(decode(path, at_least=(LONGEST, LONGEST)))
+    except PhotoError:
+        return None
+    image.thumbnail((LONGEST, LONGEST))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=QUALITY)
+    return buffer.getvalue()
+
+
+def _below_common(paths: Sequence[str]) -> list[str]:
+    """The paths below the deepest folder that holds them all: where it lies on this machine is nobody's business."""
+    whole = [absolute(path) for path in paths]
+    try:
+        folder = os.path.commonpath([os.path.dirname(path) for path in whole])  # noqa: PTH120 - text, not files
+    except ValueError:  # several drives
+        return [os.path.basename(path) for path in whole]  # noqa: PTH119
+    return [os.path.relpath(path, folder).replace(os.sep, "/") for path in whole]

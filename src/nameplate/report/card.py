@@ -1,0 +1,256 @@
+"""`write_card`: a model card in Markdown, its measured parts written anew, what somebody wrote between them kept.
+
+M. Mitchell et al., "Model Cards for Model Reporting", 2019.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nameplate.errors import NameplateError
+from nameplate.evaluate.calibration import RISKS
+from nameplate.evaluate.evaluator import EvaluationResult, worst_pairs
+from nameplate.evaluate.figures import Measured
+from nameplate.evaluate.ood import sort_known
+from nameplate.model.bundle import Manifest
+from nameplate.model.model import Model
+from nameplate.model.pipeline import EmbeddedPhoto
+from nameplate.storage import open_regular, whole_file
+
+SPEED_PHOTOS, WARM_PHOTOS = 512, 32
+"""Photos at most that are timed, and those before them that are not."""
+WORST = 8
+"""Nameplates and pairs that the card names as hardest."""
+MAKE_PHOTOS = 15
+"""Photos that a make must have for a row of its own: the others stand together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """How fast photos become answers, from their files."""
+
+    photos: int
+    per_second: float
+    threads: int
+    runtime: str
+    cpu: str
+
+
+def write_card(target: Path, measured: Measured, judged: EvaluationResult, model: Model, command: str) -> None:
+    """Write a model card, or renew one.
+
+    Its parts stand between `<!-- measured: NAME -->` and `<!-- end -->`. Of a card that is there these are replaced,
+    those that it lacks are added at its end, and everything else is kept.
+
+    Args:
+        target: the Markdown file.
+        measured: the figures.
+        judged: the answers.
+        model: tells of itself, and is timed on some of the photos.
+        command: that the card says it was made by.
+
+    Raises:
+        NameplateError: the card that is there cannot be read, or a part of it has no end; or the new one cannot be
+            written.
+    """
+    try:
+        old = f"# Model card: `{model.bundle.manifest.name}`\n"
+        if target.exists():
+            with open_regular(target) as file:
+                old = file.read().decode("utf-8").replace("\r\n", "\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise NameplateError(f"Cannot read the card '{target}': {error}. Give another name to --card.") from None
+    parts = {
+        "model": _model(model),
+        "figures": _figures(measured, judged, model, speed(model, judged), command),
+        "makes": _makes(measured),
+        "hardest": _hardest(measured, judged),
+    }
+    with whole_file(target) as temporary:
+        temporary.write_text(renew(old, parts), "utf-8")
+
+
+def renew(card: str, parts: Mapping[str, str]) -> str:
+    r"""A card's text with its measured parts replaced.
+
+    Raises:
+        NameplateError: a part begins and does not end.
+
+    >>> renew("My words.\n<!-- measured: a -->\nold\n<!-- end -->\nMore.\n", {"a": "new"})
+    'My words.\n<!-- measured: a -->\nnew\n<!-- end -->\nMore.\n'
+    """
+    for name, text in parts.items():
+        begin, end = f"<!-- measured: {name} -->", "<!-- end -->"
+        part = f"{begin}\n{text.strip()}\n{end}"
+        before, found, rest = card.partition(begin)
+        _, ended, after = rest.partition(end)
+        if found and not ended:
+            raise NameplateError(f"The card has '{begin}' without '{end}' after it. Put it back, or remove both.")
+        card = f"{before}{part}{after}" if found else f"{card.rstrip()}\n\n{part}\n"
+    return card
+
+
+def speed(model: Model, judged: EvaluationResult) -> Speed:
+    """Time a model on files of photos that it judged, the first ones to warm up."""
+    paths = [photo.path for photo in judged.photos]
+    for _ in model.stream(paths[:WARM_PHOTOS]):
+        pass
+    timed = paths[:SPEED_PHOTOS]
+    begun = time.perf_counter()
+    runs = {photo.runtime for photo in model.rows(timed) if isinstance(photo, EmbeddedPhoto)}
+    seconds = time.perf_counter() - begun
+    return Speed(len(timed), len(timed) / seconds, model.settings.threads, "/".join(sorted(runs)), cpu_name())
+
+
+def cpu_name() -> str:
+    """What the processor calls itself."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return named or platform.processor() or platform.machine()
+
+
+def _table(rows: Sequence[tuple[str, str]]) -> str:
+    return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {_cell(text)} |" for name, text in rows)])
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _model(model: Model) -> str:
+    manifest = model.bundle.manifest
+    size, told = manifest.preprocess, manifest.provenance
+    megabytes = sum(file.bytes for file in manifest.files.values()) / 1e6
+    data = _mapping(told.get("data"))
+    rows = [
+        ("names", f"{len(manifest.nameplates):,} nameplates"),
+        ("backbone", f"{told.get('backbone', 'not told')}; {manifest.embedding:,} numbers a photo"),
+        ("picture", f"{size.height}×{size.width} (height × width), {size.fit}, {size.interpolation}"),
+        ("size", f"{megabytes:.1f} MB"),
+        ("recipe", _recipe(_mapping(told.get("recipe")))),
+        ("data", f"{_number(data.get('photos'))} photos, SHA-256 `{str(data.get('sha256', 'not told'))[:16]}…`"),
+        ("made", f"{told.get('made', 'not told')}, Nameplate {_mapping(told.get('versions')).get('nameplate', '?')}"),
+    ]
+    if licence := told.get("licence"):
+        terms = _mapping(licence)
+        rows.append(
+            ("licence", "; ".join(f"{what}: {text}" for what, text in terms.items()) if terms else str(licence))
+        )
+    if note := told.get("note"):
+        rows.append(("note", str(note)))
+    return _table(rows)
+
+
+def _mapping(value: object) -> dict[str, object]:
+    return value if isinstance(value, dict) else {}
+
+
+def _number(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else "?"
+
+
+def _recipe(recipe: dict[str, object]) -> str:
+    stages = recipe.get("stages")
+    sizes = ""
+    if isinstance(stages, list):
+        shown = (
+            f"{each.get('epochs', '?')} epochs at {each.get('height', '?')}×{each.get('width', '?')}"
+            for each in map(_mapping, stages)
+        )
+        sizes = f": {', '.join(shown)}"
+    seed = f", seed {recipe['seed']}" if "seed" in recipe else ""
+    return f"`{recipe.get('name', 'not told')}`{sizes}{seed}; whole in `bundle.json`"
+
+
+def _figures(measured: Measured, judged: EvaluationResult, model: Model, timed: Speed, command: str) -> str:
+    manifest = model.bundle.manifest
+    found, calibration, loss = measured.evaluation, measured.calibration, measured.log_loss
+    rows = [
+        ("top-1", found.top1.percent),
+        ("top-5", found.top5.percent),
+        ("macro-F1", found.macro_f1.percent),
+        ("make right", measured.makes.top1.percent),
+        ("log-loss", f"{loss.value:.3f} ({loss.low:.3f}–{loss.high:.3f})"),
+        (
+            "calibration error (ECE)",
+            f"{calibration.ece.percent}; by chance alone {100 * calibration.by_chance.value:.1f} %; "
+            f"temperature {manifest.temperature_of(judged.runtime):.3f}",
+        ),
+        ("surest answers", _surest(measured)),
+        ("verdicts", _verdicts(model, judged)),
+        ("bfloat16", _bfloat16(manifest)),
+        (
+            "speed",
+            f"{timed.per_second:,.0f} photos a second from files ({timed.photos:,} photos, {timed.runtime}, "
+            f"{timed.threads} threads, {timed.cpu})",
+        ),
+    ]
+    head = (
+        f"On {found.photos:,} photos of {len(found.classes):,} nameplates that did not train it, "
+        f"by {judged.runtime}; 95 % intervals in brackets."
+    )
+    return f"{head}\n\n{_table(rows)}\n\nMade by `{command}`."
+
+
+def _surest(measured: Measured) -> str:
+    said = []
+    for risk, point in zip(RISKS, measured.selective.within, strict=True):
+        share = (
+            "none" if point is None else f"{100 * point.coverage:.0f} % (confidence ≥ {100 * point.threshold:.0f} %)"
+        )
+        said.append(f"at most {100 * risk:g} % wrong among {share}")
+    return "; ".join(said)
+
+
+def _verdicts(model: Model, judged: EvaluationResult) -> str:
+    found = sort_known(model, judged)
+    shares = ", ".join(f"{name} {100 * count / len(judged.y_true):.1f} %" for name, count in found.verdicts.items())
+    right = "" if found.right is None else f"; answers right {found.right.percent}"
+    if found.kept_held is None:
+        return f"{shares}{right}"
+    sets = f"sets of {found.size:.2f} nameplates, where one is given, hold the truth {found.kept_held.percent}"
+    return f"{shares}{right}; {sets}; of all known photos {found.held.percent} get one that does"
+
+
+def _bfloat16(manifest: Manifest) -> str:
+    check = manifest.bfloat16
+    if check is None:
+        return "not measured, so not used"
+    shares = f"top-1 {100 * check.top1_bfloat16:.1f} %, in float32 {100 * check.top1_float32:.1f} %"
+    return f"{shares}, on {check.photos:,} photos when it was made"
+
+
+def _makes(measured: Measured) -> str:
+    results = measured.makes.results
+    large = [each for each in results if each.photos >= MAKE_PHOTOS]
+    small = [each for each in results if each.photos < MAKE_PHOTOS]
+    rows = [(each.make, each.photos, each.top1.value, each.recall) for each in large]
+    if small:
+        photos = sum(each.photos for each in small)
+        right, make = (
+            sum(share * each.photos for share, each in zip(shares, small, strict=True)) / photos
+            for shares in ([each.top1.value for each in small], [each.recall for each in small])
+        )
+        word = "the other" if large else "all"
+        rows.append((f"{word} {len(small)} makes", photos, right, make))
+    lines = ["| make | photos | nameplate right | make right |", "| --- | ---: | ---: | ---: |"]
+    lines += [f"| {_cell(name)} | {n} | {100 * right:.0f} % | {100 * make:.0f} % |" for name, n, right, make in rows]
+    return "\n".join(lines)
+
+
+def _hardest(measured: Measured, judged: EvaluationResult) -> str:
+    classes = sorted(measured.evaluation.classes, key=lambda each: (each.f1, each.nameplate))[:WORST]
+    lines = ["The hardest nameplates, by F1:", ""]
+    lines += [f"- {each.nameplate}: {100 * each.f1:.0f} % ({each.photos} photos)" for each in classes]
+    pairs = worst_pairs(judged, WORST)
+    if pairs:
+        lines += ["", "Taken for each other most often:", ""]
+        lines += [f"- {p.first} and {p.second}: {p.photos} photo{'s' * (p.photos > 1)}" for p in pairs]
+    return "\n".join(lines)

@@ -1,0 +1,197 @@
+"""`write_explanation`: a photo explained, as a page or as a picture."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from nameplate.errors import PhotoError
+from nameplate.images.decode import decode
+from nameplate.images.transforms import frame
+from nameplate.model.cam import SHOWN, Case, Explanation, Floats, drawn_out
+from nameplate.model.model import Model
+from nameplate.model.neighbours import PICTURE_LIMITS, Neighbour
+from nameplate.model.verification import HeatMap, Region
+from nameplate.report.page import thumbnail_uri, write_page
+from nameplate.storage import whole_file
+from nameplate.types import Preprocess
+
+# JOINED Heat maps over photos: red speaks for a nameplate, blue against it, and the box says most for it.
+
+
+COLOURS = "coolwarm"
+"""Even steps of what the eye sees to both sides of nothing: K. Moreland, "Diverging Color Maps for Scientific
+Visualization", 2009."""
+STRONGEST = 0.8
+"""How much of the colour is laid over the photo where the evidence is strongest."""
+GREYED = 0.75
+"""How far the photo's own colours are taken back, so that none is taken for heat."""
+GAP = 8
+"""Pixels between two maps."""
+
+Pixels = NDArray[np.uint8]
+
+
+def heat_scale(explanation: Explanation) -> float:
+    """The evidence that gets the strongest colour: one for all maps of a photo, so that they can be compared."""
+    cases = [case for case in (explanation.named, explanation.claimed) if case is not None]
+    return max(float(np.abs(case.evidence).max()) for case in cases) or 1.0
+
+
+def heat_map(explanation: Explanation, case: Case, size: Preprocess, longest: int) -> Pixels:
+    """The photo under its evidence, its longest side as asked for, uint8 H×W×3.
+
+    Args:
+        explanation: gives the photo.
+        case: gives the evidence.
+        size: how the photo became the model's picture.
+        longest: in pixels.
+    """
+    photo = shown(explanation.pixels, longest)
+    height, width = photo.shape[:2]
+    grey = np.asarray(Image.fromarray(photo).convert("L"), np.float32)[..., None]
+    ground = GREYED * grey + (1 - GREYED) * photo
+    heat = _laid_out(case.evidence, height, width, size) / heat_scale(explanation)
+    colour = 255 * matplotlib.colormaps[COLOURS]((heat.clip(-1, 1) + 1) / 2)[..., :3]
+    share = STRONGEST * np.abs(heat).clip(0, 1)[..., None]
+    image = Image.fromarray(np.asarray((1 - share) * ground + share * colour).round().clip(0, 255).astype(np.uint8))
+    _draw_box(image, case, width / explanation.width, height / explanation.height)
+    return np.asarray(image)
+
+
+def side_by_side(explanation: Explanation, size: Preprocess, longest: int) -> bytes:
+    """A PNG of the map of the named nameplate, and to its right that of the claimed one where there is one."""
+    cases = [case for case in (explanation.named, explanation.claimed) if case is not None]
+    maps = [heat_map(explanation, case, size, longest) for case in cases]
+    height, width = maps[0].shape[:2]
+    sheet = Image.new("RGB", (len(maps) * (width + GAP) - GAP, height), "white")
+    for place, pixels in enumerate(maps):
+        sheet.paste(Image.fromarray(pixels), (place * (width + GAP), 0))
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def shown(photo: Pixels, longest: int) -> Pixels:
+    """A photo with its longest side as asked for, made larger too: a map needs room."""
+    scale = longest / max(photo.shape[:2])
+    size = max(1, round(photo.shape[1] * scale)), max(1, round(photo.shape[0] * scale))
+    return np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.LANCZOS))
+
+
+def _laid_out(grid: Floats, height: int, width: int, size: Preprocess) -> Floats:
+    """Evidence where the model's picture lies over a photo of height×width; nothing where it does not."""
+    left, top, right, bottom = (round(side) for side in frame(width, height, size))
+    drawn = drawn_out(grid, max(1, bottom - top), max(1, right - left))
+    heat = np.zeros((height, width), np.float32)
+    inner = drawn[max(0, -top) : height - top, max(0, -left) : width - left]
+    down, across = max(0, top), max(0, left)
+    heat[down : down + inner.shape[0], across : across + inner.shape[1]] = inner
+    return heat
+
+
+def _draw_box(image: Image.Image, case: Case, across: float, down: float) -> None:
+    if case.region is None:
+        return
+    left, top, right, bottom = case.region
+    box = [
+        left * across,
+        top * down,
+        max(left * across + 1, right * across - 1),
+        max(top * down + 1, bottom * down - 1),
+    ]
+    pen = ImageDraw.Draw(image)
+    pen.rectangle(box, outline="black", width=4)
+    pen.rectangle([box[0] + 1, box[1] + 1, box[2] - 1, box[3] - 1], outline="white", width=2)
+
+
+SUFFIXES = (".html", ".htm", ".png")
+
+
+def write_explanation(explanation: Explanation, model: Model, target: Path) -> None:
+    """Write a page, or where the name ends in .png the maps alone; whole.
+
+    Raises:
+        NameplateError: it cannot be written.
+    """
+    size = model.bundle.manifest.preprocess
+    if target.suffix.lower() == ".png":
+        with whole_file(target) as temporary:
+            temporary.write_bytes(side_by_side(explanation, size, SHOWN))
+        return
+
+    def drawn(case: Case) -> tuple[Case, str]:
+        return case, thumbnail_uri(heat_map(explanation, case, size, SHOWN), SHOWN)
+
+    claimed = explanation.claimed
+    other = claimed is not None and claimed.nameplate != explanation.named.nameplate
+    write_page(
+        target,
+        "explain.html",
+        explanation=explanation,
+        name=Path(explanation.photo).name,
+        model=model.bundle.manifest.name,
+        nameplates=len(model.nameplates),
+        photo=thumbnail_uri(shown(explanation.pixels, SHOWN), SHOWN),
+        cases=[drawn(case) for case in (explanation.named, claimed if other else None) if case is not None],
+        agreed=claimed is not None and not other,
+        nearest=[(neighbour, _picture(neighbour)) for neighbour in explanation.nearest or ()],
+    )
+
+
+def _picture(neighbour: Neighbour) -> str | None:
+    """The neighbour's small picture, decoded under limits before it is shown; None where it is none."""
+    try:
+        decode(neighbour.picture, limits=PICTURE_LIMITS)
+    except PhotoError:
+        return None
+    return f"data:image/jpeg;base64,{base64.b64encode(neighbour.picture).decode()}"
+
+
+def as_json(explanation: Explanation) -> dict[str, object]:
+    """What `explain --json` says."""
+    named, claimed = explanation.named, explanation.claimed
+    rows, columns = named.evidence.shape
+    return {
+        "photo": explanation.photo,
+        "width": explanation.width,
+        "height": explanation.height,
+        "title": explanation.title,
+        "nameplate": named.nameplate,
+        "confidence": named.confidence,
+        "verdict": explanation.verdict,
+        "hot_region": _box(named),
+        "claimed": None if claimed is None else claimed.nameplate,
+        "claimed_confidence": None if claimed is None else claimed.confidence,
+        "claimed_hot_region": None if claimed is None else _box(claimed),
+        "map": {"height": rows, "width": columns},
+        "nearest": None
+        if explanation.nearest is None
+        else [{"path": n.path, "nameplate": n.nameplate, "similarity": n.similarity} for n in explanation.nearest],
+    }
+
+
+def heat_json(explanation: Explanation, size: Preprocess) -> HeatMap:
+    """The heat map of the named nameplate, for an answer in JSON; `png` is bytes.
+
+    Args:
+        explanation: of the photo.
+        size: how the photo became the model's picture.
+    """
+    named = explanation.named
+    pixels = heat_map(explanation, named, size, SHOWN)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    region = None if named.region is None else Region(*named.region)
+    evidence = named.evidence.tolist()
+    return HeatMap(named.nameplate, region, explanation.width, explanation.height, evidence, buffer.getvalue())
+
+
+def _box(case: Case) -> dict[str, int] | None:
+    return None if case.region is None else dict(zip(("left", "top", "right", "bottom"), case.region, strict=True))

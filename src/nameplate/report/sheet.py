@@ -1,0 +1,133 @@
+"""`contact_sheet`: rows of photos in one picture, to look at."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from nameplate.errors import PhotoError
+from nameplate.images import decode
+from nameplate.images.augment import Augmentation, augment
+from nameplate.report.plots import INK
+from nameplate.types import Photo
+
+GAP = 4
+"""Pixels between pictures and around them."""
+TEXT = 13
+"""Height of the labels' letters in pixels."""
+LINE = 20
+"""Height of a label's line in pixels."""
+QUALITY = 90
+"""Of a JPEG."""
+SUFFIXES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
+"""How the name of a sheet may end, and what it then is."""
+
+
+def contact_sheet(rows: Sequence[Sequence[NDArray[np.uint8]]], labels: Sequence[str], kind: str = "JPEG") -> bytes:
+    """Lay rows of pictures on one sheet, each row's label below it.
+
+    Args:
+        rows: each the photo itself, of any size, then the pictures made of it; uint8 H×W×3. The last
+            picture of the first row gives the cells their size; another size is fitted in, its aspect kept.
+        labels: one a row, in any alphabet that DejaVu Sans has; cut where the sheet ends.
+        kind: of the file, one that `SUFFIXES` names.
+
+    Returns:
+        The file's bytes.
+
+    Raises:
+        ValueError: no pictures, or not one label a row.
+    """
+    if not rows or not all(rows) or len(rows) != len(labels):
+        raise ValueError(f"contact_sheet takes rows of pictures, a label each; got {len(rows)} and {len(labels)}")
+    height, width = rows[0][-1].shape[:2]
+    columns = max(map(len, rows))
+    step = height + LINE + GAP
+    sheet = Image.new("RGB", (GAP + columns * (width + GAP), GAP + len(rows) * step), "white")
+    pen = ImageDraw.Draw(sheet)
+    for down, (row, label) in enumerate(zip(rows, labels, strict=True)):
+        top = GAP + down * step
+        for across, pixels in enumerate(row):
+            picture = _fitted(pixels, height, width)
+            left = GAP + across * (width + GAP) + (width - picture.width) // 2
+            sheet.paste(picture, (left, top + (height - picture.height) // 2))
+        line = " ".join(label.split())
+        pen.text((GAP, top + height + LINE // 2), line, fill=INK, font=_font(), anchor="lm")
+    buffer = io.BytesIO()
+    sheet.save(buffer, kind, **({"quality": QUALITY} if kind == "JPEG" else {}))
+    return buffer.getvalue()
+
+
+def _fitted(pixels: NDArray[np.uint8], height: int, width: int) -> Image.Image:
+    image = Image.fromarray(pixels)
+    scale = min(height / image.height, width / image.width)
+    size = (max(1, round(scale * image.width)), max(1, round(scale * image.height)))
+    return image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
+
+
+@cache
+def _font() -> ImageFont.FreeTypeFont:
+    """The font that comes with matplotlib: it has Cyrillic, and is there on every machine."""
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), TEXT)
+
+
+# JOINED `examples`: some photos of a data set and pictures made of them, to look at before anything is trained.
+
+
+def augmented_rows(
+    photos: Sequence[NDArray[np.uint8]], height: int, width: int, settings: Augmentation, seed: int, count: int
+) -> list[list[NDArray[np.uint8]]]:
+    """Rows to look at (`reports.sheet`): each photo as it is, then `count` pictures made of it.
+
+    Args:
+        photos: uint8 H×W×3 each; the next one serves as a photo's scenery.
+        height: of the pictures.
+        width: of the pictures.
+        settings: the amounts.
+        seed: the same seed draws the same pictures.
+        count: pictures a row.
+    """
+    others = [*photos[1:], photos[0]] if len(photos) > 1 else [None] * len(photos)
+    draws = [np.random.default_rng([seed, row]) for row in range(len(photos))]
+    return [
+        [photo, *(augment(photo, height, width, settings, draw, other) for _ in range(count))]
+        for photo, other, draw in zip(photos, others, draws, strict=True)
+    ]
+
+
+def examples(
+    photos: Sequence[Photo], count: int, at_least: tuple[int, int]
+) -> tuple[list[tuple[Photo, NDArray[np.uint8]]], list[tuple[str, str]]]:
+    """Decode up to `count` photos of different nameplates, spread evenly over those that there are.
+
+    Args:
+        photos: labelled; those of a validation or test part are passed over.
+        count: nameplates wanted.
+        at_least: see `photos.decode`.
+
+    Returns:
+        The photos with their pixels, uint8 H×W×3, and (path, reason) of those that could not be read; the
+        nameplate's next photo takes the place of such a one.
+    """
+    of: dict[str | None, list[Photo]] = {}
+    for photo in photos:
+        if photo.split in (None, "train"):
+            of.setdefault(photo.label, []).append(photo)
+    spread = np.linspace(0, len(of) - 1, min(count, len(of))).round().astype(int)
+    found: list[tuple[Photo, NDArray[np.uint8]]] = []
+    unreadable: list[tuple[str, str]] = []
+    for nameplate in [list(of)[place] for place in spread]:
+        for photo in of[nameplate]:
+            try:
+                found.append((photo, decode(photo.path, at_least=at_least)))
+                break
+            except PhotoError as error:
+                unreadable.append((photo.path, str(error)))
+    return found, unreadable

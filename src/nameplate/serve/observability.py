@@ -1,0 +1,319 @@
+"""One line of JSON on stderr for each request and each thing that happens; on a terminal, one line to read."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import secrets
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import TextIO
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.metrics_core import Metric
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from nameplate import __version__
+from nameplate.serve.errors import Problem, ProblemResponse
+from nameplate.types import Prediction
+
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
+"""An X-Request-ID that is taken over; any other is replaced."""
+LONGEST_PATH = 256
+"""Bytes of a request's path that are logged."""
+GONE = 499
+"""The status logged where the client left before an answer began, as nginx has it."""
+
+LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+Facts = dict[str, object]
+
+
+LOG = logging.getLogger("nameplate.serve")
+"""All lines of the service go through it; a program that embeds the service may add handlers or a level of its own."""
+
+
+def event(name: str, /, *, level: str = "info", **facts: object) -> None:
+    """Log that something happened: `event("worker died", level="warning", bundle="cars196")`."""
+    _log(level, {"event": name, **facts})
+
+
+def _log(level: str, facts: Facts) -> None:
+    LOG.log(LEVELS[level], "%s", facts.get("event", "request"), extra={"facts": facts})
+
+
+class LineFormatter(logging.Formatter):
+    r"""A record as one line of JSON, whatever its values hold; on a terminal, as one line to read.
+
+    JSON's escapes (ASCII alone: a U+2028 too may end a line for some readers) leave nothing that could forge a line;
+    on a terminal, what cannot be printed is shown as `\x1b`.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Our own records bring their `facts`; those of other libraries, uvicorn first of all, become like them."""
+        when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        line: Facts = {"time": when, "level": record.levelname.lower()}
+        if (facts := getattr(record, "facts", None)) is not None:
+            line |= facts
+        else:
+            line |= {"event": record.getMessage(), "logger": record.name}
+            if record.exc_info and record.exc_info[1] is not None:
+                line["traceback"] = "".join(traceback.format_exception(record.exc_info[1]))
+        return _readable(line) if sys.stderr.isatty() else json.dumps(line, default=str, separators=(",", ":"))
+
+
+class StderrHandler(logging.StreamHandler[TextIO]):
+    """Writes lines to what `sys.stderr` is at that moment. A stderr that is gone stops no request."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+        self.setFormatter(LineFormatter())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        self.stream = sys.stderr
+        super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Nothing: the place to complain is the one that cannot be written to."""
+
+
+LOG.addHandler(StderrHandler())
+LOG.setLevel(logging.INFO)
+LOG.propagate = False  # else the root's handler would write the lines once more
+
+
+def _readable(line: Mapping[str, object]) -> str:
+    """`14:03:11 info    POST /v1/identify 200 34.1 ms …`: the frequent values bare, the others with their names."""
+    rest = dict(line)
+    clock, level = str(rest.pop("time", ""))[11:19], str(rest.pop("level", ""))
+    head = [rest.pop(name) for name in ("event", "method", "path", "status") if name in rest]
+    took = [f"{rest.pop('ms')} ms"] if "ms" in rest else []
+    end = str(rest.pop("traceback", ""))
+    named = [f"{name}={value}" for name, value in rest.items() if value is not None]
+    shown = " ".join(_printable(str(word)) for word in [f"{clock} {level:7}", *head, *took, *named])
+    return "\n".join([shown, *(_printable(row) for row in end.splitlines())])
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def take_over(level: int = logging.WARNING) -> None:
+    """Send what other libraries log the same way; start uvicorn with `log_config=None`."""
+    root = logging.getLogger()
+    root.handlers = [StderrHandler()]
+    root.setLevel(level)
+
+
+class Logs:
+    """ASGI middleware: logs and counts each request, names it, and answers where all else failed.
+
+    Routes add facts (`photos`, `model`) through `scope["state"]["log"]`. `done` is told method, route template,
+    status, seconds and kind of problem, after each; `begun` is called before.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        begun: Callable[[], None] = lambda: None,
+        done: Callable[[str, str, int, float, str | None], None] = lambda *_: None,
+    ) -> None:
+        self.app, self.begun, self.done = app, begun, done
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and log it."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request = _Request(scope, receive, send)
+        self.begun()
+        try:
+            await self.app(scope, request.receive, request.send)
+        except Exception as error:  # a bug: told in full, and answered as a problem like any other
+            request.facts["traceback"] = "".join(traceback.format_exception(error))
+            if request.status and not request.finished:  # cut short, which only a broken connection can say
+                raise
+            if not request.status:
+                await _fail(scope, request)
+        finally:
+            seconds = request.log()
+            self.done(scope["method"], route_of(scope), request.status or GONE, seconds, request.problem)
+
+
+async def _fail(scope: Scope, request: _Request) -> None:
+    problem = Problem("internal", "The service failed; its log says how, under this answer's X-Request-ID.")
+    await ProblemResponse(problem)(scope, request.receive, request.send)
+
+
+class _Request:
+    """What is learnt of one request while it passes."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope, self._receive, self._send = scope, receive, send
+        self.start = time.perf_counter()
+        self.id = next((v for k, v in scope["headers"] if k == b"x-request-id" and REQUEST_ID.fullmatch(v)), b"")
+        self.id = self.id or secrets.token_hex(16).encode()
+        self.status = self.received = self.sent = 0
+        self.finished = False
+        self.facts: Facts = {}
+        scope.setdefault("state", {}).update(log=self.facts, request_id=self.id.decode())
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self.received += len(message.get("body", b""))
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = [(name, value) for name, value in message.get("headers", ()) if name != b"x-request-id"]
+            message = {**message, "headers": [*headers, (b"x-request-id", self.id)]}
+        elif message["type"] == "http.response.body":
+            self.sent += len(message.get("body", b""))
+            self.finished = not message.get("more_body", False)
+        await self._send(message)
+
+    @property
+    def problem(self) -> str | None:
+        """The kind of problem that it was answered with (`problems.ProblemResponse`); None where all was well."""
+        kind: str | None = self.scope["state"].get("problem")
+        return kind
+
+    def log(self) -> float:
+        """Log the request; the seconds that it took."""
+        seconds = time.perf_counter() - self.start
+        client = self.scope["state"].get("client")
+        status = self.status or GONE
+        path: bytes = self.scope.get("raw_path") or self.scope["path"].encode()
+        line = {
+            "request": self.id.decode(),
+            "method": self.scope["method"],
+            "path": path.split(b"?")[0][:LONGEST_PATH].decode("ascii", "backslashreplace"),
+            "status": status,
+            "ms": round(1000 * seconds, 1),
+            "client": client.name if client else (self.scope.get("client") or ("unknown",))[0],
+            "received": self.received,
+            "sent": self.sent,
+            **({"problem": self.problem} if self.problem else {}),
+            **self.facts,
+        }
+        _log("info" if status < 500 else "warning" if status == 503 else "error", line)
+        return seconds
+
+
+def route_of(scope: Scope) -> str:
+    """The template of the route that answered (`/v1/models/{name}/reload`), or `other`: never what a client wrote."""
+    return getattr(scope.get("route"), "path", None) or "other"
+
+
+# JOINED What Prometheus reads of a service: requests, photos, queues, workers and models.
+
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+"""Of `Metrics.text`: the one format that every Prometheus reads."""
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""Any other is counted as `other`: a client makes up methods as it likes, and each would be a series for ever."""
+REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""Seconds."""
+STAGE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+"""Seconds."""
+BATCH_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 32)
+"""Pictures."""
+
+
+class Metrics:
+    """All of one service's, in a registry of its own: two services in one process do not mix.
+
+    Labels hold what the operator or this program names, never what a client writes: no request makes a series.
+    """
+
+    def __init__(self) -> None:
+        self.registry = to = CollectorRegistry()
+        self.requests = Counter(
+            "nameplate_http_requests", "Requests answered.", ["method", "route", "status"], registry=to
+        )
+        self.request_seconds = Histogram(
+            "nameplate_http_request_duration_seconds",
+            "From a request's headers to its answer's end.",
+            ["route"],
+            buckets=REQUEST_BUCKETS,
+            registry=to,
+        )
+        self.in_flight = Gauge("nameplate_http_requests_in_flight", "Requests under way.", registry=to)
+        self.refusals = Counter("nameplate_refusals", "Requests refused, by kind of problem.", ["kind"], registry=to)
+        self.photos = Counter("nameplate_photos", "Photos answered, by verdict.", ["model", "verdict"], registry=to)
+        self.unreadable = Counter("nameplate_unreadable_photos", "Photos not read, by reason.", ["reason"], registry=to)
+        self.batch_size = Histogram(
+            "nameplate_batch_size",
+            "Pictures in the batch that a photo was in.",
+            ["model"],
+            buckets=BATCH_BUCKETS,
+            registry=to,
+        )
+        self.stage_seconds = Histogram(
+            "nameplate_stage_seconds",
+            "A photo's time in its worker: decode, wait for the runtime, embed with its batch.",
+            ["model", "stage"],
+            buckets=STAGE_BUCKETS,
+            registry=to,
+        )
+        self.worker_restarts = Counter("nameplate_worker_restarts", "Workers started anew.", ["model"], registry=to)
+        self.reloads = Counter("nameplate_reloads", "Bundles exchanged, or not.", ["model", "outcome"], registry=to)
+        Gauge("nameplate_build_info", "1; the version is its label.", ["version"], registry=to).labels(__version__).set(
+            1
+        )
+        ProcessCollector(registry=to)
+        PlatformCollector(registry=to)
+        GCCollector(registry=to)
+
+    def begun(self) -> None:
+        """A request came."""
+        self.in_flight.inc()
+
+    def done(self, method: str, route: str, status: int, seconds: float, problem: str | None) -> None:
+        """A request was answered, or given up: what `logs.Logs` tells."""
+        self.in_flight.dec()
+        self.requests.labels(method if method in METHODS else "other", route, str(status)).inc()
+        self.request_seconds.labels(route).observe(seconds)
+        if problem is not None:
+            self.refusals.labels(problem).inc()
+
+    def photo(self, model: str, prediction: Prediction) -> None:
+        """A photo was answered."""
+        self.photos.labels(model, prediction.verdict).inc()
+        if prediction.failure is not None:
+            self.unreadable.labels(prediction.failure.reason).inc()
+
+    def watch(self, look: Callable[[], Iterable[Metric]]) -> None:
+        """Ask `look` for more whenever Prometheus asks: what is as it is now, and needs no counting."""
+        self.registry.register(_Look(look))
+
+    def text(self) -> bytes:
+        """All of it, in the format of `CONTENT_TYPE`."""
+        return generate_latest(self.registry)
+
+
+class _Look(Collector):
+    """A function as prometheus_client wants it."""
+
+    def __init__(self, look: Callable[[], Iterable[Metric]]) -> None:
+        self._look = look
+
+    def collect(self) -> Iterable[Metric]:
+        return self._look()
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing yet: the service that is looked at may not be there when this is registered."""
+        return ()

@@ -1,0 +1,119 @@
+"""POST /v1/feedback: a user says what a photo shows."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from nameplate.errors import DatabaseError, Failure, PhotoError, UsageError
+from nameplate.images.decode import read_header
+from nameplate.images.header import Header
+from nameplate.serve.access import Client
+from nameplate.serve.errors import Problem, kind_of
+from nameplate.serve.feedback.store import (
+    Correction,
+    FeedbackStore,
+    StoreFullError,
+    clean_comment,
+    clean_nameplate,
+    known_spelling,
+)
+from nameplate.serve.observability import event
+from nameplate.serve.requests import Form, read_form
+from nameplate.serve.schema import Kept, answers, feedback_body, problems
+from nameplate.serve.service import Served, json_response, service_of, unless_gone
+from nameplate.types import Prediction
+
+router = APIRouter(tags=["photos"])
+
+PHOTO = "photo"
+NOBODY = "anonymous"
+"""Who speaks where the service asks for no keys: addresses are never kept."""
+RETRY_SECONDS = 10.0
+
+
+@router.post(
+    "/v1/feedback",
+    summary="Say what a photo shows",
+    status_code=201,
+    responses={
+        **answers(Kept, status=201, description="Kept, or there already"),
+        **problems(400, 404, 408, 413, 415, 422, 429, 503),
+    },
+    openapi_extra=feedback_body(),
+)
+async def feedback(request: Request) -> Response:
+    """One file `photo` and the right `nameplate`; perhaps what was `predicted`, by which `model`, and a `comment`."""
+    service = service_of(request)
+    if service.feedback is None:
+        raise Problem("not-found", "This service keeps no corrections; whoever runs it may turn that on: --feedback.")
+    async with read_form(request) as form:
+        photo = _only_photo(form)
+        served = service.engines.find(form.fields.get("model") or None)
+        said = _clean(form.fields, served.engine.model.nameplates)
+        # A worker decodes it whole: hostile bytes do no harm there. Only what it survives is looked at here.
+        [answer] = await unless_gone(request, served.engine.answer([photo], [PHOTO]))
+        if answer.prediction.failure is not None:
+            raise _unreadable(answer.prediction.failure)
+        try:
+            header = await asyncio.to_thread(read_header, photo, service.settings.limits)
+        except PhotoError as error:
+            raise _unreadable(error.failure) from None
+        client: Client = request.scope["state"]["client"]
+        correction = _correction(said, client.name if client.by_key else NOBODY, answer.prediction, served)
+        id_ = await _keep(service.feedback, correction, photo, header)
+    return json_response(Kept(id_), 201)
+
+
+def _only_photo(form: Form) -> bytes:
+    if [file.field for file in form.files] != [PHOTO]:
+        raise Problem("unprocessable", f"Send one file, in field '{PHOTO}' of a form; {len(form.files)} came.")
+    return form.files[0].data
+
+
+def _unreadable(failure: Failure) -> Problem:
+    return Problem(kind_of(failure.reason), f"{PHOTO}: {failure}", extra={"reason": failure.reason})
+
+
+def _clean(fields: dict[str, str], nameplates: tuple[str, ...]) -> dict[str, str]:
+    """`nameplate`, `predicted` (may be empty) and `comment`, as they are kept."""
+    predicted = fields.get("predicted", "").strip()
+    try:
+        return {
+            "nameplate": known_spelling(clean_nameplate(fields.get("nameplate", "")), nameplates),
+            "predicted": predicted and known_spelling(clean_nameplate(predicted, "predicted"), nameplates),
+            "comment": clean_comment(fields.get("comment", "")),
+        }
+    except UsageError as error:
+        raise Problem("unprocessable", str(error)) from None
+
+
+def _correction(said: dict[str, str], client: str, now: Prediction, served: Served) -> Correction:
+    """What the client was told counts; confidence and verdict are known where the model still says that."""
+    predicted = said["predicted"] or now.nameplate
+    same = predicted == now.nameplate
+    return Correction(
+        nameplate=said["nameplate"],
+        client=client,
+        predicted=predicted,
+        confidence=now.confidence if same else None,
+        verdict=now.verdict if same else None,
+        model=served.engine.name,
+        digest=served.digest,
+        comment=said["comment"],
+    )
+
+
+async def _keep(store: FeedbackStore, correction: Correction, photo: bytes, header: Header) -> str:
+    """Its id. The database is waited for in a thread."""
+    try:
+        return await asyncio.to_thread(store.add, correction, photo, header)
+    except StoreFullError as error:
+        event("correction refused", level="error", reason=f"{error} Delete some: 'nameplate feedback delete'.")
+        raise Problem("full", "There is no room for more corrections.") from None
+    except DatabaseError as error:
+        event("correction lost", level="error", reason=str(error))  # no business of the client's
+        raise Problem("not-ready", "Corrections cannot be kept just now; try again.", RETRY_SECONDS) from None

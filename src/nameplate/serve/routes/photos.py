@@ -1,0 +1,154 @@
+"""POST /v1/identify."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from msgspec import UNSET
+from msgspec.structs import asdict
+from starlette.requests import Request
+from starlette.responses import Response
+
+from nameplate.errors import UsageError
+from nameplate.model.model import Model
+from nameplate.model.verification import (
+    DEFAULT_LIES,
+    DEFAULT_RATE,
+    RATES,
+    Lies,
+    Row,
+    UnknownClaimError,
+    prediction_json,
+    verified_json,
+)
+from nameplate.serve.errors import Problem, kind_of
+from nameplate.serve.ipc import ServedAnswer
+from nameplate.serve.requests import photos_of, read_form
+from nameplate.serve.routes.status import model_name
+from nameplate.serve.schema import EXAMPLE_MODEL, EXAMPLE_ROW, Identified, VerifiedClaim, answers, photos_body, problems
+from nameplate.serve.service import json_response, service_of, unless_gone
+from nameplate.types import TOP
+
+router = APIRouter(tags=["photos"])
+
+MOST_TOP = 1000
+"""Nameplates that may be asked for."""
+
+
+@router.post(
+    "/v1/identify",
+    summary="Name the car in each photo",
+    responses={
+        **answers(Identified, {"model": EXAMPLE_MODEL, "results": [EXAMPLE_ROW]}),
+        **problems(400, 404, 408, 413, 415, 422, 429, 503),
+    },
+    openapi_extra=photos_body(raw=True),
+)
+async def identify(
+    request: Request,
+    model: Annotated[str | None, Query(description="A model that /v1/models lists; none: the first.")] = None,
+    top: Annotated[int, Query(ge=1, le=MOST_TOP, description="How many nameplates to give for each.")] = TOP,
+    heatmap: Annotated[bool, Query(description="Whether to draw what speaks for the answer.")] = False,
+) -> Response:
+    """Photos in field `photos` of a form, or one as the body; the answers are those of `nameplate identify --json`."""
+    service = service_of(request)
+    service.engines.get(model).require_room(1)  # before the body is read
+    async with read_form(request) as form:
+        photos, names = await photos_of(form, service)
+        served = service.engines.find(model)
+        named = model_name(served)  # before the wait: it may be exchanged meanwhile
+        request.state.log.update(model=served.engine.name, photos=len(photos))
+        found = await unless_gone(request, served.engine.answer(photos, names, top=top, heatmap=heatmap))
+    rows = [prediction_json(answer.prediction, answer.heatmap if heatmap else UNSET) for answer in found]
+    refuse_if_none_readable(found, rows)
+    return json_response(Identified(named, rows))
+
+
+def refuse_if_none_readable(found: list[ServedAnswer], rows: list[Row]) -> None:
+    """
+    Raises:
+        Problem: no photo could be read: of the first one's kind, with all rows.
+    """
+    first = found[0].prediction
+    failure = first.failure
+    if failure is None or any(answer.prediction.failure is None for answer in found):
+        return
+    several = f" None of {len(found)} photos can be read." if len(found) > 1 else ""
+    raise Problem(
+        kind_of(failure.reason),
+        f"{first.photo}: {failure}.{several}",
+        extra={"reason": failure.reason, "results": rows},
+    )
+
+
+# JOINED POST /v1/verify.
+
+
+EXAMPLE = {
+    "model": EXAMPLE_MODEL,
+    "claimed": "Jeep Liberty",
+    "nameplates": ["Jeep Liberty SUV 2012"],
+    "verdict": "accept",
+    "code": "score",
+    "score": 0.966,
+    "accept_above": 0.289,
+    "reject_below": 0.00162,
+    "false_accepts": {"mixed": 0.01, "random": 0.001, "same-make": 0.023, "alike": 0.095},
+    "reason": "0.966 on 1 of 1 photos; accepted above 0.289, rejected below 0.00162",
+    "photos": [{**EXAMPLE_ROW, "score": 0.966}],
+}
+
+
+@router.post(
+    "/v1/verify",
+    summary="Say whether an advert's photos show the car that it names",
+    responses={**answers(VerifiedClaim, EXAMPLE), **problems(400, 404, 408, 413, 415, 422, 429, 503)},
+    openapi_extra=photos_body({"claimed": {"type": "string", "example": "Jeep Liberty"}}, raw=False),
+)
+async def verify(
+    request: Request,
+    model: Annotated[str | None, Query(description="A model that /v1/models lists; none: the first.")] = None,
+    false_accepts: Annotated[
+        float,
+        Query(ge=RATES[0], le=RATES[-1], description="Share of wrong claims that may be accepted, true ones rejected."),
+    ] = DEFAULT_RATE,
+    false_accepts_of: Annotated[
+        Lies,
+        Query(
+            description="The wrong claims that this share is of: mixed, half of them of the same make; random; "
+            "same-make; alike, the nameplate that the model takes such photos for most often."
+        ),
+    ] = DEFAULT_LIES,
+) -> Response:
+    """A nameplate, words of one, or a make in field `claimed`, and all photos of the advert in field `photos`."""
+    service = service_of(request)
+    service.engines.get(model).require_room(1)  # before the body is read
+    async with read_form(request) as form:
+        photos, names = await photos_of(form, service)
+        served = service.engines.find(model)
+        known, named = served.engine.model, model_name(served)  # before the wait: it may be exchanged meanwhile
+        request.state.log.update(model=served.engine.name, photos=len(photos))
+        claimed = form.fields.get("claimed", "").strip()
+        _refuse_what_cannot_be_judged(known, claimed, false_accepts, false_accepts_of)
+        found = await unless_gone(request, served.engine.answer(photos, names))
+    refuse_if_none_readable(found, [prediction_json(answer.prediction) for answer in found])
+    judged = known.judge_claim(
+        claimed, [(a.prediction, a.probs) for a in found], rate=false_accepts, lies=false_accepts_of
+    )
+    return json_response(VerifiedClaim(named, **asdict(verified_json(judged))))
+
+
+def _refuse_what_cannot_be_judged(model: Model, claimed: str, rate: float, lies: Lies) -> None:
+    """
+    Raises:
+        Problem: nothing is claimed, nothing that the model knows, or its thresholds say nothing of such lies.
+    """
+    if not claimed:
+        raise Problem("unprocessable", "Say in field 'claimed' what is claimed.")
+    try:
+        model.check_claim(claimed, rate, lies)
+    except UnknownClaimError as error:
+        raise Problem("unprocessable", str(error), extra={"code": "unknown claim"}) from None
+    except UsageError as error:
+        raise Problem("unprocessable", str(error)) from None

@@ -1,0 +1,240 @@
+"""The Open Inference Protocol V2 below /v2: what KServe, Triton's clients and their like speak.
+
+Source: github.com/kserve/open-inference-protocol, specification/protocol/inference_rest.md. A model's version is the
+beginning of its digest, so that another bundle of that name is another version.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from nameplate import __version__
+from nameplate.errors import UsageError
+from nameplate.serve.engine import Engine
+from nameplate.serve.errors import Problem, kind_of
+from nameplate.serve.ipc import ServedAnswer
+from nameplate.serve.requests import read_body
+from nameplate.serve.service import Served, json_response, service_of, unless_gone
+from nameplate.serve.tensors import (
+    EMBEDDING,
+    NAMEPLATE,
+    PHOTO,
+    PICTURE,
+    PROBABILITIES,
+    InferRequest,
+    Tensor,
+    Terms,
+    read_request,
+    write_response,
+)
+
+VERSION_DIGITS = 12
+"""Of a bundle's digest, that make its version."""
+HEADER = "Inference-Header-Content-Length"
+PLATFORM = "nameplate_onnx"
+
+router = APIRouter(prefix="/v2", tags=["open inference protocol"])
+
+
+def _answered(description: str, *more: str, **properties: Any) -> dict[int | str, dict[str, Any]]:
+    """For a route's `responses`: a JSON object of these members, perhaps in other media types too."""
+    schema = {"type": "object", "required": list(properties), "properties": properties}
+    content: dict[str, Any] = {"application/json": {"schema": schema}}
+    return {200: {"description": description, "content": content | {kind: {} for kind in more}}}
+
+
+def _refused(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The refusals of a route, besides those of who may not ask, or not so often."""
+    schema = {"type": "object", "required": ["error"], "properties": {"error": TEXT}}
+    content = {"application/json": {"schema": schema}}
+    return {status: {"description": "Refused, and why", "content": content} for status in (*statuses, 401, 403, 429)}
+
+
+TEXT, FLAG, LIST = {"type": "string"}, {"type": "boolean"}, {"type": "array"}
+TENSOR = {
+    "type": "object",
+    "required": ["name", "datatype", "shape"],
+    "properties": {"name": TEXT, "datatype": TEXT, "shape": LIST, "data": LIST, "parameters": {"type": "object"}},
+}
+TENSORS = {"type": "array", "items": TENSOR}
+INFER_BODY = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["inputs"],
+                "properties": {"id": TEXT, "inputs": {**TENSORS, "minItems": 1, "maxItems": 1}, "outputs": LIST},
+            },
+            "example": {"inputs": [{"name": PHOTO, "datatype": "BYTES", "shape": [1], "data": ["/9j/4AAQ…"]}]},
+        },
+        "application/octet-stream": {},
+    },
+}
+
+
+@router.get(
+    "",
+    summary="The server",
+    responses={**_answered("The server", name=TEXT, version=TEXT, extensions=LIST), **_refused()},
+)
+async def server() -> Response:
+    """Its name, version, and what it speaks beyond the protocol."""
+    return json_response({"name": "nameplate", "version": __version__, "extensions": ["binary_tensor_data"]})
+
+
+@router.get(
+    "/health/live", summary="Whether the process answers", responses={**_answered("It does", live=FLAG), **_refused()}
+)
+async def live() -> Response:
+    """As /health/live."""
+    return json_response({"live": True})
+
+
+@router.get(
+    "/health/ready",
+    summary="Whether all models answer",
+    responses={**_answered("They do", live=FLAG, ready=FLAG), **_refused(503)},
+)
+async def ready(request: Request) -> Response:
+    """As /health/ready; the protocol's text calls the member `live`, its OpenAPI document `ready`."""
+    if not service_of(request).ready:
+        raise Problem("not-ready", "Not ready: it is starting or stopping, or no worker answers.", retry_after=1)
+    return json_response({"live": True, "ready": True})
+
+
+@router.get(
+    "/models/{name}",
+    summary="A model's inputs and outputs",
+    responses={
+        **_answered("The model", name=TEXT, versions=LIST, platform=TEXT, inputs=TENSORS, outputs=TENSORS),
+        **_refused(404),
+    },
+)
+@router.get("/models/{name}/versions/{version}", include_in_schema=False)
+async def metadata(request: Request, name: str) -> Response:
+    """-1 stands for the number of photos."""
+    served = _find(request, name)
+    manifest = served.engine.model.bundle.manifest
+    size = manifest.preprocess
+    return json_response(
+        {
+            "name": served.engine.name,
+            "versions": [_version(served)],
+            "platform": PLATFORM,
+            "inputs": [
+                {"name": PHOTO, "datatype": "BYTES", "shape": [-1]},
+                {"name": PICTURE, "datatype": "UINT8", "shape": [-1, size.height, size.width, 3]},
+            ],
+            "outputs": [
+                {"name": EMBEDDING, "datatype": "FP32", "shape": [-1, manifest.embedding]},
+                {"name": PROBABILITIES, "datatype": "FP32", "shape": [-1, len(manifest.nameplates)]},
+                {"name": NAMEPLATE, "datatype": "BYTES", "shape": [-1]},
+            ],
+        }
+    )
+
+
+@router.get(
+    "/models/{name}/ready",
+    summary="Whether a model answers",
+    responses={**_answered("It does", name=TEXT, ready=FLAG), **_refused(404, 503)},
+)
+@router.get("/models/{name}/versions/{version}/ready", include_in_schema=False)
+async def model_ready(request: Request, name: str) -> Response:
+    """Like the server's, of one model."""
+    served = _find(request, name)
+    if service_of(request).draining or not served.engine.ready:
+        raise Problem("not-ready", f"'{name}' is not ready.", retry_after=1)
+    return json_response({"name": name, "ready": True})
+
+
+@router.post(
+    "/models/{name}/infer",
+    summary="Photos or prepared pictures to embeddings, probabilities and nameplates",
+    responses={
+        **_answered("Tensors", "application/octet-stream", model_name=TEXT, model_version=TEXT, outputs=TENSORS),
+        **_refused(400, 404, 408, 413, 415, 422, 503),
+    },
+    openapi_extra={"requestBody": INFER_BODY},
+)
+@router.post("/models/{name}/versions/{version}/infer", include_in_schema=False)
+async def infer(request: Request, name: str) -> Response:
+    """All photos are answered, or none: the protocol has no tensor for a photo that cannot be read."""
+    _find(request, name).engine.require_room(1)  # before the body is read
+    async with read_body(request) as body:
+        asked = await asyncio.to_thread(_read, body, request, name)
+        del body
+        served = _find(request, name)
+        engine, version = served.engine, _version(served)  # together: the model may be exchanged meanwhile
+        request.state.log.update(model=name, photos=len(asked))
+        found = await unless_gone(request, _answers(engine, asked))
+    _refuse_unreadable(found)
+    sent, length = await asyncio.to_thread(write_response, name, version, asked, _tensors(found))
+    if length is None:
+        return Response(sent, media_type="application/json")
+    return Response(sent, headers={HEADER: str(length)}, media_type="application/octet-stream")
+
+
+def _find(request: Request, name: str) -> Served:
+    """The model of that name and of the version that the address names, if it does."""
+    served = service_of(request).engines.find(name)
+    wanted = request.path_params.get("version")
+    if wanted not in (None, _version(served)):
+        raise Problem("not-found", f"'{name}' has no version '{wanted}'; it has '{_version(served)}'.")
+    return served
+
+
+def _version(served: Served) -> str:
+    return served.digest[:VERSION_DIGITS]
+
+
+def _read(body: bytes, request: Request, name: str) -> InferRequest:
+    service = service_of(request)
+    size = service.engines.get(name).model.bundle.manifest.preprocess
+    try:
+        return read_request(body, request.headers.get(HEADER), Terms(size.height, size.width, service.settings.photos))
+    except UsageError as error:
+        raise Problem("bad-request", str(error)) from None
+
+
+async def _answers(engine: Engine, asked: InferRequest) -> list[ServedAnswer]:
+    wanted = any(output.name == EMBEDDING for output in asked.outputs)
+    if asked.pictures is None:
+        photos: Sequence[bytes] = asked.photos or ()
+        return await engine.answer(photos, _names(len(photos)), top=1, embeddings=wanted)
+    photos = [picture.tobytes() for picture in asked.pictures]
+    return await engine.answer(photos, _names(len(photos)), form="picture", top=1, embeddings=wanted)
+
+
+def _names(photos: int) -> list[str]:
+    return [f"photo {number}" for number in range(1, photos + 1)]
+
+
+def _refuse_unreadable(found: Sequence[ServedAnswer]) -> None:
+    """
+    Raises:
+        Problem: a photo cannot be read; of the first one's kind.
+    """
+    for prediction in (answer.prediction for answer in found):
+        if prediction.failure is not None:
+            said = f"{prediction.photo} of {len(found)}: {prediction.failure}."
+            raise Problem(kind_of(prediction.failure.reason), said)
+
+
+def _tensors(found: Sequence[ServedAnswer]) -> dict[str, Tensor]:
+    """What was found, as the outputs."""
+    tensors: dict[str, Tensor] = {
+        PROBABILITIES: np.stack([answer.probs for answer in found if answer.probs is not None]),
+        NAMEPLATE: [str(answer.prediction.nameplate) for answer in found],
+    }
+    if found[0].embedding is not None:
+        tensors[EMBEDDING] = np.stack([answer.embedding for answer in found if answer.embedding is not None])
+    return tensors

@@ -1,0 +1,120 @@
+"""GET /v1/models, GET /v1/service, POST /v1/models/{name}/reload."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from nameplate import __version__
+from nameplate.serve.access import only_admin
+from nameplate.serve.errors import Problem
+from nameplate.serve.observability import CONTENT_TYPE
+from nameplate.serve.schema import (
+    About,
+    Bounds,
+    Live,
+    ModelName,
+    Models,
+    ReadyModels,
+    Reloaded,
+    ServedModel,
+    answers,
+    problems,
+)
+from nameplate.serve.service import Served, Service, json_response, service_of
+
+# JOINED GET /health/live, GET /health/ready.
+
+
+router = APIRouter()
+
+
+@router.get("/health/live", tags=["health"], summary="Whether the process answers", responses=answers(Live))
+async def live() -> Response:
+    """Restart the service where this fails."""
+    return json_response(Live(live=True))
+
+
+@router.get(
+    "/health/ready",
+    tags=["health"],
+    summary="Whether photos are answered",
+    responses={**answers(ReadyModels), **problems(503)},
+)
+async def ready(request: Request) -> Response:
+    """Send no requests where this fails: it starts, stops, or has lost its workers."""
+    service = service_of(request)
+    if not service.ready:
+        waiting = [name for name, is_ready in service.engines.ready.items() if not is_ready]
+        why = "it is stopping" if service.draining else f"no worker answers for {', '.join(waiting)}"
+        raise Problem("not-ready", f"Not ready: {why}.", retry_after=1, extra={"models": service.engines.ready})
+    return json_response(ReadyModels(ready=True, models=service.engines.ready))
+
+
+# JOINED GET /metrics.
+
+
+@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+async def metrics(request: Request) -> Response:
+    """What Prometheus reads; needs a key where the service has keys."""
+    return Response(request.app.state.service.metrics.text(), media_type=CONTENT_TYPE)
+
+
+def model_name(served: Served) -> ModelName:
+    """Which bundle has answered."""
+    return ModelName(served.engine.name, served.digest)
+
+
+@router.get(
+    "/v1/models", tags=["models"], summary="The models that are served", responses={**answers(Models), **problems(429)}
+)
+async def models(request: Request) -> Response:
+    """Each with all nameplates that it knows."""
+    return json_response(Models([_model(served, service_of(request)) for served in _all(request)]))
+
+
+@router.get("/v1/service", tags=["models"], summary="What the service takes", responses=answers(About))
+async def about(request: Request) -> Response:
+    """For a page or an app to know before it sends anything."""
+    settings = service_of(request).settings
+    limits = Bounds(settings.photos, settings.limits.bytes, settings.body_bytes, settings.limits.pixels)
+    has_feedback, has_keys = settings.feedback is not None, settings.keys is not None
+    return json_response(About(__version__, feedback=has_feedback, keys=has_keys, limits=limits))
+
+
+@router.post(
+    "/v1/models/{name}/reload",
+    summary="Exchange a model for what now stands on disk",
+    responses={**answers(Reloaded), **problems(401, 403, 404, 409, 429)},
+)
+async def reload(request: Request, name: str) -> Response:
+    """Load, check, warm up, switch; no request fails meanwhile. Or the old one goes on, and `detail` says why."""
+    only_admin(request.state.client)
+    service = service_of(request)
+    changed = await service.engines.reload(name)
+    return json_response(Reloaded(model_name(service.engines.find(name)), changed))
+
+
+def _all(request: Request) -> list[Served]:
+    return list(service_of(request).engines.served.values())
+
+
+def _model(served: Served, service: Service) -> ServedModel:
+    engine, manifest = served.engine, served.engine.model.bundle.manifest
+    return ServedModel(
+        name=engine.name,
+        digest=served.digest,
+        default=service.engines.find() is served,
+        nameplates=engine.model.nameplates,
+        makes=engine.model.makes,
+        embedding=manifest.embedding,
+        height=manifest.preprocess.height,
+        width=manifest.preprocess.width,
+        runtime=engine.runtime,
+        tta=service.settings.tta,
+        ready=engine.ready,
+        since=datetime.fromtimestamp(engine.since, UTC).isoformat() if engine.since else None,
+    )

@@ -1,0 +1,367 @@
+"""A worker: a process that decodes, embeds and classifies photos, and nothing else.
+
+`python -m nameplate.serve.worker FD` is started by `supervisor.py` with one end of a socket pair. Hostile bytes
+are decoded here alone, so that what kills a decoder kills no more than this process.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nameplate.errors import BundleError, NameplateError
+from nameplate.model.bundle import load_bundle
+from nameplate.model.model import Model
+from nameplate.model.pipeline import (
+    DecodedPhoto,
+    EmbeddedPhoto,
+    Outcome,
+    PhotoFile,
+    PreparedPhoto,
+    Settings,
+    UnreadablePhoto,
+    decode_photo,
+    embedded,
+)
+from nameplate.model.reference import reference_photo
+from nameplate.model.runtime import BATCH, OnnxRuntime, OpenVino, make_runtime
+from nameplate.model.verification import HeatMap
+from nameplate.serve.ipc import LENGTHS, Cancel, Failed, Frame, Ready, Setup, WorkerJob, WorkerResult, for_worker, frame
+from nameplate.types import NO_TTA
+
+# JOINED `Batches`: pictures on their way to the runtime, taken in small batches, none kept waiting for long.
+
+
+T = TypeVar("T")
+
+
+class Batches(Generic[T]):
+    """A queue that several decoders fill and several runners empty.
+
+    A runner that is free takes what is there: a picture waits for others only while some are being decoded,
+    and never longer than `wait`. Runners that are free at once share what is there, so that none idles.
+    """
+
+    def __init__(self, size: int, wait: float) -> None:
+        """Make an empty queue.
+
+        Args:
+            size: pictures a batch at most.
+            wait: seconds that a picture may wait for others, at most.
+        """
+        self.size, self._wait = size, wait
+        self._ready: deque[tuple[float, T]] = deque()
+        self._coming = 0
+        self._idle = 0
+        self._changed = threading.Condition()
+
+    def expect(self) -> None:
+        """Say that a picture is being decoded; `put` or `give_up` must follow."""
+        with self._changed:
+            self._coming += 1
+
+    def give_up(self) -> None:
+        """The picture that was expected does not come."""
+        with self._changed:
+            self._coming -= 1
+            self._changed.notify_all()
+
+    def put(self, item: T) -> None:
+        """Add the picture that was expected."""
+        with self._changed:
+            self._coming -= 1
+            self._ready.append((time.monotonic(), item))
+            self._changed.notify_all()
+
+    def take(self) -> list[T]:
+        """The next batch, of one picture at least; waits until there is one."""
+        with self._changed:
+            self._idle += 1
+            try:
+                while True:
+                    pause = self._pause()
+                    if pause == 0:
+                        count = min(self.size, -(-len(self._ready) // self._idle))
+                        return [self._ready.popleft()[1] for _ in range(count)]
+                    self._changed.wait(pause)
+            finally:
+                self._idle -= 1
+
+    def _pause(self) -> float | None:
+        """Seconds to wait for a batch to fill; 0 to take what is there, None until something comes."""
+        if not self._ready:
+            return None
+        if len(self._ready) >= self.size or self._coming == 0:
+            return 0
+        return max(0.0, self._ready[0][0] + self._wait - time.monotonic())
+
+
+NICE = 5
+"""Below the service: where processors are few it answers, and refuses, at once, and the work takes what is left."""
+
+
+@dataclass(slots=True)
+class Task:
+    """A job on its way through the worker."""
+
+    job: WorkerJob
+    photo: bytes
+    until: float
+    """When it is late, on the monotonic clock."""
+    prepared: PreparedPhoto | None = None
+    """None until it is decoded, and where it cannot be."""
+    outcome: Outcome | None = None
+    """What the answer is made of; None until it is embedded, and where nobody waits any more."""
+    shown: NDArray[np.uint8] | None = None
+    """The photo to draw the heat map on, uint8 H×W×3, where one is asked for."""
+    cancelled: bool = False
+    decoded: float = 0.0
+    """Seconds that decoding took."""
+    ready: float = 0.0
+    """When its model inputs were ready, on the monotonic clock."""
+
+    @property
+    def dropped(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return self.cancelled or time.monotonic() > self.until
+
+
+class Worker:
+    """Decoders and runners over one model, side by side."""
+
+    def __init__(self, setup: Setup, reply: Callable[[Frame], None]) -> None:
+        """Load the bundle.
+
+        Args:
+            setup: which, and how.
+            reply: sends a frame to the service; called from several threads.
+
+        Raises:
+            NameplateError: it cannot be served.
+        """
+        self._reply = reply
+        settings = Settings(setup.runtime, setup.threads, setup.limits, tta=setup.tta)
+        self._model = Model(load_bundle(setup.bundle), settings)  # the service has proven it (`engines`)
+        self._model.require_head()
+        self._whole = setup.tta != NO_TTA
+        self._runtime, size = _open(setup, self._model.bundle.backbone)
+        self._batches: Batches[Task] = Batches(size, setup.batch_wait)
+        self._tasks: dict[int, Task] = {}
+        self._decoders = ThreadPoolExecutor(setup.threads, thread_name_prefix="decode")
+        self._threads = setup.threads
+
+    def warm_up(self) -> Ready:
+        """Run a full batch and the golden photo; what the service holds its answer against."""
+        size = self._model.bundle.manifest.preprocess
+        self._runtime.run(np.zeros((self._batches.size, size.height, size.width, 3), np.uint8))
+        task = Task(WorkerJob(0, "golden", 0), reference_photo(), time.monotonic() + 3600)
+        self._decode(task)
+        if isinstance(task.outcome, UnreadablePhoto):
+            raise BundleError(f"The golden photo cannot be read: {task.outcome.failure}.")
+        self._embed([task])
+        assert task.outcome is not None
+        prediction, _ = self._model.answer("golden", task.outcome)
+        return Ready(self._runtime.name, prediction)
+
+    def run(self, receive: Callable[[], tuple[bytes, bytes] | None]) -> None:
+        """Work until `receive` has no more frames."""
+        for number in range(self._threads):
+            threading.Thread(target=self._guarded, args=(self._runner,), name=f"run-{number}", daemon=True).start()
+        while (received := receive()) is not None:
+            message = for_worker(received[0])
+            if isinstance(message, WorkerJob):
+                task = Task(message, received[1], time.monotonic() + message.seconds)
+                self._tasks[message.id] = task
+                self._batches.expect()
+                self._decoders.submit(self._guarded, self._prepare, task)
+            elif isinstance(message, Cancel):
+                for task in filter(None, map(self._tasks.get, message.ids)):
+                    task.cancelled = True
+
+    def _guarded(self, work: Callable[..., None], *arguments: Task) -> None:
+        """What fails unforeseen ends the process: the service starts another one, and tells."""
+        try:
+            work(*arguments)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+
+    def _prepare(self, task: Task) -> None:
+        """In a decoder's thread: the model inputs, and the photo to draw on where a heat map is asked for."""
+        start = time.monotonic()
+        if not task.dropped:
+            self._decode(task)
+        task.ready = time.monotonic()
+        task.decoded = task.ready - start
+        if task.prepared is not None and not task.dropped:
+            self._batches.put(task)
+        else:
+            self._batches.give_up()
+            self._finish(task)
+
+    def _decode(self, task: Task) -> None:
+        size = self._model.bundle.manifest.preprocess
+        if task.job.form == "picture":
+            picture = np.frombuffer(task.photo, np.uint8).reshape(size.height, size.width, 3)
+            # Of the photo that it was made of nothing is known, so neither is its quality.
+            decoded: DecodedPhoto | UnreadablePhoto = DecodedPhoto(PhotoFile(None, size.width, size.height), picture)
+        else:
+            decoded = decode_photo(task.photo, self._model.settings, (size.height, size.width))
+        if isinstance(decoded, UnreadablePhoto):
+            task.outcome = decoded
+            return
+        task.prepared = self._model.looks.prepare_decoded(decoded)
+        if task.job.form == "picture":
+            task.prepared = replace(task.prepared, quality=None)
+        if task.job.heatmap:
+            from nameplate.model.cam import SHOWN
+            from nameplate.report.explanation import shown
+
+            task.shown = shown(decoded.pixels, SHOWN)
+
+    def _runner(self) -> None:
+        while True:
+            taken = self._batches.take()
+            start = time.monotonic()
+            tasks = [task for task in taken if not task.dropped]
+            self._embed(tasks)
+            embedded = time.monotonic() - start
+            # Those that wait for a heat map come last: it is drawn here, and must keep nobody else waiting.
+            for task in sorted(taken, key=lambda task: task.job.heatmap):
+                self._finish(task, start - task.ready, embedded, len(tasks))
+
+    def _embed(self, tasks: list[Task]) -> None:
+        """The network sees these photos, with test-time augmentation one after the other: all views of a photo make
+        the batches.
+        """
+        if self._whole:
+            for task in tasks:
+                assert task.prepared is not None
+                source = task.prepared.inputs[0] if task.job.form == "picture" else task.photo
+                [task.outcome] = self._model.looks.embed([(source, task.prepared)])
+            return
+        photos = [task.prepared for task in tasks if task.prepared is not None]
+        if not photos:
+            return
+        found = self._runtime.run(np.stack([photo.inputs[0] for photo in photos]))
+        for task, photo, embedding in zip(tasks, photos, found, strict=True):
+            task.outcome = embedded(photo, embedding[None], self._runtime.name)
+
+    def _finish(self, task: Task, waited: float = 0.0, embedded: float = 0.0, batch: int = 0) -> None:
+        """Reply, and forget the task."""
+        self._tasks.pop(task.job.id, None)
+        job, outcome = task.job, task.outcome
+        if outcome is None:
+            self._reply(frame(WorkerResult(job.id)))
+            return
+        prediction, probs = self._model.answer(job.name, outcome, job.top)
+        body = b"" if probs is None else np.ascontiguousarray(probs).tobytes()
+        rest = outcome.embedding.tobytes() if job.embedding and isinstance(outcome, EmbeddedPhoto) else b""
+        self._reply(
+            frame(
+                WorkerResult(
+                    job.id,
+                    prediction,
+                    len(body),
+                    self._heat_map(task) if job.heatmap and prediction.failure is None else None,
+                    prediction.failure is not None and prediction.failure.reason == "too slow",
+                    {"decode": task.decoded, "wait": waited, "embed": embedded},
+                    batch,
+                ),
+                body + rest,
+            )
+        )
+
+    def _heat_map(self, task: Task) -> HeatMap | None:
+        """The map of a photo that is prepared: it is not decoded again."""
+        from nameplate.model.cam import explain_mapped, explainable, map_prepared
+        from nameplate.report.explanation import heat_json
+
+        if self._maps is None or not explainable(self._model) or task.prepared is None or task.shown is None:
+            return None
+        [mapped] = map_prepared(self._model, iter([task.prepared]), self._maps)
+        if isinstance(mapped, UnreadablePhoto):
+            return None
+        return heat_json(explain_mapped(self._model, mapped, task.shown), self._model.bundle.manifest.preprocess)
+
+    @cached_property
+    def _maps(self) -> OnnxRuntime | None:
+        """The backbone with its maps, opened when the first heat map is asked for; None where it gives none."""
+        maps = OnnxRuntime(self._model.bundle.backbone, 1, maps=True)
+        return maps if maps.has_maps else None
+
+
+def _open(setup: Setup, backbone: bytes) -> tuple[OnnxRuntime | OpenVino, int]:
+    """The runtime, and how many photos make a batch. Both choices give the same bits as any other (tests say so).
+
+    ONNX Runtime is faster with a batch a thread than with one batch over all of them; OpenVINO, whose batches have
+    a fixed shape, answers single photos eight times as fast in batches of one, and loses nothing (docs/benchmarks.md).
+    """
+    if setup.runtime in ("auto", "onnxruntime"):
+        return make_runtime("onnxruntime", backbone, 1), BATCH
+    return make_runtime(setup.runtime, backbone, setup.threads, 1), 1
+
+
+def main() -> None:
+    """Serve the socket whose number is the first argument, until the service closes it."""
+    for each in (signal.SIGINT, signal.SIGTERM):  # a terminal sends them to the whole group; the service decides
+        signal.signal(each, signal.SIG_IGN)
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    sending = threading.Lock()
+
+    def reply(answer: Frame) -> None:
+        with sending:
+            connection.sendall(b"".join(answer.parts))
+
+    def receive() -> tuple[bytes, bytes] | None:
+        lengths = _exactly(connection, LENGTHS.size)
+        if lengths is None:
+            return None
+        head, body = (_exactly(connection, length) for length in LENGTHS.unpack(lengths))
+        return None if head is None or body is None else (head, body)
+
+    os.nice(NICE)
+    first = receive()
+    setup = None if first is None else for_worker(first[0])
+    if not isinstance(setup, Setup):
+        return
+    try:
+        worker = Worker(setup, reply)
+        reply(frame(worker.warm_up()))
+    except NameplateError as error:
+        reply(frame(Failed(str(error))))
+        sys.exit(1)
+    with suppress(OSError):  # the service is gone
+        worker.run(receive)
+    os._exit(0)  # threads that still decode are left behind
+
+
+def _exactly(connection: socket.socket, length: int) -> bytes | None:
+    """So many bytes, or None where the other side has closed."""
+    data = bytearray(length)
+    view, got = memoryview(data), 0
+    while got < length:
+        count = connection.recv_into(view[got:])
+        if count == 0:
+            return None
+        got += count
+    return bytes(data)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""Batches of photos, prepared in threads beside the network.
+
+Threads, because decoding and resizing release the interpreter's lock, and so nothing is copied between
+processes. Everything that is drawn depends on the seed, the epoch and the photo alone, so a resumed run sees
+the same pictures.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nameplate.errors import NameplateError, PhotoError
+from nameplate.fit.recipe import Mixing
+from nameplate.images.augment import Augmentation, augment
+from nameplate.images.decode import decode
+from nameplate.images.parallel import ordered_map
+from nameplate.model.pipeline import Settings, UnreadablePhoto, prepare_photo
+from nameplate.train.schedule import steps_per_epoch
+from nameplate.types import Preprocess
+
+# JOINED MixUp and CutMix of a batch.
+
+
+def mix(
+    photos: torch.Tensor, classes: torch.Tensor, settings: Mixing, draw: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """Mix a batch with itself in another order, or leave it.
+
+    Args:
+        photos: uint8 N×H×W×3.
+        classes: int64 (N,).
+        settings: how often, and how much.
+        draw: where chance comes from.
+
+    Returns:
+        The photos (float32 0–255 after MixUp, else uint8), the other classes int64 (N,), and the share of the
+        first classes, 0–1.
+    """
+    chance = draw.random()
+    if chance >= settings.mixup + settings.cutmix or len(photos) < 2:
+        return photos, classes, 1.0
+    order = torch.from_numpy(draw.permutation(len(photos)))
+    if chance < settings.mixup:
+        share = float(draw.beta(settings.mixup_alpha, settings.mixup_alpha))
+        return photos.float().mul(share).add(photos[order].float(), alpha=1 - share), classes[order], share
+    height, width = photos.shape[1:3]
+    side = math.sqrt(1 - float(draw.beta(settings.cutmix_alpha, settings.cutmix_alpha)))
+    tall, wide = round(height * side), round(width * side)
+    top, left = int(draw.integers(height - tall + 1)), int(draw.integers(width - wide + 1))
+    mixed = photos.clone()
+    mixed[:, top : top + tall, left : left + wide] = photos[order, top : top + tall, left : left + wide]
+    return mixed, classes[order], 1 - tall * wide / (height * width)
+
+
+AHEAD = 6
+"""Batches that may wait for the network."""
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Photos that go through the network together."""
+
+    photos: Pixels
+    """uint8 N×H×W×3."""
+    places: NDArray[np.int64]
+    """int64 (N,): which photos these are, by their place in the list; unreadable ones are left out."""
+    lost: tuple[tuple[str, str], ...]
+    """Photos that could not be read this time, and why."""
+
+
+def epoch_batches(count: int, batch: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
+    """The photos' places of every step of an epoch: each photo once, see `steps_per_epoch`."""
+    order = np.random.default_rng([seed, epoch, count]).permutation(count)  # `count` is no photo's place
+    return [order[step * batch : (step + 1) * batch] for step in range(steps_per_epoch(count, batch))]
+
+
+def in_order(places: NDArray[np.int64], batch: int) -> list[NDArray[np.int64]]:
+    """All places, in batches."""
+    return [places[i : i + batch] for i in range(0, len(places), batch)]
+
+
+def training_batches(
+    paths: Sequence[str],
+    batches: Sequence[NDArray[np.int64]],
+    size: tuple[int, int],
+    settings: Augmentation,
+    seed: int,
+    epoch: int,
+    threads: int,
+) -> Iterator[Batch]:
+    """Augmented photos.
+
+    Args:
+        paths: all training photos.
+        batches: the places of each batch's photos, from `epoch_batches` or `in_order`.
+        size: (height, width) of the network's picture.
+        settings: how photos are varied.
+        seed: of what is drawn.
+        epoch: counts over the whole run; another epoch, other draws.
+        threads: that prepare photos.
+    """
+
+    def prepare(place: int) -> Pixels:
+        draw = np.random.default_rng([seed, epoch, place])
+        photo = decode(paths[place], at_least=size)
+        scenery = None  # a plain background
+        if settings.zoom_out and settings.fill == "scene":
+            with contextlib.suppress(PhotoError):
+                scenery = decode(paths[int(draw.integers(len(paths)))], at_least=size)
+        return augment(photo, *size, settings, draw, scenery)
+
+    return _batches(paths, batches, prepare, threads)
+
+
+def plain_batches(
+    paths: Sequence[str], batches: Sequence[NDArray[np.int64]], settings: Preprocess, threads: int
+) -> Iterator[Batch]:
+    """Photos just as the bundle will see them: prepared by the pipeline that answers, too."""
+
+    def prepare(place: int) -> Pixels:
+        photo = prepare_photo(paths[place], settings, Settings())
+        if isinstance(photo, UnreadablePhoto):
+            raise PhotoError(photo.failure.reason, photo.failure.detail)
+        return photo.inputs[0]
+
+    return _batches(paths, batches, prepare, threads)
+
+
+def unreadable(paths: Sequence[str]) -> NameplateError:
+    """What to say when not one of these photos could be read."""
+    return NameplateError(
+        f"None of {len(paths):,} photos can be read any more; the first, '{paths[0]}'. "
+        "When they are back, or with --data and the folder that they are in now: nameplate train --resume."
+    )
+
+
+def _batches(
+    paths: Sequence[str], batches: Sequence[NDArray[np.int64]], prepare: Callable[[int], Pixels], threads: int
+) -> Iterator[Batch]:
+    def one(place: int) -> Pixels | str:
+        try:
+            return prepare(place)
+        except PhotoError as error:
+            return str(error)
+
+    ahead = (AHEAD - 1) * max(map(len, batches), default=1)  # one batch is with the network
+    with contextlib.closing(ordered_map(one, map(int, chain.from_iterable(batches)), threads, ahead)) as made:
+        for places in batches:
+            yield _gather(paths, places, list(islice(made, len(places))))
+
+
+def _gather(paths: Sequence[str], places: NDArray[np.int64], made: Sequence[Pixels | str]) -> Batch:
+    good = [number for number, picture in enumerate(made) if not isinstance(picture, str)]
+    lost = tuple((paths[places[n]], text) for n, text in enumerate(made) if isinstance(text, str))
+    photos = np.stack([made[number] for number in good]) if good else np.zeros((0, 1, 1, 3), np.uint8)
+    return Batch(photos, places[good], lost)

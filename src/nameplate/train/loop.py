@@ -1,0 +1,431 @@
+"""The training loop: one for a CPU, a GPU, several GPUs or nodes (started by torchrun or accelerate).
+
+Chance depends on the seed and the step alone, and a checkpoint holds everything else: a run that was killed
+goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from nameplate.errors import NameplateError
+from nameplate.fit.recipe import Recipe, Stage
+from nameplate.train.checkpoint import State, Tensors, optimizer_tensors, part, restore_optimizer, save_checkpoint
+from nameplate.train.data import Batch, epoch_batches, in_order, mix, plain_batches, training_batches, unreadable
+from nameplate.train.network import Network, freeze, learn, parameter_groups
+from nameplate.train.schedule import learning_rate_now
+from nameplate.types import Epoch, Exported, Preprocess
+
+CHECKPOINT_SECONDS = 300.0
+"""Time between two checkpoints within an epoch; each epoch ends with one as well."""
+VALIDATION_BATCH = 64
+"""Photos that are judged together."""
+EMA_WARMUP = 10
+"""The moving average begins short: after n steps it keeps no more than (1 + n) / (this + n)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingJob:
+    """What is to be trained, on what."""
+
+    recipe: Recipe
+    run: Path
+    """The run's folder."""
+    paths: tuple[str, ...]
+    """Training photos."""
+    classes: NDArray[np.int64]
+    """Their classes."""
+    held_paths: tuple[str, ...]
+    """Validation photos, none where nothing is held out."""
+    held_classes: NDArray[np.int64]
+    """Their classes."""
+    threads: int
+    """That prepare photos."""
+    bfloat16: bool
+    """Whether the network computes in bfloat16 while it is trained."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepEvent:
+    """What to tell somebody who watches."""
+
+    state: State
+    stage: Stage
+    steps: int
+    """Of this epoch."""
+    loss: float
+    """Mean of the epoch so far."""
+    learning_rate: float
+    """Of the backbone's last layer."""
+    accuracy: float
+    """Of the last batches, as augmented and mixed."""
+    photos_per_second: float
+    left: float
+    """Seconds, estimated from the pixels still to go."""
+
+
+@dataclass(slots=True)
+class Training:
+    """Everything that changes."""
+
+    network: Network
+    average: Network | None
+    """The moving average of the weights."""
+    state: State
+    best: Tensors | None = None
+    """The weights of the stage's best epoch, where it restores them."""
+    chosen: Tensors | None = None
+    """The weights of `State.kept_epoch`."""
+    optimizer: torch.optim.Optimizer | None = None
+
+
+Watch = Callable[[StepEvent], None]
+Told = Callable[[Training], None]
+
+
+def fit(
+    job: TrainingJob,
+    network: Network,
+    accelerator: Accelerator,
+    saved: tuple[State, Tensors] | None,
+    watch: Watch,
+    told: Told | None,
+) -> Training:
+    """Train through all stages, or what is left of them.
+
+    Args:
+        job: what to train.
+        network: on the accelerator's device, its starting weights loaded.
+        accelerator: the processes that train together.
+        saved: the checkpoint to go on from.
+        watch: called after each step.
+        told: called after each epoch.
+
+    Returns:
+        The network with the weights to keep, those of `exported`, in `average` (or in `network`, without one).
+
+    Raises:
+        NameplateError: a loss or a weight is no number, no photo of a batch can be read, or no checkpoint can be
+            written.
+    """
+    training = Training(network, copy.deepcopy(network) if job.recipe.ema else None, State())
+    if saved is not None:
+        _restore(training, *saved)
+    while training.state.stage < len(job.recipe.stages):
+        stage = job.recipe.stages[training.state.stage]
+        stepped = _begin_stage(job, training, accelerator, saved[1] if saved else None)
+        saved = None
+        while training.state.stage_epoch < stage.epochs and not _patience_over(training.state, stage):
+            _epoch(job, training, stepped, accelerator, watch)
+            _judge(job, training, accelerator)
+            _save(job, training, accelerator)
+            if told is not None:
+                told(training)
+        _end_stage(training, stage)
+    if training.chosen is not None:
+        kept(training).load_state_dict(training.chosen)
+    return training
+
+
+def exported(recipe: Recipe, state: State) -> Exported:
+    """The epoch whose weights a run that has gone to its end leaves."""
+    chosen = state.kept_epoch or (state.best_epoch if recipe.stages[-1].restore_best else 0)
+    best: Epoch | None = None
+    for row in state.history:
+        if row.validation_top1 is not None and (best is None or _better(row, best)):
+            best = row
+    epochs = len(state.history)
+    return Exported(state.history[(chosen or state.epoch) - 1], epochs, bool(chosen) and epochs > 1, best)
+
+
+def kept(training: Training) -> Network:
+    """The network whose weights count: the moving average where there is one."""
+    return training.average or training.network
+
+
+def evaluate_network(
+    network: Network, paths: Sequence[str], settings: Preprocess, accelerator: Accelerator, threads: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Logits of photos, prepared as the bundle will, every photo once however many processes there are.
+
+    Returns:
+        float32 N×C, and int64 (N,) the places of the photos that they are of: unreadable ones are left out.
+    """
+    mine = np.arange(accelerator.process_index, len(paths), accelerator.num_processes)
+    network.eval()
+    found: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
+    with torch.inference_mode():
+        for batch in plain_batches(paths, in_order(mine, VALIDATION_BATCH), settings, threads):
+            if len(batch.places):
+                logits = network(torch.from_numpy(batch.photos).to(accelerator.device))
+                found.append((batch.places, logits.float().cpu().numpy()))
+    found = gather_object(found)
+    places = np.concatenate([part for part, _ in found]) if found else np.zeros(0, np.int64)
+    logits = np.concatenate([part for _, part in found]) if found else np.zeros((0, 0), np.float32)
+    order = np.argsort(places)
+    return logits[order], places[order]
+
+
+def _begin_stage(
+    job: TrainingJob, training: Training, accelerator: Accelerator, saved: Tensors | None
+) -> torch.nn.Module:
+    """Freeze, make the optimiser, wrap the network for the processes; what is returned is stepped."""
+    recipe, number = job.recipe, training.state.stage
+    stage = recipe.stages[number]
+    freeze(training.network, stage.train)
+    groups = parameter_groups(training.network, recipe.weight_decay, stage.layer_decay, stage.head_factor)
+    step_events = training.optimizer
+    training.optimizer = _optimizer(recipe, groups, accelerator)
+    before = recipe.stages[number - 1] if number else None
+    if saved is not None:
+        restore_optimizer(training.optimizer, saved)
+    elif step_events is not None and before and not before.restore_best and before.train == stage.train:
+        training.optimizer.state.update(step_events.state)  # else it begins afresh
+    stepped = torch.compile(training.network, dynamic=False) if recipe.compile else training.network
+    return accelerator.prepare_model(stepped) if accelerator.num_processes > 1 else stepped
+
+
+def _optimizer(recipe: Recipe, groups: list[dict[str, object]], accelerator: Accelerator) -> torch.optim.Optimizer:
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True)
+    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, lr=0.0, fused=accelerator.device.type in ("cpu", "cuda"))
+
+
+def _epoch(
+    job: TrainingJob, training: Training, stepped: torch.nn.Module, accelerator: Accelerator, watch: Watch
+) -> None:
+    """The rest of one epoch, from the step that the state stands at."""
+    state, recipe = training.state, job.recipe
+    stage = recipe.stages[state.stage]
+    whole = epoch_batches(len(job.paths), stage.batch, recipe.seed, state.epoch)
+    mine = [np.array_split(b, accelerator.num_processes)[accelerator.process_index] for b in whole[state.step :]]
+    size = (stage.height, stage.width)
+    stream = training_batches(job.paths, mine, size, recipe.augmentation, recipe.seed, state.epoch, job.threads)
+    mixed = state.epoch < recipe.mixing.until * sum(s.epochs for s in recipe.stages)
+    learn(training.network)
+    before, begun, saved_at, right, seen = state.epoch_seconds, time.monotonic(), time.monotonic(), 0.0, 0
+    try:
+        for batch in stream:
+            state.lost.update(batch.lost)
+            if not len(batch.places):
+                raise NameplateError(_none_readable(job, batch.lost))
+            rate = learning_rate_now(recipe, len(job.paths), state.stage, state.stage_steps)
+            try:
+                loss, accuracy = _step(job, training, stepped, accelerator, batch, rate, mixed)
+            except torch.OutOfMemoryError:
+                raise NameplateError(_too_large(job, stage)) from None
+            state.loss += loss
+            state.photos += len(batch.places) * accelerator.num_processes
+            state.step, state.steps, state.stage_steps = state.step + 1, state.steps + 1, state.stage_steps + 1
+            now = time.monotonic()
+            state.epoch_seconds = before + now - begun
+            right, seen = right + accuracy * len(batch.places), seen + len(batch.places)
+            speed = state.photos / max(state.epoch_seconds, 1e-9)
+            watch(
+                StepEvent(
+                    state,
+                    stage,
+                    len(whole),
+                    state.loss / state.step,
+                    rate,
+                    right / seen,
+                    speed,
+                    _left(job, state, speed),
+                )
+            )
+            if now - saved_at > CHECKPOINT_SECONDS and state.step < len(whole):
+                _save(job, training, accelerator)
+                saved_at = now
+    finally:
+        stream.close()  # type: ignore[attr-defined]  # a generator: its threads end
+
+
+def _step(
+    job: TrainingJob,
+    training: Training,
+    stepped: torch.nn.Module,
+    accelerator: Accelerator,
+    batch: Batch,
+    rate: float,
+    mixed: bool,
+) -> tuple[float, float]:
+    """One step of the optimiser; the batch's loss and accuracy."""
+    recipe, state, optimizer = job.recipe, training.state, training.optimizer
+    assert optimizer is not None
+    chance = [recipe.seed, state.steps, accelerator.process_index]
+    draw = np.random.default_rng(chance)
+    torch.manual_seed(int(draw.integers(2**62)))  # dropout and stochastic depth
+    photos, first = torch.from_numpy(batch.photos), torch.from_numpy(job.classes[batch.places])
+    second, share = first, 1.0
+    if mixed:
+        photos, second, share = mix(photos, first, recipe.mixing, draw)
+    photos, first, second = (each.to(accelerator.device, non_blocking=True) for each in (photos, first, second))
+    with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=job.bfloat16):
+        logits = stepped(photos)
+    logits = logits.float()
+    loss = share * functional.cross_entropy(logits, first, label_smoothing=recipe.label_smoothing)
+    if share < 1:
+        loss = loss + (1 - share) * functional.cross_entropy(logits, second, label_smoothing=recipe.label_smoothing)
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise NameplateError(_diverged(job, state, f"The loss is {value}", rate))
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["scale"]
+    optimizer.zero_grad(set_to_none=True)
+    accelerator.backward(loss)
+    if recipe.clip is not None:
+        torch.nn.utils.clip_grad_norm_(training.network.parameters(), recipe.clip)
+    optimizer.step()
+    if training.average is not None and recipe.ema is not None:
+        _follow(training.average, training.network, min(recipe.ema, (1 + state.steps) / (EMA_WARMUP + state.steps)))
+    likely = first if share >= 0.5 else second
+    return value, float((logits.detach().argmax(1) == likely).float().mean())
+
+
+def _follow(average: Network, network: Network, keep: float) -> None:
+    """Move the average's weights, and its batch norms' statistics, towards the network's."""
+    with torch.no_grad():
+        mine, theirs = average.state_dict(), network.state_dict()
+        floats = [name for name, value in mine.items() if value.is_floating_point()]
+        torch._foreach_lerp_([mine[n] for n in floats], [theirs[n] for n in floats], 1 - keep)
+        for name in mine.keys() - set(floats):
+            mine[name].copy_(theirs[name])
+
+
+def _judge(job: TrainingJob, training: Training, accelerator: Accelerator) -> None:
+    """Validate, and write the epoch into the state."""
+    state, recipe = training.state, job.recipe
+    stage = recipe.stages[state.stage]
+    begun, loss, top1 = time.monotonic(), None, None
+    if job.held_paths:
+        settings = Preprocess(stage.height, stage.width, recipe.fit, recipe.interpolation)
+        logits, places = evaluate_network(kept(training), job.held_paths, settings, accelerator, job.threads)
+        if not len(places):
+            raise unreadable(job.held_paths)
+        truth = torch.from_numpy(job.held_classes[places])
+        loss = float(functional.cross_entropy(torch.from_numpy(logits), truth))
+        top1 = float((logits.argmax(1) == truth.numpy()).mean())
+    speed = state.photos / max(state.epoch_seconds, 1e-9)
+    state.seconds += state.epoch_seconds + time.monotonic() - begun
+    rate = learning_rate_now(recipe, len(job.paths), state.stage, state.stage_steps)
+    if loss is not None and not math.isfinite(loss):
+        raise NameplateError(_diverged(job, state, f"The validation loss is {loss}", stage.learning_rate))
+    mean = state.loss / max(1, state.step)
+    state.epoch, state.stage_epoch = state.epoch + 1, state.stage_epoch + 1
+    row = Epoch(state.epoch, state.stage + 1, stage.height, stage.width, rate, mean, loss, top1, speed, state.seconds)
+    state.history.append(row)
+    if top1 is not None and (state.best is None or top1 > state.best):
+        state.best, state.best_epoch, state.since_best = top1, state.epoch, 0
+        if stage.restore_best:
+            training.best = _copy(kept(training))
+    else:
+        state.since_best += 1
+    if (
+        recipe.keep_best
+        and top1 is not None
+        and (not state.kept_epoch or _better(row, state.history[state.kept_epoch - 1]))
+    ):
+        state.kept_epoch, training.chosen = state.epoch, _copy(kept(training))
+    state.step, state.loss, state.photos, state.epoch_seconds = 0, 0.0, 0, 0.0
+
+
+def _better(row: Epoch, other: Epoch) -> bool:
+    """Whether an epoch names more of the held-out photos rightly, or as many at less loss; both were judged."""
+    one, two = ((each.validation_top1 or 0.0, -(each.validation_loss or 0.0)) for each in (row, other))
+    return one > two
+
+
+def _copy(network: Network) -> Tensors:
+    return {name: value.clone() for name, value in network.state_dict().items()}
+
+
+def _patience_over(state: State, stage: Stage) -> bool:
+    return stage.patience is not None and state.best is not None and state.since_best >= stage.patience
+
+
+def _end_stage(training: Training, stage: Stage) -> None:
+    if stage.restore_best and training.best is not None:
+        training.network.load_state_dict(training.best)
+        if training.average is not None:
+            training.average.load_state_dict(training.best)
+    state = training.state
+    training.best = None
+    state.stage, state.stage_epoch, state.stage_steps = state.stage + 1, 0, 0
+    state.best, state.since_best = None, 0
+
+
+def _save(job: TrainingJob, training: Training, accelerator: Accelerator) -> None:
+    """A checkpoint, by the main process; the others go on and wait for it at the next step."""
+    if accelerator.is_main_process:
+        if not all(bool(weight.isfinite().all()) for weight in training.network.parameters()):
+            rate = job.recipe.stages[training.state.stage].learning_rate
+            raise NameplateError(_diverged(job, training.state, "A weight is no number any more", rate))
+        save_checkpoint(job.run, training.state, dict(_tensors(training)))
+
+
+def _tensors(training: Training) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from ((f"network.{name}", value) for name, value in training.network.state_dict().items())
+    if training.average is not None:
+        yield from ((f"average.{name}", value) for name, value in training.average.state_dict().items())
+    if training.best is not None:
+        yield from ((f"best.{name}", value) for name, value in training.best.items())
+    if training.chosen is not None:
+        yield from ((f"chosen.{name}", value) for name, value in training.chosen.items())
+    if training.optimizer is not None:
+        yield from optimizer_tensors(training.optimizer).items()
+
+
+def _restore(training: Training, state: State, tensors: Tensors) -> None:
+    training.state = state
+    training.network.load_state_dict(part(tensors, "network"))
+    if training.average is not None:
+        training.average.load_state_dict(part(tensors, "average"))
+    training.best, training.chosen = part(tensors, "best") or None, part(tensors, "chosen") or None
+
+
+def _left(job: TrainingJob, state: State, photos_per_second: float) -> float:
+    """Seconds to the end of the last stage if no patience ends one sooner: time goes with the pixels."""
+    stages = job.recipe.stages
+    here = stages[state.stage]
+    done = state.photos / max(1, len(job.paths))
+    epochs = [float(stage.epochs) for stage in stages]
+    epochs[: state.stage] = [0.0] * state.stage
+    epochs[state.stage] -= state.stage_epoch + min(1.0, done)
+    pixels = sum(epoch * stage.height * stage.width for epoch, stage in zip(epochs, stages, strict=True))
+    return pixels * len(job.paths) / (here.height * here.width * photos_per_second)
+
+
+def _diverged(job: TrainingJob, state: State, what: str, rate: float) -> str:
+    return (
+        f"{what} in stage {state.stage + 1}, epoch {state.epoch + 1}, step {state.step + 1}, at a learning "
+        f"rate of {rate:.2g}. The checkpoint before it in '{job.run}' is intact. Train anew with a lower rate "
+        f"(--set stages.learning_rate={rate / 3:.1g}), with --set clip=1 or --set precision=float32."
+    )
+
+
+def _too_large(job: TrainingJob, stage: Stage) -> str:
+    return (
+        f"A batch of {stage.batch} photos of {stage.height}×{stage.width} does not fit into the accelerator's memory. "
+        f"The last checkpoint in '{job.run}' is intact. Train anew with a smaller batch and a rate in proportion "
+        f"(--set stages.batch={max(2, stage.batch // 2)} --set stages.learning_rate={stage.learning_rate / 2:.2g})."
+    )
+
+
+def _none_readable(job: TrainingJob, lost: Sequence[tuple[str, str]]) -> str:
+    return (
+        f"None of {len(lost)} photos of a batch can be read any more; the first, '{lost[0][0]}': {lost[0][1]}. "
+        f"The last checkpoint is intact. When the photos are back: nameplate train --resume '{job.run}'."
+    )

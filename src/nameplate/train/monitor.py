@@ -1,0 +1,235 @@
+"""What a run leaves for people to look at: metrics.csv, TensorBoard's events and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+
+from nameplate.errors import NameplateError, PhotoError
+from nameplate.fit.recipe import recipe_toml
+from nameplate.fit.run import EVENTS, JUDGED_BY, METRICS, PAGE, SHEET, Run
+from nameplate.fit.split import Split
+from nameplate.images.decode import decode
+from nameplate.report.run import FINISHED, RUNNING, ConfusedPair, RunPage, metrics_csv, write_run_page
+from nameplate.report.sheet import augmented_rows, contact_sheet, examples
+from nameplate.storage import whole_file
+from nameplate.train.checkpoint import State
+from nameplate.train.finish import Finished
+from nameplate.train.loop import StepEvent, Training, Watch
+from nameplate.types import Epoch
+
+# JOINED `Board`: a run's figures for TensorBoard, as event files.
+
+
+FLUSH_SECONDS = 10
+"""How long a figure may wait in memory."""
+
+
+class Board:
+    """Writes to a folder that `tensorboard --logdir FOLDER` reads; one process of a run opens one.
+
+    Every curve is drawn over the run's steps, so that resuming hides what the interrupted run wrote past its
+    checkpoint, and curves of different recipes compare.
+    """
+
+    def __init__(self, folder: Path, purge_step: int | None = None) -> None:
+        """Open a new event file in `folder`.
+
+        Args:
+            folder: Where earlier event files of the same run may lie.
+            purge_step: The first step that is (again) to come after resuming; TensorBoard forgets older events
+                from this step on. None for a run from the beginning.
+
+        Raises:
+            NameplateError: TensorBoard's package is missing, or the folder cannot be written to.
+        """
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise NameplateError("TensorBoard's files need more packages: pip install 'nameplate[train]'.") from None
+        self._folder = folder
+        with self._writing():
+            self._writer = SummaryWriter(str(folder), purge_step=purge_step, flush_secs=FLUSH_SECONDS)
+
+    def write_step(self, step: int, loss: float, learning_rate: float) -> None:
+        """One training step, counted from 1 over the whole run.
+
+        Raises:
+            NameplateError: the disk is full, or otherwise not to be written to. So do `write` and `close`.
+        """
+        self._scalars(step, {"step/loss": loss, "step/learning-rate": learning_rate})
+
+    def write(self, epoch: Epoch, step: int) -> None:
+        """One epoch, which ended with `step`; it is on disk when this returns."""
+        figures = {
+            "epoch/epoch": epoch.epoch,
+            "epoch/stage": epoch.stage,
+            "epoch/height": epoch.height,
+            "epoch/width": epoch.width,
+            "epoch/learning-rate": epoch.learning_rate,
+            "epoch/train-loss": epoch.train_loss,
+            "epoch/validation-loss": epoch.validation_loss,
+            "epoch/validation-top-1": epoch.validation_top1,
+            "epoch/photos-per-second": epoch.photos_per_second,
+        }
+        self._scalars(step, figures)
+        with self._writing():
+            self._writer.flush()
+
+    def close(self) -> None:
+        """Write what is left."""
+        with self._writing():
+            self._writer.close()
+
+    def _scalars(self, step: int, figures: dict[str, float] | dict[str, float | None]) -> None:
+        with self._writing():
+            for tag, value in figures.items():
+                if value is not None:
+                    self._writer.add_scalar(tag, value, step)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise NameplateError(f"Cannot write '{self._folder}': {error.strerror or error}.") from None
+
+
+PHOTOS, TIMES = 4, 6
+"""Photos that the page shows augmented, and how often each."""
+PAIRS = 6
+"""Confused pairs that it shows."""
+LISTED = 20
+"""Photos left out that it names."""
+BOARD_STEPS = 10
+"""TensorBoard is told of every so many steps."""
+
+
+class RunMonitor:
+    """Keeps a run's table, events and page up to date; one in the main process."""
+
+    def __init__(self, folder: Path, run: Run, parts: Split, resumed: State | None) -> None:
+        self._folder, self._run, self._parts = folder, run, parts
+        at_end = resumed is not None and bool(resumed.history) and resumed.step == 0  # of an epoch
+        self._board = Board(folder / EVENTS, purge_step=resumed.steps + (not at_end) if resumed else None)
+        self._sheet = self._draw_sheet()
+        self._state = resumed or State()
+        if at_end:  # it may have been killed before this was written
+            self._write()
+
+    def __call__(self, training: Training) -> None:
+        """An epoch is done."""
+        self._state = training.state
+        self._write()
+
+    def watch(self, watch: Watch) -> Watch:
+        """`watch`, with TensorBoard listening."""
+
+        def both(event: StepEvent) -> None:
+            if event.state.steps % BOARD_STEPS == 0:
+                self._board.write_step(event.state.steps, event.loss, event.learning_rate)
+            watch(event)
+
+        return both
+
+    def stopped(self, reason: str) -> None:
+        """The run ended before its end; why, counts more than that it can be written."""
+        with suppress(NameplateError, OSError):
+            self._page(f"stopped: {reason}")
+        with suppress(NameplateError, OSError):
+            self._board.close()
+
+    def finished(self, state: State, made: Finished) -> None:
+        """The run is done, the bundle written."""
+        self._state = state
+        self._page(FINISHED, made)
+        self._board.close()
+
+    def _write(self) -> None:
+        with whole_file(self._folder / METRICS) as temporary:
+            temporary.write_bytes(metrics_csv(self._state.history))
+        self._board.write(self._state.history[-1], self._state.steps)
+        self._page(RUNNING)
+
+    def _draw_sheet(self) -> bytes | None:
+        """Photos as the network will see them; None where none can be read."""
+        recipe, stage = self._run.recipe, self._run.recipe.stages[-1]
+        chosen = [photo for photo, train in zip(self._parts.photos, self._parts.train, strict=True) if train]
+        found, _ = examples(chosen, PHOTOS, (stage.height, stage.width))
+        if not found:
+            return None
+        rows = augmented_rows(
+            [pixels for _, pixels in found], stage.height, stage.width, recipe.augmentation, recipe.seed, TIMES
+        )
+        sheet = contact_sheet(rows, [str(photo.label) for photo, _ in found])
+        with whole_file(self._folder / SHEET) as temporary:
+            temporary.write_bytes(sheet)
+        return sheet
+
+    def _page(self, state: str, made: Finished | None = None) -> None:
+        write_run_page(
+            self._folder / PAGE,
+            RunPage(
+                title=self._folder.resolve().name,
+                state=state,
+                epochs=self._state.history,
+                recipe=recipe_toml(self._run.recipe),
+                facts=self._facts(),
+                augmented=self._sheet,
+                evaluation=made.evaluation if made else None,
+                confusions=self._confused(made) if made else (),
+                parity=_parity(made) if made else (),
+                exported=made.exported if made else None,
+                notes=self._notes(),
+            ),
+        )
+
+    def _facts(self) -> list[tuple[str, str]]:
+        run, parts = self._run, self._parts
+        return [
+            ("photos", f"{int(parts.train.sum()):,} to train on, {int(parts.held.sum()):,} held out"),
+            ("nameplates", f"{len(parts.nameplates):,}"),
+            ("copies", f"{parts.copies:,}, kept on one side of the split"),
+            ("backbone", f"{run.recipe.backbone}, {run.weights}"),
+            ("device", f"{run.device}, {run.processes} × {run.threads} threads"),
+            ("precision", "bfloat16" if run.bfloat16 else "float32"),
+            ("judged by", JUDGED_BY),
+            ("seed", str(run.recipe.seed)),
+            ("begun", run.made),
+            ("data", f"SHA-256 {parts.digest}"),
+            ("versions", ", ".join(f"{name} {number}" for name, number in run.versions.items())),
+        ]
+
+    def _notes(self) -> list[str]:
+        left_out = [*self._parts.unreadable, *self._state.lost.items()]
+        notes = [f"{path}: {reason}" for path, reason in left_out[:LISTED]]
+        if len(left_out) > LISTED:
+            notes.append(f"… and {len(left_out) - LISTED:,} more photos left out")
+        notes += self._parts.told
+        return notes
+
+    def _confused(self, made: Finished) -> list[ConfusedPair]:
+        """The most frequent confusions, with a photo of each kind; those whose photos are gone are left out."""
+        if made.evaluation is None:
+            return []
+        named, pairs = made.probabilities.argmax(1), []
+        for pair in made.evaluation.confusions[:PAIRS]:
+            truth, wrong = (self._parts.nameplates.index(name) for name in (pair.truth, pair.named))
+            taken = made.places[(self._parts.classes[made.places] == truth) & (named == wrong)]
+            alike = np.flatnonzero(self._parts.train & (self._parts.classes == wrong))
+            try:
+                photo, example = (decode(self._parts.photos[found[0]].path) for found in (taken, alike))
+            except PhotoError:
+                continue
+            pairs.append(ConfusedPair(pair.truth, pair.named, pair.photos, photo, example))
+        return pairs
+
+
+def _parity(made: Finished) -> list[tuple[str, str]]:
+    return [
+        (each.runtime, f"{each.same:,} of {each.photos:,} photos as torch, largest gap of a probability {each.gap:.1e}")
+        for each in made.parity
+    ]

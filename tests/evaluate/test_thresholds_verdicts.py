@@ -1,0 +1,56 @@
+"""The verdicts of the bundle that ships, on real photos."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nameplate.data import list_photos
+from nameplate.model.model import Model
+from nameplate.types import Prediction
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return Model.load(runtime="onnxruntime")
+
+
+def _verdicts(model: Model, folder: Path, count: int) -> Counter[str]:
+    photos = list_photos(folder)
+    return Counter(each.verdict for each in model.predict([photo.path for photo in photos[:: len(photos) // count]]))
+
+
+def test_what_is_no_car_is_not_accepted(model: Model, not_cars: Path) -> None:
+    found = _verdicts(model, not_cars, 60)
+    assert found["not a car"] >= 0.85 * found.total()
+    assert found["answer"] + found["unsure"] <= 0.05 * found.total()
+
+
+def test_cars_from_elsewhere_are_mostly_told_to_be_unknown(model: Model, russian10: Path) -> None:
+    found = _verdicts(model, russian10, 80)
+    assert found["unknown car"] >= 0.65 * found.total()
+    assert found["answer"] <= 0.15 * found.total()
+
+
+def test_known_cars_are_kept_and_answers_are_right(model: Model, cars196: Path) -> None:
+    assert model.bundle.photos is not None
+    rows = [row for row in csv.DictReader(io.StringIO(model.bundle.photos.decode())) if row["split"] != "train"][::6]
+    answers = [
+        (prediction, row["label"])
+        for prediction, row in zip(model.predict([cars196 / row["path"] for row in rows]), rows, strict=True)
+    ]
+    kept = [(p, truth) for p, truth in answers if p.verdict in ("answer", "unsure")]
+    assert len(kept) >= 0.9 * len(answers)
+    assert np.mean([truth in p.candidates for p, truth in kept]) >= 0.93
+    assert np.mean([p.nameplate == truth for p, truth in kept if p.verdict == "answer"]) >= 0.93
+    makes = [(p, truth) for p, truth in kept if p.verdict == "unsure" and p.make]
+    assert np.mean([_of_make(p, truth) for p, truth in makes]) >= 0.8
+
+
+def _of_make(prediction: Prediction, truth: str) -> bool:
+    return truth.startswith(str(prediction.make))

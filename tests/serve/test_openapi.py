@@ -1,0 +1,47 @@
+"""Whatever the OpenAPI document allows, and much that it does not, gets an answer that the document describes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import settings
+from hypothesis import strategies as st
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from nameplate.demo import photos_folder
+from nameplate.serve.app import routes_alone
+from tests.serve.running import Running, serving
+
+PHOTOS = [path.read_bytes() for path in sorted(photos_folder("test").glob("*/*.jpg"))[:3]]
+FILES = st.sampled_from([*PHOTOS, PHOTOS[0][:2000], b""]) | st.binary(max_size=64)
+schemathesis.openapi.format("binary", FILES)
+for kind in ("jpeg", "png", "webp", "avif"):
+    schemathesis.openapi.media_type(f"image/{kind}", FILES)
+schema = schemathesis.openapi.from_dict(routes_alone().openapi())
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Running]:
+    with serving("--threads", "1") as running:
+        yield running
+
+
+@schema.parametrize()
+@settings(max_examples=50, deadline=None)
+def test_a_request_gets_an_answer_that_is_described(case: schemathesis.Case[Any], server: Running) -> None:
+    """Every check but one: that bytes are no photo is for no schema to say, so that valid requests may be refused."""
+    _ask(case, server)
+
+
+@pytest.mark.slow
+@schema.parametrize()
+@settings(max_examples=1000, deadline=None)
+def test_a_thousand_requests_do(case: schemathesis.Case[Any], server: Running) -> None:
+    _ask(case, server)
+
+
+def _ask(case: schemathesis.Case[Any], server: Running) -> None:
+    case.call_and_validate(base_url=server.url, excluded_checks=[positive_data_acceptance])

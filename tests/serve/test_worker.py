@@ -1,0 +1,64 @@
+"""Batches: none waits for long, none is larger than allowed, free runners share."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from nameplate.serve.worker import Batches
+
+
+def _filled(batches: Batches[int], count: int) -> None:
+    for number in range(count):
+        batches.expect()
+        batches.put(number)
+
+
+def test_a_picture_that_is_alone_waits_for_nothing() -> None:
+    batches: Batches[int] = Batches(8, wait=60)
+    _filled(batches, 1)
+    start = time.monotonic()
+    assert batches.take() == [0]
+    assert time.monotonic() - start < 5
+
+
+def test_a_picture_waits_for_those_that_are_being_decoded_but_not_for_long() -> None:
+    batches: Batches[int] = Batches(8, wait=0.2)
+    _filled(batches, 1)
+    batches.expect()  # and never comes
+    start = time.monotonic()
+    assert batches.take() == [0]
+    assert time.monotonic() - start >= 0.19
+
+
+def test_it_waits_no_more_once_what_was_expected_is_given_up() -> None:
+    batches: Batches[int] = Batches(8, wait=60)
+    _filled(batches, 1)
+    batches.expect()
+    threading.Timer(0.1, batches.give_up).start()
+    start = time.monotonic()
+    assert batches.take() == [0]
+    assert time.monotonic() - start < 5
+
+
+def test_no_batch_is_larger_than_the_size_and_the_order_stays() -> None:
+    batches: Batches[int] = Batches(4, wait=0)
+    _filled(batches, 10)
+    assert [batches.take() for _ in range(3)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+def test_runners_that_are_free_share_what_is_there() -> None:
+    batches: Batches[int] = Batches(8, wait=0.5)
+    taken: list[list[int]] = []
+    runners = [threading.Thread(target=lambda: taken.append(batches.take())) for _ in range(2)]
+    for runner in runners:
+        runner.start()
+    time.sleep(0.2)  # both wait
+    for _ in range(4):
+        batches.expect()
+    for number in range(4):
+        batches.put(number)
+    for runner in runners:
+        runner.join(10)
+    assert sorted(map(len, taken)) == [2, 2]
+    assert sorted(number for batch in taken for number in batch) == [0, 1, 2, 3]

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.audit.labels import (
-    STRANGE,
-    UNLIKE_CLASS,
+    CLASS_OUTLIER_SCORE,
+    OUTLIER_SCORE,
     Alias,
     find_aliases,
     known_to_heads,
@@ -19,7 +19,7 @@ from nameplate.audit.labels import (
     suspicion,
     unlike_class,
 )
-from nameplate.audit.shortcuts import Answered, Shortcuts, shortcut_test
+from nameplate.audit.shortcuts import LabelledSample, Shortcuts, shortcut_test
 from nameplate.data.dataset import Dataset
 from nameplate.data.split import Copies, best_copy, connected, find_copies, folds
 from nameplate.images.phash import SIDE
@@ -42,9 +42,9 @@ UNREADABLE, EXACT, NEAR, CROSS_CLASS, LEAK, LABEL, OUTLIER = KINDS = (
     "outlier",
 )
 """Of findings, in the order in which a report shows them."""
-NO_CAR = 0.75
+NOT_A_CAR_SCORE = 0.75
 """Score from which an outlier is what `identify` calls "not a car"; others are below it."""
-SURE = {LABEL: 0.95, OUTLIER: NO_CAR}
+SURE = {LABEL: 0.95, OUTLIER: NOT_A_CAR_SCORE}
 """Score from which findings of a kind are acted on unseen; the others are for eyes. All other kinds are sure."""
 
 
@@ -85,7 +85,7 @@ class Audit:
     dataset: Dataset
     photos: tuple[Photo, ...]
     """Those that can be read, with digest and size."""
-    looks: tuple[Measurements | None, ...]
+    measurements: tuple[Measurements | None, ...]
     """What each of them is like; None where it vanished meanwhile."""
     findings: tuple[Finding, ...]
     """By kind, and within a kind the worst first."""
@@ -137,14 +137,14 @@ def inspect(dataset: Dataset, model: Model, *, shortcuts: bool = True, progress:
         findings += _doubted(photos, classes, probs, doubtful, dataset.nameplates)
         aliases = find_aliases(probs, classes, dataset.nameplates)
         if shortcuts:
-            answered = Answered(photos, classes, groups, probs.argmax(1))
+            answered = LabelledSample(photos, classes, groups, probs.argmax(1))
             shortcut = shortcut_test(answered, dataset.nameplates, model, SEED, progress)
     within = unlike_class(embedded.embeddings, classes)
     findings += _outliers(photos, no_car, strange, within, {p for f in findings if f.kind == LABEL for p in f.photos})
     return Audit(
         dataset=dataset,
         photos=photos,
-        looks=tuple(looks),
+        measurements=tuple(looks),
         findings=tuple(findings),
         aliases=aliases,
         accuracy=None if probs is None else float((probs.argmax(1) == classes).mean()),
@@ -175,11 +175,11 @@ def _of_copies(photos: Sequence[Photo], copies: Copies, groups: NDArray[np.int64
     found: list[Finding] = []
     for group in np.unique(groups[copies.pairs[:, 0]]).tolist():
         members = [photos[i] for i in np.flatnonzero(groups == group).tolist()]
-        found += of_group(members, float(weakest[group]))
+        found += copy_findings(members, float(weakest[group]))
     return sorted(found, key=lambda finding: (KINDS.index(finding.kind), -finding.score))
 
 
-def of_group(members: Sequence[Photo], likeness: float) -> Iterator[Finding]:
+def copy_findings(members: Sequence[Photo], likeness: float) -> Iterator[Finding]:
     """The findings about the copies of one picture: each file is told of once, by what weighs most.
 
     Copies under several classes are no leak besides, nor duplicates: all of them go. Where files of the same bytes have
@@ -238,14 +238,14 @@ def _outliers(
     within: NDArray[np.float64],
     told: set[str],
 ) -> list[Finding]:
-    """What is no car as `identify` says it (scores from `NO_CAR`), then what is unlike all photos (from 0.5), then
+    """What is no car as `identify` says it (scores from `NOT_A_CAR_SCORE`), then what is unlike all photos (from 0.5), then
     what is unlike its class alone; each photo once, and none that is told of already.
     """
     found: list[Finding] = []
     for values, least, floor, room, detail in (
-        (no_car, 0.0, NO_CAR, 1 - NO_CAR, "not a car, or a part of one"),
-        (strange, STRANGE, 0.5, NO_CAR - 0.5, "unlike the photos of any class"),
-        (within, UNLIKE_CLASS, 0.0, 0.5, "unlike the other photos of {}"),
+        (no_car, 0.0, NOT_A_CAR_SCORE, 1 - NOT_A_CAR_SCORE, "not a car, or a part of one"),
+        (strange, OUTLIER_SCORE, 0.5, NOT_A_CAR_SCORE - 0.5, "unlike the photos of any class"),
+        (within, CLASS_OUTLIER_SCORE, 0.0, 0.5, "unlike the other photos of {}"),
     ):
         for i in np.argsort(-values, kind="stable").tolist():
             if values[i] <= least or photos[i].path in told:

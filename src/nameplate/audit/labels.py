@@ -119,9 +119,9 @@ def _balanced(right: NDArray[np.bool_], classes: NDArray[np.int64]) -> Metric:
 
 OUTLIER_SHRINKAGE = 1.0
 """Variance that is added in every standardised direction: 1,600 of them cannot be known from as many photos."""
-STRANGE = 4.0
+OUTLIER_SCORE = 4.0
 """Strangeness from which a photo is named: at most one in a hundred of those that belong (docs/audit.md)."""
-UNLIKE_CLASS = 3.0
+CLASS_OUTLIER_SCORE = 3.0
 """Strangeness beside the photos of its own class from which one is named: an odd side, a detail, a wreck."""
 
 

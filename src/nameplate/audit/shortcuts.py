@@ -57,7 +57,7 @@ class Shortcuts:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answered:
+class LabelledSample:
     """Labelled photos, and the class that each was taken for."""
 
     photos: Sequence[Photo]
@@ -66,17 +66,17 @@ class Answered:
     """int64 (N,): the places of their nameplates."""
     groups: NDArray[np.int64]
     """int64 (N,): copies of one picture share a number."""
-    named: NDArray[np.int64]
+    y_pred: NDArray[np.int64]
     """int64 (N,): what is said of the whole photos, out of fold."""
 
-    def some(self, places: NDArray[np.int64]) -> Answered:
+    def some(self, places: NDArray[np.int64]) -> LabelledSample:
         """The photos at some places."""
         photos = [self.photos[place] for place in places.tolist()]
-        return Answered(photos, self.classes[places], self.groups[places], self.named[places])
+        return LabelledSample(photos, self.classes[places], self.groups[places], self.y_pred[places])
 
 
 def shortcut_test(
-    answered: Answered, nameplates: Sequence[str], model: Model, seed: int, progress: Progress
+    answered: LabelledSample, nameplates: Sequence[str], model: Model, seed: int, progress: Progress
 ) -> Shortcuts | None:
     """Embed a sample of the photos with a part hidden, and judge.
 
@@ -95,7 +95,7 @@ def shortcut_test(
         return None
     from_border = _right(sample, "centre", model, seed, progress)
     from_centre = _right(sample, "border", model, seed, progress)
-    whole = sample.named == sample.classes
+    whole = sample.y_pred == sample.classes
     return Shortcuts(
         len(whole),
         wilson(int(whole.sum()), len(whole)),
@@ -106,7 +106,7 @@ def shortcut_test(
     )
 
 
-def _sample(answered: Answered, count: int) -> Answered:
+def _sample(answered: LabelledSample, count: int) -> LabelledSample:
     """`MOST_PHOTOS` photos of the classes that have `MIN_PHOTOS`, drawn by digest, so that all runs draw alike."""
     counts = np.bincount(answered.classes, minlength=count)
     chosen = np.flatnonzero(counts[answered.classes] >= MIN_PHOTOS)
@@ -135,7 +135,7 @@ def _telltales(
     return tuple(sorted(found, key=lambda telltale: -telltale.border.low))
 
 
-def _right(sample: Answered, hide: Hidden, model: Model, seed: int, progress: Progress) -> NDArray[np.bool_]:
+def _right(sample: LabelledSample, hide: Hidden, model: Model, seed: int, progress: Progress) -> NDArray[np.bool_]:
     """Whether each photo is named rightly with a part hidden, bool (N,); one that vanished is not."""
     embedded = embed_photos(sample.photos, model, progress, hide=hide)
     there = still_there(sample.photos, embedded)

@@ -29,10 +29,10 @@ from nameplate.types import NO_TTA, Verdict
 if TYPE_CHECKING:
     from nameplate.data import Refused
     from nameplate.data.dataset import Dataset
-    from nameplate.evaluate.comparison import Against
+    from nameplate.evaluate.comparison import ModelComparison
     from nameplate.evaluate.evaluator import EvaluationResult
-    from nameplate.evaluate.figures import Measured
-    from nameplate.evaluate.ood import OODResult, Sorted
+    from nameplate.evaluate.figures import EvaluationFigures
+    from nameplate.evaluate.ood import KnownVerdicts, OODResult
     from nameplate.model.collection import Progress
     from nameplate.model.model import Model
 
@@ -78,10 +78,10 @@ def evaluate(
     """Say what a model is worth on labelled photos that did not train it: figures, a page, a model card."""
     from nameplate.cli.options import as_json as how_read
     from nameplate.cli.options import read_labelled
-    from nameplate.evaluate.comparison import look_again
+    from nameplate.evaluate.comparison import evaluate_with_tta
     from nameplate.evaluate.evaluator import evaluate_model
     from nameplate.evaluate.figures import as_json, compute_figures
-    from nameplate.evaluate.ood import sort_known, sort_ood
+    from nameplate.evaluate.ood import evaluate_ood, known_verdicts
     from nameplate.model.model import Model
     from nameplate.model.runtime import common_runtime
 
@@ -102,16 +102,16 @@ def evaluate(
         model, other = model.with_settings(runtime=shared), other.with_settings(runtime=shared)
     with screen.progress() as report:
         dataset = read_labelled(data, names, exclude, layout, report)
-        judged = evaluate_model(model, dataset, include_trained=include_trained, progress=report)
-        judged, gained = look_again(model, judged, report)
+        result = evaluate_model(model, dataset, include_trained=include_trained, progress=report)
+        result, gained = evaluate_with_tta(model, result, report)
         others: list[Refused] = []
-        unknown = [sort_ood(model, judged, source, report, others.append) for source in strangers or []]
-        held = None if other is None else _against(other, str(against), dataset, judged, include_trained, report)
-    _tell_left_out(judged, others)
-    measured = compute_figures(judged)
-    verdicts = sort_known(model, judged)
-    said = as_json(measured, judged, model.bundle, held) | {"verdicts": asdict(verdicts), "data": how_read(dataset)}
-    files = screen.left_out_json((*dataset.refused, *others), judged.unreadable)
+        unknown = [evaluate_ood(model, result, source, report, others.append) for source in strangers or []]
+        held = None if other is None else _against(other, str(against), dataset, result, include_trained, report)
+    _tell_left_out(result, others)
+    figures = compute_figures(result)
+    verdicts = known_verdicts(model, result)
+    said = as_json(figures, result, model.bundle, held) | {"verdicts": asdict(verdicts), "data": how_read(dataset)}
+    files = screen.left_out_json((*dataset.refused, *others), result.unreadable)
     said["left_out"] = {**cast("dict[str, object]", said["left_out"]), "files": files}
     said |= {"strangers": [each.as_json() for each in unknown]} if unknown else {}
     said |= {"tta": gained.as_json()} if gained else {}
@@ -119,21 +119,21 @@ def evaluate(
     if output is not None:
         from nameplate.report.evaluation import write_report
 
-        written = write_report(said, measured, judged, output, model.settings.threads, held)
+        written = write_report(said, figures, result, output, model.settings.threads, held)
         lines.append(f"{written.page}, {written.json}, {written.photos}")
     if card is not None:
         from nameplate.report.card import write_card
 
         # without folders: a card is published, and where photos lie on one machine is no one's business
         command = ["nameplate", "evaluate", Path(bundle).name, *(path.name for path in data), "--card", card.name]
-        write_card(card, measured, judged, model, shlex.join(command))
+        write_card(card, figures, result, model, shlex.join(command))
         lines.append(str(card))
     if json:
         screen.print_json(said)
         return
-    screen.print_evaluation(judged.evaluation, all_classes=all_classes)
-    screen.step("Runtime", judged.runtime)
-    _print_more(measured, held)
+    screen.print_evaluation(result.evaluation, all_classes=all_classes)
+    screen.step("Runtime", result.runtime)
+    _print_more(figures, held)
     _print_verdicts(verdicts, unknown)
     if gained is not None:
         screen.step("TTA", gained.sentence())
@@ -142,17 +142,17 @@ def evaluate(
 
 
 def _against(
-    other: Model, name: str, dataset: Dataset, judged: EvaluationResult, include_trained: bool, report: Progress
-) -> Against:
-    from nameplate.evaluate.comparison import hold_against, look_again
+    other: Model, name: str, dataset: Dataset, result: EvaluationResult, include_trained: bool, report: Progress
+) -> ModelComparison:
+    from nameplate.evaluate.comparison import compare_models, evaluate_with_tta
     from nameplate.evaluate.evaluator import evaluate_model
 
     try:
         theirs = evaluate_model(other, dataset, include_trained=include_trained, progress=report)
-        theirs, _ = look_again(other, theirs, report)
+        theirs, _ = evaluate_with_tta(other, theirs, report)
     except DataError as error:
         raise DataError(f"--against {name}: {error}") from None
-    return hold_against(judged, theirs, name)
+    return compare_models(result, theirs, name)
 
 
 def _refuse_overwriting(page: Path | None, card: Path | None, inputs: Sequence[Path | None]) -> None:
@@ -160,40 +160,42 @@ def _refuse_overwriting(page: Path | None, card: Path | None, inputs: Sequence[P
 
     outputs = [card]
     if page is not None:
-        from nameplate.report.evaluation import Written
+        from nameplate.report.evaluation import EvaluationFiles
 
-        outputs += Written.beside(page)
+        outputs += EvaluationFiles.beside(page)
     refuse_overwriting_input(outputs, inputs)
 
 
-def _tell_left_out(judged: EvaluationResult, of_strangers: Sequence[Refused]) -> None:
+def _tell_left_out(result: EvaluationResult, of_strangers: Sequence[Refused]) -> None:
     from nameplate.cli.options import tell_unjudged
 
     screen.tell_refused([(entry.name, entry.reason) for entry in of_strangers], "left out of strangers")
-    screen.tell_refused(list(judged.unreadable), "unreadable")
-    if judged.trained:
-        screen.notes.print(f"{judged.trained:,} photos left out: they trained this model.")
-    if judged.leaked:
-        those = screen.counted(judged.leaked, "photo")
+    screen.tell_refused(list(result.unreadable), "unreadable")
+    if result.trained:
+        screen.notes.print(f"{result.trained:,} photos left out: they trained this model.")
+    if result.leaked:
+        those = screen.counted(result.leaked, "photo")
         screen.notes.print(f"{those} left out: copies of photos that trained this model say nothing of it.")
-    if judged.excluded:
-        screen.notes.print(f"{judged.excluded:,} photos left out: --exclude kept them from this model's training.")
-    tell_unjudged(judged)
-    if judged.strange:
-        photos = sum(count for _, count in judged.unknown)
-        left = f"{screen.counted(len(judged.strange), 'nameplate')} left out, {screen.counted(photos, 'photo')}"
+    if result.excluded:
+        screen.notes.print(f"{result.excluded:,} photos left out: --exclude kept them from this model's training.")
+    tell_unjudged(result)
+    if result.unknown_nameplates:
+        photos = sum(count for _, count in result.unknown)
+        left = (
+            f"{screen.counted(len(result.unknown_nameplates), 'nameplate')} left out, {screen.counted(photos, 'photo')}"
+        )
         screen.notes.print(f"{left}: the model does not know them, and the figures are of the rest.")
 
 
-def _print_more(measured: Measured, against: Against | None) -> None:
+def _print_more(figures: EvaluationFigures, against: ModelComparison | None) -> None:
     """What goes beyond the figures of right and wrong."""
     from nameplate.evaluate.calibration import RISKS
     from nameplate.evaluate.comparison import loss_verdict, verdict
 
-    calibration, selective = measured.calibration, measured.selective
+    calibration, selective = figures.calibration, figures.selective
     screen.out.print()
-    screen.step("Make right", measured.makes.top1.percent)
-    screen.step("Log-loss", f"{measured.log_loss.value:.3f} ({measured.log_loss.low:.3f}–{measured.log_loss.high:.3f})")
+    screen.step("Make right", figures.makes.top1.percent)
+    screen.step("Log-loss", f"{figures.log_loss.value:.3f} ({figures.log_loss.low:.3f}–{figures.log_loss.high:.3f})")
     chance = f"a model whose confidences are true shows {100 * calibration.by_chance.value:.1f} % by chance"
     screen.step("Calibration", f"error (ECE) {calibration.ece.percent}; {chance}")
     for risk, point in zip(RISKS, selective.within, strict=True):
@@ -205,7 +207,7 @@ def _print_more(measured: Measured, against: Against | None) -> None:
         screen.step("", loss_verdict(against))
 
 
-def _print_verdicts(known: Sorted, strangers: Sequence[OODResult]) -> None:
+def _print_verdicts(known: KnownVerdicts, strangers: Sequence[OODResult]) -> None:
     """What becomes of known photos and of strangers."""
     right = "" if known.right is None else f"; answers right {known.right.percent}"
     held = "" if known.kept_held is None else f", sets of {known.size:.2f} hold the truth {known.kept_held.percent}"

@@ -181,19 +181,19 @@ def left_out_json(
     return screen.left_out_json((), (*refused, *unreadable, *apart))
 
 
-def tell_unjudged(judged: EvaluationResult) -> None:
+def tell_unjudged(result: EvaluationResult) -> None:
     """Nameplates that an evaluation says nothing of, each with its count."""
-    for nameplate, photos in judged.unknown[: screen.LINES]:
-        alike = [name for name in judged.nameplates if name.casefold().split() == nameplate.casefold().split()]
+    for nameplate, photos in result.unknown[: screen.LINES]:
+        alike = [name for name in result.nameplates if name.casefold().split() == nameplate.casefold().split()]
         near = f"; it knows '{alike[0]}'" if alike else ""
         screen.note(
             "left out",
             f"{nameplate}: {screen.counted(photos, 'photo')}, of a nameplate that the model does not know{near}",
         )
-    for nameplate, photos in judged.lost[: screen.LINES]:
+    for nameplate, photos in result.lost[: screen.LINES]:
         screen.note(
             "not judged",
             f"{nameplate}: {screen.counted(photos, 'photo')}, which all trained this model or cannot be read",
         )
-    if len(judged.lost) > screen.LINES:
-        screen.notes.print(f"… and {len(judged.lost) - screen.LINES:,} more nameplates not judged")
+    if len(result.lost) > screen.LINES:
+        screen.notes.print(f"… and {len(result.lost) - screen.LINES:,} more nameplates not judged")

@@ -117,7 +117,7 @@ Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class OperatingPoint:
     """The surest answers."""
 
     coverage: float
@@ -135,9 +135,9 @@ class RiskCoverage:
 
     aurc: Metric
     """Area under the curve: the mean risk over all coverages; 0 is best."""
-    points: tuple[Answered, ...]
+    points: tuple[OperatingPoint, ...]
     """At `COVERAGES`."""
-    within: tuple[Answered | None, ...]
+    within: tuple[OperatingPoint | None, ...]
     """As many photos as can be answered at each of `RISKS`; None where not even the surest can."""
 
 
@@ -162,8 +162,8 @@ def risk_coverage(
     ends = np.flatnonzero(np.append(np.diff(sure) != 0, True)) + 1  # a threshold parts no photos of one confidence
     risks = wrong[ends - 1] / ends
 
-    def answered(count: int) -> Answered:
-        return Answered(count / photos, count, float(sure[count - 1]), wilson(int(wrong[count - 1]), count))
+    def answered(count: int) -> OperatingPoint:
+        return OperatingPoint(count / photos, count, float(sure[count - 1]), wilson(int(wrong[count - 1]), count))
 
     points = [ends[np.searchsorted(ends, share * photos - 1e-9)] for share in COVERAGES]
     most = [ends[risks <= risk].max(initial=0) for risk in RISKS]

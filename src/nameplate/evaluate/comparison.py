@@ -1,4 +1,4 @@
-"""`hold_against`: two models on the same photos."""
+"""`compare_models`: two models on the same photos."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from nameplate.types import NO_TTA, Evaluation, Metric, Photo
 
 
 @dataclass(frozen=True, slots=True)
-class Against:
+class ModelComparison:
     """One model held against another."""
 
     other: str
@@ -41,7 +41,7 @@ class Against:
     """Whether both know the same nameplates; log-losses among more of them are larger."""
 
 
-def hold_against(judged: EvaluationResult, other: EvaluationResult, name: str) -> Against:
+def compare_models(result: EvaluationResult, other: EvaluationResult, name: str) -> ModelComparison:
     """Compare two models photo by photo, copies of one picture counted as one (see `paired`).
 
     Args:
@@ -53,17 +53,17 @@ def hold_against(judged: EvaluationResult, other: EvaluationResult, name: str) -
         DataError: no photo was judged by both.
     """
     there = {photo.path: place for place, photo in enumerate(other.photos)}
-    mine = np.array([place for place, photo in enumerate(judged.photos) if photo.path in there], np.int64)
+    mine = np.array([place for place, photo in enumerate(result.photos) if photo.path in there], np.int64)
     if not len(mine):
         raise DataError(
-            f"No photo can be judged by both: {len(judged.photos):,} by this bundle and {len(other.photos):,} by "
+            f"No photo can be judged by both: {len(result.photos):,} by this bundle and {len(other.photos):,} by "
             f"'{name}', none of them the same. Give photos that trained neither, of nameplates that both know."
         )
-    theirs = np.array([there[judged.photos[place].path] for place in mine], np.int64)
-    groups = judged.groups[mine]
-    right, other_right = judged.right[mine], other.right[theirs]
-    losses, other_losses = _losses(judged, mine), _losses(other, theirs)
-    return Against(
+    theirs = np.array([there[result.photos[place].path] for place in mine], np.int64)
+    groups = result.groups[mine]
+    right, other_right = result.right[mine], other.right[theirs]
+    losses, other_losses = _losses(result, mine), _losses(other, theirs)
+    return ModelComparison(
         name,
         len(mine),
         wilson(int(right.sum()), len(mine)),
@@ -72,38 +72,42 @@ def hold_against(judged: EvaluationResult, other: EvaluationResult, name: str) -
         float(losses.mean()),
         float(other_losses.mean()),
         paired(other_losses, losses, groups),
-        set(judged.nameplates) == set(other.nameplates),
+        set(result.nameplates) == set(other.nameplates),
     )
 
 
-def _losses(judged: EvaluationResult, places: NDArray[np.int64]) -> NDArray[np.float32]:
-    return log_losses(judged.probabilities[places], judged.y_true[places])
+def _losses(result: EvaluationResult, places: NDArray[np.int64]) -> NDArray[np.float32]:
+    return log_losses(result.probabilities[places], result.y_true[places])
 
 
-def verdict(against: Against) -> str:
+def verdict(comparison: ModelComparison) -> str:
     """What the comparison says, in a sentence or two."""
-    difference = against.difference
+    difference = comparison.difference
     points = f"{100 * difference.difference.value:+.1f} points of top-1"
     interval = f"95 % interval {100 * difference.difference.low:+.1f} to {100 * difference.difference.high:+.1f}"
-    if difference.told:
+    if difference.significant:
         word = "better" if difference.difference.value > 0 else "worse"
-        return f"This bundle is {word} than '{against.other}': {points} ({interval}, p {difference.p:.2g})."
+        return f"This bundle is {word} than '{comparison.other}': {points} ({interval}, p {difference.p:.2g})."
     if difference.better == difference.worse == 0:
-        return f"This bundle and '{against.other}' are right and wrong on the same {against.photos:,} photos."
+        return f"This bundle and '{comparison.other}' are right and wrong on the same {comparison.photos:,} photos."
     more = difference.photos_to_tell
     needed = f" Some {more:,} photos would tell a difference of this size." if more else ""
-    return f"Which of this bundle and '{against.other}' is better cannot be told: {points} ({interval}).{needed}"
+    return f"Which of this bundle and '{comparison.other}' is better cannot be told: {points} ({interval}).{needed}"
 
 
-def loss_verdict(against: Against) -> str:
+def loss_verdict(comparison: ModelComparison) -> str:
     """The same of log-loss."""
-    found = against.log_loss_difference
-    figures = f"{against.log_loss:.3f} against {against.other_log_loss:.3f}"
+    found = comparison.log_loss_difference
+    figures = f"{comparison.log_loss:.3f} against {comparison.other_log_loss:.3f}"
     interval = (
         f"{found.difference.value:+.3f}, 95 % interval {found.difference.low:+.3f} to {found.difference.high:+.3f}"
     )
-    word = ("lower" if found.difference.value < 0 else "higher") if found.told else "no difference that can be told"
-    other = "" if against.same_nameplates else " They know different nameplates: among more of them log-loss is larger."
+    word = (
+        ("lower" if found.difference.value < 0 else "higher") if found.significant else "no difference that can be told"
+    )
+    other = (
+        "" if comparison.same_nameplates else " They know different nameplates: among more of them log-loss is larger."
+    )
     return f"Log-loss {figures}: {word} ({interval}).{other}"
 
 
@@ -134,7 +138,7 @@ class TtaResult:
             "gain": self.gain.difference.value,
             "interval": self.gain.difference.interval,
             "p": self.gain.p,
-            "told": self.gain.told,
+            "told": self.gain.significant,
             "better": self.gain.better,
             "worse": self.gain.worse,
             "log_loss": self.evaluation.log_loss,
@@ -145,7 +149,7 @@ class TtaResult:
     def sentence(self) -> str:
         """What it is worth, in words."""
         gain = self.gain.difference
-        worth = "more than noise" if self.gain.told else "no more than noise"
+        worth = "more than noise" if self.gain.significant else "no more than noise"
         return (
             f"--tta {self.name} against one look: top-1 {100 * gain.value:+.2f} points "
             f"({100 * gain.low:+.2f} to {100 * gain.high:+.2f}, p {self.gain.p:.2g}): {worth}. "
@@ -154,14 +158,14 @@ class TtaResult:
         )
 
 
-def look_again(
-    model: Model, judged: EvaluationResult, progress: Progress = lambda *_: None
+def evaluate_with_tta(
+    model: Model, result: EvaluationResult, progress: Progress = lambda *_: None
 ) -> tuple[EvaluationResult, TtaResult | None]:
     """What was judged by one look, judged by all that the model makes, and what that gains; None where it makes one."""
     if model.settings.tta == NO_TTA:
-        return judged, None
-    found = evaluate_tta(model, judged.photos, judged.y_true, judged.probabilities, progress, judged.groups)
-    return replace(judged, evaluation=found.evaluation, probabilities=found.probabilities), found
+        return result, None
+    found = evaluate_tta(model, result.photos, result.y_true, result.probabilities, progress, result.groups)
+    return replace(result, evaluation=found.evaluation, probabilities=found.probabilities), found
 
 
 def evaluate_tta(

@@ -63,7 +63,7 @@ class EvaluationResult:
     """Of each photo judged, N×C."""
     trained: int
     """Photos left out because they trained this model."""
-    strange: tuple[str, ...]
+    unknown_nameplates: tuple[str, ...]
     """Nameplates of the data that the model does not know; their photos are left out."""
     unreadable: tuple[tuple[str, str], ...]
     runtime: str
@@ -78,7 +78,7 @@ class EvaluationResult:
     training: TrainingPhotos
     """Photos of the data that trained this model."""
     unknown: tuple[tuple[str, int], ...] = ()
-    """`strange` with the number of their photos."""
+    """`unknown_nameplates` with the number of their photos."""
     lost: tuple[tuple[str, int], ...] = ()
     """Nameplates that no photo judges, though the model knows them and the data has photos of them: how many."""
     excluded: int = 0
@@ -89,7 +89,7 @@ class EvaluationResult:
     """Size, light and sharpness of each photo judged; empty where that was not measured."""
 
     @property
-    def named(self) -> NDArray[np.int64]:
+    def y_pred(self) -> NDArray[np.int64]:
         """The most probable column of each photo, int64 (N,)."""
         return np.asarray(self.probabilities.argmax(1), np.int64)
 
@@ -101,7 +101,7 @@ class EvaluationResult:
     @property
     def right(self) -> NDArray[np.bool_]:
         """Whether it is the truth, bool (N,)."""
-        return np.asarray(self.named == self.y_true, np.bool_)
+        return np.asarray(self.y_pred == self.y_true, np.bool_)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,10 @@ def evaluate_model(
             f"{len(strange):,} nameplates of the data are unknown to it{_few(strange)}."
         )
     photos, y_true, embeddings = _those(embedded, places, kept)
-    by_label, judged = Counter(str(photo.label) for photo in dataset.photos), {str(photo.label) for photo in photos}
+    by_label, evaluated_labels = (
+        Counter(str(photo.label) for photo in dataset.photos),
+        {str(photo.label) for photo in photos},
+    )
     probs = model.probabilities(embeddings, embedded.runtime)
     return EvaluationResult(
         evaluate(probs, y_true, manifest.nameplates, groups[kept]),
@@ -170,7 +173,11 @@ def evaluate_model(
         embeddings,
         TrainingPhotos(*_those(embedded, places, (places >= 0) & trained)),
         tuple((name, by_label[name]) for name in strange),
-        tuple((name, by_label[name]) for name in dataset.nameplates if nfc(name) in columns and name not in judged),
+        tuple(
+            (name, by_label[name])
+            for name in dataset.nameplates
+            if nfc(name) in columns and name not in evaluated_labels
+        ),
         0 if include_trained else int(excluded.sum()),
         0 if include_trained else int(leaked.sum()),
         tuple(quality for quality, there in zip(embedded.qualities, kept, strict=True) if there),
@@ -247,49 +254,49 @@ class Pair:
         return self.first_as_second + self.second_as_first
 
 
-def surest_mistakes(judged: EvaluationResult, count: int) -> tuple[Mistake, ...]:
+def surest_mistakes(result: EvaluationResult, count: int) -> tuple[Mistake, ...]:
     """The most confident wrong answers, at most `count` of them, the surest first."""
-    wrong = np.flatnonzero(~judged.right)
-    order = wrong[np.argsort(-judged.confidence[wrong], kind="stable")]
-    return tuple(_mistake(judged, int(place)) for place in order[:count])
+    wrong = np.flatnonzero(~result.right)
+    order = wrong[np.argsort(-result.confidence[wrong], kind="stable")]
+    return tuple(_mistake(result, int(place)) for place in order[:count])
 
 
-def worst_pairs(judged: EvaluationResult, count: int) -> tuple[Pair, ...]:
+def worst_pairs(result: EvaluationResult, count: int) -> tuple[Pair, ...]:
     """The pairs of nameplates with the most photos of one named as the other, at most `count` of them."""
     places: dict[tuple[int, int], list[int]] = {}
-    y_true, named = judged.y_true.tolist(), judged.named.tolist()
-    for place in np.flatnonzero(~judged.right).tolist():
+    y_true, named = result.y_true.tolist(), result.y_pred.tolist()
+    for place in np.flatnonzero(~result.right).tolist():
         places.setdefault((min(y_true[place], named[place]), max(y_true[place], named[place])), []).append(place)
     worst = sorted(places.items(), key=lambda found: -len(found[1]))[:count]
-    return tuple(_pair(judged, one, two, np.array(found)) for (one, two), found in worst)
+    return tuple(_pair(result, one, two, np.array(found)) for (one, two), found in worst)
 
 
-def _pair(judged: EvaluationResult, one: int, two: int, places: NDArray[np.int64]) -> Pair:
-    there = int((judged.y_true[places] == one).sum())
-    surest = places[judged.confidence[places].argmax()]
-    names = judged.nameplates
-    return Pair(names[one], names[two], there, len(places) - there, _mistake(judged, int(surest)))
+def _pair(result: EvaluationResult, one: int, two: int, places: NDArray[np.int64]) -> Pair:
+    there = int((result.y_true[places] == one).sum())
+    surest = places[result.confidence[places].argmax()]
+    names = result.nameplates
+    return Pair(names[one], names[two], there, len(places) - there, _mistake(result, int(surest)))
 
 
-def _mistake(judged: EvaluationResult, place: int) -> Mistake:
-    truth, named = int(judged.y_true[place]), int(judged.named[place])
+def _mistake(result: EvaluationResult, place: int) -> Mistake:
+    truth, named = int(result.y_true[place]), int(result.y_pred[place])
     return Mistake(
-        judged.photos[place].path,
-        judged.nameplates[truth],
-        judged.nameplates[named],
-        float(judged.confidence[place]),
-        _nearest(judged, place, truth),
-        _nearest(judged, place, named),
+        result.photos[place].path,
+        result.nameplates[truth],
+        result.nameplates[named],
+        float(result.confidence[place]),
+        _nearest(result, place, truth),
+        _nearest(result, place, named),
     )
 
 
-def _nearest(judged: EvaluationResult, place: int, column: int) -> str | None:
+def _nearest(result: EvaluationResult, place: int, column: int) -> str | None:
     """The training photo of a class whose embedding has the largest cosine with a photo's, but not the photo itself."""
-    known = judged.training
-    own = judged.photos[place].sha256
+    known = result.training
+    own = result.photos[place].sha256
     rows = [row for row in np.flatnonzero(known.columns == column) if known.photos[row].sha256 != own]
     if not rows:
         return None
     embeddings = known.embeddings[rows]
-    cosines = embeddings @ judged.embeddings[place] / np.maximum(np.linalg.norm(embeddings, axis=1), 1e-12)
+    cosines = embeddings @ result.embeddings[place] / np.maximum(np.linalg.norm(embeddings, axis=1), 1e-12)
     return known.photos[rows[int(cosines.argmax())]].path

@@ -42,16 +42,16 @@ def evaluate(
     if len(y_true) == 0:
         raise ValueError("no photos to evaluate")
     order = np.argsort(-probabilities, axis=1, kind="stable")
-    named = order[:, 0]
+    y_pred = order[:, 0]
     among5 = (order[:, :5] == y_true[:, None]).any(1)
     return Evaluation(
         photos=len(y_true),
-        top1=share(named == y_true, groups),
+        top1=share(y_pred == y_true, groups),
         top5=share(among5, groups),
-        macro_f1=_macro_f1(y_true, named, len(nameplates), groups),
+        macro_f1=_macro_f1(y_true, y_pred, len(nameplates), groups),
         log_loss=log_loss(probabilities, y_true),
-        classes=_per_class(y_true, named, nameplates),
-        confusions=_confusions(y_true, named, nameplates),
+        classes=_per_class(y_true, y_pred, nameplates),
+        confusions=_confusions(y_true, y_pred, nameplates),
     )
 
 
@@ -178,9 +178,9 @@ def mean_copies(groups: NDArray[np.int64] | None) -> float:
     return float((sizes**2).sum() / sizes.sum())
 
 
-def confusion_matrix(y_true: NDArray[np.int64], named: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+def confusion_matrix(y_true: NDArray[np.int64], y_pred: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
     """int64 C×C, row the truth, column the answer."""
-    return np.bincount(y_true * classes + named, minlength=classes * classes).reshape(classes, classes)
+    return np.bincount(y_true * classes + y_pred, minlength=classes * classes).reshape(classes, classes)
 
 
 def precision_recall_f1(
@@ -204,7 +204,7 @@ def centred(value: float, draws: Sequence[float]) -> Metric:
 
 
 def _macro_f1(
-    y_true: NDArray[np.int64], named: NDArray[np.int64], classes: int, groups: NDArray[np.int64] | None
+    y_true: NDArray[np.int64], y_pred: NDArray[np.int64], classes: int, groups: NDArray[np.int64] | None
 ) -> Metric:
     """The mean F1 of the classes that have photos, with an interval from its linear approximation.
 
@@ -213,14 +213,14 @@ def _macro_f1(
     F1 and macro-averaged F1 scores", Applied Intelligence 52, 2022). The variance is taken within the true classes,
     since the number of each one's photos is no chance; a class of few photos gets one more, as right as all are.
     """
-    matrix = confusion_matrix(y_true, named, classes)
+    matrix = confusion_matrix(y_true, y_pred, classes)
     counts, f1 = matrix.sum(1), precision_recall_f1(matrix)[2]
     there = counts > 0
     value, number = float(f1[there].mean()), int(there.sum())
     each = number * np.maximum(matrix.sum(0) + counts, 1)
     if_right, if_named = (2 - f1) / each, np.where(there, -f1 / each, 0.0)
-    right = y_true == named
-    adds = np.where(right, if_right[y_true], if_named[named])
+    right = y_true == y_pred
+    adds = np.where(right, if_right[y_true], if_named[y_pred])
     usual = (right.sum() + 0.5) / (len(y_true) + 1)
     wrong = float(adds[~right].mean()) if not right.all() else -float((1 / each[there]).mean())
     first = (np.bincount(y_true, adds, classes) + usual * if_right + (1 - usual) * wrong) / (counts + 1)
@@ -235,9 +235,9 @@ def _macro_f1(
 
 
 def _per_class(
-    y_true: NDArray[np.int64], named: NDArray[np.int64], nameplates: Sequence[str]
+    y_true: NDArray[np.int64], y_pred: NDArray[np.int64], nameplates: Sequence[str]
 ) -> tuple[ClassResult, ...]:
-    matrix = confusion_matrix(y_true, named, len(nameplates))
+    matrix = confusion_matrix(y_true, y_pred, len(nameplates))
     figures = zip(
         nameplates, matrix.sum(1).tolist(), *(part.tolist() for part in precision_recall_f1(matrix)), strict=True
     )
@@ -245,10 +245,10 @@ def _per_class(
 
 
 def _confusions(
-    y_true: NDArray[np.int64], named: NDArray[np.int64], nameplates: Sequence[str]
+    y_true: NDArray[np.int64], y_pred: NDArray[np.int64], nameplates: Sequence[str]
 ) -> tuple[Confusion, ...]:
-    wrong = y_true != named
-    pairs, counts = np.unique(np.stack([y_true[wrong], named[wrong]]), axis=1, return_counts=True)
+    wrong = y_true != y_pred
+    pairs, counts = np.unique(np.stack([y_true[wrong], y_pred[wrong]]), axis=1, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     return tuple(Confusion(nameplates[pairs[0, i]], nameplates[pairs[1, i]], int(counts[i])) for i in order)
 
@@ -286,7 +286,7 @@ class Makes:
     """Row the true make, column the named one."""
 
 
-def by_make(y_true: NDArray[np.int64], named: NDArray[np.int64], nameplates: Sequence[str]) -> Makes:
+def by_make(y_true: NDArray[np.int64], y_pred: NDArray[np.int64], nameplates: Sequence[str]) -> Makes:
     """Judge answers by make.
 
     Args:
@@ -295,14 +295,14 @@ def by_make(y_true: NDArray[np.int64], named: NDArray[np.int64], nameplates: Seq
         nameplates: of the classes.
     """
     names, make = make_places(makes_of(nameplates))
-    matrix = confusion_matrix(make[y_true], make[named], len(names))
+    matrix = confusion_matrix(make[y_true], make[y_pred], len(names))
     figures = np.stack(precision_recall_f1(matrix), axis=1)
     results = []
     for number in np.argsort(-matrix.sum(1), kind="stable"):
         here = make[y_true] == number
         if not here.any():
             continue
-        right = wilson(int((y_true == named)[here].sum()), int(here.sum()))
+        right = wilson(int((y_true == y_pred)[here].sum()), int(here.sum()))
         classes = len(np.unique(y_true[here]))
         results.append(MakeResult(names[number], int(here.sum()), classes, right, *figures[number].tolist()))
     return Makes(wilson(int(np.trace(matrix)), len(y_true)), tuple(results), names, matrix)

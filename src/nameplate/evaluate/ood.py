@@ -118,7 +118,7 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Sorted:
+class KnownVerdicts:
     """What verdicts known photos get, and how far these are right."""
 
     verdicts: dict[Verdict, int]
@@ -151,16 +151,16 @@ class OODResult:
         return asdict(self)
 
 
-def sort_known(model: Model, judged: EvaluationResult) -> Sorted:
+def known_verdicts(model: Model, result: EvaluationResult) -> KnownVerdicts:
     """Verdicts of the photos that a model was judged on."""
-    found = _predictions(model, judged.embeddings, judged.probabilities, judged.qualities)
-    y_true = [judged.nameplates[place] for place in judged.y_true]
+    found = _predictions(model, result.embeddings, result.probabilities, result.qualities)
+    y_true = [result.nameplates[place] for place in result.y_true]
     kept = [(p, truth) for p, truth in zip(found, y_true, strict=True) if p.verdict in ("answer", "unsure")]
     holds = [truth in p.candidates for p, truth in kept]
     answers = [p.nameplate == truth for p, truth in kept if p.verdict == "answer"]
     make_of = dict(zip(model.nameplates, model.makes, strict=True))
     makes = [p.make == make_of[truth] for p, truth in kept if p.verdict == "unsure" and p.make is not None]
-    return Sorted(
+    return KnownVerdicts(
         _count(found),
         _share(answers),
         wilson(sum(holds), len(found)),
@@ -170,9 +170,9 @@ def sort_known(model: Model, judged: EvaluationResult) -> Sorted:
     )
 
 
-def sort_ood(
+def evaluate_ood(
     model: Model,
-    judged: EvaluationResult,
+    result: EvaluationResult,
     source: Path,
     progress: Progress = lambda *_: None,
     tell: Tell = lambda _: None,
@@ -201,7 +201,7 @@ def sort_ood(
     probs = model.probabilities(embedded.embeddings, embedded.runtime)
     found = _predictions(model, embedded.embeddings, probs, embedded.qualities)
     near, far = zip(
-        _scores(model, judged.embeddings, judged.probabilities),
+        _scores(model, result.embeddings, result.probabilities),
         _scores(model, embedded.embeddings, probs),
         strict=True,
     )
@@ -218,8 +218,8 @@ def _scores(model: Model, embeddings: Floats, probs: Floats) -> tuple[Floats, Fl
 
 def _predictions(model: Model, embeddings: Floats, probs: Floats, qualities: Sequence[Quality]) -> list[Prediction]:
     """The verdict of each photo; without qualities none is called poor."""
-    measured: Sequence[Quality | None] = qualities or [None] * len(probs)
-    each = zip(probs, embeddings, measured, strict=True)
+    figures: Sequence[Quality | None] = qualities or [None] * len(probs)
+    each = zip(probs, embeddings, figures, strict=True)
     return [with_flaws(model.judged("", row, embedding), flaws(quality)) for row, embedding, quality in each]
 
 

@@ -51,7 +51,7 @@ class Paired:
     """The second way held against the first."""
 
     difference: Metric
-    """Mean of second − first, with its 95 % interval; it leaves 0 out exactly where `told`."""
+    """Mean of second − first, with its 95 % interval; it leaves 0 out exactly where `significant`."""
     better: int
     """Photos on which the second way did better, over the mean of the runs."""
     worse: int
@@ -63,7 +63,7 @@ class Paired:
     two ways do not differ at all, or where more photos would not help because the runs differ more."""
 
     @property
-    def told(self) -> bool:
+    def significant(self) -> bool:
         """Whether the difference is more than noise."""
         return self.p < LEVEL
 
@@ -306,7 +306,7 @@ def _p(away: float, photos: Part, runs: Part) -> float:
     return math.exp(low if over(low) <= 0 else float(brentq(over, low, 0.0)))
 
 
-def chance_to_tell(value: float, photos: Part, runs: Part) -> float:
+def power(value: float, photos: Part, runs: Part) -> float:
     """The power: how often a true difference is told whose mean has these variances, each estimated anew with its
     degrees of freedom.
     """
@@ -329,20 +329,20 @@ def _photos_to_tell(value: float, photos: int, spread: Spread) -> int | None:
         return None
     of_photos, of_runs = spread.photos, spread.runs
 
-    def told(number: int) -> bool:
+    def significant(number: int) -> bool:
         share = number / photos
         part = max(of_photos[0], TINY) / share, max(1.0, (of_photos[1] + 1) * share - 1)
-        return chance_to_tell(value, part, (of_runs[0] - spread.both + spread.both / share, of_runs[1])) >= POWER
+        return power(value, part, (of_runs[0] - spread.both + spread.both / share, of_runs[1])) >= POWER
 
-    return first_that(told, 0, MOST_PHOTOS)
+    return smallest_that(significant, 0, MOST_PHOTOS)
 
 
-def first_that(told: Callable[[int], bool], few: int, most: int) -> int | None:
+def smallest_that(significant: Callable[[int], bool], few: int, most: int) -> int | None:
     """The least number above `few`, to 1 in 500, that tells; None where not even `most` does."""
-    if not told(most):
+    if not significant(most):
         return None
     many = most
     while many - few > max(1, few // 500):
         middle = math.isqrt(max(1, few) * many) if many > 4 * few + 4 else (few + many) // 2
-        few, many = (few, middle) if told(middle) else (middle, many)
+        few, many = (few, middle) if significant(middle) else (middle, many)
     return many

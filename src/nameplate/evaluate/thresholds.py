@@ -33,7 +33,7 @@ OTHERS_PASSED = 0.03
 FOLDS = 5
 
 
-def chooses(sha256: str | None) -> bool:
+def in_calibration_half(sha256: str | None) -> bool:
     """Whether a photo is of the half that gates and thresholds are chosen on; the other half judges them."""
     return int(str(sha256)[-1], 16) % 2 == 0
 
@@ -72,7 +72,7 @@ MIN_NEAR = 10
 """Photos that say how far a known car may be: the farthest of ten keeps ten of eleven further ones."""
 
 
-def choose(
+def choose_thresholds(
     probabilities: Floats,
     y_true: NDArray[np.int64],
     makes: Sequence[str],
@@ -104,7 +104,10 @@ def choose(
         passed = ~np.logical_or(*caught(probabilities, distances, odds, found))
     _, of_makes = make_probabilities(probabilities, makes)
     _, place = make_places(tuple(makes))
-    sets = least_delivered(probabilities, y_true, passed), least_delivered(of_makes, place[y_true], passed)
+    sets = (
+        selection_conditional_threshold(probabilities, y_true, passed),
+        selection_conditional_threshold(of_makes, place[y_true], passed),
+    )
     return replace(found, photos=len(y_true), nameplate=sets[0], make=sets[1])
 
 
@@ -141,7 +144,7 @@ def choose_gates(
     return found
 
 
-def least_delivered(
+def selection_conditional_threshold(
     probabilities: Floats, y_true: NDArray[np.int64], passed: NDArray[np.bool_], coverage: float = COVERAGE
 ) -> float:
     """`conformal_threshold` that holds for all photos before the gates, and for those that pass them: the lower of both.
@@ -363,5 +366,5 @@ def with_verdicts(
     """
     makes = makes_of(manifest.nameplates)
     claims, make_claims = choose_claims(probabilities, y_true, makes)
-    thresholds = choose(probabilities, y_true, makes, distances, far, no_car, odds)
+    thresholds = choose_thresholds(probabilities, y_true, makes, distances, far, no_car, odds)
     return replace(manifest, makes=makes, thresholds=thresholds, claims=claims, make_claims=make_claims)

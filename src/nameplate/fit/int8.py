@@ -188,7 +188,7 @@ def _held(before: EvaluationResult, after: EvaluationResult, calibrated: Bundle)
         len(after.photos),
         float(right.mean()),
         paired(before.right, right, before.groups),
-        float((before.named == named).mean()),
+        float((before.y_pred == named).mean()),
         log_loss(probs, after.y_true),
         calibrate(probs.max(1), right, after.groups).ece.value,
     )

@@ -1,4 +1,4 @@
-"""`compare_models`: two models on the same photos."""
+"""Comparisons on the same photos: two models (`compare_models`), and TTA against one view (`evaluate_tta`)."""
 
 from __future__ import annotations
 
@@ -22,36 +22,37 @@ from nameplate.types import NO_TTA, Evaluation, Metric, Photo
 
 @dataclass(frozen=True, slots=True)
 class ModelComparison:
-    """One model held against another."""
+    """One model compared with another."""
 
     other: str
-    """What the other is called."""
+    """The name of the other model."""
     photos: int
-    """Those that trained neither, and whose nameplate both know."""
+    """Photos that trained neither model and whose nameplate both know."""
     top1: Metric
-    """Of the model, on these photos."""
+    """Top-1 of the model on these photos."""
     other_top1: Metric
     difference: Paired
-    """Of top-1, model − other."""
+    """Top-1, model − other."""
     log_loss: float
     other_log_loss: float
     log_loss_difference: Paired
-    """Model − other: below 0 the model does better."""
+    """Log-loss, model − other: below 0 the model is better."""
     same_nameplates: bool
-    """Whether both know the same nameplates; log-losses among more of them are larger."""
+    """Whether both know the same nameplates. Log-losses are comparable only then: they grow with the nameplates."""
 
 
 def compare_models(result: EvaluationResult, other: EvaluationResult, name: str) -> ModelComparison:
-    """Compare two models photo by photo, copies of one picture counted as one (see `paired`).
+    """Compare two models photo by photo; copies of a photo count as one (see `paired`).
 
     Args:
-        judged: what the model said.
-        other: what the other said of the same data.
-        name: what the other is called.
+        result: The evaluation of the model.
+        other: The evaluation of the other model on the same data.
+        name: The name of the other model.
 
     Raises:
-        DataError: no photo was judged by both.
+        DataError: No photo was evaluated by both.
     """
+    # Each model leaves out its own training photos, so the two sets of photos can differ.
     there = {photo.path: place for place, photo in enumerate(other.photos)}
     mine = np.array([place for place, photo in enumerate(result.photos) if photo.path in there], np.int64)
     if not len(mine):
@@ -81,7 +82,7 @@ def _losses(result: EvaluationResult, places: NDArray[np.int64]) -> NDArray[np.f
 
 
 def verdict(comparison: ModelComparison) -> str:
-    """What the comparison says, in a sentence or two."""
+    """Say in one or two sentences which model has the better top-1, or that this cannot be told."""
     difference = comparison.difference
     points = f"{100 * difference.difference.value:+.1f} points of top-1"
     interval = f"95 % interval {100 * difference.difference.low:+.1f} to {100 * difference.difference.high:+.1f}"
@@ -96,7 +97,7 @@ def verdict(comparison: ModelComparison) -> str:
 
 
 def loss_verdict(comparison: ModelComparison) -> str:
-    """The same of log-loss."""
+    """Say the same of log-loss in one sentence."""
     found = comparison.log_loss_difference
     figures = f"{comparison.log_loss:.3f} against {comparison.other_log_loss:.3f}"
     interval = (
@@ -111,28 +112,28 @@ def loss_verdict(comparison: ModelComparison) -> str:
     return f"Log-loss {figures}: {word} ({interval}).{other}"
 
 
-# JOINED `evaluate_tta`: whether looking at the photos several times names them better, or only differently.
+# Test-time augmentation against one view of each photo.
 
 
 @dataclass(frozen=True, slots=True)
 class TtaResult:
-    """A way of looking, held against one plain look at the same photos."""
+    """Test-time augmentation (TTA) compared with one view of the same photos."""
 
     name: str
-    """The way, see `models.tta`."""
+    """The TTA setting, see `nameplate.model.tta`."""
     evaluation: Evaluation
-    """With it."""
+    """With TTA."""
     probabilities: NDArray[np.float32]
-    """With it, N×C; of a photo that could not be read again those of the plain look."""
+    """With TTA, float32 N×C; a photo that could not be read again keeps the probabilities of its one view."""
     gain: Paired
-    """Of top-1, as a share; photos of one group count as one."""
+    """The difference of top-1, TTA − one view, as a share; photos of one group count as one."""
     log_loss_plain: float
-    """Of the plain look; the other stands in `evaluation`."""
+    """Log-loss of one view; `evaluation` has that of TTA."""
     photos_per_second: float
-    """Looked at this way, decoding and all."""
+    """Throughput with TTA, decoding included."""
 
     def as_json(self) -> dict[str, object]:
-        """As `--json` shows it."""
+        """The figures as `--json` prints them."""
         return {
             "name": self.name,
             "gain": self.gain.difference.value,
@@ -147,7 +148,7 @@ class TtaResult:
         }
 
     def sentence(self) -> str:
-        """What it is worth, in words."""
+        """Say in words what TTA gains."""
         gain = self.gain.difference
         worth = "more than noise" if self.gain.significant else "no more than noise"
         return (
@@ -161,7 +162,7 @@ class TtaResult:
 def evaluate_with_tta(
     model: Model, result: EvaluationResult, progress: Progress = lambda *_: None
 ) -> tuple[EvaluationResult, TtaResult | None]:
-    """What was judged by one look, judged by all that the model makes, and what that gains; None where it makes one."""
+    """Evaluate the same photos with the model's TTA, and measure the gain; None where the model uses one view."""
     if model.settings.tta == NO_TTA:
         return result, None
     found = evaluate_tta(model, result.photos, result.y_true, result.probabilities, progress, result.groups)
@@ -176,23 +177,23 @@ def evaluate_tta(
     progress: Progress = lambda *_: None,
     groups: NDArray[np.int64] | None = None,
 ) -> TtaResult:
-    """Look at photos in the model's way (`Settings.tta`), and compare with one plain look at each.
+    """Evaluate photos with the model's TTA (`Settings.tta`), and compare with one view of each.
 
     Args:
-        model: with a head.
-        photos: N, that have been judged plainly.
+        model: A model with a head.
+        photos: The N photos, already evaluated with one view.
         y_true: int64 (N,), their true columns.
-        plain: float32 N×C, the probabilities of one look.
-        progress: see `Progress`.
-        groups: int64 (N,), photos of one group (copies, one advert) count as one; None: each is its own.
+        plain: float32 N×C, the probabilities of one view.
+        progress: See `Progress`.
+        groups: int64 (N,); photos of one group (copies, or one advert) count as one. None: each is its own group.
 
     Raises:
-        DataError: no photo can be read any more.
+        DataError: None of the photos can be read any more.
     """
     probs, read = plain.copy(), 0
     begun = time.monotonic()
     for number, outcome in enumerate(model.looks.rows(photo.path for photo in photos)):
-        if isinstance(outcome, EmbeddedPhoto):
+        if isinstance(outcome, EmbeddedPhoto):  # a file may have vanished since the first evaluation
             probs[number] = model.probs(outcome)
             read += 1
         progress("look again", number + 1, len(photos))

@@ -1,4 +1,4 @@
-"""`compute_figures`: all that an evaluation's report says, of what a model said."""
+"""All figures of an evaluation's report (`compute_figures`), as JSON (`as_json`) and photo by photo (`photo_rows`)."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from nameplate.types import Evaluation, Metric
 
 @dataclass(frozen=True, slots=True)
 class EvaluationFigures:
-    """What a model is worth."""
+    """The figures of a model, with intervals."""
 
     evaluation: Evaluation
     log_loss: Metric
-    """With an interval that reaches further up than down: single large losses rule the mean."""
+    """Its interval reaches further up than down, because a few large losses dominate the mean."""
     calibration: Calibration
     selective: RiskCoverage
     makes: Makes
 
 
 def compute_figures(result: EvaluationResult) -> EvaluationFigures:
-    """Every figure of the report, with intervals."""
+    """Compute every figure of the report from the evaluation of a model."""
     return EvaluationFigures(
         result.evaluation,
         skewed_mean(log_losses(result.probabilities, result.y_true).astype(np.float64), result.groups),
@@ -47,7 +47,7 @@ def compute_figures(result: EvaluationResult) -> EvaluationFigures:
 def as_json(
     figures: EvaluationFigures, result: EvaluationResult, bundle: Bundle, against: ModelComparison | None = None
 ) -> dict[str, object]:
-    """The figures as plain data: what `--json` prints."""
+    """The figures as plain data, as `--json` prints them."""
     calibration, selective, makes = figures.calibration, figures.selective, figures.makes
     said = {
         **evaluation_json(figures.evaluation),
@@ -90,7 +90,7 @@ def as_json(
 
 
 def _overlap(result: EvaluationResult) -> int:
-    """Photos judged that trained the model, as `include_trained` has it."""
+    """The number of evaluated photos that trained the model; above 0 only with `include_trained`."""
     return len({photo.sha256 for photo in result.photos} & {photo.sha256 for photo in result.training.photos})
 
 
@@ -113,16 +113,16 @@ PHOTO_COLUMNS = ("path", "truth", "nameplate", "confidence", "right", "log_loss"
 
 
 def photo_rows(result: EvaluationResult) -> Iterator[dict[str, object]]:
-    """A row for each photo judged, `PHOTO_COLUMNS`."""
+    """One row for each evaluated photo, with `PHOTO_COLUMNS`."""
     losses = log_losses(result.probabilities, result.y_true)
-    for photo, truth, named, chance, loss in zip(
+    for photo, y_true, y_pred, confidence, loss in zip(
         result.photos, result.y_true, result.y_pred, result.confidence, losses, strict=True
     ):
         yield {
             "path": absolute(photo.path),
-            "truth": result.nameplates[truth],
-            "nameplate": result.nameplates[named],
-            "confidence": f"{chance:.6f}",
-            "right": int(truth == named),
+            "truth": result.nameplates[y_true],
+            "nameplate": result.nameplates[y_pred],
+            "confidence": f"{confidence:.6f}",
+            "right": int(y_true == y_pred),
             "log_loss": f"{loss:.6f}",
         }

@@ -13,7 +13,6 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from nameplate.demo import photos_folder
 from nameplate.errors import BundleError, RuntimeUnavailableError, UsageError
@@ -37,6 +36,7 @@ from nameplate.model.runtime import (
     probe,
 )
 from nameplate.storage import cache_folder
+from nameplate.types import Floats
 
 OPENVINO = importlib.util.find_spec("openvino") is not None
 needs_openvino = pytest.mark.skipif(not OPENVINO, reason="needs the fast extra")
@@ -74,8 +74,8 @@ def run(name: str, bundle: Bundle, pictures: Batch, size: int = BATCH, threads: 
     return np.concatenate(list(make_runtime(name, bundle.backbone, threads).embed(batches(pictures, size))))
 
 
-def cosines(a: Embedding, b: Embedding) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+def cosines(a: Embedding, b: Embedding) -> Floats:
+    found: Floats = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
     return found
 
 
@@ -92,7 +92,7 @@ def test_embeddings_of_different_photos_differ(reference: Embedding) -> None:
     assert cosines(noisy - centre, reference - centre).min() > 0.9, "the same photo, a hair away, is none of them"
 
 
-def others(found: Embedding) -> NDArray[np.float32]:
+def others(found: Embedding) -> Floats:
     """The cosines of every two photos, from the middle of all."""
     centred = found - found.mean(0)
     return np.concatenate([cosines(centred, np.roll(centred, shift, axis=0)) for shift in range(1, len(centred))])

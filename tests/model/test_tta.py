@@ -41,7 +41,7 @@ from nameplate.model.tta import (
     random_passes,
 )
 from nameplate.runtime.onnx_file import first_output_alone
-from nameplate.types import Preprocess
+from nameplate.types import Floats, Preprocess
 from tests.outcomes import all_embedded, embedded
 
 PHOTOS = sorted(photos_folder("test").glob("*/*.jpg"))[::24][:6]
@@ -192,7 +192,7 @@ def test_a_closer_look_is_at_the_car_and_counts_twice(model: Model) -> None:
     assert [len(row.views) for row in all_embedded(looking.looks.rows([_filled()]))] == [1]
 
 
-def _cosine(one: NDArray[np.float32], two: NDArray[np.float32]) -> float:
+def _cosine(one: Floats, two: Floats) -> float:
     return float(one @ two / np.linalg.norm(one) / np.linalg.norm(two))
 
 

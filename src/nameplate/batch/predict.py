@@ -27,6 +27,7 @@ from nameplate.data.inputs import refuse_overwriting_input
 from nameplate.data.listing import LeftOut
 from nameplate.data.tables import import_pyarrow
 from nameplate.data.uris import check_address, is_remote
+from nameplate.defaults import PART, TOP
 from nameplate.errors import UsageError
 from nameplate.images.parallel import ordered_map
 from nameplate.model.benchmark import TUNE_PHOTOS, tuned
@@ -36,7 +37,6 @@ from nameplate.model.pipeline import AHEAD, PreparedPhoto, Settings, UnreadableP
 from nameplate.model.runtime import BATCH, PROBE_PHOTOS, Batch, choose_runtime
 from nameplate.model.stopwatch import Stopwatch, no_watch
 from nameplate.storage import printable, whole_file
-from nameplate.types import PART, TOP
 
 FORMAT: Format = "parquet"
 """Of a folder's parts, where none is named."""

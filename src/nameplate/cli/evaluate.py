@@ -23,8 +23,9 @@ from nameplate.cli.commands import (
     TtaOption,
     app,
 )
+from nameplate.defaults import NO_TTA
 from nameplate.errors import DataError, UsageError
-from nameplate.types import NO_TTA, Verdict
+from nameplate.types import Verdict
 
 if TYPE_CHECKING:
     from nameplate.data import Refused

@@ -24,8 +24,9 @@ from nameplate.cli.commands import (
     app,
 )
 from nameplate.cli.training import needs_train_extra, with_options
+from nameplate.defaults import DEFAULT_BUNDLE, DEFAULT_RECIPE, SEEDS
 from nameplate.errors import NameplateError, UsageError
-from nameplate.types import DEFAULT_BUNDLE, DEFAULT_RECIPE, SEEDS, HeadRecipe
+from nameplate.types import HeadRecipe
 
 if TYPE_CHECKING:
     from nameplate.experiments.candidates import Candidate

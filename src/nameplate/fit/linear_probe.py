@@ -33,7 +33,7 @@ from nameplate.model.ood import fit_known
 from nameplate.model.runtime import MAX_BFLOAT16_COST
 from nameplate.model.verdict import Thresholds
 from nameplate.storage import writing
-from nameplate.types import Evaluation, HeadRecipe, Photo
+from nameplate.types import Evaluation, Floats, HeadRecipe, Photo
 
 BFLOAT16_PHOTOS = 2000
 """Held-out photos, at most, on which bfloat16 is held against float32."""
@@ -114,7 +114,7 @@ class _Fitted:
     held_out: HeldOut
 
     @property
-    def trained(self) -> NDArray[np.float32]:
+    def trained(self) -> Floats:
         """Embeddings of the photos that trained the head, float32 N×D."""
         return self.embedded.embeddings[self.parts.train]
 
@@ -192,7 +192,7 @@ def _index(fitted: _Fitted) -> bytes:
 
 def fit_recipe(
     photos: Sequence[Photo],
-    embeddings: NDArray[np.float32],
+    embeddings: Floats,
     mirrored: Embedded | None,
     classes: NDArray[np.int64],
     groups: NDArray[np.int64],

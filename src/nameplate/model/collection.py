@@ -34,7 +34,7 @@ from nameplate.model.pipeline import (
     prepare_uncached,
 )
 from nameplate.model.runtime import PROBE_PHOTOS, Runtime
-from nameplate.types import Photo, Preprocess
+from nameplate.types import Floats, Photo, Preprocess
 
 Progress = Callable[[str, int, int], None]
 """Called with a step's name, what is done of it and what there is to do."""
@@ -45,7 +45,7 @@ class Embedded:
     """Photos with all that is known of them, unreadable ones apart."""
 
     photos: tuple[Photo, ...]
-    embeddings: NDArray[np.float32]
+    embeddings: Floats
     hashes: NDArray[np.uint64]
     unreadable: tuple[tuple[str, str], ...]
     runtime: str

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.images.parallel import ordered_map
+from nameplate.types import Floats
 
 Batch = NDArray[np.uint8]
-Embedding = NDArray[np.float32]
+Embedding = Floats
 
 BATCH = 8
 """Photos a batch: on CPUs small batches stay in the cache (docs/benchmarks.md)."""

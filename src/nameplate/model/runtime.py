@@ -23,7 +23,6 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from nameplate.errors import BundleError, NameplateError, RuntimeUnavailableError, UsageError
 from nameplate.model.bundle import Bundle
@@ -35,6 +34,7 @@ from nameplate.model.reference import reference_inputs
 from nameplate.model.stopwatch import Watch, no_watch
 from nameplate.runtime.onnx_file import first_output_alone
 from nameplate.storage import cache_folder, sha256, whole_file
+from nameplate.types import Floats
 
 RUNTIMES = ("auto", "onnxruntime", "openvino", "openvino-bf16")
 PREFERRED = ("openvino-bf16", "openvino", "onnxruntime")
@@ -144,7 +144,7 @@ class OnnxRuntime:
         """One batch; several threads may each run one at once."""
         return checked_output(self._run(self._outputs[:1], batch)[0], len(batch))
 
-    def maps(self, batches: Iterable[Batch]) -> Iterator[tuple[Embedding, NDArray[np.float32]]]:
+    def maps(self, batches: Iterable[Batch]) -> Iterator[tuple[Embedding, Floats]]:
         """Batches → embeddings N×D and maps float32 N×h×w×D, in order; only where `has_maps`."""
         for batch in batches:
             embedding, places = self._run([self._outputs[0], OUTPUTS[1]], batch)
@@ -226,7 +226,7 @@ class OpenVino:
         return np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), np.uint8)]) if missing else batch
 
 
-def checked_output(found: object, photos: int, sides: int = 2) -> NDArray[np.float32]:
+def checked_output(found: object, photos: int, sides: int = 2) -> Floats:
     """What a backbone gave for some photos, once it has the form that it must have: float32, a row a photo.
 
     Whether its numbers are any is asked photo by photo (`embedding.Row.take`).

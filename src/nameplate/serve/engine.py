@@ -16,6 +16,7 @@ from typing import Literal, Protocol
 
 from msgspec import structs
 
+from nameplate.defaults import NO_TTA, TOP
 from nameplate.errors import Failure, NameplateError
 from nameplate.model.model import Model
 from nameplate.model.reference import ReferenceAnswer, reference_problem
@@ -33,7 +34,7 @@ from nameplate.serve.ipc import (
     start_worker,
 )
 from nameplate.serve.settings import ServeSettings
-from nameplate.types import NO_TTA, TOP, Prediction
+from nameplate.types import Prediction
 
 STALL_SECONDS = 15.0
 """A worker that has work and says nothing for so long, beyond the time that one photo may take, is killed."""

@@ -20,6 +20,7 @@ from nameplate.model.bundle import Bundle
 from nameplate.model.classifier import class_means, probabilities, whitening
 from nameplate.model.runtime import BATCH, OUTPUTS, make_runtime
 from nameplate.train.network import Network, classifier_matrix, plain_forward
+from nameplate.types import Floats
 
 OPSET = 18
 MIN_AGREEMENT = 0.999
@@ -27,8 +28,6 @@ MIN_AGREEMENT = 0.999
 
 WHITENING_SHRINKAGE = 0.1
 """Weight of the identity in the covariance that whitens."""
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,10 +26,10 @@ from nameplate.storage import sha256, whole_file
 from nameplate.train.backbones import find_backbone
 from nameplate.train.checkpoint import State
 from nameplate.train.data import in_order, plain_batches, training_batches, unreadable
-from nameplate.train.export import Embedder, Floats, Parity, check_parity, export_onnx, head_of, round_weights, whiten
+from nameplate.train.export import Embedder, Parity, check_parity, export_onnx, head_of, round_weights, whiten
 from nameplate.train.loop import exported
 from nameplate.train.network import Network, has_places
-from nameplate.types import Evaluation, Exported, Preprocess
+from nameplate.types import Evaluation, Exported, Floats, Preprocess
 
 PARITY_PHOTOS = 2000
 """Photos, at most, on which the runtimes are held against torch: held-out ones where there are any."""

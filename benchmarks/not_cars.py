@@ -17,7 +17,7 @@ from nameplate.data.dataset import list_photos
 from nameplate.evaluate.metrics import wilson
 from nameplate.evaluate.thresholds import chooses
 from nameplate.images.quality import flaws
-from nameplate.model.collection import embed_photos
+from nameplate.model.embeddings import embed_photos
 from nameplate.model.model import Model
 from nameplate.model.verdict import with_flaws
 from nameplate.types import DEFAULT_BUNDLE, Verdict

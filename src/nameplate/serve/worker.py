@@ -39,8 +39,11 @@ from nameplate.model.pipeline import (
     embedded,
 )
 from nameplate.model.reference import reference_photo
-from nameplate.model.runtime import BATCH, OnnxRuntime, OpenVino, make_runtime
 from nameplate.model.verification import HeatMap
+from nameplate.runtime.base import BATCH
+from nameplate.runtime.openvino import OpenVino
+from nameplate.runtime.ort import OnnxRuntime
+from nameplate.runtime.select import make_runtime
 from nameplate.serve.ipc import LENGTHS, Cancel, Failed, Frame, Ready, Setup, WorkerJob, WorkerResult, for_worker, frame
 from nameplate.types import NO_TTA
 

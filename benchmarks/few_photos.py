@@ -22,7 +22,7 @@ from nameplate.defaults import DEFAULT_BUNDLE
 from nameplate.evaluate.evaluator import same_picture
 from nameplate.fit.linear_probe import train_head
 from nameplate.model.classifier import fit_head, log_loss
-from nameplate.model.collection import Embedded, embed_photos
+from nameplate.model.embeddings import Embedded, embed_photos
 from nameplate.model.model import Model
 from nameplate.types import Floats, HeadRecipe
 

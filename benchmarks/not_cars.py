@@ -18,7 +18,7 @@ from nameplate.defaults import DEFAULT_BUNDLE
 from nameplate.evaluate.metrics import wilson
 from nameplate.evaluate.thresholds import chooses
 from nameplate.images.quality import flaws
-from nameplate.model.collection import embed_photos
+from nameplate.model.embeddings import embed_photos
 from nameplate.model.model import Model
 from nameplate.model.verdict import with_flaws
 from nameplate.types import Verdict

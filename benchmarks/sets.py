@@ -24,7 +24,7 @@ from nameplate.defaults import DEFAULT_BUNDLE
 from nameplate.evaluate.evaluator import evaluate_model
 from nameplate.evaluate.thresholds import KEPT, choose_gates, conformal_threshold, least_delivered
 from nameplate.images.decode import decode
-from nameplate.model.collection import embed_photos
+from nameplate.model.embeddings import embed_photos
 from nameplate.model.model import Model
 from nameplate.model.verdict import COVERAGE, Thresholds, caught
 from nameplate.types import Floats

@@ -26,7 +26,7 @@ from nameplate.evaluate.evaluator import evaluate_model
 from nameplate.evaluate.thresholds import chooses, fit_gate, with_reference, with_verdicts
 from nameplate.images.decode import decode
 from nameplate.model.bundle import load_bundle, save_bundle
-from nameplate.model.collection import embed_photos
+from nameplate.model.embeddings import embed_photos
 from nameplate.model.model import Model
 from nameplate.types import Floats, Photo
 

@@ -19,8 +19,10 @@ from nameplate.demo import photos_folder
 from nameplate.errors import BundleError
 from nameplate.fit.quantize import by_sensitivity, convolutions, folded, quantize
 from nameplate.model.pipeline import Settings, prepare_photo
-from nameplate.model.runtime import BATCH, OnnxRuntime, make_runtime
+from nameplate.runtime.base import BATCH
 from nameplate.runtime.onnx_file import refuse_external_data
+from nameplate.runtime.ort import OnnxRuntime
+from nameplate.runtime.select import make_runtime
 from tests.fit.tiny_backbone import SIZE, tiny_backbone
 from tests.outcomes import prepared
 

@@ -24,7 +24,6 @@ from nameplate.images.transforms import PAD_GREY, centred, cut, sharpened, sharp
 from nameplate.model.bundle import Bundle
 from nameplate.model.model import Model
 from nameplate.model.pipeline import EmbeddedPhoto, Settings, Source
-from nameplate.model.runtime import BATCH, Batch, Embedding
 from nameplate.model.tta import (
     ADDED,
     CLOSER_COUNTS,
@@ -40,6 +39,7 @@ from nameplate.model.tta import (
     parse_tta,
     random_passes,
 )
+from nameplate.runtime.base import BATCH, Batch, Embedding
 from nameplate.runtime.onnx_file import first_output_alone
 from nameplate.types import Floats, Preprocess
 from tests.outcomes import all_embedded, embedded

@@ -11,8 +11,8 @@ from nameplate.demo import photos_folder
 from nameplate.images import decode, preprocess
 from nameplate.images.transforms import PAD_GREY, frame
 from nameplate.model.bundle import load_bundle
-from nameplate.model.runtime import OnnxRuntime
 from nameplate.model.tta import LEAST, NEARLY_ALL, STRETCH, region
+from nameplate.runtime.ort import OnnxRuntime
 from nameplate.types import Fit, Floats, Preprocess
 
 SIZE = Preprocess(192, 288)

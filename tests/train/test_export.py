@@ -16,7 +16,8 @@ from nameplate.demo import photos_folder
 from nameplate.errors import NameplateError
 from nameplate.images import decode, preprocess
 from nameplate.model.bundle import BACKBONE, Bundle, File, Manifest
-from nameplate.model.runtime import OnnxRuntime, make_runtime
+from nameplate.runtime.ort import OnnxRuntime
+from nameplate.runtime.select import make_runtime
 from nameplate.storage import sha256
 from nameplate.types import Floats, Preprocess
 

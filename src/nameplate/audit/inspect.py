@@ -24,7 +24,7 @@ from nameplate.data.dataset import Dataset
 from nameplate.data.split import Copies, best_copy, connected, find_copies, folds
 from nameplate.images.phash import SIDE
 from nameplate.model.classifier import cross_validate, probabilities
-from nameplate.model.collection import Embedded, Progress, embed_photos
+from nameplate.model.embeddings import Embedded, Progress, embed_photos
 from nameplate.model.measurements import Measurements, measure_photos
 from nameplate.model.model import Model
 from nameplate.types import Doubles, Floats, Photo

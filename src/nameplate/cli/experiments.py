@@ -96,7 +96,7 @@ def compare(
     from nameplate.data.inputs import refuse_output_inside
     from nameplate.experiments.candidates import SIZE, parse_size
     from nameplate.experiments.compare import Plan, at_most, compare
-    from nameplate.model.runtime import available_cpus
+    from nameplate.runtime.select import available_cpus
 
     pictures = parse_size(size) if size is not None else SIZE
     if recipes is not None or changes:

@@ -15,7 +15,7 @@ from nameplate.evaluate.evaluator import EvaluationResult
 from nameplate.evaluate.metrics import evaluate, wilson
 from nameplate.evaluate.significance import Paired, paired
 from nameplate.model.classifier import log_loss, log_losses
-from nameplate.model.collection import Progress
+from nameplate.model.embeddings import Progress
 from nameplate.model.model import Model
 from nameplate.model.pipeline import EmbeddedPhoto
 from nameplate.types import Evaluation, Floats, Metric, Photo

@@ -17,10 +17,10 @@ from nameplate.evaluate.metrics import evaluate
 from nameplate.images.phash import SIDE
 from nameplate.images.quality import Quality
 from nameplate.model.bundle import EXCLUDED, PHOTOS, Bundle
-from nameplate.model.collection import Embedded, Progress, embed_photos
+from nameplate.model.embeddings import Embedded, Progress, embed_photos
 from nameplate.model.measurements import measure_photos
 from nameplate.model.model import Model
-from nameplate.model.runtime import available_cpus
+from nameplate.runtime.select import available_cpus
 from nameplate.storage import nfc
 from nameplate.types import Evaluation, Floats, Photo
 

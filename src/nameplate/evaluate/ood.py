@@ -17,7 +17,7 @@ from nameplate.errors import BundleError
 from nameplate.evaluate.evaluator import EvaluationResult
 from nameplate.evaluate.metrics import effective_wilson, wilson
 from nameplate.images.quality import Quality, flaws
-from nameplate.model.collection import Progress, embed_photos
+from nameplate.model.embeddings import Progress, embed_photos
 from nameplate.model.model import Model
 from nameplate.model.verdict import ood_score, with_flaws
 from nameplate.types import Floats, Metric, Prediction, Verdict

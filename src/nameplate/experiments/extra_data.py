@@ -33,7 +33,7 @@ from nameplate.experiments.verdict import Material, SeedResult, give_verdict, lo
 from nameplate.fit.recipe import Recipe
 from nameplate.fit.run import JUDGED_BY, versions
 from nameplate.fit.split import Split, split_parts
-from nameplate.model.collection import Embedded, Progress, embed_photos
+from nameplate.model.embeddings import Embedded, Progress, embed_photos
 from nameplate.model.model import Model
 from nameplate.storage import is_free, sha256, whole_file, working_in
 from nameplate.types import HeadRecipe, Photo

@@ -13,7 +13,7 @@ from nameplate.errors import DataError
 from nameplate.evaluate.evaluator import same_picture
 from nameplate.experiments.verdict import Material, SeedAnswers, SeedResult
 from nameplate.model.classifier import fit_head, probabilities
-from nameplate.model.collection import Embedded, Progress, embed_photos
+from nameplate.model.embeddings import Embedded, Progress, embed_photos
 from nameplate.model.model import Model
 from nameplate.types import Floats, HeadRecipe, Photo
 

@@ -26,11 +26,11 @@ from nameplate.fit.run import data_record, versions
 from nameplate.fit.split import Split, photos_csv, split_parts
 from nameplate.model.bundle import SCHEMA, Bfloat16Check, Bundle, Manifest
 from nameplate.model.classifier import Head, fit_head
-from nameplate.model.collection import Embedded, Progress, embed_photos, still_there
+from nameplate.model.embeddings import Embedded, Progress, embed_photos, still_there
 from nameplate.model.model import Model
 from nameplate.model.neighbours import make_index
 from nameplate.model.ood import fit_known
-from nameplate.model.runtime import MAX_BFLOAT16_COST
+from nameplate.model.runtime_choice import MAX_BFLOAT16_COST
 from nameplate.model.verdict import Thresholds
 from nameplate.storage import writing
 from nameplate.types import Evaluation, Floats, HeadRecipe, Photo

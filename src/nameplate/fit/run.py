@@ -31,7 +31,7 @@ from nameplate.errors import DataError, NameplateError
 from nameplate.fit.recipe import Recipe
 from nameplate.fit.split import Split
 from nameplate.model.bundle import EXCLUDED
-from nameplate.model.collection import Progress
+from nameplate.model.embeddings import Progress
 from nameplate.storage import sha256_of, whole_file, working_in
 from nameplate.types import Evaluation, Exported, Photo
 

@@ -36,10 +36,11 @@ from nameplate.model.pipeline import (
     prepare_photo,
     run_through,
 )
-from nameplate.model.runtime import BATCH, Batch, OnnxRuntime
 from nameplate.model.sources import PhotoLike, as_source, as_sources, photo_name
 from nameplate.model.verdict import with_flaws
 from nameplate.model.verification import read_claim
+from nameplate.runtime.base import BATCH, Batch
+from nameplate.runtime.ort import OnnxRuntime
 from nameplate.storage import nfc
 from nameplate.types import Floats, Preprocess, Verdict
 

@@ -24,7 +24,7 @@ from nameplate.model.pipeline import (
     embed_stream,
 )
 from nameplate.model.proof import load_proven
-from nameplate.model.runtime import ChosenRuntime, available_cpus
+from nameplate.model.runtime_choice import ChosenRuntime
 from nameplate.model.sources import PhotoLike, Photos, as_list, as_source, as_sources, each_photo, photo_name
 from nameplate.model.tta import Looks
 from nameplate.model.verdict import car_margin, judged, with_flaws
@@ -39,6 +39,7 @@ from nameplate.model.verification import (
     decide,
     read_claim,
 )
+from nameplate.runtime.select import available_cpus
 from nameplate.types import Floats, Limits, Prediction
 
 
@@ -60,7 +61,7 @@ class Model:
     def __init__(self, bundle: Bundle, settings: Settings) -> None:
         self.bundle = bundle
         self.settings = settings
-        self.runtime = ChosenRuntime(bundle, settings.runtime, settings.threads, settings.tuning, settings.watch)
+        self.runtime = ChosenRuntime(bundle, settings.runtime, settings.threads, settings.batching, settings.watch)
         self.looks = Looks(bundle, settings, self.runtime)
 
     @classmethod

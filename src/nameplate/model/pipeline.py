@@ -29,9 +29,8 @@ from nameplate.images.phash import perceptual_hash
 from nameplate.images.quality import Quality, measure_quality
 from nameplate.images.transforms import preprocess
 from nameplate.model.bundle import Bundle, numbers
-from nameplate.model.lanes import Tuning
-from nameplate.model.runtime import BATCH, Batch, ChosenRuntime, Runtime
-from nameplate.model.stopwatch import Watch, no_watch
+from nameplate.model.runtime_choice import ChosenRuntime
+from nameplate.runtime.base import BATCH, Batch, Batching, Runtime, Watch, no_watch
 from nameplate.storage import sha256
 from nameplate.types import Floats, Limits, Preprocess
 
@@ -164,7 +163,7 @@ class Settings:
     """A part of the photos to paint grey before they are embedded."""
     tta: str = NO_TTA
     """How a model looks at a photo to name it (`models.tta`); embeddings are always of the photo as it is."""
-    tuning: Tuning | None = None
+    batching: Batching | None = None
     """How many photos go through the runtime at once; None: as is its way."""
     watch: Watch = no_watch
     """Measures where the time goes."""
@@ -187,7 +186,7 @@ def embed_stream(
 
 
 def _chosen(bundle: Bundle, settings: Settings) -> ChosenRuntime:
-    return ChosenRuntime(bundle, settings.runtime, settings.threads, settings.tuning, settings.watch)
+    return ChosenRuntime(bundle, settings.runtime, settings.threads, settings.batching, settings.watch)
 
 
 def prepare_photo(

@@ -20,7 +20,7 @@ import numpy as np
 from nameplate.errors import BundleError, NameplateError
 from nameplate.model.bundle import Bundle, load_bundle, numbers, shipped_backbones
 from nameplate.model.reference import reference_inputs
-from nameplate.model.runtime import OnnxRuntime
+from nameplate.runtime.ort import OnnxRuntime
 from nameplate.storage import cache_folder, sha256, whole_file
 from nameplate.types import Floats, Preprocess
 

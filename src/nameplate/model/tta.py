@@ -48,8 +48,8 @@ from nameplate.model.pipeline import (
     prepare_photo,
     run_through,
 )
-from nameplate.model.runtime import Batch, OnnxRuntime, Runtime
-from nameplate.model.stopwatch import no_watch
+from nameplate.runtime.base import Batch, Runtime, no_watch
+from nameplate.runtime.ort import OnnxRuntime
 from nameplate.storage import sha256
 from nameplate.types import Doubles, Floats, Preprocess
 

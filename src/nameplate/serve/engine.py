@@ -20,7 +20,8 @@ from nameplate.defaults import NO_TTA, TOP
 from nameplate.errors import Failure, NameplateError
 from nameplate.model.model import Model
 from nameplate.model.reference import ReferenceAnswer, reference_problem
-from nameplate.model.runtime import BATCH, available_cpus
+from nameplate.runtime.base import BATCH
+from nameplate.runtime.select import available_cpus
 from nameplate.serve.errors import Problem
 from nameplate.serve.ipc import (
     ServedAnswer,

@@ -40,8 +40,11 @@ from nameplate.model.pipeline import (
     embedded,
 )
 from nameplate.model.reference import reference_photo
-from nameplate.model.runtime import BATCH, OnnxRuntime, OpenVino, make_runtime
 from nameplate.model.verification import HeatMap
+from nameplate.runtime.base import BATCH
+from nameplate.runtime.openvino import OpenVino
+from nameplate.runtime.ort import OnnxRuntime
+from nameplate.runtime.select import make_runtime
 from nameplate.serve.ipc import LENGTHS, Cancel, Failed, Frame, Ready, Setup, WorkerJob, WorkerResult, for_worker, frame
 
 # JOINED `Batches`: pictures on their way to the runtime, taken in small batches, none kept waiting for long.

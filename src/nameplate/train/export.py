@@ -18,7 +18,8 @@ from nameplate.errors import NameplateError
 from nameplate.fit.half import SMALL, store_as_half
 from nameplate.model.bundle import Bundle
 from nameplate.model.classifier import class_means, probabilities, whitening
-from nameplate.model.runtime import BATCH, OUTPUTS, make_runtime
+from nameplate.runtime.base import BATCH, OUTPUTS
+from nameplate.runtime.select import make_runtime
 from nameplate.train.network import Network, classifier_matrix, plain_forward
 from nameplate.types import Floats
 

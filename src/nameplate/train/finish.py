@@ -21,7 +21,9 @@ from nameplate.fit.split import Split, photos_csv
 from nameplate.model.bundle import BACKBONE, IN_RUN, SCHEMA, Bundle, File, Manifest
 from nameplate.model.neighbours import make_index
 from nameplate.model.ood import MahalanobisDetector, fit_known
-from nameplate.model.runtime import BATCH, make_runtime, probe
+from nameplate.model.runtime_choice import probe
+from nameplate.runtime.base import BATCH
+from nameplate.runtime.select import make_runtime
 from nameplate.storage import sha256, whole_file
 from nameplate.train.backbones import find_backbone
 from nameplate.train.checkpoint import State

@@ -28,10 +28,10 @@ from nameplate.data.dataset import Dataset
 from nameplate.data.split import Copies, best_copy, connected, find_copies, folds
 from nameplate.images.phash import SIDE
 from nameplate.model.classifier import cross_validate, probabilities
-from nameplate.model.collection import Embedded, Progress, embed_photos
+from nameplate.model.embeddings import DatasetEmbeddings, Progress, embed_photos
 from nameplate.model.measurements import Measurements, measure_photos
 from nameplate.model.model import Model
-from nameplate.types import Photo
+from nameplate.types import Doubles, Floats, Photo
 
 UNREADABLE, EXACT, NEAR, CROSS_CLASS, LEAK, LABEL, OUTLIER = KINDS = (
     "unreadable",
@@ -151,7 +151,7 @@ def inspect(dataset: Dataset, model: Model, *, shortcuts: bool = True, progress:
     )
 
 
-def _copies(embedded: Embedded, measurements: Sequence[Measurements | None], progress: Progress) -> Copies:
+def _copies(embedded: DatasetEmbeddings, measurements: Sequence[Measurements | None], progress: Progress) -> Copies:
     """Pairs of copies among the readable photos; one that vanished is black and correlates with nothing."""
     greys = np.stack([each.grey if each else np.zeros((SIDE, SIDE), np.uint8) for each in measurements])
     digests = [str(photo.sha256) for photo in embedded.photos]
@@ -161,8 +161,8 @@ def _copies(embedded: Embedded, measurements: Sequence[Measurements | None], pro
 
 
 def _second_opinions(
-    embedded: Embedded, classes: NDArray[np.int64], groups: NDArray[np.int64], progress: Progress
-) -> NDArray[np.float32] | None:
+    embedded: DatasetEmbeddings, classes: NDArray[np.int64], groups: NDArray[np.int64], progress: Progress
+) -> Floats | None:
     """Out-of-fold probabilities, float32 N×C; None unless two classes have two photos and there are two folds."""
     photos = embedded.photos
     fold = folds([str(p.label) for p in photos], [str(p.sha256) for p in photos], groups, FOLDS, SEED)
@@ -220,7 +220,7 @@ def copy_findings(members: Sequence[Photo], likeness: float) -> Iterator[Finding
 def _doubted(
     photos: Sequence[Photo],
     classes: NDArray[np.int64],
-    probs: NDArray[np.float32],
+    probs: Floats,
     doubtful: NDArray[np.bool_],
     nameplates: Sequence[str],
 ) -> list[Finding]:
@@ -246,9 +246,9 @@ def _doubted(
 
 def _outliers(
     photos: Sequence[Photo],
-    no_car: NDArray[np.float64],
-    ood: NDArray[np.float64],
-    within: NDArray[np.float64],
+    no_car: Doubles,
+    ood: Doubles,
+    within: Doubles,
     reported: set[str],
 ) -> list[Finding]:
     """The findings about outliers: each photo once, and none that is `reported` already.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nameplate.evaluate.metrics import mean_of_shares, wilson
 from nameplate.model.classifier import class_means
-from nameplate.types import Metric
+from nameplate.types import Doubles, Floats, Metric
 
 ALIAS_LEVEL = 0.75
 """Two classes cannot be told apart where the upper end of the interval of their balanced accuracy is below this.
@@ -37,12 +37,12 @@ class Alias:
     """The number of photos of both."""
 
 
-def self_confidence(probs: NDArray[np.float32], classes: NDArray[np.int64]) -> NDArray[np.float64]:
+def self_confidence(probs: Floats, classes: NDArray[np.int64]) -> Doubles:
     """The out-of-fold probability of each photo's label, float64 (N,)."""
     return np.asarray(probs[np.arange(len(classes)), classes], np.float64)
 
 
-def suspicion(probs: NDArray[np.float32], classes: NDArray[np.int64]) -> NDArray[np.float64]:
+def suspicion(probs: Floats, classes: NDArray[np.int64]) -> Doubles:
     """How much more probable another class is than the label: the log of the ratio, float64 (N,).
 
     It is the logarithm of the normalised margin of C. Northcutt et al., "Confident Learning", 2021, 3.3.
@@ -53,7 +53,7 @@ def suspicion(probs: NDArray[np.float32], classes: NDArray[np.int64]) -> NDArray
     return np.asarray(np.log(np.maximum(others.max(1), 1e-12)) - np.log(np.maximum(given, 1e-12)))
 
 
-def known_to_heads(probs: NDArray[np.float32], classes: NDArray[np.int64]) -> NDArray[np.bool_]:
+def known_to_heads(probs: Floats, classes: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Whether heads know both the class of a photo's label and the class that they predict, bool (N,).
 
     Heads know a class where the recall on its *other* photos is at least `KNOWN`, by the lower end of Wilson's
@@ -73,7 +73,7 @@ def known_to_heads(probs: NDArray[np.float32], classes: NDArray[np.int64]) -> ND
     return surely(classes) & surely(y_pred)
 
 
-def likely_wrong(probs: NDArray[np.float32], classes: NDArray[np.int64]) -> NDArray[np.bool_]:
+def likely_wrong(probs: Floats, classes: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Confident learning: whether a photo is confidently of another class than its label, bool (N,).
 
     A photo is confidently of a class where the class's probability is at least the mean one of the photos labelled
@@ -87,9 +87,7 @@ def likely_wrong(probs: NDArray[np.float32], classes: NDArray[np.int64]) -> NDAr
     return np.asarray((believed.max(1) > 0) & (best != classes))
 
 
-def find_aliases(
-    probs: NDArray[np.float32], classes: NDArray[np.int64], nameplates: Sequence[str]
-) -> tuple[Alias, ...]:
+def find_aliases(probs: Floats, classes: NDArray[np.int64], nameplates: Sequence[str]) -> tuple[Alias, ...]:
     """Find pairs of classes that cannot be told apart, the worst first; only the two classes of a pair compete."""
     counts = np.bincount(classes, minlength=len(nameplates))
     best_other = probs.copy()
@@ -126,7 +124,7 @@ CLASS_OUTLIER_SCORE = 3.0
 """The `unlike_class` score from which a photo is an outlier of its class: a rare side, a detail, a wreck."""
 
 
-def ood_score(embeddings: NDArray[np.float32], probs: NDArray[np.float32] | None = None) -> NDArray[np.float64]:
+def ood_score(embeddings: Floats, probs: Floats | None = None) -> Doubles:
     """How unlike the other photos of the data set each photo is, float64 (N,).
 
     The score is the squared Mahalanobis distance from the distribution of the other photos, in interquartile ranges
@@ -155,7 +153,7 @@ def ood_score(embeddings: NDArray[np.float32], probs: NDArray[np.float32] | None
     return np.asarray(score)
 
 
-def unlike_class(embeddings: NDArray[np.float32], classes: NDArray[np.int64]) -> NDArray[np.float64]:
+def unlike_class(embeddings: Floats, classes: NDArray[np.int64]) -> Doubles:
     """The `ood_score` of the difference between each photo and the mean of its class's other photos, float64 (N,).
 
     Args:
@@ -169,7 +167,7 @@ def unlike_class(embeddings: NDArray[np.float32], classes: NDArray[np.int64]) ->
     return np.where(counts[classes] > 1, score, -np.inf)
 
 
-def _solve_lower(half: NDArray[np.float64], columns: NDArray[np.float64]) -> NDArray[np.float64]:
+def _solve_lower(half: Doubles, columns: Doubles) -> Doubles:
     from scipy.linalg import solve_triangular
 
     return np.asarray(solve_triangular(half, columns, lower=True, overwrite_b=True))

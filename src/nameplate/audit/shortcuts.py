@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from nameplate.data.split import folds
 from nameplate.evaluate.metrics import wilson
 from nameplate.model.classifier import cross_validate
-from nameplate.model.collection import Progress, embed_photos, still_there
+from nameplate.model.embeddings import Progress, embed_photos, still_readable
 from nameplate.model.model import Model
 from nameplate.model.pipeline import Hidden
 from nameplate.types import Metric, Photo
@@ -144,7 +144,7 @@ def _telltales(
 def _right(sample: LabelledSample, hide: Hidden, model: Model, seed: int, progress: Progress) -> NDArray[np.bool_]:
     """Whether the prediction is right with a part hidden, bool (N,); False for a photo that vanished meanwhile."""
     embedded = embed_photos(sample.photos, model, progress, hide=hide)
-    there = still_there(sample.photos, embedded)
+    there = still_readable(sample.photos, embedded)
     read, groups = embedded.photos, sample.groups[there]
     # cross_validate needs classes that are numbered without gaps, and small classes are not in the sample.
     classes = np.searchsorted(np.unique(sample.classes), sample.classes)[there]

@@ -22,7 +22,7 @@ from nameplate.batch.work import Make, work
 from nameplate.errors import NameplateError
 from nameplate.model.bundle import Bundle, shipped
 from nameplate.model.model import Model
-from nameplate.model.runtime import available_cpus
+from nameplate.runtime.select import available_cpus
 from nameplate.storage import absolute
 from nameplate.types import Limits
 
@@ -93,7 +93,7 @@ def _ready(config: WorkerConfig) -> tuple[Model, Job]:
     model = Model.load(
         config.bundle, runtime=terms.runtime, threads=config.threads, limits=config.limits, tta=terms.tta
     )
-    if model.bundle.seal != terms.bundle:
+    if model.bundle.full_digest != terms.bundle:
         raise NameplateError(f"The node {os.uname().nodename} has another bundle as '{config.bundle}'.")
     return model, job
 

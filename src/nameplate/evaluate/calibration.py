@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from nameplate.evaluate.metrics import centred, effective_wilson, group_sums, mean_copies, wilson
 from nameplate.evaluate.significance import RESAMPLES, SEED, resamples
-from nameplate.model.classifier import Floats, fit_temperature
-from nameplate.types import Metric
+from nameplate.model.classifier import fit_temperature
+from nameplate.types import Doubles, Floats, Metric
 
 BINS, BIN_PHOTOS = 15, 20
 """The largest number of bins in the reliability diagram, and the photos per bin below which fewer bins are used."""
@@ -46,9 +46,7 @@ class Calibration:
     """In ascending order of confidence."""
 
 
-def calibrate(
-    confidence: NDArray[np.float32], right: NDArray[np.bool_], groups: NDArray[np.int64] | None = None
-) -> Calibration:
+def calibrate(confidence: Floats, right: NDArray[np.bool_], groups: NDArray[np.int64] | None = None) -> Calibration:
     """Expected calibration error and reliability bins of the answers' confidences.
 
     ECE is the mean gap between confidence and accuracy over bins (C. Guo et al., "On Calibration of Modern Neural
@@ -83,18 +81,18 @@ def calibrate(
     return Calibration(ece, by_chance, tuple(_bin(sure[here], truth[here]) for here in bins if here.any()))
 
 
-def _bins(confidence: NDArray[np.float64]) -> NDArray[np.int64]:
+def _bins(confidence: Doubles) -> NDArray[np.int64]:
     """The bin number of each photo, int64 (N,); photos of equal confidence share a bin."""
     count = max(1, min(BINS, len(confidence) // BIN_PHOTOS))
     edges = np.quantile(confidence, np.arange(1, count) / count)
     return np.searchsorted(edges, confidence, side="left")
 
 
-def _bin(confidence: NDArray[np.float64], truth: NDArray[np.float64]) -> Bin:
+def _bin(confidence: Doubles, truth: Doubles) -> Bin:
     return Bin(len(truth), float(confidence.mean()), wilson(int(truth.sum()), len(truth)))
 
 
-def _gap(places: NDArray[np.int64], confidence: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
+def _gap(places: NDArray[np.int64], confidence: Doubles, truth: Doubles) -> float:
     return float(np.abs(np.bincount(places, truth - confidence)).sum() / len(truth))
 
 
@@ -117,8 +115,6 @@ COVERAGES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 """Shares of answered photos in the table of the report."""
 RISKS = (0.01, 0.05)
 """Shares of wrong answers for which the report gives the largest possible coverage."""
-
-Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +143,7 @@ class RiskCoverage:
 
 
 def risk_coverage(
-    confidence: NDArray[np.float32], right: NDArray[np.bool_], groups: NDArray[np.int64] | None = None
+    confidence: Floats, right: NDArray[np.bool_], groups: NDArray[np.int64] | None = None
 ) -> RiskCoverage:
     """Measure risk and coverage (Y. Geifman, R. El-Yaniv, "Selective Classification for Deep Neural Networks", 2017).
 
@@ -180,7 +176,7 @@ def risk_coverage(
     )
 
 
-def _area(confidence: NDArray[np.float32], right: NDArray[np.bool_], groups: NDArray[np.int64] | None) -> Metric:
+def _area(confidence: Floats, right: NDArray[np.bool_], groups: NDArray[np.int64] | None) -> Metric:
     """The mean risk, with an interval from each photo's influence on it (the influence function of the area).
 
     Where no answer was wrong, the first wrong one could have any rank. So the area is then assumed to carry as much
@@ -198,7 +194,7 @@ def _area(confidence: NDArray[np.float32], right: NDArray[np.bool_], groups: NDA
     return effective_wilson(value, float((sums**2).sum()) / photos**2, photos, photos / 2 / mean_copies(groups))
 
 
-def curve(confidence: NDArray[np.float32], right: NDArray[np.bool_]) -> tuple[Doubles, Doubles]:
+def curve(confidence: Floats, right: NDArray[np.bool_]) -> tuple[Doubles, Doubles]:
     """Coverage and risk of the 1, 2, … N most confident answers, float64 (N,) each.
 
     Each of several photos of equal confidence counts with their mean error, because their order is arbitrary.

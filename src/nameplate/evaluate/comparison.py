@@ -9,15 +9,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from nameplate.defaults import NO_TTA
 from nameplate.errors import DataError
 from nameplate.evaluate.evaluator import EvaluationResult
 from nameplate.evaluate.metrics import evaluate, wilson
 from nameplate.evaluate.significance import Paired, paired
 from nameplate.model.classifier import log_loss, log_losses
-from nameplate.model.collection import Progress
+from nameplate.model.embeddings import Progress
 from nameplate.model.model import Model
 from nameplate.model.pipeline import EmbeddedPhoto
-from nameplate.types import NO_TTA, Evaluation, Metric, Photo
+from nameplate.types import Evaluation, Floats, Metric, Photo
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ def compare_models(result: EvaluationResult, other: EvaluationResult, name: str)
     )
 
 
-def _losses(result: EvaluationResult, places: NDArray[np.int64]) -> NDArray[np.float32]:
+def _losses(result: EvaluationResult, places: NDArray[np.int64]) -> Floats:
     return log_losses(result.probabilities[places], result.y_true[places])
 
 
@@ -123,7 +124,7 @@ class TtaResult:
     """The TTA setting, see `nameplate.model.tta`."""
     evaluation: Evaluation
     """With TTA."""
-    probabilities: NDArray[np.float32]
+    probabilities: Floats
     """With TTA, float32 N×C; a photo that could not be read again keeps the probabilities of its one view."""
     gain: Paired
     """The difference of top-1, TTA − one view, as a share; photos of one group count as one."""
@@ -173,7 +174,7 @@ def evaluate_tta(
     model: Model,
     photos: Sequence[Photo],
     y_true: NDArray[np.int64],
-    plain: NDArray[np.float32],
+    plain: Floats,
     progress: Progress = lambda *_: None,
     groups: NDArray[np.int64] | None = None,
 ) -> TtaResult:
@@ -192,7 +193,7 @@ def evaluate_tta(
     """
     probs, read = plain.copy(), 0
     begun = time.monotonic()
-    for number, outcome in enumerate(model.looks.rows(photo.path for photo in photos)):
+    for number, outcome in enumerate(model.embedder.rows(photo.path for photo in photos)):
         if isinstance(outcome, EmbeddedPhoto):  # a file may have vanished since the first evaluation
             probs[number] = model.probs(outcome)
             read += 1

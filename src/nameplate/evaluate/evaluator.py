@@ -19,16 +19,16 @@ from nameplate.errors import BundleError, DataError
 from nameplate.evaluate.metrics import evaluate
 from nameplate.images.phash import SIDE
 from nameplate.images.quality import Quality
-from nameplate.model.bundle import PHOTOS, Bundle
-from nameplate.model.collection import Embedded, Progress, embed_photos
+from nameplate.model.bundle import EXCLUDED, PHOTOS, Bundle
+from nameplate.model.embeddings import DatasetEmbeddings, Progress, embed_photos
 from nameplate.model.measurements import measure_photos
 from nameplate.model.model import Model
-from nameplate.model.runtime import available_cpus
+from nameplate.runtime.select import available_cpus
 from nameplate.storage import nfc
-from nameplate.types import EXCLUDED, Evaluation, Photo
+from nameplate.types import Evaluation, Floats, Photo
 
 
-def same_picture(embedded: Embedded, progress: Progress = lambda *_: None) -> NDArray[np.int64]:
+def same_picture(embedded: DatasetEmbeddings, progress: Progress = lambda *_: None) -> NDArray[np.int64]:
     """Number the groups of photos that must count as one: copies of one photo, and the groups of the data set.
 
     The split, the folds of cross-validation and the intervals of the evaluation all use this one definition. Copies
@@ -62,7 +62,7 @@ class EvaluationResult:
     evaluation: Evaluation
     photos: tuple[Photo, ...]
     """The N evaluated photos."""
-    probabilities: NDArray[np.float32]
+    probabilities: Floats
     """float32 N×C."""
     trained: int
     """The number of photos left out because they trained this model."""
@@ -77,7 +77,7 @@ class EvaluationResult:
     """The true column of each photo, int64 (N,)."""
     groups: NDArray[np.int64]
     """int64 (N,); photos of one group are copies of one photo, or belong to one advert."""
-    embeddings: NDArray[np.float32]
+    embeddings: Floats
     """float32 N×D."""
     training: TrainingPhotos
     """Photos of the data that trained this model; they are shown beside mistakes."""
@@ -98,7 +98,7 @@ class EvaluationResult:
         return np.asarray(self.probabilities.argmax(1), np.int64)
 
     @property
-    def confidence(self) -> NDArray[np.float32]:
+    def confidence(self) -> Floats:
         """The probability of `y_pred`, float32 (N,)."""
         return np.asarray(self.probabilities.max(1), np.float32)
 
@@ -115,7 +115,7 @@ class TrainingPhotos:
     photos: tuple[Photo, ...]
     columns: NDArray[np.int64]
     """Their true columns, int64 (N,)."""
-    embeddings: NDArray[np.float32]
+    embeddings: Floats
     """float32 N×D."""
 
 
@@ -193,7 +193,7 @@ def _label_columns(bundle: Bundle) -> dict[str, int]:
 
 
 def _select(
-    bundle: Bundle, embedded: Embedded, columns: dict[str, int], progress: Progress, *, include_trained: bool
+    bundle: Bundle, embedded: DatasetEmbeddings, columns: dict[str, int], progress: Progress, *, include_trained: bool
 ) -> _Selection:
     places = np.array([columns.get(nfc(str(photo.label)), -1) for photo in embedded.photos])
     trained_sha256, excluded_sha256 = trained_digests(bundle), excluded_digests(bundle)
@@ -207,7 +207,12 @@ def _select(
 
 
 def _nothing_left(
-    dataset: Dataset, embedded: Embedded, chosen: _Selection, unknown: tuple[str, ...], *, include_trained: bool
+    dataset: Dataset,
+    embedded: DatasetEmbeddings,
+    chosen: _Selection,
+    unknown: tuple[str, ...],
+    *,
+    include_trained: bool,
 ) -> str:
     """The error text that says why no photo can be evaluated."""
     trained = 0 if include_trained else int(chosen.trained.sum())
@@ -222,8 +227,8 @@ def _nothing_left(
 
 
 def _those(
-    embedded: Embedded, places: NDArray[np.int64], chosen: NDArray[np.bool_]
-) -> tuple[tuple[Photo, ...], NDArray[np.int64], NDArray[np.float32]]:
+    embedded: DatasetEmbeddings, places: NDArray[np.int64], chosen: NDArray[np.bool_]
+) -> tuple[tuple[Photo, ...], NDArray[np.int64], Floats]:
     photos = tuple(photo for photo, there in zip(embedded.photos, chosen, strict=True) if there)
     return photos, places[chosen], embedded.embeddings[chosen]
 

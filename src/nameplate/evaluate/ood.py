@@ -20,10 +20,10 @@ from nameplate.errors import BundleError
 from nameplate.evaluate.evaluator import EvaluationResult
 from nameplate.evaluate.metrics import effective_wilson, wilson
 from nameplate.images.quality import Quality, flaws
-from nameplate.model.collection import Progress, embed_photos
+from nameplate.model.embeddings import Progress, embed_photos
 from nameplate.model.model import Model
 from nameplate.model.verdict import ood_score, with_flaws
-from nameplate.types import Metric, Prediction, Verdict
+from nameplate.types import Floats, Metric, Prediction, Verdict
 
 KEPT = 0.95
 """The share of known photos that pass the threshold at which false accepts are measured."""
@@ -120,9 +120,6 @@ def _false_accepts(known: NDArray[np.floating], ood: NDArray[np.floating]) -> Me
     return Metric(value, min(value, end(0.025)), max(value, end(0.975)))
 
 
-Floats = NDArray[np.float32]
-
-
 @dataclass(frozen=True, slots=True)
 class KnownVerdicts:
     """The verdicts of known photos, and how often these are right."""
@@ -201,7 +198,7 @@ def evaluate_ood(
         BundleError: The bundle was made before there were verdicts.
         DataError: There are no photos, or none can be read.
     """
-    known = model.bundle.known
+    known = model.bundle.ood_detector
     if known is None:
         raise BundleError(
             f"The bundle '{model.bundle.manifest.name}' cannot tell photos that it does not know: it was made before "
@@ -222,8 +219,8 @@ def evaluate_ood(
 
 def _scores(model: Model, embeddings: Floats, probs: Floats) -> tuple[Floats, Floats]:
     """The scores of `unknown car` and of `not a car`, float32 (N,) each; both are high for OOD photos."""
-    assert model.bundle.known is not None
-    near, cars = model.bundle.known.distances(embeddings)
+    assert model.bundle.ood_detector is not None
+    near, cars = model.bundle.ood_detector.distances(embeddings)
     margin = model.car_margin(embeddings)
     return ood_score(near, probs, model.bundle.manifest.thresholds), cars if margin is None else margin
 
@@ -232,7 +229,7 @@ def _predictions(model: Model, embeddings: Floats, probs: Floats, qualities: Seq
     """The prediction of each photo. Without qualities none gets the verdict `poor photo`."""
     figures: Sequence[Quality | None] = qualities or [None] * len(probs)
     each = zip(probs, embeddings, figures, strict=True)
-    return [with_flaws(model.judged("", row, embedding), flaws(quality)) for row, embedding, quality in each]
+    return [with_flaws(model.decide("", row, embedding), flaws(quality)) for row, embedding, quality in each]
 
 
 def _count(found: list[Prediction]) -> dict[Verdict, int]:

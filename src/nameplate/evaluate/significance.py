@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nameplate.types import Metric
+from nameplate.types import Doubles, Metric
 
 LEVEL = 0.05
 """A difference is significant where its p is below this."""
@@ -34,7 +34,6 @@ ROUNDING = 1e-9
 AGAINST = np.array([1.0, -1.0]) / math.sqrt(2)
 """The gains of two pseudo-photos of opposite sign, which act as the half photos of Agresti and Min."""
 
-Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Part = tuple[float, float]
 """A variance component, and the degrees of freedom of its estimate."""
@@ -266,7 +265,7 @@ def _edge(rejected: Callable[[float], bool], inside: float, outside: float) -> f
     return outside
 
 
-def holm(values: Sequence[float]) -> NDArray[np.float64]:
+def holm(values: Sequence[float]) -> Doubles:
     """The p values of several comparisons, corrected for their number (S. Holm, 1979).
 
     >>> holm([0.01, 0.04, 0.03]).round(3).tolist()

@@ -24,11 +24,12 @@ from nameplate.model.model import Model
 from nameplate.model.pipeline import Settings
 from nameplate.model.proof import prove
 from nameplate.model.reference import ReferenceAnswer, reference_photo
-from nameplate.model.verdict import COVERAGE, Thresholds, caught, make_places, make_probabilities, ood_score
+from nameplate.model.verdict import COVERAGE, Thresholds, gated, make_indices, make_probabilities, ood_score
 from nameplate.model.verification import MOST_PHOTOS, RATES, ClaimThresholds, Lies
 from nameplate.storage import sha256
+from nameplate.types import Doubles, Floats
 
-Floats = NDArray[np.float32]
+Floats = Floats
 
 # The gate: a binary classifier of embeddings, whole cars against everything else.
 
@@ -100,7 +101,7 @@ def choose_thresholds(
         distances: `MahalanobisDetector.distances` of these photos; None where there are none.
         far: The backbone's distance threshold of `not a car`. None: the distance that keeps `CARS_KEPT`.
         no_car: The threshold of the backbone's gate; None where it has no gate.
-        odds: `MahalanobisDetector.no_car_odds` of these photos; None where the backbone has no gate.
+        odds: `MahalanobisDetector.non_car_log_odds` of these photos; None where the backbone has no gate.
 
     Returns:
         The thresholds. One is None where there are too few photos to choose it: sets need `MIN_CALIBRATION`, `near`
@@ -111,9 +112,9 @@ def choose_thresholds(
         return found
     passed = np.ones(len(y_true), np.bool_)
     if distances is not None:
-        passed = ~np.logical_or(*caught(probabilities, distances, odds, found))
+        passed = ~np.logical_or(*gated(probabilities, distances, odds, found))
     _, of_makes = make_probabilities(probabilities, makes)
-    _, place = make_places(tuple(makes))
+    _, place = make_indices(tuple(makes))
     sets = (
         selection_conditional_threshold(probabilities, y_true, passed),
         selection_conditional_threshold(of_makes, place[y_true], passed),
@@ -206,26 +207,26 @@ DRAWS = 4000
 class Adverts:
     """The scores of true and of wrong claims on A simulated adverts of one number of photos."""
 
-    true: NDArray[np.float64]
+    true: Doubles
     """The score of the true claim, float64 (A,)."""
-    other: NDArray[np.float64]
+    other: Doubles
     """The score of a wrong claim of another make, float64 (A,); of any other class where all are of one make."""
-    same_make: NDArray[np.float64]
+    same_make: Doubles
     """The score of a wrong claim of the same make; shorter than A where some make has one nameplate only."""
-    alike: NDArray[np.float64]
+    alike: Doubles
     """The score of the wrong class that the photos of the class resemble most, of any make, float64 (A,)."""
 
     @property
-    def wrong(self) -> NDArray[np.float64]:
+    def wrong(self) -> Doubles:
         """The scores of wrong claims; half of them are of the same make where there are such."""
         if not len(self.same_make):
             return self.other
         return np.concatenate([self.other, np.resize(self.same_make, len(self.other))])
 
     @property
-    def lies(self) -> dict[Lies, NDArray[np.float64]]:
+    def lies(self) -> dict[Lies, Doubles]:
         """The scores of each kind of wrong claim except `mixed`."""
-        found: dict[Lies, NDArray[np.float64]] = {
+        found: dict[Lies, Doubles] = {
             "random": self.other,
             "same-make": self.same_make,
             "alike": self.alike,
@@ -247,7 +248,7 @@ def choose_claims(
         Both; None for what has fewer than `MIN_CALIBRATION` photos, or only one class.
     """
     names, of_makes = make_probabilities(probabilities, makes)
-    _, member = make_places(tuple(makes))
+    _, member = make_indices(tuple(makes))
     return _choose(probabilities, y_true, member), _choose(of_makes, member[y_true], np.arange(len(names)))
 
 
@@ -273,7 +274,7 @@ def _choose(probs: Floats, y_true: NDArray[np.int64], makes: NDArray[np.int64]) 
     return ClaimThresholds(len(y_true), tuple(accept), tuple(reject), full)
 
 
-def _above(scores: NDArray[np.float64]) -> tuple[float, ...]:
+def _above(scores: Doubles) -> tuple[float, ...]:
     """The score that the share `RATES[i]` of wrong claims exceeds, for each i."""
     return tuple(np.quantile(scores, 1 - np.array(RATES), method="higher").tolist())
 
@@ -335,9 +336,7 @@ def draw_adverts(
 # Entries of the bundle's manifest.
 
 
-def with_reference(
-    manifest: Manifest, backbone: bytes, weight: NDArray[np.float32], bias: NDArray[np.float32]
-) -> Manifest:
+def with_reference(manifest: Manifest, backbone: bytes, weight: Floats, bias: Floats) -> Manifest:
     """Add to a manifest what ONNX Runtime answers on the reference image.
 
     Args:

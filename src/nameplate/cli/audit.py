@@ -12,8 +12,8 @@ import typer
 from nameplate.cli import screen
 from nameplate.cli.app import app
 from nameplate.cli.options import Data, Exclude, Json, LayoutOption, Names, RuntimeOption, Threads
+from nameplate.defaults import DEFAULT_BUNDLE
 from nameplate.errors import UsageError
-from nameplate.types import DEFAULT_BUNDLE
 
 
 @app.command()

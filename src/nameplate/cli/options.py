@@ -60,8 +60,8 @@ TtaOption = Annotated[
     typer.Option(
         "--tta",
         metavar="NAME",
-        help="Test-time augmentation: mirror, scales, closer (zoom in on the car), sharpen (if blurred or small), some of "
-        "these joined by commas, full (all), or original (the notebook's five random passes).",
+        help="Test-time augmentation: mirror, scales, closer (zoom in on the car), sharpen (if blurred or small), or "
+        "several of these joined by commas, full (all), or original (the notebook's five random passes).",
     ),
 ]
 Top = Annotated[int, typer.Option(min=1, help="How many nameplates to list for each photo.")]

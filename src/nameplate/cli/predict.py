@@ -22,9 +22,9 @@ from nameplate.cli.options import (
     Workers,
     check_ray,
 )
+from nameplate.defaults import DEFAULT_BUNDLE, NO_TTA, PART, TOP
 from nameplate.errors import DataError, UsageError
 from nameplate.model.verification import DEFAULT_LIES, DEFAULT_RATE, RATES
-from nameplate.types import DEFAULT_BUNDLE, NO_TTA, PART, TOP
 
 if TYPE_CHECKING:
     from nameplate.batch.predict import JobResult, Profile

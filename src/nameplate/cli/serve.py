@@ -10,9 +10,9 @@ import typer
 from nameplate.cli import screen
 from nameplate.cli.app import app
 from nameplate.cli.options import Json, RuntimeOption, TtaOption
+from nameplate.defaults import DEFAULT_BUNDLE
 from nameplate.errors import RuntimeUnavailableError
 from nameplate.serve.settings import ServeSettings
-from nameplate.types import DEFAULT_BUNDLE
 
 DEFAULTS = ServeSettings()
 

@@ -29,8 +29,9 @@ from nameplate.cli.options import (
     RuntimeOption,
     Threads,
 )
+from nameplate.defaults import DEFAULT_BUNDLE, DEFAULT_RECIPE
 from nameplate.errors import DataError, NameplateError, UsageError, WriteError
-from nameplate.types import DEFAULT_BUNDLE, DEFAULT_RECIPE, HeadRecipe
+from nameplate.types import HeadRecipe
 
 if TYPE_CHECKING:
     from nameplate.data.dataset import Dataset

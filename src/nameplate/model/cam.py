@@ -20,7 +20,7 @@ from nameplate.errors import BundleError, PhotoError, UsageError
 from nameplate.images.parallel import ordered_map
 from nameplate.images.quality import flaws
 from nameplate.images.transforms import frame
-from nameplate.model.bundle import numbers
+from nameplate.model.bundle import all_finite
 from nameplate.model.classifier import probabilities
 from nameplate.model.model import Model
 from nameplate.model.neighbours import Neighbour, nearest, read_index
@@ -116,7 +116,7 @@ def map_prepared(
             continue
         [(embedding, places)] = found
         outcome = embedded(photo, embedding[None], runtime.name)
-        if isinstance(outcome, UnreadablePhoto) or not numbers(places):
+        if isinstance(outcome, UnreadablePhoto) or not all_finite(places):
             yield UnreadablePhoto(NOT_COMPUTED, photo.file.digest)
         else:
             yield MappedPhoto(outcome, photo.inputs[0], places)
@@ -141,7 +141,7 @@ def _check(embeddings: Floats, places: Floats, model: Model) -> None:
         )
 
 
-def evidence(model: Model, places: Floats, nameplate: int, runtime: str) -> Floats:
+def evidence_map(model: Model, places: Floats, nameplate: int, runtime: str) -> Floats:
     """What each place says for a nameplate and against the others, float32 h×w.
 
     The mean over the places is the nameplate's logit less that of the other nameplates, each weighted by how probable
@@ -164,7 +164,7 @@ def evidence(model: Model, places: Floats, nameplate: int, runtime: str) -> Floa
     return np.asarray(places @ direction + (bias[nameplate] - bias @ others), np.float32)
 
 
-def drawn_out(grid: Floats, height: int, width: int) -> Floats:
+def upsample(grid: Floats, height: int, width: int) -> Floats:
     """A map float32 h×w drawn out smoothly (bicubic) to float32 height×width."""
     image = Image.fromarray(np.ascontiguousarray(grid, np.float32))
     return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC), np.float32)
@@ -180,20 +180,20 @@ def hot_region(grid: Floats, area: float = AREA) -> Region:
     height, width = grid.shape[0] * SMOOTH, grid.shape[1] * SMOOTH
     rows, columns = max(1, round(height * area**0.5)), max(1, round(width * area**0.5))
     sums = np.zeros((height + 1, width + 1))
-    sums[1:, 1:] = drawn_out(grid, height, width).astype(np.float64).cumsum(0).cumsum(1)
+    sums[1:, 1:] = upsample(grid, height, width).astype(np.float64).cumsum(0).cumsum(1)
     boxes = sums[rows:, columns:] - sums[:-rows, columns:] - sums[rows:, :-columns] + sums[:-rows, :-columns]
     top, left = (int(each) for each in np.unravel_index(boxes.argmax(), boxes.shape))
     return Region(left / width, top / height, (left + columns) / width, (top + rows) / height)
 
 
-def mean_inside(grid: Floats, region: Region) -> float:
+def mean_evidence(grid: Floats, region: Region) -> float:
     """Mean evidence in a region of the picture."""
     height, width = grid.shape[0] * SMOOTH, grid.shape[1] * SMOOTH
     rows = slice(round(region.top * height), round(region.bottom * height))
-    return float(drawn_out(grid, height, width)[rows, round(region.left * width) : round(region.right * width)].mean())
+    return float(upsample(grid, height, width)[rows, round(region.left * width) : round(region.right * width)].mean())
 
 
-def in_photo(region: Region, width: int, height: int, size: Preprocess) -> tuple[int, int, int, int]:
+def region_in_photo(region: Region, width: int, height: int, size: Preprocess) -> tuple[int, int, int, int]:
     """A region of the model's picture as left, top, right, bottom in pixels of the upright photo.
 
     Args:
@@ -326,10 +326,10 @@ def explain_mapped(model: Model, mapped: MappedPhoto, pixels: Pixels, wanted: in
     index = read_index(model.bundle)
 
     def case(number: int) -> Case:
-        grid = evidence(model, mapped.places, number, photo.runtime)
+        grid = evidence_map(model, mapped.places, number, photo.runtime)
         box = hot_region(grid)
-        faint = mean_inside(grid, box) < FAINT * np.abs(grid).max()
-        region = None if faint else in_photo(box, *sides, model.bundle.manifest.preprocess)
+        faint = mean_evidence(grid, box) < FAINT * np.abs(grid).max()
+        region = None if faint else region_in_photo(box, *sides, model.bundle.manifest.preprocess)
         return Case(model.nameplates[number], float(probs[number]), grid, region)
 
     return Explanation(
@@ -338,7 +338,7 @@ def explain_mapped(model: Model, mapped: MappedPhoto, pixels: Pixels, wanted: in
         *sides,
         case(ranked[0]),
         None if wanted is None else case(wanted),
-        with_flaws(model.judged("", probs, photo.embedding), flaws(photo.quality)).verdict,
+        with_flaws(model.decide("", probs, photo.embedding), flaws(photo.quality)).verdict,
         tuple((model.nameplates[i], float(probs[i])) for i in ranked),
         None if index is None else nearest(index, photo.embedding, NEIGHBOURS),
     )

@@ -12,7 +12,7 @@ import numpy as np
 from nameplate.defaults import DEFAULT_BUNDLE, NO_TTA, TOP
 from nameplate.errors import BundleError, PhotoError, UsageError
 from nameplate.images.quality import flaws
-from nameplate.model.bundle import Bundle, numbers
+from nameplate.model.bundle import Bundle, all_finite
 from nameplate.model.classifier import probabilities
 from nameplate.model.pipeline import (
     NOT_COMPUTED,
@@ -26,8 +26,8 @@ from nameplate.model.pipeline import (
 from nameplate.model.proof import load_proven
 from nameplate.model.runtime_choice import ChosenRuntime
 from nameplate.model.sources import PhotoLike, Photos, as_list, as_source, as_sources, each_photo, photo_name
-from nameplate.model.tta import Looks
-from nameplate.model.verdict import car_margin, judged, with_flaws
+from nameplate.model.tta import TTAEmbedder
+from nameplate.model.verdict import car_margin, with_flaws, with_verdict
 from nameplate.model.verification import (
     DEFAULT_LIES,
     DEFAULT_RATE,
@@ -62,7 +62,7 @@ class Model:
         self.bundle = bundle
         self.settings = settings
         self.runtime = ChosenRuntime(bundle, settings.runtime, settings.threads, settings.batching, settings.watch)
-        self.looks = Looks(bundle, settings, self.runtime)
+        self.embedder = TTAEmbedder(bundle, settings, self.runtime)
 
     @classmethod
     def load(
@@ -151,7 +151,7 @@ class Model:
                 names.append(photo_name(photo, number))
                 yield as_source(photo, self.settings.limits)
 
-        for photo in self.looks.rows(named()):
+        for photo in self.embedder.rows(named()):
             yield self.answer(names.popleft(), photo, top)
 
     def answer(self, name: str, photo: Outcome, top: int = TOP) -> tuple[Prediction, Floats | None]:
@@ -159,10 +159,10 @@ class Model:
         if isinstance(photo, UnreadablePhoto):
             return Prediction(name, failure=photo.failure), None
         probs = self.probs(photo)
-        found = with_flaws(self.judged(name, probs, photo.embedding, top), flaws(photo.quality))
+        found = with_flaws(self.decide(name, probs, photo.embedding, top), flaws(photo.quality))
         return found, None if found.failure is not None else probs
 
-    def judged(self, name: str, probs: Floats, embedding: Floats, top: int = TOP) -> Prediction:
+    def decide(self, name: str, probs: Floats, embedding: Floats, top: int = TOP) -> Prediction:
         """The prediction and its verdict, from probabilities (C,) and the embedding (D,) of the photo as it is.
 
         Where either gives no numbers to judge by there is no answer, but an error.
@@ -170,24 +170,24 @@ class Model:
         best = np.argsort(-probs, kind="stable")[:top]
         ranked = tuple((self.nameplates[i], float(probs[i])) for i in best)
         plain = Prediction(name, *ranked[0], top=ranked)
-        known, thresholds = self.bundle.known, self.bundle.manifest.thresholds
+        known, thresholds = self.bundle.ood_detector, self.bundle.manifest.thresholds
         with np.errstate(over="ignore", invalid="ignore"):
             distances = None if known is None else known.distances(embedding[None])
-            odds = None if known is None else known.no_car_odds(embedding[None])
+            odds = None if known is None else known.non_car_log_odds(embedding[None])
         told = (*(distances or ()), *(() if odds is None else (odds,)))
-        if not numbers(probs) or not all(np.isfinite(each).all() for each in told):
+        if not all_finite(probs) or not all(np.isfinite(each).all() for each in told):
             return Prediction(name, failure=NOT_COMPUTED)
-        return judged(plain, probs, self.nameplates, self.makes, thresholds, distances, odds)
+        return with_verdict(plain, probs, self.nameplates, self.makes, thresholds, distances, odds)
 
     def car_margin(self, embeddings: Floats) -> Floats | None:
         """How far photos are beyond what passes for a whole car, above 0 they are `not a car`: float32 N×D → float32
         (N,), or None where the bundle cannot tell.
         """
-        known = self.bundle.known
+        known = self.bundle.ood_detector
         if known is None:
             return None
         thresholds = self.bundle.manifest.thresholds
-        return car_margin(known.distances(embeddings), known.no_car_odds(embeddings), thresholds)
+        return car_margin(known.distances(embeddings), known.non_car_log_odds(embeddings), thresholds)
 
     def verify(
         self, photos: Photos, claimed: str, *, rate: float = DEFAULT_RATE, lies: Lies = DEFAULT_LIES

@@ -51,10 +51,10 @@ class WhiteningTransform:
 class MahalanobisDetector:
     """What a bundle knows of its cars beside their names."""
 
-    space: WhiteningTransform
-    centres: Floats
+    whitening: WhiteningTransform
+    class_means: Floats
     """C×D: the mean of each nameplate's training photos, mapped."""
-    cars: Floats | None = None
+    backbone_class_means: Floats | None = None
     """M×D: those of the nameplates that the backbone was trained on; None where they are the same."""
     gate: Floats | None = None
     """D+1, weights and bias: the log-odds that a photo shows no whole car, from its embedding, learned on photos of
@@ -63,10 +63,10 @@ class MahalanobisDetector:
     @property
     def tensors(self) -> dict[str, NDArray[Any]]:
         """As they are stored: what is large as float16."""
-        exact = {"mean": self.space.mean, "scale": self.space.scale, "shares": self.space.shares}
-        large = {"directions": self.space.directions, "centres": self.centres}
-        if self.cars is not None:
-            large["cars"] = self.cars
+        exact = {"mean": self.whitening.mean, "scale": self.whitening.scale, "shares": self.whitening.shares}
+        large = {"directions": self.whitening.directions, "centres": self.class_means}
+        if self.backbone_class_means is not None:
+            large["cars"] = self.backbone_class_means
         if self.gate is not None:
             exact["gate"] = self.gate
         return exact | {name: np.ascontiguousarray(part, np.float16) for name, part in large.items()}
@@ -120,13 +120,13 @@ class MahalanobisDetector:
         Returns:
             Two of float32 (N,): squared Mahalanobis distances over D, about 1 for a photo that belongs.
         """
-        mapped = self.space(embeddings)
-        near = _nearest(mapped, self.centres, self.lengths[0])
-        if self.cars is None:
+        mapped = self.whitening(embeddings)
+        near = _nearest(mapped, self.class_means, self.lengths[0])
+        if self.backbone_class_means is None:
             return near, near
-        return near, np.minimum(near, _nearest(mapped, self.cars, self.lengths[1]))
+        return near, np.minimum(near, _nearest(mapped, self.backbone_class_means, self.lengths[1]))
 
-    def no_car_odds(self, embeddings: Floats) -> Floats | None:
+    def non_car_log_odds(self, embeddings: Floats) -> Floats | None:
         """Log-odds that photos show no whole car: float32 N×D → float32 (N,); None where there is no `gate`."""
         if self.gate is None:
             return None
@@ -136,8 +136,8 @@ class MahalanobisDetector:
     @cached_property
     def lengths(self) -> tuple[Floats, Floats]:
         """Squared lengths of the centres and of the cars, which every distance needs."""
-        cars = self.centres if self.cars is None else self.cars
-        return (self.centres**2).sum(1), (cars**2).sum(1)
+        cars = self.class_means if self.backbone_class_means is None else self.backbone_class_means
+        return (self.class_means**2).sum(1), (cars**2).sum(1)
 
 
 def _nearest(mapped: Floats, centres: Floats, lengths: Floats) -> Floats:
@@ -181,7 +181,7 @@ def fit_whitening(embeddings: Floats, classes: NDArray[np.int64]) -> WhiteningTr
     )
 
 
-def fit_known(
+def fit_detector(
     embeddings: Floats, classes: NDArray[np.int64], parent: MahalanobisDetector | None = None
 ) -> MahalanobisDetector:
     """What training photos tell.
@@ -194,18 +194,24 @@ def fit_known(
     if parent is None:
         space, cars, gate = fit_whitening(embeddings, classes), None, None
     else:
-        space, cars, gate = parent.space, parent.centres if parent.cars is None else parent.cars, parent.gate
+        space, cars, gate = (
+            parent.whitening,
+            parent.class_means if parent.backbone_class_means is None else parent.backbone_class_means,
+            parent.gate,
+        )
     found = MahalanobisDetector(space, class_means(space(embeddings), classes), cars, gate)
-    return MahalanobisDetector.of(found.tensors, embeddings.shape[1], len(found.centres))  # as exactly as it is stored
+    return MahalanobisDetector.of(
+        found.tensors, embeddings.shape[1], len(found.class_means)
+    )  # as exactly as it is stored
 
 
-def own_distances(known: MahalanobisDetector, embeddings: Floats, classes: NDArray[np.int64]) -> Floats:
+def leave_one_out_distances(known: MahalanobisDetector, embeddings: Floats, classes: NDArray[np.int64]) -> Floats:
     """`MahalanobisDetector.distances` to the nearest nameplate for the very photos that made the centres, each photo taken out of
     its own; float32 (N,). A photo that is alone in its class is as far from it as from nothing: infinity there.
     """
-    mapped = known.space(embeddings)
-    counts = np.bincount(classes, minlength=len(known.centres)).astype(np.float32)
-    squared = _squared(mapped, known.centres, known.lengths[0])
+    mapped = known.whitening(embeddings)
+    counts = np.bincount(classes, minlength=len(known.class_means)).astype(np.float32)
+    squared = _squared(mapped, known.class_means, known.lengths[0])
     rows = np.arange(len(classes))
     own = squared[rows, classes]
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -28,7 +28,7 @@ from nameplate.errors import BundleError, UsageError
 from nameplate.images.augment import Augmentation, augment
 from nameplate.images.parallel import ordered_map
 from nameplate.images.transforms import WHOLE, Box, centred, cut, frame, preprocess, sharpened, sharpness_of
-from nameplate.model.bundle import Bundle, numbers
+from nameplate.model.bundle import Bundle, all_finite
 from nameplate.model.pipeline import (
     AHEAD,
     DecodedPhoto,
@@ -118,7 +118,7 @@ ZOOMS = (0.8, 1.25)
 """`scales`: sides of what is seen, as shares of the photo's own."""
 PASSES, SEED = 5, 20
 """`original`: random passes, and the seed of what is drawn in them."""
-CLOSER_COUNTS = 2
+CLOSER_WEIGHT = 2
 """`closer`: a look at the region counts as so many, since the car is larger there (docs/tta.md)."""
 SHARP = 0.0085
 """`sharpen`: a photo whose `sharpness_of` is below it is not sharp. The 3 % point of every sixth photo of cars196, in
@@ -138,7 +138,7 @@ class TTAView:
 
 
 @dataclass(frozen=True, slots=True)
-class Tta:
+class TTAPlan:
     """How a photo is looked at."""
 
     views: tuple[TTAView, ...] = (TTAView(),)
@@ -160,7 +160,7 @@ class Tta:
         return tuple(view for view in self.views if not view.sharpen)
 
 
-ADDED: dict[str, tuple[TTAView, ...]] = {
+ADDED_VIEWS: dict[str, tuple[TTAView, ...]] = {
     "mirror": (TTAView(mirror=True),),
     "scales": tuple(TTAView(centred(side)) for side in ZOOMS),
     "closer": (),
@@ -169,28 +169,29 @@ ADDED: dict[str, tuple[TTAView, ...]] = {
 """The ways that may be joined by commas, with the looks that each adds to the photo's own."""
 
 
-def parse_tta(name: str) -> Tta:
-    """One of `WAYS`, or some of `ADDED` joined by commas: each adds its looks.
+def parse_tta(name: str) -> TTAPlan:
+    """One of `WAYS`, or some of `ADDED_VIEWS` joined by commas: each adds its looks.
 
     Raises:
         UsageError: an unknown name, one named twice, or one that stands alone among others.
     """
     if name == NO_TTA:
-        return Tta()
+        return TTAPlan()
     if name == "original":
-        return Tta(passes=PASSES)
+        return TTAPlan(passes=PASSES)
     parts = (FULL if name == "full" else name).split(",")
-    if len(set(parts)) < len(parts) or not set(parts) <= set(ADDED):
+    if len(set(parts)) < len(parts) or not set(parts) <= set(ADDED_VIEWS):
         raise UsageError(
             f"Unknown test-time augmentation '{name}'. There are {', '.join(WAYS)}; "
-            f"{', '.join(ADDED)} may be joined by commas, each once."
+            f"{', '.join(ADDED_VIEWS)} may be joined by commas, each once."
         )
-    return Tta(
-        (TTAView(), *(view for part in ADDED if part in parts for view in ADDED[part])), closer="closer" in parts
+    return TTAPlan(
+        (TTAView(), *(view for part in ADDED_VIEWS if part in parts for view in ADDED_VIEWS[part])),
+        closer="closer" in parts,
     )
 
 
-def look(pixels: Pixels, view: TTAView, size: Preprocess) -> Pixels:
+def make_view(pixels: Pixels, view: TTAView, size: Preprocess) -> Pixels:
     """A photo, uint8 H×W×3, as one look shows it: uint8 `size.height`×`size.width`×3."""
     picture = preprocess(cut(pixels, view.box), size)
     if view.sharpen:
@@ -222,7 +223,7 @@ def random_passes(pixels: Pixels, size: Preprocess, digest: str, count: int = PA
     return [augment(whole, size.height, size.width, settings, draw) for _ in range(count)]
 
 
-class Looks:
+class TTAEmbedder:
     """A bundle's backbone, looking at photos in one way; what it needs is opened once."""
 
     def __init__(self, bundle: Bundle, settings: Settings, runtime: Runtime) -> None:
@@ -255,11 +256,11 @@ class Looks:
 
     def prepare(self, source: Source) -> PreparedPhoto | UnreadablePhoto:
         """Decode a photo and make the model inputs of its first looks; may be called in several threads."""
-        return prepare_photo(source, self._size, self._settings, self._views if self._tta != Tta() else None)
+        return prepare_photo(source, self._size, self._settings, self._views if self._tta != TTAPlan() else None)
 
     def prepare_decoded(self, photo: DecodedPhoto) -> PreparedPhoto:
         """`prepare` for a photo that is decoded already."""
-        return prepare_decoded(photo, self._size, self._settings, self._views if self._tta != Tta() else None)
+        return prepare_decoded(photo, self._size, self._settings, self._views if self._tta != TTAPlan() else None)
 
     def embed(self, photos: Iterable[tuple[Source, PreparedPhoto | UnreadablePhoto]]) -> Iterator[Outcome]:
         """Embed photos after `prepare`, each beside its source, which is read again for a closer look."""
@@ -273,7 +274,7 @@ class Looks:
             digest = photo.file.digest or sha256(np.ascontiguousarray(photo.pixels).tobytes())
             return tuple(random_passes(whole, self._size, digest, self._tta.passes))
         views = self._tta.views_of(photo.pixels)
-        return tuple(whole if view == TTAView() else look(photo.pixels, view, self._size) for view in views)
+        return tuple(whole if view == TTAView() else make_view(photo.pixels, view, self._size) for view in views)
 
     def _first(
         self, photos: Iterator[PreparedPhoto | UnreadablePhoto], mapping: OnnxRuntime
@@ -291,7 +292,7 @@ class Looks:
                 continue
             places = found[0][1]
             outcome = embedded(photo, np.stack([embedding for embedding, _ in found]), mapping.name)
-            usable = isinstance(outcome, EmbeddedPhoto) and numbers(places)
+            usable = isinstance(outcome, EmbeddedPhoto) and all_finite(places)
             yield outcome, region(places, *photo.decoded, self._size) if usable else None
 
     def _closer(
@@ -315,7 +316,7 @@ class Looks:
         for closer in embed_prepared(self._bundle, again, mapping):
             outcome = waiting.popleft()
             if isinstance(outcome, EmbeddedPhoto) and isinstance(closer, EmbeddedPhoto):
-                outcome = replace(outcome, views=np.concatenate([outcome.views, *[closer.views] * CLOSER_COUNTS]))
+                outcome = replace(outcome, views=np.concatenate([outcome.views, *[closer.views] * CLOSER_WEIGHT]))
             yield outcome
 
     def _prepare_closer(self, sight: tuple[Source, Box | None]) -> PreparedPhoto | UnreadablePhoto | None:
@@ -327,7 +328,7 @@ class Looks:
         if isinstance(decoded, UnreadablePhoto):
             return decoded
         return PreparedPhoto(
-            decoded.file, decoded.pixels.shape[:2], (look(decoded.pixels, TTAView(box), self._size),), None
+            decoded.file, decoded.pixels.shape[:2], (make_view(decoded.pixels, TTAView(box), self._size),), None
         )
 
 

@@ -48,7 +48,7 @@ class Thresholds:
     far: float | None = None
     """Distance to the nearest car above it: not a car; None where that cannot be told. Used where there is no gate."""
     no_car: float | None = None
-    """`MahalanobisDetector.no_car_odds` above it: not a car; None where the bundle has no gate."""
+    """`MahalanobisDetector.non_car_log_odds` above it: not a car; None where the bundle has no gate."""
 
     @property
     def usable(self) -> bool:
@@ -82,7 +82,7 @@ def car_margin(distances: tuple[Floats, Floats], odds: Floats | None, thresholds
 
     Args:
         distances: `MahalanobisDetector.distances`, two of float32 (N,).
-        odds: `MahalanobisDetector.no_car_odds`, float32 (N,); None where the bundle has no gate.
+        odds: `MahalanobisDetector.non_car_log_odds`, float32 (N,); None where the bundle has no gate.
         thresholds: the model's.
 
     Returns:
@@ -98,7 +98,7 @@ def car_margin(distances: tuple[Floats, Floats], odds: Floats | None, thresholds
     return np.asarray(margin, np.float32)
 
 
-def caught(
+def gated(
     probabilities: Floats, distances: tuple[Floats, Floats], odds: Floats | None, thresholds: Thresholds
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which photos the gates stop, so that they get no set of nameplates.
@@ -106,7 +106,7 @@ def caught(
     Args:
         probabilities: float32 N×C.
         distances: `MahalanobisDetector.distances`, two of float32 (N,).
-        odds: `MahalanobisDetector.no_car_odds`, float32 (N,); None where the bundle has no gate.
+        odds: `MahalanobisDetector.non_car_log_odds`, float32 (N,); None where the bundle has no gate.
         thresholds: the model's.
 
     Returns:
@@ -139,7 +139,7 @@ def make_probabilities(probabilities: Floats, makes: Sequence[str]) -> tuple[lis
 
 
 @lru_cache(maxsize=8)
-def make_places(makes: tuple[str, ...]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+def make_indices(makes: tuple[str, ...]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """Makes in order of first appearance, and which of them each nameplate's is, int64 (C,)."""
     numbers = {make: number for number, make in enumerate(dict.fromkeys(makes))}
     return tuple(numbers), np.array([numbers[make] for make in makes], np.int64)
@@ -148,12 +148,12 @@ def make_places(makes: tuple[str, ...]) -> tuple[tuple[str, ...], NDArray[np.int
 @lru_cache(maxsize=8)
 def _grouped(makes: tuple[str, ...]) -> tuple[tuple[str, ...], NDArray[np.int64], NDArray[np.int64]]:
     """Makes, an order of the nameplates in which those of one make stand together, and where each make begins."""
-    names, places = make_places(makes)
+    names, places = make_indices(makes)
     order = np.argsort(places, kind="stable")
     return names, order, np.searchsorted(places[order], np.arange(len(names)))
 
 
-def judged(
+def with_verdict(
     prediction: Prediction,
     probabilities: Floats,
     nameplates: Sequence[str],
@@ -171,14 +171,14 @@ def judged(
         makes: of each of them.
         thresholds: the model's.
         distances: `MahalanobisDetector.distances` of the photo, two of float32 (1,); None where they are not known.
-        odds: `MahalanobisDetector.no_car_odds` of the photo, float32 (1,); None where there is no gate.
+        odds: `MahalanobisDetector.non_car_log_odds` of the photo, float32 (1,); None where there is no gate.
     """
     candidates = prediction_set(probabilities, thresholds.nameplate)
     names, probs = make_probabilities(probabilities[None], makes)
     best = int(probs[0].argmax())
     found = replace(prediction, make=names[best], make_confidence=float(probs[0, best]))
     if distances is not None:
-        no_car, unknown = caught(probabilities[None], distances, odds, thresholds)
+        no_car, unknown = gated(probabilities[None], distances, odds, thresholds)
         if no_car[0]:
             return replace(found, verdict="not a car", make=None, make_confidence=None)
         if unknown[0]:

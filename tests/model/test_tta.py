@@ -19,6 +19,7 @@ from PIL import Image, ImageFilter
 
 from nameplate.demo import photos_folder
 from nameplate.errors import BundleError, UsageError
+from nameplate.fit.recipe import Recipe, load_recipe
 from nameplate.images import decode, preprocess
 from nameplate.images.transforms import PAD_GREY, centred, cut, sharpened, sharpness_of
 from nameplate.model.bundle import Bundle
@@ -27,6 +28,7 @@ from nameplate.model.pipeline import EmbeddedPhoto, Settings, Source
 from nameplate.model.tta import (
     ADDED_VIEWS,
     CLOSER_WEIGHT,
+    ORIGINAL_AUGMENTATION,
     PASSES,
     SHARP,
     WAYS,
@@ -35,7 +37,6 @@ from nameplate.model.tta import (
     TTAPlan,
     TTAView,
     make_view,
-    original_augmentation,
     parse_tta,
     random_passes,
 )
@@ -82,7 +83,7 @@ def test_names_join_in_any_order() -> None:
     assert parse_tta("none") == TTAPlan() == TTAPlan((TTAView(),), 0, False)
     assert parse_tta("closer,mirror") == parse_tta("mirror,closer")
     assert parse_tta("full") == parse_tta("mirror,scales,closer")
-    assert {parse_tta(name).looks for name in WAYS} == {1, 2, 3, 4, PASSES}
+    assert {parse_tta(name).view_count for name in WAYS} == {1, 2, 3, 4, PASSES}
     assert parse_tta("full").views == (TTAView(), *ADDED_VIEWS["mirror"], *ADDED_VIEWS["scales"])
     assert parse_tta("sharpen,mirror").views == (TTAView(), *ADDED_VIEWS["mirror"], TTAView(sharpen=True))
 
@@ -107,7 +108,10 @@ def test_scales_are_a_part_of_the_photo_and_the_photo_in_a_frame(photo: Pixels) 
 
 
 def test_random_passes_are_the_notebooks_and_the_same_for_the_same_photo(photo: Pixels) -> None:
-    settings = original_augmentation()
+    settings = ORIGINAL_AUGMENTATION
+    recipe = load_recipe("original")
+    assert isinstance(recipe, Recipe)
+    assert settings == recipe.augmentation
     assert (settings.rotate, settings.shear, settings.shift, settings.zoom) == (15, 15, 0.15, 0.15)
     assert (settings.brightness, settings.flip, settings.fill) == (0.5, 0.5, "nearest")
     passes = random_passes(photo, SIZE, "ab" * 32)

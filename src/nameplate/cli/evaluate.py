@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from nameplate.cli import screen
-from nameplate.cli.commands import (
+from nameplate.cli.app import app
+from nameplate.cli.options import (
     BundleArgument,
     Data,
     Exclude,
@@ -21,7 +22,6 @@ from nameplate.cli.commands import (
     RuntimeOption,
     Threads,
     TtaOption,
-    app,
 )
 from nameplate.defaults import NO_TTA
 from nameplate.errors import DataError, UsageError
@@ -45,20 +45,27 @@ def evaluate(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="PAGE", help="An HTML page to write; JSON and a table of photos go beside it."
+            "--output",
+            "-o",
+            metavar="PAGE",
+            help="The HTML page to write; JSON and a table of photos are written beside it.",
         ),
     ] = None,
     against: Annotated[
-        str | None, typer.Option(metavar="OTHER", help="Another bundle, to compare on photos that trained neither.")
+        str | None,
+        typer.Option(metavar="OTHER", help="Another bundle to compare with, on photos that trained neither."),
     ] = None,
     card: Annotated[
         Path | None,
-        typer.Option(metavar="CARD", help="A Markdown model card to write; what you wrote into it yourself is kept."),
+        typer.Option(metavar="CARD", help="The Markdown model card to write; text that you added yourself is kept."),
     ] = None,
-    strangers: Annotated[
+    ood: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="PHOTOS", help="Photos of what the model does not know, to judge verdicts on; repeatable."
+            "--ood",
+            "--strangers",
+            metavar="PHOTOS",
+            help="Out-of-distribution photos, of what the model does not know, to test its verdicts; repeatable.",
         ),
     ] = None,
     names: Names = None,
@@ -67,18 +74,18 @@ def evaluate(
     include_trained: Annotated[
         bool,
         typer.Option(
-            help="Judge also photos that trained the model, or that --exclude kept from it; the figures then flatter."
+            help="Also use photos that trained the model or that --exclude kept from it. The figures are then too good."
         ),
     ] = False,
-    all_classes: Annotated[bool, typer.Option(help="Show every nameplate's row.")] = False,
+    all_classes: Annotated[bool, typer.Option(help="Show a row for every nameplate.")] = False,
     tta: TtaOption = NO_TTA,
     runtime: RuntimeOption = "auto",
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Say what a model is worth on labelled photos that did not train it: figures, a page, a model card."""
-    from nameplate.cli.options import as_json as how_read
-    from nameplate.cli.options import read_labelled
+    """Evaluate a model on labelled photos that did not train it; write a page and a model card."""
+    from nameplate.cli.labelled import as_json as how_read
+    from nameplate.cli.labelled import read_labelled
     from nameplate.evaluate.comparison import evaluate_with_tta
     from nameplate.evaluate.evaluator import evaluate_model
     from nameplate.evaluate.figures import as_json, compute_figures
@@ -94,7 +101,7 @@ def evaluate(
         raise UsageError(
             "A model card says what a model is worth on photos that did not train it: no --include-trained."
         )
-    _refuse_overwriting(output, card, (*data, names, exclude, *(strangers or ())))
+    _refuse_overwriting(output, card, (*data, names, exclude, *(ood or ())))
     model = Model.load(bundle, runtime=runtime, threads=threads, tta=tta)
     model.require_head()
     other = None if against is None else Model.load(against, runtime=runtime, threads=threads, tta=tta)
@@ -103,16 +110,16 @@ def evaluate(
         model, other = model.with_settings(runtime=shared), other.with_settings(runtime=shared)
     with screen.progress() as report:
         dataset = read_labelled(data, names, exclude, layout, report)
-        result = evaluate_model(model, dataset, include_trained=include_trained, progress=report)
-        result, gained = evaluate_with_tta(model, result, report)
+        judged = evaluate_model(model, dataset, include_trained=include_trained, progress=report)
+        judged, gained = evaluate_with_tta(model, judged, report)
         others: list[Refused] = []
-        unknown = [evaluate_ood(model, result, source, report, others.append) for source in strangers or []]
-        held = None if other is None else _against(other, str(against), dataset, result, include_trained, report)
-    _tell_left_out(result, others)
-    figures = compute_figures(result)
-    verdicts = known_verdicts(model, result)
-    said = as_json(figures, result, model.bundle, held) | {"verdicts": asdict(verdicts), "data": how_read(dataset)}
-    files = screen.left_out_json((*dataset.refused, *others), result.unreadable)
+        unknown = [evaluate_ood(model, judged, source, report, others.append) for source in ood or []]
+        held = None if other is None else _against(other, str(against), dataset, judged, include_trained, report)
+    _tell_left_out(judged, others)
+    measured = compute_figures(judged)
+    verdicts = known_verdicts(model, judged)
+    said = as_json(measured, judged, model.bundle, held) | {"verdicts": asdict(verdicts), "data": how_read(dataset)}
+    files = screen.left_out_json((*dataset.refused, *others), judged.unreadable)
     said["left_out"] = {**cast("dict[str, object]", said["left_out"]), "files": files}
     said |= {"strangers": [each.as_json() for each in unknown]} if unknown else {}
     said |= {"tta": gained.as_json()} if gained else {}
@@ -120,21 +127,21 @@ def evaluate(
     if output is not None:
         from nameplate.report.evaluation import write_report
 
-        written = write_report(said, figures, result, output, model.settings.threads, held)
+        written = write_report(said, measured, judged, output, model.settings.threads, held)
         lines.append(f"{written.page}, {written.json}, {written.photos}")
     if card is not None:
         from nameplate.report.card import write_card
 
         # without folders: a card is published, and where photos lie on one machine is no one's business
         command = ["nameplate", "evaluate", Path(bundle).name, *(path.name for path in data), "--card", card.name]
-        write_card(card, figures, result, model, shlex.join(command))
+        write_card(card, measured, judged, model, shlex.join(command))
         lines.append(str(card))
     if json:
         screen.print_json(said)
         return
-    screen.print_evaluation(result.evaluation, all_classes=all_classes)
-    screen.step("Runtime", result.runtime)
-    _print_more(figures, held)
+    screen.print_evaluation(judged.evaluation, all_classes=all_classes)
+    screen.step("Runtime", judged.runtime)
+    _print_more(measured, held)
     _print_verdicts(verdicts, unknown)
     if gained is not None:
         screen.step("TTA", gained.sentence())
@@ -143,7 +150,7 @@ def evaluate(
 
 
 def _against(
-    other: Model, name: str, dataset: Dataset, result: EvaluationResult, include_trained: bool, report: Progress
+    other: Model, name: str, dataset: Dataset, judged: EvaluationResult, include_trained: bool, report: Progress
 ) -> ModelComparison:
     from nameplate.evaluate.comparison import compare_models, evaluate_with_tta
     from nameplate.evaluate.evaluator import evaluate_model
@@ -153,7 +160,7 @@ def _against(
         theirs, _ = evaluate_with_tta(other, theirs, report)
     except DataError as error:
         raise DataError(f"--against {name}: {error}") from None
-    return compare_models(result, theirs, name)
+    return compare_models(judged, theirs, name)
 
 
 def _refuse_overwriting(page: Path | None, card: Path | None, inputs: Sequence[Path | None]) -> None:
@@ -167,36 +174,36 @@ def _refuse_overwriting(page: Path | None, card: Path | None, inputs: Sequence[P
     refuse_overwriting_input(outputs, inputs)
 
 
-def _tell_left_out(result: EvaluationResult, of_strangers: Sequence[Refused]) -> None:
-    from nameplate.cli.options import tell_unjudged
+def _tell_left_out(judged: EvaluationResult, of_ood: Sequence[Refused]) -> None:
+    from nameplate.cli.labelled import tell_unjudged
 
-    screen.tell_refused([(entry.name, entry.reason) for entry in of_strangers], "left out of strangers")
-    screen.tell_refused(list(result.unreadable), "unreadable")
-    if result.trained:
-        screen.notes.print(f"{result.trained:,} photos left out: they trained this model.")
-    if result.leaked:
-        those = screen.counted(result.leaked, "photo")
+    screen.tell_refused([(entry.name, entry.reason) for entry in of_ood], "left out of --ood")
+    screen.tell_refused(list(judged.unreadable), "unreadable")
+    if judged.trained:
+        screen.notes.print(f"{judged.trained:,} photos left out: they trained this model.")
+    if judged.leaked:
+        those = screen.counted(judged.leaked, "photo")
         screen.notes.print(f"{those} left out: copies of photos that trained this model say nothing of it.")
-    if result.excluded:
-        screen.notes.print(f"{result.excluded:,} photos left out: --exclude kept them from this model's training.")
-    tell_unjudged(result)
-    if result.unknown_nameplates:
-        photos = sum(count for _, count in result.unknown)
+    if judged.excluded:
+        screen.notes.print(f"{judged.excluded:,} photos left out: --exclude kept them from this model's training.")
+    tell_unjudged(judged)
+    if judged.unknown_nameplates:
+        photos = sum(count for _, count in judged.unknown)
         left = (
-            f"{screen.counted(len(result.unknown_nameplates), 'nameplate')} left out, {screen.counted(photos, 'photo')}"
+            f"{screen.counted(len(judged.unknown_nameplates), 'nameplate')} left out, {screen.counted(photos, 'photo')}"
         )
         screen.notes.print(f"{left}: the model does not know them, and the figures are of the rest.")
 
 
-def _print_more(figures: EvaluationFigures, against: ModelComparison | None) -> None:
-    """What goes beyond the figures of right and wrong."""
+def _print_more(measured: EvaluationFigures, against: ModelComparison | None) -> None:
+    """Print the figures beyond accuracy."""
     from nameplate.evaluate.calibration import RISKS
     from nameplate.evaluate.comparison import loss_verdict, verdict
 
-    calibration, selective = figures.calibration, figures.selective
+    calibration, selective = measured.calibration, measured.selective
     screen.out.print()
-    screen.step("Make right", figures.makes.top1.percent)
-    screen.step("Log-loss", f"{figures.log_loss.value:.3f} ({figures.log_loss.low:.3f}–{figures.log_loss.high:.3f})")
+    screen.step("Make right", measured.makes.top1.percent)
+    screen.step("Log-loss", f"{measured.log_loss.value:.3f} ({measured.log_loss.low:.3f}–{measured.log_loss.high:.3f})")
     chance = f"a model whose confidences are true shows {100 * calibration.by_chance.value:.1f} % by chance"
     screen.step("Calibration", f"error (ECE) {calibration.ece.percent}; {chance}")
     for risk, point in zip(RISKS, selective.within, strict=True):
@@ -208,15 +215,15 @@ def _print_more(figures: EvaluationFigures, against: ModelComparison | None) -> 
         screen.step("", loss_verdict(against))
 
 
-def _print_verdicts(known: KnownVerdicts, strangers: Sequence[OODResult]) -> None:
-    """What becomes of known photos and of strangers."""
+def _print_verdicts(known: KnownVerdicts, ood: Sequence[OODResult]) -> None:
+    """Print the verdicts on known photos and on photos of what the model does not know."""
     right = "" if known.right is None else f"; answers right {known.right.percent}"
     held = "" if known.kept_held is None else f", sets of {known.size:.2f} hold the truth {known.kept_held.percent}"
     screen.step("Verdicts", f"{_shares(known.verdicts)}{right}{held}")
     if known.kept_held is not None:  # the rest get no set at all
         screen.step("", f"of all known photos {known.held.percent} get a set that holds the truth")
-    for each in strangers:
-        screen.step("Strangers", f"{each.source}: {_shares(each.verdicts)}")
+    for each in ood:
+        screen.step("Out of set", f"{each.source}: {_shares(each.verdicts)}")
         for name, found in (("as unknown cars", each.near), ("as no cars", each.far)):
             auroc = f"AUROC {found.auroc.value:.3f} ({found.auroc.low:.3f}–{found.auroc.high:.3f})"
             screen.step("", f"{name}: {auroc}, {found.false_accepts.percent} pass where 95 % of known ones do")

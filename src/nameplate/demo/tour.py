@@ -1,4 +1,4 @@
-"""`tour`: look, train, evaluate, identify on the embedded photos, and a page with the pictures."""
+"""The guided tour: inspect, train, evaluate and identify on the embedded photos, and write a page with pictures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from nameplate.report.plots import class_plot, confusion_plot
 from nameplate.types import HeadRecipe, Photo, Prediction
 
 EXAMPLES, MISTAKES = 6, 8
-"""Photos of each nameplate, and mistakes, that the page shows."""
+"""How many photos of each nameplate, and how many mistakes, the page shows."""
 
 
 def tour(
@@ -32,17 +32,17 @@ def tour(
     say: Callable[[str, str], None],
     progress: Progress = lambda *_: None,
 ) -> Path:
-    """Walk through the main job; writes `output`/model and `output`/index.html.
+    """Run the main job on the embedded photos; write `output`/model and `output`/index.html.
 
     Args:
-        output: a folder; what an earlier tour left there is replaced.
+        output: the folder to write; the files of an earlier tour are replaced.
         runtime: see `Model.load`.
         threads: see `Model.load`.
-        say: shows one line under a word.
+        say: prints one line after a word that names it.
         progress: see `Progress`.
 
     Returns:
-        The page.
+        The path of the page.
     """
     data, test = read_dataset(photos_folder("train")), read_dataset(photos_folder("test"))
     say("1. Look", f"{len(data.photos):,} photos of {len(data.nameplates)} car designs that do not exist:")
@@ -50,26 +50,26 @@ def tour(
 
     start = time.monotonic()
     backbone = Model.load(runtime=runtime, threads=threads)
-    recipe = HeadRecipe(holdout=0.0)  # the test part is apart already, so all other photos train
+    recipe = HeadRecipe(holdout=0.0)  # the test photos are a folder of their own, so all others train
     trained = train_head(data, output / "model", model=backbone, recipe=recipe, overwrite=True, progress=progress)
     seconds = time.monotonic() - start
     say("2. Train", f"{trained.photos:,} photos embedded by {trained.runtime} and a head fitted in {seconds:.0f} s")
 
-    model = Model(trained.bundle, replace(backbone.settings, runtime=trained.runtime))  # one figure, one runtime
-    result = evaluate_model(model, test, progress=progress)
-    found, top1 = result.evaluation, result.evaluation.top1
+    model = Model(trained.bundle, replace(backbone.settings, runtime=trained.runtime))  # the runtime that trained
+    judged = evaluate_model(model, test, progress=progress)
+    found, top1 = judged.evaluation, judged.evaluation.top1
     share = f"top-1 {100 * top1.value:.1f} % (95 % interval {100 * top1.low:.1f}–{100 * top1.high:.1f})"
-    say("3. Evaluate", f"{found.photos} photos never seen: {share}, by {result.runtime}")
+    say("3. Evaluate", f"{found.photos} photos never seen: {share}, by {judged.runtime}")
     for pair in found.confusions[:3]:
         say("", f"{pair.photos}× {pair.truth} taken for {pair.named}")
 
-    shown = result.photos[len(result.photos) // 2]
+    shown = judged.photos[len(judged.photos) // 2]
     [answer] = model.predict([shown.path])
     name = "/".join(Path(shown.path).parts[-2:])
     say("4. Identify", f"{name}: {answer.nameplate}, {100 * (answer.confidence or 0):.1f} %")
 
     page = output / "index.html"
-    _write(page, data, result, shown, answer, seconds)
+    _write(page, data, judged, shown, answer, seconds)
     say("5. See", str(page.resolve()))
     _say_what_next(say)
     return page
@@ -86,25 +86,25 @@ def _say_what_next(say: Callable[[str, str], None]) -> None:
 def _write(
     page: Path,
     data: Dataset,
-    result: EvaluationResult,
+    judged: EvaluationResult,
     shown: Photo,
     answer: Prediction,
     seconds: float,
 ) -> None:
-    nameplates = result.nameplates
+    nameplates = judged.nameplates
     write_page(
         page,
         "tour.html",
         version=__version__,
         train_photos=len(data.photos),
-        test_photos=len(result.photos),
+        test_photos=len(judged.photos),
         looks=[_look(name, data) for name in data.nameplates],
-        runtime=result.runtime,
+        runtime=judged.runtime,
         seconds=seconds,
-        evaluation=result.evaluation,
-        confusion=png_uri(confusion_plot(confusion_matrix(result.y_true, result.y_pred, len(nameplates)), nameplates)),
-        classes=png_uri(class_plot(result.evaluation)),
-        mistakes=_mistakes(result, nameplates),
+        evaluation=judged.evaluation,
+        confusion=png_uri(confusion_plot(confusion_matrix(judged.y_true, judged.y_pred, len(nameplates)), nameplates)),
+        classes=png_uri(class_plot(judged.evaluation)),
+        mistakes=_mistakes(judged, nameplates),
         answer={"uri": thumbnail_uri(decode(shown.path)), "truth": shown.label, "top": answer.top},
     )
 
@@ -119,10 +119,10 @@ def _look(nameplate: str, data: Dataset) -> dict[str, object]:
     }
 
 
-def _mistakes(result: EvaluationResult, nameplates: Sequence[str]) -> list[dict[str, object]]:
+def _mistakes(judged: EvaluationResult, nameplates: Sequence[str]) -> list[dict[str, object]]:
     found = [
         (float(probs.max()), photo, nameplates[int(probs.argmax())])
-        for photo, probs in zip(result.photos, result.probabilities, strict=True)
+        for photo, probs in zip(judged.photos, judged.probabilities, strict=True)
         if nameplates[int(probs.argmax())] != photo.label
     ]
     return [

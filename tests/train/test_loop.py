@@ -65,8 +65,8 @@ def make_job(
         run=run,
         paths=tuple(path for path, _ in train),
         classes=np.array([k for _, k in train], np.int64),
-        held_paths=tuple(path for path, _ in out),
-        held_classes=np.array([k for _, k in out], np.int64),
+        holdout_paths=tuple(path for path, _ in out),
+        holdout_classes=np.array([k for _, k in out], np.int64),
         threads=1,
         bfloat16=False,
     )
@@ -187,8 +187,8 @@ def test_the_moving_average_is_what_is_validated_and_kept(tmp_path: Path) -> Non
     settings = Preprocess(32, 48, TINY.fit, TINY.interpolation)
 
     def loss(network: Network) -> float:
-        logits, places = evaluate_network(network, job.held_paths, settings, Accelerator(cpu=True), 1)
-        truth = torch.from_numpy(job.held_classes[places])
+        logits, places = evaluate_network(network, job.holdout_paths, settings, Accelerator(cpu=True), 1)
+        truth = torch.from_numpy(job.holdout_classes[places])
         return float(torch.nn.functional.cross_entropy(torch.from_numpy(logits), truth))
 
     training = train(job)
@@ -316,7 +316,7 @@ def test_a_batch_too_large_for_the_memory_ends_clearly(tmp_path: Path, monkeypat
 
 def test_a_photo_that_vanishes_is_listed_and_the_rest_train(copied: Path, tmp_path: Path) -> None:
     job = make_job(tmp_path / "run", replace(TINY, stages=(replace(SMALL, batch=20),)), folder=copied)
-    gone = [Path(job.paths[3]), Path(job.held_paths[0])]
+    gone = [Path(job.paths[3]), Path(job.holdout_paths[0])]
 
     def watch(event: StepEvent) -> None:
         if event.state.steps == 1:
@@ -351,7 +351,7 @@ def test_every_validation_photo_is_judged_once_whatever_the_batch(
     job = make_job(tmp_path, TINY, each=1, held=3)
     network, settings = make_network(TINY), Preprocess(32, 48, "squash", "bicubic")
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff")
-    paths = [*job.held_paths[:5], str(tmp_path / "broken.jpg"), *job.held_paths[5:]]
+    paths = [*job.holdout_paths[:5], str(tmp_path / "broken.jpg"), *job.holdout_paths[5:]]
     whole, places = evaluate_network(network, paths, settings, Accelerator(cpu=True), 1)
     assert places.tolist() == [*range(5), *range(6, 31)]
     monkeypatch.setattr(loop, "VALIDATION_BATCH", 7)

@@ -156,14 +156,14 @@ def tell_notes(notes: Iterable[str]) -> None:
         screen.note("data", note)
 
 
-def tell_parts(parts: Split) -> None:
+def tell_parts(split: Split) -> None:
     """Which photos and nameplates neither train nor judge, each nameplate with its count."""
-    for sentence in parts.told:
+    for sentence in split.notes:
         screen.note("left out", sentence)
-    if parts.contradictory:
+    if split.contradictory:
         screen.note(
             "data",
-            f"{parts.contradictory:,} photos are exact copies of one under another nameplate; "
+            f"{split.contradictory:,} photos are exact copies of one under another nameplate; "
             "'nameplate audit' names them.",
         )
 
@@ -174,10 +174,10 @@ def as_json(dataset: Dataset) -> dict[str, object]:
 
 
 def left_out_json(
-    refused: Sequence[tuple[str, str]], parts: Split, unreadable: Sequence[tuple[str, str]]
+    refused: Sequence[tuple[str, str]], split: Split, unreadable: Sequence[tuple[str, str]]
 ) -> list[dict[str, str]]:
     """All that neither trains nor judges: paths and reasons, for `--json`."""
-    apart = [(entry.name, entry.reason) for entry in parts.left_out]
+    apart = [(entry.name, entry.reason) for entry in split.left_out]
     return screen.left_out_json((), (*refused, *unreadable, *apart))
 
 

@@ -19,7 +19,7 @@ from nameplate.evaluate.evaluator import same_picture
 from nameplate.experiments.candidates import Candidate, Frozen, Tuned, file_name, refuse_mixture
 from nameplate.experiments.paired import PairedAnswers, one_speed, ordered, pairs, photo_keys, summary, with_verdicts
 from nameplate.fit.run import JUDGED_BY, RUN, data_record, load_run, versions
-from nameplate.fit.split import Split, split_parts
+from nameplate.fit.split import Split, split_photos
 from nameplate.model.collection import Progress, embed_photos
 from nameplate.model.model import Model
 from nameplate.model.runtime import BATCH
@@ -209,30 +209,30 @@ def _compare(
 ) -> Comparison:
     begun = time.monotonic()
     with bars() as report:
-        parts = photos_to_judge(dataset, plan, report)
-    for sentence in parts.told:
+        split = photos_to_evaluate(dataset, plan, report)
+    for sentence in split.notes:
         say(f"left out: {sentence}")
     reading = time.monotonic() - begun
     if overwrite:
         clear_folder(target)
-    settings = _settings(plan, parts)
+    settings = _settings(plan, split)
     begin(target, settings)
     done = {each.name: found for each in plan.candidates if (found := load_done(target, each))}
     for found in done.values():
         say(f"{found.row.name}: {_told(found.row)}, judged before")
     todo = [each for each in plan.candidates if each.name not in done]
-    comparison = _comparison(plan, parts, settings, done, reading)
+    comparison = _comparison(plan, split, settings, done, reading)
     for candidate in todo:
-        done[candidate.name] = _judge(candidate, plan, parts, target, bars, training)
+        done[candidate.name] = _evaluate(candidate, plan, split, target, bars, training)
         say(f"{len(done)} of {len(plan.candidates)}, {candidate.name}: {_told(done[candidate.name].row)}")
-        comparison = _comparison(plan, parts, settings, done, reading)
+        comparison = _comparison(plan, split, settings, done, reading)
         write_comparison(target, comparison)
     if not todo:
         write_comparison(target, comparison)
     return comparison
 
 
-def photos_to_judge(dataset: Dataset, plan: Plan, progress: Progress) -> Split:
+def photos_to_evaluate(dataset: Dataset, plan: Plan, progress: Progress) -> Split:
     """Read all photos and say which train and which judge, the same for every contender.
 
     Copies are found as `train` finds them. Heads: all photos of the training part judge, out of fold. Networks: the
@@ -247,10 +247,10 @@ def photos_to_judge(dataset: Dataset, plan: Plan, progress: Progress) -> Split:
         raise DataError("There are no photos to train on: the data has a test part alone.")
     embedded = embed_photos(chosen, Model.load(threads=plan.threads), progress)
     if not plan.frozen:
-        parts = split_parts(dataset, embedded, plan.holdout, plan.seed, progress)
-        if not parts.held.any():
+        split = split_photos(dataset, embedded, plan.holdout, plan.seed, progress)
+        if not split.holdout.any():
             raise DataError("No photos are held out to judge networks on. Raise --holdout, or give more photos.")
-        return parts
+        return split
     photos = [photo.with_(split="train") for photo in embedded.photos]
     nameplates = [name for name in dataset.nameplates if any(photo.label == name for photo in photos)]
     if len(nameplates) < 2:
@@ -270,7 +270,7 @@ def at_most(dataset: Dataset, each: int, seed: int) -> Dataset:
     return replace(dataset, photos=tuple(dataset.photos[place] for place in sorted(kept)))
 
 
-def _settings(plan: Plan, parts: Split) -> dict[str, object]:
+def _settings(plan: Plan, split: Split) -> dict[str, object]:
     first = plan.candidates[0]
     common: dict[str, object] = {"schema": SCHEMA, "protocol": plan.protocol, "seed": plan.seed}
     if isinstance(first, Frozen) and plan.protocol == "frozen":
@@ -280,15 +280,15 @@ def _settings(plan: Plan, parts: Split) -> dict[str, object]:
         if plan.protocol == "fine-tune":
             stage = first.recipe.stages[0]
             common |= {"size": f"{stage.height}×{stage.width}", "epochs": stage.epochs}
-    return common | {"base": first.name if plan.base else None, "batch": BATCH, "data": parts.digest}
+    return common | {"base": first.name if plan.base else None, "batch": BATCH, "data": split.digest}
 
 
-def _judge(
-    candidate: Candidate, plan: Plan, parts: Split, target: Path, bars: Bars, training: Training
+def _evaluate(
+    candidate: Candidate, plan: Plan, split: Split, target: Path, bars: Bars, training: Training
 ) -> FinishedCandidate:
     """Judge one and keep it; one that fails gets a row that says why, and is tried again next time."""
     try:
-        row, found = _row(candidate, plan, parts, target, bars, training)
+        row, found = _row(candidate, plan, split, target, bars, training)
     except WriteError:
         raise
     except (NameplateError, RuntimeError, MemoryError) as error:  # RuntimeError: torch's, of memory for one
@@ -306,9 +306,9 @@ def _judge(
 
 
 def _row(
-    candidate: Candidate, plan: Plan, parts: Split, target: Path, bars: Bars, training: Training
+    candidate: Candidate, plan: Plan, split: Split, target: Path, bars: Bars, training: Training
 ) -> tuple[ComparisonRow, PairedAnswers]:
-    from nameplate.experiments.evaluate import judge_frozen, judge_tuned, start_run
+    from nameplate.experiments.evaluate import evaluate_frozen, evaluate_tuned, start_run
 
     with bars() as report:
 
@@ -316,15 +316,15 @@ def _row(
             report(f"{candidate.name}: {step}", done, total)
 
         if isinstance(candidate, Frozen):
-            return judge_frozen(candidate, parts, plan.threads, named)
+            return evaluate_frozen(candidate, split, plan.threads, named)
         run = run_folder(target, candidate)
-        start_run(candidate, parts, run, plan.threads, named)
+        start_run(candidate, split, run, plan.threads, named)
     with training() as (watch, say):
-        return judge_tuned(candidate, parts, run, watch=watch, say=say)
+        return evaluate_tuned(candidate, split, run, watch=watch, say=say)
 
 
 def _comparison(
-    plan: Plan, parts: Split, settings: dict[str, object], judged: dict[str, FinishedCandidate], reading: float
+    plan: Plan, split: Split, settings: dict[str, object], judged: dict[str, FinishedCandidate], reading: float
 ) -> Comparison:
     names = [each.name for each in plan.candidates if each.name in judged]
     done = one_speed(ordered([judged[name].row for name in names]))
@@ -334,14 +334,14 @@ def _comparison(
         first = plan.candidates[0].name
         reference = first if plan.base and first in found else done[0].name
     base = plan.base and reference == plan.candidates[0].name
-    groups = dict(zip(photo_keys(parts.photos), parts.groups.tolist(), strict=True))
+    groups = dict(zip(photo_keys(split.photos), split.groups.tolist(), strict=True))
     tested = pairs(found, groups, reference if base else None)
     return Comparison(
         protocol=plan.protocol,
-        judged=_judged(plan, parts),
+        judged=_evaluated_on(plan, split),
         made=datetime.now(UTC).isoformat(timespec="seconds"),
         settings={**settings, "threads": plan.threads, "runtime": FROZEN_BY if plan.frozen else JUDGED_BY},
-        data=data_record(parts),
+        data=data_record(split),
         versions=versions("numpy", "pillow", "scipy", "simplejpeg", "timm", "torch"),
         seconds_to_read=reading,
         waiting=tuple(each.name for each in plan.candidates if each.name not in judged),
@@ -349,20 +349,20 @@ def _comparison(
         reference=reference,
         summary=summary(done, tested, reference, base) if reference else "None could be judged.",
         pairs=tested,
-        unreadable=parts.unreadable,
+        unreadable=split.unreadable,
         candidates=tuple(described(each) for each in plan.candidates),
     )
 
 
-def _judged(plan: Plan, parts: Split) -> str:
-    classes = len(parts.nameplates)
+def _evaluated_on(plan: Plan, split: Split) -> str:
+    classes = len(split.nameplates)
     if plan.frozen:
         return (
-            f"Judged on {len(parts.photos):,} photos of {classes} nameplates, each by a head that did not see it "
+            f"Judged on {len(split.photos):,} photos of {classes} nameplates, each by a head that did not see it "
             f"or a copy of it (cross-validation), embedded by {FROZEN_BY}."
         )
-    judging, training = int(parts.held.sum()), int(parts.train.sum())
-    judged = f"Judged on {judging:,} photos that were held out, by {JUDGED_BY}"
+    evaluation, training = int(split.holdout.sum()), int(split.train.sum())
+    judged = f"Judged on {evaluation:,} photos that were held out, by {JUDGED_BY}"
     return f"{judged}; trained on {training:,} photos of {classes} nameplates."
 
 

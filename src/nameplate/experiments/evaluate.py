@@ -30,8 +30,8 @@ from nameplate.train.frozen_network import Cost, TorchRuntime, cost_of, load_net
 from nameplate.types import Photo
 
 
-def judge_frozen(
-    candidate: Frozen, parts: Split, threads: int, progress: Progress
+def evaluate_frozen(
+    candidate: Frozen, split: Split, threads: int, progress: Progress
 ) -> tuple[ComparisonRow, PairedAnswers]:
     """Embed photos by a frozen backbone, fit a head on them, judge it on the folds that it did not see.
 
@@ -48,16 +48,16 @@ def judge_frozen(
     begun = time.monotonic()
     backbone = find_backbone(candidate.backbone)
     size = candidate.height, candidate.width
-    network, weights = load_network(backbone, len(parts.nameplates), size, threads, candidate.weights)
+    network, weights = load_network(backbone, len(split.nameplates), size, threads, candidate.weights)
     cost = measure(network, *size)
     bundle, runtime = stand_in_bundle(backbone, weights, network, size), TorchRuntime(network)
 
     def embed(photos: Sequence[Photo], *, mirror: bool) -> Embedded:
         return embed_with(runtime, photos, bundle, Settings(threads=threads, mirror=mirror), progress)
 
-    plain = embed(parts.photos, mirror=False)
-    there = still_there(parts.photos, plain)
-    classes, groups = parts.classes[there], parts.groups[there]
+    plain = embed(split.photos, mirror=False)
+    there = still_there(split.photos, plain)
+    classes, groups = split.classes[there], split.groups[there]
     mirrored = embed(plain.photos, mirror=True) if candidate.head.mirror else None
     head = fit_recipe(plain.photos, plain.embeddings, mirrored, classes, groups, candidate.head, progress)
     if head.out_of_fold is None:
@@ -72,10 +72,10 @@ def judge_frozen(
         licence=backbone.licence,
         seconds=time.monotonic() - begun,
     )
-    return with_cost(row, cost), answers(photo_keys(plain.photos), probs, classes, parts.nameplates)
+    return with_cost(row, cost), answers(photo_keys(plain.photos), probs, classes, split.nameplates)
 
 
-def start_run(candidate: Tuned, parts: Split, run: Path, threads: int, progress: Progress) -> None:
+def start_run(candidate: Tuned, split: Split, run: Path, threads: int, progress: Progress) -> None:
     """Write a run's folder, where there is none yet.
 
     Args:
@@ -91,15 +91,15 @@ def start_run(candidate: Tuned, parts: Split, run: Path, threads: int, progress:
     if (run / RUN).is_file():
         return
     dataset = Dataset(
-        tuple(photo.with_(group=str(group)) for photo, group in zip(parts.photos, parts.groups, strict=True)),
-        parts.nameplates,
-        dict(zip(parts.nameplates, parts.ids, strict=True)),
+        tuple(photo.with_(group=str(group)) for photo, group in zip(split.photos, split.groups, strict=True)),
+        split.nameplates,
+        dict(zip(split.nameplates, split.ids, strict=True)),
     )
     start(lambda: dataset, run, candidate.recipe, threads=threads, progress=progress)
 
 
-def judge_tuned(
-    candidate: Tuned, parts: Split, run: Path, *, watch: Watch, say: Say
+def evaluate_tuned(
+    candidate: Tuned, split: Split, run: Path, *, watch: Watch, say: Say
 ) -> tuple[ComparisonRow, PairedAnswers]:
     """Train a run to its end, or what is left of it, and judge it on the held-out photos.
 
@@ -127,10 +127,10 @@ def judge_tuned(
         licence=backbone.licence,
         seconds=made.state.seconds,
     )
-    keys = np.array(photo_keys(made.parts.photos))[places]
-    found = answers(keys.tolist(), made.finished.probabilities, made.parts.classes[places], parts.nameplates)
+    keys = np.array(photo_keys(made.split.photos))[places]
+    found = answers(keys.tolist(), made.finished.probabilities, made.split.classes[places], split.nameplates)
     last = candidate.recipe.stages[-1]  # the cost is of photos as the last stage sees them
-    cost = cost_of(backbone, len(parts.nameplates), (last.height, last.width), load_run(run).threads)
+    cost = cost_of(backbone, len(split.nameplates), (last.height, last.width), load_run(run).threads)
     return with_cost(row, cost), found
 
 

@@ -31,7 +31,7 @@ from nameplate.experiments.result import Experiment, write_extra_page, write_res
 from nameplate.experiments.verdict import Material, SeedResult, give_verdict, load_seed, save_seed
 from nameplate.fit.recipe import Recipe
 from nameplate.fit.run import JUDGED_BY, versions
-from nameplate.fit.split import Split, split_parts
+from nameplate.fit.split import Split, split_photos
 from nameplate.model.collection import Embedded, Progress, embed_photos
 from nameplate.model.model import Model
 from nameplate.storage import is_free, sha256, whole_file, working_in
@@ -129,33 +129,33 @@ def _extra_data(
     mapped, classes = _mapped(base, extra, design.class_map)
     embedded = embed_photos([*base.photos, *mapped], model, progress)  # together: so by one runtime
     ours = _of_base(base, embedded)
-    parts = split_parts(base, ours, recipe.holdout, recipe.seed, progress)
-    mapped, classes = _trainable(mapped, classes, parts.nameplates)
+    split = split_photos(base, ours, recipe.holdout, recipe.seed, progress)
+    mapped, classes = _trainable(mapped, classes, split.nameplates)
     together = replace(base, photos=(*base.photos, *mapped))
     findings = inspect(together, model, shortcuts=False, progress=progress).findings
-    cleaning = clean(_read_of(mapped, embedded), parts.photos, findings)
-    judging = judging_places(parts)
-    material = _material(base, parts, cleaning, judging)
-    settings = _settings(parts, cleaning, recipe, model)
+    cleaning = clean(_read_of(mapped, embedded), split.photos, findings)
+    evaluation = evaluation_places(split)
+    material = _material(base, split, cleaning, evaluation)
+    settings = _settings(split, cleaning, recipe, model)
     _claim(folder, settings)
-    trials = _trials(material, embedded, folder, design, model, progress, say)
+    results = _seed_results(material, embedded, folder, design, model, progress, say)
     verdict = give_verdict(
-        trials,
-        [str(photo.label) for photo in material.judging],
-        parts.groups[judging],
+        results,
+        [str(photo.label) for photo in material.evaluation],
+        split.groups[evaluation],
         dict(Counter(str(photo.label) for photo in material.extra)),
-        parts.nameplates,
+        split.nameplates,
     )
     made = Experiment(
         verdict=verdict,
         classes=classes,
         cleaning=cleaning,
-        refused=(*base.refused, *extra.refused, *parts.left_out),
+        refused=(*base.refused, *extra.refused, *split.left_out),
         unreadable=ours.unreadable,
-        base={"photos": len(parts.photos), "trained": len(material.train), "sha256": parts.digest},
+        base={"photos": len(split.photos), "trained": len(material.train), "sha256": split.digest},
         extra={"photos": len(extra.photos), "added": len(material.extra), "sha256": _digest(material.extra)},
         settings=settings,
-        seeds=tuple(trial.seed for trial in trials),
+        seeds=tuple(result.seed for result in results),
         versions=versions("numpy", "onnxruntime", "pillow", "scipy", "simplejpeg"),
         runtime=embedded.runtime if isinstance(recipe, HeadRecipe) else _judged_by(model),
         made=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -165,14 +165,14 @@ def _extra_data(
     return made
 
 
-def judging_places(parts: Split) -> NDArray[np.int64]:
+def evaluation_places(split: Split) -> NDArray[np.int64]:
     """Which photos judge: the validation part, where there is none the test part; copies of training photos do not.
 
     Raises:
         DataError: none does.
     """
-    validation = np.array([photo.split == "validation" for photo in parts.photos])
-    held = parts.held & validation if (parts.held & validation).any() else parts.held
+    validation = np.array([photo.split == "validation" for photo in split.photos])
+    held = split.holdout & validation if (split.holdout & validation).any() else split.holdout
     if not held.any():
         raise DataError(
             "BASE holds out no photos to judge on. Give it a validation part, more photos, or a larger --holdout."
@@ -224,26 +224,26 @@ def _read_of(photos: Sequence[Photo], embedded: Embedded) -> list[Photo]:
     return [read.get(photo.path, photo).with_(label=photo.label, split=photo.split) for photo in photos]
 
 
-def _material(base: Dataset, parts: Split, cleaning: Cleaning, judging: NDArray[np.int64]) -> Material:
+def _material(base: Dataset, split: Split, cleaning: Cleaning, evaluation: NDArray[np.int64]) -> Material:
     if not cleaning.kept:
         why = ", ".join(f"{count:,}× {reason}" for reason, count in cleaning.counts.items()) or "no class is left"
         raise DataError(f"Nothing of EXTRA is left to add: {why}.")
     return Material(
-        train=tuple(photo for photo, train in zip(parts.photos, parts.train, strict=True) if train),
+        train=tuple(photo for photo, train in zip(split.photos, split.train, strict=True) if train),
         extra=cleaning.kept,
-        judging=tuple(parts.photos[place].with_(split="validation") for place in judging),
-        nameplates=parts.nameplates,
+        evaluation=tuple(split.photos[place].with_(split="validation") for place in evaluation),
+        nameplates=split.nameplates,
         ids=base.ids,
     )
 
 
-def _settings(parts: Split, cleaning: Cleaning, recipe: Recipe | HeadRecipe, model: Model) -> dict[str, object]:
+def _settings(split: Split, cleaning: Cleaning, recipe: Recipe | HeadRecipe, model: Model) -> dict[str, object]:
     kind = "head" if isinstance(recipe, HeadRecipe) else recipe.name
     return {
         "schema": SCHEMA,
         "recipe": {"name": kind, **msgspec.to_builtins(recipe)},
         "backbone": {"name": model.bundle.manifest.name, "sha256": model.bundle.digest},
-        "base": parts.digest,
+        "base": split.digest,
         "extra": _digest(cleaning.kept),
     }
 
@@ -269,7 +269,7 @@ def _claim(folder: Path, settings: dict[str, object]) -> None:
         )
 
 
-def _trials(
+def _seed_results(
     material: Material,
     embedded: Embedded,
     folder: Path,
@@ -285,10 +285,10 @@ def _trials(
         train = _trainer(material, embedded, folder, recipe, model, progress, say)
         for place, seed in enumerate(done):
             if done[seed] is None:
-                done[seed] = trial = train(seed)
-                save_seed(folder, trial)
+                done[seed] = result = train(seed)
+                save_seed(folder, result)
             progress("seeds", place + 1, seeds)
-    return [trial for trial in done.values() if trial is not None]
+    return [result for result in done.values() if result is not None]
 
 
 def _trainer(
@@ -301,13 +301,15 @@ def _trainer(
     say: Callable[[str], None],
 ) -> Callable[[int], SeedResult]:
     if isinstance(recipe, HeadRecipe):
-        from nameplate.experiments.heads import Heads
+        from nameplate.experiments.heads import ProbeTrainer
 
-        return Heads(material, embedded, model, recipe, progress).trial
-    from nameplate.experiments.networks import Networks
+        return ProbeTrainer(material, embedded, model, recipe, progress).train_seed
+    from nameplate.experiments.networks import NetworkTrainer
 
     runtime, threads = _judged_by(model), model.settings.threads
-    return Networks(material, folder, recipe, runtime=runtime, threads=threads, progress=progress, say=say).trial
+    return NetworkTrainer(
+        material, folder, recipe, runtime=runtime, threads=threads, progress=progress, say=say
+    ).train_seed
 
 
 def _judged_by(model: Model) -> str:

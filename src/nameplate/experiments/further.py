@@ -216,9 +216,9 @@ def _copies(findings: Iterable[Finding], own: dict[str, Photo], extra: Sequence[
 def _spare(members: set[str], own: dict[str, Photo], photos: Sequence[Photo]) -> list[TakenOut]:
     """Which of the copies of one picture must go; `photos` are those of EXTRA among them."""
     ours = sorted(path for path in members if path in own)
-    judging = [path for path in ours if own[path].split != "train"]
-    if judging:
-        return [TakenOut(photo.path, OF_HELD, judging[0]) for photo in photos]
+    evaluation = [path for path in ours if own[path].split != "train"]
+    if evaluation:
+        return [TakenOut(photo.path, OF_HELD, evaluation[0]) for photo in photos]
     if ours:
         return [TakenOut(photo.path, OF_TRAIN, ours[0]) for photo in photos]
     if len({photo.label for photo in photos}) > 1:

@@ -41,7 +41,7 @@ class Rows:
     """(N,): copies and adverts."""
 
 
-class Heads:
+class ProbeTrainer:
     """Trains both heads of a seed.
 
     A head is a convex fit: on the same photos it comes out the same, so a seed must vary the photos. Each seed leaves
@@ -57,7 +57,7 @@ class Heads:
         train = [places[photo.path] for photo in (*material.train, *material.extra)]
         photos = (*material.train, *material.extra)
         self.recipe, self.material = recipe, material
-        self.judging = embedded.embeddings[[places[photo.path] for photo in material.judging]]
+        self.evaluation = embedded.embeddings[[places[photo.path] for photo in material.evaluation]]
         rows = Embedded(photos, embedded.embeddings[train], embedded.hashes[train], (), embedded.runtime)
         self.rows = Rows(
             photos,
@@ -68,7 +68,7 @@ class Heads:
             same_picture(rows, progress),
         )
 
-    def trial(self, seed: int) -> SeedResult:
+    def train_seed(self, seed: int) -> SeedResult:
         """Both heads of one seed, and what they say."""
         rows, everyone = self.rows, np.arange(len(self.rows.photos))
         ours = draw(everyone[: rows.base], rows.classes, rows.groups, np.random.default_rng([seed, 0]))
@@ -91,8 +91,8 @@ class Heads:
             np.concatenate([fold, fold[there]]),
             balanced=self.recipe.balanced,
         )
-        probs = probabilities(self.judging @ head.weight + head.bias, head.temperature)
-        return SeedAnswers.of(probs, self.material.nameplates, [str(photo.label) for photo in self.material.judging])
+        probs = probabilities(self.evaluation @ head.weight + head.bias, head.temperature)
+        return SeedAnswers.of(probs, self.material.nameplates, [str(photo.label) for photo in self.material.evaluation])
 
 
 def draw(places: Places, classes: Places, groups: Places, random: np.random.Generator) -> Places:

@@ -69,21 +69,21 @@ class Material:
     """BASE's training photos."""
     extra: tuple[Photo, ...]
     """The further ones, cleaned, under BASE's nameplates."""
-    judging: tuple[Photo, ...]
+    evaluation: tuple[Photo, ...]
     """BASE's photos that judge: the same for all seeds, whatever EXTRA is."""
     nameplates: tuple[str, ...]
     ids: dict[str, str]
     """Nameplate → the class as BASE calls it."""
 
 
-def save_seed(folder: Path, trial: SeedResult) -> None:
+def save_seed(folder: Path, result: SeedResult) -> None:
     """Keep a seed that is done.
 
     Raises:
         WriteError: the file cannot be written.
     """
-    with whole_file(_file(folder, trial.seed)) as temporary:
-        temporary.write_bytes(msgspec.json.encode(trial))
+    with whole_file(_file(folder, result.seed)) as temporary:
+        temporary.write_bytes(msgspec.json.encode(result))
 
 
 def load_seed(folder: Path, seed: int) -> SeedResult | None:
@@ -156,7 +156,7 @@ class Verdict:
 
 
 def give_verdict(
-    trials: Sequence[SeedResult],
+    results: Sequence[SeedResult],
     y_true: Sequence[str],
     groups: NDArray[np.int64],
     added: dict[str, int],
@@ -172,8 +172,8 @@ def give_verdict(
         nameplates: in their order.
     """
     truth = np.array(y_true)
-    without, with_ = (_right([pick(trial) for trial in trials], truth) for pick in (_without, _added))
-    loss_without, loss_with = (_losses([pick(trial) for trial in trials]) for pick in (_without, _added))
+    without, with_ = (_right([pick(result) for result in results], truth) for pick in (_without, _added))
+    loss_without, loss_with = (_losses([pick(result) for result in results]) for pick in (_without, _added))
     found = paired(without, with_, groups)
     return Verdict(
         _word(found.difference.value, found.p),
@@ -242,12 +242,12 @@ def _word(difference: float, p: float) -> Word:
     return "helps" if difference > 0 else "hurts"
 
 
-def _without(trial: SeedResult) -> SeedAnswers:
-    return trial.without
+def _without(result: SeedResult) -> SeedAnswers:
+    return result.without
 
 
-def _added(trial: SeedResult) -> SeedAnswers:
-    return trial.added
+def _added(result: SeedResult) -> SeedAnswers:
+    return result.added
 
 
 def _right(answers: Sequence[SeedAnswers], truth: NDArray[np.str_]) -> NDArray[np.float64]:

@@ -153,7 +153,7 @@ def build(
             arguments["img_size"] = size
         _try_size(backbone, arguments, size)
     network = _create(backbone, arguments)
-    network.picture_size = size  # what pretrained position embeddings are fitted to: weights.py
+    network.model_input_size = size  # what pretrained position embeddings are fitted to: weights.py
     return network
 
 

@@ -157,7 +157,7 @@ def head_of(network: Network, white: Whitening | None = None) -> tuple[Floats, F
 def check_parity(
     network: torch.nn.Module,
     bundle: Bundle,
-    pictures: NDArray[np.uint8],
+    inputs: NDArray[np.uint8],
     runtimes: Sequence[str],
     threads: int,
 ) -> tuple[Parity, ...]:
@@ -174,17 +174,17 @@ def check_parity(
         NameplateError: a runtime names other nameplates on more than 0.1 % of the photos.
     """
     with torch.inference_mode():
-        logits = np.concatenate([network(torch.from_numpy(batch)).numpy() for batch in _batches(pictures)])
+        logits = np.concatenate([network(torch.from_numpy(batch)).numpy() for batch in _batches(inputs)])
     truth = probabilities(logits, 1.0)
     results = []
     assert bundle.weight is not None
     assert bundle.bias is not None
     for name in runtimes:
         runtime = make_runtime(name, bundle.backbone, threads)
-        embeddings = np.concatenate(list(runtime.embed(_batches(pictures))))
+        embeddings = np.concatenate(list(runtime.embed(_batches(inputs))))
         probs = probabilities(embeddings @ bundle.weight + bundle.bias, 1.0)
         same = int((probs.argmax(1) == truth.argmax(1)).sum())
-        results.append(Parity(name, len(pictures), same, float(np.abs(probs - truth).max())))
+        results.append(Parity(name, len(inputs), same, float(np.abs(probs - truth).max())))
     for parity in results:
         if not parity.holds:
             raise NameplateError(
@@ -196,6 +196,6 @@ def check_parity(
     return tuple(results)
 
 
-def _batches(pictures: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
-    for start in range(0, len(pictures), BATCH):
-        yield pictures[start : start + BATCH]
+def _batches(inputs: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+    for start in range(0, len(inputs), BATCH):
+        yield inputs[start : start + BATCH]

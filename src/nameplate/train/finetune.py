@@ -25,14 +25,14 @@ from nameplate.fit.run import (
     Moved,
     Run,
     load_run,
-    parts_of,
     refuse_gone,
     relocate,
     rows,
     save_run,
+    split_of,
     versions,
 )
-from nameplate.fit.split import Split, split_parts
+from nameplate.fit.split import Split, split_photos
 from nameplate.model.classifier import fit_head
 from nameplate.model.collection import Progress, embed_photos
 from nameplate.model.model import Model
@@ -61,7 +61,7 @@ class FineTuned:
     """What `fine_tune` made."""
 
     finished: Finished
-    parts: Split
+    split: Split
     state: State
     resumed: int
     """Steps that were done before this call."""
@@ -159,20 +159,20 @@ def _start(
     find_backbone(recipe.backbone)  # an unknown name is said before the photos are read
     dataset = read()
     embedded = embed_photos(dataset.photos, Model.load(threads=threads), progress)
-    parts = split_parts(dataset, embedded, recipe.holdout, recipe.seed, progress)
-    if parts.train.sum() < accelerator.num_processes:
-        raise UsageError(f"{parts.train.sum()} training photos are too few for {accelerator.num_processes} processes.")
-    network, origin = _network(recipe, len(parts.nameplates), recipe.weights)
+    split = split_photos(dataset, embedded, recipe.holdout, recipe.seed, progress)
+    if split.train.sum() < accelerator.num_processes:
+        raise UsageError(f"{split.train.sum()} training photos are too few for {accelerator.num_processes} processes.")
+    network, origin = _network(recipe, len(split.nameplates), recipe.weights)
     classifier_matrix(network)  # a classifier that no bundle can hold is refused now, not after hours
     layer_numbers(network)  # and a network that cannot be trained in stages
     run = Run(
         schema=SCHEMA,
         recipe=recipe,
-        photos=rows(parts),
-        nameplates=parts.nameplates,
-        ids=parts.ids,
-        unreadable=parts.unreadable,
-        lost=parts.lost,
+        photos=rows(split),
+        nameplates=split.nameplates,
+        ids=split.ids,
+        unreadable=split.unreadable,
+        lost=split.lost,
         made=datetime.now(UTC).isoformat(timespec="seconds"),
         bfloat16=_bfloat16(recipe, network, accelerator),
         threads=threads,
@@ -182,7 +182,7 @@ def _start(
         versions=versions("accelerate", "numpy", "pillow", "simplejpeg", "timm", "torch"),
         index=index,
         begun_in=str(Path.cwd()),
-        excluded=parts.excluded,
+        excluded=split.excluded,
     )
     clear_folder(folder)
     save_run(folder, run)
@@ -249,33 +249,33 @@ def _together(folder: Path, accelerator: Accelerator) -> Iterator[None]:
 def _fine_tune(folder: Path, run: Run, accelerator: Accelerator, watch: Watch, say: Say) -> FineTuned | None:
     keep_memory()
     torch.set_num_threads(run.threads)
-    recipe, parts = run.recipe, parts_of(run)
+    recipe, split = run.recipe, split_of(run)
     if accelerator.is_main_process:
         _clear(folder)
     saved = load_checkpoint(folder)
-    network, _ = _network(recipe, len(parts.nameplates), "none" if saved else _weights(run))
+    network, _ = _network(recipe, len(split.nameplates), "none" if saved else _weights(run))
     network.to(accelerator.device, memory_format=torch.channels_last)
     if recipe.head_start and saved is None:
         say("fit the classifier on the frozen backbone")
-        _head_start(network, run, parts)
+        _head_start(network, run, split)
     if accelerator.device.type == "cpu":
         depthwise_in_float32(network)
-    job = _job(folder, run, parts)
+    job = _job(folder, run, split)
     resumed = saved[0].steps if saved else 0
     if not accelerator.is_main_process:
         fit(job, network, accelerator, saved, watch, None)
         return None
-    monitor = RunMonitor(folder, run, parts, saved[0] if saved else None)
+    monitor = RunMonitor(folder, run, split, saved[0] if saved else None)
     try:
         training = fit(job, network, accelerator, saved, monitor.watch(watch), monitor)
         if saved and training.state.steps == resumed:
             say("all epochs were done before")
-        made = finish(folder, run, parts, kept(training), training.state, say)
+        made = finish(folder, run, split, kept(training), training.state, say)
     except BaseException as error:
         monitor.stopped("interrupted" if isinstance(error, KeyboardInterrupt) else str(error))
         raise
     monitor.finished(training.state, made)
-    return FineTuned(made, parts, training.state, resumed)
+    return FineTuned(made, split, training.state, resumed)
 
 
 def _weights(run: Run) -> str:
@@ -301,14 +301,14 @@ def _network(recipe: Recipe, classes: int, weights: str) -> tuple[Network, str]:
     return network, load_weights(body, backbone, weights)
 
 
-def _job(folder: Path, run: Run, parts: Split) -> TrainingJob:
+def _job(folder: Path, run: Run, split: Split) -> TrainingJob:
     return TrainingJob(
         recipe=run.recipe,
         run=folder,
-        paths=tuple(photo.path for photo, train in zip(parts.photos, parts.train, strict=True) if train),
-        classes=parts.classes[parts.train],
-        held_paths=tuple(photo.path for photo, held in zip(parts.photos, parts.held, strict=True) if held),
-        held_classes=parts.classes[parts.held],
+        paths=tuple(photo.path for photo, train in zip(split.photos, split.train, strict=True) if train),
+        classes=split.classes[split.train],
+        holdout_paths=tuple(photo.path for photo, held in zip(split.photos, split.holdout, strict=True) if held),
+        holdout_classes=split.classes[split.holdout],
         threads=run.threads,
         bfloat16=run.bfloat16,
     )
@@ -322,13 +322,13 @@ def _bfloat16(recipe: Recipe, network: Network, accelerator: Accelerator) -> boo
     return faster_in_bfloat16(network, accelerator.device, stage.height, stage.width, batch)
 
 
-def _head_start(network: Network, run: Run, parts: Split) -> None:
+def _head_start(network: Network, run: Run, split: Split) -> None:
     """Fit the classifier on what the frozen backbone says of the training photos, as the first stage sees them."""
     recipe, stage = run.recipe, run.recipe.stages[0]
     settings = Preprocess(stage.height, stage.width, recipe.fit, recipe.interpolation)
-    chosen = np.flatnonzero(parts.train)
+    chosen = np.flatnonzero(split.train)
     chosen = chosen[:: -(-len(chosen) // HEAD_START_PHOTOS)]
-    paths = [parts.photos[i].path for i in chosen]
+    paths = [split.photos[i].path for i in chosen]
     network.eval()
     device = next(network.parameters()).device
     embeddings, places = [], []
@@ -340,9 +340,9 @@ def _head_start(network: Network, run: Run, parts: Split) -> None:
     if not places:
         raise unreadable(paths)
     there = chosen[np.concatenate(places)]
-    photos = [parts.photos[i] for i in there]
-    fold = folds([str(p.label) for p in photos], [str(p.sha256) for p in photos], parts.groups[there], 3, recipe.seed)
-    head = fit_head(np.concatenate(embeddings), parts.classes[there], fold)
+    photos = [split.photos[i] for i in there]
+    fold = folds([str(p.label) for p in photos], [str(p.sha256) for p in photos], split.groups[there], 3, recipe.seed)
+    head = fit_head(np.concatenate(embeddings), split.classes[there], fold)
     weight, bias = classifier_matrix(network)
     with torch.no_grad():  # in the calibrated scale, so that the first steps are small
         weight.copy_(torch.from_numpy(head.weight.T / head.temperature).to(device))

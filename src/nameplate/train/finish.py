@@ -58,7 +58,7 @@ class Finished:
 
 
 def finish(
-    folder: Path, run: Run, parts: Split, network: Network, state: State, say: Callable[[str], None]
+    folder: Path, run: Run, split: Split, network: Network, state: State, say: Callable[[str], None]
 ) -> Finished:
     """Write a run's weights and bundle.
 
@@ -76,13 +76,13 @@ def finish(
     rounded = round_weights(network)
     _save_weights(folder, run, rounded)
     say("export")
-    embeddings, classes = training_embeddings(run, parts, rounded.embed, state)
+    embeddings, classes = training_embeddings(run, split, rounded.embed, state)
     white = whiten(embeddings, classes)
     size = exported(run.recipe, state).epoch
     embedder = Embedder(rounded, white, places=has_places(rounded, size.height, size.width))
     head, known = head_of(rounded, white), fit_known(white(embeddings), classes)
     candidate = Candidate(embedder, head, known, rounded)
-    return make_bundle(folder / IN_RUN, folder.resolve().name, run, parts, state, candidate, say)
+    return make_bundle(folder / IN_RUN, folder.resolve().name, run, split, state, candidate, say)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,7 +103,7 @@ def make_bundle(
     target: Path,
     name: str,
     run: Run,
-    parts: Split,
+    split: Split,
     state: State,
     candidate: Candidate,
     say: Callable[[str], None],
@@ -123,40 +123,40 @@ def make_bundle(
         NameplateError: the exported network is not the trained one, or the bundle cannot be written.
     """
     kept = exported(run.recipe, state)
-    draft = _draft(name, run, parts, kept, candidate)
+    draft = _draft(name, run, split, kept, candidate)
     say("judge")
     able = {trial.runtime for trial in probe(draft, run.threads) if trial.error is None}
-    held_out, pictures = _embed_held_out(draft, parts, run, [JUDGED_BY, *sorted(able - {JUDGED_BY})])
+    held_out, inputs = _embed_held_out(draft, split, run, [JUDGED_BY, *sorted(able - {JUDGED_BY})])
     say("hold the exported network against torch")
     runtimes = ["onnxruntime", *sorted(able & {"openvino"})]
-    parity = check_parity(candidate.network, draft, pictures, runtimes, run.threads)
+    parity = check_parity(candidate.network, draft, inputs, runtimes, run.threads)
     calibrated = calibrate_bundle(draft, held_out)
-    provenance = _provenance(run, parts, state, kept, parity)
-    index = _index(draft, parts, run) if run.index else None
+    provenance = _provenance(run, split, state, kept, parity)
+    index = _index(draft, split, run) if run.index else None
     bundle = finalize(target, calibrated, provenance, index=index, overwrite=True)
     places = held_out.embedded[0].places
     return Finished(bundle, calibrated.evaluation, parity, calibrated.probs, places, kept)
 
 
-def _draft(name: str, run: Run, parts: Split, kept: Exported, candidate: Candidate) -> Bundle:
+def _draft(name: str, run: Run, split: Split, kept: Exported, candidate: Candidate) -> Bundle:
     """The bundle before it is calibrated, its backbone exported."""
     size = kept.epoch
     backbone, (weight, bias) = export_onnx(candidate.embedder, size.height, size.width), candidate.head
     manifest = Manifest(
         schema=SCHEMA,
         name=name,
-        nameplates=parts.nameplates,
-        ids=parts.ids,
+        nameplates=split.nameplates,
+        ids=split.ids,
         preprocess=Preprocess(size.height, size.width, run.recipe.fit, run.recipe.interpolation),
         embedding=len(weight),
         temperature=1.0,
         files={BACKBONE: File(sha256(backbone), len(backbone))},
     )
-    return Bundle(manifest, backbone, weight, bias, photos_csv(parts.photos, parts.groups), candidate.known)
+    return Bundle(manifest, backbone, weight, bias, photos_csv(split.photos, split.groups), candidate.known)
 
 
 def _embed_held_out(
-    draft: Bundle, parts: Split, run: Run, runtimes: Sequence[str]
+    draft: Bundle, split: Split, run: Run, runtimes: Sequence[str]
 ) -> tuple[HeldOut, NDArray[np.uint8]]:
     """Embed the held-out photos by each runtime, decoding each photo once.
 
@@ -169,23 +169,23 @@ def _embed_held_out(
     """
     opened = {name: make_runtime(name, draft.backbone, run.threads) for name in runtimes}
     embeddings: dict[str, list[Floats]] = {name: [] for name in runtimes}
-    chosen = np.flatnonzero(parts.held)
-    for_parity = _spread(chosen if len(chosen) else np.flatnonzero(parts.train))
+    chosen = np.flatnonzero(split.holdout)
+    for_parity = _spread(chosen if len(chosen) else np.flatnonzero(split.train))
     places: list[NDArray[np.int64]] = []
-    pictures: list[NDArray[np.uint8]] = []
-    prepared = _prepared(draft, parts, chosen, run)
+    inputs: list[NDArray[np.uint8]] = []
+    prepared = _prepared(draft, split, chosen, run)
     # All prepared photos would not fit into memory, and a batch alone would keep most processors idle.
     while stretch := list(itertools.islice(prepared, STRETCH)):
         for name, runtime in opened.items():
             embeddings[name].extend(runtime.embed(batch for batch, _ in stretch))
         places.extend(of for _, of in stretch)
-        pictures.extend(batch[np.isin(of, for_parity)] for batch, of in stretch)
+        inputs.extend(batch[np.isin(of, for_parity)] for batch, of in stretch)
     if not len(chosen):
-        pictures = [batch for batch, _ in _prepared(draft, parts, for_parity, run)]
+        inputs = [batch for batch, _ in _prepared(draft, split, for_parity, run)]
     empty = np.zeros((0, draft.manifest.embedding), np.float32)
     where = np.concatenate([np.zeros(0, np.int64), *places])
     embedded = (RuntimeEmbeddings(name, np.concatenate([empty, *rows]), where) for name, rows in embeddings.items())
-    return HeldOut(tuple(embedded), parts.classes), np.concatenate(pictures)
+    return HeldOut(tuple(embedded), split.classes), np.concatenate(inputs)
 
 
 def _spread(chosen: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -194,14 +194,14 @@ def _spread(chosen: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _prepared(
-    bundle: Bundle, parts: Split, chosen: NDArray[np.int64], run: Run
+    bundle: Bundle, split: Split, chosen: NDArray[np.int64], run: Run
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
     """Pictures as the bundle wants them, and which of the photos they are of; unreadable ones are left out.
 
     Raises:
         NameplateError: none can be read.
     """
-    paths = [parts.photos[place].path for place in chosen]
+    paths = [split.photos[place].path for place in chosen]
     found = False
     for batch in plain_batches(paths, in_order(np.arange(len(paths)), BATCH), bundle.manifest.preprocess, run.threads):
         if len(batch.places):
@@ -212,7 +212,7 @@ def _prepared(
 
 
 def training_embeddings(
-    run: Run, parts: Split, embed: Callable[[torch.Tensor], torch.Tensor], state: State
+    run: Run, split: Split, embed: Callable[[torch.Tensor], torch.Tensor], state: State
 ) -> tuple[Floats, NDArray[np.int64]]:
     """Embeddings of training photos as one epoch more would see them: as they are the network knows them too well.
 
@@ -223,8 +223,8 @@ def training_embeddings(
         NameplateError: none can be read any more.
     """
     recipe, kept = run.recipe, exported(run.recipe, state).epoch
-    chosen = np.random.default_rng(recipe.seed).permutation(np.flatnonzero(parts.train))[:WHITENING_PHOTOS]
-    paths = [parts.photos[place].path for place in chosen]
+    chosen = np.random.default_rng(recipe.seed).permutation(np.flatnonzero(split.train))[:WHITENING_PHOTOS]
+    paths = [split.photos[place].path for place in chosen]
     batches = in_order(np.arange(len(paths)), BATCH)
     size = (kept.height, kept.width)
     embeddings, places = [], []
@@ -235,20 +235,20 @@ def training_embeddings(
                 places.append(chosen[batch.places])
     if not places:
         raise unreadable(paths)
-    return np.concatenate(embeddings), parts.classes[np.concatenate(places)]
+    return np.concatenate(embeddings), split.classes[np.concatenate(places)]
 
 
-def _index(bundle: Bundle, parts: Split, run: Run) -> bytes:
+def _index(bundle: Bundle, split: Split, run: Run) -> bytes:
     """The index of the photos that trained; those that are gone are left out."""
     places: list[NDArray[np.int64]] = []
 
-    def pictures() -> Iterator[NDArray[np.uint8]]:
-        for batch, of in _prepared(bundle, parts, np.flatnonzero(parts.train), run):
+    def inputs() -> Iterator[NDArray[np.uint8]]:
+        for batch, of in _prepared(bundle, split, np.flatnonzero(split.train), run):
             places.append(of)
             yield batch
 
-    embeddings = np.concatenate(list(make_runtime(JUDGED_BY, bundle.backbone, run.threads).embed(pictures())))
-    return make_index([parts.photos[place] for place in np.concatenate(places)], embeddings, run.threads)
+    embeddings = np.concatenate(list(make_runtime(JUDGED_BY, bundle.backbone, run.threads).embed(inputs())))
+    return make_index([split.photos[place] for place in np.concatenate(places)], embeddings, run.threads)
 
 
 def _save_weights(folder: Path, run: Run, network: Network) -> None:
@@ -261,13 +261,13 @@ def _save_weights(folder: Path, run: Run, network: Network) -> None:
         raise NameplateError(f"Cannot write '{folder / WEIGHTS}': {error}.") from None
 
 
-def _provenance(run: Run, parts: Split, state: State, kept: Exported, parity: tuple[Parity, ...]) -> dict[str, object]:
+def _provenance(run: Run, split: Split, state: State, kept: Exported, parity: tuple[Parity, ...]) -> dict[str, object]:
     backbone = find_backbone(run.recipe.backbone)
     return {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "recipe": asdict(run.recipe),
         "metrics": None,
-        "data": data_record(parts),
+        "data": data_record(split),
         "runtime": JUDGED_BY,
         "backbone": f"{backbone.timm}, {run.weights}",
         "epochs": state.epoch,

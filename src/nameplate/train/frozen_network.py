@@ -65,10 +65,10 @@ def load_network(
     torch.set_num_threads(threads)
     torch.manual_seed(0)  # of weights that begin at random
     body = build(backbone, classes, dropout=0.0, drop_path=0.0, size=size)
-    told = load_weights(body, backbone, weights)
+    origin = load_weights(body, backbone, weights)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     network = Network(body, backbone.mean, backbone.std).eval()
-    return network.to(device, memory_format=torch.channels_last), told
+    return network.to(device, memory_format=torch.channels_last), origin
 
 
 def cost_of(backbone: Backbone, classes: int, size: tuple[int, int], threads: int) -> Cost:

@@ -24,7 +24,7 @@ from nameplate.errors import NameplateError
 from nameplate.fit.recipe import Recipe, Stage
 from nameplate.train.checkpoint import State, Tensors, optimizer_tensors, part, restore_optimizer, save_checkpoint
 from nameplate.train.data import Batch, epoch_batches, in_order, mix, plain_batches, training_batches, unreadable
-from nameplate.train.network import Network, freeze, learn, parameter_groups
+from nameplate.train.network import Network, freeze, parameter_groups, train_mode
 from nameplate.train.schedule import learning_rate_now
 from nameplate.types import Epoch, Exported, Preprocess
 
@@ -47,9 +47,9 @@ class TrainingJob:
     """Training photos."""
     classes: NDArray[np.int64]
     """Their classes."""
-    held_paths: tuple[str, ...]
+    holdout_paths: tuple[str, ...]
     """Validation photos, none where nothing is held out."""
-    held_classes: NDArray[np.int64]
+    holdout_classes: NDArray[np.int64]
     """Their classes."""
     threads: int
     """That prepare photos."""
@@ -92,7 +92,7 @@ class Training:
 
 
 Watch = Callable[[StepEvent], None]
-Told = Callable[[Training], None]
+OnEpochEnd = Callable[[Training], None]
 
 
 def fit(
@@ -101,7 +101,7 @@ def fit(
     accelerator: Accelerator,
     saved: tuple[State, Tensors] | None,
     watch: Watch,
-    told: Told | None,
+    on_epoch_end: OnEpochEnd | None,
 ) -> Training:
     """Train through all stages, or what is left of them.
 
@@ -129,10 +129,10 @@ def fit(
         saved = None
         while training.state.stage_epoch < stage.epochs and not _patience_over(training.state, stage):
             _epoch(job, training, stepped, accelerator, watch)
-            _judge(job, training, accelerator)
+            _validate(job, training, accelerator)
             _save(job, training, accelerator)
-            if told is not None:
-                told(training)
+            if on_epoch_end is not None:
+                on_epoch_end(training)
         _end_stage(training, stage)
     if training.chosen is not None:
         kept(training).load_state_dict(training.chosen)
@@ -186,13 +186,13 @@ def _begin_stage(
     stage = recipe.stages[number]
     freeze(training.network, stage.train)
     groups = parameter_groups(training.network, recipe.weight_decay, stage.layer_decay, stage.head_factor)
-    step_events = training.optimizer
+    previous = training.optimizer
     training.optimizer = _optimizer(recipe, groups, accelerator)
     before = recipe.stages[number - 1] if number else None
     if saved is not None:
         restore_optimizer(training.optimizer, saved)
-    elif step_events is not None and before and not before.restore_best and before.train == stage.train:
-        training.optimizer.state.update(step_events.state)  # else it begins afresh
+    elif previous is not None and before and not before.restore_best and before.train == stage.train:
+        training.optimizer.state.update(previous.state)  # else it begins afresh
     stepped = torch.compile(training.network, dynamic=False) if recipe.compile else training.network
     return accelerator.prepare_model(stepped) if accelerator.num_processes > 1 else stepped
 
@@ -215,7 +215,7 @@ def _epoch(
     size = (stage.height, stage.width)
     stream = training_batches(job.paths, mine, size, recipe.augmentation, recipe.seed, state.epoch, job.threads)
     mixed = state.epoch < recipe.mixing.until * sum(s.epochs for s in recipe.stages)
-    learn(training.network)
+    train_mode(training.network)
     before, begun, saved_at, right, seen = state.epoch_seconds, time.monotonic(), time.monotonic(), 0.0, 0
     try:
         for batch in stream:
@@ -290,12 +290,14 @@ def _step(
         torch.nn.utils.clip_grad_norm_(training.network.parameters(), recipe.clip)
     optimizer.step()
     if training.average is not None and recipe.ema is not None:
-        _follow(training.average, training.network, min(recipe.ema, (1 + state.steps) / (EMA_WARMUP + state.steps)))
+        _update_average(
+            training.average, training.network, min(recipe.ema, (1 + state.steps) / (EMA_WARMUP + state.steps))
+        )
     likely = first if share >= 0.5 else second
     return value, float((logits.detach().argmax(1) == likely).float().mean())
 
 
-def _follow(average: Network, network: Network, keep: float) -> None:
+def _update_average(average: Network, network: Network, keep: float) -> None:
     """Move the average's weights, and its batch norms' statistics, towards the network's."""
     with torch.no_grad():
         mine, theirs = average.state_dict(), network.state_dict()
@@ -305,17 +307,17 @@ def _follow(average: Network, network: Network, keep: float) -> None:
             mine[name].copy_(theirs[name])
 
 
-def _judge(job: TrainingJob, training: Training, accelerator: Accelerator) -> None:
+def _validate(job: TrainingJob, training: Training, accelerator: Accelerator) -> None:
     """Validate, and write the epoch into the state."""
     state, recipe = training.state, job.recipe
     stage = recipe.stages[state.stage]
     begun, loss, top1 = time.monotonic(), None, None
-    if job.held_paths:
+    if job.holdout_paths:
         settings = Preprocess(stage.height, stage.width, recipe.fit, recipe.interpolation)
-        logits, places = evaluate_network(kept(training), job.held_paths, settings, accelerator, job.threads)
+        logits, places = evaluate_network(kept(training), job.holdout_paths, settings, accelerator, job.threads)
         if not len(places):
-            raise unreadable(job.held_paths)
-        truth = torch.from_numpy(job.held_classes[places])
+            raise unreadable(job.holdout_paths)
+        truth = torch.from_numpy(job.holdout_classes[places])
         loss = float(functional.cross_entropy(torch.from_numpy(logits), truth))
         top1 = float((logits.argmax(1) == truth.numpy()).mean())
     speed = state.photos / max(state.epoch_seconds, 1e-9)

@@ -111,8 +111,8 @@ BOARD_STEPS = 10
 class RunMonitor:
     """Keeps a run's table, events and page up to date; one in the main process."""
 
-    def __init__(self, folder: Path, run: Run, parts: Split, resumed: State | None) -> None:
-        self._folder, self._run, self._parts = folder, run, parts
+    def __init__(self, folder: Path, run: Run, split: Split, resumed: State | None) -> None:
+        self._folder, self._run, self._split = folder, run, split
         at_end = resumed is not None and bool(resumed.history) and resumed.step == 0  # of an epoch
         self._board = Board(folder / EVENTS, purge_step=resumed.steps + (not at_end) if resumed else None)
         self._sheet = self._draw_sheet()
@@ -157,7 +157,7 @@ class RunMonitor:
     def _draw_sheet(self) -> bytes | None:
         """Photos as the network will see them; None where none can be read."""
         recipe, stage = self._run.recipe, self._run.recipe.stages[-1]
-        chosen = [photo for photo, train in zip(self._parts.photos, self._parts.train, strict=True) if train]
+        chosen = [photo for photo, train in zip(self._split.photos, self._split.train, strict=True) if train]
         found, _ = examples(chosen, PHOTOS, (stage.height, stage.width))
         if not found:
             return None
@@ -188,27 +188,27 @@ class RunMonitor:
         )
 
     def _facts(self) -> list[tuple[str, str]]:
-        run, parts = self._run, self._parts
+        run, split = self._run, self._split
         return [
-            ("photos", f"{int(parts.train.sum()):,} to train on, {int(parts.held.sum()):,} held out"),
-            ("nameplates", f"{len(parts.nameplates):,}"),
-            ("copies", f"{parts.copies:,}, kept on one side of the split"),
+            ("photos", f"{int(split.train.sum()):,} to train on, {int(split.holdout.sum()):,} held out"),
+            ("nameplates", f"{len(split.nameplates):,}"),
+            ("copies", f"{split.copies:,}, kept on one side of the split"),
             ("backbone", f"{run.recipe.backbone}, {run.weights}"),
             ("device", f"{run.device}, {run.processes} × {run.threads} threads"),
             ("precision", "bfloat16" if run.bfloat16 else "float32"),
             ("judged by", JUDGED_BY),
             ("seed", str(run.recipe.seed)),
             ("begun", run.made),
-            ("data", f"SHA-256 {parts.digest}"),
+            ("data", f"SHA-256 {split.digest}"),
             ("versions", ", ".join(f"{name} {number}" for name, number in run.versions.items())),
         ]
 
     def _notes(self) -> list[str]:
-        left_out = [*self._parts.unreadable, *self._state.lost.items()]
+        left_out = [*self._split.unreadable, *self._state.lost.items()]
         notes = [f"{path}: {reason}" for path, reason in left_out[:LISTED]]
         if len(left_out) > LISTED:
             notes.append(f"… and {len(left_out) - LISTED:,} more photos left out")
-        notes += self._parts.told
+        notes += self._split.notes
         return notes
 
     def _confused(self, made: Finished) -> list[ConfusedPair]:
@@ -217,11 +217,11 @@ class RunMonitor:
             return []
         named, pairs = made.probabilities.argmax(1), []
         for pair in made.evaluation.confusions[:PAIRS]:
-            truth, wrong = (self._parts.nameplates.index(name) for name in (pair.truth, pair.named))
-            taken = made.places[(self._parts.classes[made.places] == truth) & (named == wrong)]
-            alike = np.flatnonzero(self._parts.train & (self._parts.classes == wrong))
+            truth, wrong = (self._split.nameplates.index(name) for name in (pair.truth, pair.named))
+            taken = made.places[(self._split.classes[made.places] == truth) & (named == wrong)]
+            alike = np.flatnonzero(self._split.train & (self._split.classes == wrong))
             try:
-                photo, example = (decode(self._parts.photos[found[0]].path) for found in (taken, alike))
+                photo, example = (decode(self._split.photos[found[0]].path) for found in (taken, alike))
             except PhotoError:
                 continue
             pairs.append(ConfusedPair(pair.truth, pair.named, pair.photos, photo, example))

@@ -122,7 +122,7 @@ def freeze(network: Network, train: str) -> None:
         parameter.requires_grad_(id(parameter) in head or numbers[name] in free)
 
 
-def learn(network: nn.Module) -> None:
+def train_mode(network: nn.Module) -> None:
     """Training mode, but a part that is frozen as a whole stays as it is: its batch norms keep their statistics."""
     network.train()
     for module in network.modules():

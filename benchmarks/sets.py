@@ -20,16 +20,16 @@ from numpy.typing import NDArray
 
 from nameplate.data import read_dataset
 from nameplate.data.dataset import list_photos
+from nameplate.defaults import DEFAULT_BUNDLE
 from nameplate.evaluate.evaluator import evaluate_model
 from nameplate.evaluate.thresholds import KEPT, choose_gates, conformal_threshold, least_delivered
 from nameplate.images.decode import decode
-from nameplate.model.collection import embed_photos
+from nameplate.model.embeddings import embed_photos
 from nameplate.model.model import Model
 from nameplate.model.verdict import COVERAGE, Thresholds, caught
-from nameplate.types import DEFAULT_BUNDLE
+from nameplate.types import Floats
 from whole_scenes import scene  # type: ignore[import-not-found]  # beside this file
 
-Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 WAYS = {
     "sets of all": KEPT,

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.data import read_dataset
+from nameplate.defaults import DEFAULT_BUNDLE, NO_TTA
 from nameplate.evaluate.evaluator import trained_digests
 from nameplate.evaluate.significance import paired
 from nameplate.model.classifier import log_loss
@@ -24,7 +25,7 @@ from nameplate.model.model import Model
 from nameplate.model.pipeline import EmbeddedPhoto
 from nameplate.model.tta import ADDED
 from nameplate.storage import sha256
-from nameplate.types import DEFAULT_BUNDLE, NO_TTA
+from nameplate.types import Floats
 
 
 def main() -> None:
@@ -56,9 +57,9 @@ def parts_of(way: str) -> tuple[str, ...]:
     return tuple(",".join(some) for count in range(1, len(names) + 1) for some in combinations(names, count))
 
 
-def probs_of(model: Model, paths: list[str], names: tuple[str, ...]) -> dict[str, NDArray[np.float32]]:
+def probs_of(model: Model, paths: list[str], names: tuple[str, ...]) -> dict[str, Floats]:
     """Way → probabilities float32 N×C, from one run of the model's looks; says how fast it was."""
-    found: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
+    found: dict[str, list[Floats]] = {name: [] for name in names}
     looks = 0.0
     begun = time.monotonic()
     for row in model.looks.rows(paths):
@@ -86,8 +87,8 @@ def chosen(name: str, way: str, count: int) -> list[int]:
 
 def tell(
     name: str,
-    plain: NDArray[np.float32],
-    probs: NDArray[np.float32],
+    plain: Floats,
+    probs: Floats,
     y_true: NDArray[np.int64],
     groups: NDArray[np.int64],
 ) -> None:

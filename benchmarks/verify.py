@@ -20,14 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.data import list_photos, read_dataset
+from nameplate.defaults import DEFAULT_BUNDLE
 from nameplate.evaluate.evaluator import EvaluationResult, evaluate_model
 from nameplate.evaluate.thresholds import with_verdicts
 from nameplate.model.model import Model
-from nameplate.types import DEFAULT_BUNDLE, Prediction
+from nameplate.types import Floats, Prediction
 
 RATES = (0.01, 0.05)
 PHOTOS = (1, 2, 3)
-Answer = tuple[Prediction, NDArray[np.float32] | None]
+Answer = tuple[Prediction, "Floats | None"]
 
 
 def main() -> None:

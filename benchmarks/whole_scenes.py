@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nameplate.data import read_dataset
+from nameplate.defaults import DEFAULT_BUNDLE, NO_TTA
 from nameplate.evaluate.evaluator import trained_digests
 from nameplate.evaluate.metrics import evaluate
 from nameplate.evaluate.significance import Paired, paired
@@ -26,7 +27,7 @@ from nameplate.images.transforms import PAD_GREY
 from nameplate.model.model import Model
 from nameplate.model.pipeline import EmbeddedPhoto
 from nameplate.storage import sha256
-from nameplate.types import DEFAULT_BUNDLE, NO_TTA, Evaluation
+from nameplate.types import Evaluation
 
 
 def main() -> None:

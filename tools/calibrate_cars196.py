@@ -28,10 +28,10 @@ from nameplate.evaluate.significance import paired
 from nameplate.evaluate.thresholds import choose, with_reference, with_verdicts
 from nameplate.model.bundle import SCHEMA, Bundle, load_bundle, save_bundle
 from nameplate.model.classifier import log_losses, probabilities
-from nameplate.model.collection import embed_photos
+from nameplate.model.embeddings import embed_photos
 from nameplate.model.model import Model
 from nameplate.model.ood import fit_known
-from nameplate.model.runtime import RUNTIMES
+from nameplate.runtime.select import RUNTIMES
 
 NOT_CARS_PASSED = 0.05
 """Share of photos of other things that may pass for cars."""

@@ -26,15 +26,14 @@ from nameplate.evaluate.evaluator import evaluate_model
 from nameplate.evaluate.thresholds import chooses, fit_gate, with_reference, with_verdicts
 from nameplate.images.decode import decode
 from nameplate.model.bundle import load_bundle, save_bundle
-from nameplate.model.collection import embed_photos
+from nameplate.model.embeddings import embed_photos
 from nameplate.model.model import Model
-from nameplate.types import Photo
+from nameplate.types import Floats, Photo
 
 OWN_CARS = 2000
 """Photos of CARS196 that the gate learns from."""
 SIDE = 400
 """Photos are made so small before they are varied, in pixels."""
-Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 
 

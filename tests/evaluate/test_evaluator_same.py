@@ -16,7 +16,7 @@ from nameplate.demo import photos_folder
 from nameplate.evaluate.evaluator import evaluate_model, same_picture, trained_digests
 from nameplate.fit.linear_probe import train_head
 from nameplate.fit.split import split_photos
-from nameplate.model.collection import Embedded, embed_photos
+from nameplate.model.embeddings import Embedded, embed_photos
 from nameplate.model.model import Model
 from nameplate.storage import sha256_of
 from nameplate.types import HeadRecipe, Photo

@@ -27,14 +27,14 @@ from nameplate.model.classifier import fit_temperature, probabilities
 from nameplate.model.model import Model
 from nameplate.model.ood import fit_known
 from nameplate.model.verdict import Thresholds
-from nameplate.types import Preprocess
+from nameplate.types import Floats, Preprocess
 
 NAMES = ("Alder One", "Alder Two", "Birch Three")
 SIZE = 48
 HEAD = np.eye(SIZE, 3, dtype=np.float32) * 4, np.zeros(3, np.float32)
 
 
-def photos(count: int, seed: int, spread: float = 1.0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def photos(count: int, seed: int, spread: float = 1.0) -> tuple[Floats, NDArray[np.int64]]:
     """Embeddings N×D around the axis of their class, some of them nearer to another one's."""
     random = np.random.default_rng(seed)
     classes = np.arange(count) % 3

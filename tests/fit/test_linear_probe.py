@@ -32,7 +32,7 @@ from nameplate.fit.linear_probe import Trained, train_head
 from nameplate.fit.split import photos_csv
 from nameplate.model.bundle import BACKBONE, HEAD, PHOTOS, SCHEMA, Bundle, Manifest, load_bundle, save_bundle
 from nameplate.model.classifier import fit_temperature
-from nameplate.model.collection import embed_photos
+from nameplate.model.embeddings import embed_photos
 from nameplate.model.model import Model
 from nameplate.model.verdict import Thresholds
 from nameplate.storage import sha256
@@ -506,7 +506,7 @@ def test_names_with_commas_quotes_and_cyrillic_survive_the_table(tmp_path: Path)
 def half(model: Model) -> Model:
     if importlib.util.find_spec("openvino") is None:
         pytest.skip("needs the fast extra")
-    from nameplate.model.runtime import import_openvino
+    from nameplate.runtime.openvino import import_openvino
 
     if "BF16" not in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this processor does not compute in bfloat16")

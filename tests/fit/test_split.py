@@ -18,7 +18,7 @@ from nameplate.data.dataset import Dataset
 from nameplate.errors import DataError
 from nameplate.fit.run import data_record
 from nameplate.fit.split import Split, photos_csv, split_photos
-from nameplate.model.collection import Embedded
+from nameplate.model.embeddings import Embedded
 from nameplate.storage import sha256
 from nameplate.types import Photo, SplitName
 

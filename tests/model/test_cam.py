@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from nameplate import Model
 from nameplate.demo import photos_folder
@@ -15,7 +14,7 @@ from nameplate.errors import BundleError
 from nameplate.images import decode, preprocess
 from nameplate.model.cam import MappedPhoto, Region, drawn_out, evidence, hot_region, in_photo, photo_maps
 from nameplate.runtime.onnx_file import first_output_alone
-from nameplate.types import Preprocess
+from nameplate.types import Floats, Preprocess
 from tests.outcomes import all_mapped, unreadable
 
 
@@ -66,7 +65,7 @@ def test_evidence_adds_up_to_the_log_odds_slope(model: Model, mapped: list[Mappe
     whole, temperature = places.mean((0, 1)), model.bundle.manifest.temperature
     named = int(model.probabilities(whole[None], "onnxruntime")[0].argmax())
 
-    def log_odds(embedding: NDArray[np.float32]) -> float:
+    def log_odds(embedding: Floats) -> float:
         weight, bias = (part.astype(np.float64) for part in model.require_head())
         logits = (embedding.astype(np.float64) @ weight + bias) / temperature
         return float(logits[named] - np.logaddexp.reduce(np.delete(logits, named)))

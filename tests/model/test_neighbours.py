@@ -20,7 +20,7 @@ from nameplate.model import neighbours as module
 from nameplate.model.bundle import INDEX, MAX_BYTES, Bundle, Manifest, load_bundle, save_bundle
 from nameplate.model.neighbours import LONGEST, Index, make_index, nearest, read_index
 from nameplate.storage import sha256
-from nameplate.types import Photo, Preprocess
+from nameplate.types import Floats, Photo, Preprocess
 
 SIZE = 12
 NAMES = ("Лада Веста", "Audi S4 2007")
@@ -31,7 +31,7 @@ def photos() -> list[Photo]:
     return [Photo(str(p), NAMES[i % 2], "train", sha256=sha256(p.read_bytes())) for i, p in enumerate(paths)]
 
 
-def embeddings(count: int) -> NDArray[np.float32]:
+def embeddings(count: int) -> Floats:
     return (np.random.default_rng(1).normal(size=(count, SIZE)) * 7 + 30).astype(np.float32)
 
 

@@ -10,12 +10,13 @@ import pytest
 from numpy.typing import NDArray
 
 from nameplate.model.ood import MahalanobisDetector, fit_known, fit_whitening, own_distances
+from nameplate.types import Floats
 
 RANDOM = np.random.default_rng(5)
 CLASSES = np.repeat(np.arange(6), 400)
 
 
-def _photos(random: np.random.Generator, classes: NDArray[np.int64], size: int = 24) -> NDArray[np.float32]:
+def _photos(random: np.random.Generator, classes: NDArray[np.int64], size: int = 24) -> Floats:
     """Embeddings whose covariance within a class is not the identity: unlike scales, and two strong directions."""
     centres = np.random.default_rng(1).normal(size=(6, size)) * 3
     strong = np.random.default_rng(2).normal(size=(2, size))

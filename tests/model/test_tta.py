@@ -24,7 +24,6 @@ from nameplate.images.transforms import PAD_GREY, centred, cut, sharpened, sharp
 from nameplate.model.bundle import Bundle
 from nameplate.model.model import Model
 from nameplate.model.pipeline import EmbeddedPhoto, Settings, Source
-from nameplate.model.runtime import BATCH, Batch, Embedding
 from nameplate.model.tta import (
     ADDED,
     CLOSER_COUNTS,
@@ -40,8 +39,9 @@ from nameplate.model.tta import (
     parse_tta,
     random_passes,
 )
+from nameplate.runtime.base import BATCH, Batch, Embedding
 from nameplate.runtime.onnx_file import first_output_alone
-from nameplate.types import Preprocess
+from nameplate.types import Floats, Preprocess
 from tests.outcomes import all_embedded, embedded
 
 PHOTOS = sorted(photos_folder("test").glob("*/*.jpg"))[::24][:6]
@@ -192,7 +192,7 @@ def test_a_closer_look_is_at_the_car_and_counts_twice(model: Model) -> None:
     assert [len(row.views) for row in all_embedded(looking.looks.rows([_filled()]))] == [1]
 
 
-def _cosine(one: NDArray[np.float32], two: NDArray[np.float32]) -> float:
+def _cosine(one: Floats, two: Floats) -> float:
     return float(one @ two / np.linalg.norm(one) / np.linalg.norm(two))
 
 

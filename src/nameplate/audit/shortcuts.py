@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from nameplate.data.split import folds
 from nameplate.evaluate.metrics import wilson
 from nameplate.model.classifier import cross_validate
-from nameplate.model.collection import Progress, embed_photos, still_there
+from nameplate.model.embeddings import Progress, embed_photos, still_there
 from nameplate.model.model import Model
 from nameplate.model.pipeline import Hidden
 from nameplate.types import Metric, Photo

@@ -22,7 +22,7 @@ from nameplate.batch.work import Make, work
 from nameplate.errors import NameplateError
 from nameplate.model.bundle import Bundle, shipped
 from nameplate.model.model import Model
-from nameplate.model.runtime import available_cpus
+from nameplate.runtime.select import available_cpus
 from nameplate.storage import absolute
 from nameplate.types import Limits
 

@@ -27,16 +27,14 @@ from nameplate.data.inputs import refuse_overwriting_input
 from nameplate.data.listing import LeftOut
 from nameplate.data.tables import import_pyarrow
 from nameplate.data.uris import check_address, is_remote
+from nameplate.defaults import PART, TOP
 from nameplate.errors import UsageError
 from nameplate.images.parallel import ordered_map
-from nameplate.model.benchmark import TUNE_PHOTOS, tuned
-from nameplate.model.lanes import Tuning
 from nameplate.model.model import Model
 from nameplate.model.pipeline import AHEAD, PreparedPhoto, Settings, UnreadablePhoto, prepare_photo
-from nameplate.model.runtime import BATCH, PROBE_PHOTOS, Batch, choose_runtime
-from nameplate.model.stopwatch import Stopwatch, no_watch
+from nameplate.model.runtime_choice import BENCHMARK_PHOTOS, PROBE_PHOTOS, best_batching, choose_runtime
+from nameplate.runtime.base import BATCH, Batch, Batching, Stopwatch, no_watch
 from nameplate.storage import printable, whole_file
-from nameplate.types import PART, TOP
 
 FORMAT: Format = "parquet"
 """Of a folder's parts, where none is named."""
@@ -223,8 +221,8 @@ def _make(
     before, todo = job.done(), job.todo()
     finished = sum(line.rows for line in before.values())
     watch = Stopwatch() if profile else no_watch
-    tuning = None if elsewhere else _tuning(model, job, todo)
-    running = model.with_settings(runtime=job.terms.runtime, tuning=tuning, watch=watch)
+    batching = None if elsewhere else _batching(model, job, todo)
+    running = model.with_settings(runtime=job.terms.runtime, batching=batching, watch=watch)
     if elsewhere is None and sum(map(job.rows, todo)) >= PROBE_PHOTOS:
         running.runtime.open(0)  # what it takes to load the backbone is not the photos' time
     start = time.perf_counter()
@@ -263,11 +261,11 @@ def _pin(model: Model, first: Sequence[str]) -> str:
     return choose_runtime(model.bundle, model.settings.runtime, model.settings.threads, len(first))
 
 
-def _tuning(model: Model, job: Job, todo: Sequence[int]) -> Tuning | None:
-    if sum(map(job.rows, todo)) < TUNE_PHOTOS:
+def _batching(model: Model, job: Job, todo: Sequence[int]) -> Batching | None:
+    if sum(map(job.rows, todo)) < BENCHMARK_PHOTOS:
         return None
     pictures = lambda: _pictures(model, job.references(todo[0]))  # noqa: E731
-    return tuned(model.bundle, job.terms.runtime, model.settings.threads, pictures)
+    return best_batching(model.bundle, job.terms.runtime, model.settings.threads, pictures)
 
 
 def _pictures(model: Model, references: Sequence[str]) -> Batch | None:

@@ -11,8 +11,8 @@ import typer
 
 from nameplate.cli import screen
 from nameplate.cli.commands import Data, Exclude, Json, LayoutOption, Names, RuntimeOption, Threads, app
+from nameplate.defaults import DEFAULT_BUNDLE
 from nameplate.errors import UsageError
-from nameplate.types import DEFAULT_BUNDLE
 
 
 @app.command()

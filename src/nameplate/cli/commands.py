@@ -12,8 +12,9 @@ import typer
 from nameplate import __version__
 from nameplate.cli import screen
 from nameplate.cli.training import needs_train_extra
+from nameplate.defaults import DEFAULT_BUNDLE, DEFAULT_RECIPE, NO_TTA, TOP
 from nameplate.errors import DataError, UsageError
-from nameplate.types import DEFAULT_BUNDLE, DEFAULT_RECIPE, NO_TTA, TOP, HeadRecipe
+from nameplate.types import HeadRecipe
 
 if TYPE_CHECKING:
     from nameplate.data import Refused

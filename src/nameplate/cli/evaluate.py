@@ -23,8 +23,9 @@ from nameplate.cli.commands import (
     TtaOption,
     app,
 )
+from nameplate.defaults import NO_TTA
 from nameplate.errors import DataError, UsageError
-from nameplate.types import NO_TTA, Verdict
+from nameplate.types import Verdict
 
 if TYPE_CHECKING:
     from nameplate.data import Refused
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from nameplate.evaluate.evaluator import EvaluationResult
     from nameplate.evaluate.figures import Measured
     from nameplate.evaluate.ood import OODResult, Sorted
-    from nameplate.model.collection import Progress
+    from nameplate.model.embeddings import Progress
     from nameplate.model.model import Model
 
 
@@ -83,7 +84,7 @@ def evaluate(
     from nameplate.evaluate.figures import as_json, compute_figures
     from nameplate.evaluate.ood import sort_known, sort_ood
     from nameplate.model.model import Model
-    from nameplate.model.runtime import common_runtime
+    from nameplate.model.runtime_choice import common_runtime
 
     if output is not None and output.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"The report is a page: '{output}' must end with .html.")

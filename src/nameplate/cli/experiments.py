@@ -24,8 +24,9 @@ from nameplate.cli.commands import (
     app,
 )
 from nameplate.cli.training import needs_train_extra, with_options
+from nameplate.defaults import DEFAULT_BUNDLE, DEFAULT_RECIPE, SEEDS
 from nameplate.errors import NameplateError, UsageError
-from nameplate.types import DEFAULT_BUNDLE, DEFAULT_RECIPE, SEEDS, HeadRecipe
+from nameplate.types import HeadRecipe
 
 if TYPE_CHECKING:
     from nameplate.experiments.candidates import Candidate
@@ -95,7 +96,7 @@ def compare(
     from nameplate.data.inputs import refuse_output_inside
     from nameplate.experiments.candidates import SIZE, parse_size
     from nameplate.experiments.compare import Plan, at_most, compare
-    from nameplate.model.runtime import available_cpus
+    from nameplate.runtime.select import available_cpus
 
     pictures = parse_size(size) if size is not None else SIZE
     if recipes is not None or changes:

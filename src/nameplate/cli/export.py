@@ -63,7 +63,7 @@ def export(
     from nameplate.data.inputs import refuse_output_inside
     from nameplate.model.pipeline import Settings
     from nameplate.model.proof import load_proven
-    from nameplate.model.runtime import available_cpus
+    from nameplate.runtime.select import available_cpus
     from nameplate.storage import writing
 
     begun = time.monotonic()

@@ -12,9 +12,9 @@ import typer
 from nameplate.cli import screen
 from nameplate.cli.commands import BundleArgument, Json, RuntimeOption, Threads, Top, TtaOption, app, photo_paths
 from nameplate.cli.options import RayOption, Workers, check_ray
+from nameplate.defaults import DEFAULT_BUNDLE, NO_TTA, PART, TOP
 from nameplate.errors import UsageError
 from nameplate.model.verification import DEFAULT_LIES, DEFAULT_RATE, RATES
-from nameplate.types import DEFAULT_BUNDLE, NO_TTA, PART, TOP
 
 if TYPE_CHECKING:
     from nameplate.batch.predict import JobResult, Profile

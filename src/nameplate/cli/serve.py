@@ -9,9 +9,9 @@ import typer
 
 from nameplate.cli import screen
 from nameplate.cli.commands import Json, RuntimeOption, TtaOption, app
+from nameplate.defaults import DEFAULT_BUNDLE
 from nameplate.errors import RuntimeUnavailableError
 from nameplate.serve.settings import ServeSettings
-from nameplate.types import DEFAULT_BUNDLE
 
 DEFAULTS = ServeSettings()
 

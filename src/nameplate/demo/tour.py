@@ -14,7 +14,7 @@ from nameplate.evaluate.evaluator import EvaluationResult, evaluate_model
 from nameplate.evaluate.metrics import confusion_matrix
 from nameplate.fit.linear_probe import train_head
 from nameplate.images import decode
-from nameplate.model.collection import Progress
+from nameplate.model.embeddings import Progress
 from nameplate.model.model import Model
 from nameplate.report.page import png_uri, thumbnail_uri, write_page
 from nameplate.report.plots import class_plot, confusion_plot

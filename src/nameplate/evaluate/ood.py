@@ -17,10 +17,10 @@ from nameplate.errors import BundleError
 from nameplate.evaluate.evaluator import EvaluationResult
 from nameplate.evaluate.metrics import effective_wilson, wilson
 from nameplate.images.quality import Quality, flaws
-from nameplate.model.collection import Progress, embed_photos
+from nameplate.model.embeddings import Progress, embed_photos
 from nameplate.model.model import Model
 from nameplate.model.verdict import ood_score, with_flaws
-from nameplate.types import Metric, Prediction, Verdict
+from nameplate.types import Floats, Metric, Prediction, Verdict
 
 # JOINED How well what a model does not know is told from what it knows.
 
@@ -112,9 +112,6 @@ def _false_accepts(known: NDArray[np.floating], strangers: NDArray[np.floating])
 
     value = float((strangers <= np.quantile(known, KEPT)).mean())
     return Metric(value, min(value, end(0.025)), max(value, end(0.975)))
-
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from nameplate.fit.linear_probe import fit_recipe
 from nameplate.fit.run import RUN, load_run
 from nameplate.fit.split import Split
 from nameplate.model.classifier import log_loss, probabilities
-from nameplate.model.collection import Embedded, Progress, embed_with, still_there
+from nameplate.model.embeddings import Embedded, Progress, embed_with, still_there
 from nameplate.model.pipeline import Settings
 from nameplate.report.compare import ComparisonRow
 from nameplate.train.backbones import find_backbone

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from nameplate.audit.inspect import inspect
 from nameplate.data import read_dataset
 from nameplate.data.dataset import Dataset, not_there, read_excluded, without
+from nameplate.defaults import SEEDS
 from nameplate.errors import DataError, UsageError
 from nameplate.experiments.further import ClassMap, Cleaning, clean, map_classes, nothing_maps
 from nameplate.experiments.result import Experiment, write_extra_page, write_result
@@ -32,10 +33,10 @@ from nameplate.experiments.verdict import Material, SeedResult, give_verdict, lo
 from nameplate.fit.recipe import Recipe
 from nameplate.fit.run import JUDGED_BY, versions
 from nameplate.fit.split import Split, split_photos
-from nameplate.model.collection import Embedded, Progress, embed_photos
+from nameplate.model.embeddings import Embedded, Progress, embed_photos
 from nameplate.model.model import Model
 from nameplate.storage import is_free, sha256, whole_file, working_in
-from nameplate.types import SEEDS, HeadRecipe, Photo
+from nameplate.types import HeadRecipe, Photo
 
 SETTINGS = "settings.json"
 """What the folder's experiment is of."""

@@ -13,11 +13,10 @@ from nameplate.errors import DataError
 from nameplate.evaluate.evaluator import same_picture
 from nameplate.experiments.verdict import Material, SeedAnswers, SeedResult
 from nameplate.model.classifier import fit_head, probabilities
-from nameplate.model.collection import Embedded, Progress, embed_photos
+from nameplate.model.embeddings import Embedded, Progress, embed_photos
 from nameplate.model.model import Model
-from nameplate.types import HeadRecipe, Photo
+from nameplate.types import Floats, HeadRecipe, Photo
 
-Floats = NDArray[np.float32]
 Places = NDArray[np.int64]
 
 LEFT_OUT = 0.1

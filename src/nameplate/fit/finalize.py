@@ -23,9 +23,7 @@ from nameplate.fit.run import metrics_record
 from nameplate.model.bundle import Bfloat16Check, Bundle, Manifest, save_bundle
 from nameplate.model.classifier import probabilities
 from nameplate.model.ood import own_distances
-from nameplate.types import Evaluation
-
-Floats = NDArray[np.float32]
+from nameplate.types import Evaluation, Floats
 
 FLOAT32_RUNTIMES = ("onnxruntime", "openvino")
 """Runtimes that bfloat16 may be compared with, the preferred one first."""

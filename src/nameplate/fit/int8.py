@@ -25,10 +25,10 @@ from nameplate.fit.quantize import FILTER_BITS, by_sensitivity, calibration_inpu
 from nameplate.fit.run import versions
 from nameplate.model.bundle import BACKBONE, SCHEMA, Bundle, File, refuse_other_folder
 from nameplate.model.classifier import log_loss
-from nameplate.model.collection import Progress
+from nameplate.model.embeddings import Progress
 from nameplate.model.model import Model
 from nameplate.model.pipeline import Settings
-from nameplate.model.runtime import agrees, probe
+from nameplate.model.runtime_choice import agrees, probe
 from nameplate.storage import sha256
 from nameplate.types import Photo
 

@@ -26,14 +26,14 @@ from nameplate.fit.run import data_record, versions
 from nameplate.fit.split import Split, photos_csv, split_photos
 from nameplate.model.bundle import SCHEMA, Bfloat16Check, Bundle, Manifest
 from nameplate.model.classifier import Head, fit_head
-from nameplate.model.collection import Embedded, Progress, embed_photos, still_there
+from nameplate.model.embeddings import Embedded, Progress, embed_photos, still_there
 from nameplate.model.model import Model
 from nameplate.model.neighbours import make_index
 from nameplate.model.ood import fit_known
-from nameplate.model.runtime import MAX_BFLOAT16_COST
+from nameplate.model.runtime_choice import MAX_BFLOAT16_COST
 from nameplate.model.verdict import Thresholds
 from nameplate.storage import writing
-from nameplate.types import Evaluation, HeadRecipe, Photo
+from nameplate.types import Evaluation, Floats, HeadRecipe, Photo
 
 BFLOAT16_PHOTOS = 2000
 """Largest number of held-out photos on which bfloat16 is compared with float32."""
@@ -115,7 +115,7 @@ class _Fitted:
     held_out: HeldOut
 
     @property
-    def trained(self) -> NDArray[np.float32]:
+    def trained(self) -> Floats:
         """Embeddings of the training photos, float32 N×D."""
         return self.embedded.embeddings[self.split.train]
 
@@ -195,7 +195,7 @@ def _index(fitted: _Fitted) -> bytes:
 
 def fit_recipe(
     photos: Sequence[Photo],
-    embeddings: NDArray[np.float32],
+    embeddings: Floats,
     mirrored: Embedded | None,
     classes: NDArray[np.int64],
     groups: NDArray[np.int64],

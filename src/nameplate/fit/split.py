@@ -21,7 +21,7 @@ from nameplate.data.labels import natural_key
 from nameplate.data.split import hold_out
 from nameplate.errors import DataError
 from nameplate.evaluate.evaluator import same_picture
-from nameplate.model.collection import Embedded, Progress
+from nameplate.model.embeddings import Embedded, Progress
 from nameplate.storage import absolute, counted, printable, sha256_of
 from nameplate.types import Photo
 

@@ -22,7 +22,6 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
@@ -34,7 +33,7 @@ from nameplate.model.verdict import Thresholds
 from nameplate.model.verification import ClaimThresholds
 from nameplate.runtime.onnx_file import check_backbone
 from nameplate.storage import open_regular, sha256, whole_folder
-from nameplate.types import Preprocess
+from nameplate.types import Floats, Preprocess
 
 SCHEMA = 2
 """Version of bundle.json that this Nameplate writes; it reads this one and all before it."""
@@ -44,6 +43,8 @@ IN_RUN = "bundle"
 """The folder inside a training run's that holds its bundle."""
 HEAD_PARTS, SEAL = ("weight", "bias"), "sha256"
 """The tensors of the head's file, and the field of bundle.json that seals the others."""
+EXCLUDED = "excluded"
+"""The key in the `data` of bundle.json's provenance that lists digests of photos that the user kept from training."""
 MAX_BYTES = {
     MANIFEST: 64 << 20,
     BACKBONE: 2 << 30,
@@ -130,9 +131,9 @@ class Bundle:
     manifest: Manifest
     backbone: bytes
     """The ONNX file."""
-    weight: NDArray[np.float32] | None = None
+    weight: Floats | None = None
     """D×C."""
-    bias: NDArray[np.float32] | None = None
+    bias: Floats | None = None
     """C."""
     photos: bytes | None = None
     """photos.csv."""
@@ -343,7 +344,7 @@ def _read_bytes(path: Path) -> bytes:
         raise BundleError(f"Cannot read '{path}': {error.strerror or error}.") from None
 
 
-def _read_head(folder: Path, manifest: Manifest) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _read_head(folder: Path, manifest: Manifest) -> tuple[Floats, Floats]:
     path = folder / HEAD
     try:
         tensors = load_tensors(_read(folder, HEAD, manifest))
@@ -365,7 +366,7 @@ def _read_head(folder: Path, manifest: Manifest) -> tuple[NDArray[np.float32], N
     return weight, bias
 
 
-def numbers(found: NDArray[np.float32]) -> bool:
+def numbers(found: Floats) -> bool:
     """Whether all are numbers that can be computed with: none NaN or infinite, none beyond `LARGEST`."""
     return bool(np.abs(found).max(initial=0) <= LARGEST)
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from nameplate.defaults import TOP
 from nameplate.errors import BundleError, PhotoError, UsageError
 from nameplate.images.parallel import ordered_map
 from nameplate.images.quality import flaws
@@ -35,14 +36,13 @@ from nameplate.model.pipeline import (
     prepare_photo,
     run_through,
 )
-from nameplate.model.runtime import BATCH, Batch, OnnxRuntime
 from nameplate.model.sources import PhotoLike, as_source, as_sources, photo_name
 from nameplate.model.verdict import with_flaws
 from nameplate.model.verification import read_claim
+from nameplate.runtime.base import BATCH, Batch
+from nameplate.runtime.ort import OnnxRuntime
 from nameplate.storage import nfc
-from nameplate.types import TOP, Preprocess, Verdict
-
-Floats = NDArray[np.float32]
+from nameplate.types import Floats, Preprocess, Verdict
 
 SMOOTH = 8
 """Points that a place of the map is drawn out to, along each side, before the hottest region is looked for."""

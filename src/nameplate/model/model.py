@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nameplate.defaults import DEFAULT_BUNDLE, NO_TTA, TOP
 from nameplate.errors import BundleError, PhotoError, UsageError
 from nameplate.images.quality import flaws
 from nameplate.model.bundle import Bundle, numbers
@@ -24,7 +24,7 @@ from nameplate.model.pipeline import (
     embed_stream,
 )
 from nameplate.model.proof import load_proven
-from nameplate.model.runtime import ChosenRuntime, available_cpus
+from nameplate.model.runtime_choice import ChosenRuntime
 from nameplate.model.sources import PhotoLike, Photos, as_list, as_source, as_sources, each_photo, photo_name
 from nameplate.model.tta import Looks
 from nameplate.model.verdict import car_margin, judged, with_flaws
@@ -39,7 +39,8 @@ from nameplate.model.verification import (
     decide,
     read_claim,
 )
-from nameplate.types import DEFAULT_BUNDLE, NO_TTA, TOP, Limits, Prediction
+from nameplate.runtime.select import available_cpus
+from nameplate.types import Floats, Limits, Prediction
 
 
 class Model:
@@ -60,7 +61,7 @@ class Model:
     def __init__(self, bundle: Bundle, settings: Settings) -> None:
         self.bundle = bundle
         self.settings = settings
-        self.runtime = ChosenRuntime(bundle, settings.runtime, settings.threads, settings.tuning, settings.watch)
+        self.runtime = ChosenRuntime(bundle, settings.runtime, settings.threads, settings.batching, settings.watch)
         self.looks = Looks(bundle, settings, self.runtime)
 
     @classmethod
@@ -96,7 +97,7 @@ class Model:
         """The nameplates that it knows, in the order of the probabilities' columns."""
         return self.bundle.manifest.nameplates
 
-    def embed(self, photos: Photos) -> NDArray[np.float32]:
+    def embed(self, photos: Photos) -> Floats:
         """Embeddings of photos.
 
         Args:
@@ -135,16 +136,14 @@ class Model:
         """`predict` for any number of photos, one answer at a time, in order, in flat memory."""
         return (prediction for prediction, _ in self.answers(photos, top=top))
 
-    def answers(self, photos: Photos, *, top: int = TOP) -> Iterator[tuple[Prediction, NDArray[np.float32] | None]]:
+    def answers(self, photos: Photos, *, top: int = TOP) -> Iterator[tuple[Prediction, Floats | None]]:
         """`stream`, each answer with the probabilities of all nameplates, float32 (C,); None where unreadable."""
         self.require_head()
         if top < 1:
             raise UsageError(f"top is {top}: how many nameplates to give for each photo, so 1 or more.")
         return self._answers(each_photo(photos), top)
 
-    def _answers(
-        self, photos: Iterable[PhotoLike], top: int
-    ) -> Iterator[tuple[Prediction, NDArray[np.float32] | None]]:
+    def _answers(self, photos: Iterable[PhotoLike], top: int) -> Iterator[tuple[Prediction, Floats | None]]:
         names: deque[str] = deque()
 
         def named() -> Iterator[Source]:
@@ -155,7 +154,7 @@ class Model:
         for photo in self.looks.rows(named()):
             yield self.answer(names.popleft(), photo, top)
 
-    def answer(self, name: str, photo: Outcome, top: int = TOP) -> tuple[Prediction, NDArray[np.float32] | None]:
+    def answer(self, name: str, photo: Outcome, top: int = TOP) -> tuple[Prediction, Floats | None]:
         """The prediction for a photo that the pipeline is done with, and its probabilities; None where unreadable."""
         if isinstance(photo, UnreadablePhoto):
             return Prediction(name, failure=photo.failure), None
@@ -163,9 +162,7 @@ class Model:
         found = with_flaws(self.judged(name, probs, photo.embedding, top), flaws(photo.quality))
         return found, None if found.failure is not None else probs
 
-    def judged(
-        self, name: str, probs: NDArray[np.float32], embedding: NDArray[np.float32], top: int = TOP
-    ) -> Prediction:
+    def judged(self, name: str, probs: Floats, embedding: Floats, top: int = TOP) -> Prediction:
         """The prediction and its verdict, from probabilities (C,) and the embedding (D,) of the photo as it is.
 
         Where either gives no numbers to judge by there is no answer, but an error.
@@ -182,7 +179,7 @@ class Model:
             return Prediction(name, failure=NOT_COMPUTED)
         return judged(plain, probs, self.nameplates, self.makes, thresholds, distances, odds)
 
-    def car_margin(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32] | None:
+    def car_margin(self, embeddings: Floats) -> Floats | None:
         """How far photos are beyond what passes for a whole car, above 0 they are `not a car`: float32 N×D → float32
         (N,), or None where the bundle cannot tell.
         """
@@ -215,7 +212,7 @@ class Model:
     def judge_claim(
         self,
         claimed: str,
-        answers: Sequence[tuple[Prediction, NDArray[np.float32] | None]],
+        answers: Sequence[tuple[Prediction, Floats | None]],
         *,
         rate: float = DEFAULT_RATE,
         lies: Lies = DEFAULT_LIES,
@@ -244,11 +241,11 @@ class Model:
         """The make of each nameplate; where the bundle does not say, each is its own."""
         return self.bundle.manifest.makes or self.nameplates
 
-    def probs(self, photo: EmbeddedPhoto) -> NDArray[np.float32]:
+    def probs(self, photo: EmbeddedPhoto) -> Floats:
         """Calibrated probabilities of a photo, float32 (C,): the mean over all its views."""
         return np.asarray(self.probabilities(photo.views, photo.runtime).mean(0), np.float32)
 
-    def probabilities(self, embeddings: NDArray[np.float32], runtime: str) -> NDArray[np.float32]:
+    def probabilities(self, embeddings: Floats, runtime: str) -> Floats:
         """Calibrated probabilities: float32 N×D embeddings → float32 N×C, rows sum to 1.
 
         Args:
@@ -257,7 +254,7 @@ class Model:
         """
         return probabilities(self.logits(embeddings), self.bundle.manifest.temperature_of(runtime))
 
-    def logits(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+    def logits(self, embeddings: Floats) -> Floats:
         """What the head says before calibration: float32 N×D → float32 N×C."""
         weight, bias = self.require_head()
         return embeddings @ weight + bias
@@ -267,7 +264,7 @@ class Model:
         sources = as_sources(each_photo(photos), self.settings.limits)
         return embed_stream(self.bundle, sources, self.settings, runtime=self.runtime)
 
-    def require_head(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def require_head(self) -> tuple[Floats, Floats]:
         """Weight and bias.
 
         Raises:

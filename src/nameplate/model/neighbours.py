@@ -30,7 +30,7 @@ from nameplate.images.decode import decode
 from nameplate.images.parallel import ordered_map
 from nameplate.model.bundle import INDEX, MAX_BYTES, Bundle
 from nameplate.storage import absolute
-from nameplate.types import Limits, Photo
+from nameplate.types import Floats, Limits, Photo
 
 LONGEST = 160
 """Longest side of a small picture, in pixels."""
@@ -55,9 +55,9 @@ LEAST_SPREAD = 1e-6
 class Index:
     """Photos that trained a head."""
 
-    centre: NDArray[np.float32]
+    centre: Floats
     """D."""
-    spread: NDArray[np.float32]
+    spread: Floats
     """D, above 0."""
     embeddings: NDArray[np.float16]
     """N×D, rows of length 1."""
@@ -80,7 +80,7 @@ class Neighbour:
     """A small JPEG."""
 
 
-def nearest(index: Index, embedding: NDArray[np.float32], count: int) -> tuple[Neighbour, ...]:
+def nearest(index: Index, embedding: Floats, count: int) -> tuple[Neighbour, ...]:
     """The photos most like an embedding, float32 (D,), by cosine, the nearest first; at most `count`."""
     cosine = index.embeddings.astype(np.float32) @ _unit((embedding - index.centre) / index.spread)
     best = np.argsort(-cosine, kind="stable")[:count]
@@ -90,7 +90,7 @@ def nearest(index: Index, embedding: NDArray[np.float32], count: int) -> tuple[N
     )
 
 
-def make_index(photos: Sequence[Photo], embeddings: NDArray[np.float32], threads: int) -> bytes:
+def make_index(photos: Sequence[Photo], embeddings: Floats, threads: int) -> bytes:
     """The file for some photos; one that cannot be read any more is left out.
 
     Args:
@@ -174,7 +174,7 @@ def _parsed(data: bytes, bundle: Bundle) -> Index:
     return Index(centre, spread, embeddings, tuple(p for p, _ in names), tuple(n for _, n in names), cut)
 
 
-def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+def _unit(rows: Floats) -> Floats:
     """Rows (or one) made of length 1."""
     length = np.linalg.norm(rows, axis=-1, keepdims=True)
     return np.asarray(rows / np.maximum(length, 1e-12), np.float32)

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.model.classifier import class_means
-
-Floats = NDArray[np.float32]
+from nameplate.types import Floats
 
 RANK = 64
 """Directions that are kept: 32 to 256 gave the same figures (docs/experiments.md, 2026-11-23)."""

@@ -16,14 +16,13 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from nameplate.errors import BundleError, NameplateError
 from nameplate.model.bundle import Bundle, load_bundle, numbers, shipped_backbones
 from nameplate.model.reference import reference_inputs
-from nameplate.model.runtime import OnnxRuntime
+from nameplate.runtime.ort import OnnxRuntime
 from nameplate.storage import cache_folder, sha256, whole_file
-from nameplate.types import Preprocess
+from nameplate.types import Floats, Preprocess
 
 PROOF_SECONDS = 120
 """A backbone that needs longer to be loaded and to embed two pictures, on one processor, is refused."""
@@ -148,7 +147,7 @@ def _problem(backbone: bytes, request: Request) -> str | None:
     )
 
 
-def _kinds(*found: NDArray[np.float32]) -> str:
+def _kinds(*found: Floats) -> str:
     """What is among numbers that is none."""
     whole = np.concatenate([each.ravel() for each in found])
     return "NaN" if np.isnan(whole).any() else "infinity" if np.isinf(whole).any() else "numbers beyond all measure"

@@ -22,8 +22,8 @@ from functools import cache
 from importlib import resources
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nameplate.defaults import NO_TTA
 from nameplate.errors import BundleError, UsageError
 from nameplate.images.augment import Augmentation, augment
 from nameplate.images.parallel import ordered_map
@@ -48,10 +48,10 @@ from nameplate.model.pipeline import (
     prepare_photo,
     run_through,
 )
-from nameplate.model.runtime import Batch, OnnxRuntime, Runtime
-from nameplate.model.stopwatch import no_watch
+from nameplate.runtime.base import Batch, Runtime, no_watch
+from nameplate.runtime.ort import OnnxRuntime
 from nameplate.storage import sha256
-from nameplate.types import NO_TTA, Preprocess
+from nameplate.types import Doubles, Floats, Preprocess
 
 # JOINED `region`: where in a photo the car is, read off the backbone's own features; no detector.
 #
@@ -73,7 +73,7 @@ NEARLY_ALL = 0.7
 """A region of more than this share of the photo's area is no closer look."""
 
 
-def region(places: NDArray[np.float32], height: int, width: int, size: Preprocess) -> Box | None:
+def region(places: Floats, height: int, width: int, size: Preprocess) -> Box | None:
     """The part of a photo that the car fills, with some margin.
 
     Args:
@@ -100,21 +100,19 @@ def region(places: NDArray[np.float32], height: int, width: int, size: Preproces
     return (float(first[0]), float(first[1]), float(first[0] + sides[0]), float(first[1] + sides[1]))
 
 
-def _span(heat: NDArray[np.float32], first: float, last: float) -> tuple[float, float]:
+def _span(heat: Floats, first: float, last: float) -> tuple[float, float]:
     """Between which places of an axis from `first` to `last` all of the heat lies but for its tails."""
     grown = np.concatenate([[0], np.cumsum(heat)]) / heat.sum()
     low, high = np.interp([TAIL, 1 - TAIL], grown, np.linspace(first, last, len(grown)))
     return float(np.clip(low, 0, 1)), float(np.clip(high, 0, 1))
 
 
-def _of_aspect(sides: NDArray[np.float64], wanted: float, size: Preprocess) -> NDArray[np.float64]:
+def _of_aspect(sides: Doubles, wanted: float, size: Preprocess) -> Doubles:
     """Height and width, one of them widened until width / height is near enough to what is wanted."""
     stretch = 1.0 if size.fit == "crop" else STRETCH  # what is not of its shape would be cut off
     high, wide = sides
     return np.array([max(high, wide / (wanted * stretch)), max(wide, high * wanted / stretch)])
 
-
-Floats = NDArray[np.float32]
 
 ZOOMS = (0.8, 1.25)
 """`scales`: sides of what is seen, as shares of the photo's own."""

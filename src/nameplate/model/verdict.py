@@ -16,9 +16,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate.types import Flaw, Prediction
-
-Floats = NDArray[np.float32]
+from nameplate.types import Flaw, Floats, Prediction
 
 KIN = 1.0
 """What is nearer to one of the model's own nameplates than the median and so many interquartile ranges is a car to it

@@ -14,13 +14,13 @@ from PIL import Image, ImageDraw
 from nameplate.errors import PhotoError
 from nameplate.images.decode import decode
 from nameplate.images.transforms import frame
-from nameplate.model.cam import SHOWN, Case, Explanation, Floats, drawn_out
+from nameplate.model.cam import SHOWN, Case, Explanation, drawn_out
 from nameplate.model.model import Model
 from nameplate.model.neighbours import PICTURE_LIMITS, Neighbour
 from nameplate.model.verification import HeatMap, Region
 from nameplate.report.page import thumbnail_uri, write_page
 from nameplate.storage import whole_file
-from nameplate.types import Preprocess
+from nameplate.types import Floats, Preprocess
 
 # JOINED Heat maps over photos: red speaks for a nameplate, blue against it, and the box says most for it.
 

@@ -19,11 +19,11 @@ from typing import Literal
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
+from nameplate.defaults import TOP
 from nameplate.errors import Failure, NameplateError
 from nameplate.model.verification import HeatMap
-from nameplate.types import TOP, Limits, Prediction
+from nameplate.types import Floats, Limits, Prediction
 
 LENGTHS = struct.Struct(">II")
 
@@ -256,9 +256,9 @@ class ServedAnswer:
     """What the service knows of one photo."""
 
     prediction: Prediction
-    probs: NDArray[np.float32] | None = None
+    probs: Floats | None = None
     """Probabilities of all nameplates, (C,); None where the photo is unreadable."""
-    embedding: NDArray[np.float32] | None = None
+    embedding: Floats | None = None
     """(D,), where it was asked for."""
     heatmap: HeatMap | None = None
 

@@ -14,13 +14,14 @@ import base64
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, TypeVar
+from typing import Annotated, TypeAlias, TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.errors import UsageError, did_you_mean
+from nameplate.types import Floats
 
 PHOTO, PICTURE = "photo", "picture"
 """The inputs, of which a request brings one: files' bytes (N), and prepared pictures uint8 (N, H, W, 3)."""
@@ -285,7 +286,7 @@ def _numbers(text: bytes, values: int) -> NDArray[np.uint8]:
 # JOINED Open Inference Protocol V2: an answer's tensors into its body, the other way round from `tensors.py`.
 
 
-Tensor = NDArray[np.float32] | Sequence[str]
+Tensor: TypeAlias = "Floats | Sequence[str]"
 
 
 def write_response(

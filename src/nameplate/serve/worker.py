@@ -24,6 +24,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from nameplate.defaults import NO_TTA
 from nameplate.errors import BundleError, NameplateError
 from nameplate.model.bundle import load_bundle
 from nameplate.model.model import Model
@@ -39,10 +40,12 @@ from nameplate.model.pipeline import (
     embedded,
 )
 from nameplate.model.reference import reference_photo
-from nameplate.model.runtime import BATCH, OnnxRuntime, OpenVino, make_runtime
 from nameplate.model.verification import HeatMap
+from nameplate.runtime.base import BATCH
+from nameplate.runtime.openvino import OpenVino
+from nameplate.runtime.ort import OnnxRuntime
+from nameplate.runtime.select import make_runtime
 from nameplate.serve.ipc import LENGTHS, Cancel, Failed, Frame, Ready, Setup, WorkerJob, WorkerResult, for_worker, frame
-from nameplate.types import NO_TTA
 
 # JOINED `Batches`: pictures on their way to the runtime, taken in small batches, none kept waiting for long.
 

@@ -26,6 +26,7 @@ from nameplate.model.pipeline import Settings, UnreadablePhoto, prepare_photo
 from nameplate.train.schedule import steps_per_epoch
 from nameplate.types import Preprocess
 
+
 def mix(
     photos: torch.Tensor, classes: torch.Tensor, settings: Mixing, draw: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor, float]:

@@ -21,15 +21,17 @@ from nameplate.fit.split import Split, photos_csv
 from nameplate.model.bundle import BACKBONE, IN_RUN, SCHEMA, Bundle, File, Manifest
 from nameplate.model.neighbours import make_index
 from nameplate.model.ood import MahalanobisDetector, fit_known
-from nameplate.model.runtime import BATCH, make_runtime, probe
+from nameplate.model.runtime_choice import probe
+from nameplate.runtime.base import BATCH
+from nameplate.runtime.select import make_runtime
 from nameplate.storage import sha256, whole_file
 from nameplate.train.backbones import find_backbone
 from nameplate.train.checkpoint import State
 from nameplate.train.data import in_order, plain_batches, training_batches, unreadable
-from nameplate.train.export import Embedder, Floats, Parity, check_parity, export_onnx, head_of, round_weights, whiten
+from nameplate.train.export import Embedder, Parity, check_parity, export_onnx, head_of, round_weights, whiten
 from nameplate.train.loop import exported
 from nameplate.train.network import Network, has_places
-from nameplate.types import Evaluation, Exported, Preprocess
+from nameplate.types import Evaluation, Exported, Floats, Preprocess
 
 PARITY_PHOTOS = 2000
 """Photos, at most, on which the runtimes are held against torch: held-out ones where there are any."""

@@ -334,7 +334,8 @@ def _refuse_few(holdout: Sequence[Photo], gates: Gates) -> None:
     if len(holdout) < max(1, gates.photos):
         raise DataError(
             f"Only {len(holdout):,} photos of the data can judge: they have nameplates that the model knows "
-            f"and did not train it. {gates.photos:,} are needed to tell a loss of {gates.loss} points; --min-photos asks for fewer."
+            f"and did not train it. {gates.photos:,} are needed to tell a loss of {gates.loss} points; "
+            "--min-photos asks for fewer."
         )
 
 

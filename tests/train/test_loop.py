@@ -168,7 +168,9 @@ def test_of_epochs_that_are_equally_right_the_one_of_less_loss_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logits = iter([[2.0, 0.0], [3.0, 0.0], [1.0, 0.0]])  # all right, the second the surest
-    monkeypatch.setattr(loop, "evaluate_network", lambda *_: (np.array([next(logits)], np.float32), np.zeros(1, np.int64)))
+    monkeypatch.setattr(
+        loop, "evaluate_network", lambda *_: (np.array([next(logits)], np.float32), np.zeros(1, np.int64))
+    )
     stages = (replace(SMALL, epochs=3, batch=100),)
     training = train(make_job(tmp_path, replace(TINY, stages=stages, keep_best=True), each=2))
     assert [row.validation_top1 for row in training.state.history] == [1, 1, 1]

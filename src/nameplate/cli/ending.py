@@ -177,9 +177,6 @@ def _told(error: BaseException) -> str:
     return f" ({said if len(said) <= 300 else said[:300] + '…'})" if said else ""
 
 
-# JOINED What a command needs that only an extra of the package installs.
-
-
 @contextmanager
 def needs_extra(extra: str, needing: str) -> Iterator[None]:
     """Imports inside it may be of packages that only an extra installs.

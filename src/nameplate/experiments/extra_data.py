@@ -35,7 +35,7 @@ from nameplate.experiments.verdict import Material, SeedResult, give_verdict, lo
 from nameplate.fit.recipe import Recipe
 from nameplate.fit.run import JUDGED_BY, versions
 from nameplate.fit.split import Split, split_photos
-from nameplate.model.embeddings import Embedded, Progress, embed_photos
+from nameplate.model.embeddings import DatasetEmbeddings, Progress, embed_photos
 from nameplate.model.model import Model
 from nameplate.storage import is_free, sha256, whole_file, working_in
 from nameplate.types import HeadRecipe, Photo
@@ -217,7 +217,7 @@ def _trainable(photos: Sequence[Photo], classes: ClassMap, nameplates: Sequence[
     return left, replace(classes, mapped=mapped, unmapped=unmapped)
 
 
-def _of_base(base: Dataset, embedded: Embedded) -> Embedded:
+def _of_base(base: Dataset, embedded: DatasetEmbeddings) -> DatasetEmbeddings:
     """The embeddings of BASE, which are the first rows of all embeddings; unreadable photos have no rows."""
     paths = {photo.path for photo in base.photos}
     bad = tuple({path: (path, why) for path, why in embedded.unreadable if path in paths}.values())
@@ -226,10 +226,12 @@ def _of_base(base: Dataset, embedded: Embedded) -> Embedded:
         raise DataError(
             f"None of BASE's {len(base.photos):,} photos can be read; the first, '{bad[0][0]}': {bad[0][1]}."
         )
-    return Embedded(embedded.photos[:end], embedded.embeddings[:end], embedded.hashes[:end], bad, embedded.runtime)
+    return DatasetEmbeddings(
+        embedded.photos[:end], embedded.embeddings[:end], embedded.hashes[:end], bad, embedded.runtime
+    )
 
 
-def _read_of(photos: Sequence[Photo], embedded: Embedded) -> list[Photo]:
+def _read_of(photos: Sequence[Photo], embedded: DatasetEmbeddings) -> list[Photo]:
     """The photos with their digests and sizes. Unreadable ones stay as they are: a finding reports them later."""
     read = {photo.path: photo for photo in embedded.photos}
     return [read.get(photo.path, photo).with_(label=photo.label, split=photo.split) for photo in photos]
@@ -283,7 +285,7 @@ def _claim(folder: Path, settings: dict[str, object]) -> None:
 
 def _seed_results(
     material: Material,
-    embedded: Embedded,
+    embedded: DatasetEmbeddings,
     folder: Path,
     design: Design,
     model: Model,
@@ -305,7 +307,7 @@ def _seed_results(
 
 def _trainer(
     material: Material,
-    embedded: Embedded,
+    embedded: DatasetEmbeddings,
     folder: Path,
     recipe: Recipe | HeadRecipe,
     model: Model,

@@ -168,7 +168,7 @@ def _calibrated(draft: Bundle, before: EvaluationResult, judged: Mapping[str, Ev
 
 def _moved_non_car_threshold(draft: Bundle, before: EvaluationResult, after: EvaluationResult) -> float | None:
     """The threshold of "not a car", scaled like the median distance of the cars, which rounding increases a little."""
-    far, known = draft.manifest.thresholds.far, draft.known
+    far, known = draft.manifest.thresholds.far, draft.ood_detector
     if far is None or known is None:
         return far
     was, now = (float(np.median(known.distances(judged.embeddings)[1])) for judged in (before, after))

@@ -26,10 +26,10 @@ from nameplate.fit.run import data_record, versions
 from nameplate.fit.split import Split, photos_csv, split_photos
 from nameplate.model.bundle import SCHEMA, Bfloat16Check, Bundle, Manifest
 from nameplate.model.classifier import Head, fit_head
-from nameplate.model.embeddings import Embedded, Progress, embed_photos, still_there
+from nameplate.model.embeddings import DatasetEmbeddings, Progress, embed_photos, still_readable
 from nameplate.model.model import Model
 from nameplate.model.neighbours import make_index
-from nameplate.model.ood import fit_known
+from nameplate.model.ood import fit_detector
 from nameplate.model.runtime_choice import MAX_BFLOAT16_COST
 from nameplate.model.verdict import Thresholds
 from nameplate.storage import writing
@@ -108,7 +108,7 @@ class _Fitted:
     """A linear classifier, fitted on the embeddings of one model's backbone."""
 
     model: Model
-    embedded: Embedded
+    embedded: DatasetEmbeddings
     """The photos that can be read, in the order of `split`."""
     split: Split
     head: Head
@@ -148,7 +148,7 @@ def _in_float32(model: Model, check: Bfloat16Check) -> Model:
     return Model(measured, replace(model.settings, runtime="onnxruntime"))
 
 
-def _held_out(embedded: Embedded, split: Split, model: Model, progress: Progress) -> HeldOut:
+def _held_out(embedded: DatasetEmbeddings, split: Split, model: Model, progress: Progress) -> HeldOut:
     """Embeddings of the held-out photos; where they are in bfloat16, `BFLOAT16_PHOTOS` of them in float32 as well."""
     places = np.flatnonzero(split.holdout)
     found = [RuntimeEmbeddings(embedded.runtime, embedded.embeddings[places], places)]
@@ -158,7 +158,7 @@ def _held_out(embedded: Embedded, split: Split, model: Model, progress: Progress
         exact = embed_photos(
             again, model.with_settings(runtime="openvino"), lambda _, a, b: progress("check bfloat16", a, b)
         )
-        found.append(RuntimeEmbeddings(exact.runtime, exact.embeddings, chosen[still_there(again, exact)]))
+        found.append(RuntimeEmbeddings(exact.runtime, exact.embeddings, chosen[still_readable(again, exact)]))
     return HeldOut(tuple(found), split.classes)
 
 
@@ -181,9 +181,9 @@ def _draft(name: str, fitted: _Fitted) -> Bundle:
         files={},
         bfloat16=parent.manifest.bfloat16,
         # `far` and `no_car` belong to the backbone. Without the detector, whose distances they cut, they mean nothing.
-        thresholds=Thresholds() if parent.known is None else parent.manifest.thresholds,
+        thresholds=Thresholds() if parent.ood_detector is None else parent.manifest.thresholds,
     )
-    known = fit_known(fitted.trained, split.classes[split.train], parent.known)
+    known = fit_detector(fitted.trained, split.classes[split.train], parent.ood_detector)
     table = photos_csv(split.photos, split.groups)
     return Bundle(manifest, parent.backbone, head.weight, head.bias, table, known)
 
@@ -196,7 +196,7 @@ def _index(fitted: _Fitted) -> bytes:
 def fit_recipe(
     photos: Sequence[Photo],
     embeddings: Floats,
-    mirrored: Embedded | None,
+    mirrored: DatasetEmbeddings | None,
     classes: NDArray[np.int64],
     groups: NDArray[np.int64],
     recipe: HeadRecipe,
@@ -226,7 +226,7 @@ def fit_recipe(
             f"here all {len(photos):,} photos to train on are in one."
         )
     if mirrored is not None:
-        there = still_there(photos, mirrored)  # a photo may have vanished since it was first read
+        there = still_readable(photos, mirrored)  # a photo may have vanished since it was first read
         embeddings = np.concatenate([embeddings, mirrored.embeddings])
         classes, fold = np.concatenate([classes, classes[there]]), np.concatenate([fold, fold[there]])
     return fit_head(embeddings, classes, fold, balanced=recipe.balanced, progress=lambda a, b: progress("fit", a, b))

@@ -21,7 +21,7 @@ from nameplate.data.labels import natural_key
 from nameplate.data.split import hold_out
 from nameplate.errors import DataError
 from nameplate.evaluate.evaluator import same_picture
-from nameplate.model.embeddings import Embedded, Progress
+from nameplate.model.embeddings import DatasetEmbeddings, Progress
 from nameplate.storage import absolute, counted, printable, sha256_of
 from nameplate.types import Photo
 
@@ -159,7 +159,7 @@ class Split:
 
 
 def split_photos(
-    dataset: Dataset, embedded: Embedded, holdout: float, seed: int, progress: Progress = lambda *_: None
+    dataset: Dataset, embedded: DatasetEmbeddings, holdout: float, seed: int, progress: Progress = lambda *_: None
 ) -> Split:
     """Split photos: by the parts of the data set where it has any, otherwise at random and stratified by nameplate.
 

@@ -137,7 +137,7 @@ class Bundle:
     """C."""
     photos: bytes | None = None
     """photos.csv."""
-    known: MahalanobisDetector | None = None
+    ood_detector: MahalanobisDetector | None = None
     """Where its cars lie; None where that was not asked for."""
     folder: Path | None = None
     """Where it was read from or written to; None where it is in memory alone."""
@@ -153,7 +153,7 @@ class Bundle:
         return b"DequantizeLinear" in self.backbone
 
     @property
-    def seal(self) -> str:
+    def full_digest(self) -> str:
         """SHA-256 of all that bundle.json says, the files' digests too: two bundles of one seal answer alike."""
         return _seal(msgspec.json.decode(msgspec.json.encode(self.manifest)))
 
@@ -258,8 +258,8 @@ def _contents(bundle: Bundle) -> dict[str, bytes]:
         )
     if bundle.photos is not None:
         contents[PHOTOS] = bundle.photos
-    if bundle.known is not None:
-        contents[KNOWN] = save_tensors(bundle.known.tensors)
+    if bundle.ood_detector is not None:
+        contents[KNOWN] = save_tensors(bundle.ood_detector.tensors)
     return contents
 
 
@@ -361,12 +361,12 @@ def _read_head(folder: Path, manifest: Manifest) -> tuple[Floats, Floats]:
     for part in (weight, bias):
         if not np.isfinite(part).all():
             raise BundleError(f"'{path}' holds numbers that are not finite float32.")
-        if not numbers(part):
+        if not all_finite(part):
             raise BundleError(f"'{path}' holds numbers beyond ±{LARGEST:g}, which no head that was trained has.")
     return weight, bias
 
 
-def numbers(found: Floats) -> bool:
+def all_finite(found: Floats) -> bool:
     """Whether all are numbers that can be computed with: none NaN or infinite, none beyond `LARGEST`."""
     return bool(np.abs(found).max(initial=0) <= LARGEST)
 

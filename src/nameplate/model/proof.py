@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from nameplate.errors import BundleError, NameplateError
-from nameplate.model.bundle import Bundle, load_bundle, numbers, shipped_backbones
+from nameplate.model.bundle import Bundle, all_finite, load_bundle, shipped_backbones
 from nameplate.model.reference import reference_inputs
 from nameplate.runtime.ort import OnnxRuntime
 from nameplate.storage import cache_folder, sha256, whole_file
@@ -142,7 +142,7 @@ def _problem(backbone: bytes, request: Request) -> str | None:
         return f"The backbone gives {plain.shape[1]} numbers for a photo, and bundle.json says {request.embedding}."
     return (
         None
-        if numbers(plain) and numbers(places)
+        if all_finite(plain) and all_finite(places)
         else f"The backbone gives {_kinds(plain, places)} for the golden photo."
     )
 

@@ -25,7 +25,7 @@ from nameplate.errors import NameplateError
 from nameplate.serve.access import describe_access
 from nameplate.serve.errors import Problem, ProblemResponse, on_problem
 from nameplate.serve.middleware import protect
-from nameplate.serve.observability import event, take_over
+from nameplate.serve.observability import event, set_up_logging
 from nameplate.serve.routes import feedback, photos, protocol, status
 from nameplate.serve.schema import components, problems
 from nameplate.serve.service import Gone, Service
@@ -233,7 +233,7 @@ def serve(settings: ServeSettings, started: Callable[[str], None]) -> None:
         NameplateError: a bundle cannot be served, or the address cannot be listened on.
         UsageError: settings that do not go together.
     """
-    take_over()
+    set_up_logging()
     app = create_app(settings)
     config = uvicorn.Config(
         app,

@@ -345,7 +345,11 @@ class Engine:
             await asyncio.sleep(0.2)
             now = time.monotonic()
             for worker in self.workers:
+                # A killed worker stays in the list until its socket closes, which may take several rounds of this
+                # loop on a busy machine. It is killed, and reported, once.
+                if worker.killed or not worker.ready:
+                    continue
                 stalled = bool(worker.jobs) and now - worker.heard > patience
-                if worker.ready and (stalled or (worker.leaving and not worker.jobs)):
+                if stalled or (worker.leaving and not worker.jobs):
                     self.observer.event("worker killed", model=self.name, pid=worker.pid, stalled=stalled)
-                    worker.process.kill()
+                    worker.kill()

@@ -154,6 +154,8 @@ class Worker:
     """When it last sent something, or was given work while it had none."""
     leaving: bool = False
     """Whether it gets no more jobs."""
+    killed: bool = False
+    """Whether `kill` was called; the process may take a moment to end."""
 
     @property
     def pid(self) -> int:
@@ -215,6 +217,12 @@ class Worker:
         self.ready = message
         return message
 
+    def kill(self) -> None:
+        """Kill the process; `listen` ends soon afterwards."""
+        self.killed = self.leaving = True
+        with suppress(ProcessLookupError):  # it has just ended by itself
+            self.process.kill()
+
     async def end(self, patience: float = 0.0) -> int:
         """End it, in peace if it goes within `patience` seconds; its exit code."""
         self.leaving = True
@@ -222,8 +230,7 @@ class Worker:
         with suppress(TimeoutError, ProcessLookupError):
             async with asyncio.timeout(patience):
                 return await self.process.wait()
-        with suppress(ProcessLookupError):
-            self.process.kill()
+        self.kill()
         return await self.process.wait()
 
     def _send(self, message: Frame) -> None:

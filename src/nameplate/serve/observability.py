@@ -108,11 +108,14 @@ def _printable(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def take_over(level: int = logging.WARNING) -> None:
-    """Send what other libraries log the same way; start uvicorn with `log_config=None`."""
+def set_up_logging(level: int = logging.WARNING) -> None:
+    """Write what other libraries log in the same format; start uvicorn with `log_config=None`."""
     root = logging.getLogger()
     root.handlers = [StderrHandler()]
     root.setLevel(level)
+    # The parser of forms warns of every malformed body. The client gets a 400 and the request is logged anyway, so
+    # the warning tells nothing, and a client could fill the log with it.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 
 class Logs:

@@ -101,7 +101,7 @@ def test_pictures_that_are_prepared_already_get_the_same_answers(model: Model) -
     async def work() -> None:
         async with running(model) as engine:
             files = await engine.answer(PHOTOS[:3], ["a", "b", "c"])
-            prepared = await engine.answer(pictures, ["a", "b", "c"], form="picture")
+            prepared = await engine.answer(pictures, ["a", "b", "c"], form="input")
         assert [answer.prediction for answer in files] == [answer.prediction for answer in prepared]
 
     run(work)
@@ -246,7 +246,7 @@ def test_a_worker_that_stalls_is_killed_and_its_photo_tried_again(
 
 def test_it_is_not_ready_where_the_golden_photo_is_answered_otherwise(model: Model) -> None:
     async def work() -> None:
-        engine = Engine(model, ServeSettings(), Seen(), golden=ReferenceAnswer((("Jeep Liberty SUV 2012", 0.9),)))
+        engine = Engine(model, ServeSettings(), Seen(), reference=ReferenceAnswer((("Jeep Liberty SUV 2012", 0.9),)))
         with pytest.raises(NameplateError, match="does not answer as it should"):
             await engine.start()
         assert not engine.ready

@@ -24,7 +24,7 @@ NO_TTA = "none"
 """Test-time augmentation where none is asked for: one look at the photo as it is."""
 TOP = 5
 """Nameplates that a prediction lists."""
-PART = 1_000
+SHARD_SIZE = 1_000
 """Photos a part of a bulk job."""
 SEEDS = 3
 """Seeds that a comparison trains with: fewer say next to nothing of how much they differ."""

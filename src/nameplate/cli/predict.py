@@ -14,7 +14,7 @@ from nameplate.cli.commands import BundleArgument, Json, RuntimeOption, Threads,
 from nameplate.cli.options import RayOption, Workers, check_ray
 from nameplate.errors import UsageError
 from nameplate.model.verification import DEFAULT_LIES, DEFAULT_RATE, RATES
-from nameplate.types import DEFAULT_BUNDLE, NO_TTA, PART, TOP
+from nameplate.types import DEFAULT_BUNDLE, NO_TTA, SHARD_SIZE, TOP
 
 if TYPE_CHECKING:
     from nameplate.batch.predict import JobResult, Profile
@@ -38,7 +38,7 @@ def predict(
     format_: Annotated[
         str | None, typer.Option("--format", help="Of a folder's files.", show_default="parquet, csv or jsonl")
     ] = None,
-    part: Annotated[int, typer.Option(min=1, metavar="N", help="Photos a part.")] = PART,
+    part: Annotated[int, typer.Option(min=1, metavar="N", help="Photos a part.")] = SHARD_SIZE,
     profile: Annotated[bool, typer.Option("--profile", help="Show where the time goes.")] = False,
     top: Top = TOP,
     tta: TtaOption = NO_TTA,
@@ -49,12 +49,12 @@ def predict(
     json: Json = False,
 ) -> None:
     """Name many photos into a table, a row each. Run it again after an interruption to go on."""
-    from nameplate.batch.on_ray import made_on_ray
+    from nameplate.batch.on_ray import shards_on_ray
     from nameplate.batch.predict import Options, find_output, predict_photos
     from nameplate.model.model import Model
 
     check_ray(ray, workers)
-    make = None if ray is None else made_on_ray(ray, workers, threads)
+    make = None if ray is None else shards_on_ray(ray, workers, threads)
     target = find_output(output, format_)  # type: ignore[arg-type]
     model = Model.load(bundle, runtime=runtime, threads=threads, tta=tta)
     with screen.progress() as report:

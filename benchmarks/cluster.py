@@ -24,7 +24,7 @@ from nameplate.batch.on_ray import shards_on_ray
 from nameplate.batch.predict import Options, find_output, predict_photos
 from nameplate.batch.shards import MakeShards, make_shards
 from nameplate.model.model import Model
-from nameplate.model.runtime import available_cpus, cpu_name
+from nameplate.runtime.select import available_cpus, cpu_name
 
 PARTS = 8
 """Of each run."""

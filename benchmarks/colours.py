@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.data import read_dataset
+from nameplate.defaults import DEFAULT_BUNDLE
 from nameplate.evaluate.evaluator import trained_digests
 from nameplate.evaluate.metrics import wilson
 from nameplate.images.decode import decode, read_bytes
 from nameplate.model.model import Model
 from nameplate.storage import sha256
-from nameplate.types import DEFAULT_BUNDLE
 
 Pixels = NDArray[np.uint8]
 VIEWS: dict[str, Callable[[Pixels], Pixels]] = {

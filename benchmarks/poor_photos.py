@@ -21,9 +21,10 @@ from PIL import Image
 
 from nameplate.data import read_dataset
 from nameplate.data.dataset import list_photos
+from nameplate.defaults import DEFAULT_BUNDLE
 from nameplate.images.decode import decode
 from nameplate.model.model import Model
-from nameplate.types import DEFAULT_BUNDLE, Photo, Prediction, Preprocess, Verdict
+from nameplate.types import Photo, Prediction, Preprocess, Verdict
 from robustness import Vary, blurred, darkened  # type: ignore[import-not-found]  # beside this file
 
 Pixels = NDArray[np.uint8]

@@ -311,7 +311,7 @@ def floors(photos: list[Path], bundle: Path, runtime: str) -> dict[str, float]:
     from nameplate.images.parallel import ordered_map
     from nameplate.model.model import Model
     from nameplate.model.pipeline import AHEAD, PreparedPhoto, Settings, prepare_photo
-    from nameplate.model.runtime import BATCH
+    from nameplate.runtime.base import BATCH
 
     model = Model.load(bundle, runtime=runtime)
     size, threads = model.bundle.manifest.preprocess, model.settings.threads

@@ -27,6 +27,7 @@ from PIL import Image, ImageFilter
 
 from colours import VIEWS  # type: ignore[import-not-found]  # beside this file
 from nameplate.data import read_dataset
+from nameplate.defaults import NO_TTA
 from nameplate.errors import DataError, NameplateError, PhotoError
 from nameplate.evaluate.evaluator import trained_digests
 from nameplate.evaluate.metrics import by_make, wilson
@@ -36,7 +37,7 @@ from nameplate.images.transforms import PAD_GREY
 from nameplate.model.model import Model
 from nameplate.model.tta import parse_tta
 from nameplate.storage import sha256
-from nameplate.types import NO_TTA, Metric, Photo, Prediction, Preprocess, Verdict
+from nameplate.types import Metric, Photo, Prediction, Preprocess, Verdict
 from whole_scenes import scene  # type: ignore[import-not-found]  # beside this file
 
 Pixels = NDArray[np.uint8]

@@ -19,10 +19,9 @@ from nameplate.evaluate.calibration import calibrate, curve, risk_coverage
 from nameplate.evaluate.metrics import evaluate, mean_of_shares, share, skewed_mean
 from nameplate.evaluate.ood import separation
 from nameplate.evaluate.significance import paired
-from nameplate.types import Metric
+from nameplate.types import Doubles, Floats, Metric
 
 Random = np.random.Generator
-Floats = NDArray[np.float64]
 ENDLESS = 1_000_000
 """Photos that stand for endless ones."""
 
@@ -82,7 +81,7 @@ def top1(random: Random, repeats: int) -> Iterator[Row]:
         yield held("top-1 0.9, three copies of each on average", f"{pictures} pictures", 0.9, copied, repeats)
 
 
-def confusions(random: Random, classes: int, skill: float) -> Floats:
+def confusions(random: Random, classes: int, skill: float) -> Doubles:
     """Probability of each answer for each truth, C×C; some classes are harder than others."""
     right = 1 / (1 + np.exp(-skill - random.normal(size=classes)))
     probs = random.dirichlet(np.full(classes, 0.3), classes)
@@ -104,7 +103,7 @@ def macro_f1(random: Random, repeats: int) -> Iterator[Row]:
             truth = float((2 * np.diag(weighted) / (weighted.sum(0) + weighted.sum(1))).mean())
             y_true = np.repeat(np.arange(20), counts)
 
-            def draw(y_true: NDArray[np.int64] = y_true, ends: Floats = ends) -> Metric:
+            def draw(y_true: NDArray[np.int64] = y_true, ends: Doubles = ends) -> Metric:
                 named = (random.random(len(y_true))[:, None] > ends[y_true]).sum(1).clip(0, 19)
                 return evaluate(np.eye(20, dtype=np.float32)[named], y_true, [str(c) for c in range(20)]).macro_f1
 
@@ -112,9 +111,7 @@ def macro_f1(random: Random, repeats: int) -> Iterator[Row]:
             yield held(f"macro-F1 {truth:.2f}, {how}", f"{few} a class", truth, draw, repeats)
 
 
-def margins(
-    random: Random, mean: float, deviation: float, photos: int
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def margins(random: Random, mean: float, deviation: float, photos: int) -> tuple[Floats, NDArray[np.bool_]]:
     """Calibrated confidences, and whether the answers are right."""
     confidence = 1 / (1 + np.exp(-random.normal(mean, deviation, photos)))
     return confidence.astype(np.float32), random.random(photos) < confidence
@@ -131,7 +128,7 @@ def log_loss(random: Random, repeats: int) -> Iterator[Row]:
 
             yield held(f"log-loss {truth:.2f}", f"{photos}", truth, draw, repeats)
 
-    def seldom(photos: int) -> Floats:
+    def seldom(photos: int) -> Doubles:
         usual = random.random(photos) < 0.95
         return np.log1p(np.exp(-np.where(usual, random.normal(7, 2, photos), random.normal(-2, 3, photos))))
 
@@ -212,7 +209,7 @@ def false_accepts_of(mean: float, deviation: float) -> float:
 def _separations(
     random: Random,
     repeats: int,
-    figure: Callable[[Floats, Floats], Metric],
+    figure: Callable[[Doubles, Doubles], Metric],
     truth: Callable[[float, float], float],
 ) -> Iterator[Row]:
     for name, (mean, deviation) in STRANGERS.items():
@@ -242,7 +239,7 @@ def aliases(random: Random, repeats: int) -> Iterator[Row]:
 
 def gains_of(
     random: Random, pictures: int, better: float, worse: float, copies: int = 1
-) -> tuple[Floats, NDArray[np.int64]]:
+) -> tuple[Doubles, NDArray[np.int64]]:
     """Gains of −1, 0, 1, and the pictures that they are of; copies fare half alike."""
     groups = np.repeat(np.arange(pictures), random.geometric(1 / copies, pictures))
     alike, own = random.random(pictures)[groups], random.random(len(groups))
@@ -281,12 +278,12 @@ def losses(random: Random, repeats: int) -> Iterator[Row]:
         yield held("log-loss difference", f"{photos}", truth, draw, repeats)
 
 
-def _losses(random: Random, photos: int) -> Floats:
+def _losses(random: Random, photos: int) -> Doubles:
     margin = random.normal(2.5, 2.5, photos)
     return np.log1p(np.exp(-margin - random.normal(0.1, 0.7, photos))) - np.log1p(np.exp(-margin))
 
 
-def runs_of(random: Random, photos: int, unlike: float, gain: float, seeds: int = 3) -> tuple[Floats, Floats]:
+def runs_of(random: Random, photos: int, unlike: float, gain: float, seeds: int = 3) -> tuple[Doubles, Doubles]:
     """Seeds × N, right or wrong without and with; seeds are unlike by so much, and photos of one ease."""
     ease = random.normal(size=photos)
     ways = (each + unlike * random.normal(size=(seeds, 1)) for each in (0.0, gain))
@@ -333,7 +330,9 @@ def promise_of_seeds(random: Random, unlike: float, gain: float, repeats: int) -
     )
 
 
-def _crossed(random: Random, photos: int, unlike: float, gain: float, *, exact: bool = False) -> tuple[Floats, Floats]:
+def _crossed(
+    random: Random, photos: int, unlike: float, gain: float, *, exact: bool = False
+) -> tuple[Doubles, Doubles]:
     of_photos, of_runs = random.normal(size=(1, photos)), random.normal(size=(3, 1))
     both = random.normal(size=(3, photos))
     if exact:  # drawn parts have their spread and none of each other's

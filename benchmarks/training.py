@@ -27,7 +27,7 @@ from nameplate.data import read_dataset
 from nameplate.data.dataset import Dataset
 from nameplate.fit.recipe import Recipe, load_recipe
 from nameplate.fit.run import load_run, parts_of
-from nameplate.model.runtime import available_cpus
+from nameplate.runtime.select import available_cpus
 from nameplate.train.backbones import build, find_backbone
 from nameplate.train.finetune import fine_tune, start
 from nameplate.train.schedule import keep_memory

@@ -52,7 +52,7 @@ def photos_per_second(arguments: argparse.Namespace, words: list[str]) -> float:
     """Time one setting in this process."""
     import torch
 
-    from nameplate.model.runtime import available_cpus
+    from nameplate.runtime.select import available_cpus
     from nameplate.train.backbones import build, find_backbone
     from nameplate.train.network import Network, depthwise_in_float32
     from nameplate.train.schedule import keep_memory

@@ -17,14 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.data import read_dataset
+from nameplate.defaults import DEFAULT_BUNDLE, NO_TTA
 from nameplate.evaluate.evaluator import trained_digests
 from nameplate.evaluate.significance import paired
 from nameplate.model.classifier import log_loss
 from nameplate.model.model import Model
 from nameplate.model.pipeline import EmbeddedPhoto
-from nameplate.model.tta import ADDED
+from nameplate.model.tta import ADDED_VIEWS
 from nameplate.storage import sha256
-from nameplate.types import DEFAULT_BUNDLE, NO_TTA
+from nameplate.types import Floats
 
 
 def main() -> None:
@@ -51,17 +52,17 @@ def main() -> None:
 def parts_of(way: str) -> tuple[str, ...]:
     """The ways whose looks are among those of one."""
     names = way.split(",")
-    if not set(names) <= set(ADDED):
+    if not set(names) <= set(ADDED_VIEWS):
         return (way,)
     return tuple(",".join(some) for count in range(1, len(names) + 1) for some in combinations(names, count))
 
 
-def probs_of(model: Model, paths: list[str], names: tuple[str, ...]) -> dict[str, NDArray[np.float32]]:
+def probs_of(model: Model, paths: list[str], names: tuple[str, ...]) -> dict[str, Floats]:
     """Way → probabilities float32 N×C, from one run of the model's looks; says how fast it was."""
-    found: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
+    found: dict[str, list[Floats]] = {name: [] for name in names}
     looks = 0.0
     begun = time.monotonic()
-    for row in model.looks.rows(paths):
+    for row in model.embedder.rows(paths):
         assert isinstance(row, EmbeddedPhoto), row
         views = row.views
         looks += len(np.unique(views, axis=0))
@@ -77,17 +78,17 @@ def probs_of(model: Model, paths: list[str], names: tuple[str, ...]) -> dict[str
 
 def chosen(name: str, way: str, count: int) -> list[int]:
     """Which of `count` looks, made by a way, those of one of its parts are."""
-    if not set(way.split(",")) <= set(ADDED):
+    if not set(way.split(",")) <= set(ADDED_VIEWS):
         return list(range(count))
-    order = [None, *(part for part in ADDED if part in way.split(",") for _ in ADDED[part])]
+    order = [None, *(part for part in ADDED_VIEWS if part in way.split(",") for _ in ADDED_VIEWS[part])]
     order += ["closer"] * (count - len(order))
     return [place for place, part in enumerate(order) if part is None or part in name.split(",")]
 
 
 def tell(
     name: str,
-    plain: NDArray[np.float32],
-    probs: NDArray[np.float32],
+    plain: Floats,
+    probs: Floats,
     y_true: NDArray[np.int64],
     groups: NDArray[np.int64],
 ) -> None:

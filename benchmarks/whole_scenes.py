@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nameplate.data import read_dataset
+from nameplate.defaults import DEFAULT_BUNDLE, NO_TTA
 from nameplate.evaluate.evaluator import trained_digests
 from nameplate.evaluate.metrics import evaluate
 from nameplate.evaluate.significance import Paired, paired
@@ -26,7 +27,7 @@ from nameplate.images.transforms import PAD_GREY
 from nameplate.model.model import Model
 from nameplate.model.pipeline import EmbeddedPhoto
 from nameplate.storage import sha256
-from nameplate.types import DEFAULT_BUNDLE, NO_TTA, Evaluation
+from nameplate.types import Evaluation
 
 
 def main() -> None:
@@ -49,7 +50,7 @@ def main() -> None:
             first: NDArray[np.bool_] | None = None
             for tta in arguments.tta:
                 scenes = (scene(pixels, place, part**-0.5, background) for place in range(len(pixels)))
-                looks = model.with_settings(tta=tta).looks
+                looks = model.with_settings(tta=tta).embedder
                 begun = time.monotonic()
                 probs = np.stack([model.probs(row) for row in looks.rows(scenes) if isinstance(row, EmbeddedPhoto)])
                 speed = len(pixels) / (time.monotonic() - begun)

@@ -27,9 +27,10 @@ from nameplate.evaluate.thresholds import chooses
 from nameplate.images.decode import decode_with_header, read_bytes, read_header
 from nameplate.images.quality import BLURRED, DARK, SMALL, VIEW, measure_quality
 from nameplate.images.transforms import preprocess
+from nameplate.types import Doubles
 
 Pixels = NDArray[np.uint8]
-Table = NDArray[np.float64]
+Table = Doubles
 """N×3: short side, light and sharpness of photos."""
 
 SHARES = {"small": 0.004, "dark": 0.003, "blurred": 0.004}

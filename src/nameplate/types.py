@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from nameplate.errors import Failure
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# These two are strings, so that `import nameplate` and `nameplate --help` need not import numpy.
+Floats: TypeAlias = "NDArray[np.float32]"
+"""A float32 array of any shape; the docstring of what uses it states the shape."""
+Doubles: TypeAlias = "NDArray[np.float64]"
+"""A float64 array of any shape."""
 Fit = Literal["squash", "pad", "crop"]
 Interpolation = Literal["bilinear", "bicubic", "lanczos"]
 SplitName = Literal["train", "validation", "test"]
@@ -15,21 +24,6 @@ Layout = Literal["auto", "classes", "parts", "makes"]
 Verdict = Literal["answer", "unsure", "unknown car", "not a car", "poor photo", "unreadable"]
 Flaw = Literal["small", "dark", "blurred"]
 """What a photo is too much of to judge a car by it: see images/quality.py."""
-
-DEFAULT_BUNDLE = "cars196"
-"""The bundle that ships and answers where none is named."""
-DEFAULT_RECIPE = "head"
-"""The recipe that trains where none is named."""
-NO_TTA = "none"
-"""Test-time augmentation where none is asked for: one look at the photo as it is."""
-TOP = 5
-"""Nameplates that a prediction lists."""
-SHARD_SIZE = 1_000
-"""Photos a part of a bulk job."""
-SEEDS = 3
-"""Seeds that a comparison trains with: fewer say next to nothing of how much they differ."""
-EXCLUDED = "excluded"
-"""What a bundle's provenance calls, in its `data`, the digests of photos that the user kept from its training."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,10 @@ from sklearn.calibration import calibration_curve
 
 from nameplate.evaluate.calibration import BINS, MIN_CALIBRATION, calibrate, fit_temperatures
 from nameplate.model.classifier import log_loss, probabilities
+from nameplate.types import Floats
 
 
-def sure(photos: int, seed: int, boast: float = 1.0) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def sure(photos: int, seed: int, boast: float = 1.0) -> tuple[Floats, NDArray[np.bool_]]:
     """Confidences, and whether the answers are right: as often as said where `boast` is 1, else less often."""
     random = np.random.default_rng(seed)
     logits = random.normal(2.2, 1.8, photos)

@@ -11,8 +11,9 @@ from sklearn import metrics as theirs
 
 from nameplate.evaluate import evaluate
 from nameplate.evaluate.metrics import confusion_matrix, effective_wilson, mean_of_shares, share, skewed_mean, wilson
+from nameplate.types import Doubles, Floats
 
-Answers = tuple[NDArray[np.float32], NDArray[np.int64], list[str]]
+Answers = tuple[Floats, NDArray[np.int64], list[str]]
 
 
 def answers(photos: int, classes: int, seed: int, skill: float = 1.5) -> Answers:
@@ -134,7 +135,7 @@ def test_the_macro_f1_interval_is_its_linear_approximation() -> None:
     found = evaluate(probs, y_true, names).macro_f1
     matrix = confusion_matrix(y_true, named, 5).astype(np.float64)
 
-    def figure(counts: NDArray[np.float64]) -> float:
+    def figure(counts: Doubles) -> float:
         return float((2 * np.diag(counts) / (counts.sum(0) + counts.sum(1))).mean())
 
     slopes = np.array(

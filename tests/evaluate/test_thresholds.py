@@ -7,12 +7,13 @@ import pytest
 from numpy.typing import NDArray
 
 from nameplate.evaluate.thresholds import CARS_KEPT, KEPT, MIN_NEAR, choose, conformal_threshold, least_delivered
-from nameplate.model.verdict import COVERAGE, Thresholds, caught, ood_score, prediction_set
+from nameplate.model.verdict import COVERAGE, Thresholds, gated, ood_score, prediction_set
+from nameplate.types import Floats
 
 MAKES = ("BMW", "BMW", "Audi", "Audi", "Kia")
 
 
-def _answers(count: int, seed: int = 0, classes: int = 5) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def _answers(count: int, seed: int = 0, classes: int = 5) -> tuple[Floats, NDArray[np.int64]]:
     """Calibrated answers: the truth is drawn from the probabilities."""
     random = np.random.default_rng(seed)
     probs = random.dirichlet(np.full(classes, 0.3), count).astype(np.float32)
@@ -28,14 +29,14 @@ def test_sets_are_those_of_mapie(coverage: float) -> None:
     class Fixed(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn is read as Any
         """Its photos are their probabilities."""
 
-        def fit(self, rows: NDArray[np.float32], y_true: NDArray[np.int64]) -> Fixed:
+        def fit(self, rows: Floats, y_true: NDArray[np.int64]) -> Fixed:
             self.classes_, self.n_features_in_, self.is_fitted_ = np.unique(y_true), rows.shape[1], True
             return self
 
-        def predict_proba(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        def predict_proba(self, rows: Floats) -> Floats:
             return rows
 
-        def predict(self, rows: NDArray[np.float32]) -> NDArray[np.int64]:
+        def predict(self, rows: Floats) -> NDArray[np.int64]:
             return np.asarray(rows.argmax(1))
 
     probs, y_true = _answers(300)
@@ -143,9 +144,7 @@ def test_sets_are_cut_by_all_photos_and_by_those_that_pass_the_gates_whichever_i
 
 def _photos(
     count: int, random: np.random.Generator, gated: str
-) -> tuple[
-    NDArray[np.float32], NDArray[np.int64], tuple[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]
-]:
+) -> tuple[Floats, NDArray[np.int64], tuple[Floats, Floats], Floats]:
     """Calibrated answers, distances that go with doubt or with sureness, and odds of a gate."""
     sure = random.random(count) < 0.22
     probs = random.dirichlet(np.full(5, 0.3), count).astype(np.float32)
@@ -160,23 +159,23 @@ def _photos(
 def test_photos_that_a_gate_stops_choose_no_sets_of_what_passes() -> None:
     probs, y_true, distances, odds = _photos(2000, np.random.default_rng(2), "sure")
     found = choose(probs, y_true, MAKES, distances, 9.0, 0.0, odds)
-    passed = ~np.logical_or(*caught(probs, distances, odds, found))
+    passed = ~np.logical_or(*gated(probs, distances, odds, found))
     assert found.nameplate is not None
     assert found.nameplate == pytest.approx(conformal_threshold(probs[passed], y_true[passed]))
     assert found.nameplate < conformal_threshold(probs, y_true)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("gated", ["doubtful", "sure"])
+@pytest.mark.parametrize("kind", ["doubtful", "sure"])
 @pytest.mark.parametrize("photos", [60, 200, 1000])
-def test_sets_hold_the_truth_of_fresh_photos_that_pass_the_gates_as_often_as_promised(gated: str, photos: int) -> None:
+def test_sets_hold_the_truth_of_fresh_photos_that_pass_the_gates_as_often_as_promised(kind: str, photos: int) -> None:
     random = np.random.default_rng(photos)
     held, delivered, kept = [], [], []
     for _ in range(300):
-        found = choose(*_given(_photos(photos, random, gated)))
+        found = choose(*_given(_photos(photos, random, kind)))
         assert found.nameplate is not None
-        probs, y_true, distances, odds = _photos(1000, random, gated)
-        passed = ~np.logical_or(*caught(probs, distances, odds, found))
+        probs, y_true, distances, odds = _photos(1000, random, kind)
+        passed = ~np.logical_or(*gated(probs, distances, odds, found))
         inside = probs[np.arange(1000), y_true] >= found.nameplate
         inside |= probs.argmax(1) == y_true
         held.append(inside[passed].mean())
@@ -187,17 +186,15 @@ def test_sets_hold_the_truth_of_fresh_photos_that_pass_the_gates_as_often_as_pro
 
 
 def _given(
-    photos: tuple[
-        NDArray[np.float32], NDArray[np.int64], tuple[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]
-    ],
+    photos: tuple[Floats, NDArray[np.int64], tuple[Floats, Floats], Floats],
 ) -> tuple[
-    NDArray[np.float32],
+    Floats,
     NDArray[np.int64],
     tuple[str, ...],
-    tuple[NDArray[np.float32], NDArray[np.float32]],
+    tuple[Floats, Floats],
     float,
     float,
-    NDArray[np.float32],
+    Floats,
 ]:
     """What `choose` is given."""
     probs, y_true, distances, odds = photos

@@ -8,12 +8,13 @@ from numpy.typing import NDArray
 
 from nameplate.evaluate.thresholds import choose_claims, draw_adverts
 from nameplate.model.verification import MOST_PHOTOS, RATES
+from nameplate.types import Floats
 
 MAKES = tuple(f"make {i // 4}" for i in range(20))
 OF = np.arange(20) // 4
 
 
-def _answers(count: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def _answers(count: int, seed: int) -> tuple[Floats, NDArray[np.int64]]:
     """A model that takes nameplates for others of their make."""
     random = np.random.default_rng(seed)
     y_true = random.integers(0, 20, count)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from nameplate.evaluate.thresholds import OTHERS_PASSED, chooses, fit_gate
 from nameplate.model.model import Model
 from nameplate.storage import sha256
+from nameplate.types import Floats
 
 
-def _drawn(count: int, shift: float, seed: int) -> NDArray[np.float32]:
+def _drawn(count: int, shift: float, seed: int) -> Floats:
     rows = np.random.default_rng(seed).normal(size=(count, 12))
     rows[:, :3] += shift
     return rows.astype(np.float32)
@@ -39,6 +39,6 @@ def test_half_of_all_photos_choose() -> None:
 
 def test_the_bundle_that_ships_has_one() -> None:
     bundle = Model.load("cars196").bundle
-    assert bundle.known is not None
-    assert bundle.known.gate is not None
+    assert bundle.ood_detector is not None
+    assert bundle.ood_detector.gate is not None
     assert bundle.manifest.thresholds.no_car is not None

@@ -19,7 +19,7 @@ from nameplate.experiments.further import OF_HELD, OF_TRAIN, UNREAD
 from nameplate.experiments.result import Experiment
 from nameplate.experiments.verdict import SEEDS, load_seed
 from nameplate.fit.split import split_parts
-from nameplate.model.collection import embed_photos
+from nameplate.model.embeddings import embed_photos
 from nameplate.model.model import Model
 from nameplate.types import HeadRecipe
 from tests.experiments import cases

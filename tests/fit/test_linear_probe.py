@@ -32,7 +32,7 @@ from nameplate.fit.linear_probe import Trained, train_head
 from nameplate.fit.split import photos_csv
 from nameplate.model.bundle import BACKBONE, HEAD, PHOTOS, SCHEMA, Bundle, Manifest, load_bundle, save_bundle
 from nameplate.model.classifier import fit_temperature
-from nameplate.model.collection import embed_photos
+from nameplate.model.embeddings import embed_photos
 from nameplate.model.model import Model
 from nameplate.model.verdict import Thresholds
 from nameplate.storage import sha256
@@ -340,10 +340,10 @@ def test_thresholds_are_chosen_on_held_out_photos_and_on_other_folds_where_these
 
 def test_a_head_takes_over_which_photos_are_no_cars(few: Dataset, real: Model, tmp_path: Path) -> None:
     made = train_head(few, tmp_path / "b", model=real, recipe=HeadRecipe(mirror=False))
-    assert made.bundle.known is not None
-    assert real.bundle.known is not None
-    assert made.bundle.known.cars is not None
-    assert np.array_equal(made.bundle.known.cars, real.bundle.known.centres)
+    assert made.bundle.ood_detector is not None
+    assert real.bundle.ood_detector is not None
+    assert made.bundle.ood_detector.backbone_class_means is not None
+    assert np.array_equal(made.bundle.ood_detector.backbone_class_means, real.bundle.ood_detector.class_means)
     assert made.bundle.manifest.thresholds.far == real.bundle.manifest.thresholds.far
     black = Model.load(tmp_path / "b", runtime="onnxruntime").predict([np.zeros((200, 300, 3), np.uint8)])
     assert black[0].verdict == "not a car"
@@ -506,7 +506,7 @@ def test_names_with_commas_quotes_and_cyrillic_survive_the_table(tmp_path: Path)
 def half(model: Model) -> Model:
     if importlib.util.find_spec("openvino") is None:
         pytest.skip("needs the fast extra")
-    from nameplate.model.runtime import import_openvino
+    from nameplate.runtime.openvino import import_openvino
 
     if "BF16" not in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this processor does not compute in bfloat16")

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from nameplate.types import Floats
+
 if importlib.util.find_spec("onnx") is None:
     pytest.skip("needs onnx", allow_module_level=True)
 
@@ -17,8 +19,10 @@ from nameplate.demo import photos_folder
 from nameplate.errors import BundleError
 from nameplate.fit.quantize import by_sensitivity, convolutions, folded, quantize
 from nameplate.model.pipeline import Settings, prepare_photo
-from nameplate.model.runtime import BATCH, OnnxRuntime, make_runtime
+from nameplate.runtime.base import BATCH
 from nameplate.runtime.onnx_file import refuse_external_data
+from nameplate.runtime.ort import OnnxRuntime
+from nameplate.runtime.select import make_runtime
 from tests.fit.tiny_backbone import SIZE, tiny_backbone
 from tests.outcomes import prepared
 
@@ -33,12 +37,12 @@ def pictures() -> NDArray[np.uint8]:
     return np.stack(found)
 
 
-def embed(backbone: bytes, pictures: NDArray[np.uint8], runtime: str = "onnxruntime") -> NDArray[np.float32]:
+def embed(backbone: bytes, pictures: NDArray[np.uint8], runtime: str = "onnxruntime") -> Floats:
     batches = (pictures[i : i + BATCH] for i in range(0, len(pictures), BATCH))
     return np.concatenate(list(make_runtime(runtime, backbone, 1).embed(batches)))
 
 
-def least_cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+def least_cosine(a: Floats, b: Floats) -> float:
     return float(((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min())
 
 

@@ -16,7 +16,7 @@ from nameplate.demo import photo as demo_photo
 from nameplate.images import decode, preprocess
 from nameplate.images.augment import Augmentation, Fill, affine, augment
 from nameplate.images.transforms import PAD_GREY
-from nameplate.types import Preprocess
+from nameplate.types import Doubles, Preprocess
 
 Pixels = NDArray[np.uint8]
 HEIGHT, WIDTH = 96, 128
@@ -136,7 +136,7 @@ KINDS: dict[str, Augmentation] = {
 }
 
 
-def _keras(settings: Augmentation, draw: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _keras(settings: Augmentation, draw: np.random.Generator) -> tuple[Doubles, Doubles]:
     """Matrix and offset as Keras' `apply_affine_transform` hands them to scipy, for a HEIGHT×WIDTH picture."""
 
     def either(most: float) -> float:

@@ -12,7 +12,6 @@ from sklearn.linear_model import LogisticRegression
 from nameplate.model import classifier as room
 from nameplate.model.classifier import (
     CLASSIFIER_SHRINKAGE,
-    Floats,
     Head,
     fit_at,
     fit_head,
@@ -21,6 +20,7 @@ from nameplate.model.classifier import (
     probabilities,
     whitening,
 )
+from nameplate.types import Floats
 
 Classes = NDArray[np.int64]
 

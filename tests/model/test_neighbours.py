@@ -18,9 +18,9 @@ from nameplate.errors import BundleError, DataError
 from nameplate.images import decode
 from nameplate.model import neighbours as module
 from nameplate.model.bundle import INDEX, MAX_BYTES, Bundle, Manifest, load_bundle, save_bundle
-from nameplate.model.neighbours import LONGEST, Index, make_index, nearest, read_index
+from nameplate.model.neighbours import LONGEST, NeighbourIndex, make_index, nearest, read_index
 from nameplate.storage import sha256
-from nameplate.types import Photo, Preprocess
+from nameplate.types import Floats, Photo, Preprocess
 
 SIZE = 12
 NAMES = ("Лада Веста", "Audi S4 2007")
@@ -31,7 +31,7 @@ def photos() -> list[Photo]:
     return [Photo(str(p), NAMES[i % 2], "train", sha256=sha256(p.read_bytes())) for i, p in enumerate(paths)]
 
 
-def embeddings(count: int) -> NDArray[np.float32]:
+def embeddings(count: int) -> Floats:
     return (np.random.default_rng(1).normal(size=(count, SIZE)) * 7 + 30).astype(np.float32)
 
 
@@ -48,7 +48,7 @@ def data() -> bytes:
     return make_index(found, embeddings(len(found)), 1)
 
 
-def loaded(folder: Path, data: bytes) -> Index:
+def loaded(folder: Path, data: bytes) -> NeighbourIndex:
     index = read_index(bundle_with(folder / "b", data))
     assert index is not None
     return index

@@ -19,7 +19,7 @@ from nameplate.errors import BundleError, DataError
 from nameplate.images import decode, preprocess
 from nameplate.images.parallel import ordered_map
 from nameplate.model.bundle import BACKBONE, Bundle, File, load_bundle
-from nameplate.model.collection import Embedded, embed_photos
+from nameplate.model.embeddings import DatasetEmbeddings, embed_photos
 from nameplate.model.model import Model
 from nameplate.model.pipeline import (
     AHEAD,
@@ -33,7 +33,8 @@ from nameplate.model.pipeline import (
     embed_stream,
     prepare_uncached,
 )
-from nameplate.model.runtime import BATCH, Batch, Embedding, Runtime, make_runtime
+from nameplate.runtime.base import BATCH, Batch, Embedding, Runtime
+from nameplate.runtime.select import make_runtime
 from nameplate.storage import sha256
 from nameplate.types import Limits, Photo, Preprocess
 from tests.outcomes import all_embedded, unreadable
@@ -240,7 +241,7 @@ def shards(cache: Path) -> list[Path]:
     return sorted(cache.glob("*/*"))
 
 
-def same(a: Embedded, b: Embedded) -> bool:
+def same(a: DatasetEmbeddings, b: DatasetEmbeddings) -> bool:
     return a.photos == b.photos and np.array_equal(a.embeddings, b.embeddings) and np.array_equal(a.hashes, b.hashes)
 
 

@@ -17,7 +17,7 @@ from nameplate.model import proof
 from nameplate.model.bundle import load_bundle, save_bundle
 from nameplate.model.cam import explain
 from nameplate.model.model import Model
-from nameplate.model.ood import MahalanobisDetector, fit_known
+from nameplate.model.ood import MahalanobisDetector, fit_detector
 from nameplate.model.proof import load_proven, prove
 from nameplate.model.reference import reference_photo
 from tests.model.backbones import FLOAT, INT64, MEANS, SIDE, backbone, good, helper, nan_of_black, node, save
@@ -167,11 +167,11 @@ def test_a_photo_of_which_nan_is_computed_gets_an_error_and_no_answer(tta: str, 
 
 def test_what_is_known_of_cars_can_make_no_answer_of_what_is_no_number(tmp_path: Path) -> None:
     bundle = load_bundle(save(tmp_path / "theirs", good()))
-    known = fit_known(np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32), np.arange(60) % 2)
+    known = fit_detector(np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32), np.arange(60) % 2)
     for name, value in (("scale", 1e-38), ("mean", 3e38), ("shares", 3e38)):
         tensors = known.tensors | {name: np.full_like(known.tensors[name], value)}
         hostile = MahalanobisDetector.of(tensors, 4, 2)
-        save_bundle(tmp_path / name, replace(bundle, known=hostile))
+        save_bundle(tmp_path / name, replace(bundle, ood_detector=hostile))
         [answer] = Model.load(tmp_path / name).predict(GREY)
         assert str(answer.error).startswith("not computed"), name
 

@@ -6,20 +6,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from nameplate.demo import photos_folder
 from nameplate.images import decode, preprocess
 from nameplate.images.transforms import PAD_GREY, frame
 from nameplate.model.bundle import load_bundle
-from nameplate.model.runtime import OnnxRuntime
 from nameplate.model.tta import LEAST, NEARLY_ALL, STRETCH, region
-from nameplate.types import Fit, Preprocess
+from nameplate.runtime.ort import OnnxRuntime
+from nameplate.types import Fit, Floats, Preprocess
 
 SIZE = Preprocess(192, 288)
 
 
-def _planted(height: int, width: int, rows: slice, columns: slice) -> NDArray[np.float32]:
+def _planted(height: int, width: int, rows: slice, columns: slice) -> Floats:
     places = np.random.default_rng(0).normal(size=(height, width, 32)).astype(np.float32)
     places /= np.linalg.norm(places, axis=-1, keepdims=True)
     places[rows, columns] *= 20

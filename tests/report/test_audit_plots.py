@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from nameplate.report.audit import scale_sizes
+from nameplate.types import Doubles
 
 
 @pytest.mark.parametrize("pixels", [[640, 640, 640], [601, 612, 640], [200, 900], [120, 4000], [40, 50_000]])
 def test_sizes_have_ticks_however_close_they_are(pixels: list[int]) -> None:
-    values: NDArray[np.float64] = np.array(pixels, np.float64)
+    values: Doubles = np.array(pixels, np.float64)
     axes = Figure().add_subplot()
     axes.plot(values, values, ".")
     scale_sizes(axes.xaxis, values)

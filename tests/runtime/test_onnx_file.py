@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from nameplate.errors import BundleError
 from nameplate.model.bundle import BACKBONE, shipped
-from nameplate.model.runtime import OnnxRuntime
 from nameplate.runtime import onnx_file
 from nameplate.runtime.onnx_file import OPERATORS, check_backbone, refuse_external_data
+from nameplate.runtime.ort import OnnxRuntime
 
 onnx = pytest.importorskip("onnx")
 helper, numpy_helper, FLOAT = onnx.helper, onnx.numpy_helper, onnx.TensorProto.FLOAT

@@ -27,11 +27,12 @@ import httpx2 as httpx
 import msgspec
 import pytest
 
+from nameplate.defaults import DEFAULT_BUNDLE
 from nameplate.demo import photo
 from nameplate.model.bundle import load_bundle, save_bundle
 from nameplate.model.model import Model
 from nameplate.model.verification import prediction_json
-from nameplate.types import DEFAULT_BUNDLE, Limits
+from nameplate.types import Limits
 from tests.serve.broken import photo_pool
 from tests.serve.running import Running, serving
 

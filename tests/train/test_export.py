@@ -16,9 +16,10 @@ from nameplate.demo import photos_folder
 from nameplate.errors import NameplateError
 from nameplate.images import decode, preprocess
 from nameplate.model.bundle import BACKBONE, Bundle, File, Manifest
-from nameplate.model.runtime import OnnxRuntime, make_runtime
+from nameplate.runtime.ort import OnnxRuntime
+from nameplate.runtime.select import make_runtime
 from nameplate.storage import sha256
-from nameplate.types import Preprocess
+from nameplate.types import Floats, Preprocess
 
 pytestmark = pytest.mark.torch
 for needed in ("torch", "timm", "onnx", "onnxscript"):
@@ -70,7 +71,7 @@ def pictures() -> NDArray[np.uint8]:
     return np.stack([preprocess(decode(path, at_least=(SIZE, SIZE)), Preprocess(SIZE, SIZE)) for path in paths])
 
 
-def bundled(backbone: bytes, head: tuple[NDArray[np.float32], NDArray[np.float32]]) -> Bundle:
+def bundled(backbone: bytes, head: tuple[Floats, Floats]) -> Bundle:
     names = tuple(map(str, range(CLASSES)))
     files = {BACKBONE: File(sha256(backbone), len(backbone))}
     return Bundle(Manifest(1, "x", names, names, Preprocess(SIZE, SIZE), len(head[0]), 1.0, files), backbone, *head)

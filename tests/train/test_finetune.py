@@ -19,7 +19,7 @@ from nameplate.fit.recipe import Recipe, Stage, load_recipe
 from nameplate.model.cam import photo_maps
 from nameplate.model.model import Model
 from nameplate.model.neighbours import nearest, read_index
-from nameplate.model.runtime import RUNTIMES
+from nameplate.runtime.select import RUNTIMES
 
 pytestmark = pytest.mark.torch
 for needed in ("torch", "timm", "accelerate", "onnx", "onnxscript", "tensorboard"):

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 from nameplate.demo import photos_folder  # noqa: E402
 from nameplate.images.decode import decode  # noqa: E402
 from nameplate.images.transforms import preprocess  # noqa: E402
-from nameplate.model.runtime import make_runtime  # noqa: E402
+from nameplate.runtime.select import make_runtime  # noqa: E402
 from nameplate.train.backbones import build, find_backbone  # noqa: E402
 from nameplate.train.export import Embedder, export_onnx, round_weights  # noqa: E402
 from nameplate.train.network import Network, classifier_matrix, learn  # noqa: E402

@@ -4,15 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from nameplate.fit.recipe import Recipe, Stage
 from nameplate.train.schedule import learning_rate, learning_rate_now, steps_per_epoch
+from nameplate.types import Doubles
 
 SMALL = Stage(height=32, width=48, epochs=2, batch=16, learning_rate=2e-3)
 
 
-def rates(stages: tuple[Stage, ...], steps: list[int]) -> NDArray[np.float64]:
+def rates(stages: tuple[Stage, ...], steps: list[int]) -> Doubles:
     """The rate of every step, stage after stage."""
     every = [(n, step) for n, stage in enumerate(stages) for step in range(stage.epochs * steps[n])]
     return np.array([learning_rate(stages, n, step, steps) for n, step in every])

@@ -24,10 +24,10 @@ from nameplate.data.dataset import Dataset
 from nameplate.data.split import Copies, best_copy, connected, find_copies, folds
 from nameplate.images.phash import SIDE
 from nameplate.model.classifier import cross_validate, probabilities
-from nameplate.model.collection import Embedded, Progress, embed_photos
+from nameplate.model.embeddings import DatasetEmbeddings, Progress, embed_photos
 from nameplate.model.measurements import Measurements, measure_photos
 from nameplate.model.model import Model
-from nameplate.types import Photo
+from nameplate.types import Doubles, Floats, Photo
 
 # JOINED `Finding`: one thing that is wrong with photos of a data set.
 
@@ -154,8 +154,8 @@ def inspect(dataset: Dataset, model: Model, *, shortcuts: bool = True, progress:
 
 
 def _second_opinions(
-    embedded: Embedded, classes: NDArray[np.int64], groups: NDArray[np.int64], progress: Progress
-) -> NDArray[np.float32] | None:
+    embedded: DatasetEmbeddings, classes: NDArray[np.int64], groups: NDArray[np.int64], progress: Progress
+) -> Floats | None:
     """Out-of-fold probabilities, N×C; None where there are not two classes, each in two folds."""
     photos = embedded.photos
     fold = folds([str(p.label) for p in photos], [str(p.sha256) for p in photos], groups, FOLDS, SEED)
@@ -209,7 +209,7 @@ def of_group(members: Sequence[Photo], likeness: float) -> Iterator[Finding]:
 def _doubted(
     photos: Sequence[Photo],
     classes: NDArray[np.int64],
-    probs: NDArray[np.float32],
+    probs: Floats,
     doubtful: NDArray[np.bool_],
     nameplates: Sequence[str],
 ) -> list[Finding]:
@@ -233,9 +233,9 @@ def _doubted(
 
 def _outliers(
     photos: Sequence[Photo],
-    no_car: NDArray[np.float64],
-    strange: NDArray[np.float64],
-    within: NDArray[np.float64],
+    no_car: Doubles,
+    strange: Doubles,
+    within: Doubles,
     told: set[str],
 ) -> list[Finding]:
     """What is no car as `identify` says it (scores from `NO_CAR`), then what is unlike all photos (from 0.5), then

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nameplate.evaluate.metrics import mean_of_shares, wilson
 from nameplate.model.classifier import class_means
-from nameplate.types import Metric
+from nameplate.types import Doubles, Floats, Metric
 
 ALIAS_LEVEL = 0.75
 """Two classes cannot be told apart where the share of their photos put right is surely below this; guessing
@@ -35,12 +35,12 @@ class Alias:
     """Of both."""
 
 
-def self_confidence(probs: NDArray[np.float32], classes: NDArray[np.int64]) -> NDArray[np.float64]:
+def self_confidence(probs: Floats, classes: NDArray[np.int64]) -> Doubles:
     """Out-of-fold probability of each photo's own label, float64 (N,)."""
     return np.asarray(probs[np.arange(len(classes)), classes], np.float64)
 
 
-def suspicion(probs: NDArray[np.float32], classes: NDArray[np.int64]) -> NDArray[np.float64]:
+def suspicion(probs: Floats, classes: NDArray[np.int64]) -> Doubles:
     """How much more another class is believed than the label: log of the two probabilities' ratio, float64 (N,).
 
     The logarithm of the normalised margin of C. Northcutt et al., "Confident Learning", 2021, 3.3.
@@ -51,7 +51,7 @@ def suspicion(probs: NDArray[np.float32], classes: NDArray[np.int64]) -> NDArray
     return np.asarray(np.log(np.maximum(others.max(1), 1e-12)) - np.log(np.maximum(given, 1e-12)))
 
 
-def known_to_heads(probs: NDArray[np.float32], classes: NDArray[np.int64]) -> NDArray[np.bool_]:
+def known_to_heads(probs: Floats, classes: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Whether heads surely know both the class of a photo's label and the one that they name, bool (N,).
 
     That is where the share of the class's *other* photos that they name as they are labelled is surely (the lower end
@@ -72,7 +72,7 @@ def known_to_heads(probs: NDArray[np.float32], classes: NDArray[np.int64]) -> ND
     return surely(classes) & surely(named)
 
 
-def likely_wrong(probs: NDArray[np.float32], classes: NDArray[np.int64]) -> NDArray[np.bool_]:
+def likely_wrong(probs: Floats, classes: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Confident learning: photos that another class's probability says are of it, bool (N,).
 
     A class is believed of a photo where its probability is at least the mean one that the photos labelled with it
@@ -87,9 +87,7 @@ def likely_wrong(probs: NDArray[np.float32], classes: NDArray[np.int64]) -> NDAr
     return np.asarray((believed.max(1) > 0) & (best != classes))
 
 
-def find_aliases(
-    probs: NDArray[np.float32], classes: NDArray[np.int64], nameplates: Sequence[str]
-) -> tuple[Alias, ...]:
+def find_aliases(probs: Floats, classes: NDArray[np.int64], nameplates: Sequence[str]) -> tuple[Alias, ...]:
     """Pairs of classes that cannot be told apart, the worst first; each is judged on the two classes alone."""
     counts = np.bincount(classes, minlength=len(nameplates))
     best_other = probs.copy()
@@ -125,7 +123,7 @@ UNLIKE_CLASS = 3.0
 """Strangeness beside the photos of its own class from which one is named: an odd side, a detail, a wreck."""
 
 
-def ood_score(embeddings: NDArray[np.float32], probs: NDArray[np.float32] | None = None) -> NDArray[np.float64]:
+def ood_score(embeddings: Floats, probs: Floats | None = None) -> Doubles:
     """The photo's Mahalanobis distance from the distribution of the data set's other photos, squared; where there are
     heads, plus how little they know what to name it.
 
@@ -153,7 +151,7 @@ def ood_score(embeddings: NDArray[np.float32], probs: NDArray[np.float32] | None
     return np.asarray(strange)
 
 
-def unlike_class(embeddings: NDArray[np.float32], classes: NDArray[np.int64]) -> NDArray[np.float64]:
+def unlike_class(embeddings: Floats, classes: NDArray[np.int64]) -> Doubles:
     """`ood_score` of how each photo differs from the mean of the other photos of its class, float64 (N,).
 
     Args:
@@ -166,7 +164,7 @@ def unlike_class(embeddings: NDArray[np.float32], classes: NDArray[np.int64]) ->
     return np.where(counts[classes] > 1, strange, -np.inf)
 
 
-def _solve_lower(half: NDArray[np.float64], columns: NDArray[np.float64]) -> NDArray[np.float64]:
+def _solve_lower(half: Doubles, columns: Doubles) -> Doubles:
     from scipy.linalg import solve_triangular
 
     return np.asarray(solve_triangular(half, columns, lower=True, overwrite_b=True))

@@ -126,7 +126,7 @@ class JobSpec:
     """
 
     bundle: str
-    """The bundle's digest."""
+    """The bundle's `full_digest`."""
     runtime: str
     """The runtime; the first run chooses it for all, because another one may change a confidence's last digit."""
     tta: str

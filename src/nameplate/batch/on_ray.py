@@ -22,7 +22,7 @@ from nameplate.batch.shards import MakeShards, make_shard
 from nameplate.errors import NameplateError
 from nameplate.model.bundle import Bundle, shipped
 from nameplate.model.model import Model
-from nameplate.model.runtime import available_cpus
+from nameplate.runtime.select import available_cpus
 from nameplate.storage import absolute
 from nameplate.types import Limits
 
@@ -94,7 +94,7 @@ def _ready(config: WorkerConfig) -> tuple[Model, Job]:
         os.chdir(job.spec.folder)  # relative paths start there, and this process does nothing else
     spec = job.spec
     model = Model.load(config.bundle, runtime=spec.runtime, threads=config.threads, limits=config.limits, tta=spec.tta)
-    if model.bundle.seal != spec.bundle:
+    if model.bundle.full_digest != spec.bundle:
         raise NameplateError(f"The node {os.uname().nodename} has another bundle as '{config.bundle}'.")
     return model, job
 

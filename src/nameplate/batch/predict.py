@@ -28,16 +28,14 @@ from nameplate.data.inputs import refuse_overwriting_input
 from nameplate.data.listing import LeftOut
 from nameplate.data.tables import import_pyarrow
 from nameplate.data.uris import check_address, is_remote
+from nameplate.defaults import PART, TOP
 from nameplate.errors import UsageError
 from nameplate.images.parallel import ordered_map
-from nameplate.model.benchmark import TUNE_PHOTOS, tuned
-from nameplate.model.lanes import Tuning
 from nameplate.model.model import Model
 from nameplate.model.pipeline import AHEAD, PreparedPhoto, Settings, UnreadablePhoto, prepare_photo
-from nameplate.model.runtime import BATCH, PROBE_PHOTOS, Batch, choose_runtime
-from nameplate.model.stopwatch import Stopwatch, no_watch
+from nameplate.model.runtime_choice import BENCHMARK_PHOTOS, PROBE_PHOTOS, best_batching, choose_runtime
+from nameplate.runtime.base import BATCH, Batch, Batching, Stopwatch, no_watch
 from nameplate.storage import printable, whole_file
-from nameplate.types import SHARD_SIZE, TOP
 
 FORMAT: Format = "parquet"
 """The format of a folder's shards if none is given."""
@@ -78,7 +76,7 @@ class Options:
 
     top: int = TOP
     """How many nameplates a row holds besides the answer (columns top1, top1_confidence, top2, …)."""
-    shard_size: int = SHARD_SIZE
+    shard_size: int = PART
     """Photos per shard."""
     profile: bool = False
     """Whether to measure where the time goes."""
@@ -166,7 +164,7 @@ def _is_absolute(source: str) -> bool:
 def _spec(model: Model, output: Output, top: int, shard_size: int, sources: tuple[str, ...], folder: str) -> JobSpec:
     settings = model.settings
     return JobSpec(
-        model.bundle.seal,
+        model.bundle.full_digest,
         settings.runtime,
         settings.tta,
         top,
@@ -225,8 +223,8 @@ def _make(
     before, todo = job.done(), job.todo()
     finished = sum(record.rows for record in before.values())
     watch = Stopwatch() if profile else no_watch
-    tuning = None if remote else _tuning(model, job, todo)
-    running = model.with_settings(runtime=job.spec.runtime, tuning=tuning, watch=watch)
+    batching = None if remote else _batching(model, job, todo)
+    running = model.with_settings(runtime=job.spec.runtime, batching=batching, watch=watch)
     if remote is None and sum(map(job.rows, todo)) >= PROBE_PHOTOS:
         running.runtime.open(0)  # loading the backbone must not count as the photos' time
     start = time.perf_counter()
@@ -265,15 +263,15 @@ def _pin(model: Model, first: Sequence[str]) -> str:
     return choose_runtime(model.bundle, model.settings.runtime, model.settings.threads, len(first))
 
 
-def _tuning(model: Model, job: Job, todo: Sequence[int]) -> Tuning | None:
+def _batching(model: Model, job: Job, todo: Sequence[int]) -> Batching | None:
     """Benchmark how many batches at once are fastest; None for jobs too short to be worth it."""
-    if sum(map(job.rows, todo)) < TUNE_PHOTOS:
+    if sum(map(job.rows, todo)) < BENCHMARK_PHOTOS:
         return None
 
     def inputs() -> Batch | None:
         return _probe_inputs(model, job.uris(todo[0]))
 
-    return tuned(model.bundle, job.spec.runtime, model.settings.threads, inputs)
+    return best_batching(model.bundle, job.spec.runtime, model.settings.threads, inputs)
 
 
 def _probe_inputs(model: Model, uris: Sequence[str]) -> Batch | None:

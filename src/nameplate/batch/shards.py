@@ -125,7 +125,7 @@ def make_shards(
     records: list[ShardRecord] = []
     done = 0
     with Reader(model.settings.limits) as reader:
-        rows = model.looks.rows(reader.sources(uris()))
+        rows = model.embedder.rows(reader.sources(uris()))
         for shard in shards:
             start = time.perf_counter()
             answers: list[AnsweredPhoto] = []

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from nameplate.cli import screen
-from nameplate.cli.commands import (
+from nameplate.cli.app import app
+from nameplate.cli.options import (
     BundleArgument,
     Data,
     Exclude,
@@ -21,10 +22,10 @@ from nameplate.cli.commands import (
     RuntimeOption,
     Threads,
     TtaOption,
-    app,
 )
+from nameplate.defaults import NO_TTA
 from nameplate.errors import DataError, UsageError
-from nameplate.types import NO_TTA, Verdict
+from nameplate.types import Verdict
 
 if TYPE_CHECKING:
     from nameplate.data import Refused
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from nameplate.evaluate.evaluator import EvaluationResult
     from nameplate.evaluate.figures import Measured
     from nameplate.evaluate.ood import OODResult, Sorted
-    from nameplate.model.collection import Progress
+    from nameplate.model.embeddings import Progress
     from nameplate.model.model import Model
 
 
@@ -44,20 +45,24 @@ def evaluate(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="PAGE", help="An HTML page to write; JSON and a table of photos go beside it."
+            "--output",
+            "-o",
+            metavar="PAGE",
+            help="The HTML page to write; JSON and a table of photos are written beside it.",
         ),
     ] = None,
     against: Annotated[
-        str | None, typer.Option(metavar="OTHER", help="Another bundle, to compare on photos that trained neither.")
+        str | None,
+        typer.Option(metavar="OTHER", help="Another bundle to compare with, on photos that trained neither."),
     ] = None,
     card: Annotated[
         Path | None,
-        typer.Option(metavar="CARD", help="A Markdown model card to write; what you wrote into it yourself is kept."),
+        typer.Option(metavar="CARD", help="The Markdown model card to write; text that you added yourself is kept."),
     ] = None,
     strangers: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="PHOTOS", help="Photos of what the model does not know, to judge verdicts on; repeatable."
+            metavar="PHOTOS", help="Photos of what the model does not know, to test the verdicts; repeatable."
         ),
     ] = None,
     names: Names = None,
@@ -66,24 +71,24 @@ def evaluate(
     include_trained: Annotated[
         bool,
         typer.Option(
-            help="Judge also photos that trained the model, or that --exclude kept from it; the figures then flatter."
+            help="Also use photos that trained the model or that --exclude kept from it. The figures are then too good."
         ),
     ] = False,
-    all_classes: Annotated[bool, typer.Option(help="Show every nameplate's row.")] = False,
+    all_classes: Annotated[bool, typer.Option(help="Show a row for every nameplate.")] = False,
     tta: TtaOption = NO_TTA,
     runtime: RuntimeOption = "auto",
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Say what a model is worth on labelled photos that did not train it: figures, a page, a model card."""
-    from nameplate.cli.options import as_json as how_read
-    from nameplate.cli.options import read_labelled
+    """Evaluate a model on labelled photos that did not train it; write a page and a model card."""
+    from nameplate.cli.labelled import as_json as how_read
+    from nameplate.cli.labelled import read_labelled
     from nameplate.evaluate.comparison import look_again
     from nameplate.evaluate.evaluator import evaluate_model
     from nameplate.evaluate.figures import as_json, compute_figures
     from nameplate.evaluate.ood import sort_known, sort_ood
     from nameplate.model.model import Model
-    from nameplate.model.runtime import common_runtime
+    from nameplate.model.runtime_choice import common_runtime
 
     if output is not None and output.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"The report is a page: '{output}' must end with .html.")
@@ -167,7 +172,7 @@ def _refuse_overwriting(page: Path | None, card: Path | None, inputs: Sequence[P
 
 
 def _tell_left_out(judged: EvaluationResult, of_strangers: Sequence[Refused]) -> None:
-    from nameplate.cli.options import tell_unjudged
+    from nameplate.cli.labelled import tell_unjudged
 
     screen.tell_refused([(entry.name, entry.reason) for entry in of_strangers], "left out of strangers")
     screen.tell_refused(list(judged.unreadable), "unreadable")
@@ -186,7 +191,7 @@ def _tell_left_out(judged: EvaluationResult, of_strangers: Sequence[Refused]) ->
 
 
 def _print_more(measured: Measured, against: Against | None) -> None:
-    """What goes beyond the figures of right and wrong."""
+    """Print the figures beyond accuracy."""
     from nameplate.evaluate.calibration import RISKS
     from nameplate.evaluate.comparison import loss_verdict, verdict
 
@@ -206,7 +211,7 @@ def _print_more(measured: Measured, against: Against | None) -> None:
 
 
 def _print_verdicts(known: Sorted, strangers: Sequence[OODResult]) -> None:
-    """What becomes of known photos and of strangers."""
+    """Print the verdicts on known photos and on photos of what the model does not know."""
     right = "" if known.right is None else f"; answers right {known.right.percent}"
     held = "" if known.kept_held is None else f", sets of {known.size:.2f} hold the truth {known.kept_held.percent}"
     screen.step("Verdicts", f"{_shares(known.verdicts)}{right}{held}")

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.images.phash import MIRROR, WORDS, alignment
-from nameplate.types import Photo
+from nameplate.types import Floats, Photo
 
 # JOINED Copies of one picture, found by their perceptual hashes (exact, resized, recompressed, mirrored), and groups of them.
 #
@@ -113,7 +113,7 @@ class Copies:
 
     pairs: NDArray[np.int64]
     """P×2, each row i < j."""
-    likeness: NDArray[np.float32]
+    likeness: Floats
     """P: 1 where the files are the same bytes, else their correlation, aligned."""
     exact: NDArray[np.bool_]
     """P: whether the files are the same bytes."""
@@ -122,7 +122,7 @@ class Copies:
 def find_copies(
     digests: Sequence[str],
     hashes: NDArray[np.uint64],
-    embeddings: NDArray[np.float32],
+    embeddings: Floats,
     greys: NDArray[np.uint8],
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Copies:
@@ -146,9 +146,7 @@ def find_copies(
     )
 
 
-def candidate_pairs(
-    digests: Sequence[str], hashes: NDArray[np.uint64], embeddings: NDArray[np.float32]
-) -> NDArray[np.int64]:
+def candidate_pairs(digests: Sequence[str], hashes: NDArray[np.uint64], embeddings: Floats) -> NDArray[np.int64]:
     """Pairs that may be of one picture, by hash or by embedding, less those of the same bytes.
 
     Returns:
@@ -161,7 +159,7 @@ def candidate_pairs(
 
 def likenesses(
     pairs: NDArray[np.int64], greys: NDArray[np.uint8], progress: Callable[[int, int], None] = lambda *_: None
-) -> NDArray[np.float32]:
+) -> Floats:
     """Correlation of pairs of photos under the best crop, straight or mirrored: from `SAME` they are one picture.
 
     Args:
@@ -182,7 +180,7 @@ def likenesses(
     return likeness
 
 
-def near_neighbours(embeddings: NDArray[np.float32]) -> NDArray[np.int64]:
+def near_neighbours(embeddings: Floats) -> NDArray[np.int64]:
     """Each photo with its nearest others by embedding: int64 P×2, each row i < j, some twice."""
     centred = embeddings - embeddings.mean(0)
     centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from nameplate.evaluate.metrics import centred, effective_wilson, group_sums, mean_copies, wilson
 from nameplate.evaluate.significance import RESAMPLES, SEED, resamples
-from nameplate.model.classifier import Floats, fit_temperature
-from nameplate.types import Metric
+from nameplate.model.classifier import fit_temperature
+from nameplate.types import Doubles, Floats, Metric
 
 BINS, BIN_PHOTOS = 15, 20
 """Bins of the reliability diagram at most, and photos that each should hold: of few photos there are fewer bins."""
@@ -42,9 +42,7 @@ class Calibration:
     """Least confidence first."""
 
 
-def calibrate(
-    confidence: NDArray[np.float32], right: NDArray[np.bool_], groups: NDArray[np.int64] | None = None
-) -> Calibration:
+def calibrate(confidence: Floats, right: NDArray[np.bool_], groups: NDArray[np.int64] | None = None) -> Calibration:
     """Expected calibration error and reliability bins of the answers' confidences.
 
     ECE is the mean gap between confidence and share named rightly, over bins (C. Guo et al., "On Calibration of
@@ -77,18 +75,18 @@ def calibrate(
     return Calibration(ece, by_chance, tuple(_bin(sure[here], truth[here]) for here in bins if here.any()))
 
 
-def _bins(confidence: NDArray[np.float64]) -> NDArray[np.int64]:
+def _bins(confidence: Doubles) -> NDArray[np.int64]:
     """The bin of each photo; equal confidences share one."""
     count = max(1, min(BINS, len(confidence) // BIN_PHOTOS))
     edges = np.quantile(confidence, np.arange(1, count) / count)
     return np.searchsorted(edges, confidence, side="left")
 
 
-def _bin(confidence: NDArray[np.float64], truth: NDArray[np.float64]) -> Bin:
+def _bin(confidence: Doubles, truth: Doubles) -> Bin:
     return Bin(len(truth), float(confidence.mean()), wilson(int(truth.sum()), len(truth)))
 
 
-def _gap(places: NDArray[np.int64], confidence: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
+def _gap(places: NDArray[np.int64], confidence: Doubles, truth: Doubles) -> float:
     return float(np.abs(np.bincount(places, truth - confidence)).sum() / len(truth))
 
 
@@ -112,8 +110,6 @@ COVERAGES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 """Shares of photos answered that the table shows."""
 RISKS = (0.01, 0.05)
 """Shares of wrong answers that somebody may be ready to bear."""
-
-Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +138,7 @@ class RiskCoverage:
 
 
 def risk_coverage(
-    confidence: NDArray[np.float32], right: NDArray[np.bool_], groups: NDArray[np.int64] | None = None
+    confidence: Floats, right: NDArray[np.bool_], groups: NDArray[np.int64] | None = None
 ) -> RiskCoverage:
     """Risk and coverage (Y. Geifman, R. El-Yaniv, "Selective Classification for Deep Neural Networks", 2017).
 
@@ -174,7 +170,7 @@ def risk_coverage(
     )
 
 
-def _area(confidence: NDArray[np.float32], right: NDArray[np.bool_], groups: NDArray[np.int64] | None) -> Metric:
+def _area(confidence: Floats, right: NDArray[np.bool_], groups: NDArray[np.int64] | None) -> Metric:
     """The mean risk, with an interval from what each photo adds to it (the area's influence function).
 
     Where no answer was wrong, the first wrong one may stand anywhere: the area is then worth half as many photos.
@@ -190,7 +186,7 @@ def _area(confidence: NDArray[np.float32], right: NDArray[np.bool_], groups: NDA
     return effective_wilson(value, float((sums**2).sum()) / photos**2, photos, photos / 2 / mean_copies(groups))
 
 
-def curve(confidence: NDArray[np.float32], right: NDArray[np.bool_]) -> tuple[Doubles, Doubles]:
+def curve(confidence: Floats, right: NDArray[np.bool_]) -> tuple[Doubles, Doubles]:
     """Coverage and risk of the one, two, … N surest answers, float64 (N,) each.
 
     Of photos of one confidence each counts as the mean of them, since their order is chance.

@@ -9,15 +9,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from nameplate.defaults import NO_TTA
 from nameplate.errors import DataError
 from nameplate.evaluate.evaluator import EvaluationResult
 from nameplate.evaluate.metrics import evaluate, wilson
 from nameplate.evaluate.significance import Paired, paired
 from nameplate.model.classifier import log_loss, log_losses
-from nameplate.model.collection import Progress
+from nameplate.model.embeddings import Progress
 from nameplate.model.model import Model
 from nameplate.model.pipeline import EmbeddedPhoto
-from nameplate.types import NO_TTA, Evaluation, Metric, Photo
+from nameplate.types import Evaluation, Floats, Metric, Photo
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ def hold_against(judged: EvaluationResult, other: EvaluationResult, name: str) -
     )
 
 
-def _losses(judged: EvaluationResult, places: NDArray[np.int64]) -> NDArray[np.float32]:
+def _losses(judged: EvaluationResult, places: NDArray[np.int64]) -> Floats:
     return log_losses(judged.probabilities[places], judged.y_true[places])
 
 
@@ -118,7 +119,7 @@ class TtaResult:
     """The way, see `models.tta`."""
     evaluation: Evaluation
     """With it."""
-    probabilities: NDArray[np.float32]
+    probabilities: Floats
     """With it, N×C; of a photo that could not be read again those of the plain look."""
     gain: Paired
     """Of top-1, as a share; photos of one group count as one."""
@@ -168,7 +169,7 @@ def evaluate_tta(
     model: Model,
     photos: Sequence[Photo],
     y_true: NDArray[np.int64],
-    plain: NDArray[np.float32],
+    plain: Floats,
     progress: Progress = lambda *_: None,
     groups: NDArray[np.int64] | None = None,
 ) -> TtaResult:
@@ -187,7 +188,7 @@ def evaluate_tta(
     """
     probs, read = plain.copy(), 0
     begun = time.monotonic()
-    for number, outcome in enumerate(model.looks.rows(photo.path for photo in photos)):
+    for number, outcome in enumerate(model.embedder.rows(photo.path for photo in photos)):
         if isinstance(outcome, EmbeddedPhoto):
             probs[number] = model.probs(outcome)
             read += 1

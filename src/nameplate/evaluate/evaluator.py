@@ -16,18 +16,18 @@ from nameplate.errors import BundleError, DataError
 from nameplate.evaluate.metrics import evaluate
 from nameplate.images.phash import SIDE
 from nameplate.images.quality import Quality
-from nameplate.model.bundle import PHOTOS, Bundle
-from nameplate.model.collection import Embedded, Progress, embed_photos
+from nameplate.model.bundle import EXCLUDED, PHOTOS, Bundle
+from nameplate.model.embeddings import DatasetEmbeddings, Progress, embed_photos
 from nameplate.model.measurements import measure_photos
 from nameplate.model.model import Model
-from nameplate.model.runtime import available_cpus
+from nameplate.runtime.select import available_cpus
 from nameplate.storage import nfc
-from nameplate.types import EXCLUDED, Evaluation, Photo
+from nameplate.types import Evaluation, Floats, Photo
 
 # JOINED `same_picture`: which photos are copies of one picture: the one answer for split, folds and figures.
 
 
-def same_picture(embedded: Embedded, progress: Progress = lambda *_: None) -> NDArray[np.int64]:
+def same_picture(embedded: DatasetEmbeddings, progress: Progress = lambda *_: None) -> NDArray[np.int64]:
     """The number of each photo's group: copies of one picture, and groups that the data gives.
 
     Copies are files of the same bytes, photos whose perceptual hashes are near, and those that `audit` would call so:
@@ -59,7 +59,7 @@ class EvaluationResult:
     evaluation: Evaluation
     photos: tuple[Photo, ...]
     """The photos judged."""
-    probabilities: NDArray[np.float32]
+    probabilities: Floats
     """Of each photo judged, N×C."""
     trained: int
     """Photos left out because they trained this model."""
@@ -73,7 +73,7 @@ class EvaluationResult:
     """The true column of each photo, int64 (N,)."""
     groups: NDArray[np.int64]
     """int64 (N,): photos of one group are copies of one picture, or of one advert."""
-    embeddings: NDArray[np.float32]
+    embeddings: Floats
     """N×D."""
     training: TrainingPhotos
     """Photos of the data that trained this model."""
@@ -94,7 +94,7 @@ class EvaluationResult:
         return np.asarray(self.probabilities.argmax(1), np.int64)
 
     @property
-    def confidence(self) -> NDArray[np.float32]:
+    def confidence(self) -> Floats:
         """The probability of it, float32 (N,)."""
         return np.asarray(self.probabilities.max(1), np.float32)
 
@@ -111,7 +111,7 @@ class TrainingPhotos:
     photos: tuple[Photo, ...]
     columns: NDArray[np.int64]
     """int64 (N,)."""
-    embeddings: NDArray[np.float32]
+    embeddings: Floats
     """N×D."""
 
 
@@ -178,8 +178,8 @@ def evaluate_model(
 
 
 def _those(
-    embedded: Embedded, places: NDArray[np.int64], chosen: NDArray[np.bool_]
-) -> tuple[tuple[Photo, ...], NDArray[np.int64], NDArray[np.float32]]:
+    embedded: DatasetEmbeddings, places: NDArray[np.int64], chosen: NDArray[np.bool_]
+) -> tuple[tuple[Photo, ...], NDArray[np.int64], Floats]:
     photos = tuple(photo for photo, there in zip(embedded.photos, chosen, strict=True) if there)
     return photos, places[chosen], embedded.embeddings[chosen]
 

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from nameplate.data.labels import makes_of
 from nameplate.evaluate.significance import Z
 from nameplate.model.classifier import log_loss
-from nameplate.model.verdict import make_places
-from nameplate.types import ClassResult, Confusion, Evaluation, Metric
+from nameplate.model.verdict import make_indices
+from nameplate.types import ClassResult, Confusion, Doubles, Evaluation, Floats, Metric
 
 PRIOR = 0.5
 """Mistakes' worth of what is assumed of a figure's spread beside what is measured of it."""
 
 
 def evaluate(
-    probabilities: NDArray[np.float32],
+    probabilities: Floats,
     y_true: NDArray[np.int64],
     nameplates: Sequence[str],
     groups: NDArray[np.int64] | None = None,
@@ -134,7 +134,7 @@ def mean_of_shares(hits: Sequence[int], photos: Sequence[int]) -> Metric:
     return Metric(value, max(0.0, value - down), min(1.0, value + up))
 
 
-def skewed_mean(values: NDArray[np.float64], groups: NDArray[np.int64] | None = None) -> Metric:
+def skewed_mean(values: Doubles, groups: NDArray[np.int64] | None = None) -> Metric:
     """The mean of figures of which few are very large, with a 95 % interval.
 
     A t interval of the mean without its skewness, transformed back (P. Hall, "On the removal of skewness by
@@ -165,7 +165,7 @@ def _unskewed(y: float, skewness: float) -> float:
     return float(3 / skewness * (np.cbrt(1 + skewness * y) - 1))
 
 
-def group_sums(values: NDArray[np.floating], groups: NDArray[np.int64]) -> NDArray[np.float64]:
+def group_sums(values: NDArray[np.floating], groups: NDArray[np.int64]) -> Doubles:
     """The sum of each group's values, float64 (C,)."""
     return np.bincount(np.unique(groups, return_inverse=True)[1], values).astype(np.float64)
 
@@ -185,7 +185,7 @@ def confusion_matrix(y_true: NDArray[np.int64], named: NDArray[np.int64], classe
 
 def precision_recall_f1(
     matrix: NDArray[np.int64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[Doubles, Doubles, Doubles]:
     """Precision, recall and F1 of each class; 0 where undefined."""
     right = np.diag(matrix).astype(np.float64)
     precision = right / np.maximum(matrix.sum(0), 1)
@@ -294,7 +294,7 @@ def by_make(y_true: NDArray[np.int64], named: NDArray[np.int64], nameplates: Seq
         named: int64 (N,), the classes named.
         nameplates: of the classes.
     """
-    names, make = make_places(makes_of(nameplates))
+    names, make = make_indices(makes_of(nameplates))
     matrix = confusion_matrix(make[y_true], make[named], len(names))
     figures = np.stack(precision_recall_f1(matrix), axis=1)
     results = []

@@ -17,10 +17,10 @@ from nameplate.errors import BundleError
 from nameplate.evaluate.evaluator import EvaluationResult
 from nameplate.evaluate.metrics import effective_wilson, wilson
 from nameplate.images.quality import Quality, flaws
-from nameplate.model.collection import Progress, embed_photos
+from nameplate.model.embeddings import Progress, embed_photos
 from nameplate.model.model import Model
 from nameplate.model.verdict import ood_score, with_flaws
-from nameplate.types import Metric, Prediction, Verdict
+from nameplate.types import Floats, Metric, Prediction, Verdict
 
 # JOINED How well what a model does not know is told from what it knows.
 
@@ -114,9 +114,6 @@ def _false_accepts(known: NDArray[np.floating], strangers: NDArray[np.floating])
     return Metric(value, min(value, end(0.025)), max(value, end(0.975)))
 
 
-Floats = NDArray[np.float32]
-
-
 @dataclass(frozen=True, slots=True)
 class Sorted:
     """What verdicts known photos get, and how far these are right."""
@@ -190,7 +187,7 @@ def sort_ood(
         BundleError: the bundle does not say where its cars lie.
         DataError: there are no photos, or none can be read.
     """
-    known = model.bundle.known
+    known = model.bundle.ood_detector
     if known is None:
         raise BundleError(
             f"'{model.bundle.manifest.name}' cannot tell strangers: it was made before Nameplate had verdicts. "
@@ -210,8 +207,8 @@ def sort_ood(
 
 
 def _scores(model: Model, embeddings: Floats, probs: Floats) -> tuple[Floats, Floats]:
-    assert model.bundle.known is not None
-    near, cars = model.bundle.known.distances(embeddings)
+    assert model.bundle.ood_detector is not None
+    near, cars = model.bundle.ood_detector.distances(embeddings)
     margin = model.car_margin(embeddings)
     return ood_score(near, probs, model.bundle.manifest.thresholds), cars if margin is None else margin
 
@@ -220,7 +217,7 @@ def _predictions(model: Model, embeddings: Floats, probs: Floats, qualities: Seq
     """The verdict of each photo; without qualities none is called poor."""
     measured: Sequence[Quality | None] = qualities or [None] * len(probs)
     each = zip(probs, embeddings, measured, strict=True)
-    return [with_flaws(model.judged("", row, embedding), flaws(quality)) for row, embedding, quality in each]
+    return [with_flaws(model.decide("", row, embedding), flaws(quality)) for row, embedding, quality in each]
 
 
 def _count(found: list[Prediction]) -> dict[Verdict, int]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nameplate.types import Metric
+from nameplate.types import Doubles, Metric
 
 LEVEL = 0.05
 """A difference whose p is below it is called one."""
@@ -30,7 +30,6 @@ ROUNDING = 1e-9
 AGAINST = np.array([1.0, -1.0]) / math.sqrt(2)
 """Two photos more, which pull against each other as Agresti's and Min's half photos do."""
 
-Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Part = tuple[float, float]
 """A variance, and the degrees of freedom that it was estimated with."""
@@ -254,7 +253,7 @@ def _edge(rejected: Callable[[float], bool], inside: float, outside: float) -> f
     return outside
 
 
-def holm(values: Sequence[float]) -> NDArray[np.float64]:
+def holm(values: Sequence[float]) -> Doubles:
     """The p values of several comparisons made at once, each raised so that none is told by luck (S. Holm, 1979).
 
     >>> holm([0.01, 0.04, 0.03]).round(3).tolist()

@@ -19,14 +19,13 @@ from nameplate.model.model import Model
 from nameplate.model.pipeline import Settings
 from nameplate.model.proof import prove
 from nameplate.model.reference import ReferenceAnswer, reference_photo
-from nameplate.model.verdict import COVERAGE, Thresholds, caught, make_places, make_probabilities, ood_score
+from nameplate.model.verdict import COVERAGE, Thresholds, gated, make_indices, make_probabilities, ood_score
 from nameplate.model.verification import MOST_PHOTOS, RATES, ClaimThresholds, Lies
 from nameplate.storage import sha256
+from nameplate.types import Doubles, Floats
 
 # JOINED `fit_gate`: what tells photos of whole cars from photos of other things, and where it is cut.
 
-
-Floats = NDArray[np.float32]
 
 OTHERS_PASSED = 0.03
 """Share of photos of other things that may pass for cars."""
@@ -90,7 +89,7 @@ def choose(
         distances: `MahalanobisDetector.distances` of these photos; None where there are none.
         far: the threshold of "not a car" where the backbone has one; None: the distance that keeps `CARS_KEPT`.
         no_car: the threshold of the backbone's gate, where it has one.
-        odds: `MahalanobisDetector.no_car_odds` of these photos, where there is a gate.
+        odds: `MahalanobisDetector.non_car_log_odds` of these photos, where there is a gate.
 
     Returns:
         None for what too few photos cannot choose: sets need `MIN_CALIBRATION`, `near` needs `MIN_NEAR` that are not
@@ -101,9 +100,9 @@ def choose(
         return found
     passed = np.ones(len(y_true), np.bool_)
     if distances is not None:
-        passed = ~np.logical_or(*caught(probabilities, distances, odds, found))
+        passed = ~np.logical_or(*gated(probabilities, distances, odds, found))
     _, of_makes = make_probabilities(probabilities, makes)
-    _, place = make_places(tuple(makes))
+    _, place = make_indices(tuple(makes))
     sets = least_delivered(probabilities, y_true, passed), least_delivered(of_makes, place[y_true], passed)
     return replace(found, photos=len(y_true), nameplate=sets[0], make=sets[1])
 
@@ -192,26 +191,26 @@ DRAWS = 4000
 class Adverts:
     """Scores of claims on adverts of a number of photos."""
 
-    true: NDArray[np.float64]
+    true: Doubles
     """Of the right claim, (A,)."""
-    other: NDArray[np.float64]
+    other: Doubles
     """Of a wrong claim of another make (of any other class, where there are no makes), (A,)."""
-    same_make: NDArray[np.float64]
+    same_make: Doubles
     """Of a wrong claim of the same make; shorter where a make has one nameplate."""
-    alike: NDArray[np.float64]
+    alike: Doubles
     """Of the wrong claim that the photos of the class are taken for most often, whatever its make, (A,)."""
 
     @property
-    def wrong(self) -> NDArray[np.float64]:
+    def wrong(self) -> Doubles:
         """Wrong claims, half of them of the same make where there are such."""
         if not len(self.same_make):
             return self.other
         return np.concatenate([self.other, np.resize(self.same_make, len(self.other))])
 
     @property
-    def lies(self) -> dict[Lies, NDArray[np.float64]]:
+    def lies(self) -> dict[Lies, Doubles]:
         """Scores of each kind of wrong claim but the mixed ones."""
-        found: dict[Lies, NDArray[np.float64]] = {
+        found: dict[Lies, Doubles] = {
             "random": self.other,
             "same-make": self.same_make,
             "alike": self.alike,
@@ -230,7 +229,7 @@ def choose_claims(
         makes: of each of the C nameplates.
     """
     names, of_makes = make_probabilities(probabilities, makes)
-    _, member = make_places(tuple(makes))
+    _, member = make_indices(tuple(makes))
     return _choose(probabilities, y_true, member), _choose(of_makes, member[y_true], np.arange(len(names)))
 
 
@@ -256,7 +255,7 @@ def _choose(probs: Floats, y_true: NDArray[np.int64], makes: NDArray[np.int64]) 
     return ClaimThresholds(len(y_true), tuple(accept), tuple(reject), full)
 
 
-def _above(scores: NDArray[np.float64]) -> tuple[float, ...]:
+def _above(scores: Doubles) -> tuple[float, ...]:
     """What scores of wrong claims are above at each of `RATES`."""
     return tuple(np.quantile(scores, 1 - np.array(RATES), method="higher").tolist())
 
@@ -314,9 +313,7 @@ def draw_adverts(
 # JOINED `with_reference`: what a model says of the golden photo, kept with it, so that it can be held to it later.
 
 
-def with_reference(
-    manifest: Manifest, backbone: bytes, weight: NDArray[np.float32], bias: NDArray[np.float32]
-) -> Manifest:
+def with_reference(manifest: Manifest, backbone: bytes, weight: Floats, bias: Floats) -> Manifest:
     """The manifest with what ONNX Runtime says of the golden photo.
 
     Args:
@@ -359,7 +356,7 @@ def with_verdicts(
         distances: `MahalanobisDetector.distances` of these photos; None where the bundle has no `MahalanobisDetector`.
         far: the backbone's own threshold of "not a car", where it has one.
         no_car: the same of its gate.
-        odds: `MahalanobisDetector.no_car_odds` of these photos, where there is a gate.
+        odds: `MahalanobisDetector.non_car_log_odds` of these photos, where there is a gate.
     """
     makes = makes_of(manifest.nameplates)
     claims, make_claims = choose_claims(probabilities, y_true, makes)

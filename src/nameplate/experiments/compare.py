@@ -20,10 +20,10 @@ from nameplate.experiments.candidates import Candidate, Frozen, Tuned, file_name
 from nameplate.experiments.paired import PairedAnswers, one_speed, ordered, pairs, photo_keys, summary, with_verdicts
 from nameplate.fit.run import JUDGED_BY, RUN, data_record, load_run, versions
 from nameplate.fit.split import Split, split_parts
-from nameplate.model.collection import Progress, embed_photos
+from nameplate.model.embeddings import Progress, embed_photos
 from nameplate.model.model import Model
-from nameplate.model.runtime import BATCH
 from nameplate.report.compare import Comparison, ComparisonRow, write_comparison
+from nameplate.runtime.base import BATCH
 from nameplate.storage import clear_folder, is_free, whole_file, working_in
 from nameplate.types import HeadRecipe
 

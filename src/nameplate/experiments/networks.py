@@ -11,7 +11,7 @@ from nameplate.errors import DataError
 from nameplate.experiments.verdict import Material, SeedAnswers, SeedResult
 from nameplate.fit.recipe import Recipe
 from nameplate.fit.run import RUN
-from nameplate.model.collection import Progress, embed_photos
+from nameplate.model.embeddings import Progress, embed_photos
 from nameplate.model.model import Model
 from nameplate.train.finetune import fine_tune, start
 from nameplate.types import Photo

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nameplate.evaluate.significance import LEVEL, holm, paired
 from nameplate.report.compare import ComparisonRow, Pair
-from nameplate.types import Metric, Photo
+from nameplate.types import Floats, Metric, Photo
 
 Outcome = Literal["better", "worse", "within noise"]
 """What a test of two says of one of them."""
@@ -36,9 +36,7 @@ class PairedAnswers:
         return {key: a == b for key, a, b in zip(self.photos, self.y_true, self.named, strict=True)}
 
 
-def answers(
-    keys: Sequence[str], probs: NDArray[np.float32], classes: NDArray[np.int64], nameplates: Sequence[str]
-) -> PairedAnswers:
+def answers(keys: Sequence[str], probs: Floats, classes: NDArray[np.int64], nameplates: Sequence[str]) -> PairedAnswers:
     """From probabilities.
 
     Args:

@@ -24,7 +24,7 @@ from nameplate.evaluate.significance import (
     paired,
 )
 from nameplate.storage import whole_file
-from nameplate.types import Metric, Photo
+from nameplate.types import Doubles, Floats, Metric, Photo
 
 # JOINED One seed's two models, with and without the further photos, as they answered; kept so that a job can go on.
 
@@ -43,7 +43,7 @@ class SeedAnswers:
     """The calibrated probability of each one's true nameplate."""
 
     @staticmethod
-    def of(probabilities: NDArray[np.float32], nameplates: Sequence[str], y_true: Sequence[str]) -> SeedAnswers:
+    def of(probabilities: Floats, nameplates: Sequence[str], y_true: Sequence[str]) -> SeedAnswers:
         """From float32 N×C, the C names and the N true ones."""
         columns = {name: column for column, name in enumerate(nameplates)}
         chance = probabilities[np.arange(len(y_true)), [columns[name] for name in y_true]]
@@ -190,9 +190,7 @@ def give_verdict(
     )
 
 
-def _enough(
-    without: NDArray[np.float64], with_: NDArray[np.float64], groups: NDArray[np.int64], found: Paired
-) -> Enough | None:
+def _enough(without: Doubles, with_: Doubles, groups: NDArray[np.int64], found: Paired) -> Enough | None:
     """With as many seeds where photos alone would do, else with twice the photos that would do if seeds were alike,
     and as many seeds as are then needed.
     """
@@ -213,8 +211,8 @@ def _enough(
 
 
 def _per_class(
-    without: NDArray[np.float64],
-    with_: NDArray[np.float64],
+    without: Doubles,
+    with_: Doubles,
     truth: NDArray[np.str_],
     groups: NDArray[np.int64],
     added: dict[str, int],
@@ -250,11 +248,11 @@ def _added(trial: SeedResult) -> SeedAnswers:
     return trial.added
 
 
-def _right(answers: Sequence[SeedAnswers], truth: NDArray[np.str_]) -> NDArray[np.float64]:
+def _right(answers: Sequence[SeedAnswers], truth: NDArray[np.str_]) -> Doubles:
     """Runs × N: 1 where named rightly."""
     return np.array([np.array(each.named) == truth for each in answers], np.float64)
 
 
-def _losses(answers: Sequence[SeedAnswers]) -> NDArray[np.float64]:
+def _losses(answers: Sequence[SeedAnswers]) -> Doubles:
     """Runs × N."""
     return -np.log(np.maximum([each.chance for each in answers], LEAST_CHANCE))

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.errors import BundleError, NameplateError
-from nameplate.model.runtime import BATCH, Runtime, make_runtime
+from nameplate.runtime.base import BATCH, Runtime
+from nameplate.runtime.select import make_runtime
 
 ROUNDS = 9
 """Times that each is run, after one that is not counted."""

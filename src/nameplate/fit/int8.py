@@ -24,10 +24,10 @@ from nameplate.fit.quantize import FILTER_BITS, by_sensitivity, calibration_pict
 from nameplate.fit.run import versions
 from nameplate.model.bundle import BACKBONE, SCHEMA, Bundle, File, refuse_other_folder
 from nameplate.model.classifier import log_loss
-from nameplate.model.collection import Progress
+from nameplate.model.embeddings import Progress
 from nameplate.model.model import Model
 from nameplate.model.pipeline import Settings
-from nameplate.model.runtime import agrees, probe
+from nameplate.model.runtime_choice import agrees, probe
 from nameplate.storage import sha256
 from nameplate.types import Photo
 
@@ -169,7 +169,7 @@ def _calibrated(draft: Bundle, before: EvaluationResult, judged: Mapping[str, Ev
 
 def _far(draft: Bundle, before: EvaluationResult, after: EvaluationResult) -> float | None:
     """The threshold of "not a car", moved as the cars themselves have: rounding takes them a little farther out."""
-    far, known = draft.manifest.thresholds.far, draft.known
+    far, known = draft.manifest.thresholds.far, draft.ood_detector
     if far is None or known is None:
         return far
     was, now = (float(np.median(known.distances(judged.embeddings)[1])) for judged in (before, after))

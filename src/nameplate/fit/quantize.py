@@ -26,9 +26,11 @@ from nameplate.fit.half import store_as_half
 from nameplate.images.decode import read_bytes
 from nameplate.images.parallel import ordered_map
 from nameplate.model.bundle import Bundle
-from nameplate.model.collection import Progress
+from nameplate.model.embeddings import Progress
 from nameplate.model.pipeline import PreparedPhoto, Settings, prepare_photo
-from nameplate.model.runtime import BATCH, OnnxRuntime, available_cpus, import_onnxruntime
+from nameplate.runtime.base import BATCH
+from nameplate.runtime.ort import OnnxRuntime, import_onnxruntime
+from nameplate.runtime.select import available_cpus
 from nameplate.storage import sha256
 from nameplate.types import Photo
 

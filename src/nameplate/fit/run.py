@@ -30,9 +30,10 @@ from nameplate.data.dataset import list_photos, read_dataset
 from nameplate.errors import DataError, NameplateError
 from nameplate.fit.recipe import Recipe
 from nameplate.fit.split import Split
-from nameplate.model.collection import Progress
+from nameplate.model.bundle import EXCLUDED
+from nameplate.model.embeddings import Progress
 from nameplate.storage import sha256_of, whole_file, working_in
-from nameplate.types import EXCLUDED, Evaluation, Exported, Photo
+from nameplate.types import Evaluation, Exported, Photo
 
 # JOINED What a bundle says of its own making: data, metrics, versions.
 

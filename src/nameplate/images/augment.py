@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nameplate.images.transforms import FILTERS, PAD_GREY
+from nameplate.types import Doubles
 
 # JOINED `Augmentation`: how far a photo is varied at random, with the limits of each amount.
 
@@ -215,7 +216,7 @@ def _turned(image: Image.Image, settings: Augmentation, draw: np.random.Generato
     return affine(image, _drawn_affine(image.height, image.width, settings, draw), settings.fill)
 
 
-def _drawn_affine(height: int, width: int, settings: Augmentation, draw: np.random.Generator) -> NDArray[np.float64]:
+def _drawn_affine(height: int, width: int, settings: Augmentation, draw: np.random.Generator) -> Doubles:
     """3×3, from the result's (row, column, 1), counted from the middle, to the photo's."""
     turn, slant = (math.radians(_either_way(most, draw)) for most in (settings.rotate, settings.shear))
     down, across = (_either_way(settings.shift, draw) * side for side in (height, width))
@@ -223,11 +224,11 @@ def _drawn_affine(height: int, width: int, settings: Augmentation, draw: np.rand
     rotation = np.array([[math.cos(turn), -math.sin(turn), 0], [math.sin(turn), math.cos(turn), 0], [0, 0, 1]])
     shift = np.array([[1, 0, down], [0, 1, across], [0, 0, 1]])
     shear = np.array([[1, -math.sin(slant), 0], [0, math.cos(slant), 0], [0, 0, 1]])
-    matrix: NDArray[np.float64] = rotation @ shift @ shear @ np.diag([high, wide, 1])
+    matrix: Doubles = rotation @ shift @ shear @ np.diag([high, wide, 1])
     return matrix
 
 
-def affine(image: Image.Image, matrix: NDArray[np.float64], fill: Fill) -> Image.Image:
+def affine(image: Image.Image, matrix: Doubles, fill: Fill) -> Image.Image:
     """Map a picture by an affine matrix, bilinear; its size stays.
 
     Args:
@@ -278,10 +279,8 @@ def _coloured(image: Image.Image, settings: Augmentation, draw: np.random.Genera
     return image.convert("RGB", tuple(np.hstack([matrix, constant]).ravel().tolist()))
 
 
-def _hue(turn: float) -> NDArray[np.float64]:
+def _hue(turn: float) -> Doubles:
     """3×3: a turn by so many radians about (1, 1, 1), red to green to blue (Rodrigues' formula)."""
     cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
-    rotation: NDArray[np.float64] = (
-        math.cos(turn) * np.eye(3) + math.sin(turn) * cross + (1 - math.cos(turn)) / 3 * np.ones((3, 3))
-    )
+    rotation: Doubles = math.cos(turn) * np.eye(3) + math.sin(turn) * cross + (1 - math.cos(turn)) / 3 * np.ones((3, 3))
     return rotation

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from nameplate.types import Floats
+
 HASH_SIDE, FREQUENCIES = 64, 16
 WORDS = FREQUENCIES * FREQUENCIES // 64
 """uint64 words of a hash."""
@@ -44,8 +46,6 @@ def perceptual_hash(photo: NDArray[np.uint8]) -> NDArray[np.uint64]:
 # JOINED normalised as in G. Evangelidis and E. Psarakis, "Parametric image alignment", 2008), for many pairs at once.
 # JOINED Only scale and shift along the two axes are sought: that is all that a crop and a resize do.
 
-
-Floats = NDArray[np.float32]
 
 SIDE = 64
 """Of the grey pictures that are compared, in pixels."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from nameplate.types import Interpolation, Preprocess
+from nameplate.types import Floats, Interpolation, Preprocess
 
 FILTERS: dict[Interpolation, Image.Resampling] = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -141,7 +141,7 @@ MASK = ImageFilter.UnsharpMask(radius=2, percent=200, threshold=0)
 """The picture plus twice its difference from itself blurred by a Gaussian of two pixels (docs/tta.md says why)."""
 
 
-def scaled_luma(grey: Image.Image) -> NDArray[np.float32]:
+def scaled_luma(grey: Image.Image) -> Floats:
     """Luma 0–1 of a photo, float32 H×W, its longer side `LONG_SIDE` and each at least 3 pixels.
 
     Args:
@@ -152,7 +152,7 @@ def scaled_luma(grey: Image.Image) -> NDArray[np.float32]:
     return np.asarray(scaled, np.float32) / np.float32(255)
 
 
-def sharpness(luma: NDArray[np.float32]) -> float:
+def sharpness(luma: Floats) -> float:
     """Variance of the Laplacian (J. Pech-Pacheco et al., 2000): low is blurred.
 
     Args:

@@ -22,7 +22,6 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
@@ -34,7 +33,7 @@ from nameplate.model.verdict import Thresholds
 from nameplate.model.verification import ClaimThresholds
 from nameplate.runtime.onnx_file import check_backbone
 from nameplate.storage import open_regular, sha256, whole_folder
-from nameplate.types import Preprocess
+from nameplate.types import Floats, Preprocess
 
 SCHEMA = 2
 """Version of bundle.json that this Nameplate writes; it reads this one and all before it."""
@@ -44,6 +43,8 @@ IN_RUN = "bundle"
 """The folder inside a training run's that holds its bundle."""
 HEAD_PARTS, SEAL = ("weight", "bias"), "sha256"
 """The tensors of the head's file, and the field of bundle.json that seals the others."""
+EXCLUDED = "excluded"
+"""The key in the `data` of bundle.json's provenance that lists digests of photos that the user kept from training."""
 MAX_BYTES = {
     MANIFEST: 64 << 20,
     BACKBONE: 2 << 30,
@@ -130,13 +131,13 @@ class Bundle:
     manifest: Manifest
     backbone: bytes
     """The ONNX file."""
-    weight: NDArray[np.float32] | None = None
+    weight: Floats | None = None
     """D×C."""
-    bias: NDArray[np.float32] | None = None
+    bias: Floats | None = None
     """C."""
     photos: bytes | None = None
     """photos.csv."""
-    known: MahalanobisDetector | None = None
+    ood_detector: MahalanobisDetector | None = None
     """Where its cars lie; None where that was not asked for."""
     folder: Path | None = None
     """Where it was read from or written to; None where it is in memory alone."""
@@ -152,7 +153,7 @@ class Bundle:
         return b"DequantizeLinear" in self.backbone
 
     @property
-    def seal(self) -> str:
+    def full_digest(self) -> str:
         """SHA-256 of all that bundle.json says, the files' digests too: two bundles of one seal answer alike."""
         return _seal(msgspec.json.decode(msgspec.json.encode(self.manifest)))
 
@@ -257,8 +258,8 @@ def _contents(bundle: Bundle) -> dict[str, bytes]:
         )
     if bundle.photos is not None:
         contents[PHOTOS] = bundle.photos
-    if bundle.known is not None:
-        contents[KNOWN] = save_tensors(bundle.known.tensors)
+    if bundle.ood_detector is not None:
+        contents[KNOWN] = save_tensors(bundle.ood_detector.tensors)
     return contents
 
 
@@ -343,7 +344,7 @@ def _read_bytes(path: Path) -> bytes:
         raise BundleError(f"Cannot read '{path}': {error.strerror or error}.") from None
 
 
-def _read_head(folder: Path, manifest: Manifest) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _read_head(folder: Path, manifest: Manifest) -> tuple[Floats, Floats]:
     path = folder / HEAD
     try:
         tensors = load_tensors(_read(folder, HEAD, manifest))
@@ -360,12 +361,12 @@ def _read_head(folder: Path, manifest: Manifest) -> tuple[NDArray[np.float32], N
     for part in (weight, bias):
         if not np.isfinite(part).all():
             raise BundleError(f"'{path}' holds numbers that are not finite float32.")
-        if not numbers(part):
+        if not all_finite(part):
             raise BundleError(f"'{path}' holds numbers beyond ±{LARGEST:g}, which no head that was trained has.")
     return weight, bias
 
 
-def numbers(found: NDArray[np.float32]) -> bool:
+def all_finite(found: Floats) -> bool:
     """Whether all are numbers that can be computed with: none NaN or infinite, none beyond `LARGEST`."""
     return bool(np.abs(found).max(initial=0) <= LARGEST)
 

@@ -1,13 +1,15 @@
-"""`ArrayCache`: arrays on disk by photo digest.
+"""Caches on disk of what was computed of photos, by the SHA-256 of each photo's file.
 
-Shards of safetensors, each written whole and named by its own SHA-256, so that an interrupted run goes on where
-it was. What cannot be read of it is computed again; where it cannot be written there is none.
+`ArrayCache` holds any arrays, `EmbeddingCache` holds embeddings with what the pipeline measured beside them. The files
+are shards in safetensors. Each is written whole and named by its own SHA-256, so that an interrupted run continues
+where it was. A damaged shard is computed again, and where the cache folder cannot be written there is no cache.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,9 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from nameplate.errors import NameplateError
+from nameplate.images.phash import WORDS
+from nameplate.images.quality import Quality
+from nameplate.model.pipeline import CachedPhoto, EmbeddedPhoto, Outcome, PhotoFile
 from nameplate.storage import cache_folder, sha256, whole_file
 
 Array = NDArray[Any]
@@ -87,3 +92,51 @@ class ArrayCache:
         ):
             temporary.write_bytes(data)
         self._new.clear()
+
+
+class EmbeddingCache:
+    """Embeddings on disk, by photo digest, for one backbone, preprocessing and runtime."""
+
+    def __init__(self, key: str, size: int, runtime: str) -> None:
+        """Read what is there.
+
+        Args:
+            key: all that an embedding depends on beside the photo.
+            size: numbers of an embedding.
+            runtime: the name of the runtime that computes them.
+        """
+        shapes = {"embedding": (size,), "hash": (WORDS,), "size": (2,), "quality": (3,)}
+        self._cache, self._runtime = ArrayCache("embeddings", key, shapes), runtime
+        self.folder, self.flush = self._cache.folder, self._cache.flush
+
+    def __contains__(self, digest: str) -> bool:
+        return digest in self._cache
+
+    def through(self, photo: Outcome | CachedPhoto) -> Outcome:
+        """What the pipeline gave of a photo: it is kept if it is an embedding, and filled in if it was cached."""
+        if isinstance(photo, CachedPhoto):
+            return self._kept(photo.digest)
+        if isinstance(photo, EmbeddedPhoto):
+            self._add(photo)
+        return photo
+
+    def _kept(self, digest: str) -> EmbeddedPhoto:
+        known = self._cache[digest]
+        width, height = known["size"].tolist()
+        short_side, light, sharpness = known["quality"].tolist()
+        quality = Quality(int(short_side), light, sharpness)
+        return EmbeddedPhoto(
+            PhotoFile(digest, width, height), known["embedding"][None], self._runtime, quality, known["hash"]
+        )
+
+    def _add(self, photo: EmbeddedPhoto) -> None:
+        assert photo.digest is not None
+        assert photo.hash is not None
+        assert photo.quality is not None
+        row: dict[str, NDArray[Any]] = {
+            "embedding": photo.embedding,
+            "hash": photo.hash,
+            "size": np.array((photo.file.width, photo.file.height), np.int32),
+            "quality": np.array(astuple(photo.quality), np.float64),
+        }
+        self._cache.add(photo.digest, row)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from nameplate.types import Floats
 
 CLASSIFIER_SHRINKAGE = 0.3
 """Weight of the identity in the covariance that whitens."""

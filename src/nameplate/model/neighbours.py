@@ -30,7 +30,7 @@ from nameplate.images.decode import decode
 from nameplate.images.parallel import ordered_map
 from nameplate.model.bundle import INDEX, MAX_BYTES, Bundle
 from nameplate.storage import absolute
-from nameplate.types import Limits, Photo
+from nameplate.types import Floats, Limits, Photo
 
 LONGEST = 160
 """Longest side of a small picture, in pixels."""
@@ -52,12 +52,12 @@ LEAST_SPREAD = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
-class Index:
+class NeighbourIndex:
     """Photos that trained a head."""
 
-    centre: NDArray[np.float32]
+    centre: Floats
     """D."""
-    spread: NDArray[np.float32]
+    spread: Floats
     """D, above 0."""
     embeddings: NDArray[np.float16]
     """N×D, rows of length 1."""
@@ -80,7 +80,7 @@ class Neighbour:
     """A small JPEG."""
 
 
-def nearest(index: Index, embedding: NDArray[np.float32], count: int) -> tuple[Neighbour, ...]:
+def nearest(index: NeighbourIndex, embedding: Floats, count: int) -> tuple[Neighbour, ...]:
     """The photos most like an embedding, float32 (D,), by cosine, the nearest first; at most `count`."""
     cosine = index.embeddings.astype(np.float32) @ _unit((embedding - index.centre) / index.spread)
     best = np.argsort(-cosine, kind="stable")[:count]
@@ -90,7 +90,7 @@ def nearest(index: Index, embedding: NDArray[np.float32], count: int) -> tuple[N
     )
 
 
-def make_index(photos: Sequence[Photo], embeddings: NDArray[np.float32], threads: int) -> bytes:
+def make_index(photos: Sequence[Photo], embeddings: Floats, threads: int) -> bytes:
     """The file for some photos; one that cannot be read any more is left out.
 
     Args:
@@ -129,7 +129,7 @@ def make_index(photos: Sequence[Photo], embeddings: NDArray[np.float32], threads
     return data
 
 
-def read_index(bundle: Bundle) -> Index | None:
+def read_index(bundle: Bundle) -> NeighbourIndex | None:
     """The index of a bundle, None where it has none.
 
     Raises:
@@ -144,7 +144,7 @@ def read_index(bundle: Bundle) -> Index | None:
         raise BundleError(f"The {INDEX} of '{bundle.manifest.name}' is damaged: {error}. Train again.") from None
 
 
-def _parsed(data: bytes, bundle: Bundle) -> Index:
+def _parsed(data: bytes, bundle: Bundle) -> NeighbourIndex:
     tensors = load_tensors(data)
     for name, kind in TYPES.items():
         if tensors[name].dtype != kind:
@@ -171,10 +171,10 @@ def _parsed(data: bytes, bundle: Bundle) -> Index:
     if not {nameplate for _, nameplate in names} <= set(bundle.manifest.nameplates):
         raise ValueError("it has a nameplate that the bundle does not know")
     cut = tuple(pictures[a:b] for a, b in zip(begins.tolist(), ends.tolist(), strict=True))
-    return Index(centre, spread, embeddings, tuple(p for p, _ in names), tuple(n for _, n in names), cut)
+    return NeighbourIndex(centre, spread, embeddings, tuple(p for p, _ in names), tuple(n for _, n in names), cut)
 
 
-def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+def _unit(rows: Floats) -> Floats:
     """Rows (or one) made of length 1."""
     length = np.linalg.norm(rows, axis=-1, keepdims=True)
     return np.asarray(rows / np.maximum(length, 1e-12), np.float32)

@@ -21,18 +21,18 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from nameplate.defaults import NO_TTA
 from nameplate.errors import BundleError, Failure, PhotoError
 from nameplate.images.decode import decode_with_header, read_bytes, read_header
 from nameplate.images.parallel import ordered_map
 from nameplate.images.phash import perceptual_hash
 from nameplate.images.quality import Quality, measure_quality
 from nameplate.images.transforms import preprocess
-from nameplate.model.bundle import Bundle, numbers
-from nameplate.model.lanes import Tuning
-from nameplate.model.runtime import BATCH, Batch, ChosenRuntime, Runtime
-from nameplate.model.stopwatch import Watch, no_watch
+from nameplate.model.bundle import Bundle, all_finite
+from nameplate.model.runtime_choice import ChosenRuntime
+from nameplate.runtime.base import BATCH, Batch, Batching, Runtime, Watch, no_watch
 from nameplate.storage import sha256
-from nameplate.types import NO_TTA, Limits, Preprocess
+from nameplate.types import Floats, Limits, Preprocess
 
 AHEAD = 96
 """Model inputs that may wait for the runtime."""
@@ -121,7 +121,7 @@ class EmbeddedPhoto:
     """A photo that the backbone has seen."""
 
     file: PhotoFile
-    views: NDArray[np.float32]
+    views: Floats
     """float32 V×D: the embedding of each view, V ≥ 1."""
     runtime: str
     """The name of the runtime that computed them; a temperature belongs to it."""
@@ -131,9 +131,9 @@ class EmbeddedPhoto:
     """As in `PreparedPhoto`."""
 
     @property
-    def embedding(self) -> NDArray[np.float32]:
+    def embedding(self) -> Floats:
         """float32 (D,): of the first view, which is the photo as it is, but with recipe `original`'s passes."""
-        first: NDArray[np.float32] = self.views[0]
+        first: Floats = self.views[0]
         return first
 
     @property
@@ -163,7 +163,7 @@ class Settings:
     """A part of the photos to paint grey before they are embedded."""
     tta: str = NO_TTA
     """How a model looks at a photo to name it (`models.tta`); embeddings are always of the photo as it is."""
-    tuning: Tuning | None = None
+    batching: Batching | None = None
     """How many photos go through the runtime at once; None: as is its way."""
     watch: Watch = no_watch
     """Measures where the time goes."""
@@ -186,7 +186,7 @@ def embed_stream(
 
 
 def _chosen(bundle: Bundle, settings: Settings) -> ChosenRuntime:
-    return ChosenRuntime(bundle, settings.runtime, settings.threads, settings.tuning, settings.watch)
+    return ChosenRuntime(bundle, settings.runtime, settings.threads, settings.batching, settings.watch)
 
 
 def prepare_photo(
@@ -298,7 +298,7 @@ def _without(picture: Pixels, part: Hidden) -> Pixels:
 def embed_prepared(bundle: Bundle, photos: Iterator[PreparedPhoto | X], runtime: Runtime) -> Iterator[Outcome | X]:
     """Embed prepared photos, in order; whatever else is among them is passed on in its place."""
 
-    def embed(batches: Iterable[Batch]) -> Iterator[Iterable[tuple[NDArray[np.float32], str]]]:
+    def embed(batches: Iterable[Batch]) -> Iterator[Iterable[tuple[Floats, str]]]:
         ran = ""
         for embeddings in runtime.embed(batches):
             ran = ran or runtime.name  # a stretch is one runtime's, whatever is opened in its course
@@ -312,9 +312,9 @@ def embed_prepared(bundle: Bundle, photos: Iterator[PreparedPhoto | X], runtime:
             yield photo
 
 
-def embedded(photo: PreparedPhoto, views: NDArray[np.float32], runtime: str) -> Outcome:
+def embedded(photo: PreparedPhoto, views: Floats, runtime: str) -> Outcome:
     """What becomes of a photo when a runtime has computed its views, float32 V×D: unreadable if one is no numbers."""
-    if not numbers(views):
+    if not all_finite(views):
         return UnreadablePhoto(NOT_COMPUTED, photo.file.digest)
     return EmbeddedPhoto(photo.file, views, runtime, photo.quality, photo.hash)
 
@@ -344,7 +344,7 @@ def _inputs(photo: object) -> int:
     return len(photo.inputs) if isinstance(photo, PreparedPhoto) else 0
 
 
-def check_size(embeddings: NDArray[np.float32], bundle: Bundle) -> None:
+def check_size(embeddings: Floats, bundle: Bundle) -> None:
     """Raises BundleError where a backbone's embeddings, N×D, are not of the size that the bundle states."""
     if embeddings.shape[1:] != (bundle.manifest.embedding,):
         raise BundleError(

@@ -16,14 +16,13 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from nameplate.errors import BundleError, NameplateError
-from nameplate.model.bundle import Bundle, load_bundle, numbers, shipped_backbones
+from nameplate.model.bundle import Bundle, all_finite, load_bundle, shipped_backbones
 from nameplate.model.reference import reference_inputs
-from nameplate.model.runtime import OnnxRuntime
+from nameplate.runtime.ort import OnnxRuntime
 from nameplate.storage import cache_folder, sha256, whole_file
-from nameplate.types import Preprocess
+from nameplate.types import Floats, Preprocess
 
 PROOF_SECONDS = 120
 """A backbone that needs longer to be loaded and to embed two pictures, on one processor, is refused."""
@@ -143,12 +142,12 @@ def _problem(backbone: bytes, request: Request) -> str | None:
         return f"The backbone gives {plain.shape[1]} numbers for a photo, and bundle.json says {request.embedding}."
     return (
         None
-        if numbers(plain) and numbers(places)
+        if all_finite(plain) and all_finite(places)
         else f"The backbone gives {_kinds(plain, places)} for the golden photo."
     )
 
 
-def _kinds(*found: NDArray[np.float32]) -> str:
+def _kinds(*found: Floats) -> str:
     """What is among numbers that is none."""
     whole = np.concatenate([each.ravel() for each in found])
     return "NaN" if np.isnan(whole).any() else "infinity" if np.isinf(whole).any() else "numbers beyond all measure"

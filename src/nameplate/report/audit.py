@@ -14,7 +14,6 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
-from numpy.typing import NDArray
 
 from nameplate import __version__
 from nameplate.audit.inspect import (
@@ -38,6 +37,7 @@ from nameplate.model.measurements import Measurements
 from nameplate.report.page import day_and_night, file_thumbnail_uri, write_page
 from nameplate.report.plots import DAY, NIGHT, as_png, dress
 from nameplate.storage import absolute, printable, whole_file
+from nameplate.types import Doubles
 
 # JOINED What a set of photos is like, drawn; each function returns a PNG's bytes.
 
@@ -83,11 +83,11 @@ def counts_plot(counts: dict[str, int], *, dark: bool = False) -> bytes:
 
 
 def measures_plot(
-    widths: NDArray[np.float64],
-    heights: NDArray[np.float64],
-    megabytes: NDArray[np.float64],
-    brightness: NDArray[np.float64],
-    sharpness: NDArray[np.float64],
+    widths: Doubles,
+    heights: Doubles,
+    megabytes: Doubles,
+    brightness: Doubles,
+    sharpness: Doubles,
     *,
     dark: bool = False,
 ) -> bytes:
@@ -112,7 +112,7 @@ def measures_plot(
     return as_png(figure, dpi=160)
 
 
-def scale_sizes(axis: Axis, pixels: NDArray[np.float64]) -> None:
+def scale_sizes(axis: Axis, pixels: Doubles) -> None:
     """Steps of 1, 2 and 5 times the powers of ten where sizes differ by much, else even ones: there are always some."""
     low, high = float(pixels.min()), float(pixels.max())
     if high > MUCH * low:
@@ -124,7 +124,7 @@ def scale_sizes(axis: Axis, pixels: NDArray[np.float64]) -> None:
     axis.set_major_formatter(FuncFormatter(lambda each, _: f"{each:,.0f}"))
 
 
-def _histogram(axes: Axes, values: NDArray[np.float64], title: str, colours: dict[str, str]) -> None:
+def _histogram(axes: Axes, values: Doubles, title: str, colours: dict[str, str]) -> None:
     high = float(np.quantile(values, 0.995))
     axes.hist(np.minimum(values, high), bins=40, color=colours["accent"])
     axes.axvline(float(np.median(values)), color=colours["second"], linewidth=1.4)

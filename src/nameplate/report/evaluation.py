@@ -27,7 +27,7 @@ from nameplate.images.parallel import ordered_map
 from nameplate.report.page import day_and_night, file_thumbnail_uri, write_page
 from nameplate.report.plots import DAY, NIGHT, as_png, at_most_whole, dress
 from nameplate.storage import whole_file
-from nameplate.types import Verdict
+from nameplate.types import Doubles, Floats, Verdict
 
 # JOINED What an evaluation found, drawn; each function returns a PNG's bytes.
 
@@ -72,7 +72,7 @@ def matrix_plot(
     return as_png(figure, dpi=160)
 
 
-def _cells(matrix: NDArray[np.int64], colours: dict[str, str]) -> NDArray[np.float64]:
+def _cells(matrix: NDArray[np.int64], colours: dict[str, str]) -> Doubles:
     """Colours of the cells by their share of the row, on a root scale; C×C×3."""
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     depth = np.where(matrix > 0, LEAST + (1 - LEAST) * np.sqrt(shares), 0.0)[..., None]
@@ -107,7 +107,7 @@ def _counts(axes: Axes, matrix: NDArray[np.int64], colours: dict[str, str]) -> N
         axes.text(column, row, str(matrix[row, column]), ha="center", va="center", fontsize=6.5, color=colours["ink"])
 
 
-def reliability_plot(calibration: Calibration, confidence: NDArray[np.float32], *, dark: bool = False) -> bytes:
+def reliability_plot(calibration: Calibration, confidence: Floats, *, dark: bool = False) -> bytes:
     """Share named rightly against confidence, with Wilson's intervals; below it how the confidences lie."""
     colours = NIGHT if dark else DAY
     figure = Figure((5.0, 5.2), layout="constrained", facecolor=colours["paper"])
@@ -133,9 +133,7 @@ def reliability_plot(calibration: Calibration, confidence: NDArray[np.float32], 
     return as_png(figure, dpi=160)
 
 
-def risk_plot(
-    curve: tuple[NDArray[np.float64], NDArray[np.float64]], selective: RiskCoverage, *, dark: bool = False
-) -> bytes:
+def risk_plot(curve: tuple[Doubles, Doubles], selective: RiskCoverage, *, dark: bool = False) -> bytes:
     """The share of wrong answers against the share of photos answered, surest first."""
     colours = NIGHT if dark else DAY
     figure = Figure((5.0, 3.6), layout="constrained", facecolor=colours["paper"])

@@ -15,7 +15,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from nameplate.types import Epoch, Evaluation
+from nameplate.types import Doubles, Epoch, Evaluation
 
 if TYPE_CHECKING:
     from nameplate.report.compare import ComparisonRow
@@ -135,7 +135,7 @@ def at_most_whole(axis: Axis, whole: float) -> None:
     axis.set_ticks([tick for tick in axis.get_majorticklocs() if low <= tick <= high and 0 <= tick <= whole])
 
 
-def _percent(rows: Sequence[ComparisonRow]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _percent(rows: Sequence[ComparisonRow]) -> tuple[Doubles, Doubles]:
     """Top-1 and how far its interval reaches down and up, 2×N."""
     figures = [row.top1 for row in rows if row.top1 is not None]
     values = np.array([figure.value for figure in figures])
@@ -177,9 +177,7 @@ def _round_speeds(axes: Axes) -> None:
     axes.minorticks_off()
 
 
-def _names_beside(
-    axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], names: Sequence[str], colours: dict[str, str]
-) -> None:
+def _names_beside(axes: Axes, x: Doubles, y: Doubles, names: Sequence[str], colours: dict[str, str]) -> None:
     """A name beside each point, those that would cover each other set apart."""
     axes.figure.draw_without_rendering()  # type: ignore[union-attr]
     spots = axes.transData.transform(np.stack([x, y], axis=1)) * 72 / axes.figure.dpi
@@ -201,7 +199,7 @@ def _names_beside(
         )
 
 
-def _series(values: Sequence[float | None]) -> NDArray[np.float64]:
+def _series(values: Sequence[float | None]) -> Doubles:
     numbers = np.array([np.nan if value is None else value for value in values], np.float64)
     return np.where(np.isfinite(numbers), numbers, np.nan)
 
@@ -212,7 +210,7 @@ def _whole_ticks(x: NDArray[np.int64]) -> NDArray[np.int64]:
     return x[x % step == 0] if len(x) > step else x
 
 
-def _line(axes: Axes, x: NDArray[np.int64], y: NDArray[np.float64], colour: str, label: str = "") -> None:
+def _line(axes: Axes, x: NDArray[np.int64], y: Doubles, colour: str, label: str = "") -> None:
     """A curve; its points show where they are few, or alone."""
     axes.plot(x, y, color=colour, linewidth=1.7, marker="o", markersize=3.2 if len(x) <= 20 else 0, label=label)
 
@@ -267,7 +265,7 @@ def _loss_panel(axes: Axes, x: NDArray[np.int64], epochs: Sequence[Epoch], colou
 
 
 def _top1_panel(
-    axes: Axes, x: NDArray[np.int64], top1: NDArray[np.float64], best: int | None, word: str, colours: dict[str, str]
+    axes: Axes, x: NDArray[np.int64], top1: Doubles, best: int | None, word: str, colours: dict[str, str]
 ) -> None:
     _line(axes, x, 100 * top1, colours["accent"])
     axes.set_title("Validation top-1", loc="left", fontsize=9.5, color=colours["ink"])

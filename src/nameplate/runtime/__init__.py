@@ -1,1 +1,1 @@
-"""Runtimes: what computes an ONNX backbone on this machine, and what may be in an ONNX file."""
+"""Runtimes: what runs an ONNX backbone on this machine, and what an ONNX file may contain."""

@@ -16,10 +16,12 @@ from typing import Literal, Protocol
 
 from msgspec import structs
 
+from nameplate.defaults import NO_TTA, TOP
 from nameplate.errors import Failure, NameplateError
 from nameplate.model.model import Model
 from nameplate.model.reference import ReferenceAnswer, reference_problem
-from nameplate.model.runtime import BATCH, available_cpus
+from nameplate.runtime.base import BATCH
+from nameplate.runtime.select import available_cpus
 from nameplate.serve.errors import Problem
 from nameplate.serve.ipc import (
     ServedAnswer,
@@ -33,7 +35,7 @@ from nameplate.serve.ipc import (
     start_worker,
 )
 from nameplate.serve.settings import ServeSettings
-from nameplate.types import NO_TTA, TOP, Prediction
+from nameplate.types import Prediction
 
 STALL_SECONDS = 15.0
 """A worker that has work is killed if it sends nothing for this time plus the time limit of one photo."""

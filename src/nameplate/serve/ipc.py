@@ -20,11 +20,11 @@ from typing import Literal
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
+from nameplate.defaults import TOP
 from nameplate.errors import Failure, NameplateError
 from nameplate.model.verification import HeatMap
-from nameplate.types import TOP, Limits, Prediction
+from nameplate.types import Floats, Limits, Prediction
 
 LENGTHS = struct.Struct(">II")
 
@@ -268,9 +268,9 @@ class ServedAnswer:
     """A worker's answer for one photo."""
 
     prediction: Prediction
-    probs: NDArray[np.float32] | None = None
+    probs: Floats | None = None
     """Probabilities of all nameplates, (C,); None if the photo is unreadable."""
-    embedding: NDArray[np.float32] | None = None
+    embedding: Floats | None = None
     """The embedding, (D,), if it was asked for."""
     heatmap: HeatMap | None = None
 

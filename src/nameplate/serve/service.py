@@ -23,7 +23,7 @@ from starlette.responses import Response
 from nameplate.errors import BundleError, NameplateError, UsageError, did_you_mean
 from nameplate.model.bundle import BACKBONE, IN_RUN, MANIFEST, MAX_BYTES, load_bundle
 from nameplate.model.model import Model
-from nameplate.model.runtime import check_runtime
+from nameplate.runtime.select import check_runtime
 from nameplate.serve.access import parse_rate
 from nameplate.serve.engine import Engine, Event, Observer
 from nameplate.serve.errors import Problem

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nameplate.types import DEFAULT_BUNDLE, NO_TTA, Limits
+from nameplate.defaults import DEFAULT_BUNDLE, NO_TTA
+from nameplate.types import Limits
 
 MEBIBYTE = 1024 * 1024
 

@@ -14,13 +14,14 @@ import base64
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, TypeVar
+from typing import Annotated, TypeAlias, TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.errors import UsageError, did_you_mean
+from nameplate.types import Floats
 
 PHOTO, PICTURE = "photo", "picture"
 """The inputs' names in the protocol, of which a request brings one: the bytes of N files, or N prepared model inputs,
@@ -291,7 +292,7 @@ def _numbers(text: bytes, values: int) -> NDArray[np.uint8]:
 
 # Answers.
 
-Tensor = NDArray[np.float32] | Sequence[str]
+Tensor: TypeAlias = "Floats | Sequence[str]"
 
 
 def write_response(

@@ -27,6 +27,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from nameplate.defaults import NO_TTA
 from nameplate.errors import BundleError, NameplateError
 from nameplate.model.bundle import load_bundle
 from nameplate.model.model import Model
@@ -42,10 +43,12 @@ from nameplate.model.pipeline import (
     embedded,
 )
 from nameplate.model.reference import reference_photo
-from nameplate.model.runtime import BATCH, OnnxRuntime, OpenVino, make_runtime
 from nameplate.model.verification import HeatMap
+from nameplate.runtime.base import BATCH
+from nameplate.runtime.openvino import OpenVino
+from nameplate.runtime.ort import OnnxRuntime
+from nameplate.runtime.select import make_runtime
 from nameplate.serve.ipc import LENGTHS, Cancel, Failed, Frame, Ready, Setup, WorkerJob, WorkerResult, for_worker, frame
-from nameplate.types import NO_TTA
 
 T = TypeVar("T")
 
@@ -232,7 +235,7 @@ class Worker:
         if isinstance(decoded, UnreadablePhoto):
             task.outcome = decoded
             return
-        task.prepared = self._model.looks.prepare_decoded(decoded)
+        task.prepared = self._model.embedder.prepare_decoded(decoded)
         if task.job.form == "input":
             # The original photo is unknown, and the model input tells nothing about its size or sharpness.
             task.prepared = replace(task.prepared, quality=None)
@@ -260,7 +263,7 @@ class Worker:
             for task in tasks:
                 assert task.prepared is not None
                 source = task.prepared.inputs[0] if task.job.form == "input" else task.photo
-                [task.outcome] = self._model.looks.embed([(source, task.prepared)])
+                [task.outcome] = self._model.embedder.embed([(source, task.prepared)])
             return
         photos = [task.prepared for task in tasks if task.prepared is not None]
         if not photos:

@@ -18,8 +18,10 @@ from nameplate.errors import NameplateError
 from nameplate.fit.half import SMALL, store_as_half
 from nameplate.model.bundle import Bundle
 from nameplate.model.classifier import class_means, probabilities, whitening
-from nameplate.model.runtime import BATCH, OUTPUTS, make_runtime
+from nameplate.runtime.base import BATCH, OUTPUTS
+from nameplate.runtime.select import make_runtime
 from nameplate.train.network import Network, classifier_matrix, plain_forward
+from nameplate.types import Floats
 
 OPSET = 18
 MIN_AGREEMENT = 0.999
@@ -27,8 +29,6 @@ MIN_AGREEMENT = 0.999
 
 WHITENING_SHRINKAGE = 0.1
 """Weight of the identity in the covariance that whitens."""
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,9 +34,9 @@ from nameplate.fit.run import (
 )
 from nameplate.fit.split import Split, split_parts
 from nameplate.model.classifier import fit_head
-from nameplate.model.collection import Progress, embed_photos
+from nameplate.model.embeddings import Progress, embed_photos
 from nameplate.model.model import Model
-from nameplate.model.runtime import available_cpus
+from nameplate.runtime.select import available_cpus
 from nameplate.storage import clear_folder, is_free, whole_file, working_in
 from nameplate.train.backbones import build, find_backbone
 from nameplate.train.checkpoint import State, load_checkpoint

@@ -20,16 +20,18 @@ from nameplate.fit.run import JUDGED_BY, WEIGHTS, Run, data_record, exported_rec
 from nameplate.fit.split import Split, photos_csv
 from nameplate.model.bundle import BACKBONE, IN_RUN, SCHEMA, Bundle, File, Manifest
 from nameplate.model.neighbours import make_index
-from nameplate.model.ood import MahalanobisDetector, fit_known
-from nameplate.model.runtime import BATCH, make_runtime, probe
+from nameplate.model.ood import MahalanobisDetector, fit_detector
+from nameplate.model.runtime_choice import probe
+from nameplate.runtime.base import BATCH
+from nameplate.runtime.select import make_runtime
 from nameplate.storage import sha256, whole_file
 from nameplate.train.backbones import find_backbone
 from nameplate.train.checkpoint import State
 from nameplate.train.data import in_order, plain_batches, training_batches, unreadable
-from nameplate.train.export import Embedder, Floats, Parity, check_parity, export_onnx, head_of, round_weights, whiten
+from nameplate.train.export import Embedder, Parity, check_parity, export_onnx, head_of, round_weights, whiten
 from nameplate.train.loop import exported
 from nameplate.train.network import Network, has_places
-from nameplate.types import Evaluation, Exported, Preprocess
+from nameplate.types import Evaluation, Exported, Floats, Preprocess
 
 PARITY_PHOTOS = 2000
 """Photos, at most, on which the runtimes are held against torch: held-out ones where there are any."""
@@ -80,7 +82,7 @@ def finish(
     white = whiten(embeddings, classes)
     size = exported(run.recipe, state).epoch
     embedder = Embedder(rounded, white, places=has_places(rounded, size.height, size.width))
-    head, known = head_of(rounded, white), fit_known(white(embeddings), classes)
+    head, known = head_of(rounded, white), fit_detector(white(embeddings), classes)
     candidate = Candidate(embedder, head, known, rounded)
     return make_bundle(folder / IN_RUN, folder.resolve().name, run, parts, state, candidate, say)
 

@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from nameplate.model.bundle import BACKBONE, SCHEMA, Bundle, File, Manifest
-from nameplate.model.runtime import BATCH, Batch, Embedding
+from nameplate.runtime.base import BATCH, Batch, Embedding
 from nameplate.storage import sha256
 from nameplate.train.backbones import Backbone, build
 from nameplate.train.network import Network
@@ -37,7 +37,7 @@ class Cost:
 
 
 class TorchRuntime:
-    """Runs a network as `models.runtime.Runtime` says."""
+    """Runs a network as `runtime.base.Runtime` says."""
 
     name = f"torch {torch.__version__}"
 

@@ -26,7 +26,7 @@ from nameplate.train.checkpoint import State, Tensors, optimizer_tensors, part, 
 from nameplate.train.data import Batch, epoch_batches, in_order, mix, plain_batches, training_batches, unreadable
 from nameplate.train.network import Network, freeze, learn, parameter_groups
 from nameplate.train.schedule import learning_rate_now
-from nameplate.types import Epoch, Exported, Preprocess
+from nameplate.types import Epoch, Exported, Floats, Preprocess
 
 CHECKPOINT_SECONDS = 300.0
 """Time between two checkpoints within an epoch; each epoch ends with one as well."""
@@ -157,7 +157,7 @@ def kept(training: Training) -> Network:
 
 def evaluate_network(
     network: Network, paths: Sequence[str], settings: Preprocess, accelerator: Accelerator, threads: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+) -> tuple[Floats, NDArray[np.int64]]:
     """Logits of photos, prepared as the bundle will, every photo once however many processes there are.
 
     Returns:
@@ -165,7 +165,7 @@ def evaluate_network(
     """
     mine = np.arange(accelerator.process_index, len(paths), accelerator.num_processes)
     network.eval()
-    found: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
+    found: list[tuple[NDArray[np.int64], Floats]] = []
     with torch.inference_mode():
         for batch in plain_batches(paths, in_order(mine, VALIDATION_BATCH), settings, threads):
             if len(batch.places):

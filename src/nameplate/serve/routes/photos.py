@@ -10,6 +10,7 @@ from msgspec.structs import asdict
 from starlette.requests import Request
 from starlette.responses import Response
 
+from nameplate.defaults import TOP
 from nameplate.errors import UsageError
 from nameplate.model.model import Model
 from nameplate.model.verification import (
@@ -28,7 +29,6 @@ from nameplate.serve.requests import photos_of, read_form
 from nameplate.serve.routes.status import model_name
 from nameplate.serve.schema import EXAMPLE_MODEL, EXAMPLE_ROW, Identified, VerifiedClaim, answers, photos_body, problems
 from nameplate.serve.service import json_response, service_of, unless_gone
-from nameplate.types import TOP
 
 router = APIRouter(tags=["photos"])
 

@@ -1,21 +1,19 @@
-"""`embed_photos`: a whole data set embedded through the cache."""
+"""`embed_photos`: the embeddings of a whole data set, through a cache on disk."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.errors import DataError
 from nameplate.images.parallel import ordered_map
-from nameplate.images.phash import WORDS
 from nameplate.images.quality import MEASURE, Quality
 from nameplate.model.bundle import Bundle
-from nameplate.model.cache import ArrayCache
+from nameplate.model.cache import EmbeddingCache
 from nameplate.model.model import Model
 from nameplate.model.pipeline import (
     AHEAD,
@@ -24,7 +22,6 @@ from nameplate.model.pipeline import (
     EmbeddedPhoto,
     Hidden,
     Outcome,
-    PhotoFile,
     Pixels,
     PreparedPhoto,
     Settings,
@@ -33,19 +30,20 @@ from nameplate.model.pipeline import (
     mirrored,
     prepare_uncached,
 )
-from nameplate.model.runtime import PROBE_PHOTOS, Runtime
-from nameplate.types import Photo, Preprocess
+from nameplate.model.runtime_choice import PROBE_PHOTOS
+from nameplate.runtime.base import Runtime
+from nameplate.types import Floats, Photo, Preprocess
 
 Progress = Callable[[str, int, int], None]
 """Called with a step's name, what is done of it and what there is to do."""
 
 
 @dataclass(frozen=True, slots=True)
-class Embedded:
+class DatasetEmbeddings:
     """Photos with all that is known of them, unreadable ones apart."""
 
     photos: tuple[Photo, ...]
-    embeddings: NDArray[np.float32]
+    embeddings: Floats
     hashes: NDArray[np.uint64]
     unreadable: tuple[tuple[str, str], ...]
     runtime: str
@@ -61,7 +59,7 @@ def embed_photos(
     mirror: bool = False,
     also_mirrored: bool = False,
     hide: Hidden | None = None,
-) -> Embedded:
+) -> DatasetEmbeddings:
     """Embed a data set through the cache; what is unreadable is listed apart.
 
     Args:
@@ -91,7 +89,7 @@ def embed_with(
     progress: Progress = lambda *_: None,
     *,
     also_mirrored: bool = False,
-) -> Embedded:
+) -> DatasetEmbeddings:
     """`embed_photos` by a runtime of one's own.
 
     Args:
@@ -132,7 +130,9 @@ def embed_with(
             twins.flush()
     if not good:
         raise DataError(f"None of {len(photos):,} photos can be read; the first, '{bad[0][0]}': {bad[0][1]}.", bad)
-    return Embedded(tuple(good), np.stack(embeddings), np.stack(hashes), tuple(bad), runtime.name, tuple(qualities))
+    return DatasetEmbeddings(
+        tuple(good), np.stack(embeddings), np.stack(hashes), tuple(bad), runtime.name, tuple(qualities)
+    )
 
 
 def _cache(bundle: Bundle, settings: Settings, runtime: str) -> EmbeddingCache:
@@ -171,55 +171,7 @@ def _through(outcome: Outcome | CachedPhoto, cache: EmbeddingCache, twins: Embed
     return cache.through(outcome)
 
 
-def still_there(photos: Sequence[Photo], embedded: Embedded) -> NDArray[np.bool_]:
+def still_readable(photos: Sequence[Photo], embedded: DatasetEmbeddings) -> NDArray[np.bool_]:
     """Which photos could be read once more: one may vanish while a long run goes on; bool (N,)."""
     gone = {path for path, _ in embedded.unreadable}
     return np.array([photo.path not in gone for photo in photos])
-
-
-class EmbeddingCache:
-    """Embeddings on disk, by photo digest, for one backbone, preprocessing and runtime."""
-
-    def __init__(self, key: str, size: int, runtime: str) -> None:
-        """Read what is there.
-
-        Args:
-            key: all that an embedding depends on beside the photo.
-            size: numbers of an embedding.
-            runtime: the name of the runtime that computes them.
-        """
-        shapes = {"embedding": (size,), "hash": (WORDS,), "size": (2,), "quality": (3,)}
-        self._cache, self._runtime = ArrayCache("embeddings", key, shapes), runtime
-        self.folder, self.flush = self._cache.folder, self._cache.flush
-
-    def __contains__(self, digest: str) -> bool:
-        return digest in self._cache
-
-    def through(self, photo: Outcome | CachedPhoto) -> Outcome:
-        """What the pipeline gave of a photo: it is kept if it is an embedding, and filled in if it was cached."""
-        if isinstance(photo, CachedPhoto):
-            return self._kept(photo.digest)
-        if isinstance(photo, EmbeddedPhoto):
-            self._add(photo)
-        return photo
-
-    def _kept(self, digest: str) -> EmbeddedPhoto:
-        known = self._cache[digest]
-        width, height = known["size"].tolist()
-        short_side, light, sharpness = known["quality"].tolist()
-        quality = Quality(int(short_side), light, sharpness)
-        return EmbeddedPhoto(
-            PhotoFile(digest, width, height), known["embedding"][None], self._runtime, quality, known["hash"]
-        )
-
-    def _add(self, photo: EmbeddedPhoto) -> None:
-        assert photo.digest is not None
-        assert photo.hash is not None
-        assert photo.quality is not None
-        row: dict[str, NDArray[Any]] = {
-            "embedding": photo.embedding,
-            "hash": photo.hash,
-            "size": np.array((photo.file.width, photo.file.height), np.int32),
-            "quality": np.array(astuple(photo.quality), np.float64),
-        }
-        self._cache.add(photo.digest, row)

@@ -12,8 +12,9 @@ from nameplate.errors import RuntimeUnavailableError
 from nameplate.images.decode import decode
 from nameplate.images.transforms import preprocess
 from nameplate.model.bundle import load_bundle
-from nameplate.model.lanes import BATCH, Batch, Embedding, side_by_side
-from nameplate.model.runtime import import_openvino, make_runtime
+from nameplate.runtime.base import BATCH, Batch, Embedding, side_by_side
+from nameplate.runtime.openvino import import_openvino
+from nameplate.runtime.select import make_runtime
 
 
 def _sums(batch: Batch) -> Embedding:

@@ -13,30 +13,26 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from nameplate.demo import photos_folder
 from nameplate.errors import BundleError, RuntimeUnavailableError, UsageError
 from nameplate.images import decode, preprocess
 from nameplate.model.bundle import Bfloat16Check, Bundle, load_bundle
-from nameplate.model.runtime import (
-    BATCH,
+from nameplate.model.runtime_choice import (
     MAX_BFLOAT16_COST,
     PROBE_PHOTOS,
-    RUNTIMES,
-    Batch,
     ChosenRuntime,
-    Embedding,
-    Trial,
-    available_cpus,
     common_runtime,
-    import_onnxruntime,
-    make_runtime,
     open_runtime,
     preferred,
     probe,
 )
+from nameplate.runtime.base import BATCH, Batch, Embedding
+from nameplate.runtime.benchmark import ProbeResult
+from nameplate.runtime.ort import import_onnxruntime
+from nameplate.runtime.select import RUNTIMES, available_cpus, make_runtime
 from nameplate.storage import cache_folder
+from nameplate.types import Floats
 
 OPENVINO = importlib.util.find_spec("openvino") is not None
 needs_openvino = pytest.mark.skipif(not OPENVINO, reason="needs the fast extra")
@@ -74,8 +70,8 @@ def run(name: str, bundle: Bundle, pictures: Batch, size: int = BATCH, threads: 
     return np.concatenate(list(make_runtime(name, bundle.backbone, threads).embed(batches(pictures, size))))
 
 
-def cosines(a: Embedding, b: Embedding) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+def cosines(a: Embedding, b: Embedding) -> Floats:
+    found: Floats = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
     return found
 
 
@@ -92,7 +88,7 @@ def test_embeddings_of_different_photos_differ(reference: Embedding) -> None:
     assert cosines(noisy - centre, reference - centre).min() > 0.9, "the same photo, a hair away, is none of them"
 
 
-def others(found: Embedding) -> NDArray[np.float32]:
+def others(found: Embedding) -> Floats:
     """The cosines of every two photos, from the middle of all."""
     centred = found - found.mean(0)
     return np.concatenate([cosines(centred, np.roll(centred, shift, axis=0)) for shift in range(1, len(centred))])
@@ -117,7 +113,7 @@ def test_openvino_agrees_with_onnx_runtime(bundle: Bundle, pictures: Batch, refe
 
 @needs_openvino
 def test_bfloat16_comes_near_where_the_processor_can(bundle: Bundle, pictures: Batch, reference: Embedding) -> None:
-    from nameplate.model.runtime import import_openvino
+    from nameplate.runtime.openvino import import_openvino
 
     if "BF16" not in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this processor does not compute in bfloat16")
@@ -173,7 +169,7 @@ def test_openvino_that_cannot_be_loaded_says_how_to_get_it(bundle: Bundle, tmp_p
     (tmp_path / "openvino.py").write_text("raise ImportError('of another processor')")
     code = (
         "from nameplate.model.bundle import load_bundle\n"
-        "from nameplate.model.runtime import open_runtime\n"
+        "from nameplate.model.runtime_choice import open_runtime\n"
         "from nameplate.errors import RuntimeUnavailableError\n"
         "try: open_runtime(load_bundle('cars196'), 'openvino', 1)\n"
         "except RuntimeUnavailableError as error: print(error)"
@@ -221,21 +217,21 @@ FREE, CHEAP, DEAR = (Bfloat16Check(1000, 0.8, 0.8 - cost) for cost in (-0.01, 0.
     ("check", "trials", "chosen"),
     [
         (FREE, (), ORT),
-        (FREE, (Trial(ORT, 1),), ORT),
-        (FREE, (Trial(ORT, 1), Trial(VINO, 1)), VINO),
-        (FREE, (Trial(ORT, 1), Trial(VINO, 1), Trial(HALF, 0.9996)), HALF),
-        (CHEAP, (Trial(ORT, 1), Trial(VINO, 1), Trial(HALF, 0.9996)), HALF),
-        (DEAR, (Trial(ORT, 1), Trial(VINO, 1), Trial(HALF, 0.9996)), VINO),
-        (None, (Trial(ORT, 1), Trial(VINO, 1), Trial(HALF, 0.9996)), VINO),
-        (FREE, (Trial(ORT, 1), Trial(VINO, 0.99989)), ORT),
-        (FREE, (Trial(ORT, 1), Trial(HALF, 0.9899)), ORT),
-        (FREE, (Trial(ORT, 1), Trial(VINO, -1.0), Trial(HALF, -1.0)), ORT),
-        (FREE, (Trial(ORT, 1), Trial(VINO, 1, error="ended with -8")), ORT),
-        (FREE, (Trial(ORT, error="died"), Trial(VINO, error="died"), Trial(HALF, error="died")), ORT),
+        (FREE, (ProbeResult(ORT, 1),), ORT),
+        (FREE, (ProbeResult(ORT, 1), ProbeResult(VINO, 1)), VINO),
+        (FREE, (ProbeResult(ORT, 1), ProbeResult(VINO, 1), ProbeResult(HALF, 0.9996)), HALF),
+        (CHEAP, (ProbeResult(ORT, 1), ProbeResult(VINO, 1), ProbeResult(HALF, 0.9996)), HALF),
+        (DEAR, (ProbeResult(ORT, 1), ProbeResult(VINO, 1), ProbeResult(HALF, 0.9996)), VINO),
+        (None, (ProbeResult(ORT, 1), ProbeResult(VINO, 1), ProbeResult(HALF, 0.9996)), VINO),
+        (FREE, (ProbeResult(ORT, 1), ProbeResult(VINO, 0.99989)), ORT),
+        (FREE, (ProbeResult(ORT, 1), ProbeResult(HALF, 0.9899)), ORT),
+        (FREE, (ProbeResult(ORT, 1), ProbeResult(VINO, -1.0), ProbeResult(HALF, -1.0)), ORT),
+        (FREE, (ProbeResult(ORT, 1), ProbeResult(VINO, 1, error="ended with -8")), ORT),
+        (FREE, (ProbeResult(ORT, error="died"), ProbeResult(VINO, error="died"), ProbeResult(HALF, error="died")), ORT),
     ],
 )
 def test_the_first_that_agrees_and_costs_nothing_is_chosen(
-    bundle: Bundle, check: Bfloat16Check | None, trials: Sequence[Trial], chosen: str
+    bundle: Bundle, check: Bfloat16Check | None, trials: Sequence[ProbeResult], chosen: str
 ) -> None:
     assert MAX_BFLOAT16_COST == 0.003
     mine = with_check(bundle, check)
@@ -246,7 +242,7 @@ def with_check(bundle: Bundle, check: Bfloat16Check | None) -> Bundle:
     return replace(bundle, manifest=replace(bundle.manifest, bfloat16=check))
 
 
-def keep_trials(bundle: Bundle, *trials: Trial) -> None:
+def keep_trials(bundle: Bundle, *trials: ProbeResult) -> None:
     """What the probe of an earlier run left in the cache."""
     probe(bundle, 1)
     [report] = (cache_folder() / "runtimes").iterdir()
@@ -255,7 +251,7 @@ def keep_trials(bundle: Bundle, *trials: Trial) -> None:
 
 @needs_openvino
 def test_answers_that_are_compared_come_from_a_runtime_that_is_fit_for_both(bundle: Bundle, own_cache: Path) -> None:
-    keep_trials(bundle, Trial(ORT, 1), Trial(VINO, 1), Trial(HALF, 0.9996))
+    keep_trials(bundle, ProbeResult(ORT, 1), ProbeResult(VINO, 1), ProbeResult(HALF, 0.9996))
     free, dear = with_check(bundle, FREE), with_check(bundle, DEAR)
     assert [common_runtime([each], "auto", 1) for each in (free, dear)] == [HALF, VINO]
     assert common_runtime([free, dear], "auto", 1) == common_runtime([dear, free], "auto", 1) == VINO
@@ -266,10 +262,10 @@ def test_answers_that_are_compared_come_from_a_runtime_that_is_fit_for_both(bund
 
 def test_int8_is_rounded_a_little_otherwise_by_each_runtime(bundle: Bundle) -> None:
     int8 = replace(bundle, backbone=bundle.backbone + b"DequantizeLinear")
-    trials = (Trial(ORT, 1), Trial(VINO, 0.9986))
+    trials = (ProbeResult(ORT, 1), ProbeResult(VINO, 0.9986))
     assert (bundle.int8, preferred(trials, bundle)) == (False, ORT)
     assert (int8.int8, preferred(trials, int8)) == (True, VINO)
-    assert preferred((Trial(ORT, 1), Trial(VINO, 0.98)), int8) == ORT
+    assert preferred((ProbeResult(ORT, 1), ProbeResult(VINO, 0.98)), int8) == ORT
 
 
 @pytest.fixture
@@ -298,7 +294,7 @@ def test_a_candidate_that_dies_of_a_signal_is_not_used(
     runtime = open_runtime(bundle, "auto", 1, PROBE_PHOTOS)
     assert runtime.name == "onnxruntime"
     [report] = (own_cache / "runtimes").iterdir()
-    trials = msgspec.json.decode(report.read_bytes(), type=tuple[Trial, ...])
+    trials = msgspec.json.decode(report.read_bytes(), type=tuple[ProbeResult, ...])
     assert [trial.runtime for trial in trials] == [ORT, VINO, HALF]
     assert trials[0].error is None
     assert trials[0].cosine == pytest.approx(1)
@@ -311,7 +307,7 @@ def test_a_candidate_that_dies_of_a_signal_is_not_used(
     report.write_bytes(report.read_bytes()[:-5])
     assert probe(bundle, 1)[1:] == trials[1:]
     assert len(log.read_text().splitlines()) == 6
-    assert msgspec.json.decode(report.read_bytes(), type=tuple[Trial, ...])[1:] == trials[1:]
+    assert msgspec.json.decode(report.read_bytes(), type=tuple[ProbeResult, ...])[1:] == trials[1:]
     probe(bundle, 2)
     assert len(log.read_text().splitlines()) == 9
 
@@ -390,7 +386,7 @@ def test_nothing_is_written_into_the_home_folder(tmp_path: Path) -> None:
     assert said.splitlines() == ["(40, 1604)", "(2, 1604)"]
     assert list(home.rglob("*")) == []
     [report] = (cache / "nameplate" / "runtimes").iterdir()
-    trials = msgspec.json.decode(report.read_bytes(), type=tuple[Trial, ...])
+    trials = msgspec.json.decode(report.read_bytes(), type=tuple[ProbeResult, ...])
     assert trials[1].error is None, "OpenVINO did run"
 
 
@@ -398,7 +394,7 @@ def test_nothing_is_written_into_the_home_folder(tmp_path: Path) -> None:
 def test_processors_that_this_process_may_not_use_do_not_count() -> None:
     code = (
         "import os\n"
-        "from nameplate.model.runtime import available_cpus\n"
+        "from nameplate.runtime.select import available_cpus\n"
         "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
         "print(available_cpus())"
     )

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from nameplate.model.bundle import BACKBONE, shipped
-from nameplate.model.runtime import OnnxRuntime
 from nameplate.runtime.onnx_file import first_output_alone
+from nameplate.runtime.ort import OnnxRuntime
 
 onnx = pytest.importorskip("onnx")
 helper, FLOAT = onnx.helper, onnx.TensorProto.FLOAT

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nameplate.model.benchmark import candidates, tuned
 from nameplate.model.bundle import Bundle, load_bundle
-from nameplate.model.lanes import BATCH, Batch
+from nameplate.model.runtime_choice import best_batching
+from nameplate.runtime.base import BATCH, Batch
+from nameplate.runtime.benchmark import candidates
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +30,13 @@ def test_the_fastest_is_measured_once_and_then_known(
         size = bundle.manifest.preprocess
         return np.zeros((8, size.height, size.width, 3), np.uint8)
 
-    found = tuned(bundle, "onnxruntime", 2, pictures)
+    found = best_batching(bundle, "onnxruntime", 2, pictures)
     assert found in list(candidates(2))
-    assert tuned(bundle, "onnxruntime", 2, pictures) == found
+    assert best_batching(bundle, "onnxruntime", 2, pictures) == found
     assert asked == 1
     [report] = tmp_path.rglob("*.json")
     report.write_bytes(b'{"batch": 4, "streams"')  # cut short: measured again
-    assert tuned(bundle, "onnxruntime", 2, pictures) in list(candidates(2))
+    assert best_batching(bundle, "onnxruntime", 2, pictures) in list(candidates(2))
     assert asked == 2
 
 
@@ -43,8 +44,8 @@ def test_where_nothing_can_be_measured_the_usual_way_is_taken(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NAMEPLATE_CACHE", str(tmp_path))
-    assert tuned(bundle, "onnxruntime", 2, lambda: None) is None
-    assert tuned(bundle, "onnxruntime", 2, lambda: np.zeros((2, 9, 9, 3), np.uint8)) is None
+    assert best_batching(bundle, "onnxruntime", 2, lambda: None) is None
+    assert best_batching(bundle, "onnxruntime", 2, lambda: np.zeros((2, 9, 9, 3), np.uint8)) is None
     assert not list(tmp_path.rglob("*.json"))
 
 

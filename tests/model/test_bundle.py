@@ -31,7 +31,7 @@ from nameplate.model.bundle import (
     MANIFEST,
     PHOTOS,
     SCHEMA,
-    SEAL,
+    DIGEST,
     Bfloat16Check,
     Bundle,
     File,
@@ -78,8 +78,8 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
     path = folder / MANIFEST
     said = json.loads(path.read_text())
     change(said)
-    said.pop(SEAL)
-    said[SEAL] = sha256(msgspec.json.encode(said, order="deterministic"))
+    said.pop(DIGEST)
+    said[DIGEST] = sha256(msgspec.json.encode(said, order="deterministic"))
     path.write_text(json.dumps(said))
     return folder
 

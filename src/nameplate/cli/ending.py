@@ -112,14 +112,12 @@ class _Output:
 
 
 def _over(stream: TextIO | None, output: _Output) -> TextIO:
-    """Wrap a stream so that it remembers why a write failed; other streams than plain files are returned as they are."""
+    """Wrap a stream so that it remembers why a write failed; return other streams than plain files as is."""
     if stream is None:  # the caller started the command with this stream closed
         return open(os.devnull, "w")  # noqa: PTH123 - until the process ends
     if not isinstance(stream, io.TextIOWrapper):
         return stream
-    stream.reconfigure(
-        errors="backslashreplace"
-    )  # a terminal without Cyrillic letters shows \\u0430 instead of failing
+    stream.reconfigure(errors="backslashreplace")  # a terminal without Cyrillic shows \\u0430 instead of failing
     if type(getattr(stream.buffer, "raw", stream.buffer)) is not io.FileIO:
         return stream
     stream.flush()

@@ -55,9 +55,7 @@ def tour(
     seconds = time.monotonic() - start
     say("2. Train", f"{trained.photos:,} photos embedded by {trained.runtime} and a head fitted in {seconds:.0f} s")
 
-    model = Model(
-        trained.bundle, replace(backbone.settings, runtime=trained.runtime)
-    )  # evaluate with the runtime that trained
+    model = Model(trained.bundle, replace(backbone.settings, runtime=trained.runtime))  # the runtime that trained
     judged = evaluate_model(model, test, progress=progress)
     found, top1 = judged.evaluation, judged.evaluation.top1
     share = f"top-1 {100 * top1.value:.1f} % (95 % interval {100 * top1.low:.1f}–{100 * top1.high:.1f})"

@@ -194,8 +194,9 @@ def _varint(message: memoryview, at: int) -> tuple[int, int]:
             raise ValueError("varint too long")
 
 
-# Cutting a file down to its first output. ONNX Runtime computes every node of a graph, even one that leads to no fetched
-# output (`only_execute_path_to_fetches` does not change that). So the nodes are removed before it loads the file.
+# Cutting a file down to its first output. ONNX Runtime computes every node of a graph, even one that leads to no
+# fetched output (`only_execute_path_to_fetches` does not change that). So such nodes are removed before it loads the
+# file.
 
 # Field numbers in onnx.proto.
 GRAPH = 7

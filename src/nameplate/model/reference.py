@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.images.decode import decode
-from nameplate.images.transforms import WHOLE, centred, cut, preprocess
+from nameplate.images.transforms import WHOLE, centred, crop, preprocess
 from nameplate.types import Prediction, Preprocess
 
 TOLERANCE = {"onnxruntime": 0.005, "openvino": 0.005, "openvino-bf16": 0.1}
@@ -50,7 +50,7 @@ def reference_inputs(size: Preprocess) -> NDArray[np.uint8]:
         size: how the bundle prepares photos.
     """
     pixels = decode(reference_photo())
-    pictures = [preprocess(cut(pixels, box), size) for box in PARTS]
+    pictures = [preprocess(crop(pixels, box), size) for box in PARTS]
     return np.stack([*pictures, *(picture[:, ::-1] for picture in pictures)])
 
 

@@ -20,7 +20,7 @@ from nameplate.data import read_dataset
 from nameplate.defaults import DEFAULT_BUNDLE
 from nameplate.evaluate.metrics import wilson
 from nameplate.evaluate.significance import paired
-from nameplate.model.cam import AREA, MappedPhoto, Region, evidence, hot_region, photo_maps
+from nameplate.model.cam import AREA, MappedPhoto, Region, evidence_map, hot_region, photo_maps
 from nameplate.model.model import Model
 from nameplate.model.pipeline import GREY
 from nameplate.types import Floats
@@ -72,7 +72,8 @@ def hidden_boxes(
 ) -> dict[str, list[Region]]:
     """Way of choosing → a box for each photo, all of one size."""
     hot = [
-        hot_region(evidence(model, places, int(k), "onnxruntime"), area) for places, k in zip(grids, named, strict=True)
+        hot_region(evidence_map(model, places, int(k), "onnxruntime"), area)
+        for places, k in zip(grids, named, strict=True)
     ]
     width, height = hot[0].right - hot[0].left, hot[0].bottom - hot[0].top
     corners = random.random((len(hot), 2)) * (1 - width, 1 - height)

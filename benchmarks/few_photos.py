@@ -22,7 +22,7 @@ from nameplate.defaults import DEFAULT_BUNDLE
 from nameplate.evaluate.evaluator import same_picture
 from nameplate.fit.linear_probe import train_head
 from nameplate.model.classifier import fit_head, log_loss
-from nameplate.model.embeddings import Embedded, embed_photos
+from nameplate.model.embeddings import DatasetEmbeddings, embed_photos
 from nameplate.model.model import Model
 from nameplate.types import Floats, HeadRecipe
 
@@ -30,16 +30,16 @@ from nameplate.types import Floats, HeadRecipe
 def verdicts(model: Model, embeddings: Floats, runtime: str) -> list[float]:
     """Shares of `answer` and of `unknown car`."""
     probs = model.probabilities(embeddings, runtime)
-    found = [model.judged("", row, embedding).verdict for row, embedding in zip(probs, embeddings, strict=True)]
+    found = [model.decide("", row, embedding).verdict for row, embedding in zip(probs, embeddings, strict=True)]
     return [found.count("answer") / len(found), found.count("unknown car") / len(found)]
 
 
 def judge_unknown(
     model: Model,
-    plain: Embedded,
+    plain: DatasetEmbeddings,
     train: NDArray[np.int64],
     test: NDArray[np.int64],
-    others: Embedded,
+    others: DatasetEmbeddings,
     nameplates: list[str],
 ) -> tuple[float, ...]:
     """Log-loss, shares of `answer` and `unknown car` on the own cars, and the same two on cars of other nameplates."""

@@ -42,7 +42,7 @@ def main() -> None:
         probs = model.probabilities(embeddings, embedded.runtime)
         qualities = [quality for quality, there in zip(embedded.qualities, kept, strict=True) if there]
         counts = Counter(
-            with_flaws(model.judged("", row, embedding), flaws(quality)).verdict
+            with_flaws(model.decide("", row, embedding), flaws(quality)).verdict
             for row, embedding, quality in zip(probs, embeddings, qualities, strict=True)
         )
         share = wilson(counts["not a car"], len(embeddings))

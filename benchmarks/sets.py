@@ -26,7 +26,7 @@ from nameplate.evaluate.thresholds import KEPT, choose_gates, conformal_threshol
 from nameplate.images.decode import decode
 from nameplate.model.embeddings import embed_photos
 from nameplate.model.model import Model
-from nameplate.model.verdict import COVERAGE, Thresholds, caught
+from nameplate.model.verdict import COVERAGE, Thresholds, gated
 from nameplate.types import Floats
 from whole_scenes import scene  # type: ignore[import-not-found]  # beside this file
 
@@ -63,7 +63,7 @@ class Seen:
 
     def passed(self, thresholds: Thresholds) -> Flags:
         """Those that no gate stops."""
-        return ~np.logical_or(*caught(self.probs, self.distances, self.odds, thresholds))
+        return ~np.logical_or(*gated(self.probs, self.distances, self.odds, thresholds))
 
 
 def main() -> None:
@@ -168,12 +168,12 @@ def sets(photos: Seen, cut: Thresholds) -> Flags:
 
 def seen(model: Model, embeddings: Floats) -> Seen:
     """Photos, from their embeddings."""
-    known, theirs = model.bundle.known, model.bundle.manifest.thresholds
+    known, theirs = model.bundle.ood_detector, model.bundle.manifest.thresholds
     assert known is not None
     return Seen(
         model.probabilities(embeddings, model.runtime.name),
         known.distances(embeddings),
-        known.no_car_odds(embeddings),
+        known.non_car_log_odds(embeddings),
         theirs,
     )
 

@@ -23,7 +23,7 @@ from nameplate.evaluate.significance import paired
 from nameplate.model.classifier import log_loss
 from nameplate.model.model import Model
 from nameplate.model.pipeline import EmbeddedPhoto
-from nameplate.model.tta import ADDED
+from nameplate.model.tta import ADDED_VIEWS
 from nameplate.storage import sha256
 from nameplate.types import Floats
 
@@ -52,7 +52,7 @@ def main() -> None:
 def parts_of(way: str) -> tuple[str, ...]:
     """The ways whose looks are among those of one."""
     names = way.split(",")
-    if not set(names) <= set(ADDED):
+    if not set(names) <= set(ADDED_VIEWS):
         return (way,)
     return tuple(",".join(some) for count in range(1, len(names) + 1) for some in combinations(names, count))
 
@@ -62,7 +62,7 @@ def probs_of(model: Model, paths: list[str], names: tuple[str, ...]) -> dict[str
     found: dict[str, list[Floats]] = {name: [] for name in names}
     looks = 0.0
     begun = time.monotonic()
-    for row in model.looks.rows(paths):
+    for row in model.embedder.rows(paths):
         assert isinstance(row, EmbeddedPhoto), row
         views = row.views
         looks += len(np.unique(views, axis=0))
@@ -78,9 +78,9 @@ def probs_of(model: Model, paths: list[str], names: tuple[str, ...]) -> dict[str
 
 def chosen(name: str, way: str, count: int) -> list[int]:
     """Which of `count` looks, made by a way, those of one of its parts are."""
-    if not set(way.split(",")) <= set(ADDED):
+    if not set(way.split(",")) <= set(ADDED_VIEWS):
         return list(range(count))
-    order = [None, *(part for part in ADDED if part in way.split(",") for _ in ADDED[part])]
+    order = [None, *(part for part in ADDED_VIEWS if part in way.split(",") for _ in ADDED_VIEWS[part])]
     order += ["closer"] * (count - len(order))
     return [place for place, part in enumerate(order) if part is None or part in name.split(",")]
 

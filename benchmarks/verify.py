@@ -51,7 +51,7 @@ def main() -> None:
         chosen = random.permutation(len(judged.y_true)) < len(judged.y_true) // 2
         halved = chosen_on(model, judged, chosen)
         answers: list[Answer] = [
-            (halved.judged("", judged.probabilities[i], judged.embeddings[i]), judged.probabilities[i])
+            (halved.decide("", judged.probabilities[i], judged.embeddings[i]), judged.probabilities[i])
             for i in range(len(judged.y_true))
         ]
         for photos in PHOTOS:
@@ -64,8 +64,8 @@ def main() -> None:
 
 def chosen_on(model: Model, judged: EvaluationResult, chosen: NDArray[np.bool_]) -> Model:
     """The model with thresholds of these photos alone."""
-    assert model.bundle.known is not None
-    distances = model.bundle.known.distances(judged.embeddings[chosen])
+    assert model.bundle.ood_detector is not None
+    distances = model.bundle.ood_detector.distances(judged.embeddings[chosen])
     theirs = model.bundle.manifest.thresholds
     manifest = with_verdicts(
         model.bundle.manifest,
@@ -74,7 +74,7 @@ def chosen_on(model: Model, judged: EvaluationResult, chosen: NDArray[np.bool_])
         distances,
         theirs.far,
         theirs.no_car,
-        model.bundle.known.no_car_odds(judged.embeddings[chosen]),
+        model.bundle.ood_detector.non_car_log_odds(judged.embeddings[chosen]),
     )
     return Model(replace(model.bundle, manifest=manifest), model.settings)
 

@@ -50,7 +50,7 @@ def main() -> None:
             first: NDArray[np.bool_] | None = None
             for tta in arguments.tta:
                 scenes = (scene(pixels, place, part**-0.5, background) for place in range(len(pixels)))
-                looks = model.with_settings(tta=tta).looks
+                looks = model.with_settings(tta=tta).embedder
                 begun = time.monotonic()
                 probs = np.stack([model.probs(row) for row in looks.rows(scenes) if isinstance(row, EmbeddedPhoto)])
                 speed = len(pixels) / (time.monotonic() - begun)

@@ -30,7 +30,7 @@ from nameplate.model.bundle import SCHEMA, Bundle, load_bundle, save_bundle
 from nameplate.model.classifier import log_losses, probabilities
 from nameplate.model.embeddings import embed_photos
 from nameplate.model.model import Model
-from nameplate.model.ood import fit_known
+from nameplate.model.ood import fit_detector
 from nameplate.runtime.select import RUNTIMES
 
 NOT_CARS_PASSED = 0.05
@@ -60,11 +60,14 @@ def choose_thresholds(folder: Path, dataset: Dataset) -> None:
     """Choose the thresholds of `unknown car` and of the sets again; all else in the bundle stays."""
     model = Model.load(folder, runtime="onnxruntime")
     bundle = model.bundle
-    assert bundle.known is not None
+    assert bundle.ood_detector is not None
     assert bundle.weight is not None
     assert bundle.bias is not None
     before, truth = bundle.manifest.thresholds, evaluate_model(model, held_out(dataset, bundle))
-    distances, odds = bundle.known.distances(truth.embeddings), bundle.known.no_car_odds(truth.embeddings)
+    distances, odds = (
+        bundle.ood_detector.distances(truth.embeddings),
+        bundle.ood_detector.non_car_log_odds(truth.embeddings),
+    )
     makes = bundle.manifest.makes
     after = choose(truth.probabilities, truth.y_true, makes, distances, before.far, before.no_car, odds)
     print(before, after, sep="\n")
@@ -111,16 +114,18 @@ def main() -> None:
     manifest = replace(bundle.manifest, schema=SCHEMA, temperatures=temperatures)
     manifest = replace(manifest, temperature=temperatures.get("onnxruntime", manifest.temperature))
     truth = next(iter(judged.values()))
-    gate, no_car = (None, None) if bundle.known is None else (bundle.known.gate, bundle.manifest.thresholds.no_car)
-    known = replace(fit_known(truth.training.embeddings, truth.training.columns), gate=gate)
+    gate, no_car = (
+        (None, None) if bundle.ood_detector is None else (bundle.ood_detector.gate, bundle.manifest.thresholds.no_car)
+    )
+    known = replace(fit_detector(truth.training.embeddings, truth.training.columns), gate=gate)
     others = embed_photos(list_photos(arguments.not_cars), model)
     far = float(np.quantile(known.distances(others.embeddings)[1], NOT_CARS_PASSED))
     probs = probabilities(logits[truth.runtime], manifest.temperature_of(truth.runtime))
-    distances, odds = known.distances(truth.embeddings), known.no_car_odds(truth.embeddings)
+    distances, odds = known.distances(truth.embeddings), known.non_car_log_odds(truth.embeddings)
     manifest = with_verdicts(manifest, probs, truth.y_true, distances, far, no_car, odds)
     manifest = with_reference(manifest, bundle.backbone, bundle.weight, bundle.bias)
     print(manifest.thresholds)
-    save_bundle(arguments.bundle, replace(bundle, manifest=manifest, known=known), overwrite=True)
+    save_bundle(arguments.bundle, replace(bundle, manifest=manifest, ood_detector=known), overwrite=True)
 
 
 if __name__ == "__main__":

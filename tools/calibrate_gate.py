@@ -80,22 +80,22 @@ def main() -> None:
     model = Model.load(arguments.bundle, runtime="onnxruntime")
     truth = evaluate_model(model, read_dataset(arguments.photos))
     own = sorted(truth.training.photos, key=lambda photo: str(photo.sha256))[:OWN_CARS]
-    cars, of_cars = learned_from(model, [*own, *halves(model, arguments.cars)], once=True)
+    cars, of_cars = learned_from(model, [*own, *halves(model, arguments.backbone_class_means)], once=True)
     others, of_others = learned_from(model, halves(model, arguments.others), once=False)
     gate, no_car = fit_gate(cars, others, (of_cars, of_others))
     print(f"gate of {len(cars):,} pictures of cars and {len(others):,} of other things, cut at {no_car:.3f}")
-    assert bundle.known is not None
+    assert bundle.ood_detector is not None
     assert bundle.weight is not None
     assert bundle.bias is not None
-    known = replace(bundle.known, gate=gate)
+    known = replace(bundle.ood_detector, gate=gate)
     far = bundle.manifest.thresholds.far
     distances = known.distances(truth.embeddings)
-    odds = known.no_car_odds(truth.embeddings)
+    odds = known.non_car_log_odds(truth.embeddings)
     manifest = with_verdicts(bundle.manifest, truth.probabilities, truth.y_true, distances, far, no_car, odds)
     manifest = with_reference(manifest, bundle.backbone, bundle.weight, bundle.bias)
     print(manifest.thresholds)
     target = arguments.output or arguments.bundle
-    save_bundle(target, replace(bundle, manifest=manifest, known=known), overwrite=True)
+    save_bundle(target, replace(bundle, manifest=manifest, ood_detector=known), overwrite=True)
 
 
 def halves(model: Model, folders: Iterable[Path]) -> list[Photo]:

@@ -22,7 +22,7 @@ from onnx import numpy_helper
 from nameplate.fit.run import load_run, parts_of
 from nameplate.model.bundle import load_bundle, save_bundle
 from nameplate.model.classifier import fit_at
-from nameplate.model.ood import fit_known
+from nameplate.model.ood import fit_detector
 from nameplate.train.backbones import build, find_backbone
 from nameplate.train.checkpoint import State, load_checkpoint
 from nameplate.train.export import Whitening, export_onnx, round_weights, whiten
@@ -162,7 +162,7 @@ def main() -> None:
     features = Features(network, white).eval()
     answers = Answers(features, torch.from_numpy(weight), torch.from_numpy(bias)).eval()
     name = arguments.target.name
-    known = fit_known(np.concatenate([logits, stages], 1).astype(np.float32), classes)
+    known = fit_detector(np.concatenate([logits, stages], 1).astype(np.float32), classes)
     made = make_bundle(
         arguments.target, name, run, parts, state, Candidate(features, (weight, bias), known, answers), print
     )
@@ -174,7 +174,7 @@ def main() -> None:
         provenance["note"] = arguments.note
     save_bundle(
         arguments.target,
-        replace(bundle, manifest=replace(bundle.manifest, provenance=provenance), photos=photos, known=None),
+        replace(bundle, manifest=replace(bundle.manifest, provenance=provenance), photos=photos, ood_detector=None),
         overwrite=True,
     )
     size = sum(file.stat().st_size for file in arguments.target.iterdir())

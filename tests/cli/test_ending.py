@@ -151,7 +151,7 @@ def test_the_traceback_is_shown_to_who_asks_for_it() -> None:
 
 
 def test_an_interrupted_command_says_that_what_was_done_is_kept() -> None:
-    code = "import os, signal, sys\nfrom nameplate.cli.commands import app\n"
+    code = "import os, signal, sys\nfrom nameplate.cli import app\n"
     code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     code += "app.command('stop')(lambda: os.kill(os.getpid(), signal.SIGINT))\n"
     code += "from nameplate.cli import main\nsys.argv = ['nameplate', 'stop']\nmain()"

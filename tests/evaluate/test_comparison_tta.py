@@ -27,7 +27,7 @@ def model() -> Model:
 def test_it_is_the_paired_comparison_of_both_ways_on_the_same_photos(model: Model) -> None:
     photos = [Photo(path) for path in PATHS]
     plain = model.probabilities(model.embed(PATHS), "onnxruntime")
-    mirrored = np.stack([model.probs(row) for row in all_embedded(model.looks.rows(PATHS))])
+    mirrored = np.stack([model.probs(row) for row in all_embedded(model.embedder.rows(PATHS))])
     y_true = plain.argmax(1)
     y_true[::2] = mirrored.argmin(1)[::2]
     calls: list[tuple[str, int, int]] = []
@@ -47,7 +47,7 @@ def test_copies_count_as_one(model: Model) -> None:
     photos = [Photo(PATHS[0])] * 6 + [Photo(path) for path in PATHS[1:3]]
     wrong = np.full((8, 196), 1 / 196, np.float32)
     y_true = np.array(
-        [int(model.probs(row).argmax()) for row in all_embedded(model.looks.rows(p.path for p in photos))]
+        [int(model.probs(row).argmax()) for row in all_embedded(model.embedder.rows(p.path for p in photos))]
     )
     y_true[6:] = (y_true[6:] + 1) % 196
     wrong[np.arange(8), (y_true + 2) % 196] = 0.9

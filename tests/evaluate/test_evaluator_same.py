@@ -16,7 +16,7 @@ from nameplate.demo import photos_folder
 from nameplate.evaluate.evaluator import evaluate_model, same_picture, trained_digests
 from nameplate.fit.linear_probe import train_head
 from nameplate.fit.split import split_parts
-from nameplate.model.embeddings import Embedded, embed_photos
+from nameplate.model.embeddings import DatasetEmbeddings, embed_photos
 from nameplate.model.model import Model
 from nameplate.storage import sha256_of
 from nameplate.types import HeadRecipe, Photo
@@ -52,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def embedded(folder: Path, model: Model) -> Embedded:
+def embedded(folder: Path, model: Model) -> DatasetEmbeddings:
     return embed_photos(read_dataset(folder).photos, model)
 
 
@@ -61,7 +61,7 @@ def picture(photo: Photo) -> str:
     return f"{photo.label} {Path(photo.path).stem.removesuffix('-copy')}"
 
 
-def test_copies_that_hashes_miss_are_one_group_and_renders_of_one_design_are_not(embedded: Embedded) -> None:
+def test_copies_that_hashes_miss_are_one_group_and_renders_of_one_design_are_not(embedded: DatasetEmbeddings) -> None:
     assert len(near_pairs(embedded.hashes)) == 0
     groups: dict[int, set[str]] = {}
     for photo, group in zip(embedded.photos, same_picture(embedded).tolist(), strict=True):
@@ -71,19 +71,19 @@ def test_copies_that_hashes_miss_are_one_group_and_renders_of_one_design_are_not
     assert all(len(pictures) == 1 for pictures in groups.values())
 
 
-def test_groups_of_the_data_and_copies_are_joined(embedded: Embedded) -> None:
+def test_groups_of_the_data_and_copies_are_joined(embedded: DatasetEmbeddings) -> None:
     photos = tuple(photo.with_(group="a") if picture(photo).endswith(" 1") else photo for photo in embedded.photos)
     found = same_picture(replace(embedded, photos=photos))
     assert len(np.unique(found)) == 23  # a picture of either design, with their copies
 
 
-def test_a_photo_that_vanished_meanwhile_is_like_nothing(embedded: Embedded) -> None:
+def test_a_photo_that_vanished_meanwhile_is_like_nothing(embedded: DatasetEmbeddings) -> None:
     gone = tuple(photo.with_(path="gone.jpg", sha256=f"{place:064x}") for place, photo in enumerate(embedded.photos))
     assert len(np.unique(same_picture(replace(embedded, photos=gone)))) == len(gone)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_split_never_parts_a_picture_from_its_copy(folder: Path, embedded: Embedded, seed: int) -> None:
+def test_the_split_never_parts_a_picture_from_its_copy(folder: Path, embedded: DatasetEmbeddings, seed: int) -> None:
     parts = split_parts(read_dataset(folder), embedded, 0.3, seed)
     trained = {picture(photo) for photo in parts.photos if photo.split == "train"}
     assert parts.held.any()

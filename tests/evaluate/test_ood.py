@@ -75,7 +75,7 @@ def test_a_bundle_of_before_there_were_verdicts_tells_none(
     made: tuple[Model, EvaluationResult], tmp_path: Path
 ) -> None:
     model, judged = made
-    old = Model(replace(model.bundle, known=None), model.settings)
+    old = Model(replace(model.bundle, ood_detector=None), model.settings)
     assert set(sort_known(old, judged).verdicts) <= {"answer", "unsure"}
     with pytest.raises(BundleError, match="Train it again"):
         sort_ood(old, judged, photos_folder("test"))

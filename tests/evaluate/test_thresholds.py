@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from nameplate.evaluate.thresholds import CARS_KEPT, KEPT, MIN_NEAR, choose, conformal_threshold, least_delivered
-from nameplate.model.verdict import COVERAGE, Thresholds, caught, ood_score, prediction_set
+from nameplate.model.verdict import COVERAGE, Thresholds, gated, ood_score, prediction_set
 from nameplate.types import Floats
 
 MAKES = ("BMW", "BMW", "Audi", "Audi", "Kia")
@@ -159,23 +159,23 @@ def _photos(
 def test_photos_that_a_gate_stops_choose_no_sets_of_what_passes() -> None:
     probs, y_true, distances, odds = _photos(2000, np.random.default_rng(2), "sure")
     found = choose(probs, y_true, MAKES, distances, 9.0, 0.0, odds)
-    passed = ~np.logical_or(*caught(probs, distances, odds, found))
+    passed = ~np.logical_or(*gated(probs, distances, odds, found))
     assert found.nameplate is not None
     assert found.nameplate == pytest.approx(conformal_threshold(probs[passed], y_true[passed]))
     assert found.nameplate < conformal_threshold(probs, y_true)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("gated", ["doubtful", "sure"])
+@pytest.mark.parametrize("kind", ["doubtful", "sure"])
 @pytest.mark.parametrize("photos", [60, 200, 1000])
-def test_sets_hold_the_truth_of_fresh_photos_that_pass_the_gates_as_often_as_promised(gated: str, photos: int) -> None:
+def test_sets_hold_the_truth_of_fresh_photos_that_pass_the_gates_as_often_as_promised(kind: str, photos: int) -> None:
     random = np.random.default_rng(photos)
     held, delivered, kept = [], [], []
     for _ in range(300):
-        found = choose(*_given(_photos(photos, random, gated)))
+        found = choose(*_given(_photos(photos, random, kind)))
         assert found.nameplate is not None
-        probs, y_true, distances, odds = _photos(1000, random, gated)
-        passed = ~np.logical_or(*caught(probs, distances, odds, found))
+        probs, y_true, distances, odds = _photos(1000, random, kind)
+        passed = ~np.logical_or(*gated(probs, distances, odds, found))
         inside = probs[np.arange(1000), y_true] >= found.nameplate
         inside |= probs.argmax(1) == y_true
         held.append(inside[passed].mean())

@@ -39,6 +39,6 @@ def test_half_of_all_photos_choose() -> None:
 
 def test_the_bundle_that_ships_has_one() -> None:
     bundle = Model.load("cars196").bundle
-    assert bundle.known is not None
-    assert bundle.known.gate is not None
+    assert bundle.ood_detector is not None
+    assert bundle.ood_detector.gate is not None
     assert bundle.manifest.thresholds.no_car is not None

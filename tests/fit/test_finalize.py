@@ -25,7 +25,7 @@ from nameplate.fit.finalize import (
 from nameplate.model.bundle import SCHEMA, Bfloat16Check, Bundle, Manifest, load_bundle
 from nameplate.model.classifier import fit_temperature, probabilities
 from nameplate.model.model import Model
-from nameplate.model.ood import fit_known
+from nameplate.model.ood import fit_detector
 from nameplate.model.verdict import Thresholds
 from nameplate.types import Floats, Preprocess
 
@@ -44,7 +44,7 @@ def photos(count: int, seed: int, spread: float = 1.0) -> tuple[Floats, NDArray[
 
 def draft(backbone: bytes = b"") -> Bundle:
     manifest = Manifest(SCHEMA, "draft", NAMES, NAMES, Preprocess(32, 48), SIZE, 1.5, {})
-    return Bundle(manifest, backbone, *HEAD, None, fit_known(*photos(90, 7)))
+    return Bundle(manifest, backbone, *HEAD, None, fit_detector(*photos(90, 7)))
 
 
 def held_out(count: int, *runtimes: str) -> HeldOut:
@@ -147,7 +147,7 @@ def calibrated() -> Calibrated:
 def test_what_is_written_works_and_says_how_it_was_made(calibrated: Calibrated, tmp_path: Path) -> None:
     made = finalize(tmp_path / "b", calibrated, {"made": "now", "metrics": None, "seed": 3})
     loaded = load_bundle(tmp_path / "b")
-    assert loaded.seal == made.seal
+    assert loaded.full_digest == made.full_digest
     provenance = json.loads((tmp_path / "b" / "bundle.json").read_text())["provenance"]
     assert list(provenance) == ["made", "metrics", "seed"]
     assert calibrated.evaluation is not None

@@ -340,10 +340,10 @@ def test_thresholds_are_chosen_on_held_out_photos_and_on_other_folds_where_these
 
 def test_a_head_takes_over_which_photos_are_no_cars(few: Dataset, real: Model, tmp_path: Path) -> None:
     made = train_head(few, tmp_path / "b", model=real, recipe=HeadRecipe(mirror=False))
-    assert made.bundle.known is not None
-    assert real.bundle.known is not None
-    assert made.bundle.known.cars is not None
-    assert np.array_equal(made.bundle.known.cars, real.bundle.known.centres)
+    assert made.bundle.ood_detector is not None
+    assert real.bundle.ood_detector is not None
+    assert made.bundle.ood_detector.backbone_class_means is not None
+    assert np.array_equal(made.bundle.ood_detector.backbone_class_means, real.bundle.ood_detector.class_means)
     assert made.bundle.manifest.thresholds.far == real.bundle.manifest.thresholds.far
     black = Model.load(tmp_path / "b", runtime="onnxruntime").predict([np.zeros((200, 300, 3), np.uint8)])
     assert black[0].verdict == "not a car"

@@ -18,19 +18,21 @@ from nameplate.data.dataset import Dataset
 from nameplate.errors import DataError
 from nameplate.fit.run import data_record
 from nameplate.fit.split import Split, photos_csv, split_parts
-from nameplate.model.embeddings import Embedded
+from nameplate.model.embeddings import DatasetEmbeddings
 from nameplate.storage import sha256
 from nameplate.types import Photo, SplitName
 
 NAMES = ("Alto", "Brisa", "Cato", "Dune")
 
 
-def embedded(photos: list[Photo], seed: int = 0) -> Embedded:
+def embedded(photos: list[Photo], seed: int = 0) -> DatasetEmbeddings:
     """Photos as if read; those of one digest are copies."""
     hashes = {str(p.sha256): np.random.default_rng([seed, int(str(p.sha256), 16)]) for p in photos}
     rows = {digest: draw.integers(0, 2**64, 4, np.uint64) for digest, draw in hashes.items()}
     found = np.array([rows[str(p.sha256)] for p in photos], np.uint64).reshape(-1, 4)
-    return Embedded(tuple(photos), np.zeros((len(photos), 1), np.float32), found, (("bad.jpg", "empty: x"),), "none")
+    return DatasetEmbeddings(
+        tuple(photos), np.zeros((len(photos), 1), np.float32), found, (("bad.jpg", "empty: x"),), "none"
+    )
 
 
 def dataset(photos: list[Photo]) -> Dataset:

@@ -26,12 +26,12 @@ import nameplate
 from nameplate.errors import BundleError, NameplateError
 from nameplate.model.bundle import (
     BACKBONE,
+    DIGEST,
     HEAD,
     KNOWN,
     MANIFEST,
     PHOTOS,
     SCHEMA,
-    SEAL,
     Bfloat16Check,
     Bundle,
     File,
@@ -41,7 +41,7 @@ from nameplate.model.bundle import (
     shipped,
 )
 from nameplate.model.model import Model
-from nameplate.model.ood import fit_known
+from nameplate.model.ood import fit_detector
 from nameplate.model.pipeline import Settings
 from nameplate.model.verdict import Thresholds
 from nameplate.model.verification import MOST_PHOTOS, RATES, ClaimThresholds
@@ -64,7 +64,7 @@ BACKBONE_BYTES = b"\x08\x08\x12\x04test"  # a ModelProto of a version and a prod
 WEIGHT = (np.arange(12).reshape(4, 3) / 7).astype(np.float32)
 BIAS = np.array([0.5, -1, 0], np.float32)
 PHOTOS_BYTES = "path,label,split\na.jpg,Лада Веста,train\n".encode()
-KNOWN_3 = fit_known(np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32), np.arange(60) % 3)
+KNOWN_3 = fit_detector(np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32), np.arange(60) % 3)
 CUTS = [[0.5] * len(RATES)] * MOST_PHOTOS
 
 
@@ -78,8 +78,8 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
     path = folder / MANIFEST
     said = json.loads(path.read_text())
     change(said)
-    said.pop(SEAL)
-    said[SEAL] = sha256(msgspec.json.encode(said, order="deterministic"))
+    said.pop(DIGEST)
+    said[DIGEST] = sha256(msgspec.json.encode(said, order="deterministic"))
     path.write_text(json.dumps(said))
     return folder
 
@@ -113,9 +113,9 @@ def test_what_was_saved_is_loaded_again(tmp_path: Path) -> None:
     assert np.array_equal(loaded.weight, WEIGHT)  # type: ignore[arg-type]
     assert loaded.digest == sha256(BACKBONE_BYTES)
     assert {file.name for file in (tmp_path / "b").iterdir()} == {MANIFEST, BACKBONE, HEAD, PHOTOS, KNOWN}
-    assert loaded.known is not None
+    assert loaded.ood_detector is not None
     for name, tensor in KNOWN_3.tensors.items():
-        assert np.array_equal(loaded.known.tensors[name], tensor)
+        assert np.array_equal(loaded.ood_detector.tensors[name], tensor)
 
 
 def test_a_bundle_without_a_head_is_loaded_again(tmp_path: Path) -> None:
@@ -411,8 +411,8 @@ def test_a_bundle_of_before_there_were_verdicts_is_read(pristine: Path, tmp_path
         said["schema"] = 1
 
     bundle = load_bundle(edit(copy, age))
-    assert bundle.known is None
-    answer = Model(bundle, Settings()).judged("a", np.array([0.96, 0.03, 0.01], np.float32), np.zeros(4, np.float32))
+    assert bundle.ood_detector is None
+    answer = Model(bundle, Settings()).decide("a", np.array([0.96, 0.03, 0.01], np.float32), np.zeros(4, np.float32))
     assert (answer.verdict, answer.make) == ("answer", "Лада Веста")
 
 

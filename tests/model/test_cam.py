@@ -12,7 +12,7 @@ from nameplate import Model
 from nameplate.demo import photos_folder
 from nameplate.errors import BundleError
 from nameplate.images import decode, preprocess
-from nameplate.model.cam import MappedPhoto, Region, drawn_out, evidence, hot_region, in_photo, photo_maps
+from nameplate.model.cam import MappedPhoto, Region, evidence_map, hot_region, photo_maps, region_in_photo, upsample
 from nameplate.runtime.onnx_file import first_output_alone
 from nameplate.types import Floats, Preprocess
 from tests.outcomes import all_mapped, unreadable
@@ -70,7 +70,7 @@ def test_evidence_adds_up_to_the_log_odds_slope(model: Model, mapped: list[Mappe
         logits = (embedding.astype(np.float64) @ weight + bias) / temperature
         return float(logits[named] - np.logaddexp.reduce(np.delete(logits, named)))
 
-    found = evidence(model, places, named, "onnxruntime")
+    found = evidence_map(model, places, named, "onnxruntime")
     assert found.shape == (6, 9)
     step = 1e-3
     for row, column in ((2, 4), (0, 0), (5, 7)):
@@ -107,7 +107,7 @@ def test_the_hot_region_holds_the_peak(row: int, column: int) -> None:
 
 def test_a_map_is_drawn_out_smoothly() -> None:
     grid = np.random.default_rng(1).normal(size=(6, 9)).astype(np.float32)
-    large = drawn_out(grid, 60, 90)
+    large = upsample(grid, 60, 90)
     assert large.shape == (60, 90)
     assert large.dtype == np.float32
     assert np.abs(large[5::10, 5::10] - grid).mean() < np.abs(large[5::10, 5::10] - grid[::-1]).mean() / 4
@@ -115,8 +115,8 @@ def test_a_map_is_drawn_out_smoothly() -> None:
 
 def test_a_region_lies_in_the_photo_as_the_picture_does() -> None:
     whole, corner = Region(0, 0, 1, 1), Region(0.5, 0.5, 1, 1)
-    assert in_photo(corner, 400, 200, Preprocess(100, 100, "squash")) == (200, 100, 400, 200)
-    assert in_photo(whole, 400, 200, Preprocess(100, 100, "pad")) == (0, 0, 400, 200)
-    assert in_photo(Region(0, 0.25, 0.5, 0.75), 400, 200, Preprocess(100, 100, "pad")) == (0, 0, 200, 200)
-    assert in_photo(whole, 400, 200, Preprocess(100, 100, "crop")) == (100, 0, 300, 200)
-    assert in_photo(corner, 400, 200, Preprocess(100, 100, "crop")) == (200, 100, 300, 200)
+    assert region_in_photo(corner, 400, 200, Preprocess(100, 100, "squash")) == (200, 100, 400, 200)
+    assert region_in_photo(whole, 400, 200, Preprocess(100, 100, "pad")) == (0, 0, 400, 200)
+    assert region_in_photo(Region(0, 0.25, 0.5, 0.75), 400, 200, Preprocess(100, 100, "pad")) == (0, 0, 200, 200)
+    assert region_in_photo(whole, 400, 200, Preprocess(100, 100, "crop")) == (100, 0, 300, 200)
+    assert region_in_photo(corner, 400, 200, Preprocess(100, 100, "crop")) == (200, 100, 300, 200)

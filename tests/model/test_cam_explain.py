@@ -13,7 +13,7 @@ from nameplate import Model
 from nameplate.demo import photos_folder
 from nameplate.errors import BundleError, PhotoError, UsageError
 from nameplate.images import decode
-from nameplate.model.cam import evidence, explain, find_nameplate, hot_region, photo_maps
+from nameplate.model.cam import evidence_map, explain, find_nameplate, hot_region, photo_maps
 from nameplate.model.pipeline import GREY
 from tests.outcomes import all_mapped
 
@@ -34,7 +34,7 @@ def test_hiding_the_hot_region_costs_more_than_hiding_another_one(model: Model) 
     for each in mapped:
         probs = model.probabilities(each.places.mean((0, 1))[None], "onnxruntime")[0]
         named = int(probs.argmax())
-        box = hot_region(evidence(model, each.places, named, "onnxruntime"))
+        box = hot_region(evidence_map(model, each.places, named, "onnxruntime"))
         height, width = each.picture.shape[:2]
         across, down = round((box.right - box.left) * width), round((box.bottom - box.top) * height)
         corners = [(round(box.left * width), round(box.top * height))]
@@ -84,8 +84,8 @@ def test_confidence_and_evidence_are_cut_at_the_temperature_of_the_runtime_that_
     [mapped] = all_mapped(photo_maps(model, [render()]))
     [number] = [place for place, name in enumerate(model.nameplates) if name == fresh.named.nameplate]
     warm = Model(bundle, model.settings)
-    assert np.array_equal(fresh.named.evidence, evidence(warm, mapped.places, number, "onnxruntime"))
-    assert not np.allclose(fresh.named.evidence, evidence(warm, mapped.places, number, "openvino"))
+    assert np.array_equal(fresh.named.evidence, evidence_map(warm, mapped.places, number, "onnxruntime"))
+    assert not np.allclose(fresh.named.evidence, evidence_map(warm, mapped.places, number, "openvino"))
 
 
 def test_a_photo_on_its_side_is_explained_upright(model: Model, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from nameplate.errors import BundleError, DataError
 from nameplate.images import decode
 from nameplate.model import neighbours as module
 from nameplate.model.bundle import INDEX, MAX_BYTES, Bundle, Manifest, load_bundle, save_bundle
-from nameplate.model.neighbours import LONGEST, Index, make_index, nearest, read_index
+from nameplate.model.neighbours import LONGEST, NeighbourIndex, make_index, nearest, read_index
 from nameplate.storage import sha256
 from nameplate.types import Floats, Photo, Preprocess
 
@@ -48,7 +48,7 @@ def data() -> bytes:
     return make_index(found, embeddings(len(found)), 1)
 
 
-def loaded(folder: Path, data: bytes) -> Index:
+def loaded(folder: Path, data: bytes) -> NeighbourIndex:
     index = read_index(bundle_with(folder / "b", data))
     assert index is not None
     return index

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nameplate.model.ood import MahalanobisDetector, fit_known, fit_whitening, own_distances
+from nameplate.model.ood import MahalanobisDetector, fit_detector, fit_whitening, leave_one_out_distances
 from nameplate.types import Floats
 
 RANDOM = np.random.default_rng(5)
@@ -29,7 +29,7 @@ def test_distances_are_mahalanobis_to_the_nearest_class() -> None:
     from sklearn.covariance import EmpiricalCovariance
 
     train, test = _photos(RANDOM, CLASSES), _photos(RANDOM, CLASSES[::40])
-    known = fit_known(train, CLASSES)
+    known = fit_detector(train, CLASSES)
     means = np.stack([train[c == CLASSES].mean(0) for c in range(6)])
     covariance = EmpiricalCovariance(assume_centered=True).fit(train - means[CLASSES])
     theirs = np.stack([covariance.mahalanobis(test - mean) for mean in means]).min(0) / train.shape[1]
@@ -49,7 +49,7 @@ def test_the_map_makes_all_directions_alike() -> None:
 
 
 def test_a_stranger_is_farther_than_those_that_belong() -> None:
-    known = fit_known(_photos(RANDOM, CLASSES), CLASSES)
+    known = fit_detector(_photos(RANDOM, CLASSES), CLASSES)
     belongs, _ = known.distances(_photos(RANDOM, CLASSES[::40]))
     strange, _ = known.distances(RANDOM.normal(size=(50, 24)).astype(np.float32) * 20)
     assert strange.min() > belongs.max()
@@ -57,10 +57,10 @@ def test_a_stranger_is_farther_than_those_that_belong() -> None:
 
 
 def test_what_is_stored_comes_back_to_the_bit() -> None:
-    parent = fit_known(_photos(RANDOM, CLASSES), CLASSES)
-    known = fit_known(_photos(RANDOM, CLASSES % 3), CLASSES % 3, parent)
+    parent = fit_detector(_photos(RANDOM, CLASSES), CLASSES)
+    known = fit_detector(_photos(RANDOM, CLASSES % 3), CLASSES % 3, parent)
     again = MahalanobisDetector.of(known.tensors, 24, 3)
-    assert again.cars is not None
+    assert again.backbone_class_means is not None
     for name, tensor in known.tensors.items():
         assert np.array_equal(tensor, again.tensors[name]), name
     photos = _photos(RANDOM, CLASSES[::40])
@@ -69,30 +69,30 @@ def test_what_is_stored_comes_back_to_the_bit() -> None:
 
 
 def test_a_head_on_a_backbone_keeps_the_backbones_cars() -> None:
-    parent = fit_known(_photos(RANDOM, CLASSES), CLASSES)
+    parent = fit_detector(_photos(RANDOM, CLASSES), CLASSES)
     few = CLASSES % 2
-    known = fit_known(_photos(RANDOM, few), few, parent)
+    known = fit_detector(_photos(RANDOM, few), few, parent)
     photos = _photos(RANDOM, np.full(20, 5))  # of a class that only the backbone knows
     near, cars = known.distances(photos)
     assert np.allclose(cars, parent.distances(photos)[0])
     assert (near > cars).all()
     own, nearest_car = known.distances(_photos(RANDOM, few[:20]))
     assert (nearest_car <= own).all()
-    grandchild = fit_known(_photos(RANDOM, few), few, known)
+    grandchild = fit_detector(_photos(RANDOM, few), few, known)
     assert np.array_equal(grandchild.distances(photos)[1], cars)
 
 
 def test_own_distances_leave_each_photo_out_of_its_centre() -> None:
     classes = np.repeat(np.arange(3), 4)
     photos = _photos(RANDOM, classes)
-    parent = fit_known(_photos(RANDOM, CLASSES), CLASSES)
-    known = fit_known(photos, classes, parent)
-    found = own_distances(known, photos, classes)
+    parent = fit_detector(_photos(RANDOM, CLASSES), CLASSES)
+    known = fit_detector(photos, classes, parent)
+    found = leave_one_out_distances(known, photos, classes)
     for place in range(len(classes)):
         kept = np.arange(len(classes)) != place
-        without = fit_known(photos[kept], classes[kept], parent)
+        without = fit_detector(photos[kept], classes[kept], parent)
         assert found[place] == pytest.approx(without.distances(photos[place : place + 1])[0][0], rel=0.02)
-    alone = own_distances(fit_known(photos[::4], np.arange(3), parent), photos[::4], np.arange(3))
+    alone = leave_one_out_distances(fit_detector(photos[::4], np.arange(3), parent), photos[::4], np.arange(3))
     assert np.isfinite(alone).all()  # then the next nameplate is the nearest
 
 
@@ -102,7 +102,7 @@ def test_one_photo_a_class_and_photos_that_are_all_alike_are_no_trouble() -> Non
         (np.repeat(_photos(RANDOM, np.arange(2)), 3, axis=0), np.repeat(np.arange(2), 3)),
         (np.ones((4, 24), np.float32), np.repeat(np.arange(2), 2)),
     ):
-        near, _ = fit_known(photos, classes).distances(photos)
+        near, _ = fit_detector(photos, classes).distances(photos)
         assert np.isfinite(near).all()
         assert near.max() < 1
 
@@ -123,8 +123,8 @@ def test_one_photo_a_class_and_photos_that_are_all_alike_are_no_trouble() -> Non
     ],
 )
 def test_tensors_that_cannot_be_are_refused(name: str, change: Any) -> None:
-    parent = fit_known(_photos(RANDOM, CLASSES), CLASSES)
-    tensors = fit_known(_photos(RANDOM, CLASSES), CLASSES, parent).tensors
+    parent = fit_detector(_photos(RANDOM, CLASSES), CLASSES)
+    tensors = fit_detector(_photos(RANDOM, CLASSES), CLASSES, parent).tensors
     tensors[name] = change(tensors[name])
     with pytest.raises(ValueError, match=r"is \(|not finite|not above 0"):
         MahalanobisDetector.of(tensors, 24, 6)
@@ -135,13 +135,13 @@ def test_tensors_that_cannot_be_are_refused(name: str, change: Any) -> None:
 
 def test_a_gate_is_stored_and_handed_down() -> None:
     gate = RANDOM.normal(size=25).astype(np.float32)
-    parent = replace(fit_known(_photos(RANDOM, CLASSES), CLASSES), gate=gate)
-    again = MahalanobisDetector.of(parent.tensors, 24, len(parent.centres))
-    child = fit_known(_photos(RANDOM, CLASSES), CLASSES, again)
+    parent = replace(fit_detector(_photos(RANDOM, CLASSES), CLASSES), gate=gate)
+    again = MahalanobisDetector.of(parent.tensors, 24, len(parent.class_means))
+    child = fit_detector(_photos(RANDOM, CLASSES), CLASSES, again)
     photos = _photos(RANDOM, CLASSES[:5])
-    odds = child.no_car_odds(photos)
+    odds = child.non_car_log_odds(photos)
     assert odds is not None
     assert odds == pytest.approx(photos @ gate[:-1] + gate[-1], rel=1e-4, abs=1e-4)
-    assert fit_known(photos, CLASSES[:5]).no_car_odds(photos) is None
+    assert fit_detector(photos, CLASSES[:5]).non_car_log_odds(photos) is None
     with pytest.raises(ValueError, match="'gate' is"):
-        MahalanobisDetector.of(parent.tensors | {"gate": gate[:-1]}, 24, len(parent.centres))
+        MahalanobisDetector.of(parent.tensors | {"gate": gate[:-1]}, 24, len(parent.class_means))

@@ -19,7 +19,7 @@ from nameplate.errors import BundleError, DataError
 from nameplate.images import decode, preprocess
 from nameplate.images.parallel import ordered_map
 from nameplate.model.bundle import BACKBONE, Bundle, File, load_bundle
-from nameplate.model.embeddings import Embedded, embed_photos
+from nameplate.model.embeddings import DatasetEmbeddings, embed_photos
 from nameplate.model.model import Model
 from nameplate.model.pipeline import (
     AHEAD,
@@ -241,7 +241,7 @@ def shards(cache: Path) -> list[Path]:
     return sorted(cache.glob("*/*"))
 
 
-def same(a: Embedded, b: Embedded) -> bool:
+def same(a: DatasetEmbeddings, b: DatasetEmbeddings) -> bool:
     return a.photos == b.photos and np.array_equal(a.embeddings, b.embeddings) and np.array_equal(a.hashes, b.hashes)
 
 

@@ -19,23 +19,24 @@ from PIL import Image, ImageFilter
 
 from nameplate.demo import photos_folder
 from nameplate.errors import BundleError, UsageError
+from nameplate.fit.recipe import Recipe, load_recipe
 from nameplate.images import decode, preprocess
 from nameplate.images.transforms import PAD_GREY, centred, crop, sharpened, sharpness_of
 from nameplate.model.bundle import Bundle
 from nameplate.model.model import Model
 from nameplate.model.pipeline import EmbeddedPhoto, Settings, Source
 from nameplate.model.tta import (
-    ADDED,
-    CLOSER_COUNTS,
+    ADDED_VIEWS,
+    CLOSER_WEIGHT,
+    ORIGINAL_AUGMENTATION,
     PASSES,
     SHARP,
     WAYS,
     ZOOMS,
-    Looks,
-    Tta,
+    TTAEmbedder,
+    TTAPlan,
     TTAView,
-    look,
-    original_augmentation,
+    make_view,
     parse_tta,
     random_passes,
 )
@@ -79,25 +80,25 @@ def test_other_names_are_refused_with_those_that_there_are(name: str) -> None:
 
 
 def test_names_join_in_any_order() -> None:
-    assert parse_tta("none") == Tta() == Tta((TTAView(),), 0, False)
+    assert parse_tta("none") == TTAPlan() == TTAPlan((TTAView(),), 0, False)
     assert parse_tta("closer,mirror") == parse_tta("mirror,closer")
     assert parse_tta("full") == parse_tta("mirror,scales,closer")
-    assert {parse_tta(name).looks for name in WAYS} == {1, 2, 3, 4, PASSES}
-    assert parse_tta("full").views == (TTAView(), *ADDED["mirror"], *ADDED["scales"])
-    assert parse_tta("sharpen,mirror").views == (TTAView(), *ADDED["mirror"], TTAView(sharpen=True))
+    assert {parse_tta(name).view_count for name in WAYS} == {1, 2, 3, 4, PASSES}
+    assert parse_tta("full").views == (TTAView(), *ADDED_VIEWS["mirror"], *ADDED_VIEWS["scales"])
+    assert parse_tta("sharpen,mirror").views == (TTAView(), *ADDED_VIEWS["mirror"], TTAView(sharpen=True))
 
 
-# Looks
+# Views
 
 
 def test_a_mirrored_look_is_the_mirror_image(photo: Pixels) -> None:
-    mirrored = look(photo, ADDED["mirror"][0], SIZE)
+    mirrored = make_view(photo, ADDED_VIEWS["mirror"][0], SIZE)
     assert np.array_equal(mirrored[:, ::-1], preprocess(photo, SIZE))
-    assert np.array_equal(look(photo, TTAView(), SIZE), preprocess(photo, SIZE))
+    assert np.array_equal(make_view(photo, TTAView(), SIZE), preprocess(photo, SIZE))
 
 
 def test_scales_are_a_part_of_the_photo_and_the_photo_in_a_frame(photo: Pixels) -> None:
-    nearer, farther = (look(photo, view, SIZE) for view in ADDED["scales"])
+    nearer, farther = (make_view(photo, view, SIZE) for view in ADDED_VIEWS["scales"])
     assert np.array_equal(nearer, preprocess(crop(photo, centred(ZOOMS[0])), SIZE))
     assert ZOOMS[0] < 1 < ZOOMS[1]
     edge = round((1 - 1 / ZOOMS[1]) / 2 * SIZE.height) - 2
@@ -107,7 +108,10 @@ def test_scales_are_a_part_of_the_photo_and_the_photo_in_a_frame(photo: Pixels) 
 
 
 def test_random_passes_are_the_notebooks_and_the_same_for_the_same_photo(photo: Pixels) -> None:
-    settings = original_augmentation()
+    settings = ORIGINAL_AUGMENTATION
+    recipe = load_recipe("original")
+    assert isinstance(recipe, Recipe)
+    assert settings == recipe.augmentation
     assert (settings.rotate, settings.shear, settings.shift, settings.zoom) == (15, 15, 0.15, 0.15)
     assert (settings.brightness, settings.flip, settings.fill) == (0.5, 0.5, "nearest")
     passes = random_passes(photo, SIZE, "ab" * 32)
@@ -134,14 +138,14 @@ def test_one_look_is_what_it_always_was(model: Model) -> None:
     probs = model.probabilities(model.embed(PHOTOS), "onnxruntime")
     for answer, row in zip(answers, probs, strict=True):
         assert answer.confidence == pytest.approx(float(row.max()), rel=1e-5)
-    assert [len(photo.views) for photo in all_embedded(model.looks.rows(PHOTOS[:2]))] == [1, 1]
+    assert [len(photo.views) for photo in all_embedded(model.embedder.rows(PHOTOS[:2]))] == [1, 1]
 
 
 @pytest.mark.parametrize("way", ["mirror", "mirror,scales"])
 def test_probabilities_are_averaged_over_the_looks(model: Model, way: str) -> None:
     size = model.bundle.manifest.preprocess
     pictures = [
-        [look(decode(path, at_least=(size.height, size.width)), view, size) for view in parse_tta(way).views]
+        [make_view(decode(path, at_least=(size.height, size.width)), view, size) for view in parse_tta(way).views]
         for path in PHOTOS
     ]
     for answer, looks in zip(model.with_settings(tta=way).predict(PHOTOS, top=196), pictures, strict=True):
@@ -154,7 +158,7 @@ def test_probabilities_are_averaged_over_the_looks(model: Model, way: str) -> No
 def test_embeddings_are_of_the_photo_as_it_is_whatever_the_way(model: Model) -> None:
     plain = model.embed(PHOTOS[:3])
     assert np.array_equal(model.with_settings(tta="full").embed(PHOTOS[:3]), plain)
-    rows = all_embedded(model.with_settings(tta="mirror").looks.rows(PHOTOS[:3]))
+    rows = all_embedded(model.with_settings(tta="mirror").embedder.rows(PHOTOS[:3]))
     for embedding, row in zip(plain, rows, strict=True):
         assert row.embedding == pytest.approx(embedding, abs=1e-3)
 
@@ -183,13 +187,13 @@ def test_a_closer_look_is_at_the_car_and_counts_twice(model: Model) -> None:
     """The second look of a scene is nearly the photo that lies in it, and of a photo there is none."""
     looking = model.with_settings(tta="closer")
     scenes = [_scene(path) for path in PHOTOS[:3]]
-    rows = all_embedded(looking.looks.rows(scenes))
+    rows = all_embedded(looking.embedder.rows(scenes))
     for row, path in zip(rows, PHOTOS[:3], strict=True):
-        assert len(row.views) == 1 + CLOSER_COUNTS
+        assert len(row.views) == 1 + CLOSER_WEIGHT
         assert np.array_equal(row.views[1], row.views[-1])
         near, far = (float(_cosine(row.views[place], model.embed([path])[0])) for place in (1, 0))
         assert near > far
-    assert [len(row.views) for row in all_embedded(looking.looks.rows([_filled()]))] == [1]
+    assert [len(row.views) for row in all_embedded(looking.embedder.rows([_filled()]))] == [1]
 
 
 def _cosine(one: Floats, two: Floats) -> float:
@@ -208,7 +212,7 @@ def test_a_photo_that_vanishes_between_two_looks_keeps_the_first(model: Model, t
     plain, [twice] = model.predict([path])[0], model.with_settings(tta="closer").predict([path])
     assert twice != plain
 
-    looking = model.with_settings(tta="closer").looks
+    looking = model.with_settings(tta="closer").embedder
     photo = looking.prepare(path)
     path.unlink()
     [row] = all_embedded(looking.embed([(path, photo)]))
@@ -231,7 +235,7 @@ def test_a_backbone_without_maps_cannot_look_closer(model: Model) -> None:
     blind = Bundle(model.bundle.manifest, first_output_alone(model.bundle.backbone), model.bundle.weight)
     with pytest.raises(BundleError, match="'cars196' cannot look closer: its backbone gives no map"):
         Model(blind, replace(model.settings, tta="closer"))
-    assert Model(blind, replace(model.settings, tta="mirror")).looks
+    assert Model(blind, replace(model.settings, tta="mirror")).embedder
 
 
 # Sharpen
@@ -246,7 +250,7 @@ def test_a_sharp_photo_gets_one_look_and_a_blurred_or_a_small_one_two(model: Mod
     small = np.asarray(Image.fromarray(photo).resize((60, 40)))
     sources = [photo, _blurred(photo), small, photo]
     assert [sharpness_of(each) < SHARP for each in sources] == [False, True, True, False]
-    rows = all_embedded(model.with_settings(tta="sharpen").looks.rows(sources))
+    rows = all_embedded(model.with_settings(tta="sharpen").embedder.rows(sources))
     assert [len(row.views) for row in rows] == [1, 2, 2, 1]
     [plain] = model.embed([photo])
     for row in (rows[0], rows[3]):
@@ -258,17 +262,17 @@ def test_a_sharp_photo_gets_one_look_and_a_blurred_or_a_small_one_two(model: Mod
 
 
 def test_sharpening_joins_the_other_looks(model: Model, photo: Pixels) -> None:
-    rows = model.with_settings(tta="sharpen,mirror").looks.rows([photo, _blurred(photo), b"junk", photo])
+    rows = model.with_settings(tta="sharpen,mirror").embedder.rows([photo, _blurred(photo), b"junk", photo])
     assert [len(row.views) if isinstance(row, EmbeddedPhoto) else None for row in rows] == [2, 3, None, 2]
     scenes = [_scene(PHOTOS[0]), _blurred(_scene(PHOTOS[0]), 6)]
     for way, scene in itertools.product(("closer", "sharpen,closer"), scenes):
-        [row] = all_embedded(model.with_settings(tta=way).looks.rows([scene]))
-        assert len(row.views) == 1 + CLOSER_COUNTS + (way != "closer" and sharpness_of(scene) < SHARP)
+        [row] = all_embedded(model.with_settings(tta=way).embedder.rows([scene]))
+        assert len(row.views) == 1 + CLOSER_WEIGHT + (way != "closer" and sharpness_of(scene) < SHARP)
 
 
 def test_what_is_sharpened_is_sharper(photo: Pixels) -> None:
     blurred = preprocess(_blurred(photo, 2), SIZE)
-    again = look(_blurred(photo, 2), TTAView(sharpen=True), SIZE)
+    again = make_view(_blurred(photo, 2), TTAView(sharpen=True), SIZE)
     assert sharpness_of(again) > 2 * sharpness_of(blurred)
     flat = np.full((192, 288, 3), 90, np.uint8)
     assert np.array_equal(sharpened(flat), flat)
@@ -285,7 +289,7 @@ def test_looks_at_photos_of_a_line_are_pictures_too(pixels: Pixels) -> None:
     assert TTAView() == views[0]
     assert (TTAView(sharpen=True) in views) is (sharpness_of(pixels) < SHARP)
     for view in views:
-        picture = look(pixels, view, SIZE)
+        picture = make_view(pixels, view, SIZE)
         assert picture.shape == (192, 288, 3)
         assert picture.dtype == np.uint8
     assert np.isfinite(sharpness_of(pixels))
@@ -307,7 +311,7 @@ class Counting:
 
 def test_memory_does_not_grow_with_the_photos(model: Model) -> None:
     small = replace(model.bundle, manifest=replace(model.bundle.manifest, embedding=3, preprocess=Preprocess(32, 48)))
-    looks = Looks(small, Settings(threads=2, tta="mirror,scales"), Counting())
+    looks = TTAEmbedder(small, Settings(threads=2, tta="mirror,scales"), Counting())
     photo = preprocess(decode(PHOTOS[0]), Preprocess(64, 96))
 
     def peak(count: int) -> int:

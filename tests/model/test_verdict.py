@@ -13,11 +13,11 @@ from nameplate.model.verdict import (
     COVERAGE,
     Thresholds,
     car_margin,
-    judged,
     make_probabilities,
     ood_score,
     prediction_set,
     with_flaws,
+    with_verdict,
 )
 from nameplate.types import Prediction, Verdict
 
@@ -29,7 +29,7 @@ CUT = Thresholds(photos=100, nameplate=0.1, make=0.2, middle=1.0, spread=0.25, n
 def _judged(probs: list[float], near: float = 1.0, far: float = 1.0, cut: Thresholds = CUT) -> Prediction:
     row = np.array(probs, np.float32)
     plain = Prediction("a.jpg", NAMES[int(row.argmax())], float(row.max()))
-    return judged(plain, row, NAMES, MAKES, cut, (np.array([near], np.float32), np.array([far], np.float32)))
+    return with_verdict(plain, row, NAMES, MAKES, cut, (np.array([near], np.float32), np.array([far], np.float32)))
 
 
 def test_one_candidate_is_an_answer() -> None:
@@ -125,7 +125,9 @@ def test_the_verdict_is_the_margins() -> None:
     distances = np.array([1.6], np.float32), np.array([1.0], np.float32)
     plain = Prediction("a.jpg", NAMES[0], 1.0)
     for odds, verdict in ((0.6, "not a car"), (0.4, "answer")):
-        found = judged(plain, row, NAMES, MAKES, replace(CUT, no_car=0.5), distances, np.array([odds], np.float32))
+        found = with_verdict(
+            plain, row, NAMES, MAKES, replace(CUT, no_car=0.5), distances, np.array([odds], np.float32)
+        )
         assert found.verdict == verdict
     assert not Thresholds(no_car=float("nan")).usable
 

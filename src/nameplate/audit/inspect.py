@@ -24,7 +24,7 @@ from nameplate.data.dataset import Dataset
 from nameplate.data.split import Copies, best_copy, connected, find_copies, folds
 from nameplate.images.phash import SIDE
 from nameplate.model.classifier import cross_validate, probabilities
-from nameplate.model.embeddings import Embedded, Progress, embed_photos
+from nameplate.model.embeddings import DatasetEmbeddings, Progress, embed_photos
 from nameplate.model.measurements import Measurements, measure_photos
 from nameplate.model.model import Model
 from nameplate.types import Doubles, Floats, Photo
@@ -154,7 +154,7 @@ def inspect(dataset: Dataset, model: Model, *, shortcuts: bool = True, progress:
 
 
 def _second_opinions(
-    embedded: Embedded, classes: NDArray[np.int64], groups: NDArray[np.int64], progress: Progress
+    embedded: DatasetEmbeddings, classes: NDArray[np.int64], groups: NDArray[np.int64], progress: Progress
 ) -> Floats | None:
     """Out-of-fold probabilities, N×C; None where there are not two classes, each in two folds."""
     photos = embedded.photos

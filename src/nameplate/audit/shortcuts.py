@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from nameplate.data.split import folds
 from nameplate.evaluate.metrics import wilson
 from nameplate.model.classifier import cross_validate
-from nameplate.model.embeddings import Progress, embed_photos, still_there
+from nameplate.model.embeddings import Progress, embed_photos, still_readable
 from nameplate.model.model import Model
 from nameplate.model.pipeline import Hidden
 from nameplate.types import Metric, Photo
@@ -138,7 +138,7 @@ def _telltales(
 def _right(sample: Answered, hide: Hidden, model: Model, seed: int, progress: Progress) -> NDArray[np.bool_]:
     """Whether each photo is named rightly with a part hidden, bool (N,); one that vanished is not."""
     embedded = embed_photos(sample.photos, model, progress, hide=hide)
-    there = still_there(sample.photos, embedded)
+    there = still_readable(sample.photos, embedded)
     read, groups = embedded.photos, sample.groups[there]
     # cross_validate wants classes that are numbered without gaps
     classes = np.searchsorted(np.unique(sample.classes), sample.classes)[there]

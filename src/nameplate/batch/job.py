@@ -119,7 +119,7 @@ class JobSpec:
     """job.json: all that the rows depend on beside the photos' own bytes."""
 
     bundle: str
-    """`Bundle.seal`."""
+    """`Bundle.full_digest`."""
     runtime: str
     """Pinned by the first run, so that all rows are one runtime's."""
     tta: str

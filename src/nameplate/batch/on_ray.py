@@ -93,7 +93,7 @@ def _ready(config: WorkerConfig) -> tuple[Model, Job]:
     model = Model.load(
         config.bundle, runtime=terms.runtime, threads=config.threads, limits=config.limits, tta=terms.tta
     )
-    if model.bundle.seal != terms.bundle:
+    if model.bundle.full_digest != terms.bundle:
         raise NameplateError(f"The node {os.uname().nodename} has another bundle as '{config.bundle}'.")
     return model, job
 

@@ -162,7 +162,7 @@ def _is_absolute(source: str) -> bool:
 def _terms(model: Model, output: Output, top: int, part: int, sources: tuple[str, ...], folder: str) -> JobSpec:
     settings = model.settings
     return JobSpec(
-        model.bundle.seal,
+        model.bundle.full_digest,
         settings.runtime,
         settings.tta,
         top,

@@ -119,7 +119,7 @@ def make_parts(
     lines: list[ShardRecord] = []
     done = 0
     with Reader(model.settings.limits) as reader:
-        rows = model.looks.rows(reader.sources(references()))
+        rows = model.embedder.rows(reader.sources(references()))
         for part in parts:
             start = time.perf_counter()
             answers: list[AnsweredPhoto] = []

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from nameplate.cli import audit, evaluate, experiments, export, feedback, predict, serve  # noqa: F401
-from nameplate.cli.commands import app
+from nameplate.cli import audit, evaluate, experiments, export, feedback, predict, serve, train  # noqa: F401
+from nameplate.cli.app import app
 from nameplate.cli.ending import run
 from nameplate.cli.options import as_command, refuse_addresses, with_address
 

@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from nameplate.cli import screen
-from nameplate.cli.commands import Data, Exclude, Json, LayoutOption, Names, RuntimeOption, Threads, app
+from nameplate.cli.app import app
+from nameplate.cli.options import Data, Exclude, Json, LayoutOption, Names, RuntimeOption, Threads
 from nameplate.defaults import DEFAULT_BUNDLE
 from nameplate.errors import UsageError
 
@@ -19,23 +20,30 @@ from nameplate.errors import UsageError
 def audit(
     data: Data,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="PAGE", help="The HTML page to write; JSON goes beside it.")
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="PAGE", help="The HTML page to write; a JSON file is written beside it."
+        ),
     ] = Path("report.html"),
     names: Names = None,
     exclude: Exclude = None,
     layout: LayoutOption = "auto",
     model: Annotated[str, typer.Option(help="A bundle whose backbone embeds the photos.")] = DEFAULT_BUNDLE,
     shortcuts: Annotated[
-        bool, typer.Option("--shortcuts/--no-shortcuts", help="Test whether the background gives a class away.")
+        bool,
+        typer.Option(
+            "--shortcuts/--no-shortcuts",
+            help="Test whether a watermark, a plate or the background gives the class away.",
+        ),
     ] = True,
     runtime: RuntimeOption = "auto",
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Look at labelled photos, and find copies, leaks, wrong labels, no cars and damage: a page, JSON and a list."""
+    """Inspect labelled photos for copies, leaks, wrong labels, photos of no car, and damaged files."""
     from nameplate.audit.inspect import inspect
-    from nameplate.cli.options import as_json as how_read
-    from nameplate.cli.options import read_labelled
+    from nameplate.cli.labelled import as_json as how_read
+    from nameplate.cli.labelled import read_labelled
     from nameplate.data.dataset import read_excluded
     from nameplate.data.inputs import refuse_overwriting_input
     from nameplate.model.model import Model
@@ -82,6 +90,6 @@ def audit(
 
 
 def _next(data: list[Path], names: Path | None, exclude: Path) -> str:
-    """The command that trains on the same photos, under the same names, less the list."""
+    """Return the `train` command for the same photos and names, without the listed photos."""
     named = [] if names is None else ["--names", str(names)]
     return shlex.join(["nameplate", "train", *map(str, data), *named, "--exclude", str(exclude), "-o", "my-model"])

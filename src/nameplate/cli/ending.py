@@ -1,4 +1,4 @@
-"""How a command ends: its exit code, and one line where it fails, whatever failed."""
+"""How a command ends: its exit code, and one line that says why it failed, whatever failed."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ from nameplate.cli.screen import note, notes, tell_error
 from nameplate.errors import NameplateError, UsageError
 
 DEBUG = "NAMEPLATE_DEBUG"
-"""Set to 1 it shows the traceback of what is a fault in Nameplate."""
+"""The environment variable that, set to 1, shows the traceback of a fault in Nameplate itself."""
 INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
 STYLE = "bold red"
-"""Of the word before an error."""
+"""The style of the word before an error."""
 
 
 def run(command: Callable[[], object]) -> int:
-    """Run a command, say in one line why it failed, and give its exit code.
+    """Run a command, print in one line why it failed, and return its exit code.
 
-    0 done, 1 failed, 2 wrong usage, 130 interrupted. What stdout cannot take (a full disk) is a failure; that its
-    reader has gone, `head` say, is none. What stderr cannot take is lost: notes are no reason to end a long job.
+    The codes are 0 done, 1 failed, 2 wrong usage, 130 interrupted. It is a failure if stdout cannot be written (a full
+    disk), but not if its reader has closed the pipe (`| head`). Errors while writing to stderr are ignored, since a
+    lost note is no reason to end a long job.
     """
     with _streams() as out, _told_of_threads():
         code = _outcome(command, out)
@@ -40,7 +42,7 @@ def run(command: Callable[[], object]) -> int:
 
 
 def tell_fault(error: BaseException) -> None:
-    """Say in one line what failed that Nameplate did not foresee; all of it where `NAMEPLATE_DEBUG` is 1."""
+    """Print an unforeseen error in one line, and its traceback if `NAMEPLATE_DEBUG` is 1."""
     if os.environ.get(DEBUG) == "1":
         with suppress(OSError):
             traceback.print_exception(error)
@@ -65,14 +67,14 @@ def _outcome(command: Callable[[], object], out: _Output) -> int:
     except KeyboardInterrupt:
         return _interrupted()
     except Exception as error:
-        if error is out.failed:  # `run` tells
+        if error is out.failed:  # `run` reports it
             return 0 if isinstance(error, BrokenPipeError) else 1
         tell_fault(error)
         return 1
 
 
 def _parsers(ended: SystemExit, out: _Output) -> int:
-    """The exit code that the parser gives; it has its own for interruptions and for a reader that has gone."""
+    """Return the parser's exit code, but ours for an interruption and for a closed pipe, which it reports as 1."""
     because = ended.__context__
     if because is not None and isinstance(because.__cause__, KeyboardInterrupt):
         return _interrupted()
@@ -88,7 +90,7 @@ def _interrupted() -> int:
 
 @contextmanager
 def _streams() -> Iterator[_Output]:
-    """Standard output and errors as text that never fails for want of a letter; there even where they were closed."""
+    """Replace stdout and stderr by streams that can encode every character and remember why a write failed."""
     before, failing = (sys.stdout, sys.stderr), _Output()
     sys.stdout, sys.stderr = _over(before[0], failing), _over(before[1], _Output(lose=True))
     try:
@@ -101,21 +103,21 @@ def _streams() -> Iterator[_Output]:
 
 @dataclass
 class _Output:
-    """What became of what was written to a stream."""
+    """The state of a stream that is written to."""
 
     lose: bool = False
-    """Whether what cannot be written is lost without a word."""
+    """Whether errors of writing are ignored."""
     failed: OSError | None = None
-    """The first failure."""
+    """The first error of writing."""
 
 
 def _over(stream: TextIO | None, output: _Output) -> TextIO:
-    """The same stream, with its failures noted; as it is where it is no plain file: a Windows console, a test's."""
-    if stream is None:  # closed by who started the command
+    """Wrap a stream so that it remembers why a write failed; return other streams than plain files as is."""
+    if stream is None:  # the caller started the command with this stream closed
         return open(os.devnull, "w")  # noqa: PTH123 - until the process ends
     if not isinstance(stream, io.TextIOWrapper):
         return stream
-    stream.reconfigure(errors="backslashreplace")  # a terminal without Cyrillic shows \\u0430 rather than fails
+    stream.reconfigure(errors="backslashreplace")  # a terminal without Cyrillic shows \\u0430 instead of failing
     if type(getattr(stream.buffer, "raw", stream.buffer)) is not io.FileIO:
         return stream
     stream.flush()
@@ -128,12 +130,12 @@ def _over(stream: TextIO | None, output: _Output) -> TextIO:
 
 
 class _Watched(io.FileIO):
-    """A file that remembers why it took no more."""
+    """A file that remembers the first error of writing."""
 
     output: _Output
 
     def write(self, data: Any) -> int:
-        """As a file's own."""
+        """Write as `FileIO` does, and remember an error."""
         try:
             return super().write(data)
         except OSError as error:
@@ -145,7 +147,7 @@ class _Watched(io.FileIO):
 
 @contextmanager
 def _told_of_threads() -> Iterator[None]:
-    """What fails in a thread is told as what fails in the command."""
+    """Report an error in a thread as one in the command is reported."""
     before = threading.excepthook
 
     def tell(failed: threading.ExceptHookArgs) -> None:
@@ -160,7 +162,7 @@ def _told_of_threads() -> Iterator[None]:
 
 
 def _place(error: BaseException) -> str:
-    """The file and line of Nameplate's where it was raised, or from where it was called."""
+    """Return the last file and line of Nameplate in a traceback."""
     package = str(Path(__file__).parents[1])
     frames = [
         frame
@@ -177,19 +179,16 @@ def _told(error: BaseException) -> str:
     return f" ({said if len(said) <= 300 else said[:300] + '…'})" if said else ""
 
 
-# JOINED What a command needs that only an extra of the package installs.
-
-
 @contextmanager
 def needs_extra(extra: str, needing: str) -> Iterator[None]:
-    """Imports inside it may be of packages that only an extra installs.
+    """Turn a failed import into an error that names the extra to install.
 
     Args:
-        extra: its name.
-        needing: what needs it, and the verb: "Training a network needs".
+        extra: the name of the extra.
+        needing: the beginning of the error: "Training a network needs".
 
     Raises:
-        NameplateError: one is missing.
+        NameplateError: a package is missing.
     """
     try:
         yield

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from nameplate.cli import screen
-from nameplate.cli.commands import (
+from nameplate.cli.app import app
+from nameplate.cli.options import (
     BundleArgument,
     Data,
     Exclude,
@@ -21,7 +22,6 @@ from nameplate.cli.commands import (
     RuntimeOption,
     Threads,
     TtaOption,
-    app,
 )
 from nameplate.defaults import NO_TTA
 from nameplate.errors import DataError, UsageError
@@ -45,20 +45,27 @@ def evaluate(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="PAGE", help="An HTML page to write; JSON and a table of photos go beside it."
+            "--output",
+            "-o",
+            metavar="PAGE",
+            help="The HTML page to write; JSON and a table of photos are written beside it.",
         ),
     ] = None,
     against: Annotated[
-        str | None, typer.Option(metavar="OTHER", help="Another bundle, to compare on photos that trained neither.")
+        str | None,
+        typer.Option(metavar="OTHER", help="Another bundle to compare with, on photos that trained neither."),
     ] = None,
     card: Annotated[
         Path | None,
-        typer.Option(metavar="CARD", help="A Markdown model card to write; what you wrote into it yourself is kept."),
+        typer.Option(metavar="CARD", help="The Markdown model card to write; text that you added yourself is kept."),
     ] = None,
-    strangers: Annotated[
+    ood: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="PHOTOS", help="Photos of what the model does not know, to judge verdicts on; repeatable."
+            "--ood",
+            "--strangers",
+            metavar="PHOTOS",
+            help="Out-of-distribution photos, of what the model does not know, to test its verdicts; repeatable.",
         ),
     ] = None,
     names: Names = None,
@@ -67,18 +74,18 @@ def evaluate(
     include_trained: Annotated[
         bool,
         typer.Option(
-            help="Judge also photos that trained the model, or that --exclude kept from it; the figures then flatter."
+            help="Also use photos that trained the model or that --exclude kept from it. The figures are then too good."
         ),
     ] = False,
-    all_classes: Annotated[bool, typer.Option(help="Show every nameplate's row.")] = False,
+    all_classes: Annotated[bool, typer.Option(help="Show a row for every nameplate.")] = False,
     tta: TtaOption = NO_TTA,
     runtime: RuntimeOption = "auto",
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Say what a model is worth on labelled photos that did not train it: figures, a page, a model card."""
-    from nameplate.cli.options import as_json as how_read
-    from nameplate.cli.options import read_labelled
+    """Evaluate a model on labelled photos that did not train it; write a page and a model card."""
+    from nameplate.cli.labelled import as_json as how_read
+    from nameplate.cli.labelled import read_labelled
     from nameplate.evaluate.comparison import look_again
     from nameplate.evaluate.evaluator import evaluate_model
     from nameplate.evaluate.figures import as_json, compute_figures
@@ -94,7 +101,7 @@ def evaluate(
         raise UsageError(
             "A model card says what a model is worth on photos that did not train it: no --include-trained."
         )
-    _refuse_overwriting(output, card, (*data, names, exclude, *(strangers or ())))
+    _refuse_overwriting(output, card, (*data, names, exclude, *(ood or ())))
     model = Model.load(bundle, runtime=runtime, threads=threads, tta=tta)
     model.require_head()
     other = None if against is None else Model.load(against, runtime=runtime, threads=threads, tta=tta)
@@ -106,7 +113,7 @@ def evaluate(
         judged = evaluate_model(model, dataset, include_trained=include_trained, progress=report)
         judged, gained = look_again(model, judged, report)
         others: list[Refused] = []
-        unknown = [sort_ood(model, judged, source, report, others.append) for source in strangers or []]
+        unknown = [sort_ood(model, judged, source, report, others.append) for source in ood or []]
         held = None if other is None else _against(other, str(against), dataset, judged, include_trained, report)
     _tell_left_out(judged, others)
     measured = compute_figures(judged)
@@ -167,10 +174,10 @@ def _refuse_overwriting(page: Path | None, card: Path | None, inputs: Sequence[P
     refuse_overwriting_input(outputs, inputs)
 
 
-def _tell_left_out(judged: EvaluationResult, of_strangers: Sequence[Refused]) -> None:
-    from nameplate.cli.options import tell_unjudged
+def _tell_left_out(judged: EvaluationResult, of_ood: Sequence[Refused]) -> None:
+    from nameplate.cli.labelled import tell_unjudged
 
-    screen.tell_refused([(entry.name, entry.reason) for entry in of_strangers], "left out of strangers")
+    screen.tell_refused([(entry.name, entry.reason) for entry in of_ood], "left out of --ood")
     screen.tell_refused(list(judged.unreadable), "unreadable")
     if judged.trained:
         screen.notes.print(f"{judged.trained:,} photos left out: they trained this model.")
@@ -187,7 +194,7 @@ def _tell_left_out(judged: EvaluationResult, of_strangers: Sequence[Refused]) ->
 
 
 def _print_more(measured: Measured, against: Against | None) -> None:
-    """What goes beyond the figures of right and wrong."""
+    """Print the figures beyond accuracy."""
     from nameplate.evaluate.calibration import RISKS
     from nameplate.evaluate.comparison import loss_verdict, verdict
 
@@ -206,15 +213,15 @@ def _print_more(measured: Measured, against: Against | None) -> None:
         screen.step("", loss_verdict(against))
 
 
-def _print_verdicts(known: Sorted, strangers: Sequence[OODResult]) -> None:
-    """What becomes of known photos and of strangers."""
+def _print_verdicts(known: Sorted, ood: Sequence[OODResult]) -> None:
+    """Print the verdicts on known photos and on photos of what the model does not know."""
     right = "" if known.right is None else f"; answers right {known.right.percent}"
     held = "" if known.kept_held is None else f", sets of {known.size:.2f} hold the truth {known.kept_held.percent}"
     screen.step("Verdicts", f"{_shares(known.verdicts)}{right}{held}")
     if known.kept_held is not None:  # the rest get no set at all
         screen.step("", f"of all known photos {known.held.percent} get a set that holds the truth")
-    for each in strangers:
-        screen.step("Strangers", f"{each.source}: {_shares(each.verdicts)}")
+    for each in ood:
+        screen.step("Out of set", f"{each.source}: {_shares(each.verdicts)}")
         for name, found in (("as unknown cars", each.near), ("as no cars", each.far)):
             auroc = f"AUROC {found.auroc.value:.3f} ({found.auroc.low:.3f}–{found.auroc.high:.3f})"
             screen.step("", f"{name}: {auroc}, {found.false_accepts.percent} pass where 95 % of known ones do")

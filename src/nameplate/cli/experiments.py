@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from nameplate.cli import screen
-from nameplate.cli.commands import (
+from nameplate.cli.app import app
+from nameplate.cli.options import (
     Changes,
     Data,
     Exclude,
@@ -21,9 +22,8 @@ from nameplate.cli.commands import (
     RecipeOption,
     RuntimeOption,
     Threads,
-    app,
 )
-from nameplate.cli.training import needs_train_extra, with_options
+from nameplate.cli.train import needs_train_extra, with_options
 from nameplate.defaults import DEFAULT_BUNDLE, DEFAULT_RECIPE, SEEDS
 from nameplate.errors import NameplateError, UsageError
 from nameplate.types import HeadRecipe
@@ -41,7 +41,7 @@ COLUMNS = ("name", "top-1 (95 %)", "log-loss", "photos/s", "millions", "GMACs", 
 @app.command()
 def compare(
     data: Data,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="The comparison's folder.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="The folder for the comparison.")],
     backbones: Annotated[
         str | None,
         typer.Option(
@@ -64,35 +64,39 @@ def compare(
         typer.Option("--set", metavar="KEY=V1,V2", help="Compare single changes of --recipe with it; repeatable."),
     ] = None,
     size: Annotated[
-        str | None, typer.Option(metavar="HxW", help="Of the picture, in pixels.", show_default="180x240")
+        str | None, typer.Option(metavar="HxW", help="Input size of the networks, in pixels.", show_default="180x240")
     ] = None,
     mirror: Annotated[
         bool | None,
         typer.Option(
             "--mirror/--no-mirror",
-            help="frozen: train on every photo mirrored as well.",
+            help="With frozen: also train on every photo mirrored.",
             show_default="mirror" if HeadRecipe().mirror else "no-mirror",
         ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=2, help="Photos of each nameplate, drawn at random.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=2, help="Use at most this many photos of each nameplate, drawn at random.")
+    ] = None,
     holdout: Annotated[
         float,
         typer.Option(
-            min=0.01, max=0.9, help="Share of each nameplate that judges networks, where the data has no parts."
+            min=0.01, max=0.9, help="Share of each nameplate held out to evaluate networks, if the data has no split."
         ),
     ] = HeadRecipe().holdout,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the split and of training.")] = HeadRecipe().seed,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Seed of the split and of the training.")
+    ] = HeadRecipe().seed,
     names: Names = None,
     exclude: Exclude = None,
     layout: LayoutOption = "auto",
-    overwrite: Annotated[bool, typer.Option(help="Replace a comparison rather than go on with it.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing comparison instead of continuing it.")] = False,
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Compare backbones, or recipes, on the same photos. Run it again after an interruption to go on."""
+    """Compare backbones or recipes on the same photos. After an interruption, run it again to continue."""
     with needs_train_extra():
         import nameplate.experiments.evaluate  # noqa: F401 - what is missing is said before a photo is read
-    from nameplate.cli.options import read_labelled
+    from nameplate.cli.labelled import read_labelled
     from nameplate.data.inputs import refuse_output_inside
     from nameplate.experiments.candidates import SIZE, parse_size
     from nameplate.experiments.compare import Plan, at_most, compare
@@ -212,7 +216,7 @@ def _cells(row: ComparisonRow) -> tuple[str, ...]:
     )
 
 
-# JOINED `nameplate extra-data`.
+# extra-data
 
 
 if TYPE_CHECKING:
@@ -221,41 +225,57 @@ if TYPE_CHECKING:
 
 @app.command("extra-data")
 def extra_data(
-    base: Annotated[Path, typer.Argument(metavar="BASE", help="Labelled photos that there are.")],
-    extra: Annotated[Path, typer.Argument(metavar="EXTRA", help="Labelled photos that might be added.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Folder for page, tables and seeds.")],
+    base: Annotated[Path, typer.Argument(metavar="BASE", help="The labelled photos that you have.")],
+    extra: Annotated[Path, typer.Argument(metavar="EXTRA", help="The labelled photos that you might add.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="OUT", help="The folder for the page, the tables and the results of each seed."
+        ),
+    ],
     recipe: RecipeOption = DEFAULT_RECIPE,
     changes: Changes = None,
-    seeds: Annotated[int, typer.Option(help=f"Models to train with, and without; {SEEDS} or more.")] = SEEDS,
+    seeds: Annotated[
+        int, typer.Option(help=f"How many pairs of models to train, with and without EXTRA; {SEEDS} or more.")
+    ] = SEEDS,
     seed: Annotated[
         int | None,
-        typer.Option(min=0, max=2**32 - 1, help="The first; also of the split.", show_default=str(HeadRecipe().seed)),
+        typer.Option(
+            min=0, max=2**32 - 1, help="The first seed; the split uses it too.", show_default=str(HeadRecipe().seed)
+        ),
     ] = None,
     holdout: Annotated[
         float | None,
         typer.Option(
             min=0,
             max=0.9,
-            help="Share of BASE that judges where BASE has no validation part.",
+            help="Share of BASE held out for the evaluation, if BASE has no validation part.",
             show_default=str(HeadRecipe().holdout),
         ),
     ] = None,
     class_map: Annotated[
         Path | None,
-        typer.Option("--map", metavar="FILE", help="Table extra,base: which class is which; empty base: leave out."),
+        typer.Option(
+            "--map",
+            metavar="FILE",
+            help="A table with the columns extra and base that maps classes; an empty base leaves the class out.",
+        ),
     ] = None,
     names: Names = None,
     exclude: Exclude = None,
     layout: LayoutOption = "auto",
     backbone: Annotated[
-        str, typer.Option(metavar="BUNDLE", help="Whose backbone finds copies and, with recipe 'head', is trained on.")
+        str,
+        typer.Option(
+            metavar="BUNDLE", help="The bundle whose backbone finds copies and, with recipe 'head', embeds the photos."
+        ),
     ] = DEFAULT_BUNDLE,
     runtime: RuntimeOption = "auto",
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Say whether further photos help: trained with and without them, judged on the same photos, over several seeds."""
-    from nameplate.cli.options import tell_notes
+    """Test whether additional photos help: train with and without them over several seeds, on the same test photos."""
+    from nameplate.cli.labelled import tell_notes
     from nameplate.data.inputs import refuse_output_inside
     from nameplate.experiments.extra_data import Design, read_both
     from nameplate.experiments.extra_data import extra_data as judge
@@ -296,7 +316,7 @@ def extra_data(
 
 
 def _tell(made: Experiment) -> None:
-    """What was left out, on stderr."""
+    """Print what was left out, on stderr."""
     near = made.classes.nearest or {}
     classes = [(name, f"near '{near[name]}'; see --map" if name in near else "") for name in made.classes.unmapped]
     screen.tell_refused(list(made.unreadable), "unreadable")
@@ -304,7 +324,7 @@ def _tell(made: Experiment) -> None:
 
 
 def _next(base: Path, output: Path, names: Path | None, exclude: Path | None) -> str:
-    """The command that trains on both, under the same names, less what was left out here."""
+    """Return the `train` command for both data sets under the same names, without what was left out here."""
     from nameplate.experiments.result import EXTRA
 
     options = [

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nameplate.cli import screen
-from nameplate.cli.commands import BundleArgument, Exclude, Json, LayoutOption, Names, Threads, app
+from nameplate.cli.app import app
 from nameplate.cli.ending import needs_extra
+from nameplate.cli.options import BundleArgument, Exclude, Json, LayoutOption, Names, Threads
 from nameplate.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,13 +23,13 @@ if TYPE_CHECKING:
 def export(
     bundle: BundleArgument,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="The bundle to write.")],
-    int8: Annotated[bool, typer.Option("--int8", help="With a backbone that computes in int8.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Quantise the backbone to int8.")] = False,
     data: Annotated[
         list[Path] | None,
         typer.Option(
             "--calibrate",
             metavar="DATA",
-            help="Labelled photos: those that trained the bundle calibrate, the others judge. Repeatable.",
+            help="Labelled photos: those that trained the bundle calibrate it, the others evaluate it. Repeatable.",
             show_default=False,
         ),
     ] = None,
@@ -36,30 +37,34 @@ def export(
     exclude: Exclude = None,
     layout: LayoutOption = "auto",
     min_photos: Annotated[
-        int | None, typer.Option(min=1, help="Photos to judge on at least.", show_default="1000")
+        int | None, typer.Option(min=1, help="The least number of photos to evaluate on.", show_default="1000")
     ] = None,
     max_loss: Annotated[
-        float | None, typer.Option(min=0, help="Points of top-1 that may be lost.", show_default="0.3")
+        float | None, typer.Option(min=0, help="How many points of top-1 accuracy may be lost.", show_default="0.3")
     ] = None,
     min_speedup: Annotated[
-        float | None, typer.Option(min=0, help="Times as fast as float32 at least.", show_default="1.0")
+        float | None, typer.Option(min=0, help="The least speed-up over float32.", show_default="1.0")
     ] = None,
     any_cpu: Annotated[
         bool,
-        typer.Option("--any-cpu", help="Filters of 7 bits, which CPUs without VNNI need: with 8 they overflow."),
+        typer.Option(
+            "--any-cpu", help="Use 7-bit weights, which processors without VNNI need: 8-bit weights overflow there."
+        ),
     ] = False,
-    keep: Annotated[bool, typer.Option("--keep", help="Write it even where it loses more or is no faster.")] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace a bundle that is there.")] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Write the bundle even if it loses more accuracy or is not faster.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing bundle.")] = False,
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Make a bundle small and quick: int8, if it names as many photos rightly. Exit code 1 where it does not."""
+    """Make a bundle smaller and faster in int8. Exit code 1 if it would lose accuracy or speed."""
     if not int8 or not data:
         raise UsageError("Give --int8 and --calibrate DATA, the photos that the bundle was trained and judged on.")
     with needs_extra("quantize", "Quantising needs"):
         from nameplate.fit.int8 import Gates, Int8Recipe, export_int8
         from nameplate.fit.quantize import FILTER_BITS
-    from nameplate.cli.options import read_labelled
+    from nameplate.cli.labelled import read_labelled
     from nameplate.data.inputs import refuse_output_inside
     from nameplate.model.pipeline import Settings
     from nameplate.model.proof import load_proven
@@ -94,7 +99,7 @@ def export(
 
 
 def as_json(made: Exported, output: Path) -> dict[str, Any]:
-    """What was found, as plain data."""
+    """Return the result as plain data."""
     return {
         "output": None if made.bundle is None else str(output),
         "failed": made.failed,

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nameplate.cli import screen
-from nameplate.cli.commands import Json, app
+from nameplate.cli.app import app
 from nameplate.cli.ending import needs_extra
+from nameplate.cli.options import Json
 from nameplate.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ ID_SHOWN = 8
 DATABASE_HELP = "A SQLite file, or postgresql://USER@HOST/NAME."
 
 feedback = typer.Typer(
-    help="Users' corrections: list, accept or reject, delete, and export them to train on.",
+    help="Manage users' corrections: list, accept, reject, delete, and export them as training data.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -37,7 +38,9 @@ app.add_typer(feedback, name="feedback")
 
 Database = Annotated[str, typer.Argument(metavar="DATABASE", envvar=VARIABLE, help=DATABASE_HELP, show_default=False)]
 DatabaseOption = Annotated[str, typer.Option("--database", metavar="DATABASE", envvar=VARIABLE, help=DATABASE_HELP)]
-Ids = Annotated[list[str], typer.Argument(metavar="ID", help="Or its beginning.", show_default=False)]
+Ids = Annotated[
+    list[str], typer.Argument(metavar="ID", help="The correction's ID, or the beginning of it.", show_default=False)
+]
 STATUS_HELP = "new, accepted or rejected."
 DATES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
 
@@ -58,10 +61,13 @@ def opened(database: str, *, create: bool = False) -> Iterator[FeedbackStore]:
 @feedback.command("list")
 def list_(
     database: Database,
-    status: Annotated[str | None, typer.Option(metavar="STATUS", help=f"Only those: {STATUS_HELP}")] = None,
-    client: Annotated[str | None, typer.Option(metavar="NAME", help="Only of this API key.")] = None,
+    status: Annotated[
+        str | None, typer.Option(metavar="STATUS", help=f"Only corrections with this status: {STATUS_HELP}")
+    ] = None,
+    client: Annotated[str | None, typer.Option(metavar="NAME", help="Only corrections sent with this API key.")] = None,
     newest: Annotated[
-        int | None, typer.Option(min=1, help="No more than so many.", show_default=f"{SHOWN}; all with --json")
+        int | None,
+        typer.Option(min=1, help="How many corrections to show at most.", show_default=f"{SHOWN}; all with --json"),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -79,13 +85,13 @@ def list_(
 
 @feedback.command()
 def accept(database: DatabaseOption, ids: Ids, json: Json = False) -> None:
-    """Say of corrections that they are right."""
+    """Accept corrections: they are right."""
     _judge(database, ids, "accepted", json=json)
 
 
 @feedback.command()
 def reject(database: DatabaseOption, ids: Ids, json: Json = False) -> None:
-    """Say of corrections that they are wrong: they are not exported."""
+    """Reject corrections: they are wrong and are not exported."""
     _judge(database, ids, "rejected", json=json)
 
 
@@ -93,13 +99,16 @@ def reject(database: DatabaseOption, ids: Ids, json: Json = False) -> None:
 def delete(
     database: DatabaseOption,
     ids: Annotated[list[str] | None, typer.Argument(metavar="ID", show_default=False)] = None,
-    client: Annotated[str | None, typer.Option(metavar="NAME", help="All that this API key sent.")] = None,
+    client: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Delete everything that was sent with this API key.")
+    ] = None,
     before: Annotated[
-        datetime | None, typer.Option(metavar="DATE", formats=DATES, help="All that came before, UTC.")
+        datetime | None,
+        typer.Option(metavar="DATE", formats=DATES, help="Delete everything that was sent before this date (UTC)."),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Delete corrections for good, and photos that no correction is left of."""
+    """Delete corrections for good, and photos that no correction refers to any more."""
     if sum((bool(ids), client is not None, before is not None)) != 1:
         raise UsageError("Say what to delete, one of: ID..., --client NAME, --before DATE.")
     with opened(database) as store:
@@ -115,7 +124,7 @@ def delete(
 
 @feedback.command()
 def migrate(database: Database, json: Json = False) -> None:
-    """Bring a database up to date, as 'nameplate serve' does when it starts; one that is not there is made."""
+    """Create a database or migrate it to the current schema, as 'nameplate serve' does when it starts."""
     with opened(database, create=True) as store:
         name = store.name
     if json:
@@ -127,22 +136,27 @@ def migrate(database: Database, json: Json = False) -> None:
 @feedback.command()
 def export(
     database: Database,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Folder for photos and table.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="OUT", help="The folder for the photos and their table.")
+    ],
     status: Annotated[
         list[str] | None,
         typer.Option(metavar="STATUS", help=f"Only those: {STATUS_HELP} Repeatable.", show_default="new and accepted"),
     ] = None,
     since: Annotated[
-        datetime | None, typer.Option(metavar="DATE", formats=DATES, help="Only what came since, UTC.")
+        datetime | None,
+        typer.Option(metavar="DATE", formats=DATES, help="Only corrections sent since this date (UTC)."),
     ] = None,
-    model: Annotated[str | None, typer.Option(metavar="NAME", help="Only corrections of this model's answers.")] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only corrections of answers by this model.")
+    ] = None,
     include_conflicts: Annotated[
-        bool, typer.Option("--include-conflicts", help="Also photos of which users say different nameplates.")
+        bool, typer.Option("--include-conflicts", help="Include photos for which users gave different nameplates.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace a folder that is there.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing folder.")] = False,
     json: Json = False,
 ) -> None:
-    """Write corrections as a data set that 'train' and 'extra-data' read."""
+    """Export corrections as a data set for 'train' and 'extra-data'."""
     from nameplate.data.inputs import refuse_overwriting_input
 
     refuse_overwriting_input([output], [database])

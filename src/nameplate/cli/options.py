@@ -1,24 +1,91 @@
-"""The options of commands that can run on Ray."""
+"""Options and arguments that several commands share, and how a command line is parsed and its help shown."""
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from nameplate.batch.cluster import LOCAL, is_address
-from nameplate.cli import screen
 from nameplate.errors import UsageError
 
-# JOINED The help as the parser would not write it by itself: whole summaries, and no types of Python's.
+DATA = typer.Argument(
+    metavar="DATA",
+    help="A folder per nameplate, a CSV or Parquet table with path and label, or the competition's folder or zip. "
+    "Several are merged.",
+    show_default=False,
+)
+Data = Annotated[list[Path], DATA]
+BundleArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="BUNDLE", help="A folder that 'train' wrote, or the name of a model that ships with Nameplate."
+    ),
+]
+Names = Annotated[
+    Path | None, typer.Option(help="A file with the names of the class ids: one name per line, or rows id,name.")
+]
+Exclude = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Leave out the photos that this file names; 'nameplate audit' writes one."),
+]
+LayoutOption = Annotated[
+    str,
+    typer.Option(
+        "--layout",
+        metavar="LAYOUT",
+        help="How to read folders: auto (detect), classes (a folder per nameplate), parts (such folders in train, "
+        "val and the like) or makes (a folder per make with one per model inside).",
+    ),
+]
+RuntimeOption = Annotated[
+    str, typer.Option("--runtime", help="What runs the network: auto, onnxruntime, openvino or openvino-bf16.")
+]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="How many processors to use.", show_default="all that this process may use")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout and nothing else.")]
+RecipeOption = Annotated[
+    str, typer.Option("--recipe", help="A recipe that 'nameplate recipes' lists, or a .toml file.")
+]
+Changes = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe; repeatable.")
+]
+TtaOption = Annotated[
+    str,
+    typer.Option(
+        "--tta",
+        metavar="NAME",
+        help="Test-time augmentation: mirror, scales, closer (zoom in on the car), sharpen (if blurred or small), or "
+        "several of these joined by commas, full (all), or original (the notebook's five random passes).",
+    ),
+]
+Top = Annotated[int, typer.Option(min=1, help="How many nameplates to list for each photo.")]
+RayOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="[ADDRESS]",
+        help="Run on Ray: started on this machine, or on the cluster at ADDRESS (auto, HOST:PORT or ray://HOST:PORT).",
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="With --ray: how many processes, of --threads processors each.", show_default="as many as fit"
+    ),
+]
+
+
+# How the help is shown: whole summaries, no Python types, and the commands in the order in which people need them.
 
 
 def as_command(app: typer.Typer) -> Any:
-    """The parser of an app, ready to be called with the words of a command line."""
+    """Return the parser of an app, ready to be called with the words of a command line."""
     for each in (app, *(group.typer_instance for group in app.registered_groups)):
         if each is None:
             continue
@@ -26,18 +93,47 @@ def as_command(app: typer.Typer) -> Any:
             each.info.short_help = each.info.help
         for command in each.registered_commands:
             command.short_help = summary(command.callback)
-    made = typer.main.get_command(app)
+    made: Any = typer.main.get_command(app)
+    made.commands = {name: made.commands[name] for name in sorted(made.commands, key=_place)}
     _show_plainly(made)
     return made
 
 
+ORDER = [
+    "demo",
+    "audit",
+    "augment",
+    "recipes",
+    "backbones",
+    "convert-weights",
+    "train",
+    "compare",
+    "extra-data",
+    "evaluate",
+    "export",
+    "identify",
+    "explain",
+    "predict",
+    "submit",
+    "verify",
+    "serve",
+    "keys",
+    "feedback",
+]
+"""The commands in the order in which a user meets them: look, train, judge, use, serve."""
+
+
+def _place(command: str) -> int:
+    return ORDER.index(command) if command in ORDER else len(ORDER)
+
+
 def summary(callback: object) -> str:
-    """The first sentence of a command's docstring: the parser would cut it where the line ends."""
+    """Return the first sentence of a command's docstring; typer alone would cut it at the end of the line."""
     return re.split(r"(?<=\.)\s", inspect.getdoc(callback) or "", maxsplit=1)[0]
 
 
 def _show_plainly(command: Any) -> None:
-    """Arguments are shown by their names alone, which say what they are: no `DATA <list[Path]>`."""
+    """Show arguments by their names alone, without Python types such as `DATA <list[Path]>`."""
     for parameter in command.params:
         if parameter.param_type_name == "argument":
             parameter.display_type_rich = lambda **_: None
@@ -45,19 +141,20 @@ def _show_plainly(command: Any) -> None:
         _show_plainly(inner)
 
 
-# JOINED What is wrong with a command line before it is taken apart.
-
+# What the parser cannot check or does not know.
 
 TAKE_ADDRESSES = ("predict", "serve", "feedback")
-"""Commands that read addresses, and say themselves which."""
+"""Commands that accept addresses and check them themselves."""
 ADDRESS = re.compile(r"(--[a-z-]+=)?(?P<address>[A-Za-z][A-Za-z0-9+.-]*://.*)", re.DOTALL)
 
 
 def refuse_addresses(words: Sequence[str]) -> list[str]:
-    """A command line as it is, if it names no address where only files are read: a path would lose its second `/`.
+    """Return a command line unchanged, or refuse an address where a command reads only files.
+
+    `Path` would drop the second slash of `https://`, so the error must come before arguments are parsed.
 
     Raises:
-        UsageError: it does.
+        UsageError: a command that only reads files is given an address.
 
     >>> refuse_addresses(["identify", "a.jpg"])
     ['identify', 'a.jpg']
@@ -73,22 +170,8 @@ def refuse_addresses(words: Sequence[str]) -> list[str]:
     return list(words)
 
 
-RayOption = Annotated[
-    str | None,
-    typer.Option(
-        "--ray",
-        metavar="[ADDRESS]",
-        help="Work on Ray: one that is started on this machine, or a cluster: auto, HOST:PORT or ray://HOST:PORT.",
-    ),
-]
-Workers = Annotated[
-    int | None,
-    typer.Option(min=1, help="With --ray: processes, of --threads processors each.", show_default="as many as fit"),
-]
-
-
 def with_address(arguments: Sequence[str]) -> list[str]:
-    """A command line in which every `--ray` has its address: the parser knows no option whose value may be absent.
+    """Give every bare `--ray` its default address, since the parser knows no option with an optional value.
 
     >>> with_address(["predict", "--ray", "photos", "--ray", "auto"])
     ['predict', '--ray', 'local', 'photos', '--ray', 'auto']
@@ -104,7 +187,7 @@ def with_address(arguments: Sequence[str]) -> list[str]:
 
 
 def check_ray(ray: str | None, workers: int | None) -> None:
-    """Refuse what does not go together.
+    """Check that the options for Ray go together.
 
     Raises:
         UsageError: workers without Ray, or no address.
@@ -113,87 +196,3 @@ def check_ray(ray: str | None, workers: int | None) -> None:
         raise UsageError("--workers are Ray's: add --ray.")
     if ray is not None and not is_address(ray):
         raise UsageError(f"'{ray}' is no address of a Ray cluster: give auto, HOST:PORT or ray://HOST:PORT.")
-
-
-# JOINED Labelled photos read for a command, and what was merged, matched or taken in one of several ways told at once.
-
-
-if TYPE_CHECKING:
-    from nameplate.data.dataset import Dataset
-    from nameplate.evaluate.evaluator import EvaluationResult
-    from nameplate.fit.split import Split
-
-
-def read_labelled(
-    data: Sequence[Path],
-    names: Path | None,
-    exclude: Path | None,
-    layout: str,
-    report: Callable[[str, int, int], None],
-) -> Dataset:
-    """`read_dataset` with a command's options; its notes, and what it left out, are told before anything else can
-    fail.
-    """
-    from nameplate.data import read_dataset
-
-    def unpacked(done: int, total: int) -> None:
-        report("unpack", done, total)
-
-    dataset = read_dataset(*data, names=names, exclude=exclude, layout=layout, progress=unpacked)
-    tell(dataset)
-    return dataset
-
-
-def tell(dataset: Dataset) -> None:
-    """How a data set was read, and what it left out."""
-    tell_notes(dataset.notes)
-    screen.tell_left_out(dataset.refused)
-
-
-def tell_notes(notes: Iterable[str]) -> None:
-    """How the data was read."""
-    for note in notes:
-        screen.note("data", note)
-
-
-def tell_parts(parts: Split) -> None:
-    """Which photos and nameplates neither train nor judge, each nameplate with its count."""
-    for sentence in parts.told:
-        screen.note("left out", sentence)
-    if parts.contradictory:
-        screen.note(
-            "data",
-            f"{parts.contradictory:,} photos are exact copies of one under another nameplate; "
-            "'nameplate audit' names them.",
-        )
-
-
-def as_json(dataset: Dataset) -> dict[str, object]:
-    """How the data was read, for `--json`."""
-    return {"read_as": dataset.kinds, "notes": dataset.notes}
-
-
-def left_out_json(
-    refused: Sequence[tuple[str, str]], parts: Split, unreadable: Sequence[tuple[str, str]]
-) -> list[dict[str, str]]:
-    """All that neither trains nor judges: paths and reasons, for `--json`."""
-    apart = [(entry.name, entry.reason) for entry in parts.left_out]
-    return screen.left_out_json((), (*refused, *unreadable, *apart))
-
-
-def tell_unjudged(judged: EvaluationResult) -> None:
-    """Nameplates that an evaluation says nothing of, each with its count."""
-    for nameplate, photos in judged.unknown[: screen.LINES]:
-        alike = [name for name in judged.nameplates if name.casefold().split() == nameplate.casefold().split()]
-        near = f"; it knows '{alike[0]}'" if alike else ""
-        screen.note(
-            "left out",
-            f"{nameplate}: {screen.counted(photos, 'photo')}, of a nameplate that the model does not know{near}",
-        )
-    for nameplate, photos in judged.lost[: screen.LINES]:
-        screen.note(
-            "not judged",
-            f"{nameplate}: {screen.counted(photos, 'photo')}, which all trained this model or cannot be read",
-        )
-    if len(judged.lost) > screen.LINES:
-        screen.notes.print(f"… and {len(judged.lost) - screen.LINES:,} more nameplates not judged")

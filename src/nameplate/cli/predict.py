@@ -1,4 +1,4 @@
-"""`nameplate predict`."""
+"""The commands that name cars: `identify`, `predict`, `submit`, `verify`, `explain`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,81 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from nameplate.cli import screen
-from nameplate.cli.commands import BundleArgument, Json, RuntimeOption, Threads, Top, TtaOption, app, photo_paths
-from nameplate.cli.options import RayOption, Workers, check_ray
+from nameplate.cli.app import app
+from nameplate.cli.options import (
+    BundleArgument,
+    Json,
+    RayOption,
+    RuntimeOption,
+    Threads,
+    Top,
+    TtaOption,
+    Workers,
+    check_ray,
+)
 from nameplate.defaults import DEFAULT_BUNDLE, NO_TTA, PART, TOP
-from nameplate.errors import UsageError
+from nameplate.errors import DataError, UsageError
 from nameplate.model.verification import DEFAULT_LIES, DEFAULT_RATE, RATES
 
 if TYPE_CHECKING:
     from nameplate.batch.predict import JobResult, Profile
+    from nameplate.data import Refused
+
+
+@app.command()
+def identify(
+    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO", readable=False, show_default=False)],
+    model: Annotated[
+        str, typer.Option(help="A bundle's folder, or the name of a model that ships with Nameplate.")
+    ] = DEFAULT_BUNDLE,
+    top: Top = TOP,
+    tta: TtaOption = NO_TTA,
+    runtime: RuntimeOption = "auto",
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Name the car in each photo. Exit code 1 if no photo could be read."""
+    from nameplate.model.model import Model
+    from nameplate.model.verification import prediction_json
+
+    known = Model.load(model, runtime=runtime, threads=threads, tta=tta)
+    paths, left_out = photo_paths(photos)
+    predictions = known.predict(paths, top=top)
+    if json:
+        last = [{"left_out": screen.left_out_json(left_out)}] if left_out else []
+        screen.print_json([*(prediction_json(prediction) for prediction in predictions), *last])
+    else:
+        for prediction in predictions:
+            screen.print_prediction(prediction)
+    if all(prediction.error is not None for prediction in predictions):
+        raise typer.Exit(1)
+
+
+def photo_paths(arguments: list[Path]) -> tuple[list[str], list[Refused]]:
+    """List the photos of a command's arguments; print and return what is left out.
+
+    An argument without readable photos is left out, as long as another argument has some.
+
+    Raises:
+        DataError: no argument has any photo.
+    """
+    from nameplate.data import Refused, list_photos
+
+    paths: list[str] = []
+    left_out: list[Refused] = []
+    failed: list[tuple[Path, DataError]] = []
+    for argument in arguments:
+        try:
+            paths += [photo.path for photo in list_photos(argument, left_out.append)]
+        except DataError as error:
+            failed.append((argument, error))
+    below = [entry for _, error in failed for entry in error.left_out]
+    if not paths:
+        raise DataError(" ".join(str(error) for _, error in failed), below)
+    left_out += [Refused(str(argument), str(error)) for argument, error in failed]
+    left_out += [Refused(*entry) for entry in below]
+    screen.tell_left_out(left_out)
+    return paths, left_out
 
 
 @app.command()
@@ -33,13 +100,17 @@ def predict(
         ),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="A .csv, .jsonl or .parquet file, or a folder for a file a part.")
+        Path,
+        typer.Option(
+            "--output", "-o", help="A .csv, .jsonl or .parquet file, or a folder that gets one file per part."
+        ),
     ],
     format_: Annotated[
-        str | None, typer.Option("--format", help="Of a folder's files.", show_default="parquet, csv or jsonl")
+        str | None,
+        typer.Option("--format", help="Format of the files in the folder.", show_default="parquet, csv or jsonl"),
     ] = None,
-    part: Annotated[int, typer.Option(min=1, metavar="N", help="Photos a part.")] = PART,
-    profile: Annotated[bool, typer.Option("--profile", help="Show where the time goes.")] = False,
+    part: Annotated[int, typer.Option(min=1, metavar="N", help="Photos per part.")] = PART,
+    profile: Annotated[bool, typer.Option("--profile", help="Show where the time is spent.")] = False,
     top: Top = TOP,
     tta: TtaOption = NO_TTA,
     runtime: RuntimeOption = "auto",
@@ -48,7 +119,7 @@ def predict(
     workers: Workers = None,
     json: Json = False,
 ) -> None:
-    """Name many photos into a table, a row each. Run it again after an interruption to go on."""
+    """Name the cars in many photos and write a table. After an interruption, run it again to continue."""
     from nameplate.batch.on_ray import made_on_ray
     from nameplate.batch.predict import Options, find_output, predict_photos
     from nameplate.model.model import Model
@@ -107,7 +178,36 @@ def _print_profile(profile: Profile) -> None:
     )
 
 
-# JOINED `nameplate verify`.
+@app.command()
+def submit(
+    bundle: BundleArgument,
+    competition: Annotated[Path, typer.Argument(metavar="COMPETITION", help="The competition's folder or zip.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The submission file to write.")],
+    tta: TtaOption = NO_TTA,
+    runtime: RuntimeOption = "auto",
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Write a valid submission for the Kaggle competition, in the order of its sample submission."""
+    from nameplate.batch.submission import submit as write
+    from nameplate.data.inputs import refuse_overwriting_input
+    from nameplate.model.model import Model
+
+    refuse_overwriting_input([output], [competition])
+    model = Model.load(bundle, runtime=runtime, threads=threads, tta=tta)
+    with screen.progress() as report:
+        made = write(model, competition, output, progress=lambda a, b: report("predict", a, b))
+    screen.tell_left_out(made.refused)
+    screen.tell_refused(list(made.unreadable), f"unreadable, given Category {made.filler}")
+    if json:
+        left_out = screen.left_out_json(made.refused)
+        counts = {"photos": made.photos, "unreadable": len(made.unreadable), "left_out": left_out}
+        screen.print_json({"output": str(output), **counts})
+        return
+    screen.out.print(f"Wrote {output}: {made.photos:,} rows, in the order of the sample submission.")
+
+
+# verify
 
 
 if TYPE_CHECKING:
@@ -122,32 +222,38 @@ STYLES: dict[ClaimVerdict, str] = {"accept": "bold green", "reject": "bold red",
 def verify(
     photos: Annotated[list[Path] | None, typer.Argument(metavar="PHOTO", readable=False, show_default=False)] = None,
     claimed: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What the advert says: a nameplate, words of one, or a make.")
+        str | None,
+        typer.Option(metavar="NAME", help="What the advert claims: a nameplate, some words of it, or a make."),
     ] = None,
     batch: Annotated[
         Path | None,
-        typer.Option(metavar="ADVERTS", help="A table: 'claimed' and 'photos', or 'advert', 'claimed', 'photo'."),
+        typer.Option(
+            metavar="ADVERTS", help="A table with the columns claimed and photos, or advert, claimed and photo."
+        ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="With --batch the .csv or .jsonl file to write.")
+        Path | None, typer.Option("--output", "-o", help="With --batch: the .csv or .jsonl file to write.")
     ] = None,
     false_accepts: Annotated[
-        float, typer.Option(help="Share of wrong claims that may be accepted, and of true ones that may be rejected.")
+        float,
+        typer.Option(help="The share of wrong claims that may be accepted, and of true claims that may be rejected."),
     ] = DEFAULT_RATE,
     false_accepts_of: Annotated[
         str,
         typer.Option(
             metavar="KIND",
-            help="Which wrong claims that share is of: mixed (half of the same make), random, same-make, or "
+            help="Which wrong claims that share refers to: mixed (half of the same make), random, same-make, or "
             "alike (what such photos are most often taken for).",
         ),
     ] = DEFAULT_LIES,
-    model: Annotated[str, typer.Option(help="A bundle's folder, or the name of one that ships.")] = DEFAULT_BUNDLE,
+    model: Annotated[
+        str, typer.Option(help="A bundle's folder, or the name of a model that ships with Nameplate.")
+    ] = DEFAULT_BUNDLE,
     runtime: RuntimeOption = "auto",
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Say whether an advert's photos, all together, show the car that it names: accept, reject or unsure."""
+    """Check whether the photos of an advert show the car that it names: accept, reject or unsure."""
     import msgspec
 
     from nameplate.model.model import Model
@@ -225,12 +331,12 @@ def _print_claim(found: Verified) -> None:
 
 
 def _percent(share: float) -> str:
-    """A share within what thresholds are held for."""
+    """Check that a share is one that the bundle has thresholds for."""
     few, many = share <= RATES[0], share >= RATES[-1]
     return f"{'at most ' if few else 'at least ' if many else ''}{100 * share:.2g} %"
 
 
-# JOINED `nameplate explain`.
+# explain
 
 
 if TYPE_CHECKING:
@@ -240,18 +346,21 @@ if TYPE_CHECKING:
 @app.command()
 def explain(
     photo: Annotated[Path, typer.Argument(metavar="PHOTO", show_default=False)],
-    model: Annotated[str, typer.Option(help="A bundle's folder, or the name of one that ships.")] = DEFAULT_BUNDLE,
+    model: Annotated[
+        str, typer.Option(help="A bundle's folder, or the name of a model that ships with Nameplate.")
+    ] = DEFAULT_BUNDLE,
     claimed: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A nameplate that the photo is said to show.")
+        str | None,
+        typer.Option(metavar="NAME", help="A nameplate to explain, for example the one that an advert claims."),
     ] = None,
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", metavar="PAGE", help="The .html page to write, or a .png of the maps alone."),
+        typer.Option("--output", "-o", metavar="PAGE", help="The .html page to write, or a .png with the maps alone."),
     ] = Path("explain.html"),
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Show what in a photo speaks for the nameplate it is given, and the training photos most like it."""
+    """Show which part of a photo speaks for a nameplate, and the training photos most like it."""
     from nameplate.data.inputs import refuse_overwriting_input
     from nameplate.model.cam import explain as explained
     from nameplate.model.model import Model

@@ -1,4 +1,4 @@
-"""What the commands show: answers on stdout, everything else on stderr."""
+"""What the commands print: answers go to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from nameplate.types import Epoch, Evaluation, Prediction, Verdict
 
 BAR_SECONDS = 0.1
-"""Seconds between two changes of a bar."""
+"""Seconds between two updates of a progress bar."""
 LOG_SECONDS = 10.0
 """Seconds between two progress lines where stderr is no terminal."""
 BAR = 20
-"""Characters of a confidence bar."""
+"""Width of a confidence bar, in characters."""
 LINES = 10
-"""Of what was left out, before the rest is counted."""
+"""Lines about what was left out; the rest is only counted."""
 VERDICT_STYLES: dict[Verdict, str] = {
     "answer": "green",
     "unsure": "yellow",
@@ -43,15 +43,15 @@ VERDICT_STYLES: dict[Verdict, str] = {
     "unreadable": "red",
 }
 
-# Rich takes a width of 0, which some terminals and jobs set, at its word and prints nothing.
+# Some terminals and job systems set COLUMNS=0. Rich would believe it and print nothing.
 _ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "COLUMNS" or value.strip("0")}
-# Names of files and cars may hold brackets: nothing is taken for markup.
+# Names of files and cars may contain brackets, so markup is switched off.
 out = Console(highlight=False, soft_wrap=True, markup=False, _environ=_ENVIRONMENT)
 notes = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, _environ=_ENVIRONMENT)
 
 
 class _Harmless:
-    """What is to be shown, without the letters that drive a terminal: they may stand in names of files and cars."""
+    """Text without control characters: names of files and cars may contain escape sequences for the terminal."""
 
     def __init__(self, shown: RenderableType) -> None:
         self.shown = shown
@@ -62,10 +62,10 @@ class _Harmless:
 
 
 class _AllHarmless(RenderHook):
-    """Rich's way to change all that a console shows."""
+    """Filter everything that a Rich console prints."""
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
-        """See `RenderHook`; a bar's own moves of the cursor are no text and stay."""
+        """Wrap each text; Rich's own cursor movements are not text and stay as they are."""
         return [_Harmless(each) for each in renderables]
 
 
@@ -74,24 +74,24 @@ for _console in (out, notes):
 
 
 def step(name: str, text: str) -> None:
-    """A line of the answer under its own word."""
+    """Print one line of the answer on stdout, after a word that names it."""
     from rich.text import Text
 
     out.print(Text.assemble((f"{name:13}", "bold"), one_line(text)))
 
 
 def note(name: str, text: str, style: str = "yellow") -> None:
-    """A line beside the answer, on stderr."""
+    """Print one line on stderr."""
     from rich.text import Text
 
     notes.print(Text.assemble((one_line(name), style), f" {one_line(text)}"))
 
 
 def print_json(value: object) -> None:
-    """One JSON value on stdout, UTF-8 whatever the terminal's encoding."""
+    """Print one JSON value on stdout, in UTF-8 whatever the encoding of the terminal."""
     try:
         data = msgspec.json.encode(value)
-    except UnicodeEncodeError:  # a name that is no text
+    except UnicodeEncodeError:  # a file name that is not valid Unicode
         data = msgspec.json.encode(_as_text(msgspec.to_builtins(value)))
     sys.stdout.flush()
     sys.stdout.buffer.write(msgspec.json.format(data, indent=2) + b"\n")
@@ -99,7 +99,7 @@ def print_json(value: object) -> None:
 
 
 def _as_text(value: Any) -> Any:
-    """Plain data with all that is no text made printable."""
+    """Return plain data in which every string can be encoded as UTF-8."""
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, dict):
@@ -109,7 +109,7 @@ def _as_text(value: Any) -> Any:
 
 @contextmanager
 def progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A function to report steps to: a bar on a terminal, a plain line now and then in a log."""
+    """Yield a function that reports progress: a bar on a terminal, a line every few seconds in a log."""
     if notes.is_terminal:
         with _bars() as report:
             yield report
@@ -147,8 +147,8 @@ def _lines() -> Callable[[str, int, int], None]:
 
     def report(step: str, done: int, total: int) -> None:
         now = time.monotonic()
-        if step not in begin or done <= 1 or done < before[step]:  # a step may come again, for other photos
-            begin[step], told[step] = (now, done), now  # and may begin in the middle, where it was interrupted
+        if step not in begin or done <= 1 or done < before[step]:  # the same step may start again for other photos
+            begin[step], told[step] = (now, done), now  # and may start in the middle after an interruption
         before[step] = done
         if now - told[step] >= LOG_SECONDS:
             told[step] = now
@@ -161,7 +161,7 @@ def _lines() -> Callable[[str, int, int], None]:
 
 @contextmanager
 def training(*, quiet: bool) -> Iterator[tuple[Callable[[StepEvent], None], Callable[[str], None]]]:
-    """What to call after each step and before each other piece of work: a bar on a terminal, lines in a log."""
+    """Yield two functions, for each training step and for each other piece of work: a bar or lines, as above."""
     if quiet:
         yield (lambda _: None), (lambda _: None)
     elif notes.is_terminal:
@@ -236,7 +236,7 @@ def _figures(event: StepEvent) -> str:
 
 
 def _tell_epochs() -> Callable[[StepEvent | None], None]:
-    """Prints a line for each epoch that was done since the last call; None stands for the last moment."""
+    """Return a function that prints a line for each epoch finished since its last call; None ends the run."""
     history: list[Epoch] = []
     done: int | None = None
 
@@ -246,7 +246,7 @@ def _tell_epochs() -> Callable[[StepEvent | None], None]:
             return
         history = history if event is None else event.state.history
         if done is None:
-            done = len(history)  # of a resumed run, what was told before
+            done = len(history)  # epochs that a resumed run finished earlier
         for row in history[done:]:
             judged = "" if row.validation_top1 is None else f", validation top-1 {100 * row.validation_top1:.1f} %"
             notes.print(f"epoch {row.epoch}, {row.height}×{row.width}: loss {row.train_loss:.3f}{judged}")
@@ -256,16 +256,16 @@ def _tell_epochs() -> Callable[[StepEvent | None], None]:
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: int = 0, names: int = 1) -> None:
-    """Rows under their heads, of which nothing is cut and none is wrapped.
+    """Print a table without cutting or wrapping any cell.
 
-    In a pipe or a file a row is a line, however long. A terminal that is too narrow for it shows two: the names, and
-    below them the rest, each figure after its head.
+    In a pipe or a file each row is one line, however long. On a terminal that is too narrow each row takes two lines:
+    the names, and below them each figure after the name of its column.
 
     Args:
-        head: a word for each column.
-        rows: a text for each column.
-        right: how many columns after the names are set to the right.
-        names: how many columns, the first ones, are names.
+        head: the column names.
+        rows: the cells, one per column.
+        right: how many columns after the names are aligned to the right.
+        names: how many of the first columns are names.
     """
     widths = [max(map(cell_len, column)) for column in zip(head, *rows, strict=True)]
     if out.is_terminal and sum(widths) + 2 * (len(widths) - 1) > out.width:
@@ -282,7 +282,7 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: in
 
 
 def print_recipes(rows: list[RecipeRow]) -> None:
-    """A row a recipe; what it is for is prose, which a terminal wraps in its column."""
+    """Print a row per recipe; on a terminal the description wraps within its column."""
     head = ("recipe", "backbone", "height × width", "epochs", "what it is for")
     cells = [
         (row.name, row.backbone or "a bundle's", row.sizes or "–", str(row.epochs or "–"), row.summary) for row in rows
@@ -304,7 +304,7 @@ def print_recipes(rows: list[RecipeRow]) -> None:
 
 
 def print_backbones(backbones: Sequence[Backbone]) -> None:
-    """A row a backbone."""
+    """Print a row per backbone."""
     rows = []
     for backbone in backbones:
         name = backbone.name if backbone.name != backbone.timm else ""
@@ -317,7 +317,7 @@ def print_backbones(backbones: Sequence[Backbone]) -> None:
 
 
 def tell_refused(refused: Sequence[tuple[str, str]], what: str) -> None:
-    """What was left out, and why, in at most `LINES` lines and one: many of one reason share a line."""
+    """Print what was left out and why, in at most `LINES` + 1 lines; files with the same reason share a line."""
     by_reason: dict[str, list[str]] = defaultdict(list)
     for name, reason in refused:
         by_reason[reason].append(name)
@@ -334,12 +334,12 @@ def tell_refused(refused: Sequence[tuple[str, str]], what: str) -> None:
 
 
 def tell_left_out(refused: Iterable[Refused]) -> None:
-    """What was no photo, or could not be reached, among what a user gave."""
+    """Print which of the user's files are no photos or cannot be read."""
     tell_refused([(entry.name, entry.reason) for entry in refused], "left out")
 
 
 def tell_counted(left_out: LeftOut) -> None:
-    """`tell_left_out` where not all names were kept."""
+    """Print what was left out when only the first names were kept."""
     if left_out.total == len(left_out.first):
         tell_left_out(left_out.first)
         return
@@ -350,26 +350,26 @@ def tell_counted(left_out: LeftOut) -> None:
 
 
 def left_out_json(refused: Iterable[Refused], unreadable: Iterable[tuple[str, str]] = ()) -> list[dict[str, str]]:
-    """The same for `--json`: what was left out, and with it photos that could not be read where these are no rows."""
+    """Return what was left out for `--json`, with photos that could not be read if they have no row of their own."""
     everything = (*((entry.name, entry.reason) for entry in refused), *unreadable)
     return [{"path": printable(name), "reason": printable(reason)} for name, reason in everything]
 
 
 def tell_error(error: Exception, style: str = "bold red") -> None:
-    """Why a command failed, in one line, after what was left out before nothing was left."""
+    """Print why a command failed, in one line, after what had been left out before."""
     tell_refused(getattr(error, "left_out", ()), "left out")
     note("error", str(error), style)
 
 
 def print_held_out(evaluation: Evaluation) -> None:
-    """What a model that was just trained is worth, and its most frequent mistakes."""
+    """Print the accuracy of a model that was just trained, and its most frequent mistakes."""
     step("Held out", f"{evaluation.photos:,} photos: {figures(evaluation)}")
     for pair in evaluation.confusions[:3]:
         step("", f"{pair.photos}× {pair.truth} taken for {pair.named}")
 
 
 def figures(evaluation: Evaluation) -> str:
-    """One line of figures with their 95 % intervals."""
+    """Return one line of figures with their 95 % intervals."""
     return (
         f"top-1 {evaluation.top1.percent}, top-5 {evaluation.top5.percent}, "
         f"macro-F1 {evaluation.macro_f1.percent}, log-loss {evaluation.log_loss:.3f}"
@@ -377,7 +377,7 @@ def figures(evaluation: Evaluation) -> str:
 
 
 def print_prediction(prediction: Prediction) -> None:
-    """A photo's name and its most probable nameplates with bars."""
+    """Print a photo's name and its most probable nameplates with bars."""
     out.print(one_line(prediction.photo), style="bold")
     if prediction.error is not None:
         out.print(f"  unreadable  {prediction.error}", style="red")
@@ -391,7 +391,7 @@ def print_prediction(prediction: Prediction) -> None:
 
 
 def _verdict(prediction: Prediction) -> str:
-    """What may be done with an answer, in words."""
+    """Return the verdict in words."""
     if prediction.verdict == "poor photo":
         return f"poor photo: {prediction.flawed} to judge by; take a better one"
     but = f", though the photo is {prediction.flawed}" if prediction.flaws else ""
@@ -404,7 +404,7 @@ def _verdict(prediction: Prediction) -> str:
 
 
 def print_evaluation(evaluation: Evaluation, *, all_classes: bool) -> None:
-    """Figures, the per-class table and the most frequent confusions."""
+    """Print the figures, the table of nameplates and the most frequent confusions."""
     out.print(f"{evaluation.photos:,} photos: {figures(evaluation)}\n")
     shown = evaluation.classes if all_classes else sorted(evaluation.classes, key=lambda c: c.f1)[:20]
     rows = [

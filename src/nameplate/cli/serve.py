@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from nameplate.cli import screen
-from nameplate.cli.commands import Json, RuntimeOption, TtaOption, app
+from nameplate.cli.app import app
+from nameplate.cli.options import Json, RuntimeOption, TtaOption
 from nameplate.defaults import DEFAULT_BUNDLE
 from nameplate.errors import RuntimeUnavailableError
 from nameplate.serve.settings import ServeSettings
@@ -20,53 +21,72 @@ DEFAULTS = ServeSettings()
 def serve(
     bundles: Annotated[
         list[str] | None,
-        typer.Argument(metavar="BUNDLE", help="Folders, or names of bundles that ship.", show_default=DEFAULT_BUNDLE),
+        typer.Argument(
+            metavar="BUNDLE",
+            help="Folders of bundles, or names of models that ship with Nameplate.",
+            show_default=DEFAULT_BUNDLE,
+        ),
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is open to the network.")] = DEFAULTS.host,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = DEFAULTS.port,
-    workers: Annotated[int, typer.Option(min=1, help="Worker processes for each bundle.")] = DEFAULTS.workers,
+    host: Annotated[
+        str, typer.Option(help="The address to listen on; 0.0.0.0 opens the service to the network.")
+    ] = DEFAULTS.host,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="The port to listen on; 0 takes any free one.")
+    ] = DEFAULTS.port,
+    workers: Annotated[int, typer.Option(min=1, help="Worker processes per bundle.")] = DEFAULTS.workers,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Processors for them.", show_default="all that this process may use")
+        int | None,
+        typer.Option(min=1, help="How many processors the workers use.", show_default="all that this process may use"),
     ] = None,
     runtime: RuntimeOption = DEFAULTS.runtime,
     tta: TtaOption = DEFAULTS.tta,
-    keys: Annotated[Path | None, typer.Option(metavar="FILE", help="Ask for an API key: 'nameplate keys'.")] = None,
+    keys: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Require an API key from this file; 'nameplate keys' writes it.")
+    ] = None,
     rate: Annotated[
-        str | None, typer.Option(metavar="N/PERIOD", help="Requests for each key or address, such as 600/minute.")
+        str | None, typer.Option(metavar="N/PERIOD", help="Allowed requests per key or address, such as 600/minute.")
     ] = None,
     cors: Annotated[
-        list[str] | None, typer.Option(metavar="ORIGIN", help="A site whose pages may call the API; repeatable.")
+        list[str] | None, typer.Option(metavar="ORIGIN", help="A web site whose pages may call the API; repeatable.")
     ] = None,
     allowed_host: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="A host name that requests may be for; repeatable.")
+        list[str] | None, typer.Option(metavar="NAME", help="A host name that requests may address; repeatable.")
     ] = None,
     trusted_proxies: Annotated[
-        str, typer.Option(metavar="ADDRESSES", help="Proxies whose X-Forwarded-For is believed.")
+        str, typer.Option(metavar="ADDRESSES", help="Proxies whose X-Forwarded-For header is trusted.")
     ] = DEFAULTS.trusted_proxies,
     feedback: Annotated[
         str | None,
-        typer.Option(metavar="DATABASE", envvar="NAMEPLATE_FEEDBACK", help="Keep corrections: a file, or a URL."),
+        typer.Option(
+            metavar="DATABASE",
+            envvar="NAMEPLATE_FEEDBACK",
+            help="Store users' corrections in this SQLite file or database URL.",
+        ),
     ] = None,
     feedback_bytes: Annotated[
-        int, typer.Option(min=1, metavar="BYTES", help="Photos of corrections that are kept; beyond, 503.")
+        int,
+        typer.Option(
+            min=1, metavar="BYTES", help="How many bytes of corrections' photos to keep; beyond that the answer is 503."
+        ),
     ] = DEFAULTS.feedback_bytes,
     reload_on_change: Annotated[
-        bool, typer.Option("--reload-on-change", help="Exchange bundles that change.")
+        bool, typer.Option("--reload-on-change", help="Reload a bundle when its files change.")
     ] = DEFAULTS.reload_on_change,
-    photos: Annotated[int, typer.Option(min=1, help="Photos that one request may bring.")] = DEFAULTS.photos,
+    photos: Annotated[int, typer.Option(min=1, help="How many photos one request may contain.")] = DEFAULTS.photos,
     queue: Annotated[
-        int, typer.Option(min=1, help="Photos under way for a bundle; beyond, 503.")
+        int, typer.Option(min=1, help="How many photos may wait for a bundle; beyond that the answer is 503.")
     ] = DEFAULTS.queue_photos,
     seconds: Annotated[
-        float, typer.Option(min=0.1, help="A request that takes longer is given up.")
+        float, typer.Option(min=0.1, help="The time limit of a request, in seconds.")
     ] = DEFAULTS.request_seconds,
     stop_delay: Annotated[
-        float, typer.Option(min=0, help="After SIGTERM, seconds to say 'not ready' before it takes no more requests.")
+        float,
+        typer.Option(min=0, help="How long to report 'not ready' after SIGTERM before refusing requests, in seconds."),
     ] = DEFAULTS.stop_delay,
-    page: Annotated[bool, typer.Option("--page/--no-page", help="Whether to serve the web page at /.")] = DEFAULTS.page,
+    page: Annotated[bool, typer.Option("--page/--no-page", help="Serve the web page at /.")] = DEFAULTS.page,
     json: Json = False,
 ) -> None:
-    """Serve bundles over HTTP: an API, and a page. SIGTERM or Ctrl-C stops it once all is answered."""
+    """Serve models over HTTP: an API and a web page. SIGTERM or Ctrl-C stops it after the last answer."""
     try:
         from nameplate.serve.app import serve as run
     except ModuleNotFoundError as error:
@@ -105,24 +125,28 @@ def serve(
     run(settings, started)
 
 
-# JOINED `nameplate keys`.
+# keys
 
 
 keys = typer.Typer(help="Make, list and revoke the API keys of 'nameplate serve'.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
 
-File = Annotated[Path, typer.Argument(metavar="FILE", help="Keeps the keys' hashes.", show_default=False)]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Whose key it is; logs show it.", show_default=False)]
+File = Annotated[
+    Path, typer.Argument(metavar="FILE", help="The file that keeps the hashes of the keys.", show_default=False)
+]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="The owner of the key; the logs show this name.", show_default=False)
+]
 
 
 @keys.command()
 def add(
     file: File,
     name: Name,
-    admin: Annotated[bool, typer.Option("--admin", help="It may also exchange bundles.")] = False,
+    admin: Annotated[bool, typer.Option("--admin", help="The key may also reload bundles.")] = False,
     json: Json = False,
 ) -> None:
-    """Make a key and show it, this once: the file keeps its hash alone. A service that runs knows it a second later."""
+    """Make a key and show it once: the file keeps only its hash. A running service accepts it within a second."""
     from nameplate.serve.keys import add_key
 
     token = add_key(file, name, admin=admin)
@@ -135,7 +159,7 @@ def add(
 
 @keys.command("list")
 def list_(file: File, json: Json = False) -> None:
-    """List whose keys there are, and since when."""
+    """List the keys: their owners and dates."""
     from nameplate.serve.keys import read_keys
 
     found = read_keys(file)
@@ -150,7 +174,7 @@ def list_(file: File, json: Json = False) -> None:
 
 @keys.command()
 def remove(file: File, name: Name, json: Json = False) -> None:
-    """Revoke a key. A service that runs refuses it a second later."""
+    """Revoke a key. A running service refuses it within a second."""
     from nameplate.serve.keys import remove_key
 
     remove_key(file, name)

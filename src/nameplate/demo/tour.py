@@ -1,4 +1,4 @@
-"""`tour`: look, train, evaluate, identify on the embedded photos, and a page with the pictures."""
+"""The guided tour: inspect, train, evaluate and identify on the embedded photos, and write a page with pictures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from nameplate.report.plots import class_plot, confusion_plot
 from nameplate.types import HeadRecipe, Photo, Prediction
 
 EXAMPLES, MISTAKES = 6, 8
-"""Photos of each nameplate, and mistakes, that the page shows."""
+"""How many photos of each nameplate, and how many mistakes, the page shows."""
 
 
 def tour(
@@ -32,17 +32,17 @@ def tour(
     say: Callable[[str, str], None],
     progress: Progress = lambda *_: None,
 ) -> Path:
-    """Walk through the main job; writes `output`/model and `output`/index.html.
+    """Run the main job on the embedded photos; write `output`/model and `output`/index.html.
 
     Args:
-        output: a folder; what an earlier tour left there is replaced.
+        output: the folder to write; the files of an earlier tour are replaced.
         runtime: see `Model.load`.
         threads: see `Model.load`.
-        say: shows one line under a word.
+        say: prints one line after a word that names it.
         progress: see `Progress`.
 
     Returns:
-        The page.
+        The path of the page.
     """
     data, test = read_dataset(photos_folder("train")), read_dataset(photos_folder("test"))
     say("1. Look", f"{len(data.photos):,} photos of {len(data.nameplates)} car designs that do not exist:")
@@ -50,12 +50,12 @@ def tour(
 
     start = time.monotonic()
     backbone = Model.load(runtime=runtime, threads=threads)
-    recipe = HeadRecipe(holdout=0.0)  # the test part is apart already, so all other photos train
+    recipe = HeadRecipe(holdout=0.0)  # the test photos are a folder of their own, so all others train
     trained = train_head(data, output / "model", model=backbone, recipe=recipe, overwrite=True, progress=progress)
     seconds = time.monotonic() - start
     say("2. Train", f"{trained.photos:,} photos embedded by {trained.runtime} and a head fitted in {seconds:.0f} s")
 
-    model = Model(trained.bundle, replace(backbone.settings, runtime=trained.runtime))  # one figure, one runtime
+    model = Model(trained.bundle, replace(backbone.settings, runtime=trained.runtime))  # the runtime that trained
     judged = evaluate_model(model, test, progress=progress)
     found, top1 = judged.evaluation, judged.evaluation.top1
     share = f"top-1 {100 * top1.value:.1f} % (95 % interval {100 * top1.low:.1f}–{100 * top1.high:.1f})"

@@ -188,7 +188,7 @@ def evaluate_tta(
     """
     probs, read = plain.copy(), 0
     begun = time.monotonic()
-    for number, outcome in enumerate(model.looks.rows(photo.path for photo in photos)):
+    for number, outcome in enumerate(model.embedder.rows(photo.path for photo in photos)):
         if isinstance(outcome, EmbeddedPhoto):
             probs[number] = model.probs(outcome)
             read += 1

@@ -17,7 +17,7 @@ from nameplate.evaluate.metrics import evaluate
 from nameplate.images.phash import SIDE
 from nameplate.images.quality import Quality
 from nameplate.model.bundle import EXCLUDED, PHOTOS, Bundle
-from nameplate.model.embeddings import Embedded, Progress, embed_photos
+from nameplate.model.embeddings import DatasetEmbeddings, Progress, embed_photos
 from nameplate.model.measurements import measure_photos
 from nameplate.model.model import Model
 from nameplate.runtime.select import available_cpus
@@ -27,7 +27,7 @@ from nameplate.types import Evaluation, Floats, Photo
 # JOINED `same_picture`: which photos are copies of one picture: the one answer for split, folds and figures.
 
 
-def same_picture(embedded: Embedded, progress: Progress = lambda *_: None) -> NDArray[np.int64]:
+def same_picture(embedded: DatasetEmbeddings, progress: Progress = lambda *_: None) -> NDArray[np.int64]:
     """The number of each photo's group: copies of one picture, and groups that the data gives.
 
     Copies are files of the same bytes, photos whose perceptual hashes are near, and those that `audit` would call so:
@@ -178,7 +178,7 @@ def evaluate_model(
 
 
 def _those(
-    embedded: Embedded, places: NDArray[np.int64], chosen: NDArray[np.bool_]
+    embedded: DatasetEmbeddings, places: NDArray[np.int64], chosen: NDArray[np.bool_]
 ) -> tuple[tuple[Photo, ...], NDArray[np.int64], Floats]:
     photos = tuple(photo for photo, there in zip(embedded.photos, chosen, strict=True) if there)
     return photos, places[chosen], embedded.embeddings[chosen]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from nameplate.data.labels import makes_of
 from nameplate.evaluate.significance import Z
 from nameplate.model.classifier import log_loss
-from nameplate.model.verdict import make_places
+from nameplate.model.verdict import make_indices
 from nameplate.types import ClassResult, Confusion, Doubles, Evaluation, Floats, Metric
 
 PRIOR = 0.5
@@ -294,7 +294,7 @@ def by_make(y_true: NDArray[np.int64], named: NDArray[np.int64], nameplates: Seq
         named: int64 (N,), the classes named.
         nameplates: of the classes.
     """
-    names, make = make_places(makes_of(nameplates))
+    names, make = make_indices(makes_of(nameplates))
     matrix = confusion_matrix(make[y_true], make[named], len(names))
     figures = np.stack(precision_recall_f1(matrix), axis=1)
     results = []

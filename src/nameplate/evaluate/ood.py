@@ -187,7 +187,7 @@ def sort_ood(
         BundleError: the bundle does not say where its cars lie.
         DataError: there are no photos, or none can be read.
     """
-    known = model.bundle.known
+    known = model.bundle.ood_detector
     if known is None:
         raise BundleError(
             f"'{model.bundle.manifest.name}' cannot tell strangers: it was made before Nameplate had verdicts. "
@@ -207,8 +207,8 @@ def sort_ood(
 
 
 def _scores(model: Model, embeddings: Floats, probs: Floats) -> tuple[Floats, Floats]:
-    assert model.bundle.known is not None
-    near, cars = model.bundle.known.distances(embeddings)
+    assert model.bundle.ood_detector is not None
+    near, cars = model.bundle.ood_detector.distances(embeddings)
     margin = model.car_margin(embeddings)
     return ood_score(near, probs, model.bundle.manifest.thresholds), cars if margin is None else margin
 
@@ -217,7 +217,7 @@ def _predictions(model: Model, embeddings: Floats, probs: Floats, qualities: Seq
     """The verdict of each photo; without qualities none is called poor."""
     measured: Sequence[Quality | None] = qualities or [None] * len(probs)
     each = zip(probs, embeddings, measured, strict=True)
-    return [with_flaws(model.judged("", row, embedding), flaws(quality)) for row, embedding, quality in each]
+    return [with_flaws(model.decide("", row, embedding), flaws(quality)) for row, embedding, quality in each]
 
 
 def _count(found: list[Prediction]) -> dict[Verdict, int]:

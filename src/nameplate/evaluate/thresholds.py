@@ -19,7 +19,7 @@ from nameplate.model.model import Model
 from nameplate.model.pipeline import Settings
 from nameplate.model.proof import prove
 from nameplate.model.reference import ReferenceAnswer, reference_photo
-from nameplate.model.verdict import COVERAGE, Thresholds, caught, make_places, make_probabilities, ood_score
+from nameplate.model.verdict import COVERAGE, Thresholds, gated, make_indices, make_probabilities, ood_score
 from nameplate.model.verification import MOST_PHOTOS, RATES, ClaimThresholds, Lies
 from nameplate.storage import sha256
 from nameplate.types import Doubles, Floats
@@ -89,7 +89,7 @@ def choose(
         distances: `MahalanobisDetector.distances` of these photos; None where there are none.
         far: the threshold of "not a car" where the backbone has one; None: the distance that keeps `CARS_KEPT`.
         no_car: the threshold of the backbone's gate, where it has one.
-        odds: `MahalanobisDetector.no_car_odds` of these photos, where there is a gate.
+        odds: `MahalanobisDetector.non_car_log_odds` of these photos, where there is a gate.
 
     Returns:
         None for what too few photos cannot choose: sets need `MIN_CALIBRATION`, `near` needs `MIN_NEAR` that are not
@@ -100,9 +100,9 @@ def choose(
         return found
     passed = np.ones(len(y_true), np.bool_)
     if distances is not None:
-        passed = ~np.logical_or(*caught(probabilities, distances, odds, found))
+        passed = ~np.logical_or(*gated(probabilities, distances, odds, found))
     _, of_makes = make_probabilities(probabilities, makes)
-    _, place = make_places(tuple(makes))
+    _, place = make_indices(tuple(makes))
     sets = least_delivered(probabilities, y_true, passed), least_delivered(of_makes, place[y_true], passed)
     return replace(found, photos=len(y_true), nameplate=sets[0], make=sets[1])
 
@@ -229,7 +229,7 @@ def choose_claims(
         makes: of each of the C nameplates.
     """
     names, of_makes = make_probabilities(probabilities, makes)
-    _, member = make_places(tuple(makes))
+    _, member = make_indices(tuple(makes))
     return _choose(probabilities, y_true, member), _choose(of_makes, member[y_true], np.arange(len(names)))
 
 
@@ -356,7 +356,7 @@ def with_verdicts(
         distances: `MahalanobisDetector.distances` of these photos; None where the bundle has no `MahalanobisDetector`.
         far: the backbone's own threshold of "not a car", where it has one.
         no_car: the same of its gate.
-        odds: `MahalanobisDetector.no_car_odds` of these photos, where there is a gate.
+        odds: `MahalanobisDetector.non_car_log_odds` of these photos, where there is a gate.
     """
     makes = makes_of(manifest.nameplates)
     claims, make_claims = choose_claims(probabilities, y_true, makes)

@@ -21,7 +21,7 @@ from nameplate.fit.linear_probe import fit_recipe
 from nameplate.fit.run import RUN, load_run
 from nameplate.fit.split import Split
 from nameplate.model.classifier import log_loss, probabilities
-from nameplate.model.embeddings import Embedded, Progress, embed_with, still_there
+from nameplate.model.embeddings import DatasetEmbeddings, Progress, embed_with, still_readable
 from nameplate.model.pipeline import Settings
 from nameplate.report.compare import ComparisonRow
 from nameplate.train.backbones import find_backbone
@@ -52,11 +52,11 @@ def judge_frozen(
     cost = measure(network, *size)
     bundle, runtime = stand_in_bundle(backbone, weights, network, size), TorchRuntime(network)
 
-    def embed(photos: Sequence[Photo], *, mirror: bool) -> Embedded:
+    def embed(photos: Sequence[Photo], *, mirror: bool) -> DatasetEmbeddings:
         return embed_with(runtime, photos, bundle, Settings(threads=threads, mirror=mirror), progress)
 
     plain = embed(parts.photos, mirror=False)
-    there = still_there(parts.photos, plain)
+    there = still_readable(parts.photos, plain)
     classes, groups = parts.classes[there], parts.groups[there]
     mirrored = embed(plain.photos, mirror=True) if candidate.head.mirror else None
     head = fit_recipe(plain.photos, plain.embeddings, mirrored, classes, groups, candidate.head, progress)

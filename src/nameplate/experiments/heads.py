@@ -13,7 +13,7 @@ from nameplate.errors import DataError
 from nameplate.evaluate.evaluator import same_picture
 from nameplate.experiments.verdict import Material, SeedAnswers, SeedResult
 from nameplate.model.classifier import fit_head, probabilities
-from nameplate.model.embeddings import Embedded, Progress, embed_photos
+from nameplate.model.embeddings import DatasetEmbeddings, Progress, embed_photos
 from nameplate.model.model import Model
 from nameplate.types import Floats, HeadRecipe, Photo
 
@@ -50,14 +50,14 @@ class Heads:
     """
 
     def __init__(
-        self, material: Material, embedded: Embedded, model: Model, recipe: HeadRecipe, progress: Progress
+        self, material: Material, embedded: DatasetEmbeddings, model: Model, recipe: HeadRecipe, progress: Progress
     ) -> None:
         places = {photo.path: place for place, photo in enumerate(embedded.photos)}
         train = [places[photo.path] for photo in (*material.train, *material.extra)]
         photos = (*material.train, *material.extra)
         self.recipe, self.material = recipe, material
         self.judging = embedded.embeddings[[places[photo.path] for photo in material.judging]]
-        rows = Embedded(photos, embedded.embeddings[train], embedded.hashes[train], (), embedded.runtime)
+        rows = DatasetEmbeddings(photos, embedded.embeddings[train], embedded.hashes[train], (), embedded.runtime)
         self.rows = Rows(
             photos,
             len(material.train),

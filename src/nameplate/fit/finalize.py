@@ -22,7 +22,7 @@ from nameplate.evaluate.thresholds import with_reference, with_verdicts
 from nameplate.fit.run import metrics_record
 from nameplate.model.bundle import Bfloat16Check, Bundle, Manifest, save_bundle
 from nameplate.model.classifier import probabilities
-from nameplate.model.ood import own_distances
+from nameplate.model.ood import leave_one_out_distances
 from nameplate.types import Evaluation, Floats
 
 FLOAT32_RUNTIMES = ("onnxruntime", "openvino")
@@ -185,17 +185,17 @@ def _with_thresholds(
         y_true: int64 (N,), their true classes.
         out_of_fold: training photos, where there are answers to them.
     """
-    manifest, known = bundle.manifest, bundle.known
+    manifest, known = bundle.manifest, bundle.ood_detector
     far, no_car = manifest.thresholds.far, manifest.thresholds.no_car
     distances = None if known is None else known.distances(embeddings)
     if len(y_true) >= MIN_CALIBRATION or out_of_fold is None or known is None or distances is None:
-        odds = None if known is None else known.no_car_odds(embeddings)
+        odds = None if known is None else known.non_car_log_odds(embeddings)
         return with_verdicts(manifest, probs, y_true, distances, far, no_car, odds)
     trained, classes = out_of_fold.embeddings, out_of_fold.classes
     probs = np.concatenate([probs, probabilities(out_of_fold.logits, manifest.temperature)])
     y_true = np.concatenate([y_true, classes])
     # A training photo shaped the mean of its own class: its distance is taken with the photo itself left out.
-    near = np.concatenate([distances[0], own_distances(known, trained, classes)])
+    near = np.concatenate([distances[0], leave_one_out_distances(known, trained, classes)])
     cars = np.concatenate([distances[1], known.distances(trained)[1]])
     found = with_verdicts(manifest, probs, y_true, (near, cars), far, no_car)
     return replace(found, thresholds=replace(found.thresholds, nameplate=None, make=None))

@@ -169,7 +169,7 @@ def _calibrated(draft: Bundle, before: EvaluationResult, judged: Mapping[str, Ev
 
 def _far(draft: Bundle, before: EvaluationResult, after: EvaluationResult) -> float | None:
     """The threshold of "not a car", moved as the cars themselves have: rounding takes them a little farther out."""
-    far, known = draft.manifest.thresholds.far, draft.known
+    far, known = draft.manifest.thresholds.far, draft.ood_detector
     if far is None or known is None:
         return far
     was, now = (float(np.median(known.distances(judged.embeddings)[1])) for judged in (before, after))

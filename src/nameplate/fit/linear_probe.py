@@ -26,10 +26,10 @@ from nameplate.fit.run import data_record, versions
 from nameplate.fit.split import Split, photos_csv, split_parts
 from nameplate.model.bundle import SCHEMA, Bfloat16Check, Bundle, Manifest
 from nameplate.model.classifier import Head, fit_head
-from nameplate.model.embeddings import Embedded, Progress, embed_photos, still_there
+from nameplate.model.embeddings import DatasetEmbeddings, Progress, embed_photos, still_readable
 from nameplate.model.model import Model
 from nameplate.model.neighbours import make_index
-from nameplate.model.ood import fit_known
+from nameplate.model.ood import fit_detector
 from nameplate.model.runtime_choice import MAX_BFLOAT16_COST
 from nameplate.model.verdict import Thresholds
 from nameplate.storage import writing
@@ -107,7 +107,7 @@ class _Fitted:
     """A head, fitted on the embeddings of one model's backbone."""
 
     model: Model
-    embedded: Embedded
+    embedded: DatasetEmbeddings
     """The photos that can be read, in the order of `parts`."""
     parts: Split
     head: Head
@@ -147,7 +147,7 @@ def _in_float32(model: Model, check: Bfloat16Check) -> Model:
     return Model(measured, replace(model.settings, runtime="onnxruntime"))
 
 
-def _held_out(embedded: Embedded, parts: Split, model: Model, progress: Progress) -> HeldOut:
+def _held_out(embedded: DatasetEmbeddings, parts: Split, model: Model, progress: Progress) -> HeldOut:
     """The held-out photos; where bfloat16 embedded them, `BFLOAT16_PHOTOS` of them in float32 as well."""
     places = np.flatnonzero(parts.held)
     found = [RuntimeEmbeddings(embedded.runtime, embedded.embeddings[places], places)]
@@ -157,7 +157,7 @@ def _held_out(embedded: Embedded, parts: Split, model: Model, progress: Progress
         exact = embed_photos(
             again, model.with_settings(runtime="openvino"), lambda _, a, b: progress("check bfloat16", a, b)
         )
-        found.append(RuntimeEmbeddings(exact.runtime, exact.embeddings, chosen[still_there(again, exact)]))
+        found.append(RuntimeEmbeddings(exact.runtime, exact.embeddings, chosen[still_readable(again, exact)]))
     return HeldOut(tuple(found), parts.classes)
 
 
@@ -179,9 +179,9 @@ def _draft(name: str, fitted: _Fitted) -> Bundle:
         files={},
         bfloat16=parent.manifest.bfloat16,
         # `far` and `no_car` are the backbone's own; without the distances that they cut, they mean nothing
-        thresholds=Thresholds() if parent.known is None else parent.manifest.thresholds,
+        thresholds=Thresholds() if parent.ood_detector is None else parent.manifest.thresholds,
     )
-    known = fit_known(fitted.trained, parts.classes[parts.train], parent.known)
+    known = fit_detector(fitted.trained, parts.classes[parts.train], parent.ood_detector)
     table = photos_csv(parts.photos, parts.groups)
     return Bundle(manifest, parent.backbone, head.weight, head.bias, table, known)
 
@@ -193,7 +193,7 @@ def _index(fitted: _Fitted) -> bytes:
 def fit_recipe(
     photos: Sequence[Photo],
     embeddings: Floats,
-    mirrored: Embedded | None,
+    mirrored: DatasetEmbeddings | None,
     classes: NDArray[np.int64],
     groups: NDArray[np.int64],
     recipe: HeadRecipe,
@@ -223,7 +223,7 @@ def fit_recipe(
             f"here all {len(photos):,} photos to train on are in one."
         )
     if mirrored is not None:
-        there = still_there(photos, mirrored)
+        there = still_readable(photos, mirrored)
         embeddings = np.concatenate([embeddings, mirrored.embeddings])
         classes, fold = np.concatenate([classes, classes[there]]), np.concatenate([fold, fold[there]])
     return fit_head(embeddings, classes, fold, balanced=recipe.balanced, progress=lambda a, b: progress("fit", a, b))

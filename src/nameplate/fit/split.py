@@ -18,7 +18,7 @@ from nameplate.data.labels import natural_key
 from nameplate.data.split import hold_out
 from nameplate.errors import DataError
 from nameplate.evaluate.evaluator import same_picture
-from nameplate.model.embeddings import Embedded, Progress
+from nameplate.model.embeddings import DatasetEmbeddings, Progress
 from nameplate.storage import absolute, counted, printable, sha256_of
 from nameplate.types import Photo
 
@@ -150,7 +150,7 @@ class Split:
 
 
 def split_parts(
-    dataset: Dataset, embedded: Embedded, holdout: float, seed: int, progress: Progress = lambda *_: None
+    dataset: Dataset, embedded: DatasetEmbeddings, holdout: float, seed: int, progress: Progress = lambda *_: None
 ) -> Split:
     """Give every photo its part: the data's own where it has parts, else a stratified split.
 

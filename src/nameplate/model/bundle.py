@@ -1,15 +1,15 @@
-"""A bundle: the model on disk. A folder of
+"""A bundle: the model on disk, as a folder.
 
-bundle.json        what it knows, how photos are prepared, where it comes from; written last
-backbone.onnx      uint8 N×H×W×3 in, float32 N×D embedding out; normalisation inside, resizing never. Many have
-                   a second output, `map`, float32 N×h×w×D, whose mean over the places is the embedding (maps.py)
-head.safetensors   weight D×C, bias C, float32; absent from a bundle that only embeds
-known.safetensors  where the cars lie that it knows, for its verdicts (optional)
-photos.csv         the photos that it was made from and the part of each (optional)
-index.safetensors  embeddings and small pictures of the photos that trained it (optional, index.py)
+bundle.json        labels, preprocessing, calibration, thresholds and provenance; written last
+backbone.onnx      uint8 N×H×W×3 in, float32 N×D embedding out. It normalises, but never resizes. Many backbones have a
+                   second output `map`, float32 N×h×w×D, whose mean over the places is the embedding (cam.py)
+head.safetensors   float32 weight D×C and bias C; a bundle that only embeds has none
+known.safetensors  the detector of unknown cars, for verdicts (optional, ood.py)
+photos.csv         the photos that the bundle was made from, with their split (optional)
+index.safetensors  embeddings and thumbnails of the photos that trained it (optional, neighbours.py)
 
-No pickle anywhere. Every byte is checked before it is used: bundle.json holds the SHA-256 of each other file
-and of all that it says itself.
+There is no pickle. Every byte is checked before it is used: bundle.json contains the SHA-256 of every other file and of
+its own content.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from nameplate.storage import open_regular, sha256, whole_folder
 from nameplate.types import Floats, Preprocess
 
 SCHEMA = 2
-"""Version of bundle.json that this Nameplate writes; it reads this one and all before it."""
+"""The version of bundle.json that this Nameplate writes. It reads this one and all earlier ones."""
 MANIFEST, BACKBONE, HEAD, PHOTOS = "bundle.json", "backbone.onnx", "head.safetensors", "photos.csv"
 KNOWN, INDEX = "known.safetensors", "index.safetensors"
 IN_RUN = "bundle"
-"""The folder inside a training run's that holds its bundle."""
-HEAD_PARTS, SEAL = ("weight", "bias"), "sha256"
-"""The tensors of the head's file, and the field of bundle.json that seals the others."""
+"""Name of the bundle's folder inside the folder of a training run."""
+HEAD_PARTS, DIGEST = ("weight", "bias"), "sha256"
+"""The tensors of the head's file, and the field of bundle.json that holds the digest of all its other fields."""
 EXCLUDED = "excluded"
 """The key in the `data` of bundle.json's provenance that lists digests of photos that the user kept from training."""
 MAX_BYTES = {
@@ -55,14 +55,14 @@ MAX_BYTES = {
 }
 """A file larger than this is not read."""
 LARGEST = 1e9
-"""No number of a head or an embedding lies further from 0: beyond it sums and squares of float32 overflow."""
+"""Largest absolute value in a head or an embedding. Beyond it, sums and squares overflow float32."""
 TEMPERATURES = (1e-3, 1e3)
-"""A temperature outside is none that was ever fitted."""
+"""Temperatures outside this range are refused: no fit gives them."""
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file of the bundle, as bundle.json knows it."""
+    """What bundle.json says about one file of the bundle."""
 
     sha256: str
     bytes: int
@@ -70,7 +70,7 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Bfloat16Check:
-    """What running the backbone in bfloat16 costs, measured on labelled photos."""
+    """The accuracy that bfloat16 costs, measured on labelled photos."""
 
     photos: int
     top1_float32: float
@@ -78,90 +78,92 @@ class Bfloat16Check:
 
     @property
     def cost(self) -> float:
-        """Share of photos lost (0.003 is 0.3 points)."""
+        """Loss of top-1 accuracy, as a share of photos (0.003 is 0.3 points)."""
         return self.top1_float32 - self.top1_bfloat16
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """bundle.json."""
+    """bundle.json. The fields are its keys, so their names stay as they are in all versions."""
 
     schema: int
-    """Version of this form."""
+    """Version of this format."""
     name: str
     """What the model is called."""
     nameplates: tuple[str, ...]
-    """The classes, in the order of the head's columns; none where there is no head."""
+    """The classes, in the order of the head's columns; empty where there is no head."""
     ids: tuple[str, ...]
-    """The classes as the data calls them, in the same order (a competition's Category)."""
+    """The classes as the data set names them, in the same order (a competition's Category)."""
     preprocess: Preprocess
-    """How a decoded photo becomes the backbone's picture."""
+    """How a decoded photo becomes the model input."""
     embedding: int
-    """D, the embedding's size."""
+    """D, the size of an embedding."""
     temperature: float
-    """Logits are divided by it before the softmax (calibration), where `temperatures` has none of the runtime."""
+    """Logits are divided by it before the softmax (calibration), unless `temperatures` has one for the runtime."""
     files: dict[str, File]
     """The other files."""
     bfloat16: Bfloat16Check | None = None
-    """Whether bfloat16 may be used; None where it was not measured: then it may not."""
+    """Decides whether bfloat16 may be used; None where it was not measured, and then it may not."""
     provenance: dict[str, object] = field(default_factory=dict)
     """Recipe, seed, versions, data digest, metrics, licence."""
     temperatures: dict[str, float] = field(default_factory=dict)
-    """Runtime → the temperature fitted on what it computes; the runtime's name says the precision too."""
+    """Runtime → the temperature fitted on its embeddings. The runtime's name includes the precision."""
     makes: tuple[str, ...] = ()
-    """The make of each nameplate, in their order; empty in bundles of before there were verdicts."""
+    """The make of each nameplate, in their order; empty in bundles of schema 1."""
     thresholds: Thresholds = field(default_factory=Thresholds)
-    """Of the verdicts."""
+    """Thresholds of the verdicts."""
     claims: ClaimThresholds | None = None
-    """For `verify`; None where nothing was held out to choose them on."""
+    """Thresholds of `verify`; None where no photos were held out to choose them on."""
     make_claims: ClaimThresholds | None = None
     """The same for claims of a make."""
     golden: ReferenceAnswer | None = None
-    """What it said of the golden photo when it was made; None in bundles of before that was kept."""
+    """The answer to the reference image when the bundle was made; None in older bundles."""
 
     def temperature_of(self, runtime: str) -> float:
-        """The temperature for embeddings that a runtime computed."""
+        """The calibration temperature for embeddings that this runtime computed."""
         return self.temperatures.get(runtime, self.temperature)
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A bundle in memory, every file checked."""
+    """A bundle in memory; every file was checked."""
 
     manifest: Manifest
     backbone: bytes
     """The ONNX file."""
     weight: Floats | None = None
-    """D×C."""
+    """float32 D×C; None where there is no head."""
     bias: Floats | None = None
-    """C."""
+    """float32 (C,); None where there is no head."""
     photos: bytes | None = None
-    """photos.csv."""
-    known: MahalanobisDetector | None = None
-    """Where its cars lie; None where that was not asked for."""
+    """photos.csv; None where the bundle has none."""
+    ood_detector: MahalanobisDetector | None = None
+    """Tells known cars from unknown ones and from other things; None where the bundle has none."""
     folder: Path | None = None
-    """Where it was read from or written to; None where it is in memory alone."""
+    """The folder that it was read from or written to; None where it exists in memory only."""
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the backbone: two bundles of one digest give the same embeddings."""
+        """SHA-256 of the backbone. Two bundles with the same one give the same embeddings."""
         return self.manifest.files[BACKBONE].sha256
 
     @property
     def int8(self) -> bool:
-        """Whether its backbone computes in int8: then it names the operator that turns int8 back into numbers."""
+        """Whether its backbone computes in int8; such a file contains the operator that turns int8 into float32."""
         return b"DequantizeLinear" in self.backbone
 
     @property
-    def seal(self) -> str:
-        """SHA-256 of all that bundle.json says, the files' digests too: two bundles of one seal answer alike."""
-        return _seal(msgspec.json.decode(msgspec.json.encode(self.manifest)))
+    def full_digest(self) -> str:
+        """SHA-256 of bundle.json's content, which includes the files' digests. Two bundles with the same one give the
+        same answers.
+        """
+        return _content_digest(msgspec.json.decode(msgspec.json.encode(self.manifest)))
 
     def index_bytes(self) -> bytes | None:
-        """index.safetensors, read now and checked; None where there is none.
+        """Read and check index.safetensors; None where the bundle has none.
 
         Raises:
-            BundleError: it is damaged or gone.
+            BundleError: the file is damaged or missing.
         """
         if self.folder is None or INDEX not in self.manifest.files:
             return None
@@ -169,27 +171,31 @@ class Bundle:
 
 
 def shipped() -> dict[str, Path]:
-    """Name → folder of the bundles inside the package."""
+    """Name → folder of the bundles in the package."""
     root = Path(str(resources.files("nameplate.model"))) / "shipped"
     return {folder.name: folder for folder in sorted(root.iterdir()) if (folder / MANIFEST).is_file()}
 
 
 @cache
 def shipped_backbones() -> frozenset[str]:
-    """Digests of the backbones inside the package."""
+    """SHA-256 of the backbones in the package."""
     return frozenset(_read_manifest(folder).files[BACKBONE].sha256 for folder in shipped().values())
 
 
 def load_bundle(name: str | Path) -> Bundle:
-    """Read a bundle: a folder, that of a training run that made one, or the name of one that ships.
+    """Read a bundle and check every file.
+
+    Args:
+        name: a bundle's folder, the folder of a training run that made one, or the name of a shipped bundle.
 
     Raises:
-        BundleError: no such bundle, damaged, unsafe, or made by a newer Nameplate.
+        BundleError: there is no such bundle, or it is damaged, unsafe or made by a newer Nameplate.
     """
     folder = Path(name)
     if not _is_bundle(folder) and _is_bundle(folder / IN_RUN):
         folder = folder / IN_RUN
-    if not _is_bundle(folder):  # a folder of photos may bear the name of a bundle that ships
+    # Only now, because a folder of photos in the working folder may have the name of a shipped bundle.
+    if not _is_bundle(folder):
         folder = shipped().get(str(name), folder)
     if not _is_bundle(folder):
         raise BundleError(
@@ -206,33 +212,33 @@ def load_bundle(name: str | Path) -> Bundle:
 
 
 def refuse_other_folder(target: Path) -> None:
-    """Keep `overwrite` from replacing a folder that is no bundle.
+    """Prevent `overwrite` from replacing a folder that is no bundle.
 
     Raises:
-        NameplateError: `target` holds something else.
+        NameplateError: `target` is a folder with other content.
     """
     if target.is_dir() and not _is_bundle(target) and any(target.iterdir()):
         raise NameplateError(f"'{target}' is there and is no bundle, so it is not replaced. Choose another name.")
 
 
 def _is_bundle(folder: Path) -> bool:
-    return os.path.isfile(folder / MANIFEST)  # noqa: PTH113 - false, too, for names that no file can have
+    return os.path.isfile(folder / MANIFEST)  # noqa: PTH113 - unlike pathlib's, returns False for impossible names
 
 
 def save_bundle(target: Path, bundle: Bundle, *, index: bytes | None = None, overwrite: bool = False) -> Bundle:
-    """Write a bundle, whole or not at all.
+    """Write a bundle completely or not at all.
 
     Args:
         target: the bundle's folder.
-        bundle: in memory; what its manifest says of `files` and where it lies now make no difference.
-        index: index.safetensors, where it shall have one.
-        overwrite: replace a bundle that is there.
+        bundle: the bundle in memory. Its `folder` and the `files` of its manifest are not used.
+        index: content of index.safetensors; None for a bundle without one.
+        overwrite: whether to replace a bundle that exists there.
 
     Returns:
-        The bundle as it lies on disk, with its `files` and its `folder`.
+        The bundle as written, with its `files` and its `folder`.
 
     Raises:
-        NameplateError: `target` is there already, or cannot be written.
+        NameplateError: `target` exists, or cannot be written.
     """
     refuse_other_folder(target)
     contents = _contents(bundle) | ({} if index is None else {INDEX: index})
@@ -241,25 +247,25 @@ def save_bundle(target: Path, bundle: Bundle, *, index: bytes | None = None, ove
     with whole_folder(target, overwrite=overwrite) as temporary:
         for name, data in contents.items():
             (temporary / name).write_bytes(data)
-        said = msgspec.json.decode(msgspec.json.encode(complete))
-        text = msgspec.json.format(msgspec.json.encode(said | {SEAL: _seal(said)}), indent=2)
+        content = msgspec.json.decode(msgspec.json.encode(complete))
+        text = msgspec.json.format(msgspec.json.encode(content | {DIGEST: _content_digest(content)}), indent=2)
         (temporary / MANIFEST).write_bytes(text + b"\n")
     return replace(bundle, manifest=complete, folder=target)
 
 
 def _contents(bundle: Bundle) -> dict[str, bytes]:
-    """File name → bytes of all that a bundle in memory holds beside its manifest."""
+    """File name → bytes, for all files of a bundle except bundle.json and the index."""
     contents = {BACKBONE: bundle.backbone}
     if bundle.weight is not None and bundle.bias is not None:
         parts = (bundle.weight, bundle.bias)
-        # safetensors writes an array's buffer as it lies in memory, so it has to be in row-major order
+        # safetensors writes an array's buffer as it is in memory, so the array must be in row-major order.
         contents[HEAD] = save_tensors(
             {name: np.ascontiguousarray(part) for name, part in zip(HEAD_PARTS, parts, strict=True)}
         )
     if bundle.photos is not None:
         contents[PHOTOS] = bundle.photos
-    if bundle.known is not None:
-        contents[KNOWN] = save_tensors(bundle.known.tensors)
+    if bundle.ood_detector is not None:
+        contents[KNOWN] = save_tensors(bundle.ood_detector.tensors)
     return contents
 
 
@@ -267,9 +273,9 @@ class _Version(msgspec.Struct):
     schema: int
 
 
-def _seal(said: dict[str, object]) -> str:
-    """SHA-256 of all that bundle.json says, however it is laid out."""
-    return sha256(msgspec.json.encode(said, order="deterministic"))
+def _content_digest(content: dict[str, object]) -> str:
+    """SHA-256 of bundle.json's content, independent of white space and of the order of keys."""
+    return sha256(msgspec.json.encode(content, order="deterministic"))
 
 
 def _read_manifest(folder: Path) -> Manifest:
@@ -283,10 +289,10 @@ def _read_manifest(folder: Path) -> Manifest:
                 f"{SCHEMA}). Update it: pip install -U nameplate."
             )
         manifest = msgspec.json.decode(text, type=Manifest)
-        said = msgspec.json.decode(text)
+        content = msgspec.json.decode(text)  # as it is in the file: a field added later changes no old digest
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"'{path}' is damaged: {error}.") from None
-    if said.pop(SEAL, None) != _seal(said):
+    if content.pop(DIGEST, None) != _content_digest(content):
         raise BundleError(f"'{path}' is damaged: its own SHA-256 is not that of what it says. Copy it again.")
     problem = _problem(manifest)
     if problem:
@@ -295,7 +301,7 @@ def _read_manifest(folder: Path) -> Manifest:
 
 
 def _problem(manifest: Manifest) -> str | None:
-    """What cannot be right in a manifest that has the right form."""
+    """The first value that cannot be right in a manifest whose types are right; None where all can."""
     if not set(manifest.files) <= {BACKBONE, HEAD, PHOTOS, KNOWN, INDEX} or BACKBONE not in manifest.files:
         return f"its files are {', '.join(manifest.files) or 'none'}"
     if len(manifest.nameplates) != len(manifest.ids) or len(set(manifest.nameplates)) != len(manifest.nameplates):
@@ -309,10 +315,12 @@ def _problem(manifest: Manifest) -> str | None:
             return f"the temperature is {temperature}, and none lies outside {TEMPERATURES[0]:g} to {TEMPERATURES[1]:g}"
     if len(manifest.makes) not in (0, len(manifest.nameplates)):
         return f"it has {len(manifest.nameplates)} nameplates and {len(manifest.makes)} makes"
-    cuts = manifest.thresholds
-    lengths = [cut for cut in (cuts.middle, cuts.near, cuts.far) if cut is not None]
-    if not cuts.usable or cuts.spread * LARGEST < 1 or max(map(abs, [*lengths, cuts.spread])) > LARGEST:
-        return f"the thresholds are {cuts}"
+    thresholds = manifest.thresholds
+    limits = [limit for limit in (thresholds.middle, thresholds.near, thresholds.far) if limit is not None]
+    largest = max(map(abs, [*limits, thresholds.spread]))
+    # Scores are divided by the spread, so a tiny one would overflow as a large number would.
+    if not thresholds.usable or thresholds.spread * LARGEST < 1 or largest > LARGEST:
+        return f"the thresholds are {thresholds}"
     if any(claims and not claims.usable for claims in (manifest.claims, manifest.make_claims)):
         return "the thresholds for claims are of another form"
     if not (0 < manifest.preprocess.height <= 4096 and 0 < manifest.preprocess.width <= 4096):
@@ -361,13 +369,13 @@ def _read_head(folder: Path, manifest: Manifest) -> tuple[Floats, Floats]:
     for part in (weight, bias):
         if not np.isfinite(part).all():
             raise BundleError(f"'{path}' holds numbers that are not finite float32.")
-        if not numbers(part):
+        if not all_finite(part):
             raise BundleError(f"'{path}' holds numbers beyond ±{LARGEST:g}, which no head that was trained has.")
     return weight, bias
 
 
-def numbers(found: Floats) -> bool:
-    """Whether all are numbers that can be computed with: none NaN or infinite, none beyond `LARGEST`."""
+def all_finite(found: Floats) -> bool:
+    """Whether no number is NaN, infinite, or beyond ±`LARGEST`."""
     return bool(np.abs(found).max(initial=0) <= LARGEST)
 
 

@@ -1,8 +1,8 @@
-"""Where in a photo its embedding comes from, and so where the evidence for a nameplate lies.
+"""Class activation maps (CAM): where in a photo the evidence for a nameplate lies, and `explain`, which shows it.
 
-Many backbones give, beside the embedding, that of each place of their last feature map, whose mean is the embedding.
-A linear head on the mean is the mean of the head on the places: B. Zhou et al., "Learning Deep Features for
-Discriminative Localization", 2016 (class activation maps). No gradients, and no torch.
+Many backbones have a second output: the embedding of each place of their last feature map. The mean of these over the
+places is the photo's embedding. A linear head on the mean equals the mean of the head on the places (B. Zhou et al.,
+"Learning Deep Features for Discriminative Localization", 2016). So a map needs neither gradients nor torch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from nameplate.errors import BundleError, PhotoError, UsageError
 from nameplate.images.parallel import ordered_map
 from nameplate.images.quality import flaws
 from nameplate.images.transforms import frame
-from nameplate.model.bundle import numbers
+from nameplate.model.bundle import all_finite
 from nameplate.model.classifier import probabilities
 from nameplate.model.model import Model
 from nameplate.model.neighbours import Neighbour, nearest, read_index
@@ -45,26 +45,26 @@ from nameplate.storage import nfc
 from nameplate.types import Floats, Preprocess, Verdict
 
 SMOOTH = 8
-"""Points that a place of the map is drawn out to, along each side, before the hottest region is looked for."""
+"""Factor by which a map is upsampled along each side before the hottest region is searched."""
 AREA = 0.15
-"""Share of the picture that a hot region covers."""
+"""Share of the model input that the hottest region covers."""
 
 
 @dataclass(frozen=True, slots=True)
 class MappedPhoto:
-    """A photo that the backbone has seen, with its map."""
+    """A photo with its embedding and its feature map."""
 
     photo: EmbeddedPhoto
-    """Of one view."""
+    """With one view."""
     picture: Pixels
-    """What the backbone saw, uint8 H×W×3."""
+    """The model input, uint8 H×W×3."""
     places: Floats
-    """float32 h×w×D: the embedding of each place; the mean over the places is the photo's embedding."""
+    """float32 h×w×D: the embedding of each place. Their mean over the places is the photo's embedding."""
 
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A box in the model's picture, as shares of its width and height from the top left corner."""
+    """A box in the model input, as shares of its width and height from the top left corner."""
 
     left: float
     top: float
@@ -75,19 +75,19 @@ class Region:
 def photo_maps(
     model: Model, photos: Iterable[PhotoLike], runtime: OnnxRuntime | None = None
 ) -> Iterator[MappedPhoto | UnreadablePhoto]:
-    """Embed photos and keep the maps, in order, by ONNX Runtime.
+    """Embed photos and keep their feature maps, in order, on ONNX Runtime.
 
     Args:
         model: whose backbone to run.
         photos: of any kind (`sources.PhotoLike`).
-        runtime: the backbone opened with its maps; None opens it.
+        runtime: the backbone, opened with `maps=True`; None opens it.
 
     Raises:
         BundleError: the backbone gives no maps.
     """
     size, settings = model.bundle.manifest.preprocess, model.settings
     sources = as_sources(photos, settings.limits)
-    # Maps are large: no more than a batch of photos is prepared ahead of them.
+    # Maps are large, so at most one batch of photos is prepared ahead.
     prepared = ordered_map(lambda source: prepare_photo(source, size, settings), sources, settings.threads, BATCH)
     return map_prepared(model, prepared, runtime)
 
@@ -95,7 +95,7 @@ def photo_maps(
 def map_prepared(
     model: Model, photos: Iterator[PreparedPhoto | UnreadablePhoto], runtime: OnnxRuntime | None = None
 ) -> Iterator[MappedPhoto | UnreadablePhoto]:
-    """`photo_maps` of photos that are prepared already, of whose views the first is embedded."""
+    """`photo_maps` for photos that are already prepared; only the first view of each is embedded."""
     runtime = runtime or OnnxRuntime(model.bundle.backbone, model.settings.threads, maps=True)
     if not runtime.has_maps:
         raise BundleError(
@@ -116,7 +116,7 @@ def map_prepared(
             continue
         [(embedding, places)] = found
         outcome = embedded(photo, embedding[None], runtime.name)
-        if isinstance(outcome, UnreadablePhoto) or not numbers(places):
+        if isinstance(outcome, UnreadablePhoto) or not all_finite(places):
             yield UnreadablePhoto(NOT_COMPUTED, photo.file.digest)
         else:
             yield MappedPhoto(outcome, photo.inputs[0], places)
@@ -127,6 +127,7 @@ def _first_view(photo: PreparedPhoto | UnreadablePhoto) -> PreparedPhoto | Unrea
 
 
 def _check(embeddings: Floats, places: Floats, model: Model) -> None:
+    """Raise BundleError unless a map is N×h×w×D for N×D embeddings, with no more places than pixels."""
     manifest = model.bundle.manifest
     size, grid = (manifest.preprocess.height, manifest.preprocess.width), places.shape[1:3]
     if (
@@ -141,66 +142,70 @@ def _check(embeddings: Floats, places: Floats, model: Model) -> None:
         )
 
 
-def evidence(model: Model, places: Floats, nameplate: int, runtime: str) -> Floats:
-    """What each place says for a nameplate and against the others, float32 h×w.
+def evidence_map(model: Model, places: Floats, nameplate: int, runtime: str) -> Floats:
+    """The evidence of each place for a nameplate and against the others.
 
-    The mean over the places is the nameplate's logit less that of the other nameplates, each weighted by how probable
-    the model holds it beside this one (the slope of the log odds). Zero says nothing, below zero speaks against.
+    The mean over the places is the nameplate's logit minus the mean logit of the other nameplates, weighted by their
+    probabilities without this one (the gradient of the log-odds). Positive values are evidence for the nameplate,
+    negative values evidence against it.
 
     Args:
-        model: with a head, of two nameplates at least.
-        places: float32 h×w×D, of `photo_maps`.
-        nameplate: which of `model.nameplates`.
-        runtime: the name of the runtime that computed `places`: it has a temperature of its own.
+        model: with a head of at least two nameplates.
+        places: float32 h×w×D, from `photo_maps`.
+        nameplate: index in `model.nameplates`.
+        runtime: name of the runtime that computed `places`; it has its own temperature.
+
+    Returns:
+        float32 h×w.
 
     Raises:
         BundleError: the bundle has no head.
     """
     weight, bias = model.require_head()
     logits = places.mean((0, 1)) @ weight + bias
-    logits[nameplate] = -np.inf
+    logits[nameplate] = -np.inf  # so that the others' probabilities sum to 1
     others = probabilities(logits[None], model.bundle.manifest.temperature_of(runtime))[0]
     direction = weight[:, nameplate] - weight @ others
     return np.asarray(places @ direction + (bias[nameplate] - bias @ others), np.float32)
 
 
-def drawn_out(grid: Floats, height: int, width: int) -> Floats:
-    """A map float32 h×w drawn out smoothly (bicubic) to float32 height×width."""
+def upsample(grid: Floats, height: int, width: int) -> Floats:
+    """Bicubic interpolation of a map: float32 h×w → float32 height×width."""
     image = Image.fromarray(np.ascontiguousarray(grid, np.float32))
     return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC), np.float32)
 
 
 def hot_region(grid: Floats, area: float = AREA) -> Region:
-    """The box with the most evidence of all of one area, of the picture's own shape.
+    """The box with the most evidence among all boxes of one area that have the model input's aspect ratio.
 
     Args:
-        grid: float32 h×w, of `evidence`.
-        area: share of the picture, above 0 and at most 1.
+        grid: float32 h×w, from `evidence_map`.
+        area: share of the model input, above 0 and at most 1.
     """
     height, width = grid.shape[0] * SMOOTH, grid.shape[1] * SMOOTH
     rows, columns = max(1, round(height * area**0.5)), max(1, round(width * area**0.5))
-    sums = np.zeros((height + 1, width + 1))
-    sums[1:, 1:] = drawn_out(grid, height, width).astype(np.float64).cumsum(0).cumsum(1)
+    sums = np.zeros((height + 1, width + 1))  # integral image: the sum of any box is four look-ups
+    sums[1:, 1:] = upsample(grid, height, width).astype(np.float64).cumsum(0).cumsum(1)
     boxes = sums[rows:, columns:] - sums[:-rows, columns:] - sums[rows:, :-columns] + sums[:-rows, :-columns]
     top, left = (int(each) for each in np.unravel_index(boxes.argmax(), boxes.shape))
     return Region(left / width, top / height, (left + columns) / width, (top + rows) / height)
 
 
-def mean_inside(grid: Floats, region: Region) -> float:
-    """Mean evidence in a region of the picture."""
+def mean_evidence(grid: Floats, region: Region) -> float:
+    """Mean evidence in a region of the model input."""
     height, width = grid.shape[0] * SMOOTH, grid.shape[1] * SMOOTH
     rows = slice(round(region.top * height), round(region.bottom * height))
-    return float(drawn_out(grid, height, width)[rows, round(region.left * width) : round(region.right * width)].mean())
+    return float(upsample(grid, height, width)[rows, round(region.left * width) : round(region.right * width)].mean())
 
 
-def in_photo(region: Region, width: int, height: int, size: Preprocess) -> tuple[int, int, int, int]:
-    """A region of the model's picture as left, top, right, bottom in pixels of the upright photo.
+def region_in_photo(region: Region, width: int, height: int, size: Preprocess) -> tuple[int, int, int, int]:
+    """A region of the model input as left, top, right, bottom in pixels of the upright photo.
 
     Args:
-        region: of the picture.
-        width: the upright photo's.
-        height: the upright photo's.
-        size: how the photo became the picture.
+        region: in the model input.
+        width: the upright photo's, in pixels.
+        height: the upright photo's, in pixels.
+        size: how the photo was fitted into the model input.
     """
     left, top, right, bottom = frame(width, height, size)
     across, down = right - left, bottom - top
@@ -211,56 +216,55 @@ def in_photo(region: Region, width: int, height: int, size: Preprocess) -> tuple
     return box[0], box[1], box[2], box[3]
 
 
-# JOINED `explain`: what in a photo speaks for the nameplate that it is given, or for one that is claimed.
-
+# Explanations: the evidence for the predicted nameplate, or for a claimed one, with the most similar training photos.
 
 NEIGHBOURS = 6
-"""Photos of the index that are shown."""
+"""Number of training photos shown."""
 SHOWN = 640
 """Longest side of the photo as it is shown, in pixels."""
 FAINT = 0.1
-"""A box whose mean evidence is below this share of the strongest place's, for or against, says nothing."""
+"""A box is not shown if its mean evidence is below this share of the strongest place's absolute value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What speaks for one nameplate."""
+    """The evidence for one nameplate."""
 
     nameplate: str
     confidence: float
     """Calibrated probability, 0–1."""
     evidence: Floats
-    """float32 h×w over the model's picture: above 0 speaks for it, below 0 against it."""
+    """float32 h×w over the model input: above 0 for the nameplate, below 0 against it."""
     region: tuple[int, int, int, int] | None
-    """The box that says most for it: left, top, right, bottom in pixels of the upright photo; None where no box says
-    anything to speak of."""
+    """The box with the most evidence: left, top, right, bottom in pixels of the upright photo; None where the evidence
+    is faint everywhere."""
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """One photo explained."""
+    """The explanation of a model's answer to one photo."""
 
     photo: str
-    """Its path; empty where it came without one."""
+    """Its path; empty where it has none."""
     pixels: NDArray[np.uint8]
-    """The upright photo, uint8 H×W×3, as large as it is shown or larger."""
+    """The upright photo, uint8 H×W×3, at least as large as it is shown."""
     width: int
-    """Of the upright photo, in its own pixels."""
+    """Width of the upright photo in the file's pixels."""
     height: int
-    """Of the upright photo, in its own pixels."""
+    """Height of the upright photo in the file's pixels."""
     named: Case
     claimed: Case | None
-    """Of the nameplate that was claimed; None where none was."""
+    """The claimed nameplate; None where none was claimed."""
     verdict: Verdict
-    """What may be done with the answer."""
+    """See model/verdict.py."""
     top: tuple[tuple[str, float], ...]
     """The most probable nameplates with their probabilities, best first."""
     nearest: tuple[Neighbour, ...] | None
-    """Photos that trained the head, the most alike first; None where the bundle has no index."""
+    """Photos that trained the head, the most similar first; None where the bundle has no neighbour index."""
 
     @property
     def title(self) -> str:
-        """What the photo shows, as the verdict has it: a nameplate only where it is the answer."""
+        """A heading that agrees with the verdict: the bare nameplate only where it is the answer."""
         if self.verdict == "answer":
             return self.named.nameplate
         verdict = self.verdict.capitalize()
@@ -268,20 +272,20 @@ class Explanation:
 
     @property
     def word(self) -> str:
-        """What the likeliest nameplate is to the photo."""
+        """How a page labels the most probable nameplate."""
         return "Named" if self.verdict == "answer" else "Likeliest"
 
 
 def explain(model: Model, photo: PhotoLike, claimed: str | None = None) -> Explanation:
     """Explain a model's answer.
 
-    The photo is decoded twice: the page shows it larger than the model sees it, and what the model sees must not depend
-    on the page.
+    The photo is decoded twice, because the page shows it larger than the model input, and the model input must not
+    depend on what a page needs.
 
     Args:
         model: with a head, and a backbone that gives maps.
-        photo: one, of any kind (`sources.PhotoLike`).
-        claimed: a nameplate that the photo is said to show.
+        photo: one photo of any kind (`sources.PhotoLike`).
+        claimed: a nameplate that the photo is claimed to show, see `find_nameplate`.
 
     Raises:
         UsageError: the model knows no such nameplate.
@@ -294,7 +298,7 @@ def explain(model: Model, photo: PhotoLike, claimed: str | None = None) -> Expla
     wanted = None if claimed is None else find_nameplate(model, claimed)
     source = as_source(photo, model.settings.limits)
     if not isinstance(source, np.ndarray):
-        source = bytes_of(source, model.settings.limits)  # a file may be read only once
+        source = bytes_of(source, model.settings.limits)  # some sources can be read only once
     shown = decode_photo(source, model.settings, (SHOWN // 2, SHOWN // 2))
     if isinstance(shown, UnreadablePhoto):
         raise PhotoError(shown.failure.reason, shown.failure.detail)
@@ -306,18 +310,18 @@ def explain(model: Model, photo: PhotoLike, claimed: str | None = None) -> Expla
 
 
 def explainable(model: Model) -> bool:
-    """Whether a model knows two nameplates at least, so that something can speak for one and against the other."""
+    """Whether a model knows at least two nameplates; evidence is always for one against the others."""
     return len(model.nameplates) > 1
 
 
 def explain_mapped(model: Model, mapped: MappedPhoto, pixels: Pixels, wanted: int | None = None) -> Explanation:
-    """`explain` for a photo whose map is computed.
+    """`explain` for a photo whose map is already computed.
 
     Args:
-        model: with a head, of two nameplates at least.
-        mapped: by this model's backbone.
+        model: with a head of at least two nameplates.
+        mapped: computed by this model's backbone.
         pixels: the upright photo to show, uint8 H×W×3, of any size.
-        wanted: which of `model.nameplates` is claimed; None where none is.
+        wanted: index in `model.nameplates` of the claimed one; None where none is claimed.
     """
     photo = mapped.photo
     sides = photo.file.upright
@@ -326,10 +330,10 @@ def explain_mapped(model: Model, mapped: MappedPhoto, pixels: Pixels, wanted: in
     index = read_index(model.bundle)
 
     def case(number: int) -> Case:
-        grid = evidence(model, mapped.places, number, photo.runtime)
+        grid = evidence_map(model, mapped.places, number, photo.runtime)
         box = hot_region(grid)
-        faint = mean_inside(grid, box) < FAINT * np.abs(grid).max()
-        region = None if faint else in_photo(box, *sides, model.bundle.manifest.preprocess)
+        faint = mean_evidence(grid, box) < FAINT * np.abs(grid).max()
+        region = None if faint else region_in_photo(box, *sides, model.bundle.manifest.preprocess)
         return Case(model.nameplates[number], float(probs[number]), grid, region)
 
     return Explanation(
@@ -338,17 +342,17 @@ def explain_mapped(model: Model, mapped: MappedPhoto, pixels: Pixels, wanted: in
         *sides,
         case(ranked[0]),
         None if wanted is None else case(wanted),
-        with_flaws(model.judged("", probs, photo.embedding), flaws(photo.quality)).verdict,
+        with_flaws(model.decide("", probs, photo.embedding), flaws(photo.quality)).verdict,
         tuple((model.nameplates[i], float(probs[i])) for i in ranked),
         None if index is None else nearest(index, photo.embedding, NEIGHBOURS),
     )
 
 
 def find_nameplate(model: Model, name: str) -> int:
-    """Which nameplate is meant: by its class id, its name, or words that no other has.
+    """The index of a nameplate, by its class id, its name, or words that only its name contains.
 
     Raises:
-        UsageError: the model knows none of that name, or several.
+        UsageError: the model knows no such nameplate, or several.
     """
     name, ids = nfc(name), [nfc(id_) for id_ in model.bundle.manifest.ids]
     if name in ids:

@@ -39,7 +39,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Embedded:
+class DatasetEmbeddings:
     """Photos with all that is known of them, unreadable ones apart."""
 
     photos: tuple[Photo, ...]
@@ -59,7 +59,7 @@ def embed_photos(
     mirror: bool = False,
     also_mirrored: bool = False,
     hide: Hidden | None = None,
-) -> Embedded:
+) -> DatasetEmbeddings:
     """Embed a data set through the cache; what is unreadable is listed apart.
 
     Args:
@@ -89,7 +89,7 @@ def embed_with(
     progress: Progress = lambda *_: None,
     *,
     also_mirrored: bool = False,
-) -> Embedded:
+) -> DatasetEmbeddings:
     """`embed_photos` by a runtime of one's own.
 
     Args:
@@ -130,7 +130,9 @@ def embed_with(
             twins.flush()
     if not good:
         raise DataError(f"None of {len(photos):,} photos can be read; the first, '{bad[0][0]}': {bad[0][1]}.", bad)
-    return Embedded(tuple(good), np.stack(embeddings), np.stack(hashes), tuple(bad), runtime.name, tuple(qualities))
+    return DatasetEmbeddings(
+        tuple(good), np.stack(embeddings), np.stack(hashes), tuple(bad), runtime.name, tuple(qualities)
+    )
 
 
 def _cache(bundle: Bundle, settings: Settings, runtime: str) -> EmbeddingCache:
@@ -169,7 +171,7 @@ def _through(outcome: Outcome | CachedPhoto, cache: EmbeddingCache, twins: Embed
     return cache.through(outcome)
 
 
-def still_there(photos: Sequence[Photo], embedded: Embedded) -> NDArray[np.bool_]:
+def still_readable(photos: Sequence[Photo], embedded: DatasetEmbeddings) -> NDArray[np.bool_]:
     """Which photos could be read once more: one may vanish while a long run goes on; bool (N,)."""
     gone = {path for path, _ in embedded.unreadable}
     return np.array([photo.path not in gone for photo in photos])

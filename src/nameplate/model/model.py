@@ -1,4 +1,4 @@
-"""`Model`: decode → preprocess → embed → classify, the one composition of the four verbs."""
+"""`Model`: decode → locate → preprocess → embed → classify → decide, behind the public Python API."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from nameplate.defaults import DEFAULT_BUNDLE, NO_TTA, TOP
 from nameplate.errors import BundleError, PhotoError, UsageError
 from nameplate.images.quality import flaws
-from nameplate.model.bundle import Bundle, numbers
+from nameplate.model.bundle import Bundle, all_finite
 from nameplate.model.classifier import probabilities
 from nameplate.model.pipeline import (
     NOT_COMPUTED,
@@ -26,8 +26,8 @@ from nameplate.model.pipeline import (
 from nameplate.model.proof import load_proven
 from nameplate.model.runtime_choice import ChosenRuntime
 from nameplate.model.sources import PhotoLike, Photos, as_list, as_source, as_sources, each_photo, photo_name
-from nameplate.model.tta import Looks
-from nameplate.model.verdict import car_margin, judged, with_flaws
+from nameplate.model.tta import TTAEmbedder
+from nameplate.model.verdict import car_margin, with_flaws, with_verdict
 from nameplate.model.verification import (
     DEFAULT_LIES,
     DEFAULT_RATE,
@@ -44,7 +44,7 @@ from nameplate.types import Floats, Limits, Prediction
 
 
 class Model:
-    """A model that names cars.
+    """A model that recognises the make and model of cars in photos.
 
     >>> from nameplate import Model
     >>> from nameplate.demo import photo
@@ -62,7 +62,7 @@ class Model:
         self.bundle = bundle
         self.settings = settings
         self.runtime = ChosenRuntime(bundle, settings.runtime, settings.threads, settings.batching, settings.watch)
-        self.looks = Looks(bundle, settings, self.runtime)
+        self.embedder = TTAEmbedder(bundle, settings, self.runtime)
 
     @classmethod
     def load(
@@ -79,14 +79,14 @@ class Model:
         Args:
             name: a bundle's folder, or the name of one that ships.
             runtime: `auto`, `onnxruntime`, `openvino` or `openvino-bf16`.
-            threads: processors to use; None takes those that this process may use.
-            limits: what one photo may cost.
-            tta: how often and how each photo is looked at to name it, see `models.tta`.
+            threads: processors to use; None: all that this process may use.
+            limits: largest file, most pixels, longest time and most memory for one photo.
+            tta: test-time augmentation of `predict` and `verify`, see `model.tta`.
 
         Raises:
-            BundleError: no such bundle, damaged, unsafe, made by a newer Nameplate, without a backbone that works, or
-                unable to look closer.
-            UsageError: no such runtime or test-time augmentation, or fewer than one thread.
+            BundleError: there is no such bundle; it is damaged, unsafe or made by a newer Nameplate; its backbone does
+                not work, or gives no maps although `tta` asks for `closer`.
+            UsageError: there is no such runtime or test-time augmentation, or fewer than one thread.
         """
         if threads is not None and threads < 1:
             raise UsageError(f"threads is {threads}: how many processors to use, so 1 or more.")
@@ -94,7 +94,7 @@ class Model:
 
     @property
     def nameplates(self) -> tuple[str, ...]:
-        """The nameplates that it knows, in the order of the probabilities' columns."""
+        """The nameplates that the model knows, in the order of the columns of probabilities."""
         return self.bundle.manifest.nameplates
 
     def embed(self, photos: Photos) -> Floats:
@@ -107,8 +107,8 @@ class Model:
             float32 N×D; 1×D of one photo.
 
         Raises:
-            PhotoError: a photo cannot be read; says which.
-            UsageError: this is neither a photo nor a list of them.
+            PhotoError: a photo cannot be read; the message says which.
+            UsageError: `photos` is neither a photo nor a list of photos.
         """
         listed = as_list(photos)
         found = np.zeros((len(listed), self.bundle.manifest.embedding), np.float32)
@@ -120,15 +120,15 @@ class Model:
         return found
 
     def predict(self, photos: Photos, *, top: int = TOP) -> list[Prediction]:
-        """Name the car in each photo; one that cannot be read gets its reason in `error`.
+        """Recognise the car in each photo. For a photo that cannot be read, `error` says why.
 
         Args:
-            photos: one or many, of any kind (`sources.PhotoLike`); of one photo a list of one comes back.
-            top: how many nameplates to give for each, 1 or more.
+            photos: one or many, of any kind (`sources.PhotoLike`); one photo gives a list of one.
+            top: number of nameplates to list for each photo, 1 or more.
 
         Raises:
-            BundleError: the bundle has no head: it embeds, but knows no nameplates.
-            UsageError: this is neither a photo nor a list of them, or `top` is below 1.
+            BundleError: the bundle has no head, so it embeds photos but knows no nameplates.
+            UsageError: `photos` is neither a photo nor a list of photos, or `top` is below 1.
         """
         return list(self.stream(photos, top=top))
 
@@ -137,7 +137,7 @@ class Model:
         return (prediction for prediction, _ in self.answers(photos, top=top))
 
     def answers(self, photos: Photos, *, top: int = TOP) -> Iterator[tuple[Prediction, Floats | None]]:
-        """`stream`, each answer with the probabilities of all nameplates, float32 (C,); None where unreadable."""
+        """`stream`, each prediction with the probabilities of all nameplates, float32 (C,); None where unreadable."""
         self.require_head()
         if top < 1:
             raise UsageError(f"top is {top}: how many nameplates to give for each photo, so 1 or more.")
@@ -151,62 +151,69 @@ class Model:
                 names.append(photo_name(photo, number))
                 yield as_source(photo, self.settings.limits)
 
-        for photo in self.looks.rows(named()):
+        for photo in self.embedder.rows(named()):
             yield self.answer(names.popleft(), photo, top)
 
     def answer(self, name: str, photo: Outcome, top: int = TOP) -> tuple[Prediction, Floats | None]:
-        """The prediction for a photo that the pipeline is done with, and its probabilities; None where unreadable."""
+        """The prediction for a photo that left the pipeline, with its probabilities; None where it is unreadable."""
         if isinstance(photo, UnreadablePhoto):
             return Prediction(name, failure=photo.failure), None
         probs = self.probs(photo)
-        found = with_flaws(self.judged(name, probs, photo.embedding, top), flaws(photo.quality))
+        found = with_flaws(self.decide(name, probs, photo.embedding, top), flaws(photo.quality))
         return found, None if found.failure is not None else probs
 
-    def judged(self, name: str, probs: Floats, embedding: Floats, top: int = TOP) -> Prediction:
-        """The prediction and its verdict, from probabilities (C,) and the embedding (D,) of the photo as it is.
+    def decide(self, name: str, probs: Floats, embedding: Floats, top: int = TOP) -> Prediction:
+        """The prediction with its verdict.
 
-        Where either gives no numbers to judge by there is no answer, but an error.
+        A photo whose probabilities or distances are not finite numbers gets an error instead of an answer.
+
+        Args:
+            name: what to call the photo.
+            probs: calibrated probabilities, float32 (C,).
+            embedding: float32 (D,), of the first view; distances do not depend on test-time augmentation.
+            top: number of nameplates to list.
         """
         best = np.argsort(-probs, kind="stable")[:top]
         ranked = tuple((self.nameplates[i], float(probs[i])) for i in best)
         plain = Prediction(name, *ranked[0], top=ranked)
-        known, thresholds = self.bundle.known, self.bundle.manifest.thresholds
+        detector, thresholds = self.bundle.ood_detector, self.bundle.manifest.thresholds
         with np.errstate(over="ignore", invalid="ignore"):
-            distances = None if known is None else known.distances(embedding[None])
-            odds = None if known is None else known.no_car_odds(embedding[None])
-        told = (*(distances or ()), *(() if odds is None else (odds,)))
-        if not numbers(probs) or not all(np.isfinite(each).all() for each in told):
+            distances = None if detector is None else detector.distances(embedding[None])
+            odds = None if detector is None else detector.non_car_log_odds(embedding[None])
+        scores = (*(distances or ()), *(() if odds is None else (odds,)))
+        if not all_finite(probs) or not all(np.isfinite(each).all() for each in scores):
             return Prediction(name, failure=NOT_COMPUTED)
-        return judged(plain, probs, self.nameplates, self.makes, thresholds, distances, odds)
+        return with_verdict(plain, probs, self.nameplates, self.makes, thresholds, distances, odds)
 
     def car_margin(self, embeddings: Floats) -> Floats | None:
-        """How far photos are beyond what passes for a whole car, above 0 they are `not a car`: float32 N×D → float32
-        (N,), or None where the bundle cannot tell.
+        """`verdict.car_margin` of embeddings: float32 N×D → float32 (N,), above 0 for `not a car`.
+
+        None where the bundle has no detector.
         """
-        known = self.bundle.known
-        if known is None:
+        detector = self.bundle.ood_detector
+        if detector is None:
             return None
         thresholds = self.bundle.manifest.thresholds
-        return car_margin(known.distances(embeddings), known.no_car_odds(embeddings), thresholds)
+        return car_margin(detector.distances(embeddings), detector.non_car_log_odds(embeddings), thresholds)
 
     def verify(
         self, photos: Photos, claimed: str, *, rate: float = DEFAULT_RATE, lies: Lies = DEFAULT_LIES
     ) -> Verified:
-        """Say whether an advert's photos show the car that it names.
+        """Decide whether an advert's photos show the car that it names.
 
         Args:
-            photos: of one advert: one or many, of any kind (`sources.PhotoLike`).
+            photos: the photos of one advert: one or many, of any kind (`sources.PhotoLike`).
             claimed: a nameplate, some words of one, or a make.
-            rate: of false accepts, and of false rejects, that is put up with.
-            lies: the wrong claims that the rate is of, see `Lies`.
+            rate: accepted rate of false accepts, and of false rejects.
+            lies: the kind of wrong claims that the rate refers to, see `Lies`.
 
         Raises:
             UnknownClaimError: the model knows no such nameplate.
-            UsageError: the rate, or the lies, are not what it can be cut for.
+            UsageError: the bundle has no thresholds for this rate or this kind of wrong claims.
             BundleError: the bundle has no head.
         """
         self.require_head()
-        self.check_claim(claimed, rate, lies)  # before any work
+        self.check_claim(claimed, rate, lies)  # raise before any photo is decoded
         return self.judge_claim(claimed, list(self.answers(photos)), rate=rate, lies=lies)
 
     def judge_claim(
@@ -217,18 +224,18 @@ class Model:
         rate: float = DEFAULT_RATE,
         lies: Lies = DEFAULT_LIES,
     ) -> Verified:
-        """`verify` on what `answers` gave for an advert's photos."""
+        """`verify` for photos whose predictions and probabilities `answers` has already given."""
         claim, thresholds = self.check_claim(claimed, rate, lies)
         columns = [self.nameplates.index(name) for name in claim.nameplates]
         scores = [(p, None if probs is None else float(probs[columns].sum())) for p, probs in answers]
         return decide(claim, scores, thresholds, rate, lies)
 
     def check_claim(self, claimed: str, rate: float, lies: Lies) -> tuple[Claimed, ClaimThresholds | None]:
-        """What is claimed, and where it is cut.
+        """The claim in terms of the model's nameplates, and the thresholds that apply to it.
 
         Raises:
             UnknownClaimError: the model knows no such nameplate.
-            UsageError: the rate, or the lies, are not what it can be cut for.
+            UsageError: the bundle has no thresholds for this rate or this kind of wrong claims.
         """
         claim = read_claim(claimed, self.nameplates, self.makes)
         manifest = self.bundle.manifest
@@ -238,7 +245,7 @@ class Model:
 
     @property
     def makes(self) -> tuple[str, ...]:
-        """The make of each nameplate; where the bundle does not say, each is its own."""
+        """The make of each nameplate. In bundles that do not contain makes, each nameplate is its own make."""
         return self.bundle.manifest.makes or self.nameplates
 
     def probs(self, photo: EmbeddedPhoto) -> Floats:
@@ -250,25 +257,25 @@ class Model:
 
         Args:
             embeddings: float32 N×D.
-            runtime: the name of the runtime that computed them: each has a temperature of its own.
+            runtime: name of the runtime that computed them; each has its own temperature.
         """
         return probabilities(self.logits(embeddings), self.bundle.manifest.temperature_of(runtime))
 
     def logits(self, embeddings: Floats) -> Floats:
-        """What the head says before calibration: float32 N×D → float32 N×C."""
+        """The head's output before calibration and softmax: float32 N×D → float32 N×C."""
         weight, bias = self.require_head()
         return embeddings @ weight + bias
 
     def rows(self, photos: Photos) -> Iterator[Outcome]:
-        """Embedded photos with what is known of each, in order, one look each; the runtime stays open between calls."""
+        """Embed photos as they are, without test-time augmentation, in order; the runtime stays open between calls."""
         sources = as_sources(each_photo(photos), self.settings.limits)
         return embed_stream(self.bundle, sources, self.settings, runtime=self.runtime)
 
     def require_head(self) -> tuple[Floats, Floats]:
-        """Weight and bias.
+        """The head's weight, float32 D×C, and bias, float32 (C,).
 
         Raises:
-            BundleError: the bundle has none.
+            BundleError: the bundle has no head.
         """
         if self.bundle.weight is None or self.bundle.bias is None:
             raise BundleError(
@@ -278,5 +285,5 @@ class Model:
         return self.bundle.weight, self.bundle.bias
 
     def with_settings(self, **changes: object) -> Model:
-        """The same model run otherwise (see `Settings`)."""
+        """The same bundle with other settings, see `Settings`."""
         return Model(self.bundle, replace(self.settings, **changes))  # type: ignore[arg-type]

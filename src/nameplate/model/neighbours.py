@@ -52,7 +52,7 @@ LEAST_SPREAD = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
-class Index:
+class NeighbourIndex:
     """Photos that trained a head."""
 
     centre: Floats
@@ -80,7 +80,7 @@ class Neighbour:
     """A small JPEG."""
 
 
-def nearest(index: Index, embedding: Floats, count: int) -> tuple[Neighbour, ...]:
+def nearest(index: NeighbourIndex, embedding: Floats, count: int) -> tuple[Neighbour, ...]:
     """The photos most like an embedding, float32 (D,), by cosine, the nearest first; at most `count`."""
     cosine = index.embeddings.astype(np.float32) @ _unit((embedding - index.centre) / index.spread)
     best = np.argsort(-cosine, kind="stable")[:count]
@@ -129,7 +129,7 @@ def make_index(photos: Sequence[Photo], embeddings: Floats, threads: int) -> byt
     return data
 
 
-def read_index(bundle: Bundle) -> Index | None:
+def read_index(bundle: Bundle) -> NeighbourIndex | None:
     """The index of a bundle, None where it has none.
 
     Raises:
@@ -144,7 +144,7 @@ def read_index(bundle: Bundle) -> Index | None:
         raise BundleError(f"The {INDEX} of '{bundle.manifest.name}' is damaged: {error}. Train again.") from None
 
 
-def _parsed(data: bytes, bundle: Bundle) -> Index:
+def _parsed(data: bytes, bundle: Bundle) -> NeighbourIndex:
     tensors = load_tensors(data)
     for name, kind in TYPES.items():
         if tensors[name].dtype != kind:
@@ -171,7 +171,7 @@ def _parsed(data: bytes, bundle: Bundle) -> Index:
     if not {nameplate for _, nameplate in names} <= set(bundle.manifest.nameplates):
         raise ValueError("it has a nameplate that the bundle does not know")
     cut = tuple(pictures[a:b] for a, b in zip(begins.tolist(), ends.tolist(), strict=True))
-    return Index(centre, spread, embeddings, tuple(p for p, _ in names), tuple(n for _, n in names), cut)
+    return NeighbourIndex(centre, spread, embeddings, tuple(p for p, _ in names), tuple(n for _, n in names), cut)
 
 
 def _unit(rows: Floats) -> Floats:

@@ -28,7 +28,7 @@ from nameplate.images.parallel import ordered_map
 from nameplate.images.phash import perceptual_hash
 from nameplate.images.quality import Quality, measure_quality
 from nameplate.images.transforms import preprocess
-from nameplate.model.bundle import Bundle, numbers
+from nameplate.model.bundle import Bundle, all_finite
 from nameplate.model.runtime_choice import ChosenRuntime
 from nameplate.runtime.base import BATCH, Batch, Batching, Runtime, Watch, no_watch
 from nameplate.storage import sha256
@@ -314,7 +314,7 @@ def embed_prepared(bundle: Bundle, photos: Iterator[PreparedPhoto | X], runtime:
 
 def embedded(photo: PreparedPhoto, views: Floats, runtime: str) -> Outcome:
     """What becomes of a photo when a runtime has computed its views, float32 V×D: unreadable if one is no numbers."""
-    if not numbers(views):
+    if not all_finite(views):
         return UnreadablePhoto(NOT_COMPUTED, photo.file.digest)
     return EmbeddedPhoto(photo.file, views, runtime, photo.quality, photo.hash)
 

@@ -1,8 +1,8 @@
-"""Whether a backbone works at all, told in a process of its own before it is loaded in this one.
+"""Proof that a backbone works, made in a process of its own before the backbone is loaded in this one.
 
-`python -m nameplate.model.proof REQUEST` (JSON) reads an ONNX file from stdin, runs two pictures and prints what is
-wrong. It may take no more memory and time than is set here, and may die without harm: a file from elsewhere can do
-either. The outcome is cached by the file's digest; backbones that ship need no proof.
+`python -m nameplate.model.proof REQUEST` (JSON) reads an ONNX file from stdin, runs two model inputs and prints what is
+wrong. A file from elsewhere may use up all memory, run for hours or crash its process, so the process has limits, and
+may die without harm. The outcome is cached by the file's SHA-256. Shipped backbones need no proof.
 """
 
 from __future__ import annotations
@@ -18,44 +18,44 @@ import msgspec
 import numpy as np
 
 from nameplate.errors import BundleError, NameplateError
-from nameplate.model.bundle import Bundle, load_bundle, numbers, shipped_backbones
+from nameplate.model.bundle import LARGEST, Bundle, all_finite, load_bundle, shipped_backbones
 from nameplate.model.reference import reference_inputs
 from nameplate.runtime.ort import OnnxRuntime
 from nameplate.storage import cache_folder, sha256, whole_file
 from nameplate.types import Floats, Preprocess
 
 PROOF_SECONDS = 120
-"""A backbone that needs longer to be loaded and to embed two pictures, on one processor, is refused."""
+"""Longest time to load a backbone and embed two model inputs on one processor."""
 MEMORY = 4 << 30
-"""Bytes of address space that it may take, and `MEMORY_TIMES` its own size."""
+"""Most bytes of address space, besides `MEMORY_TIMES` the backbone's own size."""
 MEMORY_TIMES = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a backbone is to be held to."""
+    """What a backbone must do, and within which limits."""
 
     preprocess: Preprocess
     embedding: int
-    """D."""
+    """D, the size of an embedding."""
     memory: int
-    """Bytes of address space."""
+    """Most bytes of address space."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """How it fared."""
+    """The outcome for one backbone."""
 
     problem: str | None = None
-    """What is wrong, in a sentence; None where it works."""
+    """What is wrong, as a sentence; None where the backbone works."""
     timed_out: bool = False
 
 
 def load_proven(name: str | Path) -> Bundle:
-    """`load_bundle`, and `prove`: what everything that runs a bundle begins with.
+    """`load_bundle`, then `prove`. Everything that runs a bundle begins with this.
 
     Raises:
-        BundleError: see both.
+        BundleError: as in both.
     """
     bundle = load_bundle(name)
     prove(bundle)
@@ -63,10 +63,10 @@ def load_proven(name: str | Path) -> Bundle:
 
 
 def prove(bundle: Bundle) -> None:
-    """Refuse a bundle whose backbone does not work; nothing is run where that is known already.
+    """Refuse a bundle whose backbone does not work; an outcome in the cache is not computed again.
 
     Raises:
-        BundleError: it cannot be loaded, takes too long or too much memory, or gives no embeddings.
+        BundleError: the backbone cannot be loaded, takes too much time or memory, or gives no embeddings.
     """
     if bundle.digest in shipped_backbones():
         return
@@ -90,18 +90,18 @@ def _cached(report: Path, backbone: bytes, request: Request) -> Proof:
 
 
 def _run(backbone: bytes, request: Request) -> Proof:
-    """What the process says."""
+    """Run the process, and make a proof of its end where it printed none."""
     command = [sys.executable, "-P", "-m", "nameplate.model.proof", msgspec.json.encode(request).decode()]
     try:
         done = subprocess.run(command, input=backbone, capture_output=True, timeout=PROOF_SECONDS, check=False)
     except subprocess.TimeoutExpired:
-        return Proof(f"The backbone needs more than {PROOF_SECONDS} s for two pictures.", timed_out=True)
+        return Proof(f"The backbone needs more than {PROOF_SECONDS} s for two model inputs.", timed_out=True)
     try:
         return msgspec.json.decode(done.stdout, type=Proof)
     except msgspec.DecodeError:
         last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
         end = f"ended with {done.returncode}" + "".join(f" ({line[:200]})" for line in last)
-        return Proof(f"The backbone brought down the process that tried it, which {end}.")
+        return Proof(f"The backbone crashed the process that tried it, which {end}.")
 
 
 def main() -> None:
@@ -111,12 +111,12 @@ def main() -> None:
     try:
         problem = _problem(sys.stdin.buffer.read(), request)
     except MemoryError:
-        problem = f"The backbone needs more than {request.memory / (1 << 30):.1f} GB of memory for two pictures."
+        problem = f"The backbone needs more than {request.memory / (1 << 30):.1f} GB of memory for two model inputs."
     sys.stdout.buffer.write(msgspec.json.encode(Proof(problem)))
 
 
 def _limit(memory: int) -> None:
-    """Hold this process to so many bytes of address space, where the system can."""
+    """Limit this process to so many bytes of address space, on systems that can."""
     try:
         import resource
     except ImportError:  # Windows
@@ -124,17 +124,23 @@ def _limit(memory: int) -> None:
     _, most = resource.getrlimit(resource.RLIMIT_AS)
     memory = memory if most == resource.RLIM_INFINITY else min(memory, most)
     resource.setrlimit(resource.RLIMIT_AS, (memory, most))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash of a hostile file leaves no core dump
 
 
 def _problem(backbone: bytes, request: Request) -> str | None:
-    pictures = reference_inputs(request.preprocess)[:2]
+    """What is wrong with a backbone; None where it works.
+
+    Raises:
+        MemoryError: it needs more memory than this process may use.
+    """
+    inputs = reference_inputs(request.preprocess)[:2]
     try:
-        plain = OnnxRuntime(backbone, 1).run(pictures)
+        plain = OnnxRuntime(backbone, 1).run(inputs)
         mapping = OnnxRuntime(backbone, 1, maps=True)
-        [(_, places)] = mapping.maps([pictures]) if mapping.has_maps else [(plain, plain)]
+        [(_, places)] = mapping.maps([inputs]) if mapping.has_maps else [(plain, plain)]
     except BundleError as error:
         text = str(error)
+        # ONNX Runtime reports a failed allocation as an error of its own.
         if "bad_alloc" in text or "Failed to allocate memory" in text:
             raise MemoryError from None
         return text
@@ -142,15 +148,15 @@ def _problem(backbone: bytes, request: Request) -> str | None:
         return f"The backbone gives {plain.shape[1]} numbers for a photo, and bundle.json says {request.embedding}."
     return (
         None
-        if numbers(plain) and numbers(places)
-        else f"The backbone gives {_kinds(plain, places)} for the golden photo."
+        if all_finite(plain) and all_finite(places)
+        else f"The backbone gives {_kinds(plain, places)} for the reference image."
     )
 
 
 def _kinds(*found: Floats) -> str:
-    """What is among numbers that is none."""
+    """The kind of unusable numbers in arrays that contain some."""
     whole = np.concatenate([each.ravel() for each in found])
-    return "NaN" if np.isnan(whole).any() else "infinity" if np.isinf(whole).any() else "numbers beyond all measure"
+    return "NaN" if np.isnan(whole).any() else "infinity" if np.isinf(whole).any() else f"numbers beyond ±{LARGEST:g}"
 
 
 if __name__ == "__main__":

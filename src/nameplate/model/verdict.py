@@ -1,10 +1,10 @@
-"""Verdicts: what may be done with an answer. From probabilities and distances, by thresholds that the bundle carries.
+"""Verdicts: what a user may do with a prediction, by its probabilities, its distances and the bundle's thresholds.
 
-not a car     no whole car: an interior, a wheel, a house (`car_margin`, the one place where that is judged)
-unknown car   so far from the model's own nameplates, and so undecided between them, that it is likely another one
-answer        one nameplate is left in the set that holds the truth as often as `coverage` says
-unsure        several are left; their make may still be sure
-poor photo    it looks like an unknown car, but is too small, too dark or too blurred to judge: a better photo may tell
+not a car     no whole car: an interior, a wheel, a house (`car_margin` is the only place where this is decided)
+unknown car   probably a car of a nameplate that the model does not know (`ood_score`)
+answer        the prediction set holds one nameplate; it holds the true one as often as `coverage` says
+unsure        the prediction set holds several nameplates; their make may still be certain
+poor photo    it looks like an unknown car, but the photo is too small, too dark or too blurred to tell
 """
 
 from __future__ import annotations
@@ -18,55 +18,61 @@ from numpy.typing import NDArray
 
 from nameplate.types import Flaw, Floats, Prediction
 
-KIN = 1.0
-"""What is nearer to one of the model's own nameplates than the median and so many interquartile ranges is a car to it
-whatever the gate says, so that a model of lorries names lorries."""
+ALWAYS_A_CAR = 1.0
+"""A photo whose distance to the nearest nameplate is below the median plus so many interquartile ranges is a car,
+whatever the gate says. Otherwise a model trained on lorries would call lorries `not a car`."""
 COVERAGE = 0.95
-"""Share of known cars whose set of nameplates shall hold the truth: of all before the gates of `not a car` and `unknown
-car`, and of those that pass them."""
+"""Share of known cars whose prediction set shall hold the true nameplate. It is reached on all of them, and again on
+those that are neither `not a car` nor `unknown car`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """Where a model's answers are cut, chosen on photos that did not train it."""
+    """The thresholds of a model's verdicts, chosen on photos that did not train it.
+
+    The fields are keys in bundle.json, so their names stay: `near` is the threshold of `unknown car`, and `far` and
+    `no_car` are those of `not a car`.
+    """
 
     photos: int = 0
-    """How many chose them."""
+    """Number of photos that they were chosen on."""
     nameplate: float | None = None
-    """A nameplate at least this probable is in the set (least ambiguous sets: M. Sadinle, J. Lei, L. Wasserman, JASA
-    114, 2019); None where nothing chose it: then a set is as large as its own probabilities ask for."""
+    """Conformal threshold: a nameplate at least this probable is in the prediction set (least ambiguous sets: M.
+    Sadinle, J. Lei, L. Wasserman, JASA 114, 2019). None where there were no photos to choose it on: then a set holds
+    the most probable nameplates that make up `COVERAGE`."""
     make: float | None = None
-    """The same for makes, whose probability is the sum over their nameplates."""
+    """The same for makes; a make's probability is the sum over its nameplates."""
     coverage: float = COVERAGE
-    """What `nameplate` and `make` were chosen for."""
+    """The share of known cars that `nameplate` and `make` were chosen for."""
     middle: float = 1.0
-    """Median of the photos' distance to the nearest nameplate."""
+    """Median of these photos' distance to the nearest nameplate."""
     spread: float = 1.0
     """Its interquartile range."""
     near: float | None = None
-    """`ood_score` above it: an unknown car; None where that cannot be told."""
+    """A photo with a higher `ood_score` is an `unknown car`; None where this cannot be decided."""
     far: float | None = None
-    """Distance to the nearest car above it: not a car; None where that cannot be told. Used where there is no gate."""
+    """A photo farther from the nearest car is `not a car`; None where this cannot be decided. Used without a gate."""
     no_car: float | None = None
-    """`MahalanobisDetector.no_car_odds` above it: not a car; None where the bundle has no gate."""
+    """A photo with higher `MahalanobisDetector.non_car_log_odds` is `not a car`; None where the bundle has no gate."""
 
     @property
     def usable(self) -> bool:
-        """Whether every number is one that can be."""
+        """Whether every number is finite and within its range."""
         numbers = [self.middle, self.spread, *(v for v in (self.near, self.far, self.no_car) if v is not None)]
         shares = (self.coverage, self.nameplate or 0.0, self.make or 0.0)
         return self.spread > 0 and bool(np.isfinite(numbers).all()) and all(0 <= share <= 1 for share in shares)
 
 
 def ood_score(distances: Floats, probabilities: Floats, thresholds: Thresholds) -> Floats:
-    """How unlike the known nameplates photos are: distance in interquartile ranges above the median, plus entropy.
+    """How much photos differ from the known nameplates: scaled distance plus the entropy of the probabilities.
 
-    The sum tells cars of other nameplates better than either part (docs/experiments.md, 2026-11-23).
+    The distance is scaled to interquartile ranges above the median. The sum separates cars of unknown nameplates
+    better than either term (docs/experiments.md, 2026-11-23).
 
     Args:
         distances: float32 (N,), to the nearest nameplate.
         probabilities: float32 N×C.
-        thresholds: give median and range.
+        thresholds: contain the median and the interquartile range.
 
     Returns:
         float32 (N,).
@@ -76,53 +82,53 @@ def ood_score(distances: Floats, probabilities: Floats, thresholds: Thresholds) 
 
 
 def car_margin(distances: tuple[Floats, Floats], odds: Floats | None, thresholds: Thresholds) -> Floats | None:
-    """How far photos are beyond what passes for a whole car: above 0 they are `not a car`.
+    """How far photos are beyond the threshold of `not a car`: above 0 they show no whole car.
 
-    `identify`, `predict`, `verify`, the server, `audit`, `extra-data` and `evaluate` all ask here.
+    `identify`, `predict`, `verify`, the server, `audit`, `extra-data` and `evaluate` all call this function.
 
     Args:
-        distances: `MahalanobisDetector.distances`, two of float32 (N,).
-        odds: `MahalanobisDetector.no_car_odds`, float32 (N,); None where the bundle has no gate.
+        distances: `MahalanobisDetector.distances`, two arrays float32 (N,).
+        odds: `MahalanobisDetector.non_car_log_odds`, float32 (N,); None where the bundle has no gate.
         thresholds: the model's.
 
     Returns:
-        float32 (N,); None where the bundle cannot tell.
+        float32 (N,); None where the bundle has no threshold for it.
     """
     near, cars = distances
     if odds is None or thresholds.no_car is None:
         return None if thresholds.far is None else np.asarray(cars - np.float32(thresholds.far), np.float32)
     margin = odds - np.float32(thresholds.no_car)
-    if thresholds.near is not None:  # then median and range were chosen
-        kin = (near - thresholds.middle) / thresholds.spread - KIN
-        margin = np.minimum(margin, kin)
+    if thresholds.near is not None:  # only then `middle` and `spread` were chosen on photos
+        beyond = (near - thresholds.middle) / thresholds.spread - ALWAYS_A_CAR
+        margin = np.minimum(margin, beyond)
     return np.asarray(margin, np.float32)
 
 
-def caught(
+def gated(
     probabilities: Floats, distances: tuple[Floats, Floats], odds: Floats | None, thresholds: Thresholds
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which photos the gates stop, so that they get no set of nameplates.
+    """Which photos are out of distribution, so that they get no prediction set.
 
     Args:
         probabilities: float32 N×C.
-        distances: `MahalanobisDetector.distances`, two of float32 (N,).
-        odds: `MahalanobisDetector.no_car_odds`, float32 (N,); None where the bundle has no gate.
+        distances: `MahalanobisDetector.distances`, two arrays float32 (N,).
+        odds: `MahalanobisDetector.non_car_log_odds`, float32 (N,); None where the bundle has no gate.
         thresholds: the model's.
 
     Returns:
-        Two of bool (N,): those that are `not a car`, and those of the others that are an `unknown car`.
+        Two arrays bool (N,): the photos that are `not a car`, and those of the others that are an `unknown car`.
     """
     nothing = np.zeros(len(probabilities), np.bool_)
     margin = car_margin(distances, odds, thresholds)
     no_car = nothing if margin is None else np.asarray(margin > 0)
     if thresholds.near is None:
         return no_car, nothing
-    strange = ood_score(distances[0], probabilities, thresholds) > thresholds.near
-    return no_car, np.asarray(strange & ~no_car)
+    unknown = ood_score(distances[0], probabilities, thresholds) > thresholds.near
+    return no_car, np.asarray(unknown & ~no_car)
 
 
 def entropy(probabilities: Floats) -> Floats:
-    """Of each row, in nats; float32 (N,)."""
+    """Entropy of each row in nats: float32 N×C → float32 (N,)."""
     found: Floats = -(probabilities * np.log(np.maximum(probabilities, 1e-12))).sum(1)
     return found
 
@@ -139,21 +145,21 @@ def make_probabilities(probabilities: Floats, makes: Sequence[str]) -> tuple[lis
 
 
 @lru_cache(maxsize=8)
-def make_places(makes: tuple[str, ...]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """Makes in order of first appearance, and which of them each nameplate's is, int64 (C,)."""
+def make_indices(makes: tuple[str, ...]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Makes in order of first appearance, and for each nameplate the index of its make, int64 (C,)."""
     numbers = {make: number for number, make in enumerate(dict.fromkeys(makes))}
     return tuple(numbers), np.array([numbers[make] for make in makes], np.int64)
 
 
 @lru_cache(maxsize=8)
 def _grouped(makes: tuple[str, ...]) -> tuple[tuple[str, ...], NDArray[np.int64], NDArray[np.int64]]:
-    """Makes, an order of the nameplates in which those of one make stand together, and where each make begins."""
-    names, places = make_places(makes)
-    order = np.argsort(places, kind="stable")
-    return names, order, np.searchsorted(places[order], np.arange(len(names)))
+    """Makes, an order of the nameplates that puts those of one make together, and where each make begins in it."""
+    names, indices = make_indices(makes)
+    order = np.argsort(indices, kind="stable")
+    return names, order, np.searchsorted(indices[order], np.arange(len(names)))
 
 
-def judged(
+def with_verdict(
     prediction: Prediction,
     probabilities: Floats,
     nameplates: Sequence[str],
@@ -162,49 +168,54 @@ def judged(
     distances: tuple[Floats, Floats] | None,
     odds: Floats | None = None,
 ) -> Prediction:
-    """A prediction with its verdict.
+    """Add the verdict to a prediction, with the candidates and the make that it allows.
 
     Args:
         prediction: of a photo that could be read.
         probabilities: float32 (C,).
         nameplates: the C names.
-        makes: of each of them.
+        makes: the make of each of them.
         thresholds: the model's.
-        distances: `MahalanobisDetector.distances` of the photo, two of float32 (1,); None where they are not known.
-        odds: `MahalanobisDetector.no_car_odds` of the photo, float32 (1,); None where there is no gate.
+        distances: `MahalanobisDetector.distances` of the photo, two arrays float32 (1,); None where the bundle has no
+            detector.
+        odds: `MahalanobisDetector.non_car_log_odds` of the photo, float32 (1,); None where there is no gate.
     """
     candidates = prediction_set(probabilities, thresholds.nameplate)
     names, probs = make_probabilities(probabilities[None], makes)
     best = int(probs[0].argmax())
     found = replace(prediction, make=names[best], make_confidence=float(probs[0, best]))
     if distances is not None:
-        no_car, unknown = caught(probabilities[None], distances, odds, thresholds)
+        no_car, unknown = gated(probabilities[None], distances, odds, thresholds)
         if no_car[0]:
             return replace(found, verdict="not a car", make=None, make_confidence=None)
         if unknown[0]:
             return replace(found, verdict="unknown car", make=None, make_confidence=None)
     if len(candidates) == 1:
         make = makes[candidates[0]]
-        chance = float(probs[0, names.index(make)])
+        make_probability = float(probs[0, names.index(make)])
         return replace(
-            found, verdict="answer", candidates=(nameplates[candidates[0]],), make=make, make_confidence=chance
+            found,
+            verdict="answer",
+            candidates=(nameplates[candidates[0]],),
+            make=make,
+            make_confidence=make_probability,
         )
-    if len(prediction_set(probs[0], thresholds.make)) > 1:
+    if len(prediction_set(probs[0], thresholds.make)) > 1:  # several makes are left as well
         found = replace(found, make=None, make_confidence=None)
     return replace(found, verdict="unsure", candidates=tuple(nameplates[i] for i in candidates))
 
 
 def with_flaws(prediction: Prediction, flaws: tuple[Flaw, ...]) -> Prediction:
-    """A prediction with its verdict, and with what is wrong with the photo itself.
+    """Add the photo's own flaws to a prediction, and turn `unknown car` into `poor photo` where there are any.
 
-    A flawed photo that would be an `unknown car` is a `poor photo`: the distance reacts to quality as to another
-    nameplate, and takes most known cars for unknown ones when they are blurred. The gate of `not a car` was learned on
-    degraded photos too and is seldom wrong on them, and so are answers and sets of candidates: these verdicts stand,
-    and the flaws beside them say that a better photo may tell more (docs/decisions/0012-poor-photo.md).
+    Bad quality increases the distance just as an unknown nameplate does: most known cars are taken for unknown ones
+    when they are blurred. The other verdicts stay. The gate of `not a car` was trained on degraded photos too, and it
+    is seldom wrong on them; so are answers and candidates. For these the flaws only say that a better photo may tell
+    more (docs/decisions/0012-poor-photo.md).
 
     Args:
-        prediction: as `judged` gives it.
-        flaws: of the photo, as `photos.quality.flaws` gives them.
+        prediction: a result of `with_verdict`.
+        flaws: the photo's, from `images.quality.flaws`.
     """
     if not flaws:
         return prediction
@@ -212,16 +223,17 @@ def with_flaws(prediction: Prediction, flaws: tuple[Flaw, ...]) -> Prediction:
     return replace(prediction, verdict="poor photo" if poor else prediction.verdict, flaws=flaws)
 
 
-def prediction_set(probabilities: Floats, least: float | None) -> list[int]:
-    """The classes of a photo's set, most probable first; never empty.
+def prediction_set(probabilities: Floats, conformal_threshold: float | None) -> list[int]:
+    """The classes in a photo's prediction set, most probable first; never empty.
 
     Args:
         probabilities: float32 (C,).
-        least: probability from which a class is in it; None: as many as make up `COVERAGE` of the probability.
+        conformal_threshold: least probability of a class in the set; None: the most probable classes that together
+            make up `COVERAGE`.
     """
     order = np.argsort(-probabilities, kind="stable")
-    if least is None:
+    if conformal_threshold is None:
         count = int(np.searchsorted(probabilities[order].cumsum(), COVERAGE)) + 1
     else:
-        count = int((probabilities >= np.float32(least)).sum())
+        count = int((probabilities >= np.float32(conformal_threshold)).sum())
     return [int(i) for i in order[: max(1, count)]]

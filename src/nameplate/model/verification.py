@@ -1,10 +1,12 @@
-"""Claims: does an advert show the car that it names? From all its photos together.
+"""Verification of a claim: whether the photos of an advert, taken together, show the car that it names.
 
-A claim names one nameplate, or several ("BMW X5" where the model knows two of them), or a whole make. Its score is
-the probability of these nameplates, averaged over the photos that show a car (a linear opinion pool: M. Stone, "The
-Opinion Pool", 1961), so that neither an interior shot nor one odd photo sinks it. Where some photos show cars that the
-model knows, those of cars that it does not know, as a detail may look, are left out too. A photo that surely shows
-another car speaks against the advert however sure the others are: such an advert is never accepted.
+A claim names one nameplate, several ("BMW X5" where the model knows two of them), or a whole make. Its score is the
+probability of these nameplates, averaged over the photos that show a car (a linear opinion pool: M. Stone, "The
+Opinion Pool", 1961). So neither an interior nor a single odd photo decides alone. A detail of a car can look like an
+unknown car; where other photos show known cars, unknown ones are therefore left out as well. One photo that certainly
+shows another car is enough to prevent acceptance, however probable the claim is on the others.
+
+The last part holds the JSON form of predictions and verified claims, which the command line, tables and HTTP share.
 """
 
 from __future__ import annotations
@@ -25,40 +27,41 @@ from nameplate.types import Flaw, Prediction, Verdict
 
 ClaimVerdict = Literal["accept", "reject", "unsure"]
 ClaimCode = Literal["score", "another car", "unknown car", "no car", "poor photo", "unreadable", "unknown claim"]
-"""Why a claim got its verdict, in one word; `Verified.reason` says it in a sentence."""
+"""What decided on a claim, for programs; `Verified.reason` says it in a sentence."""
 Lies = Literal["mixed", "random", "same-make", "alike"]
-"""Wrong claims that a rate of false accepts is of: half of them of the same make; of any other nameplate; of another
-one of the same make; of the one that the model takes such photos for most often."""
+"""The kind of wrong claims that a false accept rate refers to: `random` names a nameplate of another make, `same-make`
+another nameplate of the same make, `alike` the nameplate that the model confuses with the true one most often, and
+`mixed` is `random` and `same-make` in equal parts."""
 
 RATES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
-"""Rates of false accepts, and of false rejects, for which a bundle holds thresholds."""
+"""The false accept rates, and false reject rates, for which a bundle holds thresholds."""
 DEFAULT_RATE = 0.01
 DEFAULT_LIES: Lies = "mixed"
 NAMED = 3
-"""Photos of other cars that a reason names; the rest are counted."""
+"""A reason names so many photos of other cars, and counts the rest."""
 MOST_PHOTOS = 4
-"""Adverts of more photos are cut as those of so many."""
+"""Adverts of more photos use the thresholds for so many."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimThresholds:
-    """Quantiles of the scores of claims, for adverts of 1 … `MOST_PHOTOS` photos that show a car, at each of
-    `RATES`.
+    """Quantiles of the scores of claims: a row for adverts of 1 … `MOST_PHOTOS` photos that show a car, a column for
+    each of `RATES`. The fields are keys in bundle.json, so their names stay.
     """
 
     photos: int
-    """Held-out photos that chose them."""
+    """Number of held-out photos that they were chosen on."""
     accept: tuple[tuple[float, ...], ...]
-    """A wrong claim's score is above it at that rate, half of the wrong claims being of the same make."""
+    """At each rate, the score that this share of `mixed` wrong claims exceeds."""
     reject: tuple[tuple[float, ...], ...]
-    """A true claim's score is below it at that rate."""
+    """At each rate, the score that this share of true claims stays below."""
     lies: dict[str, tuple[tuple[float, ...], ...]] = field(default_factory=dict)
-    """`accept` for other `Lies` than mixed ones; empty in bundles of before that was asked, and without "same-make"
-    where no make has two nameplates."""
+    """`accept` for the other kinds of wrong claims. It is empty in older bundles, and lacks "same-make" where no make
+    has two nameplates."""
 
     @property
     def usable(self) -> bool:
-        """Whether it has the right form."""
+        """Whether the tables have the right shape and hold finite numbers."""
         tables = (self.accept, self.reject, *self.lies.values())
         return set(self.lies) <= set(get_args(Lies)) and all(
             len(table) == MOST_PHOTOS and all(len(row) == len(RATES) and np.isfinite(row).all() for row in table)
@@ -66,10 +69,10 @@ class ClaimThresholds:
         )
 
     def against(self, lies: Lies) -> tuple[tuple[float, ...], ...]:
-        """`accept` for wrong claims of a kind.
+        """`accept` for a kind of wrong claims.
 
         Raises:
-            UsageError: the bundle does not say.
+            UsageError: the bundle has no thresholds for this kind.
         """
         if lies == DEFAULT_LIES:
             return self.accept
@@ -82,81 +85,86 @@ class ClaimThresholds:
         return self.lies[lies]
 
     def at(self, photos: int, rate: float, lies: Lies = DEFAULT_LIES) -> tuple[float, float]:
-        """Accept above the first, reject below the second, for an advert of so many photos and a rate between those
-        of `RATES` (interpolated between logarithms).
+        """The scores above which a claim is accepted, and below which it is rejected.
 
-        A claim is accepted where neither such a lie would score so high nor a true claim so low at that rate, and
-        rejected where both would: what a false claim may cost is not spent where that gains nothing.
+        Between two of `RATES` the thresholds are interpolated over the logarithm of the rate. A claim is accepted if
+        its score is above both quantiles at this rate, that of wrong claims and that of true ones, and rejected if it
+        is below both. So the allowed false accepts are not used up where they would hardly accept more true claims.
+
+        Args:
+            photos: number of photos that show a car.
+            rate: of false accepts and of false rejects, within `RATES`.
+            lies: the kind of wrong claims that the rate refers to.
         """
         accept, reject = (_at(table, photos, rate) for table in (self.against(lies), self.reject))
         return max(accept, reject), min(accept, reject)
 
     def improbable(self, rate: float) -> float:
-        """The probability that a claim has on less than that share of the single photos that do show it."""
+        """The probability of a claim that only this share of the single photos that do show it fall below."""
         return _at(self.reject, 1, rate)
 
     def passed(self, photos: int, score: float) -> dict[str, float]:
-        """Lies → share of such wrong claims that score above a number, within the first and the last of `RATES`."""
+        """Kind of wrong claims → the share of them that exceeds a score, clipped to the ends of `RATES`."""
         found: dict[str, float] = {}
         for lies, table in {DEFAULT_LIES: self.accept, **self.lies}.items():
-            falling = table[_place(photos)]
+            falling = table[_row(photos)]  # the higher the rate, the lower the score; `interp` wants rising values
             log_rate = np.interp(score, falling[::-1], [math.log(rate) for rate in RATES[::-1]])
             found[lies] = float(f"{math.exp(float(log_rate)):.2g}")
         return found
 
 
-def _place(photos: int) -> int:
+def _row(photos: int) -> int:
     return min(max(photos, 1), MOST_PHOTOS) - 1
 
 
 def _at(table: Sequence[Sequence[float]], photos: int, rate: float) -> float:
-    return float(np.interp(math.log(rate), [math.log(each) for each in RATES], table[_place(photos)]))
+    return float(np.interp(math.log(rate), [math.log(each) for each in RATES], table[_row(photos)]))
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What a claim says, in the model's own names."""
+    """A claim in terms of the model's nameplates."""
 
     claimed: str
     nameplates: tuple[str, ...]
     whole_make: bool
-    """Whether these are all nameplates of a make, or more: then the thresholds for makes hold."""
+    """Whether these are all nameplates of one or more makes; then the thresholds for makes apply."""
     makes: tuple[str, ...] = ()
-    """Of these nameplates, each once."""
+    """The makes of these nameplates, each once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What became of a claim."""
+    """The outcome of verifying a claim."""
 
     claimed: str
     nameplates: tuple[str, ...]
-    """The model's nameplates that it may mean."""
+    """The model's nameplates that the claim may mean."""
     verdict: ClaimVerdict
     score: float | None
-    """Probability of the claim over the photos that show a car, 0–1; None where none does."""
+    """Mean probability of the claim over the photos that show a car, 0–1; None where no photo does."""
     reason: str
     photos: tuple[tuple[Prediction, float | None], ...]
     """Each photo's prediction, and the claim's probability on it; None where the photo was left out."""
     code: ClaimCode = "score"
-    """What decided."""
+    """What decided, for programs."""
     accept_above: float | None = None
-    """The score that an advert of so many photos must have; None where there is no score."""
+    """The score that a claim must exceed to be accepted; None where there is no score."""
     reject_below: float | None = None
     false_accepts: dict[str, float] = field(default_factory=dict)
-    """Lies → share of such wrong claims that score above `accept_above`, as told on held-out photos; empty where that
-    is not known."""
+    """Kind of wrong claims → the share of them that exceeds `accept_above`, measured on held-out photos; empty where
+    that was not measured."""
 
 
 class UnknownClaimError(UsageError):
-    """The model knows nothing of the name that is claimed, so that it can say nothing of it."""
+    """The model knows no nameplate that the claim may mean, so it cannot verify the claim."""
 
 
 def read_claim(claimed: str, nameplates: Sequence[str], makes: Sequence[str]) -> Claimed:
-    """Find the nameplates that a claim may mean: the one of that name, else all that have each of its words.
+    """Find the nameplates that a claim may mean: the one of that name, otherwise all that contain each of its words.
 
     Raises:
-        UnknownClaimError: none has; names the nearest.
+        UnknownClaimError: there is none; the message suggests the most similar name.
     """
     exact = [name for name in nameplates if _words(name) == _words(claimed)]
     wanted = set(_words(claimed))
@@ -172,15 +180,15 @@ def read_claim(claimed: str, nameplates: Sequence[str], makes: Sequence[str]) ->
 
 
 def _words(text: str) -> list[str]:
-    """Letters and digits that stand together, in any case, composed alike; an underscore parts words like a space."""
+    """Words of letters and digits, in lower case and normal form C; an underscore separates words as a space does."""
     return re.findall(r"[^\W_]+", nfc(text).casefold())
 
 
 def check_rate(rate: float, lies: Lies = DEFAULT_LIES, thresholds: ClaimThresholds | None = None) -> None:
-    """
+    """Check a rate and a kind of wrong claims before any work is done.
+
     Raises:
-        UsageError: not between the least and the greatest of `RATES`, no kind of lies, or one of which these thresholds
-            say nothing.
+        UsageError: the rate is outside `RATES`, there is no such kind, or the thresholds do not cover it.
     """
     if lies not in get_args(Lies):
         raise UsageError(f"Unknown wrong claims '{lies}'. There are {', '.join(get_args(Lies))}.")
@@ -197,26 +205,26 @@ def decide(
     rate: float = DEFAULT_RATE,
     lies: Lies = DEFAULT_LIES,
 ) -> Verified:
-    """Judge a claim by all photos of an advert.
+    """Decide on a claim from all photos of an advert.
 
     Args:
-        claim: what it says.
+        claim: what is claimed.
         photos: each photo's prediction, and the probability that it shows what is claimed (None: unreadable).
-        thresholds: of nameplates, or of makes where the claim is one; None where nothing chose them: then a score of
-            1 - rate is accepted and one of `rate` rejected.
+        thresholds: those for nameplates, or those for makes if a make is claimed. None where there were no photos to
+            choose them on: then a score above 1 - rate is accepted and one below `rate` rejected.
         rate: of false accepts, and of false rejects.
-        lies: the wrong claims that the rate is of.
+        lies: the kind of wrong claims that the rate refers to.
 
     Raises:
-        UsageError: the thresholds say nothing of such lies.
+        UsageError: the thresholds do not cover such wrong claims.
     """
     usable = _usable([p for p, _ in photos])
-    used = [(p, chance) for p, chance in photos if chance is not None and p.verdict in usable]
-    shown = tuple((p, chance if p.verdict in usable else None) for p, chance in photos)
+    used = [(p, prob) for p, prob in photos if prob is not None and p.verdict in usable]
+    shown = tuple((p, prob if p.verdict in usable else None) for p, prob in photos)
     if not used:
         code, why = _without_score([p for p, _ in photos])
         return Verified(claim.claimed, claim.nameplates, "unsure", None, why, shown, code)
-    score = float(np.mean([chance for _, chance in used]))
+    score = float(np.mean([prob for _, prob in used]))
     accept, reject = thresholds.at(len(used), rate, lies) if thresholds else (1 - rate, rate)
     verdict: ClaimVerdict = "accept" if score > accept else "reject" if score < reject else "unsure"
     reason = (
@@ -239,7 +247,7 @@ def decide(
 
 
 def _without_score(photos: Sequence[Prediction]) -> tuple[ClaimCode, str]:
-    """Why no photo of an advert counts: in one word, and as a sentence."""
+    """Why no photo of an advert counts: the code, and a sentence."""
     if all(photo.verdict == "unreadable" for photo in photos):
         return "unreadable", "no photo can be read"
     poor = [photo.flawed for photo in photos if photo.verdict == "poor photo"]
@@ -251,11 +259,15 @@ def _without_score(photos: Sequence[Prediction]) -> tuple[ClaimCode, str]:
 def _held_back(
     claim: Claimed, verdict: ClaimVerdict, photos: Sequence[tuple[Prediction, float]], improbable: float
 ) -> tuple[ClaimVerdict, ClaimCode, str]:
-    """The verdict, less an acceptance that single photos speak against; what decided, and that in words."""
+    """Turn an acceptance into `unsure` where a single photo contradicts it.
+
+    Returns:
+        The verdict, what decided, and a clause for the reason, which is empty where nothing contradicts.
+    """
     others = [
         (photo, other)
-        for photo, chance in photos
-        if (other := _surely_other(claim, photo, improbable=chance < improbable)) is not None
+        for photo, prob in photos
+        if (other := _surely_other(claim, photo, improbable=prob < improbable)) is not None
     ]
     held = "unsure" if verdict == "accept" else verdict
     if others:
@@ -268,11 +280,11 @@ def _held_back(
 
 
 def _surely_other(claim: Claimed, photo: Prediction, *, improbable: bool) -> str | None:
-    """The car outside the claim that a photo surely shows: its one nameplate, or its make; None where it may be it.
+    """The car outside the claim that a photo certainly shows: a nameplate or a make; None where there is none.
 
-    An answer of another make is sure by itself. A sister nameplate, or a make without a nameplate, is so where the
-    claim is as improbable as it is on few photos that do show it: else one honest photo in twenty would speak
-    against itself.
+    An answer of another make is certain by itself. Another nameplate of the same make, or a make without a nameplate,
+    is certain only where the claim is `improbable` on this photo. Otherwise one true photo in twenty would contradict
+    its own claim, because a prediction set misses the truth that often.
     """
     if photo.verdict == "answer" and photo.nameplate not in claim.nameplates:
         return photo.nameplate if improbable or photo.make not in claim.makes else None
@@ -282,23 +294,23 @@ def _surely_other(claim: Claimed, photo: Prediction, *, improbable: bool) -> str
 
 
 def _usable(photos: Sequence[Prediction]) -> tuple[str, ...]:
-    """Verdicts of the photos that count: a detail or an interior, which may pass for a car that is not known, does not
-    where another photo shows a known one. A poor photo never counts: it speaks neither for a claim nor against it.
+    """The verdicts whose photos count.
+
+    A detail or an interior may be taken for an unknown car, so unknown cars count only where no photo shows a known
+    one. A poor photo never counts: it is evidence neither for nor against a claim.
     """
     known = ("answer", "unsure")
     return known if any(photo.verdict in known for photo in photos) else ("unknown car",)
 
 
 def unreadable_claim(claimed: str, photos: Sequence[Prediction], reason: str) -> Verified:
-    """What becomes of a claim that cannot be judged, for a job that goes on."""
+    """The outcome for a claim that cannot be verified, in a job that continues with other adverts."""
     shown = tuple((prediction, None) for prediction in photos)
     return Verified(claimed, (), "unsure", None, f"unknown claim: {reason}", shown, "unknown claim")
 
 
-# JOINED Answers as JSON shows them: on the command line, in tables and over HTTP alike.
-#
-# JOINED The structs are both what is encoded and what the service's OpenAPI document describes. A field that is `UNSET` is left
-# JOINED out of the JSON; the fields stand in the JSON's order.
+# The JSON form of predictions and claims. The service's OpenAPI document is generated from these structs. Fields appear
+# in the JSON in this order, and a field that is `UNSET` is left out of it.
 
 
 class Ranked(msgspec.Struct, frozen=True):
@@ -318,7 +330,7 @@ class Region(msgspec.Struct, frozen=True):
 
 
 class HeatMap(msgspec.Struct, frozen=True):
-    """What in the photo speaks for the nameplate."""
+    """Where in the photo the evidence for a nameplate lies."""
 
     nameplate: str
     region: Region | None
@@ -366,7 +378,7 @@ class VerifiedAdvert(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def prediction_json(prediction: Prediction, heatmap: HeatMap | UnsetType | None = UNSET) -> Row:
-    """A prediction as JSON shows it everywhere; with a `heatmap`, which may be null, only where one was asked for."""
+    """The JSON form of a prediction; `heatmap` is left out unless one was asked for, and is then a heat map or null."""
     return Row(
         photo=prediction.photo,
         nameplate=prediction.nameplate,
@@ -375,7 +387,7 @@ def prediction_json(prediction: Prediction, heatmap: HeatMap | UnsetType | None 
         candidates=prediction.candidates,
         make=prediction.make,
         make_confidence=prediction.make_confidence,
-        top=tuple(Ranked(name, chance) for name, chance in prediction.top),
+        top=tuple(Ranked(name, probability) for name, probability in prediction.top),
         flaws=prediction.flaws or UNSET,
         error=prediction.error or UNSET,
         heatmap=heatmap,
@@ -383,7 +395,7 @@ def prediction_json(prediction: Prediction, heatmap: HeatMap | UnsetType | None 
 
 
 def verified_json(found: Verified) -> VerifiedAdvert:
-    """A verified claim as JSON shows it everywhere: claim, verdict, and each photo's prediction and score."""
+    """The JSON form of a verified claim: claim, verdict, and each photo's prediction and score."""
     return VerifiedAdvert(
         claimed=found.claimed,
         nameplates=found.nameplates,

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from nameplate.errors import PhotoError
 from nameplate.images.decode import decode
 from nameplate.images.transforms import frame
-from nameplate.model.cam import SHOWN, Case, Explanation, drawn_out
+from nameplate.model.cam import SHOWN, Case, Explanation, upsample
 from nameplate.model.model import Model
 from nameplate.model.neighbours import PICTURE_LIMITS, Neighbour
 from nameplate.model.verification import HeatMap, Region
@@ -88,7 +88,7 @@ def shown(photo: Pixels, longest: int) -> Pixels:
 def _laid_out(grid: Floats, height: int, width: int, size: Preprocess) -> Floats:
     """Evidence where the model's picture lies over a photo of height×width; nothing where it does not."""
     left, top, right, bottom = (round(side) for side in frame(width, height, size))
-    drawn = drawn_out(grid, max(1, bottom - top), max(1, right - left))
+    drawn = upsample(grid, max(1, bottom - top), max(1, right - left))
     heat = np.zeros((height, width), np.float32)
     inner = drawn[max(0, -top) : height - top, max(0, -left) : width - left]
     down, across = max(0, top), max(0, left)

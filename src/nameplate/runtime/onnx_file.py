@@ -1,11 +1,13 @@
-"""Refuse an ONNX file that would make a runtime read other files, or run without end.
+"""What an ONNX file may contain, and how one is cut down to its first output.
 
-ONNX tensors may keep their data outside ("external data", onnx.proto: TensorProto fields 13 and 14), at a
-path that the file itself names. A bundle's backbone is whole in one checksummed file, so any such
-tensor is refused before a runtime sees it. So is every operator that is not on a list of those that networks
-for pictures are made of: no loops and branches, no functions of the file's own (which, nested, unfold without bound),
-nothing of another domain, nothing random. The wire format is walked here (protobuf.dev, "Encoding"),
-because the onnx package weighs more than everything else that the core installs.
+`check_backbone` refuses a file that would make a runtime read other files, or run without end. ONNX tensors may keep
+their data outside the file ("external data", onnx.proto: TensorProto fields 13 and 14), at a path that the file itself
+names. A bundle's backbone is complete in one file with a checksum, so any such tensor is refused before a runtime loads
+it. Operators must be on a list of those that image networks consist of. So there are no loops and no branches, no
+functions defined in the file (which, nested, expand without bound), no other domains and no random numbers.
+
+The protobuf wire format is parsed here (protobuf.dev, "Encoding"), because the onnx package is larger than everything
+else that a core installation needs.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from nameplate.errors import BundleError
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
-# Which fields of which message hold messages that can hold a tensor: message → {field: message}.
+# The fields that can lead to a tensor, by message: {field number: message}.
 INSIDE: dict[str, dict[int, str]] = {
     "Model": {7: "Graph", 20: "Training", 25: "Function"},
     "Training": {1: "Graph", 2: "Graph"},
@@ -28,19 +30,19 @@ INSIDE: dict[str, dict[int, str]] = {
     "Sparse": {1: "Tensor", 2: "Tensor"},
 }
 EXTERNAL_DATA, DATA_LOCATION = 13, 14
-"""Of a Tensor."""
+"""Fields of a Tensor."""
 OP_TYPE, DOMAIN = 4, 7
-"""Of a Node."""
+"""Fields of a Node."""
 FUNCTION = 25
-"""Of a Model."""
+"""Field of a Model."""
 GRAPHS = (6, 11)
-"""Of an Attribute: what Loop, If and Scan run."""
+"""Fields of an Attribute: the bodies of Loop, If and Scan."""
 MAX_DEPTH = 40
 MAX_FIELDS = 3_000_000
-"""A file of more parts than this is not read to its end: the largest networks have some ten thousand."""
+"""A file with more fields than this is refused; the largest networks have about ten thousand."""
 
 DOMAINS = ("", "ai.onnx")
-"""ONNX's own operators go by either name."""
+"""Both names stand for ONNX's own operators."""
 _NAMES = """
 Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh Attention AveragePool BatchNormalization BitShift
 BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike Ceil Celu CenterCropPad Clip Compress Concat Constant
@@ -57,32 +59,32 @@ Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Swish Tan Tanh Thresho
 Unsqueeze Upsample Where Xor
 """
 OPERATORS = frozenset(_NAMES.split())
-"""All that a backbone may compute with: ONNX's arithmetic, shapes and layers, int8 among them, and no more."""
+"""The operators that a backbone may use: ONNX's arithmetic, shapes and layers, including those of int8."""
 
 
 def check_backbone(model: bytes, name: str) -> None:
-    """Refuse a serialised ModelProto that no runtime should see.
+    """Refuse a serialised ModelProto that must not reach a runtime.
 
     Args:
         model: the file's bytes.
         name: what to call it in the error.
 
     Raises:
-        BundleError: a tensor's data lies outside, an operator is not one of `OPERATORS`, or this is no ONNX file.
+        BundleError: a tensor's data lies in another file, an operator is not in `OPERATORS`, or this is no ONNX file.
     """
     for part in _walk(model, name):
-        if problem := _outside(part) or _strange(part):
+        if problem := _external_data(part) or _forbidden(part):
             raise BundleError(f"'{name}' {problem} Refused.")
 
 
 def refuse_external_data(model: bytes, name: str) -> None:
-    """`check_backbone` for tensors outside alone.
+    """`check_backbone` for external data only.
 
     Raises:
-        BundleError: a tensor's data lies outside, or this is no ONNX file.
+        BundleError: a tensor's data lies in another file, or this is no ONNX file.
     """
     for part in _walk(model, name):
-        if problem := _outside(part):
+        if problem := _external_data(part):
             raise BundleError(f"'{name}' {problem} Refused.")
 
 
@@ -91,20 +93,23 @@ class _Part:
     """One field of a message somewhere in a model."""
 
     kind: str
-    """The message's, a key of `INSIDE` or Tensor."""
+    """Type of the message: a key of `INSIDE`, or Tensor."""
     field: int
     value: int | memoryview
 
 
-def _outside(part: _Part) -> str | None:
-    """That a part leads to another file."""
+def _external_data(part: _Part) -> str | None:
+    """The problem, if a field refers to another file."""
     if part.kind == "Tensor" and (part.field == EXTERNAL_DATA or (part.field == DATA_LOCATION and part.value != 0)):
         return "keeps weights in another file; a bundle's backbone must be whole."
     return None
 
 
-def _strange(part: _Part) -> str | None:
-    """What a part does that it may not. Where a name is given twice readers take the last: none may be wrong."""
+def _forbidden(part: _Part) -> str | None:
+    """The problem, if a field uses something that is not allowed.
+
+    A field may occur twice, and parsers then take the last value. Every occurrence is therefore checked.
+    """
     found = None
     if (part.kind, part.field) == ("Model", FUNCTION):
         found = "defines functions of its own"
@@ -120,7 +125,7 @@ def _strange(part: _Part) -> str | None:
 
 
 def _walk(model: bytes, name: str) -> Iterator[_Part]:
-    """Every field of every message that can hold a node or a tensor.
+    """Every field of every message that can contain a node or a tensor.
 
     Raises:
         BundleError: this is no ONNX file.
@@ -158,7 +163,7 @@ def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview, memoryv
         begin = at
         key, at = _varint(message, at)
         field, wire = key >> 3, key & 7
-        if key >> 32 or not field:  # readers drop the bits above 32, and so find another field than we
+        if key >> 32 or not field:  # parsers drop the bits above 32, and so would see another field than this one
             raise ValueError(f"key {key}")
         if wire == VARINT:
             value, at = _varint(message, at)
@@ -189,29 +194,25 @@ def _varint(message: memoryview, at: int) -> tuple[int, int]:
             raise ValueError("varint too long")
 
 
-# JOINED An ONNX file cut down to its first output, so that the others cost nothing where they are not asked for.
-#
-# JOINED ONNX Runtime computes every node of a graph, also those that lead to no output that is fetched
-# JOINED (`only_execute_path_to_fetches` changes nothing of that) or to no output at all. So the nodes go before it sees them.
+# Cutting a file down to its first output. ONNX Runtime computes every node of a graph, even one that leads to no
+# fetched output (`only_execute_path_to_fetches` does not change that). So such nodes are removed before it loads the
+# file.
 
-
-# Numbers of fields in onnx.proto.
+# Field numbers in onnx.proto.
 GRAPH = 7
-"""Of a Model."""
+"""Field of a Model."""
 NODE, OUTPUT = 1, 12
-"""Of a Graph."""
+"""Fields of a Graph."""
 NAME = 1
-"""Of an output."""
-TAKES, GIVES, ATTRIBUTE = 1, 2, 5
-"""Of a Node: names of its inputs and outputs, and its attributes."""
-INNER, INNERS = 6, 11
-"""Of an attribute: a graph, and graphs."""
+"""Field of an output."""
+NODE_INPUT, NODE_OUTPUT, ATTRIBUTE = 1, 2, 5
+"""Fields of a Node: names of its inputs and outputs, and its attributes."""
 
 
 def first_output_alone(model: bytes) -> bytes:
-    """A serialised ModelProto with the first output of its graph, and the nodes that lead to it.
+    """A serialised ModelProto reduced to the first output of its graph and the nodes that lead to it.
 
-    What is no ONNX file comes back as it is: the runtime says so.
+    Bytes that are no ONNX file are returned unchanged, so that the runtime reports the error.
     """
     try:
         parts = [_graph(value) if field == GRAPH else raw for field, value, raw in _parts(memoryview(model))]
@@ -221,44 +222,44 @@ def first_output_alone(model: bytes) -> bytes:
 
 
 def _parts(message: memoryview) -> list[tuple[int, memoryview, memoryview]]:
-    """The fields, numbers among them with an empty value."""
+    """All fields of a message; those that hold a number get an empty value."""
     empty = memoryview(b"")
     return [(field, value if isinstance(value, memoryview) else empty, raw) for field, value, raw in fields(message)]
 
 
 def _graph(graph: memoryview) -> bytes:
-    """The cut graph as a field of its model."""
+    """The reduced graph, encoded as a field of its model."""
     parts = _parts(graph)
     outputs = [raw for field, _, raw in parts if field == OUTPUT]
     first = next((value for field, value, _ in parts if field == OUTPUT), memoryview(b""))
     wanted = {bytes(value) for field, value, _ in _parts(first) if field == NAME}
     kept = []
-    for field, value, raw in reversed(parts):  # nodes stand behind those that they take from
+    for field, value, raw in reversed(parts):  # nodes are sorted: each stands after those whose outputs it takes
         if field == NODE:
-            if wanted.isdisjoint(_named(value, GIVES)):
+            if wanted.isdisjoint(_names(value, NODE_OUTPUT)):
                 continue
-            wanted |= _taken(value)
+            wanted |= _inputs(value)
         if field != OUTPUT or raw is outputs[0]:
             kept.append(raw)
     content = b"".join(reversed(kept))
     return bytes([GRAPH << 3 | BYTES]) + _write_varint(len(content)) + content
 
 
-def _named(node: memoryview, which: int) -> set[bytes]:
+def _names(node: memoryview, which: int) -> set[bytes]:
     return {bytes(value) for field, value, _ in _parts(node) if field == which}
 
 
-def _taken(node: memoryview) -> set[bytes]:
-    """Names that a node takes, those that its inner graphs take from outside among them."""
-    taken = _named(node, TAKES)
+def _inputs(node: memoryview) -> set[bytes]:
+    """Names of a node's inputs, including those that its inner graphs take from the outer graph."""
+    found = _names(node, NODE_INPUT)
     for field, attribute, _ in _parts(node):
         for inner, graph, _ in _parts(attribute) if field == ATTRIBUTE else ():
-            for part, value, _ in _parts(graph) if inner in (INNER, INNERS) else ():
+            for part, value, _ in _parts(graph) if inner in GRAPHS else ():
                 if part == NODE:
-                    taken |= _taken(value)
+                    found |= _inputs(value)
                 elif part == OUTPUT:
-                    taken |= _named(value, NAME)
-    return taken
+                    found |= _names(value, NAME)
+    return found
 
 
 def _write_varint(value: int) -> bytes:

@@ -228,7 +228,7 @@ class Worker:
         if isinstance(decoded, UnreadablePhoto):
             task.outcome = decoded
             return
-        task.prepared = self._model.looks.prepare_decoded(decoded)
+        task.prepared = self._model.embedder.prepare_decoded(decoded)
         if task.job.form == "picture":
             task.prepared = replace(task.prepared, quality=None)
         if task.job.heatmap:
@@ -256,7 +256,7 @@ class Worker:
             for task in tasks:
                 assert task.prepared is not None
                 source = task.prepared.inputs[0] if task.job.form == "picture" else task.photo
-                [task.outcome] = self._model.looks.embed([(source, task.prepared)])
+                [task.outcome] = self._model.embedder.embed([(source, task.prepared)])
             return
         photos = [task.prepared for task in tasks if task.prepared is not None]
         if not photos:

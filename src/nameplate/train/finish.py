@@ -20,7 +20,7 @@ from nameplate.fit.run import JUDGED_BY, WEIGHTS, Run, data_record, exported_rec
 from nameplate.fit.split import Split, photos_csv
 from nameplate.model.bundle import BACKBONE, IN_RUN, SCHEMA, Bundle, File, Manifest
 from nameplate.model.neighbours import make_index
-from nameplate.model.ood import MahalanobisDetector, fit_known
+from nameplate.model.ood import MahalanobisDetector, fit_detector
 from nameplate.model.runtime_choice import probe
 from nameplate.runtime.base import BATCH
 from nameplate.runtime.select import make_runtime
@@ -82,7 +82,7 @@ def finish(
     white = whiten(embeddings, classes)
     size = exported(run.recipe, state).epoch
     embedder = Embedder(rounded, white, places=has_places(rounded, size.height, size.width))
-    head, known = head_of(rounded, white), fit_known(white(embeddings), classes)
+    head, known = head_of(rounded, white), fit_detector(white(embeddings), classes)
     candidate = Candidate(embedder, head, known, rounded)
     return make_bundle(folder / IN_RUN, folder.resolve().name, run, parts, state, candidate, say)
 

@@ -1,0 +1,90 @@
+"""Reading labelled photos for a command, and reporting what was merged, matched or left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nameplate.cli import screen
+
+if TYPE_CHECKING:
+    from nameplate.data.dataset import Dataset
+    from nameplate.evaluate.evaluator import EvaluationResult
+    from nameplate.fit.split import Split
+
+
+def read_labelled(
+    data: Sequence[Path],
+    names: Path | None,
+    exclude: Path | None,
+    layout: str,
+    report: Callable[[str, int, int], None],
+) -> Dataset:
+    """Read a data set with a command's options.
+
+    Its notes and what it left out are printed at once, before anything else can fail.
+    """
+    from nameplate.data import read_dataset
+
+    def unpacked(done: int, total: int) -> None:
+        report("unpack", done, total)
+
+    dataset = read_dataset(*data, names=names, exclude=exclude, layout=layout, progress=unpacked)
+    tell(dataset)
+    return dataset
+
+
+def tell(dataset: Dataset) -> None:
+    """Print how a data set was read and what it left out."""
+    tell_notes(dataset.notes)
+    screen.tell_left_out(dataset.refused)
+
+
+def tell_notes(notes: Iterable[str]) -> None:
+    """Print how the data was read."""
+    for note in notes:
+        screen.note("data", note)
+
+
+def tell_parts(parts: Split) -> None:
+    """Print which photos and nameplates are used neither for training nor for evaluation."""
+    for sentence in parts.told:
+        screen.note("left out", sentence)
+    if parts.contradictory:
+        screen.note(
+            "data",
+            f"{parts.contradictory:,} photos are exact copies of one under another nameplate; "
+            "'nameplate audit' names them.",
+        )
+
+
+def as_json(dataset: Dataset) -> dict[str, object]:
+    """Return how the data was read, for `--json`."""
+    return {"read_as": dataset.kinds, "notes": dataset.notes}
+
+
+def left_out_json(
+    refused: Sequence[tuple[str, str]], parts: Split, unreadable: Sequence[tuple[str, str]]
+) -> list[dict[str, str]]:
+    """Return paths and reasons of all that is used neither for training nor for evaluation, for `--json`."""
+    apart = [(entry.name, entry.reason) for entry in parts.left_out]
+    return screen.left_out_json((), (*refused, *unreadable, *apart))
+
+
+def tell_unjudged(judged: EvaluationResult) -> None:
+    """Print the nameplates that an evaluation says nothing about, each with its number of photos."""
+    for nameplate, photos in judged.unknown[: screen.LINES]:
+        alike = [name for name in judged.nameplates if name.casefold().split() == nameplate.casefold().split()]
+        near = f"; it knows '{alike[0]}'" if alike else ""
+        screen.note(
+            "left out",
+            f"{nameplate}: {screen.counted(photos, 'photo')}, of a nameplate that the model does not know{near}",
+        )
+    for nameplate, photos in judged.lost[: screen.LINES]:
+        screen.note(
+            "not judged",
+            f"{nameplate}: {screen.counted(photos, 'photo')}, which all trained this model or cannot be read",
+        )
+    if len(judged.lost) > screen.LINES:
+        screen.notes.print(f"… and {len(judged.lost) - screen.LINES:,} more nameplates not judged")

@@ -80,8 +80,10 @@ def main() -> None:
     model = Model.load(arguments.bundle, runtime="onnxruntime")
     truth = evaluate_model(model, read_dataset(arguments.photos))
     own = sorted(truth.training.photos, key=lambda photo: str(photo.sha256))[:OWN_CARS]
-    cars, of_cars = learned_from(model, [*own, *halves(model, arguments.backbone_class_means)], once=True)
-    others, of_others = learned_from(model, halves(model, arguments.others), once=False)
+    car_sources = {arguments.photos.name: own} | halves(model, arguments.cars)
+    other_sources = halves(model, arguments.others)
+    cars, of_cars = learned_from(model, [photo for part in car_sources.values() for photo in part], once=True)
+    others, of_others = learned_from(model, [photo for part in other_sources.values() for photo in part], once=False)
     gate, no_car = fit_gate(cars, others, (of_cars, of_others))
     print(f"gate of {len(cars):,} pictures of cars and {len(others):,} of other things, cut at {no_car:.3f}")
     assert bundle.ood_detector is not None
@@ -92,20 +94,24 @@ def main() -> None:
     distances = known.distances(truth.embeddings)
     odds = known.non_car_log_odds(truth.embeddings)
     manifest = with_verdicts(bundle.manifest, truth.probabilities, truth.y_true, distances, far, no_car, odds)
+    sources = {
+        side: {name: len(photos) for name, photos in found.items()}
+        for side, found in (("cars", car_sources), ("others", other_sources))
+    }
+    manifest = replace(manifest, provenance=manifest.provenance | {"gate": sources})  # the model card names them
     manifest = with_reference(manifest, bundle.backbone, bundle.weight, bundle.bias)
     print(manifest.thresholds)
     target = arguments.output or arguments.bundle
     save_bundle(target, replace(bundle, manifest=manifest, ood_detector=known), overwrite=True)
 
 
-def halves(model: Model, folders: Iterable[Path]) -> list[Photo]:
-    """The photos of each folder that may choose; sources of one size weigh alike."""
-    return [
-        photo
-        for folder in folders
-        for photo in embed_photos(list_photos(folder), model).photos
-        if in_calibration_half(photo.sha256)
-    ]
+def halves(model: Model, folders: Iterable[Path]) -> dict[str, list[Photo]]:
+    """The photos of each folder that may choose, by the folder's name."""
+    found: dict[str, list[Photo]] = {}
+    for folder in folders:
+        photos = embed_photos(list_photos(folder), model).photos
+        found.setdefault(folder.name, []).extend(photo for photo in photos if in_calibration_half(photo.sha256))
+    return found
 
 
 def learned_from(model: Model, photos: Sequence[Photo], *, once: bool) -> tuple[Floats, NDArray[np.int64]]:

@@ -58,6 +58,7 @@ def test_page_json_table_card_and_comparison_at_once(bundle: Path, other: Path, 
         assert f"<!-- measured: {part} -->" in text
     assert f"{100 * said['top1']:.1f} %" in text
     assert "photos a second from files" in text
+    assert "gets the verdict `poor photo`" in text
     for written in (text, page.read_text("utf-8")):  # not only of those that were given a set
         assert f"of all known photos {100 * said['verdicts']['held']['value']:.1f} %" in written
     assert str(tmp_path) not in text

@@ -13,8 +13,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nameplate.report.compare import COLUMNS, Comparison, ComparisonRow, Pair, table_csv, write_comparison
-from nameplate.report.plots import comparison_plot
+from nameplate.report.compare import (
+    COLUMNS,
+    Comparison,
+    ComparisonRow,
+    Pair,
+    comparison_plot,
+    table_csv,
+    write_comparison,
+)
 from nameplate.types import Metric
 
 EVIL = "<script>alert('Ёлка')</script>"

@@ -12,12 +12,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from nameplate.errors import NameplateError
 from nameplate.evaluate.comparison import compare_models
 from nameplate.evaluate.evaluator import EvaluationResult
 from nameplate.evaluate.figures import as_json, compute_figures
 from nameplate.model.bundle import load_bundle
-from nameplate.report.card import renew
 from nameplate.report.evaluation import matrix_plot, write_report
 from tests.evaluate.answers import judged
 
@@ -94,23 +92,6 @@ def test_a_matrix_of_any_size_is_drawn(classes: int) -> None:
         png = matrix_plot(counts, names, [name.split()[0] for name in names], dark=dark)
         assert png.startswith(b"\x89PNG")
         assert len(png) < 300_000
-
-
-CARD = "# Mine\n\nMy words.\n\n<!-- measured: a -->\nold\n<!-- end -->\n\nMore words, \\1.\n"
-
-
-def test_a_card_is_renewed_between_its_markers_and_kept_elsewhere() -> None:
-    made = renew(CARD, {"a": "new \\g<0>", "b": "added"})
-    assert made.startswith(
-        "# Mine\n\nMy words.\n\n<!-- measured: a -->\nnew \\g<0>\n<!-- end -->\n\nMore words, \\1.\n"
-    )
-    assert made.endswith("<!-- measured: b -->\nadded\n<!-- end -->\n")
-    assert renew(made, {"a": "new \\g<0>", "b": "added"}) == made
-
-
-def test_a_part_without_an_end_is_refused() -> None:
-    with pytest.raises(NameplateError, match="without '<!-- end -->'"):
-        renew(CARD.replace("<!-- end -->", ""), {"a": "new"})
 
 
 def test_the_interval_of_log_loss_covers_the_truth_about_as_often_as_it_says() -> None:

@@ -1,4 +1,4 @@
-"""`write_report`: an audit as a page, as JSON, and as the list of photos to leave out."""
+"""The report of an audit (`write_report`): a page with plots, JSON, and the list of photos to leave out."""
 
 from __future__ import annotations
 
@@ -39,8 +39,7 @@ from nameplate.report.plots import DARK, LIGHT, as_png, dress
 from nameplate.storage import absolute, printable, whole_file
 from nameplate.types import Doubles
 
-# JOINED What a set of photos is like, drawn; each function returns a PNG's bytes.
-
+# Plots of a data set; each function returns a PNG's bytes.
 
 MUCH = 10
 """Ratio of the largest size to the smallest from which sizes are drawn by their logarithms."""
@@ -178,17 +177,17 @@ TITLES = {
 
 @dataclass(frozen=True, slots=True)
 class AuditFiles:
-    """Where the report lies."""
+    """The files of the report."""
 
     page: Path
     json: Path
     exclude: Path
     excluded: int
-    """Photos on the list, those of an earlier list among them."""
+    """The number of photos on the list, those of an earlier list included."""
 
     @staticmethod
     def beside(page: Path) -> tuple[Path, Path, Path]:
-        """The page, the JSON and the list for `--exclude` that are written for a page's name."""
+        """The paths of the page, of its JSON and of the list for `--exclude`, from the path of the page."""
         return page, page.with_suffix(".json"), page.with_suffix(".exclude.csv")
 
 
@@ -221,10 +220,10 @@ def write_report(audit: Audit, page: Path, threads: int, seconds: float, before:
 
 
 def left_out(audit: Audit) -> Iterator[dict[str, object]]:
-    """Photos that a training does better without.
+    """The rows of the list for `--exclude`: photos that training is better without.
 
-    Of copies one stays (`best_copy`). Where the copies have several labels none stays, where they are in
-    several parts those to train on go. Of doubted labels and outliers the list has the surest alone.
+    Of copies, one stays (`best_copy`). Where copies have several labels, none stays. Where they are in several splits,
+    those to train on go. Of doubted labels and outliers, the list has only the sure ones (`Finding.sure`).
     """
     photos = {photo.path: photo for photo in audit.photos}
     for finding in audit.findings:

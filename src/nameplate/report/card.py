@@ -1,5 +1,6 @@
-"""`write_card`: a model card in Markdown, its measured parts written anew, what somebody wrote between them kept.
+"""Write a model card in Markdown, or renew one (`write_card`).
 
+The measured parts are written anew; everything that a person wrote around them is kept. Model cards are described in
 M. Mitchell et al., "Model Cards for Model Reporting", 2019.
 """
 
@@ -22,16 +23,23 @@ from nameplate.model.pipeline import EmbeddedPhoto
 from nameplate.storage import open_regular, whole_file
 
 SPEED_PHOTOS, WARM_PHOTOS = 512, 32
-"""Photos at most that are timed, and those before them that are not."""
+"""The largest number of photos that are timed, and of photos before them that only warm up."""
 WORST = 8
-"""Nameplates and pairs that the card names as hardest."""
+"""The number of hardest nameplates, and of most confused pairs, on the card."""
 MAKE_PHOTOS = 15
-"""Photos that a make must have for a row of its own: the others stand together."""
+"""The number of photos that gives a make a row of its own; the other makes share a row."""
+
+
+POOR_PHOTO = (
+    "A photo that looks like an unknown car, but is too small, too dark or too blurred to judge, gets the verdict "
+    "`poor photo`, and `flaws` says what is wrong with it."
+)
+"""The sentence of the card on flawed photos."""
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """How fast photos become answers, from their files."""
+    """The throughput from photo files to answers."""
 
     photos: int
     per_second: float
@@ -43,18 +51,18 @@ class Speed:
 def write_card(target: Path, figures: EvaluationFigures, result: EvaluationResult, model: Model, command: str) -> None:
     """Write a model card, or renew one.
 
-    Its parts stand between `<!-- measured: NAME -->` and `<!-- end -->`. Of a card that is there these are replaced,
-    those that it lacks are added at its end, and everything else is kept.
+    The measured parts stand between `<!-- measured: NAME -->` and `<!-- end -->`. In an existing card they are
+    replaced, missing ones are added at the end, and everything else is kept.
 
     Args:
-        target: the Markdown file.
-        measured: the figures.
-        judged: the answers.
-        model: tells of itself, and is timed on some of the photos.
-        command: that the card says it was made by.
+        target: The Markdown file.
+        figures: The figures of the evaluation.
+        result: The evaluation itself.
+        model: The model; it is described, and timed on some of the photos.
+        command: The command that the card names as its origin.
 
     Raises:
-        NameplateError: the card that is there cannot be read, or a part of it has no end; or the new one cannot be
+        NameplateError: The existing card cannot be read, or one of its parts has no end; or the new card cannot be
             written.
     """
     try:
@@ -65,7 +73,7 @@ def write_card(target: Path, figures: EvaluationFigures, result: EvaluationResul
     except (OSError, UnicodeDecodeError) as error:
         raise NameplateError(f"Cannot read the card '{target}': {error}. Give another name to --card.") from None
     parts = {
-        "model": _model(model),
+        "model": describe(model),
         "figures": _figures(figures, result, model, speed(model, result), command),
         "makes": _makes(figures),
         "hardest": _hardest(figures, result),
@@ -75,10 +83,14 @@ def write_card(target: Path, figures: EvaluationFigures, result: EvaluationResul
 
 
 def renew(card: str, parts: Mapping[str, str]) -> str:
-    r"""A card's text with its measured parts replaced.
+    r"""Replace the measured parts in a card's text.
+
+    Args:
+        card: The text of the card.
+        parts: The new text of each part, by name.
 
     Raises:
-        NameplateError: a part begins and does not end.
+        NameplateError: A part begins and does not end.
 
     >>> renew("My words.\n<!-- measured: a -->\nold\n<!-- end -->\nMore.\n", {"a": "new"})
     'My words.\n<!-- measured: a -->\nnew\n<!-- end -->\nMore.\n'
@@ -95,7 +107,7 @@ def renew(card: str, parts: Mapping[str, str]) -> str:
 
 
 def speed(model: Model, result: EvaluationResult) -> Speed:
-    """Time a model on files of photos that it judged, the first ones to warm up."""
+    """Time a model on the files of evaluated photos; some are processed first to warm up."""
     paths = [photo.path for photo in result.photos]
     for _ in model.stream(paths[:WARM_PHOTOS]):
         pass
@@ -107,7 +119,7 @@ def speed(model: Model, result: EvaluationResult) -> Speed:
 
 
 def cpu_name() -> str:
-    """What the processor calls itself."""
+    """The name of the processor, as the operating system gives it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -124,31 +136,46 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def _model(model: Model) -> str:
+def describe(model: Model) -> str:
+    """The card's table of what the bundle's manifest says: nameplates, input, training, data, licence."""
     manifest = model.bundle.manifest
-    size, told = manifest.preprocess, manifest.provenance
+    size, provenance = manifest.preprocess, manifest.provenance
+    versions = _mapping(provenance.get("versions"))
     megabytes = sum(file.bytes for file in manifest.files.values()) / 1e6
-    data = _mapping(told.get("data"))
+    data = _mapping(provenance.get("data"))
     rows = [
         ("names", f"{len(manifest.nameplates):,} nameplates"),
-        ("backbone", f"{told.get('backbone', 'not told')}; {manifest.embedding:,} numbers a photo"),
-        ("picture", f"{size.height}×{size.width} (height × width), {size.fit}, {size.interpolation}"),
+        ("backbone", f"{provenance.get('backbone', 'not recorded')}; {manifest.embedding:,} numbers a photo"),
+        ("model input", f"{size.height}×{size.width} (height × width), {size.fit}, {size.interpolation}"),
         ("size", f"{megabytes:.1f} MB"),
-        ("recipe", _recipe(_mapping(told.get("recipe")))),
-        ("data", f"{_number(data.get('photos'))} photos, SHA-256 `{str(data.get('sha256', 'not told'))[:16]}…`"),
-        ("made", f"{told.get('made', 'not told')}, Nameplate {_mapping(told.get('versions')).get('nameplate', '?')}"),
+        ("recipe", _recipe(_mapping(provenance.get("recipe")))),
+        ("data", f"{_number(data.get('photos'))} photos, SHA-256 `{str(data.get('sha256', 'not recorded'))[:16]}…`"),
+        ("made", f"{provenance.get('made', 'not recorded')}, Nameplate {versions.get('nameplate', '?')}"),
     ]
-    if licence := told.get("licence"):
+    if gate := _gate_sources(_mapping(provenance.get("gate"))):
+        rows.append(("gate of `not a car`", gate))
+    if licence := provenance.get("licence"):
         terms = _mapping(licence)
         rows.append(
             ("licence", "; ".join(f"{what}: {text}" for what, text in terms.items()) if terms else str(licence))
         )
-    if note := told.get("note"):
+    if note := provenance.get("note"):
         rows.append(("note", str(note)))
     return _table(rows)
 
 
+def _gate_sources(gate: dict[str, object]) -> str:
+    """What the gate was learned on: {"cars": {source: photos}, "others": {source: photos}} in words; "" for nothing."""
+    words = []
+    for side, name in (("cars", "photos of cars"), ("others", "photos of other things")):
+        sources = _mapping(gate.get(side))
+        if sources:
+            words.append(f"{name}: {', '.join(f'{source} ({_number(n)})' for source, n in sources.items())}")
+    return "; ".join(words)
+
+
 def _mapping(value: object) -> dict[str, object]:
+    """The value where it is a JSON object, else an empty one: provenance may hold anything."""
     return value if isinstance(value, dict) else {}
 
 
@@ -166,7 +193,7 @@ def _recipe(recipe: dict[str, object]) -> str:
         )
         sizes = f": {', '.join(shown)}"
     seed = f", seed {recipe['seed']}" if "seed" in recipe else ""
-    return f"`{recipe.get('name', 'not told')}`{sizes}{seed}; whole in `bundle.json`"
+    return f"`{recipe.get('name', 'not recorded')}`{sizes}{seed}; whole in `bundle.json`"
 
 
 def _figures(figures: EvaluationFigures, result: EvaluationResult, model: Model, timed: Speed, command: str) -> str:
@@ -196,7 +223,7 @@ def _figures(figures: EvaluationFigures, result: EvaluationResult, model: Model,
         f"On {found.photos:,} photos of {len(found.classes):,} nameplates that did not train it, "
         f"by {result.runtime}; 95 % intervals in brackets."
     )
-    return f"{head}\n\n{_table(rows)}\n\nMade by `{command}`."
+    return f"{head}\n\n{_table(rows)}\n\n{POOR_PHOTO}\n\nMade by `{command}`."
 
 
 def _surest(figures: EvaluationFigures) -> str:

@@ -1,4 +1,4 @@
-"""`write_report`: an evaluation as a page, as JSON, and as a table of every photo's answer."""
+"""The report of an evaluation (`write_report`): a page with plots, JSON, and a table with every photo's answer."""
 
 from __future__ import annotations
 
@@ -29,8 +29,7 @@ from nameplate.report.plots import DARK, LIGHT, as_png, at_most_whole, dress
 from nameplate.storage import whole_file
 from nameplate.types import Doubles, Floats, Verdict
 
-# JOINED What an evaluation found, drawn; each function returns a PNG's bytes.
-
+# Plots of an evaluation; each function returns a PNG's bytes.
 
 NAMED = 60
 """Classes up to which each row has its name and each cell its count; of more only blocks are named."""
@@ -170,7 +169,7 @@ SHOWN = 200
 
 @dataclass(frozen=True, slots=True)
 class EvaluationFiles:
-    """Where the report lies."""
+    """The files of the report."""
 
     page: Path
     json: Path
@@ -178,7 +177,7 @@ class EvaluationFiles:
 
     @staticmethod
     def beside(page: Path) -> tuple[Path, Path, Path]:
-        """The page, the JSON and the table of photos that are written for a page's name."""
+        """The paths of the page, of its JSON and of its table of photos, from the path of the page."""
         return page, page.with_suffix(".json"), page.with_suffix(".photos.csv")
 
 
@@ -193,15 +192,15 @@ def write_report(
     """Write the page, and beside it its JSON and the table of photos, each whole.
 
     Args:
-        said: the JSON.
-        measured: the figures.
-        judged: the answers.
-        page: the HTML file; the others have its name with .json and .photos.csv.
-        threads: that make small pictures.
-        against: the comparison with another model, if there is one.
+        said: The JSON.
+        figures: The figures of the evaluation.
+        result: The evaluation itself.
+        page: The HTML file; the other files have its name with .json and .photos.csv.
+        threads: The number of threads that make thumbnails.
+        against: The comparison with another model; None where there is none.
 
     Raises:
-        NameplateError: the folder cannot be written to.
+        NameplateError: The folder cannot be written to.
     """
     written = EvaluationFiles(*EvaluationFiles.beside(page))
     with whole_file(written.photos) as temporary:
@@ -261,7 +260,7 @@ def _pictures(shown: Sequence[Mistake], threads: int) -> dict[str, str | None]:
 
 
 def _matrix(result: EvaluationResult) -> dict[bool, str]:
-    """The confusion matrix of the nameplates that have photos or were named, make by make."""
+    """The confusion matrix of the nameplates that have photos or were predicted, make by make."""
     counts = confusion_matrix(result.y_true, result.y_pred, len(result.nameplates))
     there = [place for place in range(len(counts)) if counts[place].any() or counts[:, place].any()]
     makes = makes_of(result.nameplates)

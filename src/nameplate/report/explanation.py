@@ -1,4 +1,4 @@
-"""`write_explanation`: a photo explained, as a page or as a picture."""
+"""The explanation of a photo: a page or a PNG (`write_explanation`), and the heat maps on it (`heat_map`)."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ from nameplate.report.page import thumbnail_uri, write_page
 from nameplate.storage import whole_file
 from nameplate.types import Floats, Preprocess
 
-# JOINED Heat maps over photos: red speaks for a nameplate, blue against it, and the box says most for it.
-
+# Heat maps over photos: red is evidence for a nameplate, blue against it; the box marks the strongest evidence for it.
 
 COLOURS = "coolwarm"
 """Even steps of what the eye sees to both sides of nothing: K. Moreland, "Diverging Color Maps for Scientific

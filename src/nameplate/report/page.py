@@ -1,4 +1,4 @@
-"""`write_page`: a template and its data → one HTML file that needs nothing beside it."""
+"""Render a template to one self-contained HTML file (`write_page`), with images as data URIs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ THUMBNAIL = 240
 
 
 def write_page(target: Path, template: str, **data: object) -> None:
-    """Fill a template of `reports/templates` and write it whole; every value is escaped."""
+    """Fill a template of `report/templates` and write it whole; every value is escaped."""
     environment = Environment(
         loader=PackageLoader("nameplate.report"),
         autoescape=True,

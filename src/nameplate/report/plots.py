@@ -5,25 +5,18 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from nameplate.types import Doubles, Epoch, Evaluation
 
-if TYPE_CHECKING:
-    from nameplate.report.compare import ComparisonRow
-
 INK, ACCENT = "#1c2733", "#1f6f8b"
 DPI = 120
-NEAR = 4
-"""Speeds that differ by no more than this factor stand on a linear axis, which a logarithmic one would leave bare."""
 LIGHT = {"ink": INK, "soft": "#5b6b78", "accent": ACCENT, "second": "#c2632e", "band": "#eef3f6", "paper": "#ffffff"}
 DARK = {
     "ink": "#e3eaef",
@@ -108,95 +101,10 @@ def curves_plot(epochs: Sequence[Epoch], *, best: int | None = None, word: str =
     return as_png(figure, dpi=180)
 
 
-def comparison_plot(rows: Sequence[ComparisonRow], *, dark: bool = False) -> bytes:
-    """Top-1 with its interval against photos a second; where all rows are of one network, row below row.
-
-    Args:
-        rows: At least one, each with its figures.
-        dark: Light marks on a dark ground.
-
-    Returns:
-        A narrow PNG, which a phone shows at its full width.
-    """
-    colours = DARK if dark else LIGHT
-    by_speed = len({row.backbone for row in rows}) > 1
-    figure = Figure((5.6, 4.2 if by_speed else 0.42 * len(rows) + 0.9), layout="constrained")
-    figure.set_facecolor(colours["paper"])
-    axes = figure.add_subplot()
-    dress(axes, colours)
-    (_against_speed if by_speed else _row_by_row)(axes, rows, colours)
-    axes.set_title("Top-1 with 95 % interval", loc="left", fontsize=9.5, color=colours["ink"])
-    return as_png(figure, dpi=180)
-
-
 def at_most_whole(axis: Axis, whole: float) -> None:
     """Keep ticks of shares between nothing and all: room above 100 % is for marks, and no share lies there."""
     low, high = axis.get_view_interval()
     axis.set_ticks([tick for tick in axis.get_majorticklocs() if low <= tick <= high and 0 <= tick <= whole])
-
-
-def _percent(rows: Sequence[ComparisonRow]) -> tuple[Doubles, Doubles]:
-    """Top-1 and how far its interval reaches down and up, 2×N."""
-    figures = [row.top1 for row in rows if row.top1 is not None]
-    values = np.array([figure.value for figure in figures])
-    reach = [values - [figure.low for figure in figures], [figure.high for figure in figures] - values]
-    return 100 * values, 100 * np.array(reach)
-
-
-def _against_speed(axes: Axes, rows: Sequence[ComparisonRow], colours: dict[str, str]) -> None:
-    values, reach = _percent(rows)
-    speeds = np.array([row.photos_per_second or np.nan for row in rows])
-    axes.errorbar(speeds, values, reach, fmt="o", color=colours["accent"], elinewidth=1.3, capsize=3)
-    axes.set_xlabel("photos a second, network alone, this machine", color=colours["soft"], fontsize=9)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:g} %"))
-    at_most_whole(axes.yaxis, 100)
-    axes.margins(x=0.22)
-    if np.nanmax(speeds) > NEAR * np.nanmin(speeds):
-        axes.set_xscale("log")
-        _round_speeds(axes)
-    _names_beside(axes, speeds, values, [row.name for row in rows], colours)
-
-
-def _row_by_row(axes: Axes, rows: Sequence[ComparisonRow], colours: dict[str, str]) -> None:
-    values, reach = _percent(rows)
-    axes.errorbar(values, np.arange(len(rows)), xerr=reach, fmt="o", color=colours["accent"], elinewidth=1.3, capsize=3)
-    axes.grid(visible=False, axis="y")
-    axes.grid(axis="x", color=colours["soft"], alpha=0.25, linewidth=0.6)
-    axes.set_yticks(range(len(rows)), [row.name for row in rows], color=colours["ink"])
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:g} %"))
-    at_most_whole(axes.xaxis, 100)
-
-
-def _round_speeds(axes: Axes) -> None:
-    """Ticks of a logarithmic axis at 1, 2 and 5 times the powers of ten, in plain figures."""
-    low, high = axes.get_xlim()
-    ticks = [m * 10.0**e for e in range(-3, 6) for m in (1, 2, 5) if low <= m * 10.0**e <= high]
-    axes.set_xlim(low, high)
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.minorticks_off()
-
-
-def _names_beside(axes: Axes, x: Doubles, y: Doubles, names: Sequence[str], colours: dict[str, str]) -> None:
-    """A name beside each point, those that would cover each other set apart."""
-    axes.figure.draw_without_rendering()  # type: ignore[union-attr]
-    spots = axes.transData.transform(np.stack([x, y], axis=1)) * 72 / axes.figure.dpi
-    taken: list[tuple[float, float]] = []
-    for place in np.argsort(-y, kind="stable"):
-        across, height = spots[place]
-        near = [below for other, below in taken if abs(other - across) < 95]
-        while any(abs(height - below) < 11 for below in near):
-            height -= 11
-        taken.append((across, height))
-        axes.annotate(
-            names[place],
-            (x[place], y[place]),
-            (7, height - spots[place][1] + 4),
-            textcoords="offset points",
-            fontsize=8.5,
-            color=colours["ink"],
-            path_effects=[withStroke(linewidth=2.5, foreground=colours["paper"])],  # over another's interval
-        )
 
 
 def _series(values: Sequence[float | None]) -> Doubles:

@@ -1,4 +1,4 @@
-"""`contact_sheet`: rows of photos in one picture, to look at."""
+"""Contact sheets: rows of photos in one image (`contact_sheet`), and rows of augmented examples to put on them."""
 
 from __future__ import annotations
 
@@ -78,13 +78,13 @@ def _font() -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), TEXT)
 
 
-# JOINED `examples`: some photos of a data set and pictures made of them, to look at before anything is trained.
+# Examples of a data set and of its augmentation, to look at before training.
 
 
 def augmented_rows(
     photos: Sequence[NDArray[np.uint8]], height: int, width: int, settings: Augmentation, seed: int, count: int
 ) -> list[list[NDArray[np.uint8]]]:
-    """Rows to look at (`reports.sheet`): each photo as it is, then `count` pictures made of it.
+    """Rows for a contact sheet: each photo as it is, then `count` pictures made of it.
 
     Args:
         photos: uint8 H×W×3 each; the next one serves as a photo's scenery.
@@ -110,7 +110,7 @@ def examples(
     Args:
         photos: labelled; those of a validation or test part are passed over.
         count: nameplates wanted.
-        at_least: see `photos.decode`.
+        at_least: see `nameplate.images.decode`.
 
     Returns:
         The photos with their pixels, uint8 H×W×3, and (path, reason) of those that could not be read; the

@@ -1,13 +1,13 @@
-"""An index: embeddings and small pictures of the photos that trained a head, to show those most like another photo.
+"""The neighbour index: embeddings and thumbnails of the training photos, to show those most similar to another photo.
 
-index.safetensors, inside a bundle whose owner asked for it (`nameplate train … --index`):
+It is index.safetensors in a bundle, where the bundle's owner asked for it (`nameplate train … --index`):
 
-centre       float32 D: the mean of the embeddings
-spread       float32 D: their standard deviation
-embeddings   float16 N×D: each less the centre, over the spread, of length 1
-pictures     uint8: JPEGs of at most `LONGEST` pixels, one behind the other
-ends         int64 N: where each ends
-names        uint8: JSON, [[path, nameplate], …], the paths below the folder that holds all photos
+centre       float32 (D,): mean of the embeddings
+spread       float32 (D,): their standard deviation
+embeddings   float16 N×D: (embedding - centre) / spread, normalised to length 1
+pictures     uint8: concatenated JPEGs of at most `LONGEST` pixels
+ends         int64 (N,): the end of each JPEG in `pictures`
+names        uint8: JSON, [[path, nameplate], …]; the paths are relative to the folder that contains all photos
 """
 
 from __future__ import annotations
@@ -33,12 +33,13 @@ from nameplate.storage import absolute
 from nameplate.types import Floats, Limits, Photo
 
 LONGEST = 160
-"""Longest side of a small picture, in pixels."""
+"""Longest side of a thumbnail, in pixels."""
 QUALITY = 80
+"""JPEG quality of a thumbnail."""
 MOST_PHOTOS = 20_000
-"""Of more photos those are kept whose digests come first."""
+"""Most photos in an index. Of more, those with the smallest digests are kept: a random choice that never changes."""
 PICTURE_LIMITS = Limits(bytes=256 << 10, pixels=LONGEST * LONGEST)
-"""What a small picture may cost when it is shown."""
+"""Limits for decoding a thumbnail."""
 TYPES = {
     "centre": np.float32,
     "spread": np.float32,
@@ -48,40 +49,40 @@ TYPES = {
     "names": np.uint8,
 }
 LEAST_SPREAD = 1e-6
-"""A number of the embedding that varies less than this says nothing."""
+"""Least standard deviation, so that a constant dimension of the embedding does not divide by 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class NeighbourIndex:
-    """Photos that trained a head."""
+    """The training photos of a head."""
 
     centre: Floats
-    """D."""
+    """float32 (D,)."""
     spread: Floats
-    """D, above 0."""
+    """float32 (D,), above 0."""
     embeddings: NDArray[np.float16]
-    """N×D, rows of length 1."""
+    """float16 N×D, rows of length 1."""
     paths: tuple[str, ...]
     nameplates: tuple[str, ...]
     pictures: tuple[bytes, ...]
-    """JPEGs."""
+    """Thumbnails, as JPEG files."""
 
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A photo that trained the head and is like another one."""
+    """A training photo that is similar to another photo."""
 
     path: str
-    """Below the folder that held all photos."""
+    """Relative to the folder that contained all photos."""
     nameplate: str
     similarity: float
     """Cosine, −1 to 1."""
     picture: bytes
-    """A small JPEG."""
+    """Thumbnail, as a JPEG file."""
 
 
 def nearest(index: NeighbourIndex, embedding: Floats, count: int) -> tuple[Neighbour, ...]:
-    """The photos most like an embedding, float32 (D,), by cosine, the nearest first; at most `count`."""
+    """The training photos most similar to an embedding, float32 (D,), by cosine, nearest first; at most `count`."""
     cosine = index.embeddings.astype(np.float32) @ _unit((embedding - index.centre) / index.spread)
     best = np.argsort(-cosine, kind="stable")[:count]
     return tuple(
@@ -91,15 +92,15 @@ def nearest(index: NeighbourIndex, embedding: Floats, count: int) -> tuple[Neigh
 
 
 def make_index(photos: Sequence[Photo], embeddings: Floats, threads: int) -> bytes:
-    """The file for some photos; one that cannot be read any more is left out.
+    """The content of index.safetensors for some photos; a photo that is no longer readable is left out.
 
     Args:
         photos: N labelled photos, with their digests.
         embeddings: float32 N×D.
-        threads: that make small pictures.
+        threads: number of threads that make thumbnails.
 
     Raises:
-        DataError: no photo can be read, or the file would be larger than a bundle's may be.
+        DataError: no photo can be read, or the file would exceed the size limit of a bundle's file.
     """
     order = sorted(range(len(photos)), key=lambda place: str(photos[place].sha256))[:MOST_PHOTOS]
     chosen = sorted(order)
@@ -130,10 +131,10 @@ def make_index(photos: Sequence[Photo], embeddings: Floats, threads: int) -> byt
 
 
 def read_index(bundle: Bundle) -> NeighbourIndex | None:
-    """The index of a bundle, None where it has none.
+    """The index of a bundle; None where it has none.
 
     Raises:
-        BundleError: it is damaged, or not this bundle's.
+        BundleError: the index is damaged, or does not fit the bundle.
     """
     data = bundle.index_bytes()
     if data is None:
@@ -175,7 +176,7 @@ def _parsed(data: bytes, bundle: Bundle) -> NeighbourIndex:
 
 
 def _unit(rows: Floats) -> Floats:
-    """Rows (or one) made of length 1."""
+    """Normalise rows, or a single vector, to length 1."""
     length = np.linalg.norm(rows, axis=-1, keepdims=True)
     return np.asarray(rows / np.maximum(length, 1e-12), np.float32)
 
@@ -192,10 +193,10 @@ def _small(path: str) -> bytes | None:
 
 
 def _below_common(paths: Sequence[str]) -> list[str]:
-    """The paths below the deepest folder that holds them all: where it lies on this machine is nobody's business."""
+    """The paths relative to their deepest common folder, so that a bundle does not reveal where that folder is."""
     whole = [absolute(path) for path in paths]
     try:
         folder = os.path.commonpath([os.path.dirname(path) for path in whole])  # noqa: PTH120 - text, not files
-    except ValueError:  # several drives
+    except ValueError:  # on Windows, paths on several drives have no common folder
         return [os.path.basename(path) for path in whole]  # noqa: PTH119
     return [os.path.relpath(path, folder).replace(os.sep, "/") for path in whole]

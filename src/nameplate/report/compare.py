@@ -204,7 +204,7 @@ class Comparison:
     """Who is best and who cannot be told from it."""
     pairs: tuple[Pair, ...] = ()
     unreadable: tuple[tuple[str, str], ...] = ()
-    candidates: tuple[dict[str, object], ...] = ()
+    contenders: tuple[dict[str, object], ...] = ()
     """What was compared, with all that decides it."""
 
 

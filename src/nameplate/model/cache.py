@@ -51,14 +51,14 @@ class ArrayCache:
     def _read(self, shard: Path) -> None:
         try:
             data = shard.read_bytes()
-            if shard.stem != sha256(data)[:32]:
+            if shard.stem != sha256(data)[:32]:  # damaged on disk
                 raise ValueError("damaged")
             part = load_tensors(data)
             digests = [bytes(digest).hex() for digest in part["digest"]]
             if any(part[name].shape != (len(digests), *shape) for name, shape in self._shapes.items()):
                 raise ValueError("of another shape")
-            for place, digest in enumerate(digests):
-                self._rows[digest] = {name: part[name][place] for name in self._shapes}
+            for row, digest in enumerate(digests):
+                self._rows[digest] = {name: part[name][row] for name in self._shapes}
         except (SafetensorError, OSError, KeyError, ValueError):  # damaged: its rows are computed again
             shard.unlink(missing_ok=True)
 
@@ -86,6 +86,7 @@ class ArrayCache:
         tensors: dict[str, Array] = {name: np.stack([row[name] for row in rows]) for name in self._shapes}
         tensors["digest"] = np.frombuffer(bytes.fromhex("".join(self._new)), np.uint8).reshape(-1, 32)
         data = save_tensors(tensors)
+        # A cache that cannot be written costs time and nothing else, so the job goes on without it.
         with (
             suppress(NameplateError, OSError),
             whole_file(self.folder / f"{sha256(data)[:32]}.safetensors") as temporary,

@@ -77,6 +77,7 @@ def fit_head(
         The head at the strength with the least calibrated log-loss, fitted on all rows. If most classes have rows in a
         single fold, cross-validation is impossible, and the head has `ONE_PHOTO_STRENGTH` and temperature 1.
     """
+    # With most classes in one fold, each held-out fold has classes that no training row shows.
     if _in_two_folds(classes, folds) < 0.5:
         return fit_at(embeddings, classes, ONE_PHOTO_STRENGTH, balanced=balanced)
     steps = len(np.unique(folds)) * len(STRENGTHS) + 1
@@ -220,6 +221,7 @@ def whitening(within: Floats, shrinkage: float = CLASSIFIER_SHRINKAGE) -> Floats
     scale = np.sqrt((1 - shrinkage) * np.maximum(values, 0) + shrinkage * level)
     if not few:
         return np.asarray(vectors / scale, np.float32)
+    # Directions of almost no variance are noise of the decomposition, and count as not spanned.
     spanned = values > 1e-6 * max(float(values.max()), 1e-6)
     directions = within.T @ (vectors[:, spanned] / np.sqrt(values[spanned] * rows))
     rest = 1 / np.sqrt(shrinkage * level)  # the scale of all directions that the rows do not span
@@ -283,6 +285,7 @@ def _minimise(objective: Callable[[Floats], tuple[float, Floats]], at: Floats, s
         else:
             break
         moved, turned = new_at - at, new_slope - slope
+        # Only a step of positive curvature keeps the approximate Hessian positive definite.
         if (curvature := float(np.vdot(moved, turned))) > 0:
             history.append((moved, turned, curvature))
         gain = value - new_value
@@ -338,7 +341,7 @@ def fit_temperature(logits: Floats, classes: NDArray[np.int64]) -> float:
         logits: float32 N×C, of photos that did not train the head.
         classes: int64 (N,), their true classes.
     """
-    from scipy.optimize import minimize_scalar
+    from scipy.optimize import minimize_scalar  # imported late: it is slow to load, and only fitting needs it
 
     def penalised(log_t: float) -> float:
         loss = log_loss(probabilities(logits, float(np.exp(log_t))), classes)

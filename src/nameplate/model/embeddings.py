@@ -111,7 +111,6 @@ def embed_with(
     settings = replace(settings, hashes=True)
     cache = _cache(bundle, settings, runtime.name)
     mirror_cache = _cache(bundle, replace(settings, mirror=True), runtime.name) if also_mirrored else None
-    step = "embed mirrored" if settings.mirror else f"embed without {settings.hide}" if settings.hide else "embed"
     good: list[Photo] = []
     embeddings, hashes, qualities, bad = [], [], [], []
     try:
@@ -120,6 +119,7 @@ def embed_with(
         for number, (photo, outcome) in enumerate(zip(photos, found, strict=True), start=1):
             outcome = _cached(outcome, cache, mirror_cache)
             if isinstance(outcome, EmbeddedPhoto):
+                # Always there: `settings.hashes` is set, and no source is a model input.
                 assert outcome.hash is not None
                 assert outcome.quality is not None
                 good.append(photo.with_(sha256=outcome.digest, width=outcome.file.width, height=outcome.file.height))
@@ -128,7 +128,7 @@ def embed_with(
                 qualities.append(outcome.quality)
             else:
                 bad.append((photo.path, str(outcome.failure)))
-            progress(step, number, len(photos))
+            progress(_step_name(settings), number, len(photos))
     finally:
         cache.flush()  # an interrupted run continues from here
         if mirror_cache is not None:
@@ -140,7 +140,12 @@ def embed_with(
     )
 
 
+def _step_name(settings: Settings) -> str:
+    return "embed mirrored" if settings.mirror else f"embed without {settings.hide}" if settings.hide else "embed"
+
+
 def _cache(bundle: Bundle, settings: Settings, runtime: str) -> EmbeddingCache:
+    # Another version of a decoder may give other pixels, and another runtime gives other embeddings.
     decoders = f"Pillow {version('pillow')} simplejpeg {version('simplejpeg')}"
     view = "mirror" if settings.mirror else f"without {settings.hide}" if settings.hide else ""
     key = f"{bundle.digest} {bundle.manifest.preprocess} {decoders} {runtime} {view} quality {MEASURE}"

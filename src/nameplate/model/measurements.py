@@ -53,6 +53,7 @@ def measure_photos(
     Returns:
         The `Measurements` of each photo; None where it is no longer readable, or its content has changed.
     """
+    # "1" is the version of the measurements; the decoders' versions are in the key because they decide on the pixels.
     cache = ArrayCache("looks", f"1 pillow {version('pillow')} simplejpeg {version('simplejpeg')}", SHAPES)
     found: list[Measurements | None] = []
     try:
@@ -63,7 +64,7 @@ def measure_photos(
                 found.append(None if row is None else _measurements(row))
                 progress(len(found), len(photos))
     finally:
-        cache.flush()
+        cache.flush()  # an interrupted run continues from here
     return found
 
 
@@ -85,6 +86,7 @@ def _rows(photos: Sequence[Photo], cache: ArrayCache, threads: int) -> Generator
             return cache[str(photo.sha256)]
         try:
             data = read_bytes(photo.path)
+            # A file that has changed since its digest was taken must not be cached under the old one.
             return _measure(data) if sha256(data) == photo.sha256 else None
         except PhotoError:
             return None

@@ -83,6 +83,7 @@ class Neighbour:
 
 def nearest(index: NeighbourIndex, embedding: Floats, count: int) -> tuple[Neighbour, ...]:
     """The training photos most similar to an embedding, float32 (D,), by cosine, nearest first; at most `count`."""
+    # Both sides are standardised in the same way and have length 1, so the dot product is the cosine.
     cosine = index.embeddings.astype(np.float32) @ _unit((embedding - index.centre) / index.spread)
     best = np.argsort(-cosine, kind="stable")[:count]
     return tuple(
@@ -102,6 +103,7 @@ def make_index(photos: Sequence[Photo], embeddings: Floats, threads: int) -> byt
     Raises:
         DataError: no photo can be read, or the file would exceed the size limit of a bundle's file.
     """
+    # By digest, so that the choice depends on the photos alone and not on their order.
     order = sorted(range(len(photos)), key=lambda place: str(photos[place].sha256))[:MOST_PHOTOS]
     chosen = sorted(order)
     made = list(ordered_map(_small, [photos[place].path for place in chosen], threads))
@@ -165,10 +167,12 @@ def _parsed(data: bytes, bundle: Bundle) -> NeighbourIndex:
     if not (np.abs(embeddings) <= 1).all():
         raise ValueError("an embedding is not of length 1")
     pictures = tensors["pictures"].tobytes()
+    # The ends come from a file, so every slice is checked before it is cut.
     begins = np.concatenate([[0], ends[:-1]])
     lengths = ends - begins
     if begins.min() < 0 or lengths.min() < 1 or lengths.max() > PICTURE_LIMITS.bytes or ends[-1] != len(pictures):
         raise ValueError("the pictures do not lie one behind the other")
+    # An index that was copied from another bundle would show other cars.
     if not {nameplate for _, nameplate in names} <= set(bundle.manifest.nameplates):
         raise ValueError("it has a nameplate that the bundle does not know")
     cut = tuple(pictures[a:b] for a, b in zip(begins.tolist(), ends.tolist(), strict=True))

@@ -238,12 +238,12 @@ def decode_photo(source: Source, settings: Settings, at_least: tuple[int, int]) 
 def _decode_uncached(
     source: Source, settings: Settings, at_least: tuple[int, int], cached: Callable[[str], bool]
 ) -> DecodedPhoto | UnreadablePhoto | CachedPhoto:
-    if isinstance(source, np.ndarray):
+    if isinstance(source, np.ndarray):  # pixels have no file, so no digest and no EXIF orientation
         return DecodedPhoto(PhotoFile(None, source.shape[1], source.shape[0]), source)
     digest = None
     try:
         with settings.watch("read"):
-            data = bytes_of(source, settings.limits)
+            data = bytes_of(source, settings.limits)  # read once, so that digest and pixels are of the same bytes
             digest = sha256(data)
         if cached(digest):
             return CachedPhoto(digest)
@@ -275,6 +275,7 @@ def prepare_decoded(
         whole = preprocess(photo.pixels, size)
         quality = measure_quality(photo.pixels, whole, size, min(photo.file.width, photo.file.height))
         inputs = (_varied(whole, settings),) if views is None else views(photo, whole)
+    # The hash is that of the photo as it is, also where a part is hidden or the photo mirrored.
     hash_ = perceptual_hash(whole) if settings.hashes else None
     return PreparedPhoto(photo.file, photo.pixels.shape[:2], inputs, quality, hash_)
 
@@ -337,6 +338,7 @@ def run_through(
     Yields:
         Each item with the results of its inputs.
     """
+    # A photo's inputs may be spread over two batches, so results are queued until a photo has all of its own.
     waiting: deque[PreparedPhoto | X] = deque()
     made: deque[T] = deque()
     for photo in photos:  # `_batches` reads on from the same iterator, so this loop runs once for each stretch
@@ -379,7 +381,7 @@ def _batches(photos: Iterator[PreparedPhoto | X], waiting: deque[PreparedPhoto |
             yield np.stack(inputs[:BATCH])
             del inputs[:BATCH]
             stretch = 0
-        if stretch >= STRETCH:
+        if stretch >= STRETCH:  # the caller yields what waits, so that thousands of cached photos do not pile up
             break
     if inputs:
         yield np.stack(inputs)

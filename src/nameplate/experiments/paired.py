@@ -98,7 +98,7 @@ def _pair(first: str, second: str, found: Mapping[str, PairedAnswers], groups: M
         worse=test.worse,
         p=test.p,
         raised=test.p,
-        told=test.told,
+        told=test.significant,
         photos_to_tell=test.photos_to_tell,
     )
 

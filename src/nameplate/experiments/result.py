@@ -14,7 +14,7 @@ from nameplate.data.tables import write_table
 from nameplate.experiments.further import NO_CAR, UNREAD, ClassMap, Cleaning, TakenOut
 from nameplate.experiments.verdict import ClassVerdict, Verdict
 from nameplate.report.compare import forest_plot, runs_plot
-from nameplate.report.page import day_and_night, file_thumbnail_uri, write_page
+from nameplate.report.page import file_thumbnail_uri, light_and_dark, write_page
 from nameplate.storage import absolute, printable, whole_file
 from nameplate.types import Metric
 
@@ -216,8 +216,8 @@ def write_extra_page(folder: Path, made: Experiment) -> None:
         chance=chance(verdict.top1.p),
         how_to_tell=how_to_tell(verdict),
         classes=about_classes(verdict),
-        runs=day_and_night(lambda dark: _runs(made, dark)),
-        forest=day_and_night(lambda dark: _forest(drawn, dark)),
+        runs=light_and_dark(lambda dark: _runs(made, dark)),
+        forest=light_and_dark(lambda dark: _forest(drawn, dark)),
         drawn=len(drawn),
         taken=[(entry.reason, _name(entry.path), _detail(entry), file_thumbnail_uri(entry.path)) for entry in taken],
         suspects=[

@@ -18,10 +18,10 @@ from nameplate.evaluate.significance import (
     ROUNDING,
     Paired,
     Z,
-    chance_to_tell,
-    first_that,
     holm,
     paired,
+    power,
+    smallest_that,
 )
 from nameplate.storage import whole_file
 from nameplate.types import Doubles, Floats, Metric, Photo
@@ -207,9 +207,9 @@ def _enough(without: Doubles, with_: Doubles, groups: NDArray[np.int64], found: 
     of_photos = (value / (Z + POWER_Z)) ** 2 / 2
 
     def significant(number: int) -> bool:
-        return chance_to_tell(value, (of_photos, 2 * alone), (of_seed / number, number - 1)) >= POWER
+        return power(value, (of_photos, 2 * alone), (of_seed / number, number - 1)) >= POWER
 
-    return Enough(2 * alone, first_that(significant, seeds, MOST_SEEDS) or MOST_SEEDS)
+    return Enough(2 * alone, smallest_that(significant, seeds, MOST_SEEDS) or MOST_SEEDS)
 
 
 def _per_class(

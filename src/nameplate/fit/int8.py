@@ -191,7 +191,7 @@ def _compared(before: EvaluationResult, after: EvaluationResult, calibrated: Bun
         len(after.photos),
         float(right.mean()),
         paired(before.right, right, before.groups),
-        float((before.named == y_pred).mean()),
+        float((before.y_pred == y_pred).mean()),
         log_loss(probs, after.y_true),
         calibrate(probs.max(1), right, after.groups).ece.value,
     )

@@ -178,9 +178,7 @@ class Window:
         """
         now = time.monotonic() if now is None else now
         times = self._clients.setdefault(client, deque())
-        self._clients.move_to_end(
-            client
-        )  # in order of the last request; the first is forgotten first
+        self._clients.move_to_end(client)  # in order of the last request; the first is forgotten first
         while times and times[0] <= now - self.seconds:
             times.popleft()
             self._held -= 1

@@ -48,12 +48,12 @@ def test_train_names_and_counts_a_nameplate_that_is_only_in_val(
     assert json.loads((bundle / "bundle.json").read_text("utf-8"))["nameplates"] == ["Нива", "Хёндай"]
     assert said["photos"] == 24
     assert said["data"] == {"read_as": ["folder per class, in parts"], "notes": []}
-    assert "left out Golf: no photo of it trains, so 5 held-out photos of it cannot be judged." in lines
-    assert "the figures are of the rest" in lines
+    assert "left out Golf: it has no training photo, so its 5 held-out photos cannot be evaluated." in lines
+    assert "the metrics do not include them" in lines
     assert "images to predict: a folder beside the parts 'Training' and 'Validation'; it holds 3 photos" in lines
     left_out = said["left_out"]
     assert isinstance(left_out, list)
-    golf = [row for row in left_out if row["reason"] == "no photo of its nameplate, 'Golf', trains"]
+    golf = [row for row in left_out if row["reason"] == "its nameplate, 'Golf', has no training photo"]
     assert {Path(row["path"]).parent for row in golf} == {data / "Validation" / "Golf"}
     assert len(golf) == 5
     assert str(data / "images to predict") in {row["path"] for row in left_out}

@@ -211,7 +211,7 @@ def test_a_folder_is_replaced_only_where_it_is_a_run_and_that_is_wanted(tmp_path
     (run / "run.json").write_text("{}")
     file.write_text("dear")
     for other in (mine, file):
-        with pytest.raises(NameplateError, match="is no run, so it is not replaced"):
+        with pytest.raises(NameplateError, match="is not a run, so it is not replaced"):
             refuse_folder(other, overwrite=True)
     with pytest.raises(NameplateError, match="--resume '.*run'.*--overwrite"):
         refuse_folder(run, overwrite=False)

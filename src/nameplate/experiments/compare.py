@@ -224,7 +224,7 @@ def _compare(
     begin(target, settings)
     done = {each.name: found for each in plan.candidates if (found := load_done(target, each))}
     for found in done.values():
-        say(f"{found.row.name}: {_described_row(found.row)}, judged before")
+        say(f"{found.row.name}: {_described_row(found.row)}, evaluated before")
     todo = [each for each in plan.candidates if each.name not in done]
     comparison = _comparison(plan, split, settings, done, reading)
     for candidate in todo:
@@ -254,7 +254,7 @@ def photos_to_evaluate(dataset: Dataset, plan: Plan, progress: Progress) -> Spli
     if not plan.frozen:
         split = split_photos(dataset, embedded, plan.holdout, plan.seed, progress)
         if not split.holdout.any():
-            raise DataError("No photos are held out to judge networks on. Raise --holdout, or give more photos.")
+            raise DataError("No photos are held out to evaluate networks on. Raise --holdout, or give more photos.")
         return split
     photos = [photo.with_(split="train") for photo in embedded.photos]
     nameplates = [name for name in dataset.nameplates if any(photo.label == name for photo in photos)]
@@ -355,7 +355,7 @@ def _comparison(
         waiting=tuple(each.name for each in plan.candidates if each.name not in judged),
         rows=with_verdicts(done, tested, reference, base) if reference else done,
         reference=reference,
-        summary=summary(done, tested, reference, base) if reference else "None could be judged.",
+        summary=summary(done, tested, reference, base) if reference else "No candidate could be evaluated.",
         pairs=tested,
         unreadable=split.unreadable,
         contenders=tuple(described(each) for each in plan.candidates),
@@ -367,11 +367,11 @@ def _evaluated_on(plan: Plan, split: Split) -> str:
     classes = len(split.nameplates)
     if plan.frozen:
         return (
-            f"Judged on {len(split.photos):,} photos of {classes} nameplates, each by a head that did not see it "
+            f"Evaluated on {len(split.photos):,} photos of {classes} nameplates, each by a head that did not see it "
             f"or a copy of it (cross-validation), embedded by {FROZEN_BY}."
         )
     holdout, training = int(split.holdout.sum()), int(split.train.sum())
-    judged = f"Judged on {holdout:,} photos that were held out, by {JUDGED_BY}"
+    judged = f"Evaluated on {holdout:,} photos that were held out, by {JUDGED_BY}"
     return f"{judged}; trained on {training:,} photos of {classes} nameplates."
 
 

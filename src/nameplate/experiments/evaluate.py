@@ -113,7 +113,7 @@ def evaluate_tuned(
     """
     made = fine_tune(run, watch=watch, say=say)
     if made is None or made.finished.evaluation is None:
-        raise NameplateError("No held-out photo could be judged.")
+        raise NameplateError("No held-out photo could be evaluated.")
     places, evaluation = made.finished.places, made.finished.evaluation
     backbone = find_backbone(candidate.recipe.backbone)
     row = ComparisonRow(

@@ -181,7 +181,7 @@ def evaluation_places(split: Split) -> NDArray[np.int64]:
     chosen = split.holdout & validation if (split.holdout & validation).any() else split.holdout
     if not chosen.any():
         raise DataError(
-            "BASE holds out no photos to judge on. Give it a validation part, more photos, or a larger --holdout."
+            "BASE has no photos to evaluate on. Give it a validation part, more photos, or a larger --holdout."
         )
     return np.flatnonzero(chosen)
 

@@ -165,7 +165,7 @@ def summary(rows: Sequence[ComparisonRow], found: Sequence[Pair], reference: str
     """One sentence: which candidate is best and which are within noise of it, or what each change of a base did."""
     others = [row.name for row in rows if row.error is None and row.name != reference]
     if not others:
-        return f"Only {reference} could be judged, so there is nothing to hold it against."
+        return f"Only {reference} could be evaluated, so there is nothing to compare it with."
     by_outcome: dict[Outcome, list[str]] = {"better": [], "worse": [], "within noise": []}
     for name in others:
         if (pair := _test_of(name, found, reference)) is not None:

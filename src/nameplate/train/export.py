@@ -201,8 +201,7 @@ def check_parity(
             raise NameplateError(
                 f"The exported network is not the trained one: {parity.runtime} agrees with torch on "
                 f"{parity.same:,} of {parity.photos:,} photos (largest gap between probabilities {parity.gap:.2g}). "
-                "No bundle is written; "
-                "the weights are kept in the run's folder."
+                "No bundle is written; the weights are in the folder of the run."
             )
     return tuple(results)
 

@@ -376,7 +376,7 @@ def _save(job: TrainingJob, training: Training, accelerator: Accelerator) -> Non
     if accelerator.is_main_process:
         if not all(bool(weight.isfinite().all()) for weight in training.network.parameters()):
             rate = job.recipe.stages[training.state.stage].learning_rate
-            raise NameplateError(_diverged(job, training.state, "A weight is no number any more", rate))
+            raise NameplateError(_diverged(job, training.state, "A weight is not finite", rate))
         save_checkpoint(job.run, training.state, dict(_tensors(training)))
 
 

@@ -81,7 +81,7 @@ def test_evidence_adds_up_to_the_log_odds_slope(model: Model, mapped: list[Mappe
 
 def test_a_backbone_without_maps_says_what_to_do(model: Model) -> None:
     old = Model(replace(model.bundle, backbone=first_output_alone(model.bundle.backbone)), model.settings)
-    with pytest.raises(BundleError, match="'cars196' cannot show where it looks.*train it again"):
+    with pytest.raises(BundleError, match="'cars196' cannot show heat maps: its backbone gives no map.*train it again"):
         next(photo_maps(old, renders()))
 
 

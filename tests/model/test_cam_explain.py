@@ -124,7 +124,7 @@ def test_one_nameplate_has_nothing_to_be_held_against(model: Model) -> None:
     assert bundle.bias is not None
     manifest = replace(bundle.manifest, nameplates=("A",), ids=("A",))
     alone = Model(replace(bundle, manifest=manifest, weight=bundle.weight[:, :1], bias=bundle.bias[:1]), model.settings)
-    with pytest.raises(BundleError, match="one nameplate alone"):
+    with pytest.raises(BundleError, match="knows only one nameplate"):
         explain(alone, render())
     with pytest.raises(BundleError, match="no head"):
         explain(Model(replace(bundle, weight=None, bias=None), model.settings), render())

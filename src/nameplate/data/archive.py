@@ -253,7 +253,9 @@ def _reason(error: Exception, folder: Path) -> Why:
     if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR):
         return f"it cannot have this name here: {error.strerror}"
     if isinstance(error, OSError) and error.errno is not None:
-        raise DataError(f"Cannot unpack into '{folder}': {error.strerror}. Free some space and go on.") from None
+        raise DataError(
+            f"Cannot unpack into '{folder}': {error.strerror}. Free some space and run the command again."
+        ) from None
     return Failure("damaged", str(error) or type(error).__name__)
 
 

@@ -230,7 +230,7 @@ def _check_columns(path: Path, names: Sequence[str]) -> None:
     if len(names) > LIMITS.columns:
         raise DataError(f"The table '{path}' has {len(names):,} columns, the limit is {LIMITS.columns:,}.")
     if len(set(names)) < len(names):
-        raise DataError(f"Two columns of '{path}' have one name: {', '.join(names)}.")
+        raise DataError(f"Two columns of '{path}' have the same name: {', '.join(names)}.")
 
 
 def _is_wanted(name: str, wanted: Collection[str] | None) -> bool:
@@ -403,7 +403,9 @@ def _put(data: bytes, name: str) -> Path:
         temporary.write_bytes(data)
         temporary.replace(target)
     except OSError as error:
-        raise DataError(f"Cannot write '{target}': {error.strerror}. Free some space and go on.") from None
+        raise DataError(
+            f"Cannot write '{target}': {error.strerror}. Free some space and run the command again."
+        ) from None
     return target
 
 

@@ -99,9 +99,9 @@ def map_prepared(
     runtime = runtime or OnnxRuntime(model.bundle.backbone, model.settings.threads, maps=True)
     if not runtime.has_maps:
         raise BundleError(
-            f"'{model.bundle.manifest.name}' cannot show where it looks: its backbone gives no map. It was exported "
-            "before Nameplate had maps (train it again), or is a network without a grid of features, as transformers "
-            "are (use another)."
+            f"'{model.bundle.manifest.name}' cannot show heat maps: its backbone gives no map. Either it was exported "
+            "before Nameplate had maps (train it again), or it is a network without a grid of features, such as a "
+            "transformer (use another backbone)."
         )
 
     def run(batches: Iterable[Batch]) -> Iterator[Iterable[tuple[Floats, Floats]]]:
@@ -294,7 +294,9 @@ def explain(model: Model, photo: PhotoLike, claimed: str | None = None) -> Expla
     """
     model.require_head()
     if not explainable(model):
-        raise BundleError(f"'{model.bundle.manifest.name}' knows one nameplate alone: nothing speaks against another.")
+        raise BundleError(
+            f"'{model.bundle.manifest.name}' knows only one nameplate, so there is none to compare it with."
+        )
     wanted = None if claimed is None else find_nameplate(model, claimed)
     source = as_source(photo, model.settings.limits)
     if not isinstance(source, np.ndarray):

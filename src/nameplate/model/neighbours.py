@@ -163,7 +163,7 @@ def _parsed(data: bytes, bundle: Bundle) -> NeighbourIndex:
     ):
         raise ValueError(f"{photos} names, embeddings {embeddings.shape} and {ends.shape} pictures")
     if not (np.isfinite([centre, spread]).all() and (spread >= LEAST_SPREAD / 2).all()):
-        raise ValueError("its centre and spread are none")
+        raise ValueError("its centre or its spread is not a valid number")
     if not (np.abs(embeddings) <= 1).all():
         raise ValueError("an embedding is not of length 1")
     pictures = tensors["pictures"].tobytes()
@@ -171,7 +171,7 @@ def _parsed(data: bytes, bundle: Bundle) -> NeighbourIndex:
     begins = np.concatenate([[0], ends[:-1]])
     lengths = ends - begins
     if begins.min() < 0 or lengths.min() < 1 or lengths.max() > PICTURE_LIMITS.bytes or ends[-1] != len(pictures):
-        raise ValueError("the pictures do not lie one behind the other")
+        raise ValueError("the ends of its thumbnails are inconsistent")
     # An index that was copied from another bundle would show other cars.
     if not {nameplate for _, nameplate in names} <= set(bundle.manifest.nameplates):
         raise ValueError("it has a nameplate that the bundle does not know")

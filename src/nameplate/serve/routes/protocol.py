@@ -176,6 +176,7 @@ async def infer(request: Request, name: str) -> Response:
     """All photos are answered or none: the protocol cannot express that one photo cannot be read."""
     _find(request, name).engine.require_room(1)  # a full queue refuses before the body is read
     async with read_body(request) as body:
+        # Base64 and JSON numbers of many megabytes take long to parse, so a thread does it.
         asked = await asyncio.to_thread(_read, body, request, name)
         del body
         served = _find(request, name)

@@ -218,6 +218,7 @@ def _compare(
     for sentence in split.notes:
         say(f"left out: {sentence}")
     reading = time.monotonic() - begun
+    # Only after the data was read: a mistake in the arguments must not delete a comparison.
     if overwrite:
         clear_folder(target)
     settings = _settings(plan, split)
@@ -295,7 +296,7 @@ def _evaluate(
     """Evaluate a candidate and keep its row. After an error the row has the reason, and the next call tries again."""
     try:
         row, found = _row(candidate, plan, split, target, bars, training)
-    except WriteError:
+    except WriteError:  # a full disk would fail every further candidate as well
         raise
     except (NameplateError, RuntimeError, MemoryError) as error:  # torch: RuntimeError
         why = str(error).strip().split("\n")[0] or type(error).__name__
@@ -342,6 +343,7 @@ def _comparison(
         first = plan.candidates[0].name
         reference = first if plan.base and first in found else done[0].name
     base = plan.base and reference == plan.candidates[0].name
+    # Groups by key, because an unreadable photo may be missing in the answers of one candidate.
     groups = dict(zip(photo_keys(split.photos), split.groups.tolist(), strict=True))
     tested = pairs(found, groups, reference if base else None)
     return Comparison(

@@ -90,7 +90,7 @@ def test_a_layout_that_cannot_be_told_is_one_sentence_in_every_command(command: 
     bundle: list[str] = ["cars196"] if command == "evaluate" else []
     output: list[str | Path] = [] if command == "evaluate" else ["-o", tmp_path / "out.html"]
     done = nameplate(command, *bundle, tmp_path / "data", *output, check=1)
-    assert "It cannot be told what is a nameplate" in done.stderr
+    assert "are nameplates is ambiguous" in done.stderr
     assert "--layout classes" in done.stderr
     wrong = nameplate(command, *bundle, tmp_path / "data", *output, "--layout", "deep", check=2)
     assert "There is no layout 'deep': give auto, classes, parts or makes." in wrong.stderr

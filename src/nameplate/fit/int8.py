@@ -155,15 +155,15 @@ def _draft(bundle: Bundle, backbone: bytes) -> Bundle:
 
 def _calibrated(draft: Bundle, before: EvaluationResult, judged: Mapping[str, EvaluationResult]) -> Calibrated:
     """Fit temperatures and thresholds again; where there are too few photos, those of float32 stay."""
-    truth = judged[REFERENCE]
-    enough = len(truth.photos) >= MIN_CALIBRATION
+    reference = judged[REFERENCE]
+    enough = len(reference.photos) >= MIN_CALIBRATION
     if enough:
-        thresholds = replace(draft.manifest.thresholds, far=_moved_non_car_threshold(draft, before, truth))
+        thresholds = replace(draft.manifest.thresholds, far=_moved_non_car_threshold(draft, before, reference))
         draft = replace(draft, manifest=replace(draft.manifest, thresholds=thresholds))
-    everyone = np.arange(len(truth.photos))
+    everyone = np.arange(len(reference.photos))
     # REFERENCE is the first in `judged`, and `calibrate_bundle` chooses the thresholds by the first runtime.
     embedded = tuple(RuntimeEmbeddings(name, found.embeddings, everyone) for name, found in judged.items())
-    return calibrate_bundle(draft, HeldOut(embedded, truth.y_true, truth.groups), thresholds=enough)
+    return calibrate_bundle(draft, HeldOut(embedded, reference.y_true, reference.groups), thresholds=enough)
 
 
 def _moved_non_car_threshold(draft: Bundle, before: EvaluationResult, after: EvaluationResult) -> float | None:

@@ -87,7 +87,7 @@ def hidden_boxes(
 
 def painted(mapped: MappedPhoto, box: Region) -> NDArray[np.uint8]:
     """The model's input with a grey box."""
-    picture = mapped.picture.copy()
+    picture = mapped.model_input.copy()
     height, width = picture.shape[:2]
     rows = slice(round(box.top * height), round(box.bottom * height))
     picture[rows, round(box.left * width) : round(box.right * width)] = GREY

@@ -362,7 +362,7 @@ def test_resuming_a_finished_run_says_that_it_is_and_keeps_it(
     shutil.copytree(finished[0], run)
     code, out, err = call(monkeypatch, capsys, "train", "--resume", run)
     assert code == 0, err
-    assert "all epochs were done before" in err
+    assert "all epochs were completed before" in err
     assert "Held out" in out
     _same_end(run, finished[0])
 

@@ -46,7 +46,7 @@ def test_the_mean_of_the_map_is_the_embedding(model: Model, mapped: list[MappedP
 def test_what_the_backbone_saw_comes_along(model: Model, mapped: list[MappedPhoto]) -> None:
     size = model.bundle.manifest.preprocess
     expected = preprocess(decode(renders()[0], at_least=(size.height, size.width)), size)
-    assert np.array_equal(mapped[0].picture, expected)
+    assert np.array_equal(mapped[0].model_input, expected)
 
 
 def test_an_unreadable_photo_keeps_its_place_and_stops_nothing(model: Model, tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_going_on_with_a_finished_run_trains_nothing_and_says_so(
     said: list[str] = []
     made = fine_tune(run, say=said.append)
     assert made is not None
-    assert said[0] == "all epochs were done before"
+    assert said[0] == "all epochs were completed before"
     assert (made.resumed, made.state.history) == (made.state.steps, finished[1].state.history)
     first, second = (load_file(each / "weights.safetensors") for each in (run, finished[0]))
     assert first.keys() == second.keys()

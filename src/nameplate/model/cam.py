@@ -56,7 +56,7 @@ class MappedPhoto:
 
     photo: EmbeddedPhoto
     """With one view."""
-    picture: Pixels
+    model_input: Pixels
     """The model input, uint8 H×W×3."""
     places: Floats
     """float32 h×w×D: the embedding of each place. Their mean over the places is the photo's embedding."""
@@ -252,7 +252,7 @@ class Explanation:
     """Width of the upright photo in the file's pixels."""
     height: int
     """Height of the upright photo in the file's pixels."""
-    named: Case
+    predicted: Case
     claimed: Case | None
     """The claimed nameplate; None where none was claimed."""
     verdict: Verdict
@@ -266,9 +266,9 @@ class Explanation:
     def title(self) -> str:
         """A heading that agrees with the verdict: the bare nameplate only where it is the answer."""
         if self.verdict == "answer":
-            return self.named.nameplate
+            return self.predicted.nameplate
         verdict = self.verdict.capitalize()
-        return f"{verdict}: likeliest {self.named.nameplate}" if self.verdict == "unsure" else verdict
+        return f"{verdict}: likeliest {self.predicted.nameplate}" if self.verdict == "unsure" else verdict
 
     @property
     def word(self) -> str:

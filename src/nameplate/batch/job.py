@@ -312,7 +312,7 @@ def locked(root: Path) -> Iterator[None]:
         WriteError: the folder cannot be made.
     """
     if root.is_dir() and not (root / LOCK).exists() and any(root.iterdir()):
-        raise NameplateError(f"'{root}' is there and holds no job. Choose another folder.")
+        raise NameplateError(f"'{root}' exists and holds no job. Choose another folder.")
     with working_in(root, keep=True):  # the lock file stays, so that a killed run's folder is recognised as a job's
         yield
 

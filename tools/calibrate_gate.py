@@ -78,8 +78,8 @@ def main() -> None:
     arguments = parser.parse_args()
     bundle = load_bundle(arguments.bundle)
     model = Model.load(arguments.bundle, runtime="onnxruntime")
-    truth = evaluate_model(model, read_dataset(arguments.photos))
-    own = sorted(truth.training.photos, key=lambda photo: str(photo.sha256))[:OWN_CARS]
+    reference = evaluate_model(model, read_dataset(arguments.photos))
+    own = sorted(reference.training.photos, key=lambda photo: str(photo.sha256))[:OWN_CARS]
     car_sources = {arguments.photos.name: own} | halves(model, arguments.cars)
     other_sources = halves(model, arguments.others)
     cars, of_cars = learned_from(model, [photo for part in car_sources.values() for photo in part], once=True)
@@ -91,9 +91,9 @@ def main() -> None:
     assert bundle.bias is not None
     known = replace(bundle.ood_detector, gate=gate)
     far = bundle.manifest.thresholds.far
-    distances = known.distances(truth.embeddings)
-    odds = known.non_car_log_odds(truth.embeddings)
-    manifest = with_verdicts(bundle.manifest, truth.probabilities, truth.y_true, distances, far, no_car, odds)
+    distances = known.distances(reference.embeddings)
+    odds = known.non_car_log_odds(reference.embeddings)
+    manifest = with_verdicts(bundle.manifest, reference.probabilities, reference.y_true, distances, far, no_car, odds)
     sources = {
         side: {name: len(photos) for name, photos in found.items()}
         for side, found in (("cars", car_sources), ("others", other_sources))

@@ -280,7 +280,7 @@ def _coloured(image: Image.Image, settings: Augmentation, draw: np.random.Genera
 
 
 def _hue(turn: float) -> Doubles:
-    """Rotation matrix, float64 3×3, by `turn` radians about (1, 1, 1), from red to green to blue (Rodrigues' formula)."""
+    """Rotation by `turn` radians about (1, 1, 1), float64 3×3, from red to green to blue (Rodrigues' formula)."""
     cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
     rotation: Doubles = math.cos(turn) * np.eye(3) + math.sin(turn) * cross + (1 - math.cos(turn)) / 3 * np.ones((3, 3))
     return rotation

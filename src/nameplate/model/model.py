@@ -61,6 +61,7 @@ class Model:
     def __init__(self, bundle: Bundle, settings: Settings) -> None:
         self.bundle = bundle
         self.settings = settings
+        # One runtime for all calls, because opening one takes longer than a photo.
         self.runtime = ChosenRuntime(bundle, settings.runtime, settings.threads, settings.batching, settings.watch)
         self.embedder = TTAEmbedder(bundle, settings, self.runtime)
 
@@ -89,7 +90,7 @@ class Model:
             UsageError: there is no such runtime or test-time augmentation, or fewer than one thread.
         """
         if threads is not None and threads < 1:
-            raise UsageError(f"threads is {threads}: how many processors to use, so 1 or more.")
+            raise UsageError(f"threads is {threads}, but it is the number of processors to use: give 1 or more.")
         return cls(load_proven(name), Settings(runtime, threads or available_cpus(), limits or Limits(), tta=tta))
 
     @property
@@ -140,11 +141,13 @@ class Model:
         """`stream`, each prediction with the probabilities of all nameplates, float32 (C,); None where unreadable."""
         self.require_head()
         if top < 1:
-            raise UsageError(f"top is {top}: how many nameplates to give for each photo, so 1 or more.")
+            raise UsageError(
+                f"top is {top}, but it is the number of nameplates to list for each photo: give 1 or more."
+            )
         return self._answers(each_photo(photos), top)
 
     def _answers(self, photos: Iterable[PhotoLike], top: int) -> Iterator[tuple[Prediction, Floats | None]]:
-        names: deque[str] = deque()
+        names: deque[str] = deque()  # of the photos that are in the pipeline; it reads ahead of what it yields
 
         def named() -> Iterator[Source]:
             for number, photo in enumerate(photos):
@@ -173,11 +176,11 @@ class Model:
             embedding: float32 (D,), of the first view; distances do not depend on test-time augmentation.
             top: number of nameplates to list.
         """
-        best = np.argsort(-probs, kind="stable")[:top]
+        best = np.argsort(-probs, kind="stable")[:top]  # stable: equal probabilities keep the order of the nameplates
         ranked = tuple((self.nameplates[i], float(probs[i])) for i in best)
         plain = Prediction(name, *ranked[0], top=ranked)
         detector, thresholds = self.bundle.ood_detector, self.bundle.manifest.thresholds
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found just below
             distances = None if detector is None else detector.distances(embedding[None])
             odds = None if detector is None else detector.non_car_log_odds(embedding[None])
         scores = (*(distances or ()), *(() if odds is None else (odds,)))
@@ -226,6 +229,7 @@ class Model:
     ) -> Verified:
         """`verify` for photos whose predictions and probabilities `answers` has already given."""
         claim, thresholds = self.check_claim(claimed, rate, lies)
+        # Nameplates exclude each other, so the probability of a claim is the sum over its nameplates.
         columns = [self.nameplates.index(name) for name in claim.nameplates]
         scores = [(p, None if probs is None else float(probs[columns].sum())) for p, probs in answers]
         return decide(claim, scores, thresholds, rate, lies)
@@ -279,7 +283,7 @@ class Model:
         """
         if self.bundle.weight is None or self.bundle.bias is None:
             raise BundleError(
-                f"'{self.bundle.manifest.name}' embeds photos but names no cars: it has no head. "
+                f"'{self.bundle.manifest.name}' has no head, so it embeds photos but knows no nameplates. "
                 "Fit one with 'nameplate train DATA -o BUNDLE'."
             )
         return self.bundle.weight, self.bundle.bias

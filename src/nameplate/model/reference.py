@@ -63,9 +63,10 @@ def reference_problem(expected: ReferenceAnswer, found: Prediction, runtime: str
     """
     if found.error is not None or found.nameplate is None:
         return f"the reference image could not be read: {found.error}"
+    # An unknown runtime gets the strictest tolerance.
     now, allowed = dict(found.top), TOLERANCE.get(runtime, min(TOLERANCE.values()))
     allowed = max(allowed, INT8_TOLERANCE) if expected.int8 else allowed
-    for nameplate, probability in expected.top[:1]:
+    for nameplate, probability in expected.top[:1]:  # the most probable nameplate alone
         if abs(now.get(nameplate, 0.0) - probability) > allowed:
             return (
                 f"it answers the reference image with '{found.nameplate}' ({found.confidence:.4f}), and when it was "

@@ -1,6 +1,6 @@
 """Write the README's list of modules: each with the first sentence of its docstring, so that the two cannot differ.
 
-    python tools/list_modules.py
+python tools/list_modules.py
 """
 
 from __future__ import annotations

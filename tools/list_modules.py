@@ -11,7 +11,22 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "nameplate"
-ROOMS = "images data runtime model evaluate audit fit report train experiments batch serve demo cli".split()
+ROOMS = (
+    "images",
+    "data",
+    "runtime",
+    "model",
+    "evaluate",
+    "audit",
+    "fit",
+    "report",
+    "train",
+    "experiments",
+    "batch",
+    "serve",
+    "demo",
+    "cli",
+)
 """The packages in the order in which they import each other, lowest first."""
 BEGIN, END = "```\nsrc/nameplate/\n", "```\n"
 

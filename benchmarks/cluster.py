@@ -20,9 +20,9 @@ from typing import Any
 
 from nameplate.batch.cluster import LOCAL, connected
 from nameplate.batch.job import Job, ShardRecord, locked, plan
-from nameplate.batch.on_ray import made_on_ray
+from nameplate.batch.on_ray import shards_on_ray
 from nameplate.batch.predict import Options, find_output, predict_photos
-from nameplate.batch.work import Make, make_parts
+from nameplate.batch.shards import MakeShards, make_shards
 from nameplate.model.model import Model
 from nameplate.runtime.select import available_cpus, cpu_name
 
@@ -53,10 +53,10 @@ def main() -> None:
     given = parser.parse_args()
     listed = given.photos.read_text("utf-8").splitlines()[: given.count + 1]
     model = Model.load(runtime=given.runtime, threads=1)
-    ways: dict[str, tuple[Make, int]] = {
-        "one process": (make_parts, 1),
-        "Ray, one worker": (made_on_ray(LOCAL, 1, 1), 1),
-        "Ray, two workers": (made_on_ray(LOCAL, 2, 1), 2),
+    ways: dict[str, tuple[MakeShards, int]] = {
+        "one process": (make_shards, 1),
+        "Ray, one worker": (shards_on_ray(LOCAL, 1, 1), 1),
+        "Ray, two workers": (shards_on_ray(LOCAL, 2, 1), 2),
     }
     runs = []
     with tempfile.TemporaryDirectory() as folder:
@@ -80,12 +80,12 @@ def main() -> None:
     print(json.dumps(found, indent=2))
 
 
-def _timed(model: Model, table: Path, output: Path, way: str, make: Make, workers: int, photos: int) -> Timed:
+def _timed(model: Model, table: Path, output: Path, way: str, make: MakeShards, workers: int, photos: int) -> Timed:
     start = time.perf_counter()
     step_events: list[tuple[float, int, float]] = []
 
     def timing(
-        model: Model, job: Job, parts: Any, record: Callable[[ShardRecord], None], step: Callable[[int], None]
+        model: Model, job: Job, shards: Any, record: Callable[[ShardRecord], None], step: Callable[[int], None]
     ) -> Any:
         done = 0
 
@@ -95,9 +95,11 @@ def _timed(model: Model, table: Path, output: Path, way: str, make: Make, worker
             done += line.rows
             step_events.append((time.perf_counter(), done, _cpu_seconds()))
 
-        return make(model, job, parts, recorded, step)
+        return make(model, job, shards, recorded, step)
 
-    predict_photos(model, [str(table)], find_output(output, "csv"), Options(part=-(-photos // PARTS), elsewhere=timing))
+    predict_photos(
+        model, [str(table)], find_output(output, "csv"), Options(shard_size=-(-photos // PARTS), make=timing)
+    )
     (begin, before, cpu_before), (end, after, cpu_after) = step_events[workers - 1], step_events[-1]
     named = after - before
     return Timed(
@@ -144,10 +146,10 @@ def _overheads(root: Path, model: Model) -> dict[str, float]:
     references = [f"/photos/{number // 1000:06d}/{number:012d}.jpg" for number in range(200_000)]
     with locked(root):
         start = time.perf_counter()
-        from nameplate.batch.predict import _terms
+        from nameplate.batch.predict import _spec
 
-        terms = _terms(model, find_output(root, "csv"), 5, 10_000, ("timing",), "")
-        job = plan(root, terms, lambda: references, lambda _: "onnxruntime", replace_other=True)
+        spec = _spec(model, find_output(root, "csv"), 5, 10_000, ("timing",), "")
+        job = plan(root, spec, lambda: references, lambda _: "onnxruntime", replace_other=True)
         found["listing, seconds a photo"] = (time.perf_counter() - start) / len(references)
         line = ShardRecord(0, 10_000, 5_000_000, "0" * 64, {"damaged": 3}, {"answer": 9_000, "unsure": 997}, 33.3)
         start = time.perf_counter()

@@ -16,7 +16,7 @@ import numpy as np
 from nameplate.data.dataset import list_photos
 from nameplate.defaults import DEFAULT_BUNDLE
 from nameplate.evaluate.metrics import wilson
-from nameplate.evaluate.thresholds import chooses
+from nameplate.evaluate.thresholds import in_calibration_half
 from nameplate.images.quality import flaws
 from nameplate.model.embeddings import embed_photos
 from nameplate.model.model import Model
@@ -37,7 +37,7 @@ def main() -> None:
     print("| photos | not a car | answer | unsure | unknown car | poor photo |\n| --- |" + 5 * " ---: |")
     for folder in arguments.folders:
         embedded = embed_photos(list_photos(folder), model)
-        kept = np.array([arguments.all or not chooses(photo.sha256) for photo in embedded.photos])
+        kept = np.array([arguments.all or not in_calibration_half(photo.sha256) for photo in embedded.photos])
         embeddings = embedded.embeddings[kept]
         probs = model.probabilities(embeddings, embedded.runtime)
         qualities = [quality for quality, there in zip(embedded.qualities, kept, strict=True) if there]

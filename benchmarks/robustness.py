@@ -284,7 +284,7 @@ def _paired_json(found: Paired | None) -> dict[str, Any] | None:
         "p": found.p,
         "better": found.better,
         "worse": found.worse,
-        "told": found.told,
+        "told": found.significant,
     }
 
 

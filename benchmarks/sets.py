@@ -22,7 +22,7 @@ from nameplate.data import read_dataset
 from nameplate.data.dataset import list_photos
 from nameplate.defaults import DEFAULT_BUNDLE
 from nameplate.evaluate.evaluator import evaluate_model
-from nameplate.evaluate.thresholds import KEPT, choose_gates, conformal_threshold, least_delivered
+from nameplate.evaluate.thresholds import KEPT, choose_gates, conformal_threshold, selection_conditional_threshold
 from nameplate.images.decode import decode
 from nameplate.model.embeddings import embed_photos
 from nameplate.model.model import Model
@@ -131,7 +131,7 @@ def chosen_by(way: str, photos: Seen, y_true: NDArray[np.int64]) -> Thresholds:
     elif way == "sets of what passes":
         cut = conformal_threshold(photos.probs[passed], y_true[passed])
     elif way == "the lower of both":
-        cut = least_delivered(photos.probs, y_true, passed)
+        cut = selection_conditional_threshold(photos.probs, y_true, passed)
     else:
         cut = least_of_all(photos.probs, y_true, passed)
     return replace(found, nameplate=cut)

@@ -262,8 +262,10 @@ def pairs(random: Random, repeats: int) -> Iterator[Row]:
                 seen = iter([each.difference for each in found])
                 yield held(f"difference, {case}", size, better - worse, lambda seen=seen: next(seen), repeats)  # type: ignore[misc]
                 if better == worse:
-                    yield Row(f"told of nothing, {case}", size, float(np.mean([each.told for each in found])), repeats)
-                apart += [each.told != (not each.difference.low <= 0 <= each.difference.high) for each in found]
+                    yield Row(
+                        f"told of nothing, {case}", size, float(np.mean([each.significant for each in found])), repeats
+                    )
+                apart += [each.significant != (not each.difference.low <= 0 <= each.difference.high) for each in found]
     yield Row("test and interval disagree", "all of these", float(np.mean(apart)), len(apart))
 
 
@@ -296,7 +298,7 @@ def seeds(random: Random, repeats: int) -> Iterator[Row]:
     for number in (3, 5):
         for unlike in (0.0, 0.2, 0.8):
             for photos in (60, 200, 1000):
-                told = [paired(*runs_of(random, photos, unlike, 0.0, number)).told for _ in range(repeats)]
+                told = [paired(*runs_of(random, photos, unlike, 0.0, number)).significant for _ in range(repeats)]
                 yield Row(
                     f"told of nothing, {number} seeds unlike by {unlike}", f"{photos}", float(np.mean(told)), repeats
                 )
@@ -309,7 +311,7 @@ def promises(random: Random, repeats: int) -> Iterator[Row]:
         number = paired(np.zeros(100), seen).photos_to_tell or 0
 
         told = [
-            paired(np.zeros(number), gains_of(random, number, better / 100, worse / 100)[0]).told
+            paired(np.zeros(number), gains_of(random, number, better / 100, worse / 100)[0]).significant
             for _ in range(repeats // 2)
         ]
         case = f"one run, +{better} −{worse} of 100 seen"
@@ -324,7 +326,7 @@ def promise_of_seeds(random: Random, unlike: float, gain: float, repeats: int) -
     What is seen of 200 photos is what is true: the promise is of the size seen.
     """
     number = paired(*_crossed(random, 200, unlike, gain, exact=True)).photos_to_tell or 0
-    told = [paired(*_crossed(random, number, unlike, gain)).told for _ in range(repeats if number else 0)]
+    told = [paired(*_crossed(random, number, unlike, gain)).significant for _ in range(repeats if number else 0)]
     return Row(
         f"three seeds, ±{unlike} each, +{gain}", f"{number} promised", float(np.mean(told)) if told else 0.0, repeats
     )
@@ -352,10 +354,10 @@ def pilots(random: Random, repeats: int) -> Iterator[Row]:
         told = []
         for _ in range(repeats // 2):
             first = paired(np.zeros(300), gains_of(random, 300, better, worse)[0])
-            if first.told or first.photos_to_tell is None or first.photos_to_tell > 100_000:
+            if first.significant or first.photos_to_tell is None or first.photos_to_tell > 100_000:
                 continue
             number = first.photos_to_tell
-            told.append(paired(np.zeros(number), gains_of(random, number, better, worse)[0]).told)
+            told.append(paired(np.zeros(number), gains_of(random, number, better, worse)[0]).significant)
         case = f"+{100 * better:.0f} % −{100 * worse:.0f} % in truth, not told of 300"
         yield Row(case, "as many as promised then", float(np.mean(told)), len(told))
 

@@ -26,7 +26,7 @@ import numpy as np
 from nameplate.data import read_dataset
 from nameplate.data.dataset import Dataset
 from nameplate.fit.recipe import Recipe, load_recipe
-from nameplate.fit.run import load_run, parts_of
+from nameplate.fit.run import load_run, split_of
 from nameplate.runtime.select import available_cpus
 from nameplate.train.backbones import build, find_backbone
 from nameplate.train.finetune import fine_tune, start
@@ -113,16 +113,16 @@ def fastai(dataset: Dataset, plan: Recipe, arguments: argparse.Namespace, runs: 
 
     if not (runs / "fine-tune" / "run.json").exists():
         start(lambda: dataset, runs / "fine-tune", plan)
-    parts = parts_of(load_run(runs / "fine-tune"))
+    parts = split_of(load_run(runs / "fine-tune"))
     import pandas
 
     table = pandas.DataFrame(
         {
             "name": [str(Path(photo.path).absolute()) for photo in parts.photos],
             "label": [photo.label for photo in parts.photos],
-            "is_valid": parts.held,
+            "is_valid": parts.holdout,
         }
-    )[parts.train | parts.held]
+    )[parts.train | parts.holdout]
     side = _scaled(FASTAI_SIZE, arguments.scale)
     epochs = max(1, round(sum(s.epochs * s.height * s.width for s in plan.stages) / side**2))
     torch.set_num_threads(available_cpus())

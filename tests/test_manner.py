@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import nameplate
+from tests.conftest import BY_PLACE, LONGEST_FIRST
 
 MOST_PARAMETERS = 7
 """More are hard to call rightly: those that belong together become a dataclass."""
@@ -48,3 +49,9 @@ def test_every_kind_of_parameter_is_counted(parameters: str, counted: bool) -> N
 def test_what_a_method_is_bound_to_is_not_counted() -> None:
     source = "class A:\n    def one(self, a, b): ...\n    def two(cls, a, b, c): ..."
     assert crowded(source, most=2) == [("two", 3)]
+
+
+def test_the_places_that_conftest_names_exist() -> None:
+    """A module that moves would lose its markers silently, and `make check` would run it."""
+    tests = Path(__file__).parent
+    assert [place for place in (*BY_PLACE, *LONGEST_FIRST) if not (tests / place).exists()] == []

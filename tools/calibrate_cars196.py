@@ -25,7 +25,7 @@ from nameplate.errors import RuntimeUnavailableError
 from nameplate.evaluate.calibration import calibrate, fit_temperatures
 from nameplate.evaluate.evaluator import EvaluationResult, evaluate_model
 from nameplate.evaluate.significance import paired
-from nameplate.evaluate.thresholds import choose, with_reference, with_verdicts
+from nameplate.evaluate.thresholds import choose_thresholds, with_reference, with_verdicts
 from nameplate.model.bundle import SCHEMA, Bundle, load_bundle, save_bundle
 from nameplate.model.classifier import log_losses, probabilities
 from nameplate.model.embeddings import embed_photos
@@ -56,7 +56,7 @@ def held_out(dataset: Dataset, bundle: Bundle) -> Dataset:
     return replace(dataset, photos=photos)
 
 
-def choose_thresholds(folder: Path, dataset: Dataset) -> None:
+def choose_thresholds_again(folder: Path, dataset: Dataset) -> None:
     """Choose the thresholds of `unknown car` and of the sets again; all else in the bundle stays."""
     model = Model.load(folder, runtime="onnxruntime")
     bundle = model.bundle
@@ -69,7 +69,7 @@ def choose_thresholds(folder: Path, dataset: Dataset) -> None:
         bundle.ood_detector.non_car_log_odds(truth.embeddings),
     )
     makes = bundle.manifest.makes
-    after = choose(truth.probabilities, truth.y_true, makes, distances, before.far, before.no_car, odds)
+    after = choose_thresholds(truth.probabilities, truth.y_true, makes, distances, before.far, before.no_car, odds)
     print(before, after, sep="\n")
     manifest = replace(bundle.manifest, thresholds=after)
     save_bundle(folder, replace(bundle, manifest=manifest), overwrite=True)
@@ -86,7 +86,7 @@ def main() -> None:
     arguments = parser.parse_args()
     dataset = read_dataset(arguments.photos)
     if arguments.thresholds:
-        choose_thresholds(arguments.bundle, dataset)
+        choose_thresholds_again(arguments.bundle, dataset)
         return
     if arguments.not_cars is None:
         parser.error("NOT_CARS is missing: a folder of photos of other things")

@@ -23,7 +23,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 from nameplate.data import read_dataset
 from nameplate.data.dataset import list_photos
 from nameplate.evaluate.evaluator import evaluate_model
-from nameplate.evaluate.thresholds import chooses, fit_gate, with_reference, with_verdicts
+from nameplate.evaluate.thresholds import fit_gate, in_calibration_half, with_reference, with_verdicts
 from nameplate.images.decode import decode
 from nameplate.model.bundle import load_bundle, save_bundle
 from nameplate.model.embeddings import embed_photos
@@ -104,7 +104,7 @@ def halves(model: Model, folders: Iterable[Path]) -> list[Photo]:
         photo
         for folder in folders
         for photo in embed_photos(list_photos(folder), model).photos
-        if chooses(photo.sha256)
+        if in_calibration_half(photo.sha256)
     ]
 
 

@@ -23,7 +23,7 @@ from PIL import Image, ImageFilter
 
 from nameplate.data.dataset import list_photos
 from nameplate.errors import PhotoError
-from nameplate.evaluate.thresholds import chooses
+from nameplate.evaluate.thresholds import in_calibration_half
 from nameplate.images.decode import decode_with_header, read_bytes, read_header
 from nameplate.images.quality import BLURRED, DARK, SMALL, VIEW, measure_quality
 from nameplate.images.transforms import preprocess
@@ -107,7 +107,7 @@ def main() -> None:
 def split(folder: Path) -> tuple[list[bytes], list[bytes]]:
     """The files of a folder: those that choose, and those that judge."""
     files = sorted((read_bytes(photo.path) for photo in list_photos(folder)), key=_digest)[:MOST]
-    first = [chooses(_digest(data)) for data in files]
+    first = [in_calibration_half(_digest(data)) for data in files]
     return (
         [data for data, there in zip(files, first, strict=True) if there],
         [data for data, there in zip(files, first, strict=True) if not there],

@@ -19,7 +19,7 @@ import onnx
 import torch
 from onnx import numpy_helper
 
-from nameplate.fit.run import load_run, parts_of
+from nameplate.fit.run import load_run, split_of
 from nameplate.model.bundle import load_bundle, save_bundle
 from nameplate.model.classifier import fit_at
 from nameplate.model.ood import fit_detector
@@ -140,7 +140,7 @@ def main() -> None:
     arguments = parser.parse_args()
     keep_memory()
     run = load_run(arguments.run)
-    parts, recipe = parts_of(run), run.recipe
+    parts, recipe = split_of(run), run.recipe
     torch.set_num_threads(run.threads)
     backbone = find_backbone(recipe.backbone)
     network = Network(build(backbone, len(parts.nameplates), dropout=0.0, drop_path=0.0), backbone.mean, backbone.std)

@@ -1,4 +1,4 @@
-"""Nameplate reads a car's make and model off a photo.
+"""Nameplate recognises the make and model of a car in a photo.
 
 >>> import nameplate
 >>> model = nameplate.Model.load()
@@ -44,10 +44,10 @@ _LAZY = {
     "read_dataset": "nameplate.data",
 }
 
-if not TYPE_CHECKING:  # a type checker knows the names above, and that there are no others
+if not TYPE_CHECKING:  # A type checker needs no __getattr__, and would accept every name with it.
 
     def __getattr__(name: str) -> object:
-        """Import what needs numpy only when it is asked for, so that `import nameplate` costs nothing."""
+        """Import modules that need numpy only when they are used, so that `import nameplate` is quick."""
         if name in _LAZY:
             from importlib import import_module
 

@@ -1,4 +1,4 @@
-"""The errors that Nameplate raises on purpose: each says what failed, with which value, and what to do."""
+"""The errors that Nameplate raises on purpose. Each message says what failed, with which value, and what to do."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 Reason = Literal[
-    "missing",  # no such file, or no permission
-    "empty",  # zero bytes
-    "not a photo",  # the bytes are of no format that is read
-    "truncated",  # the file ends before the picture does
-    "damaged",  # the bytes inside are wrong
-    "too large",  # more bytes or pixels than the limits allow
-    "too slow",  # decoding took longer than the limits allow
-    "not computed",  # the photo is read, but what the model computes of it is no number
+    "missing",  # There is no such file, or it may not be read.
+    "empty",  # The file has zero bytes.
+    "not a photo",  # The bytes are of no format that is read.
+    "truncated",  # The file ends before the image does.
+    "damaged",  # The image data are wrong.
+    "too large",  # There are more bytes or pixels than the limits allow, or too little memory.
+    "too slow",  # Decoding took longer than the limits allow.
+    "not computed",  # The photo was read, but the output of the model for it is not finite.
 ]
 
 
@@ -28,21 +28,21 @@ class Failure:
     """
 
     reason: Reason
-    """The kind of failure: what programs decide by."""
+    """The kind of failure, which programs may depend on."""
     detail: str
-    """The rest in words, for people."""
+    """The details in words, for people."""
 
     def __str__(self) -> str:
-        """The text that JSON, tables and the command line show in `error`."""
+        """The text that JSON, tables and the command line show as `error`."""
         return f"{self.reason}: {self.detail}"
 
 
 class NameplateError(Exception):
-    """Something that the user can put right; the command line prints it without a traceback and exits 1."""
+    """An error that the user can correct. The command line prints it without a traceback and exits with 1."""
 
 
 class PhotoError(NameplateError):
-    """A photo that cannot be read, and in `failure` why."""
+    """A photo cannot be read; `failure` says why."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         self.failure = Failure(reason, detail)
@@ -55,7 +55,7 @@ class PhotoError(NameplateError):
 
     @property
     def detail(self) -> str:
-        """The rest in words."""
+        """The details in words."""
         return self.failure.detail
 
     def __reduce__(self) -> tuple[type[PhotoError], tuple[Reason, str]]:
@@ -63,8 +63,9 @@ class PhotoError(NameplateError):
 
 
 class DataError(NameplateError):
-    """A data set, table or archive that cannot be read as one. `left_out` is what was in it instead, each
-    with the reason why it is left out.
+    """A data set, table or archive cannot be read.
+
+    `left_out` holds the entries that were found instead, as (name, reason).
     """
 
     def __init__(self, message: str, left_out: Sequence[tuple[str, str]] = ()) -> None:
@@ -73,26 +74,26 @@ class DataError(NameplateError):
 
 
 class WriteError(NameplateError):
-    """A file or folder that cannot be written: a full disk, no permission."""
+    """A file or folder cannot be written, for example because the disk is full."""
 
 
 class BundleError(NameplateError):
-    """A model on disk that is damaged, unsafe, made by a newer version, or not one."""
+    """A bundle is damaged, unsafe, made by a newer version, or no bundle."""
 
 
 class DatabaseError(NameplateError):
-    """A database that cannot be reached, is of another version, or does not do as it is asked."""
+    """A database cannot be reached, has another version, or fails."""
 
 
 class RuntimeUnavailableError(NameplateError):
-    """An inference runtime that is not installed or does not work on this machine."""
+    """An inference runtime or package is not installed or does not work on this machine."""
 
 
 class UsageError(NameplateError):
-    """Arguments that do not go together; the command line exits 2."""
+    """Arguments are invalid or contradict each other. The command line exits with 2."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """` Did you mean 'x'?` where a known name is near, else nothing."""
+    """The text ` Did you mean 'x'?` where a known name is similar, or else an empty text."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean '{near[0]}'?" if near else ""

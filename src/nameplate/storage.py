@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and the one folder outside the user's own that is ever written to."""
+"""Reading and writing files: atomic writes, locks between runs, the cache folder, and text that is safe to print."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from typing import BinaryIO
 
 from nameplate.errors import DataError, NameplateError, WriteError
 
-# C0, DEL and C1; then bytes that are no UTF-8, the marks of Unicode's bidirectional algorithm, and its separators.
+# Control characters C0, DEL and C1; bytes that are not UTF-8; bidirectional marks; line and paragraph separators.
 _MARKS = "\ud800-\udfff\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 _DRIVES = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f{_MARKS}]")
 _DRIVES_OR_BREAKS = re.compile(f"[\x00-\x1f\x7f-\x9f\u2028\u2029{_MARKS}]")
 TEXT_BYTES = 256 * 1024**2
-"""Of a list or a file of names: two million paths of a hundred letters are less."""
+"""Greatest size of a list or a file of names, in bytes. Two million paths of a hundred letters are less."""
 
 if sys.platform != "win32":
     import fcntl
 
 LOCK = ".lock"
-"""The file in a folder that is worked in over time, by which one run keeps others out."""
+"""Name of the lock file in a folder that a run writes to over time."""
 
 
 def sha256(data: bytes) -> str:
@@ -38,7 +38,7 @@ def sha256(data: bytes) -> str:
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
-    """Hexadecimal SHA-256 of a file, a piece of it in memory at a time.
+    """Hexadecimal SHA-256 of a file, which is read in pieces.
 
     Raises:
         OSError: see `open_regular`.
@@ -52,18 +52,20 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
 
 
 def printable(path: str) -> str:
-    r"""A path as text that can be written anywhere: bytes that are no UTF-8 become `\xNN`, halves of letters, which a
-    list in JSON may hold, `\uNNNN`.
+    r"""A path as text that can be written anywhere.
+
+    Bytes that are not UTF-8 become `\xNN`. Lone surrogates, which JSON may contain, become `\uNNNN`.
     """
     try:
         return os.fsencode(path).decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # no file has such a name
+    except UnicodeEncodeError:  # A lone surrogate; no file has such a name.
         return path.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def without_controls(text: str) -> str:
-    r"""Text that drives no terminal: control characters and marks that turn the direction of writing become `\xNN` or
-    `\uNNNN`; line breaks and tabs stay.
+    r"""Text that cannot control a terminal.
+
+    Control characters and bidirectional marks become `\xNN` or `\uNNNN`. Line breaks and tabs stay.
 
     >>> without_controls("a\x1b[31mb\n")
     'a\\x1b[31mb\n'
@@ -72,7 +74,7 @@ def without_controls(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    r"""The same in one line: breaks in it become `\n`, as they may stand in a file's name.
+    r"""`without_controls` in one line: line breaks, which the name of a file may contain, become `\n`.
 
     >>> one_line("a\nerror: b")
     'a\\nerror: b'
@@ -81,7 +83,7 @@ def one_line(text: str) -> str:
 
 
 def _escaped(found: re.Match[str]) -> str:
-    byte = ord(found[0]) - 0xDC00  # as the file system gives what is no UTF-8
+    byte = ord(found[0]) - 0xDC00  # Python decodes a byte that is not UTF-8 to U+DC80 … U+DCFF.
     return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else found[0].encode("unicode_escape").decode("ascii")
 
 
@@ -95,8 +97,10 @@ def counted(count: int, noun: str) -> str:
 
 
 def nfc(text: str) -> str:
-    """A name in the one form that all names have inside: composed (Unicode's NFC), since macOS writes folder names
-    decomposed, and "ё" of two signs is not "ё" of one. Every name that comes in from outside goes through here.
+    """A name in Unicode NFC, the form that all names have inside Nameplate.
+
+    macOS writes the names of folders in NFD, and "ё" of two code points is not equal to "ё" of one. Every name that
+    comes from outside is passed through this function.
 
     >>> len("\u0435\u0308"), len(nfc("\u0435\u0308"))
     (2, 1)
@@ -105,20 +109,21 @@ def nfc(text: str) -> str:
 
 
 def absolute(path: str | Path) -> str:
-    """A path that means the same from anywhere, as text that can be written anywhere; links stay as they are."""
+    """The absolute path, as text that can be written anywhere; links are not resolved."""
     return printable(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links
 
 
 class NotRegularError(OSError):
-    """A device, a named pipe or a folder where a file should be."""
+    """A device, a named pipe or a folder is where a file should be."""
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open a file to read, the one way in which anything of a user's is opened: never a device, which may have no end,
-    nor a named pipe, which may hold its reader for ever.
+    """Open a regular file to read. Every file of a user is opened by this function.
+
+    A device may have no end, and a named pipe may block its reader for ever, so that both are refused.
 
     Raises:
-        OSError: it cannot be opened, or is no regular file (a `NotRegularError`).
+        OSError: the file cannot be opened, or is no regular file (a `NotRegularError`).
         ValueError: no file can have this name.
     """
     file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115 - the caller closes it
@@ -133,10 +138,10 @@ def _open_without_waiting(path: str, flags: int) -> int:
 
 
 def read_text(path: Path) -> str:
-    """A small text file of a user's, UTF-8 with or without a BOM.
+    """Read a small text file of a user, in UTF-8 with or without a BOM.
 
     Raises:
-        DataError: it cannot be read, is longer than `TEXT_BYTES`, or is not UTF-8.
+        DataError: the file cannot be read, is longer than `TEXT_BYTES`, or is not UTF-8.
     """
     try:
         with open_regular(path) as file:
@@ -151,10 +156,10 @@ def read_text(path: Path) -> str:
 
 
 def cache_folder() -> Path:
-    """Where embeddings, unpacked archives and runtime checks are kept: `$XDG_CACHE_HOME/nameplate`.
+    """The folder of embeddings, unpacked archives and runtime checks: `$XDG_CACHE_HOME/nameplate`.
 
-    Safe to delete at any time. `NAMEPLATE_CACHE` names another place. Source: XDG Base Directory
-    Specification 0.8, freedesktop.org.
+    It may be deleted at any time. `NAMEPLATE_CACHE` names another folder. Source: XDG Base Directory Specification 0.8,
+    freedesktop.org.
     """
     if own := os.environ.get("NAMEPLATE_CACHE"):
         return Path(own)
@@ -164,15 +169,17 @@ def cache_folder() -> Path:
 
 @contextmanager
 def whole_file(target: Path, *, mode: int | None = None) -> Iterator[Path]:
-    """A path to write to, which becomes `target` when the block ends well and is removed when it does not.
+    """Write a file atomically: yield a path to write to, which becomes `target` when the block ends without an error.
 
-    `mode` is the file's permissions (0o600: its owner's alone, at no moment anybody else's); None leaves them
-    to the umask.
+    Args:
+        target: the file; where it exists it is replaced.
+        mode: its permissions, which hold from the beginning (0o600: only its owner can read it). None applies the
+            umask.
 
     Raises:
         WriteError: the folder cannot be written to, the disk is full, or `target` is a device or a pipe.
     """
-    if _is_special(target):  # it would be replaced by a file
+    if _is_special(target):  # The rename would replace it by a file.
         raise WriteError(f"Cannot write '{target}': it is a device or a pipe. Choose a file's name.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -186,7 +193,7 @@ def whole_file(target: Path, *, mode: int | None = None) -> Iterator[Path]:
         _sync(temporary)
         temporary.chmod(0o666 & ~_umask() if mode is None else mode)
         temporary.replace(target)
-    except OSError as error:  # from inside the block as well: a full disk
+    except OSError as error:  # Also one from inside the block, such as a full disk.
         raise WriteError(f"Cannot write '{target}': {error.strerror or error}.") from None
     finally:
         temporary.unlink(missing_ok=True)
@@ -204,10 +211,10 @@ def _is_special(path: Path) -> bool:
 
 @contextmanager
 def whole_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """A folder to fill, which becomes `target` when the block ends well and is removed when it does not.
+    """Write a folder atomically: yield a folder to fill, which becomes `target` when the block ends without an error.
 
     Raises:
-        NameplateError: `target` is there already and `overwrite` is false, or its parent cannot be written.
+        NameplateError: `target` exists and `overwrite` is false, or its parent cannot be written to.
     """
     _refuse_existing(target, overwrite)
     if target.exists() and not target.is_dir():
@@ -223,7 +230,7 @@ def whole_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
             if file.is_file():
                 _sync(file)
         temporary.chmod(0o777 & ~_umask())
-        _refuse_existing(target, overwrite)  # again: another run may have been quicker
+        _refuse_existing(target, overwrite)  # Checked again, since another run may have been quicker.
         _replace_folder(temporary, target)
     except OSError as error:  # as above
         raise WriteError(f"Cannot write '{target}': {error.strerror or error}.") from None
@@ -233,43 +240,45 @@ def whole_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def working_in(folder: Path, *, keep: bool = False) -> Iterator[None]:
-    """Hold a folder that is written over time, so that no other run writes it at once; made where it is not there.
+    """Lock a folder that is written to over time against other runs; the folder is made where it does not exist.
 
-    Ends with the process, however that ends. A folder that was made and that nothing was put into is removed.
+    The lock ends with the process, however that ends. A folder that was made here and stays empty is removed.
 
     Args:
-        folder: which; its lock lies inside it.
-        keep: leave the lock's file behind, as a sign of whose folder it is.
+        folder: the folder; its lock file lies inside it.
+        keep: leave the lock file behind, as a sign which program the folder belongs to.
 
     Raises:
-        NameplateError: another run holds it.
-        WriteError: it cannot be made.
+        NameplateError: another run holds the lock.
+        WriteError: the folder cannot be made.
     """
     with _folder(folder), _locked(folder / LOCK, folder, keep=keep):
         try:
             yield
         finally:
-            with suppress(OSError):  # it may be gone altogether
-                if os.listdir(folder) == [LOCK]:  # nothing came of it
+            with suppress(OSError):  # The folder may be gone.
+                if os.listdir(folder) == [LOCK]:  # Nothing was written.
                     (folder / LOCK).unlink()
 
 
 @contextmanager
 def writing(target: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold a file or folder that is going to be written whole, or changed, so that no other run does so at once.
+    """Lock a file or folder that is going to be written or changed against other runs.
 
-    Its lock lies beside it while it is held. `wait` waits for another run, for what is done in a moment.
+    Args:
+        target: the file or folder; its lock file lies beside it as long as the lock is held.
+        wait: wait for another run instead of raising an error; for changes that take a moment.
 
     Raises:
-        NameplateError: another run holds it.
-        WriteError: nothing can be written there.
+        NameplateError: another run holds the lock.
+        WriteError: the folder of `target` cannot be written to.
     """
     with _folder(target.parent), _locked(target.parent / f".{target.name}{LOCK}", target, wait=wait):
         yield
 
 
 def is_free(folder: Path) -> bool:
-    """Whether there is nothing at a path but, perhaps, a folder that is empty or holds its lock alone.
+    """Whether a path does not exist, or is a folder with nothing but a lock file in it.
 
     Raises:
         OSError: the folder cannot be listed.
@@ -278,7 +287,7 @@ def is_free(folder: Path) -> bool:
 
 
 def clear_folder(folder: Path) -> None:
-    """Delete all that is in a folder, but not the lock by which the caller holds it.
+    """Delete everything in a folder except the lock file, which the caller holds.
 
     Raises:
         OSError: something cannot be deleted.
@@ -292,7 +301,7 @@ def clear_folder(folder: Path) -> None:
 
 @contextmanager
 def _folder(folder: Path) -> Iterator[None]:
-    """A folder that is there, with those above it; those that were made and stay empty are removed at the end."""
+    """Make a folder and its parents. Those that were made here and are empty at the end are removed."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -303,7 +312,7 @@ def _folder(folder: Path) -> Iterator[None]:
     finally:
         for path in missing:
             with suppress(OSError):
-                path.rmdir()  # fails where something is in it
+                path.rmdir()  # This fails where the folder is not empty.
 
 
 @contextmanager
@@ -314,24 +323,24 @@ def _locked(lock: Path, held: Path, *, keep: bool = False, wait: bool = False) -
     finally:
         if not keep:
             with suppress(OSError):
-                lock.unlink()  # before it is let go: who waits for this very file sees that it is gone
+                lock.unlink()  # Before it is unlocked, so that a run that waits for it notices that it is gone.
         os.close(handle)
 
 
 def _take(lock: Path, held: Path, wait: bool) -> int:
-    """Open and lock a file; its handle."""
+    """Open and lock a file; return its descriptor."""
     while True:
         try:
             handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise WriteError(f"Cannot write '{held}': {error.strerror or error}.") from None
-        if sys.platform == "win32":  # which has no such locks
+        if sys.platform == "win32":  # Windows has no such locks.
             return handle
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             if os.path.samestat(os.fstat(handle), os.stat(lock)):  # noqa: PTH116 - as its neighbour
                 return handle
-        except FileNotFoundError:  # removed between the two by the run that held it
+        except FileNotFoundError:  # The run that held it has removed it in between.
             pass
         except OSError as error:
             os.close(handle)
@@ -347,7 +356,7 @@ def _refuse_existing(target: Path, overwrite: bool) -> None:
 
 
 def _replace_folder(new: Path, target: Path) -> None:
-    """Put `new` in `target`'s place; not every system exchanges folders, so the old one steps aside."""
+    """Rename `new` to `target`. Not every system can exchange folders, so the old one is renamed first."""
     old = target.with_name(f".{target.name}.old-{os.getpid()}")
     if target.exists():
         target.rename(old)

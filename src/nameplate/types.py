@@ -1,4 +1,4 @@
-"""The plain data that passes between rooms."""
+"""Types of the plain data that passes between packages."""
 
 from __future__ import annotations
 
@@ -20,62 +20,63 @@ Fit = Literal["squash", "pad", "crop"]
 Interpolation = Literal["bilinear", "bicubic", "lanczos"]
 SplitName = Literal["train", "validation", "test"]
 Layout = Literal["auto", "classes", "parts", "makes"]
-"""How a folder of photos is read: told by looking; a folder per nameplate; in parts; a folder per make and model."""
+"""How a folder of photos is read: `auto` decides by looking; `classes` is a folder for each nameplate, `parts` has
+these inside folders of splits, and `makes` has a folder for each make with one for each model inside."""
 Verdict = Literal["answer", "unsure", "unknown car", "not a car", "poor photo", "unreadable"]
 Flaw = Literal["small", "dark", "blurred"]
-"""What a photo is too much of to judge a car by it: see images/quality.py."""
+"""A photo is too small, too dark or too blurred to recognise a car: see images/quality.py."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a photo may cost before it is refused."""
+    """Limits on a photo. A photo that exceeds one of them is refused."""
 
     bytes: int = 64 * 1024 * 1024
-    """Size of the file."""
+    """Size of the file in bytes."""
     pixels: int = 120_000_000
-    """Width × height as the header states them (a 108-megapixel phone's photo passes). Formats other
-    than JPEG are also held to Pillow's own limit, `PIL.Image.MAX_IMAGE_PIXELS` (89 million)."""
+    """Width × height as the header states them (a photo of a phone with 108 megapixels passes). Formats other than JPEG
+    also have Pillow's own limit, `PIL.Image.MAX_IMAGE_PIXELS` (89 million)."""
     seconds: float = 10.0
-    """Time to decode one photo."""
+    """Time to decode one photo, in seconds."""
     memory: int = 768 * 1024 * 1024
-    """Bytes that decoding may take at its peak, as estimated from the header: one photo alone, and all together that
-    a process decodes at once (those that would take more wait for their turn)."""
+    """Peak memory of decoding in bytes, as estimated from the header. It holds for one photo, and for all photos
+    together that a process decodes at the same time (those that would exceed it wait)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preprocess:
-    """How a decoded photo becomes the model's fixed-size picture; stored in every bundle."""
+    """How a decoded photo becomes the model input, which has a fixed size. Stored in every bundle."""
 
     height: int = 224
-    """Height of the model's picture in pixels."""
+    """Height of the model input in pixels."""
     width: int = 224
-    """Width of the model's picture in pixels."""
+    """Width of the model input in pixels."""
     fit: Fit = "squash"
-    """squash ignores the aspect ratio, pad adds grey bars, crop cuts the longer side; no fit zooms in."""
+    """`squash` ignores the aspect ratio, `pad` adds grey bars, `crop` cuts the longer side. No fit zooms in."""
     interpolation: Interpolation = "bicubic"
-    """Resampling filter; all are antialiased."""
+    """Resampling filter; all filters are antialiased."""
 
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """One photo of a data set: where it is and what is known of it before its pixels are read."""
+    """One photo of a data set: its path, and what is known before its pixels are read."""
 
     path: str
-    """Where the file is."""
+    """Path of the file."""
     label: str | None = None
-    """The class as the data names it (folder name, class id), None where unlabelled."""
+    """The class as the data names it (name of a folder, class id); None where the photo has no label."""
     split: SplitName | None = None
-    """The part that the data itself puts it in, None where it does not say."""
+    """The split that the data assigns; None where it assigns none."""
     source: str = ""
-    """The data set that it came from."""
+    """Name of the data set that the photo came from."""
     group: str | None = None
-    """Photos of one group (one advert, copies of one picture) never part in a split."""
+    """Photos of one group (one advert, copies of one image) always stay in the same split."""
     sha256: str | None = None
-    """Digest of the file's bytes, hexadecimal; None until read."""
+    """Hexadecimal digest of the file; None until the file is read."""
     width: int | None = None
-    """Pixels as stored, before EXIF orientation; None until read."""
+    """Width as stored in pixels, before EXIF orientation; None until the file is read."""
     height: int | None = None
-    """Pixels as stored, before EXIF orientation; None until read."""
+    """Height as stored in pixels, before EXIF orientation; None until the file is read."""
 
     def with_(self, **changes: object) -> Photo:
         """A copy with some fields changed."""
@@ -84,44 +85,45 @@ class Photo:
 
 @dataclass(frozen=True, slots=True)
 class HeadRecipe:
-    """How a head on frozen embeddings is trained."""
+    """How a linear classifier is trained on the embeddings of a frozen backbone."""
 
     holdout: float = 0.15
-    """Share of every nameplate kept out of training, to say what the model is worth."""
+    """Fraction of the photos of every nameplate that are kept out of training, to evaluate the model."""
     seed: int = 20
     """Seed of the split and the folds."""
     folds: int = 3
-    """Cross-validation folds that choose the regularisation."""
+    """Number of cross-validation folds that choose the regularisation."""
     mirror: bool = True
-    """Whether to train on every photo mirrored as well (a gain: docs/experiments.md, 2026-11-22)."""
+    """Whether to train on every photo mirrored as well (this helps: docs/experiments.md, 2026-11-22)."""
     balanced: bool = False
-    """Whether every nameplate weighs alike, however many photos it has."""
+    """Whether every nameplate has the same weight, however many photos it has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a model says of one photo."""
+    """The answer of a model for one photo."""
 
     photo: str
-    """The photo's path, or `photo N` where it came as bytes or pixels."""
+    """Path of the photo, or `photo N` where it came as bytes or pixels."""
     nameplate: str | None = None
-    """The most probable nameplate; None where the photo could not be read."""
+    """The most probable nameplate; None where the photo cannot be read."""
     confidence: float | None = None
     """Calibrated probability of `nameplate`, 0–1."""
     top: tuple[tuple[str, float], ...] = ()
     """The most probable nameplates with their probabilities, best first."""
     failure: Failure | None = None
-    """Why the photo could not be read; None where it was."""
+    """Why the photo cannot be read; None where it can be."""
     verdict: Verdict = "unreadable"
-    """What may be done with the answer: see model/verdict.py."""
+    """How far the answer can be trusted: see model/verdict.py."""
     candidates: tuple[str, ...] = ()
-    """With `answer` and `unsure` the nameplates that hold the truth in 95 % of such cases, most probable first."""
+    """For `answer` and `unsure` the prediction set, which contains the true nameplate in 95 % of such cases; most
+    probable first."""
     make: str | None = None
-    """The make, where it is sure: with `unsure` it may be though the nameplate is not."""
+    """The make, where it is certain enough. For `unsure` it may be although the nameplate is not."""
     make_confidence: float | None = None
-    """Probability of `make`: the sum over its nameplates."""
+    """Probability of `make`: the sum over the nameplates of the make."""
     flaws: tuple[Flaw, ...] = ()
-    """What is wrong with the photo itself; never empty with `poor photo`, and with others a reason to look twice."""
+    """Flaws of the photo itself. Never empty for `poor photo`; for other verdicts a reason to check the answer."""
 
     @property
     def error(self) -> str | None:
@@ -155,7 +157,7 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class ClassResult:
-    """How one class fared."""
+    """The results of one class."""
 
     nameplate: str
     photos: int
@@ -166,7 +168,7 @@ class ClassResult:
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """How often photos of `truth` were named `named`."""
+    """Number of photos of the class `truth` that were predicted as `named`. The fields are named as the JSON's keys."""
 
     truth: str
     named: str
@@ -175,10 +177,10 @@ class Confusion:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """A model's answers held against the truth."""
+    """The metrics of a model on labelled photos."""
 
     photos: int
-    """Photos judged (unreadable ones are not)."""
+    """Number of photos that were evaluated, without unreadable ones."""
     top1: Metric
     top5: Metric
     macro_f1: Metric
@@ -190,39 +192,41 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """What one epoch of training did: a row of metrics.csv."""
+    """The metrics of one epoch of training: a row of metrics.csv."""
 
     epoch: int
-    """From 1, over all stages."""
+    """Number of the epoch from 1, over all stages."""
     stage: int
-    """From 1."""
+    """Number of the stage from 1."""
     height: int
-    """Of the network's picture."""
+    """Height of the model input in pixels."""
     width: int
-    """Of the network's picture."""
+    """Width of the model input in pixels."""
     learning_rate: float
-    """Of the backbone's last layer, at the epoch's end."""
+    """Learning rate of the last layer of the backbone at the end of the epoch."""
     train_loss: float
-    """Mean over the epoch's steps, augmented, mixed and smoothed as the recipe says."""
+    """Mean loss over the steps of the epoch, with augmentation, mixing and label smoothing as in the recipe."""
     validation_loss: float | None
-    """Mean cross-entropy; None where nothing is held out."""
+    """Mean cross-entropy; None where there is no holdout."""
     validation_top1: float | None
-    """Share of validation photos named rightly."""
+    """Accuracy on the validation photos; None where there is no holdout."""
     photos_per_second: float
-    """Training photos, over the epoch's time."""
+    """Training photos per second of the epoch."""
     seconds: float
-    """Since the run began, pauses between interruption and resumption left out."""
+    """Seconds since the run began, without the pauses between an interruption and the resumption."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """Which epoch's weights a run's bundle holds."""
+    """The epoch whose weights the bundle of a run contains."""
 
     epoch: Epoch
-    """That one; its photo size is the bundle's."""
+    """The epoch; its size of the model input is that of the bundle."""
     epochs: int
-    """How many there were."""
+    """Number of epochs of the run."""
     chosen: bool
-    """Whether the held-out photos chose it among several: judged on the same photos, it then flatters."""
+    """Whether the epoch was chosen on the holdout among several. The metrics on the same holdout are then
+    optimistic."""
     best: Epoch | None
-    """The epoch that named most held-out photos rightly, of equals with the least loss; None where none was judged."""
+    """The epoch with the highest accuracy on the holdout, and among equals the lowest loss; None where there is no
+    holdout."""

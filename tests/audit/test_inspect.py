@@ -81,7 +81,7 @@ def test_leaks_and_copies_under_several_classes_are_told(renders: tuple[Path, Au
     (crossing,) = of_kind(audit, CROSS_CLASS)
     assert {Path(path).parent.name for path in crossing.photos} == {"Corvane Lark", "Halden Pine"}
     assert [Path(finding.photos[0]).name for finding in of_kind(audit, UNREADABLE)] == ["damaged.jpg"]
-    assert len(audit.photos) == len(audit.looks) == 402
+    assert len(audit.photos) == len(audit.measurements) == 402
 
 
 def test_a_dealers_strip_gives_its_class_away_and_nothing_else_does(renders: tuple[Path, Audit]) -> None:

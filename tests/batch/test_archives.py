@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from nameplate.batch import archives
+from nameplate.batch.shards import Reader
 from nameplate.batch.uris import read_uri
-from nameplate.batch.work import Reader
 from nameplate.data.archive import ArchiveLimits, Refused, unpack
 from nameplate.errors import DataError, PhotoError
 from nameplate.types import Limits

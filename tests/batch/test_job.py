@@ -15,7 +15,7 @@ import pytest
 
 from nameplate.batch.job import MANIFEST, locked, open_job
 from nameplate.batch.predict import JobResult, Options, find_output, predict_photos
-from nameplate.batch.work import work
+from nameplate.batch.shards import make_shard
 from nameplate.data.listing import NO_PHOTO
 from nameplate.demo import photos_folder
 from nameplate.errors import NameplateError, UsageError
@@ -52,7 +52,7 @@ def _predict(model: Model, photos: Path, output: Path, kind: str | None = None, 
         model,
         [str(photos)],
         find_output(output, kind),  # type: ignore[arg-type]
-        Options(part=PART),
+        Options(shard_size=PART),
         progress=progress,
     )
 
@@ -156,8 +156,8 @@ def test_a_part_is_made_from_its_listing_alone(model: Model, photos: Path, outpu
     before = _bytes(output)
     (output / "part-00002.csv").unlink()
     job = open_job(output)
-    assert (job.terms.photos, job.parts, job.todo()) == (130, 5, [2])
-    line = work(model, job, 2)
+    assert (job.spec.photos, job.shards, job.todo()) == (130, 5, [2])
+    line = make_shard(model, job, 2)
     assert (line.part, line.rows, sum(line.errors.values())) == (2, 30, 1)
     assert _bytes(output) == before
 
@@ -166,7 +166,7 @@ def test_a_folder_of_another_job_or_of_something_else_is_refused(
     model: Model, photos: Path, output: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(NameplateError, match="holds another job: its top is 5, not 2"):
-        predict_photos(model, [str(photos)], find_output(output, "csv"), Options(part=PART, top=2))
+        predict_photos(model, [str(photos)], find_output(output, "csv"), Options(shard_size=PART, top=2))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "dear.txt").write_text("dear")
     with pytest.raises(NameplateError, match="holds no job"):

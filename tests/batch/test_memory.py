@@ -17,7 +17,7 @@ from nameplate.batch.predict import Options, find_output, predict_photos
 from nameplate.model.model import Model
 from pathlib import Path
 model = Model.load(runtime="onnxruntime")
-done = predict_photos(model, sys.argv[1:2], find_output(Path(sys.argv[2]), "csv"), Options(part=1000))
+done = predict_photos(model, sys.argv[1:2], find_output(Path(sys.argv[2]), "csv"), Options(shard_size=1000))
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(json.dumps({"photos": done.photos, "unreadable": done.unreadable, "peak": peak}))
 """

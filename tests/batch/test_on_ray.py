@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from nameplate.batch.job import JOB, LISTING, MANIFEST, Job, ShardRecord, open_job
-from nameplate.batch.on_ray import TRIES, PartMaker, WorkerConfig
+from nameplate.batch.on_ray import TRIES, ShardWorker, WorkerConfig
 from nameplate.batch.predict import JobResult, Options, find_output, predict_photos
 from nameplate.demo import photos_folder
 from nameplate.model.bundle import shipped
@@ -79,7 +79,7 @@ def _plan(photos: Path, output: Path, stop: int = 0) -> JobResult:
 
     model = Model.load(runtime="onnxruntime")
     return predict_photos(
-        model, [str(photos / "photos.csv")], find_output(output, "csv"), Options(part=PART), progress=progress
+        model, [str(photos / "photos.csv")], find_output(output, "csv"), Options(shard_size=PART), progress=progress
     )
 
 
@@ -134,7 +134,7 @@ class TestOnRay:
         process = _start(leash, photos, output, "--ray", "--workers", "1", "--threads", "1")
         _until_a_part_is_done(process, output)
         listening = _listening(leash.held())
-        [worker] = leash.held("ray::MapWorker(MapBatches(PartMaker)")
+        [worker] = leash.held("ray::MapWorker(MapBatches(ShardWorker)")
         os.kill(worker, signal.SIGKILL)
         out, err = process.communicate(timeout=300)
         assert process.returncode == 0, err
@@ -200,7 +200,7 @@ class TestOnRay:
         assert "Traceback" not in err
 
 
-class TestPartMaker:
+class TestShardWorker:
     """A worker from inside, without Ray."""
 
     def test_it_makes_the_bytes_of_one_machine_and_leaves_nothing_else_in_the_job(
@@ -232,12 +232,12 @@ class TestPartMaker:
         (begun.root / JOB).write_text(json.dumps(terms), "utf-8")
 
     def test_a_node_that_sees_no_job_says_so(self, begun: Job, tmp_path: Path) -> None:
-        assert "put it on storage that all share" in str(_made(Job(tmp_path / "elsewhere", begun.terms), 0))
+        assert "put it on storage that all share" in str(_made(Job(tmp_path / "elsewhere", begun.spec), 0))
 
 
 def _made(job: Job, part: int) -> ShardRecord | str:
     """What a worker that is new to a job makes of one of its parts: a line, or what stood in its way."""
     assert "cars196" in shipped()
-    [outcome] = PartMaker(WorkerConfig(str(job.root), "cars196", Limits(), 1))({"part": [part]})["made"]
+    [outcome] = ShardWorker(WorkerConfig(str(job.root), "cars196", Limits(), 1))({"part": [part]})["made"]
     found = msgspec.json.decode(outcome)
     return msgspec.convert(found["line"], ShardRecord) if found["line"] else str(found["error"])

@@ -36,7 +36,7 @@ def _predict(model: Model, photos: list[str], target: Path, stop: int = 0) -> Jo
         if done == stop:
             raise KeyboardInterrupt
 
-    return predict_photos(model, photos, find_output(target), Options(part=10), progress=progress)
+    return predict_photos(model, photos, find_output(target), Options(shard_size=10), progress=progress)
 
 
 def test_an_interrupted_run_goes_on_and_gives_the_same_table(model: Model, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from nameplate.batch.uris import list_entries, lists_in, of_line, read_uri, to_line
-from nameplate.batch.work import Reader
+from nameplate.batch.shards import Reader
+from nameplate.batch.uris import from_line, list_entries, lists_in, read_uri, to_line
 from nameplate.data import Refused
 from nameplate.demo import photo
 from nameplate.errors import DataError, PhotoError, UsageError
@@ -183,13 +183,13 @@ def test_a_zip_of_archives_is_unpacked(here: Path) -> None:
 def test_names_of_any_bytes_survive_a_listing_and_standard_input(here: Path) -> None:
     odd = os.fsdecode(b'photos/\xcf\xf0\xe8\n "quoted".jpg')
     shutil.copy("photos/b.jpg", odd)
-    assert of_line(to_line(odd)) == odd
+    assert from_line(to_line(odd)) == odd
     assert odd in list(list_references(["photos"]))
     script = "from nameplate.batch.uris import *; print(*map(to_line, list_entries(['-'])), sep='', end='')"
     done = subprocess.run(
         [sys.executable, "-c", script], input=b"a.jpg\r\n\n\xcf.jpg\n", capture_output=True, check=True
     )
-    assert [of_line(line) for line in done.stdout.decode().splitlines()] == ["a.jpg", os.fsdecode(b"\xcf.jpg")]
+    assert [from_line(line) for line in done.stdout.decode().splitlines()] == ["a.jpg", os.fsdecode(b"\xcf.jpg")]
 
 
 @pytest.mark.parametrize(

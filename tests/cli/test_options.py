@@ -32,7 +32,7 @@ def test_a_missing_address_is_this_machine(given: str, spelled: str) -> None:
     [
         (["predict", "cars196", "p", "-o", "o.csv", "--ray=photos"], "'photos' is no address of a Ray cluster"),
         (["predict", "cars196", "p", "-o", "o.csv", "--workers", "2"], "--workers are Ray's"),
-        (["predict", "cars196", "p", "-o", "o.csv", "--ray", "--profile"], "A profile is of one process"),
+        (["predict", "cars196", "p", "-o", "o.csv", "--ray", "--profile"], "A profile can be made of one process only"),
     ],
 )
 def test_what_does_not_go_together_is_wrong_usage(tmp_path: Path, arguments: list[str], said: str) -> None:

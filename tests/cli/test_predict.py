@@ -75,7 +75,7 @@ def test_patterns_archives_and_standard_input_join_in_their_order(tmp_path: Path
     ("arguments", "code", "said"),
     [
         (("x.jpg", "-o", "out", "--format", "xlsx"), 2, "Unknown format 'xlsx'"),
-        (("x.jpg", "-o", "out.csv", "--format", "csv"), 2, "give one of both"),
+        (("x.jpg", "-o", "out.csv", "--format", "csv"), 2, "give one of the two"),
         (("http://host/x.jpg", "-o", "out.csv"), 2, "'http://' are not read"),
         (("nothing*.jpg", "-o", "out.csv"), 1, "There are no photos in 'nothing*.jpg'"),
         (("s3://me:secret@bucket/x", "-o", "out.csv"), 2, "leave the password out"),

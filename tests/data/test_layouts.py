@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nameplate.data import Dataset, read_dataset
-from nameplate.data.layouts import part_of
+from nameplate.data.layouts import split_of
 from nameplate.errors import DataError, UsageError
 from tests.data.test_dataset import make, zipped
 
@@ -40,7 +40,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_parts_are_known_by_their_usual_names(name: str, part: str | None) -> None:
-    assert part_of(name) == part
+    assert split_of(name) == part
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def test_a_password_in_an_address_is_refused_and_never_shown() -> None:
 def test_a_job_over_a_store_says_what_one_over_files_says(tmp_path: Path) -> None:
     model = Model.load(runtime="onnxruntime")
     sources = ["s3://cars/many", "s3://cars/gone.jpg"]
-    done = predict_photos(model, sources, find_output(tmp_path / "out", "jsonl"), Options(part=40))
+    done = predict_photos(model, sources, find_output(tmp_path / "out", "jsonl"), Options(shard_size=40))
     assert (done.photos, done.errors, done.parts) == (101, {"missing": 1}, 3)
     text = "".join(path.read_text("utf-8") for path in sorted((tmp_path / "out").glob("part-*")))
     rows = [json.loads(line) for line in text.splitlines()]

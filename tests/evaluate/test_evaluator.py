@@ -20,7 +20,7 @@ def test_the_surest_mistakes_come_first_with_their_nearest_training_photos() -> 
     known, paths = found.training, [photo.path for photo in found.training.photos]
     for each in mistakes:
         place = [photo.path for photo in found.photos].index(each.photo)
-        assert (each.truth, each.named) == (found.photos[place].label, found.nameplates[found.named[place]])
+        assert (each.truth, each.named) == (found.photos[place].label, found.nameplates[found.y_pred[place]])
         for path, name in ((each.like_truth, each.truth), (each.like_named, each.named)):
             assert path is not None
             assert known.photos[paths.index(path)].label == name
@@ -47,7 +47,7 @@ def test_a_pair_counts_both_ways() -> None:
     found = judged(skill=1.0)
     pairs = worst_pairs(found, 1000)
     wrong = [
-        (p.label, found.nameplates[n]) for p, n, r in zip(found.photos, found.named, found.right, strict=True) if not r
+        (p.label, found.nameplates[n]) for p, n, r in zip(found.photos, found.y_pred, found.right, strict=True) if not r
     ]
     counts = Counter(wrong)
     for pair in pairs:

@@ -14,7 +14,7 @@ from nameplate.data import read_dataset
 from nameplate.demo import photos_folder
 from nameplate.errors import BundleError
 from nameplate.evaluate.evaluator import EvaluationResult, evaluate_model
-from nameplate.evaluate.ood import sort_known, sort_ood
+from nameplate.evaluate.ood import evaluate_ood, known_verdicts
 from nameplate.fit.linear_probe import train_head
 from nameplate.model.bundle import load_bundle
 from nameplate.model.model import Model
@@ -37,7 +37,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, EvaluationRes
 
 def test_known_photos_are_sorted_as_the_model_sorts_them(made: tuple[Model, EvaluationResult]) -> None:
     model, judged = made
-    found = sort_known(model, judged)
+    found = known_verdicts(model, judged)
     answers = model.predict([photo.path for photo in judged.photos])
     for verdict, count in found.verdicts.items():
         assert sum(answer.verdict == verdict for answer in answers) == count
@@ -55,7 +55,7 @@ def test_strangers_are_told_from_known_photos(made: tuple[Model, EvaluationResul
         noise = np.random.default_rng(number).integers(0, 256, (12, 16, 3)).astype(np.uint8)
         Image.fromarray(noise).resize((320, 240)).save(tmp_path / f"{number}.jpg")
     (tmp_path / "no.jpg").write_bytes(b"no photo")
-    noise_found = sort_ood(model, judged, tmp_path)
+    noise_found = evaluate_ood(model, judged, tmp_path)
     assert noise_found.verdicts["not a car"] == 12
     assert noise_found.verdicts["unreadable"] == 1
     assert noise_found.far.auroc.value > 0.99
@@ -64,7 +64,7 @@ def test_strangers_are_told_from_known_photos(made: tuple[Model, EvaluationResul
     for design in ("Halden Pine", "Tamblin Stow"):
         for path in sorted((photos_folder("test") / design).glob("*.jpg")):
             shutil.copy(path, others / f"{design} {path.name}")
-    cars = sort_ood(model, judged, others)
+    cars = evaluate_ood(model, judged, others)
     assert cars.near.strangers == len(list(others.iterdir()))
     assert cars.verdicts.get("not a car", 0) < 0.2 * cars.near.strangers
     assert cars.near.auroc.value < noise_found.near.auroc.value  # other cars are less strange than noise
@@ -76,6 +76,6 @@ def test_a_bundle_of_before_there_were_verdicts_tells_none(
 ) -> None:
     model, judged = made
     old = Model(replace(model.bundle, ood_detector=None), model.settings)
-    assert set(sort_known(old, judged).verdicts) <= {"answer", "unsure"}
+    assert set(known_verdicts(old, judged).verdicts) <= {"answer", "unsure"}
     with pytest.raises(BundleError, match="Train it again"):
-        sort_ood(old, judged, photos_folder("test"))
+        evaluate_ood(old, judged, photos_folder("test"))

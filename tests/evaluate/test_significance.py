@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from nameplate.evaluate.significance import RESAMPLES, _parts, chance_to_tell, holm, paired, resamples, sign_flip, tango
+from nameplate.evaluate.significance import RESAMPLES, _parts, holm, paired, power, resamples, sign_flip, tango
 
 
 def mcnemar(better: int, worse: int) -> float:
@@ -61,14 +61,14 @@ def test_the_test_tells_exactly_where_the_interval_leaves_nothing_out() -> None:
         for better in range(photos + 1):
             for worse in range(min(better, photos - better) + 1):
                 found = paired(np.zeros(photos), np.r_[np.ones(better), -np.ones(worse), np.zeros(photos)][:photos])
-                assert found.told == (found.difference.low > 0)
+                assert found.significant == (found.difference.low > 0)
                 assert found.difference.low < found.difference.high
     for _ in range(300):
         copies = random.integers(0, 25, 60)
         gains = random.choice([-1, 0, 0, 1, 1], 25)[copies] * (random.random(60) < 0.8)
         for ways in (gains, np.stack([gains, gains * (random.random(60) < 0.9)]), gains + 0.1):
             found = paired(np.zeros_like(ways), ways, copies)
-            assert found.told == (not found.difference.low <= 0 <= found.difference.high)
+            assert found.significant == (not found.difference.low <= 0 <= found.difference.high)
 
 
 def test_pictures_of_unlike_sizes_have_fewer_degrees_of_freedom() -> None:
@@ -107,7 +107,7 @@ def test_the_parts_of_runs_and_photos_are_those_of_the_crossed_design() -> None:
 def test_copies_of_a_single_picture_tell_nothing() -> None:
     for second in (np.ones(9), np.full(9, 0.3), np.ones((3, 9))):
         found = paired(np.zeros_like(second), second, np.zeros(9))
-        assert not found.told
+        assert not found.significant
         assert found.difference.low <= 0
 
 
@@ -116,8 +116,8 @@ def test_the_power_is_that_of_students_t() -> None:
         theirs = scipy.stats.nct(degrees, 2.5)
         point = scipy.stats.t.ppf(0.975, degrees)
         expected = theirs.sf(point) + theirs.cdf(-point)
-        assert chance_to_tell(2.5, (1.0, degrees), (0.0, 0)) == pytest.approx(expected, abs=2e-3)
-    assert chance_to_tell(2.801585, (1.0, 1e9), (0.0, 0)) == pytest.approx(0.8, abs=1e-4)
+        assert power(2.5, (1.0, degrees), (0.0, 0)) == pytest.approx(expected, abs=2e-3)
+    assert power(2.801585, (1.0, 1e9), (0.0, 0)) == pytest.approx(0.8, abs=1e-4)
 
 
 @pytest.mark.parametrize(("better", "worse"), [(3, 0), (8, 5), (12, 8), (30, 25)])
@@ -140,7 +140,7 @@ def test_one_run_of_rights_and_wrongs_is_judged_by_mcnemar() -> None:
     found = paired(first, second)
     assert (found.better, found.worse) == (10, 2)
     assert found.p == mcnemar(10, 2)
-    assert found.told
+    assert found.significant
     assert found.difference.value == pytest.approx(8 / 67)
     assert found.difference.low < 8 / 67 < found.difference.high
 
@@ -160,7 +160,7 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
 
 def test_noise_is_called_noise_about_nineteen_times_in_twenty() -> None:
     random = np.random.default_rng(1)
-    told = sum(paired(random.random(200) < 0.8, random.random(200) < 0.8).told for _ in range(400))
+    told = sum(paired(random.random(200) < 0.8, random.random(200) < 0.8).significant for _ in range(400))
     assert told <= 0.07 * 400
 
 
@@ -179,16 +179,16 @@ def test_the_photos_to_tell_do_tell() -> None:
     random = np.random.default_rng(3)
     gain = np.array([1] * 12 + [-1] * 8 + [0] * 80)  # 4 points of 100 photos: noise
     found = paired(np.zeros(100), gain)
-    assert not found.told
+    assert not found.significant
     assert found.photos_to_tell is not None
     draws = [random.choice(gain, found.photos_to_tell) for _ in range(300)]
-    assert 0.7 <= np.mean([paired(np.zeros(len(draw)), draw).told for draw in draws]) <= 0.9
+    assert 0.7 <= np.mean([paired(np.zeros(len(draw)), draw).significant for draw in draws]) <= 0.9
 
 
 def test_runs_that_differ_more_than_the_ways_cannot_be_told_by_more_photos() -> None:
     second = np.stack([np.r_[np.ones(60), np.zeros(40)], np.r_[np.zeros(58), np.ones(42)]])
     found = paired(np.full((2, 100), 0.5), second)
-    assert not found.told
+    assert not found.significant
     assert found.photos_to_tell is None
 
 

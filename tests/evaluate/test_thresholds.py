@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nameplate.evaluate.thresholds import CARS_KEPT, KEPT, MIN_NEAR, choose, conformal_threshold, least_delivered
+from nameplate.evaluate.thresholds import (
+    CARS_KEPT,
+    KEPT,
+    MIN_NEAR,
+    choose_thresholds,
+    conformal_threshold,
+    selection_conditional_threshold,
+)
 from nameplate.model.verdict import COVERAGE, Thresholds, gated, ood_score, prediction_set
 from nameplate.types import Floats
 
@@ -66,14 +73,14 @@ def test_too_few_photos_promise_everything() -> None:
     probs, y_true = _answers(10)
     assert conformal_threshold(probs, y_true) == 0.0
     assert len(prediction_set(probs[0], 0.0)) == 5
-    assert choose(probs, y_true, MAKES, None, far=2.0) == Thresholds(far=2.0)
+    assert choose_thresholds(probs, y_true, MAKES, None, far=2.0) == Thresholds(far=2.0)
 
 
 def test_known_cars_are_kept() -> None:
     probs, y_true = _answers(2000)
     random = np.random.default_rng(3)
     near, cars = (random.gamma(9, 0.1, 2000).astype(np.float32) for _ in range(2))
-    found = choose(probs, y_true, MAKES, (near, cars))
+    found = choose_thresholds(probs, y_true, MAKES, (near, cars))
     assert found.photos == 2000
     assert found.near is not None
     assert found.far is not None
@@ -82,12 +89,12 @@ def test_known_cars_are_kept() -> None:
     assert (found.middle, found.spread) == pytest.approx(
         (np.median(near), np.subtract(*np.quantile(near, [0.75, 0.25])))
     )
-    assert choose(probs, y_true, MAKES, (near, cars), far=7.5).far == 7.5
+    assert choose_thresholds(probs, y_true, MAKES, (near, cars), far=7.5).far == 7.5
 
 
 def test_makes_have_a_threshold_of_their_own() -> None:
     probs, y_true = _answers(1000)
-    found = choose(probs, y_true, MAKES, None)
+    found = choose_thresholds(probs, y_true, MAKES, None)
     assert found.make is not None
     assert found.nameplate is not None
     of_makes = np.stack([probs[:, :2].sum(1), probs[:, 2:4].sum(1), probs[:, 4]], 1)
@@ -99,7 +106,7 @@ def test_a_nameplate_of_one_photo_does_not_spoil_the_others() -> None:
     near = np.ones(100, np.float32)
     near[::2] = 2
     near[5] = np.inf
-    found = choose(probs, y_true, MAKES, (near, near))
+    found = choose_thresholds(probs, y_true, MAKES, (near, near))
     assert found.usable
     assert found.near is not None
 
@@ -107,11 +114,11 @@ def test_a_nameplate_of_one_photo_does_not_spoil_the_others() -> None:
 def test_a_dozen_photos_say_how_far_a_known_car_may_be_and_fewer_say_nothing() -> None:
     probs, y_true = _answers(12)
     near = np.linspace(1, 2, 12, dtype=np.float32)
-    found = choose(probs, y_true, MAKES, (near, near), far=4.0)
+    found = choose_thresholds(probs, y_true, MAKES, (near, near), far=4.0)
     assert (found.nameplate, found.make, found.far) == (None, None, 4.0)
     assert found.near == pytest.approx(ood_score(near, probs, found).max())  # of 12 the farthest
     near[MIN_NEAR - 1 :] = np.inf  # these are alone in their class
-    assert choose(probs, y_true, MAKES, (near, near), far=4.0) == Thresholds(far=4.0)
+    assert choose_thresholds(probs, y_true, MAKES, (near, near), far=4.0) == Thresholds(far=4.0)
 
 
 def test_as_many_further_known_cars_are_kept_as_promised() -> None:
@@ -122,7 +129,9 @@ def test_as_many_further_known_cars_are_kept_as_promised() -> None:
             probs = np.full((photos + 200, 2), 0.5, np.float32)
             near = random.gamma(9, 0.1, photos + 200).astype(np.float32)
             some = slice(0, photos)
-            found = choose(probs[some], np.zeros(photos, np.int64), MAKES[:2], (near[some], near[some]), far=9.0)
+            found = choose_thresholds(
+                probs[some], np.zeros(photos, np.int64), MAKES[:2], (near[some], near[some]), far=9.0
+            )
             assert found.near is not None
             kept.append(np.mean(ood_score(near[photos:], probs[photos:], found) <= found.near))
         assert promised - 0.01 <= np.mean(kept) <= promised + 0.03
@@ -132,13 +141,13 @@ def test_sets_are_cut_by_all_photos_and_by_those_that_pass_the_gates_whichever_i
     of_truth = np.linspace(0.99, 0.01, 99, dtype=np.float32)
     probs, y_true = np.stack([of_truth, 1 - of_truth], 1), np.zeros(99, np.int64)
     everything = np.ones(99, np.bool_)
-    assert least_delivered(probs, y_true, everything) == pytest.approx(0.05)  # the 95th of 99
+    assert selection_conditional_threshold(probs, y_true, everything) == pytest.approx(0.05)  # the 95th of 99
     easy_stopped, hard_stopped = everything.copy(), everything.copy()
     easy_stopped[:20] = False
     hard_stopped[-20:] = False
     # of the 79 that pass the 76th is taken, and it is the 96th of all; without the hard ones it would be the 76th
-    assert least_delivered(probs, y_true, easy_stopped) == pytest.approx(0.04)
-    assert least_delivered(probs, y_true, hard_stopped) == pytest.approx(0.05)
+    assert selection_conditional_threshold(probs, y_true, easy_stopped) == pytest.approx(0.04)
+    assert selection_conditional_threshold(probs, y_true, hard_stopped) == pytest.approx(0.05)
     assert conformal_threshold(probs[hard_stopped], y_true[hard_stopped]) == pytest.approx(0.24)
 
 
@@ -158,7 +167,7 @@ def _photos(
 
 def test_photos_that_a_gate_stops_choose_no_sets_of_what_passes() -> None:
     probs, y_true, distances, odds = _photos(2000, np.random.default_rng(2), "sure")
-    found = choose(probs, y_true, MAKES, distances, 9.0, 0.0, odds)
+    found = choose_thresholds(probs, y_true, MAKES, distances, 9.0, 0.0, odds)
     passed = ~np.logical_or(*gated(probs, distances, odds, found))
     assert found.nameplate is not None
     assert found.nameplate == pytest.approx(conformal_threshold(probs[passed], y_true[passed]))
@@ -172,7 +181,7 @@ def test_sets_hold_the_truth_of_fresh_photos_that_pass_the_gates_as_often_as_pro
     random = np.random.default_rng(photos)
     held, delivered, kept = [], [], []
     for _ in range(300):
-        found = choose(*_given(_photos(photos, random, kind)))
+        found = choose_thresholds(*_given(_photos(photos, random, kind)))
         assert found.nameplate is not None
         probs, y_true, distances, odds = _photos(1000, random, kind)
         passed = ~np.logical_or(*gated(probs, distances, odds, found))

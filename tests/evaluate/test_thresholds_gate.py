@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nameplate.evaluate.thresholds import OTHERS_PASSED, chooses, fit_gate
+from nameplate.evaluate.thresholds import OTHERS_PASSED, fit_gate, in_calibration_half
 from nameplate.model.model import Model
 from nameplate.storage import sha256
 from nameplate.types import Floats
@@ -32,7 +32,7 @@ def test_a_gate_needs_both() -> None:
 
 
 def test_half_of_all_photos_choose() -> None:
-    assert np.mean([chooses(sha256(bytes([i, j]))) for i in range(50) for j in range(50)]) == pytest.approx(
+    assert np.mean([in_calibration_half(sha256(bytes([i, j]))) for i in range(50) for j in range(50)]) == pytest.approx(
         0.5, abs=0.05
     )
 

@@ -16,7 +16,7 @@ from nameplate.data import read_dataset
 from nameplate.demo import photos_folder
 from nameplate.errors import DataError, NameplateError, UsageError
 from nameplate.experiments.candidates import Candidate, Frozen, Tuned
-from nameplate.experiments.compare import Plan, at_most, compare, photos_to_judge
+from nameplate.experiments.compare import Plan, at_most, compare, photos_to_evaluate
 from nameplate.fit.recipe import Recipe, Stage
 from nameplate.report.compare import Comparison
 from nameplate.types import HeadRecipe
@@ -71,16 +71,16 @@ def test_heads_are_judged_on_the_training_part_and_networks_on_the_validation_pa
         everything,
         photos=tuple(p.with_(split=parts[order[n]]) for n, p in enumerate(everything.photos)),
     )
-    heads = photos_to_judge(dataset, Plan("frozen", (frozen("a", "x"),)), lambda *_: None)
-    networks = photos_to_judge(dataset, Plan("recipes", (tuned("a"),)), lambda *_: None)
+    heads = photos_to_evaluate(dataset, Plan("frozen", (frozen("a", "x"),)), lambda *_: None)
+    networks = photos_to_evaluate(dataset, Plan("recipes", (tuned("a"),)), lambda *_: None)
     held = {photo.path for photo, part in zip(dataset.photos, order, strict=True) if part >= 16}
     assert not {photo.path for photo in heads.photos} & held
     assert heads.train.all()
-    assert 0 < int(networks.held.sum()) <= 7
+    assert 0 < int(networks.holdout.sum()) <= 7
     assert len(networks.photos) <= 23
     only_test = replace(dataset, photos=tuple(p.with_(split="test") for p in dataset.photos))
     with pytest.raises(DataError, match="a test part alone"):
-        photos_to_judge(only_test, Plan("frozen", (frozen("a", "x"),)), lambda *_: None)
+        photos_to_evaluate(only_test, Plan("frozen", (frozen("a", "x"),)), lambda *_: None)
 
 
 def test_a_limit_takes_so_many_of_each_and_the_same_again(data: Path) -> None:

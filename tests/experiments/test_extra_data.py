@@ -14,11 +14,11 @@ import pytest
 from nameplate.data import read_dataset
 from nameplate.demo import photos_folder
 from nameplate.errors import DataError, UsageError
-from nameplate.experiments.extra_data import Design, extra_data, judging_places, read_both
+from nameplate.experiments.extra_data import Design, evaluation_places, extra_data, read_both
 from nameplate.experiments.further import OF_HELD, OF_TRAIN, UNREAD
 from nameplate.experiments.result import Experiment
 from nameplate.experiments.verdict import SEEDS, load_seed
-from nameplate.fit.split import split_parts
+from nameplate.fit.split import split_photos
 from nameplate.model.embeddings import embed_photos
 from nameplate.model.model import Model
 from nameplate.types import HeadRecipe
@@ -151,7 +151,7 @@ def test_what_judges_does_not_depend_on_extra(tmp_path: Path, model: Model) -> N
         held.append(made.base)
     assert held[0] == held[1]
     dataset = read_dataset(base)
-    parts = split_parts(dataset, embed_photos(dataset.photos, model), HeadRecipe().holdout, HeadRecipe().seed)
+    parts = split_photos(dataset, embed_photos(dataset.photos, model), HeadRecipe().holdout, HeadRecipe().seed)
     assert held[0]["sha256"] == parts.digest
     assert held[0]["trained"] == parts.train.sum()
 
@@ -162,14 +162,14 @@ def test_the_validation_part_judges_before_the_test_part(tmp_path: Path, model: 
     photos += [(p, n, "validation") for n, paths in rows.items() for p in paths[3:5]]
     photos += [(p, n, "test") for n, paths in rows.items() for p in paths[5:8]]
     dataset = read_dataset(cases.table(tmp_path / "base.csv", photos))
-    parts = split_parts(dataset, embed_photos(dataset.photos, model), 0.15, 20)
-    assert {parts.photos[i].split for i in judging_places(parts)} == {"validation"}
+    parts = split_photos(dataset, embed_photos(dataset.photos, model), 0.15, 20)
+    assert {parts.photos[i].split for i in evaluation_places(parts)} == {"validation"}
     no_validation = [row for row in photos if row[2] != "validation"]
     dataset = read_dataset(cases.table(tmp_path / "base.csv", no_validation))
-    parts = split_parts(dataset, embed_photos(dataset.photos, model), 0.15, 20)
-    assert {parts.photos[i].split for i in judging_places(parts)} == {"test"}
+    parts = split_photos(dataset, embed_photos(dataset.photos, model), 0.15, 20)
+    assert {parts.photos[i].split for i in evaluation_places(parts)} == {"test"}
     with pytest.raises(DataError, match="--holdout"):
-        judging_places(replace(parts, held=np.zeros_like(parts.held)))
+        evaluation_places(replace(parts, holdout=np.zeros_like(parts.holdout)))
 
 
 def test_photos_are_excluded_from_both(tmp_path: Path) -> None:

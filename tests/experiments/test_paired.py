@@ -102,8 +102,8 @@ def test_a_verdict_reads_a_pair_from_either_end() -> None:
 def test_answers_are_the_most_probable_and_the_truths_chance() -> None:
     probs = np.array([[0.7, 0.3], [0.6, 0.4]], np.float32)
     found = answers(["x", "y"], probs, np.array([0, 1]), ["A", "B"])
-    assert (found.y_true, found.named) == (("A", "B"), ("A", "A"))
-    assert found.probs == pytest.approx((0.7, 0.4))
+    assert (found.truths, found.named) == (("A", "B"), ("A", "A"))
+    assert found.chances == pytest.approx((0.7, 0.4))
     assert found.right == {"x": True, "y": False}
 
 

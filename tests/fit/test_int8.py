@@ -18,7 +18,7 @@ from nameplate.demo import photos_folder
 from nameplate.errors import DataError
 from nameplate.fit import int8 as room
 from nameplate.fit.benchmark import Throughput, fastest_of
-from nameplate.fit.int8 import Exported, Gates, Int8Recipe, export_int8
+from nameplate.fit.int8 import Gates, Int8Export, Int8Recipe, export_int8
 from nameplate.model.bundle import Bundle
 from nameplate.model.pipeline import Settings
 from tests.fit.tiny_backbone import tiny_bundle
@@ -31,7 +31,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return tiny_bundle(tmp_path_factory.mktemp("bundles"))
 
 
-def export(bundle: Bundle, target: Path, gates: Gates, *, keep: bool = False) -> Exported:
+def export(bundle: Bundle, target: Path, gates: Gates, *, keep: bool = False) -> Int8Export:
     data = read_dataset(photos_folder("train"))
     return export_int8(bundle, data, target, settings=Settings(), recipe=Int8Recipe(gates, keep=keep))
 
@@ -60,7 +60,7 @@ def test_the_first_attempt_that_passes_is_the_last(tiny: Bundle, tmp_path: Path)
     assert after is not None
     assert after != before
     assert after == pytest.approx(before, rel=0.1)  # as far as the cars have moved
-    assert {held.photos for held in found.held} == {500}
+    assert {held.photos for held in found.comparisons} == {500}
 
 
 def test_a_bundle_without_its_table_takes_the_datas_word(tiny: Bundle, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from nameplate.errors import DataError, NameplateError
 from nameplate.fit.recipe import Recipe, Stage, load_recipe
-from nameplate.fit.run import RUN, SCHEMA, MetricsRow, Run, load_run, parts_of, refuse_gone, relocate, rows, save_run
+from nameplate.fit.run import RUN, SCHEMA, Run, RunPhoto, load_run, refuse_gone, relocate, rows, save_run, split_of
 from nameplate.fit.split import Split
 from nameplate.storage import sha256
 from nameplate.types import Photo, SplitName
@@ -73,13 +73,13 @@ def test_every_recipes_run_comes_back(tmp_path: Path, run: Run, name: str) -> No
 
 def test_the_parts_of_a_run_are_the_ones_that_it_began_with(tmp_path: Path, run: Run) -> None:
     save_run(tmp_path, run)
-    given, found = parts(), parts_of(load_run(tmp_path))
+    given, found = parts(), split_of(load_run(tmp_path))
     for field in fields(Split):
         ours, theirs = getattr(found, field.name), getattr(given, field.name)
         assert np.array_equal(ours, theirs) if isinstance(theirs, np.ndarray) else ours == theirs, field.name
     assert found.digest == given.digest
     assert found.leaked == given.leaked == 1
-    assert found.train.dtype == found.held.dtype == bool
+    assert found.train.dtype == found.holdout.dtype == bool
     assert found.classes.dtype == found.groups.dtype == np.int64
 
 
@@ -219,4 +219,4 @@ def test_photos_are_found_by_what_is_in_them_and_the_rest_stay_where_they_were(t
 
 def test_a_row_is_all_that_is_known_of_a_photo() -> None:
     first = rows(parts())[0]
-    assert first == MetricsRow(ODD[0], "Alto", "train", 0, "source 0", f"{0:064x}", 40, 30)
+    assert first == RunPhoto(ODD[0], "Alto", "train", 0, "source 0", f"{0:064x}", 40, 30)

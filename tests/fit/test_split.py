@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from nameplate.data.dataset import Dataset
 from nameplate.errors import DataError
 from nameplate.fit.run import data_record
-from nameplate.fit.split import Split, photos_csv, split_parts
+from nameplate.fit.split import Split, photos_csv, split_photos
 from nameplate.model.embeddings import DatasetEmbeddings
 from nameplate.storage import sha256
 from nameplate.types import Photo, SplitName
@@ -58,7 +58,7 @@ Photos = st.lists(
 
 
 def split(photos: list[Photo], holdout: float = 0.25, seed: int = 20) -> Split:
-    return split_parts(dataset(photos), embedded(photos), holdout, seed)
+    return split_photos(dataset(photos), embedded(photos), holdout, seed)
 
 
 @settings(max_examples=80, deadline=None)
@@ -73,7 +73,7 @@ def test_every_photo_has_one_part_and_copies_share_it(
         assert len({label for label, _, _ in rows}) < 2 or len({d for _, d, _ in rows}) < len(rows)
         return
     assert [p.path for p in parts.photos] == [p.path for p in photos]
-    assert not (parts.train & parts.held).any()
+    assert not (parts.train & parts.holdout).any()
     assert set(parts.nameplates) == {p.label for p in parts.photos if p.split == "train"}
     assert list(parts.nameplates) == [name for name in NAMES if name in parts.nameplates]
     for group in np.unique(parts.groups):
@@ -82,7 +82,7 @@ def test_every_photo_has_one_part_and_copies_share_it(
         for b, other in enumerate(rows[:a]):
             if one[1] == other[1] or (one[2] is not None and one[2] == other[2]):
                 assert parts.groups[a] == parts.groups[b]
-    for p, of, train, held in zip(parts.photos, parts.classes, parts.train, parts.held, strict=True):
+    for p, of, train, held in zip(parts.photos, parts.classes, parts.train, parts.holdout, strict=True):
         assert (p.split == "train") == train
         assert parts.nameplates[of] == p.label if of >= 0 else p.label not in parts.nameplates
         assert not (held and of < 0)
@@ -95,9 +95,9 @@ def test_every_photo_has_one_part_and_copies_share_it(
 def test_the_split_is_the_seeds_and_its_share_every_nameplates() -> None:
     photos = [photo(i, NAMES[i % 3]) for i in range(60)]
     one, again, other = split(photos), split(photos), split(photos, seed=21)
-    assert np.array_equal(one.held, again.held)
-    assert not np.array_equal(one.held, other.held)
-    assert Counter(p.label for p, held in zip(photos, one.held, strict=True) if held) == dict.fromkeys(NAMES[:3], 5)
+    assert np.array_equal(one.holdout, again.holdout)
+    assert not np.array_equal(one.holdout, other.holdout)
+    assert Counter(p.label for p, held in zip(photos, one.holdout, strict=True) if held) == dict.fromkeys(NAMES[:3], 5)
 
 
 def test_the_datas_own_parts_are_kept_and_copies_across_them_not_judged() -> None:
@@ -110,7 +110,7 @@ def test_the_datas_own_parts_are_kept_and_copies_across_them_not_judged() -> Non
     assert parts.nameplates == ("Alto", "Brisa")
     assert parts.ids == ("1", "2")
     assert parts.classes.tolist() == [0, 1, 0, 0, 1, 1, -1]
-    assert parts.held.tolist() == [False, False, False, False, True, True, False]
+    assert parts.holdout.tolist() == [False, False, False, False, True, True, False]
     assert parts.leaked == 1
     assert parts.copies == 1
     assert parts.unreadable == (("bad.jpg", "empty: x"),)
@@ -121,15 +121,15 @@ def test_nameplates_that_do_not_train_or_cannot_be_read_are_named_and_counted() 
     said: list[SplitName] = ["train", "train", "validation", "test", "validation"]
     labels = ["Alto", "Brisa", "Alto", "Cato", "Cato"]
     photos = [photo(i, labels[i], 0 if i == 2 else None, split=said[i]) for i in range(5)]
-    found = split_parts(dataset([*photos, photo(9, "Dune"), photo(10, "Dune")]), embedded(photos), 0.2, 1)
-    assert found.untaught == {"Cato": 2}
+    found = split_photos(dataset([*photos, photo(9, "Dune"), photo(10, "Dune")]), embedded(photos), 0.2, 1)
+    assert found.untrained == {"Cato": 2}
     assert found.lost == (("Dune", 2),)
     assert [(entry.name, entry.reason) for entry in found.left_out] == [
         ("2.jpg", "held out, and a copy of a training photo: it says nothing of a model"),
         ("3.jpg", "no photo of its nameplate, 'Cato', trains"),
         ("4.jpg", "no photo of its nameplate, 'Cato', trains"),
     ]
-    assert found.told == [
+    assert found.notes == [
         "Cato: no photo of it trains, so 2 held-out photos of it cannot be judged.",
         "In all 1 nameplate of which no photo trains, 2 held-out photos: the figures are of the rest.",
         "Dune: of 2 photos none can be read.",
@@ -175,6 +175,6 @@ def test_photos_that_were_excluded_are_known_by_what_is_in_them(tmp_path: Path) 
     photos.append(replace(photos[0], path="copy.jpg", sha256=sha256(b"kept elsewhere")))
     data = dataset(photos)
     data.excluded_paths = tuple(str(tmp_path / name) for name in ("a.jpg", "b.jpg", "c.jpg", "d.jpg", "gone.jpg"))  # type: ignore[misc]
-    found = split_parts(data, embedded(photos), 0.25, 20)
+    found = split_photos(data, embedded(photos), 0.25, 20)
     assert found.excluded == tuple(sorted((sha256(b"wrong"), sha256(b"no car"))))
     assert data_record(found)["excluded"] == list(found.excluded)

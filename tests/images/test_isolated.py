@@ -18,7 +18,7 @@ from PIL import Image
 
 from nameplate.errors import PhotoError
 from nameplate.images import decode, isolated, read_header
-from nameplate.images.decode import Room, peak_bytes
+from nameplate.images.decode import MemoryBudget, peak_bytes
 from nameplate.types import Limits
 from tests.images import torture
 from tests.images.torture import chunk, encode, picture, segment
@@ -218,7 +218,7 @@ def test_memory_that_ends_is_no_damage(tmp_path: Path) -> None:
 
 
 def test_large_photos_wait_until_there_is_room() -> None:
-    room, first_in, may_leave, order = Room(), threading.Event(), threading.Event(), []
+    room, first_in, may_leave, order = MemoryBudget(), threading.Event(), threading.Event(), []
     total, large = 100 << 20, 60 << 20
 
     def first() -> None:

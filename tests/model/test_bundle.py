@@ -26,12 +26,12 @@ import nameplate
 from nameplate.errors import BundleError, NameplateError
 from nameplate.model.bundle import (
     BACKBONE,
+    DIGEST,
     HEAD,
     KNOWN,
     MANIFEST,
     PHOTOS,
     SCHEMA,
-    DIGEST,
     Bfloat16Check,
     Bundle,
     File,

@@ -88,7 +88,7 @@ def test_a_backbone_without_maps_says_what_to_do(model: Model) -> None:
 def test_a_map_of_another_size_is_refused(model: Model) -> None:
     manifest = replace(model.bundle.manifest, embedding=1603)
     wrong = Model(replace(model.bundle, manifest=manifest), model.settings)
-    with pytest.raises(BundleError, match="no bundle that works"):
+    with pytest.raises(BundleError, match="does not work: its backbone gives"):
         next(photo_maps(wrong, renders()))
 
 

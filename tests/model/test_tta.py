@@ -21,7 +21,7 @@ from nameplate.demo import photos_folder
 from nameplate.errors import BundleError, UsageError
 from nameplate.fit.recipe import Recipe, load_recipe
 from nameplate.images import decode, preprocess
-from nameplate.images.transforms import PAD_GREY, centred, cut, sharpened, sharpness_of
+from nameplate.images.transforms import PAD_GREY, centred, crop, sharpened, sharpness_of
 from nameplate.model.bundle import Bundle
 from nameplate.model.model import Model
 from nameplate.model.pipeline import EmbeddedPhoto, Settings, Source
@@ -99,7 +99,7 @@ def test_a_mirrored_look_is_the_mirror_image(photo: Pixels) -> None:
 
 def test_scales_are_a_part_of_the_photo_and_the_photo_in_a_frame(photo: Pixels) -> None:
     nearer, farther = (make_view(photo, view, SIZE) for view in ADDED_VIEWS["scales"])
-    assert np.array_equal(nearer, preprocess(cut(photo, centred(ZOOMS[0])), SIZE))
+    assert np.array_equal(nearer, preprocess(crop(photo, centred(ZOOMS[0])), SIZE))
     assert ZOOMS[0] < 1 < ZOOMS[1]
     edge = round((1 - 1 / ZOOMS[1]) / 2 * SIZE.height) - 2
     assert (farther[:edge] == PAD_GREY).all()
@@ -202,7 +202,7 @@ def _cosine(one: Floats, two: Floats) -> float:
 
 def _filled() -> Pixels:
     """Cars everywhere: the centre of a photo, nine times."""
-    part = cut(decode(PHOTOS[0]), centred(0.6))
+    part = crop(decode(PHOTOS[0]), centred(0.6))
     return np.tile(part, (3, 3, 1))
 
 

@@ -9,7 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from nameplate.audit.inspect import CROSS_CLASS, EXACT, LABEL, LEAK, NEAR, OUTLIER, UNREADABLE, Audit, Finding, of_group
+from nameplate.audit.inspect import (
+    CROSS_CLASS,
+    EXACT,
+    LABEL,
+    LEAK,
+    NEAR,
+    OUTLIER,
+    UNREADABLE,
+    Audit,
+    Finding,
+    copy_findings,
+)
 from nameplate.data import read_dataset
 from nameplate.data.dataset import Dataset
 from nameplate.demo import photos_folder
@@ -118,7 +129,7 @@ def test_a_report_that_is_no_page_and_a_folder_that_is_not_there_are_refused(tmp
 
 def test_copies_under_two_classes_are_told_of_once_and_so_are_leaks() -> None:
     def copies(*photos: Photo) -> list[Finding]:
-        return list(of_group([each.with_(sha256="same") for each in photos], 1.0))
+        return list(copy_findings([each.with_(sha256="same") for each in photos], 1.0))
 
     (crossing,) = copies(photo("/1"), photo("/2", "b"))
     assert (crossing.kind, crossing.photos) == (CROSS_CLASS, ("/1", "/2"))
@@ -127,7 +138,7 @@ def test_copies_under_two_classes_are_told_of_once_and_so_are_leaks() -> None:
     (leak,) = copies(photo("/1", split="train"), photo("/2", split="test"))
     assert leak.kind == LEAK
     photos = [photo("/a copy").with_(sha256="x"), photo("/a").with_(sha256="x"), photo("/b", side=5).with_(sha256="y")]
-    exact, near = of_group(photos, 0.96)
+    exact, near = copy_findings(photos, 0.96)
     assert (exact.kind, exact.photos) == (EXACT, ("/a copy", "/a"))
     assert (near.kind, near.photos) == (NEAR, ("/a", "/b"))
     audit = Audit(Dataset(tuple(photos), ("a",)), tuple(photos), (None,) * 3, (exact, near), (), None, None, "")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from nameplate.errors import NameplateError
-from nameplate.evaluate.comparison import hold_against
+from nameplate.evaluate.comparison import compare_models
 from nameplate.evaluate.evaluator import EvaluationResult
 from nameplate.evaluate.figures import as_json, compute_figures
 from nameplate.model.bundle import load_bundle
@@ -42,7 +42,7 @@ def written(
     found: EvaluationResult, target: Path, other: EvaluationResult | None = None
 ) -> tuple[Page, dict[str, Any], str]:
     measured = compute_figures(found)
-    held = None if other is None else hold_against(found, other, "<other>")
+    held = None if other is None else compare_models(found, other, "<other>")
     said = as_json(measured, found, load_bundle("cars196"), held)
     paths = write_report(said, measured, found, target, 1, held)
     text = paths.page.read_text("utf-8")

@@ -21,7 +21,7 @@ from nameplate.model.reference import ReferenceAnswer
 from nameplate.serve import engine as engine_module
 from nameplate.serve.engine import KILLER, Engine
 from nameplate.serve.errors import Problem
-from nameplate.serve.ipc import WorkerResult
+from nameplate.serve.ipc import Worker, WorkerResult
 from nameplate.serve.settings import ServeSettings
 from nameplate.types import Limits
 from tests.images import torture
@@ -101,7 +101,7 @@ def test_pictures_that_are_prepared_already_get_the_same_answers(model: Model) -
     async def work() -> None:
         async with running(model) as engine:
             files = await engine.answer(PHOTOS[:3], ["a", "b", "c"])
-            prepared = await engine.answer(pictures, ["a", "b", "c"], form="picture")
+            prepared = await engine.answer(pictures, ["a", "b", "c"], form="input")
         assert [answer.prediction for answer in files] == [answer.prediction for answer in prepared]
 
     run(work)
@@ -205,6 +205,29 @@ def test_a_decoder_that_is_left_behind_ends_with_its_worker(model: Model) -> Non
     run(work)
 
 
+def test_a_killed_worker_that_is_slow_to_end_is_killed_once(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    listen = Worker.listen
+
+    async def listen_longer(worker: Worker, done: Callable[[WorkerResult, bytes], None]) -> None:
+        await listen(worker, done)
+        await asyncio.sleep(1)  # as if its socket had closed a second later: five looks of the engine
+
+    monkeypatch.setattr(Worker, "listen", listen_longer)
+    seen = Seen()
+
+    async def work() -> None:
+        async with running(model, seen) as engine:
+            worker = engine.workers[0]
+            worker.leaving = True  # as a decoder that was left behind has it
+            await until(lambda: seen.count("worker died") == 1)
+            assert seen.count("worker killed") == 1
+            await until(lambda: engine.ready and engine.workers[0] is not worker)
+            [answer] = await engine.answer([PHOTOS[0]], ["x"])  # and the engine still watches
+            assert answer.prediction.error is None
+
+    run(work)
+
+
 def test_a_worker_that_stalls_is_killed_and_its_photo_tried_again(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,7 +246,7 @@ def test_a_worker_that_stalls_is_killed_and_its_photo_tried_again(
 
 def test_it_is_not_ready_where_the_golden_photo_is_answered_otherwise(model: Model) -> None:
     async def work() -> None:
-        engine = Engine(model, ServeSettings(), Seen(), golden=ReferenceAnswer((("Jeep Liberty SUV 2012", 0.9),)))
+        engine = Engine(model, ServeSettings(), Seen(), reference=ReferenceAnswer((("Jeep Liberty SUV 2012", 0.9),)))
         with pytest.raises(NameplateError, match="does not answer as it should"):
             await engine.start()
         assert not engine.ready

@@ -6,11 +6,14 @@ import io
 import json
 import logging
 import sys
+from collections.abc import Iterator
 
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from nameplate.serve.observability import GONE, Logs, StderrHandler, event
+from nameplate.serve.errors import Problem
+from nameplate.serve.observability import GONE, Logs, StderrHandler, event, set_up_logging
+from nameplate.serve.requests import FormReader
 from tests.serve.guarded import Service, client_of, lines
 
 
@@ -135,6 +138,28 @@ def test_what_other_libraries_log_is_a_line_too(capsys: pytest.CaptureFixture[st
     (line,) = lines(capsys.readouterr().err)
     assert (line["level"], line["logger"], line["event"]) == ("error", "uvicorn.error", "Failed twice\n")
     assert line["traceback"].endswith("ValueError: x\ny\n")
+
+
+@pytest.fixture
+def own_root_logger() -> Iterator[None]:
+    """Puts back what `set_up_logging` changes in loggers that are not the service's own."""
+    root, forms = logging.getLogger(), logging.getLogger("python_multipart")
+    handlers, levels = root.handlers, (root.level, forms.level)
+    yield
+    root.handlers = handlers
+    root.setLevel(levels[0])
+    forms.setLevel(levels[1])
+
+
+@pytest.mark.usefixtures("own_root_logger")
+def test_malformed_forms_do_not_fill_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up_logging()
+    for _ in range(3):
+        with pytest.raises(Problem, match="cannot be read"):
+            FormReader(b"x").write(b"no boundary")
+    assert capsys.readouterr().err == ""
+    logging.getLogger("elsewhere").warning("still told")
+    assert "still told" in capsys.readouterr().err
 
 
 def test_a_log_that_nobody_reads_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

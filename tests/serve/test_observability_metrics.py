@@ -65,7 +65,7 @@ def test_photos_are_counted_by_verdict_and_reason() -> None:
 
 def test_what_is_as_it_is_now_is_asked_for_then() -> None:
     metrics, photos = Metrics(), [3.0]
-    metrics.watch(lambda: [GaugeMetricFamily("nameplate_queue_photos", "Under way.", value=photos[0])])
+    metrics.add_gauges(lambda: [GaugeMetricFamily("nameplate_queue_photos", "Under way.", value=photos[0])])
     assert _values(metrics)["nameplate_queue_photos",] == 3
     photos[0] = 5
     assert _values(metrics)["nameplate_queue_photos",] == 5

@@ -24,7 +24,7 @@ from nameplate.serve.tensors import (
     PICTURE,
     PROBABILITIES,
     InferRequest,
-    Terms,
+    InputSpec,
     Wanted,
     read_request,
     write_response,
@@ -32,7 +32,7 @@ from nameplate.serve.tensors import (
 
 http = pytest.importorskip("tritonclient.http")
 
-TERMS = Terms(2, 3, 4)
+SPEC = InputSpec(2, 3, 4)
 FILES = (b"\xff\xd8\xff one", b"", b"\x89PNG\r\n\x1a\n\x00 three")
 PICTURES = np.arange(36, dtype=np.uint8).reshape(2, 2, 3, 3) * 7
 ALL_BINARY = tuple(Wanted(name, True) for name in OUTPUTS)
@@ -60,26 +60,26 @@ def in_json(data: object, shape: object = (3,), name: str = PHOTO, datatype: str
 
 
 def test_a_stock_client_s_photos_are_read() -> None:
-    assert read_request(*sent(photo_input()), TERMS) == InferRequest(FILES, None, ALL_BINARY, None)
+    assert read_request(*sent(photo_input()), SPEC) == InferRequest(FILES, None, ALL_BINARY, None)
 
 
 @pytest.mark.parametrize("binary", [True, False])
 def test_a_stock_client_s_pictures_are_read(binary: bool) -> None:
-    read = read_request(*sent(picture_input(binary=binary)), TERMS)
+    read = read_request(*sent(picture_input(binary=binary)), SPEC)
     assert read.photos is None
-    assert read.pictures is not None
-    assert read.pictures.dtype == np.uint8
-    np.testing.assert_array_equal(read.pictures, PICTURES)
+    assert read.inputs is not None
+    assert read.inputs.dtype == np.uint8
+    np.testing.assert_array_equal(read.inputs, PICTURES)
 
 
 def test_pictures_may_be_nested_in_json() -> None:
-    read = read_request(in_json(PICTURES.tolist(), PICTURES.shape, PICTURE, "UINT8"), None, TERMS)
-    np.testing.assert_array_equal(read.pictures, PICTURES)
+    read = read_request(in_json(PICTURES.tolist(), PICTURES.shape, PICTURE, "UINT8"), None, SPEC)
+    np.testing.assert_array_equal(read.inputs, PICTURES)
     assert read.outputs == ALL_JSON
 
 
 def test_photos_in_json_are_base64() -> None:
-    read = read_request(in_json([base64.b64encode(file).decode() for file in FILES], id="7"), None, TERMS)
+    read = read_request(in_json([base64.b64encode(file).decode() for file in FILES], id="7"), None, SPEC)
     assert read == InferRequest(FILES, None, ALL_JSON, "7")
 
 
@@ -88,17 +88,17 @@ def test_outputs_come_as_they_are_asked_for() -> None:
         http.InferRequestedOutput(NAMEPLATE, binary_data=False),
         http.InferRequestedOutput(EMBEDDING, binary_data=True),
     ]
-    read = read_request(*sent(photo_input(), outputs=asked), TERMS)
+    read = read_request(*sent(photo_input(), outputs=asked), SPEC)
     assert read.outputs == (Wanted(NAMEPLATE, False), Wanted(EMBEDDING, True))
     data = [base64.b64encode(b"x").decode()]
     outputs = [{"name": EMBEDDING}, {"name": NAMEPLATE, "parameters": {"binary_data": False}}]
     both = in_json(data, [1], outputs=outputs, parameters={"binary_data_output": True})
-    assert read_request(both, None, TERMS).outputs == (Wanted(EMBEDDING, True), Wanted(NAMEPLATE, False))
+    assert read_request(both, None, SPEC).outputs == (Wanted(EMBEDDING, True), Wanted(NAMEPLATE, False))
 
 
 def test_what_triton_s_own_parameters_say_changes_nothing() -> None:
     body, length = sent(photo_input(), sequence_id=3, sequence_start=True, priority=1, timeout=5)
-    assert read_request(body, length, TERMS).photos == FILES
+    assert read_request(body, length, SPEC).photos == FILES
 
 
 BODY, LENGTH = sent(photo_input())
@@ -185,7 +185,7 @@ REFUSED: dict[str, tuple[tuple[bytes, str | None], str]] = {
 def test_what_lies_is_refused(case: str) -> None:
     (body, length), says = REFUSED[case]
     with pytest.raises(UsageError, match=says):
-        read_request(body, length, TERMS)
+        read_request(body, length, SPEC)
 
 
 def test_a_refusal_is_short_whatever_was_sent() -> None:
@@ -196,7 +196,7 @@ def test_a_refusal_is_short_whatever_was_sent() -> None:
     )
     for change in changes:
         with pytest.raises(UsageError) as refused:
-            read_request(*rewritten(change), TERMS)
+            read_request(*rewritten(change), SPEC)
         assert len(str(refused.value)) < 500
 
 
@@ -227,11 +227,11 @@ def test_any_bytes_are_read_or_refused(at: int, put: bytes, cut: int, length: st
 
 def read_or_refused(body: bytes, length: str | None) -> None:
     try:
-        read = read_request(body, length, TERMS)
+        read = read_request(body, length, SPEC)
     except UsageError:
         return
-    assert (read.photos is None) != (read.pictures is None)
-    assert len(read.photos if read.photos is not None else read.pictures) <= TERMS.photos  # type: ignore[arg-type]
+    assert (read.photos is None) != (read.inputs is None)
+    assert len(read.photos if read.photos is not None else read.inputs) <= SPEC.photos  # type: ignore[arg-type]
 
 
 TENSORS: dict[str, Any] = {

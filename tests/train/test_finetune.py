@@ -97,7 +97,7 @@ def test_a_run_leaves_what_it_says(finished: tuple[Path, FineTuned]) -> None:
 
 def test_the_bundle_names_photos_and_says_how_it_was_made(finished: tuple[Path, FineTuned], data: Path) -> None:
     run, made = finished
-    [broken] = made.parts.unreadable
+    [broken] = made.split.unreadable
     assert broken[0].endswith("000.jpg")
     assert broken[1].startswith("truncated")
     provenance = json.loads((run / "bundle" / "bundle.json").read_text("utf-8"))["provenance"]
@@ -107,8 +107,8 @@ def test_the_bundle_names_photos_and_says_how_it_was_made(finished: tuple[Path, 
     assert {each.runtime for each in made.finished.parity} >= {"onnxruntime"}
     assert all(each.same == each.photos for each in made.finished.parity)
     assert made.finished.evaluation is not None
-    held = [made.parts.photos[place] for place in made.finished.places]
-    assert len(held) == made.finished.evaluation.photos == int(made.parts.held.sum())
+    held = [made.split.photos[place] for place in made.finished.places]
+    assert len(held) == made.finished.evaluation.photos == int(made.split.holdout.sum())
     answers = Model.load(str(run)).predict([photo.path for photo in held], top=1)
     right = sum(answer.nameplate == photo.label for answer, photo in zip(answers, held, strict=True))
     assert right / len(held) == made.finished.evaluation.top1.value
@@ -127,7 +127,7 @@ def test_held_out_photos_are_prepared_once_for_all_runtimes(
     begin(data, tmp_path / "run", replace(TINY, holdout=0.25))
     made = fine_tune(tmp_path / "run")
     assert made is not None
-    held = [photo.path for photo, is_held in zip(made.parts.photos, made.parts.held, strict=True) if is_held]
+    held = [photo.path for photo, is_held in zip(made.split.photos, made.split.holdout, strict=True) if is_held]
     assert sorted(prepared) == sorted(held)
     assert {each.runtime for each in made.finished.parity} >= {"onnxruntime"}
 
@@ -137,7 +137,7 @@ def test_the_bundle_has_a_map_and_the_index_that_was_asked_for(finished: tuple[P
     model = Model.load(str(run), threads=1)
     index = read_index(model.bundle)
     assert index is not None
-    trained = [photo for photo in made.parts.photos if photo.split == "train"]
+    trained = [photo for photo in made.split.photos if photo.split == "train"]
     assert len(index.paths) == len(trained)
     [mapped] = all_mapped(photo_maps(model, [trained[0].path]))
     [same] = nearest(index, mapped.photo.embedding, 1)

@@ -65,8 +65,8 @@ def make_job(
         run=run,
         paths=tuple(path for path, _ in train),
         classes=np.array([k for _, k in train], np.int64),
-        held_paths=tuple(path for path, _ in out),
-        held_classes=np.array([k for _, k in out], np.int64),
+        holdout_paths=tuple(path for path, _ in out),
+        holdout_classes=np.array([k for _, k in out], np.int64),
         threads=1,
         bfloat16=False,
     )
@@ -87,11 +87,11 @@ def make_network(recipe: Recipe, classes: int = 10) -> Network:
 def train(
     job: TrainingJob,
     watch: Callable[[StepEvent], None] = lambda _: None,
-    told: Callable[[Training], None] | None = None,
+    on_epoch_end: Callable[[Training], None] | None = None,
     resume: bool = False,
 ) -> Training:
     network = make_network(job.recipe, int(job.classes.max()) + 1)
-    return fit(job, network, Accelerator(cpu=True), load_checkpoint(job.run) if resume else None, watch, told)
+    return fit(job, network, Accelerator(cpu=True), load_checkpoint(job.run) if resume else None, watch, on_epoch_end)
 
 
 def tensors(network: Network) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def test_patience_ends_a_stage_and_its_best_weights_come_back(tmp_path: Path) ->
     every: list[dict[str, Any]] = []
     training = train(
         make_job(tmp_path, replace(TINY, stages=(good, ruin), optimizer="sgd")),
-        told=lambda t: every.append(tensors(kept(t))),
+        on_epoch_end=lambda t: every.append(tensors(kept(t))),
     )
     history = training.state.history
     accuracy = [row.validation_top1 or 0 for row in history[4:]]
@@ -140,7 +140,7 @@ def test_patience_ends_a_stage_and_its_best_weights_come_back(tmp_path: Path) ->
 
 def test_without_restore_best_the_last_weights_stay(tmp_path: Path) -> None:
     every: list[dict[str, Any]] = []
-    training = train(make_job(tmp_path, TINY), told=lambda t: every.append(tensors(kept(t))))
+    training = train(make_job(tmp_path, TINY), on_epoch_end=lambda t: every.append(tensors(kept(t))))
     assert same(tensors(kept(training)), every[-1])
 
 
@@ -150,7 +150,7 @@ def test_the_best_epoch_of_all_stages_is_kept_and_named(ema: float | None, tmp_p
     ruin = Stage(48, 64, 2, 16, learning_rate=1.0, schedule="constant")
     recipe = replace(TINY, stages=(good, ruin), optimizer="sgd", ema=ema, keep_best=True)
     every: list[dict[str, Any]] = []
-    training = train(make_job(tmp_path, recipe), told=lambda t: every.append(tensors(kept(t))))
+    training = train(make_job(tmp_path, recipe), on_epoch_end=lambda t: every.append(tensors(kept(t))))
     history = training.state.history
     best = max(history, key=lambda row: (row.validation_top1 or 0, -(row.validation_loss or 0)))
     assert best.stage == 1
@@ -168,7 +168,9 @@ def test_of_epochs_that_are_equally_right_the_one_of_less_loss_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logits = iter([[2.0, 0.0], [3.0, 0.0], [1.0, 0.0]])  # all right, the second the surest
-    monkeypatch.setattr(loop, "judge", lambda *_: (np.array([next(logits)], np.float32), np.zeros(1, np.int64)))
+    monkeypatch.setattr(
+        loop, "evaluate_network", lambda *_: (np.array([next(logits)], np.float32), np.zeros(1, np.int64))
+    )
     stages = (replace(SMALL, epochs=3, batch=100),)
     training = train(make_job(tmp_path, replace(TINY, stages=stages, keep_best=True), each=2))
     assert [row.validation_top1 for row in training.state.history] == [1, 1, 1]
@@ -187,8 +189,8 @@ def test_the_moving_average_is_what_is_validated_and_kept(tmp_path: Path) -> Non
     settings = Preprocess(32, 48, TINY.fit, TINY.interpolation)
 
     def loss(network: Network) -> float:
-        logits, places = evaluate_network(network, job.held_paths, settings, Accelerator(cpu=True), 1)
-        truth = torch.from_numpy(job.held_classes[places])
+        logits, places = evaluate_network(network, job.holdout_paths, settings, Accelerator(cpu=True), 1)
+        truth = torch.from_numpy(job.holdout_classes[places])
         return float(torch.nn.functional.cross_entropy(torch.from_numpy(logits), truth))
 
     training = train(job)
@@ -210,11 +212,11 @@ def test_mixing_ends_when_the_recipe_says(tmp_path: Path, monkeypatch: pytest.Mo
     seen: list[StepEvent] = []
     mix = data.mix
 
-    def told_mix(*arguments: Any) -> Any:
+    def recorded_mix(*arguments: Any) -> Any:
         epochs.append(seen[-1].state.epoch if seen else 0)
         return mix(*arguments)
 
-    monkeypatch.setattr(loop, "mix", told_mix)
+    monkeypatch.setattr(loop, "mix", recorded_mix)
     recipe = replace(TINY, mixing=Mixing(cutmix=1.0, until=0.5), stages=(replace(SMALL, epochs=1), SMALL, SMALL))
     train(make_job(tmp_path, recipe, each=4, held=0), seen.append)
     assert len(epochs) == 3 * 2  # 5 epochs of 2 steps: those that begin before 2.5
@@ -316,7 +318,7 @@ def test_a_batch_too_large_for_the_memory_ends_clearly(tmp_path: Path, monkeypat
 
 def test_a_photo_that_vanishes_is_listed_and_the_rest_train(copied: Path, tmp_path: Path) -> None:
     job = make_job(tmp_path / "run", replace(TINY, stages=(replace(SMALL, batch=20),)), folder=copied)
-    gone = [Path(job.paths[3]), Path(job.held_paths[0])]
+    gone = [Path(job.paths[3]), Path(job.holdout_paths[0])]
 
     def watch(event: StepEvent) -> None:
         if event.state.steps == 1:
@@ -334,12 +336,12 @@ def test_a_photo_that_vanishes_is_listed_and_the_rest_train(copied: Path, tmp_pa
 def test_a_run_whose_photos_all_vanish_says_so(kind: str, said: str, copied: Path, tmp_path: Path) -> None:
     job = make_job(tmp_path / "run", replace(TINY, stages=(replace(SMALL, batch=20),)), folder=copied)
 
-    def told(_: Training) -> None:
+    def on_epoch_end(_: Training) -> None:
         for path in getattr(job, kind):
             Path(path).unlink()
 
     with pytest.raises(NameplateError, match=f"None of .* {said}"):
-        train(job, told=told)
+        train(job, on_epoch_end=on_epoch_end)
     saved = load_checkpoint(job.run)
     assert saved is not None
     assert saved[0].epoch == 1
@@ -351,7 +353,7 @@ def test_every_validation_photo_is_judged_once_whatever_the_batch(
     job = make_job(tmp_path, TINY, each=1, held=3)
     network, settings = make_network(TINY), Preprocess(32, 48, "squash", "bicubic")
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff")
-    paths = [*job.held_paths[:5], str(tmp_path / "broken.jpg"), *job.held_paths[5:]]
+    paths = [*job.holdout_paths[:5], str(tmp_path / "broken.jpg"), *job.holdout_paths[5:]]
     whole, places = evaluate_network(network, paths, settings, Accelerator(cpu=True), 1)
     assert places.tolist() == [*range(5), *range(6, 31)]
     monkeypatch.setattr(loop, "VALIDATION_BATCH", 7)

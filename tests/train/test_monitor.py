@@ -23,7 +23,7 @@ for needed in ("torch", "timm", "accelerate", "onnx", "tensorboard"):
 
 import torch  # noqa: E402
 
-from nameplate.fit.run import load_run, parts_of  # noqa: E402
+from nameplate.fit.run import load_run, split_of  # noqa: E402
 from nameplate.train import finetune as module  # noqa: E402
 from nameplate.train.checkpoint import State, load_checkpoint  # noqa: E402
 from nameplate.train.finetune import fine_tune, start  # noqa: E402
@@ -91,7 +91,7 @@ def test_table_events_and_page_agree_with_the_checkpoint(stopped: Path) -> None:
 def test_a_process_killed_before_it_wrote_an_epochs_row_leaves_it_to_the_next(stopped: Path) -> None:
     run, saved = load_run(stopped), state(stopped)
     (stopped / "metrics.csv").unlink()
-    monitor = RunMonitor(stopped, run, parts_of(run), saved)
+    monitor = RunMonitor(stopped, run, split_of(run), saved)
     monitor.stopped("again")
     assert (stopped / "metrics.csv").read_bytes() == metrics_csv(saved.history)
     read = scalars(stopped)

@@ -31,9 +31,9 @@ from nameplate.train.network import (  # noqa: E402
     depthwise_in_float32,
     freeze,
     layer_numbers,
-    learn,
     parameter_groups,
     plain_forward,
+    train_mode,
 )
 
 torch.set_num_threads(1)
@@ -165,7 +165,7 @@ def test_a_step_moves_what_learns_and_nothing_else(name: str, train: str) -> Non
     freeze(network, train)
     learning = {n for n, p in network.named_parameters() if p.requires_grad}
     before = snapshot(network)
-    learn(network)
+    train_mode(network)
     step(network)
     moved = {n for n, value in network.state_dict().items() if not torch.equal(value, before[n])}
     norms = [n for n, m in network.named_modules() if isinstance(m, nn.BatchNorm2d)]
@@ -182,7 +182,7 @@ def test_dropout_works_in_what_learns_alone(name: str) -> None:
     """A ViT's own parameters (its position embedding) may be frozen while its last blocks are not."""
     network = make(name, drop=0.3)
     freeze(network, "2")
-    learn(network)
+    train_mode(network)
     for path, module in network.named_modules():
         below = [p.requires_grad for p in module.parameters()]
         if below:

@@ -19,7 +19,7 @@ for needed in ("torch", "timm"):
 import torch  # noqa: E402
 
 from nameplate.train.backbones import build, find_backbone  # noqa: E402
-from nameplate.train.network import Network, freeze, learn  # noqa: E402
+from nameplate.train.network import Network, freeze, train_mode  # noqa: E402
 from nameplate.train.schedule import faster_in_bfloat16, keep_memory  # noqa: E402
 
 torch.set_num_threads(1)
@@ -71,7 +71,7 @@ def test_measuring_leaves_the_network_and_chance_as_they_were() -> None:
     torch.manual_seed(0)
     network = Network(build(backbone, 3, dropout=0.2, drop_path=0.2), backbone.mean, backbone.std)
     freeze(network, "2")
-    learn(network)
+    train_mode(network)
     network.body.conv_stem.eval()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     modes = [module.training for module in network.modules()]

@@ -1,1 +1,1 @@
-"""Look at a set of photos: what is in it, and what is wrong with it."""
+"""Audit a data set: copies, leaks, wrong labels, outliers, damaged files, and shortcuts in the background."""

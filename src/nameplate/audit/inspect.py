@@ -1,4 +1,8 @@
-"""`inspect`: look at a whole data set: what is in it, and what is wrong with it."""
+"""Audit a whole data set (`inspect`): every `Finding` is one defect, with the photos that have it.
+
+Copies come from `nameplate.data.split`, doubted labels and outliers from `nameplate.audit.labels`, the background test
+from `nameplate.audit.shortcuts`. The page of an audit is `nameplate.report.audit`.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.audit.labels import (
-    STRANGE,
-    UNLIKE_CLASS,
+    CLASS_OUTLIER_SCORE,
+    OUTLIER_SCORE,
     Alias,
     find_aliases,
     known_to_heads,
@@ -19,7 +23,7 @@ from nameplate.audit.labels import (
     suspicion,
     unlike_class,
 )
-from nameplate.audit.shortcuts import Answered, Shortcuts, shortcut_test
+from nameplate.audit.shortcuts import LabelledSample, Shortcuts, shortcut_test
 from nameplate.data.dataset import Dataset
 from nameplate.data.split import Copies, best_copy, connected, find_copies, folds
 from nameplate.images.phash import SIDE
@@ -28,9 +32,6 @@ from nameplate.model.embeddings import DatasetEmbeddings, Progress, embed_photos
 from nameplate.model.measurements import Measurements, measure_photos
 from nameplate.model.model import Model
 from nameplate.types import Doubles, Floats, Photo
-
-# JOINED `Finding`: one thing that is wrong with photos of a data set.
-
 
 UNREADABLE, EXACT, NEAR, CROSS_CLASS, LEAK, LABEL, OUTLIER = KINDS = (
     "unreadable",
@@ -41,60 +42,61 @@ UNREADABLE, EXACT, NEAR, CROSS_CLASS, LEAK, LABEL, OUTLIER = KINDS = (
     "suspect-label",
     "outlier",
 )
-"""Of findings, in the order in which a report shows them."""
-NO_CAR = 0.75
-"""Score from which an outlier is what `identify` calls "not a car"; others are below it."""
-SURE = {LABEL: 0.95, OUTLIER: NO_CAR}
-"""Score from which findings of a kind are acted on unseen; the others are for eyes. All other kinds are sure."""
+"""The kinds of findings, in the order in which a report shows them."""
+NOT_A_CAR_SCORE = 0.75
+"""The score from which an outlier is what `identify` calls `not a car`; all other outliers have lower scores."""
+SURE = {LABEL: 0.95, OUTLIER: NOT_A_CAR_SCORE}
+"""The score from which a finding of a kind goes onto the list for `--exclude`; a person should look at those below it.
+Findings of all other kinds always go onto the list."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong, with the photos that it is of."""
+    """One defect, with the photos that have it."""
 
     kind: str
     """One of `KINDS`."""
     photos: tuple[str, ...]
-    """Paths, as `Photo.path`: all copies of one picture, or the one photo that it is of."""
+    """The paths, as in `Photo.path`: all copies of one photo, or a single photo."""
     score: float
-    """How sure it is, 0–1; comparable within a kind."""
+    """How sure the finding is, 0–1; comparable within a kind."""
     detail: str
-    """One sentence: the reason, or the nameplate that it looks like."""
+    """The reason, or the nameplate that the photo looks like, in words."""
     for_eyes: bool = False
-    """Whether what tells it is not to be relied on, whatever the score."""
+    """Whether a person must look at it whatever its score, because its evidence is weak."""
 
     @property
     def sure(self) -> bool:
-        """Whether to act on it unseen: `SURE`."""
+        """Whether it goes onto the list for `--exclude`, see `SURE`."""
         return not self.for_eyes and self.score >= SURE.get(self.kind, 0)
 
 
 FOLDS, SEED = 5, 20
-"""Of the cross-validation that gives every photo a second opinion."""
+"""Folds and seed of the cross-validation that gives every photo out-of-fold probabilities."""
 MIN_LABELLED = 5
-"""Photos of a class below which its labels are not doubted: a head cannot know the class."""
+"""The number of photos of a class below which its labels are not doubted, because no head can learn it."""
 DOUBTFUL = 0.9
-"""Share of the two probabilities (label's and the other's) that the other has, from which a label is doubted also
-where confident learning does not."""
+"""The score from which a label is doubted even where confident learning does not doubt it. The score is p / (p + q),
+with p the probability of the most probable other class and q that of the label."""
 
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What was found."""
+    """The result of an audit."""
 
     dataset: Dataset
     photos: tuple[Photo, ...]
-    """Those that can be read, with digest and size."""
-    looks: tuple[Measurements | None, ...]
-    """What each of them is like; None where it vanished meanwhile."""
+    """The N readable photos, with SHA-256 and size."""
+    measurements: tuple[Measurements | None, ...]
+    """Size, brightness and sharpness of each of them; None where the file vanished meanwhile."""
     findings: tuple[Finding, ...]
-    """By kind, and within a kind the worst first."""
+    """Ordered by kind, and within a kind by descending score."""
     aliases: tuple[Alias, ...]
-    """Classes that cannot be told apart."""
+    """Pairs of classes that heads cannot tell apart."""
     accuracy: float | None
-    """Out-of-fold top-1 of a head on these photos; None where there is nothing to cross-validate."""
+    """Out-of-fold top-1 of heads on these photos; None where there are too few photos for cross-validation."""
     shortcuts: Shortcuts | None
-    """None where it was not asked for, or there is too little to tell."""
+    """None where the test was not asked for, or there are too few photos for it."""
     runtime: str
 
 
@@ -102,27 +104,22 @@ def inspect(dataset: Dataset, model: Model, *, shortcuts: bool = True, progress:
     """Audit a data set.
 
     Args:
-        dataset: labelled photos.
-        model: embeds, and says what is no car; its own head is not looked at.
-        shortcuts: embed photos twice more, with a part hidden, to see what the background gives away.
-        progress: see `Progress`.
+        dataset: Labelled photos.
+        model: Embeds the photos and decides `not a car`; its head is not used.
+        shortcuts: Embed photos twice more, each time with a part hidden, to test what the background gives away.
+        progress: See `Progress`.
 
     Raises:
-        DataError: none of the photos can be read.
+        DataError: None of the photos can be read.
     """
     embedded = embed_photos(dataset.photos, model, progress)
     photos = embedded.photos
-    looks = measure_photos(photos, model.settings.threads, lambda done, of: progress("look", done, of))
-    greys = np.stack([look.grey if look else np.zeros((SIDE, SIDE), np.uint8) for look in looks])
-    digests = [str(photo.sha256) for photo in photos]
-    copies = find_copies(
-        digests, embedded.hashes, embedded.embeddings, greys, lambda done, of: progress("compare", done, of)
-    )
+    measurements = measure_photos(photos, model.settings.threads, lambda done, of: progress("look", done, of))
+    copies = _copies(embedded, measurements, progress)
     groups = connected(copies.pairs, len(photos))
-    place = {name: number for number, name in enumerate(dataset.nameplates)}
-    classes = np.array([place[str(photo.label)] for photo in photos], np.int64)
+    columns = {name: number for number, name in enumerate(dataset.nameplates)}
+    classes = np.array([columns[str(photo.label)] for photo in photos], np.int64)
     probs = _second_opinions(embedded, classes, groups, progress)
-    strange = ood_score(embedded.embeddings, probs)
     findings = [
         *(Finding(UNREADABLE, (path,), 1.0, reason) for path, reason in embedded.unreadable),
         *_of_copies(photos, copies, groups),
@@ -137,14 +134,15 @@ def inspect(dataset: Dataset, model: Model, *, shortcuts: bool = True, progress:
         findings += _doubted(photos, classes, probs, doubtful, dataset.nameplates)
         aliases = find_aliases(probs, classes, dataset.nameplates)
         if shortcuts:
-            answered = Answered(photos, classes, groups, probs.argmax(1))
-            shortcut = shortcut_test(answered, dataset.nameplates, model, SEED, progress)
-    within = unlike_class(embedded.embeddings, classes)
-    findings += _outliers(photos, no_car, strange, within, {p for f in findings if f.kind == LABEL for p in f.photos})
+            sample = LabelledSample(photos, classes, groups, probs.argmax(1))
+            shortcut = shortcut_test(sample, dataset.nameplates, model, SEED, progress)
+    suspects = {path for finding in findings if finding.kind == LABEL for path in finding.photos}
+    ood, within = ood_score(embedded.embeddings, probs), unlike_class(embedded.embeddings, classes)
+    findings += _outliers(photos, no_car, ood, within, suspects)
     return Audit(
         dataset=dataset,
         photos=photos,
-        looks=tuple(looks),
+        measurements=tuple(measurements),
         findings=tuple(findings),
         aliases=aliases,
         accuracy=None if probs is None else float((probs.argmax(1) == classes).mean()),
@@ -153,10 +151,19 @@ def inspect(dataset: Dataset, model: Model, *, shortcuts: bool = True, progress:
     )
 
 
+def _copies(embedded: DatasetEmbeddings, measurements: Sequence[Measurements | None], progress: Progress) -> Copies:
+    """Pairs of copies among the readable photos; one that vanished is black and correlates with nothing."""
+    greys = np.stack([each.grey if each else np.zeros((SIDE, SIDE), np.uint8) for each in measurements])
+    digests = [str(photo.sha256) for photo in embedded.photos]
+    return find_copies(
+        digests, embedded.hashes, embedded.embeddings, greys, lambda done, of: progress("compare", done, of)
+    )
+
+
 def _second_opinions(
     embedded: DatasetEmbeddings, classes: NDArray[np.int64], groups: NDArray[np.int64], progress: Progress
 ) -> Floats | None:
-    """Out-of-fold probabilities, N×C; None where there are not two classes, each in two folds."""
+    """Out-of-fold probabilities, float32 N×C; None unless two classes have two photos and there are two folds."""
     photos = embedded.photos
     fold = folds([str(p.label) for p in photos], [str(p.sha256) for p in photos], groups, FOLDS, SEED)
     enough = np.bincount(classes) >= 2
@@ -169,21 +176,25 @@ def _second_opinions(
 
 
 def _of_copies(photos: Sequence[Photo], copies: Copies, groups: NDArray[np.int64]) -> list[Finding]:
-    """What copies give: a group of them may be wrong in several ways."""
-    weakest = np.ones(len(photos))  # link of each group
+    """The findings about copies; one group of copies can have several."""
+    weakest = np.ones(len(photos))  # the lowest correlation within each group: a group is as sure as its weakest link
     np.minimum.at(weakest, groups[copies.pairs[:, 0]], copies.likeness)
     found: list[Finding] = []
     for group in np.unique(groups[copies.pairs[:, 0]]).tolist():
         members = [photos[i] for i in np.flatnonzero(groups == group).tolist()]
-        found += of_group(members, float(weakest[group]))
+        found += copy_findings(members, float(weakest[group]))
     return sorted(found, key=lambda finding: (KINDS.index(finding.kind), -finding.score))
 
 
-def of_group(members: Sequence[Photo], likeness: float) -> Iterator[Finding]:
-    """The findings about the copies of one picture: each file is told of once, by what weighs most.
+def copy_findings(members: Sequence[Photo], likeness: float) -> Iterator[Finding]:
+    """The findings about one group of copies; each file is in one finding, the most serious one.
 
-    Copies under several classes are no leak besides, nor duplicates: all of them go. Where files of the same bytes have
-    further copies, only the one of them that would stay is held against those.
+    Copies under several classes are not also reported as leak or duplicates, because all of them are left out anyway.
+    Where identical files have further copies, only the one of them that would be kept is compared with those.
+
+    Args:
+        members: The copies, two or more.
+        likeness: The lowest correlation among them, which is the score.
     """
     paths = tuple(photo.path for photo in members)
     labels = sorted({str(photo.label) for photo in members})
@@ -213,17 +224,19 @@ def _doubted(
     doubtful: NDArray[np.bool_],
     nameplates: Sequence[str],
 ) -> list[Finding]:
-    """Labels that are likely wrong, the likeliest first; what is not `doubtful`, being no car or a copy under another
-    class, is told of elsewhere.
+    """The findings about labels that are probably wrong, the most probable first.
+
+    Photos that are not `doubtful` are skipped: they are copies under several classes, or not a car, and other findings
+    report them.
     """
     doubt = suspicion(probs, classes)
     share = 1 / (1 + np.exp(-doubt))
     counts = np.bincount(classes, minlength=len(nameplates))
-    named = (likely_wrong(probs, classes) | (share >= DOUBTFUL)) & (doubt > 0)
-    named &= doubtful & (counts[classes] >= MIN_LABELLED)
+    suspect = (likely_wrong(probs, classes) | (share >= DOUBTFUL)) & (doubt > 0)
+    suspect &= doubtful & (counts[classes] >= MIN_LABELLED)
     known = known_to_heads(probs, classes)
     found = []
-    for i in sorted(np.flatnonzero(named).tolist(), key=lambda i: -doubt[i]):
+    for i in sorted(np.flatnonzero(suspect).tolist(), key=lambda i: -doubt[i]):
         other = int(probs[i].argmax())
         sure = f"{probs[i, other]:.0%} to {probs[i, classes[i]]:.0%}"
         detail = f"labelled {photos[i].label}, looks like {nameplates[other]} ({sure})"
@@ -234,24 +247,26 @@ def _doubted(
 def _outliers(
     photos: Sequence[Photo],
     no_car: Doubles,
-    strange: Doubles,
+    ood: Doubles,
     within: Doubles,
-    told: set[str],
+    reported: set[str],
 ) -> list[Finding]:
-    """What is no car as `identify` says it (scores from `NO_CAR`), then what is unlike all photos (from 0.5), then
-    what is unlike its class alone; each photo once, and none that is told of already.
+    """The findings about outliers: each photo once, and none that is `reported` already.
+
+    First come photos that are not a car, with scores from `NOT_A_CAR_SCORE`; then photos unlike all others, from 0.5;
+    then photos unlike the rest of their class. Each measure is mapped to its own range of scores.
     """
     found: list[Finding] = []
     for values, least, floor, room, detail in (
-        (no_car, 0.0, NO_CAR, 1 - NO_CAR, "not a car, or a part of one"),
-        (strange, STRANGE, 0.5, NO_CAR - 0.5, "unlike the photos of any class"),
-        (within, UNLIKE_CLASS, 0.0, 0.5, "unlike the other photos of {}"),
+        (no_car, 0.0, NOT_A_CAR_SCORE, 1 - NOT_A_CAR_SCORE, "not a car, or a part of one"),
+        (ood, OUTLIER_SCORE, 0.5, NOT_A_CAR_SCORE - 0.5, "unlike the photos of any class"),
+        (within, CLASS_OUTLIER_SCORE, 0.0, 0.5, "unlike the other photos of {}"),
     ):
         for i in np.argsort(-values, kind="stable").tolist():
-            if values[i] <= least or photos[i].path in told:
+            if values[i] <= least or photos[i].path in reported:
                 continue
             beyond = float(values[i] - least)
-            score = floor + room * beyond / (beyond + 1)
+            score = floor + room * beyond / (beyond + 1)  # any excess, however large, stays within its range
             found.append(Finding(OUTLIER, (photos[i].path,), score, detail.format(photos[i].label)))
-            told = told | {photos[i].path}
+            reported = reported | {photos[i].path}
     return found

@@ -1,7 +1,8 @@
-"""`shortcut_test`: whether something beside the car gives its class away: a watermark, a plate, a dealer's yard.
+"""Test for shortcuts (`shortcut_test`): does anything beside the car give its class away, such as a watermark?
 
-Heads are trained and judged, out of fold, on photos of which only the border is left, and on photos of which only the
-centre is left (as J. Zech et al., PLoS Medicine 15, 2018, asked of X-rays: what is seen where nothing can be seen?).
+Heads are trained and evaluated, out of fold, on photos that show only the border, and on photos that show only the
+centre. J. Zech et al. (PLoS Medicine 15, 2018) found such shortcuts in X-rays: heads that name the class where no car
+can be seen use something else.
 """
 
 from __future__ import annotations
@@ -21,81 +22,86 @@ from nameplate.model.pipeline import Hidden
 from nameplate.types import Metric, Photo
 
 MOST_PHOTOS = 3000
-"""Photos, at most, that are embedded twice more: whole classes' shares of them, drawn by digest."""
+"""The largest number of photos that are embedded twice more; they are drawn by SHA-256."""
 MIN_PHOTOS = 10
-"""Photos of a class below which nothing is said of it."""
+"""The number of photos of a class below which it is left out of the test."""
 FOLDS = 3
+"""Folds of the cross-validation on photos with a part hidden."""
 GIVEN_AWAY = 0.25
-"""By how much a class must be known from the border alone beyond what the other classes are, surely, to be named."""
+"""A class is reported where its recall from the border alone, by the lower end of its interval, exceeds that of the
+other classes by this."""
 
 
 @dataclass(frozen=True, slots=True)
 class Telltale:
-    """A class that its photos' borders give away."""
+    """A class that the borders of its photos give away."""
 
     nameplate: str
     border: Metric
-    """Share of its photos known from the border alone."""
+    """Its recall from the border alone."""
     photos: int
+    """The number of its photos in the sample."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shortcuts:
-    """What is known of the classes when part of the photos is hidden."""
+    """Top-1 of heads when a part of each photo is hidden, out of fold."""
 
+    # The names of the fields are the keys of the report's JSON.
     photos: int
+    """The number of photos in the sample."""
     whole: Metric
-    """Top-1 on the whole photos, out of fold."""
+    """Top-1 on the whole photos."""
     centre: Metric
-    """With the borders hidden."""
+    """Top-1 with the border hidden."""
     border: Metric
-    """With the centre hidden."""
+    """Top-1 with the centre hidden."""
     guessing: float
-    """What always naming the largest class gives."""
+    """Top-1 of always predicting the largest class."""
     telltales: tuple[Telltale, ...]
-    """Classes that the border gives away, the surest first."""
+    """Classes that the border gives away, in descending order of certainty."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answered:
-    """Labelled photos, and the class that each was taken for."""
+class LabelledSample:
+    """Labelled photos with the class that heads predict for each."""
 
     photos: Sequence[Photo]
-    """N, with their digests."""
+    """The N photos, with their SHA-256."""
     classes: NDArray[np.int64]
-    """int64 (N,): the places of their nameplates."""
+    """int64 (N,), the true classes."""
     groups: NDArray[np.int64]
-    """int64 (N,): copies of one picture share a number."""
-    named: NDArray[np.int64]
-    """int64 (N,): what is said of the whole photos, out of fold."""
+    """int64 (N,); copies of one photo share a number."""
+    y_pred: NDArray[np.int64]
+    """int64 (N,), the classes predicted for the whole photos, out of fold."""
 
-    def some(self, places: NDArray[np.int64]) -> Answered:
-        """The photos at some places."""
+    def some(self, places: NDArray[np.int64]) -> LabelledSample:
+        """The sample of the photos at these places, int64 (M,)."""
         photos = [self.photos[place] for place in places.tolist()]
-        return Answered(photos, self.classes[places], self.groups[places], self.named[places])
+        return LabelledSample(photos, self.classes[places], self.groups[places], self.y_pred[places])
 
 
 def shortcut_test(
-    answered: Answered, nameplates: Sequence[str], model: Model, seed: int, progress: Progress
+    everything: LabelledSample, nameplates: Sequence[str], model: Model, seed: int, progress: Progress
 ) -> Shortcuts | None:
-    """Embed a sample of the photos with a part hidden, and judge.
+    """Measure top-1 on a sample of the photos with a part hidden.
 
     Args:
-        answered: the photos.
-        nameplates: the names of the classes.
-        model: embeds.
-        seed: of the folds.
-        progress: see `Progress`.
+        everything: All photos; at most `MOST_PHOTOS` are used.
+        nameplates: The names of the classes.
+        model: Embeds the photos.
+        seed: The seed of the folds.
+        progress: See `Progress`.
 
     Returns:
-        None where no class has photos enough.
+        None where fewer than two classes have `MIN_PHOTOS` photos.
     """
-    sample = _sample(answered, len(nameplates))
+    sample = _sample(everything, len(nameplates))
     if len(np.unique(sample.classes)) < 2:
         return None
     from_border = _right(sample, "centre", model, seed, progress)
     from_centre = _right(sample, "border", model, seed, progress)
-    whole = sample.named == sample.classes
+    whole = sample.y_pred == sample.classes
     return Shortcuts(
         len(whole),
         wilson(int(whole.sum()), len(whole)),
@@ -106,23 +112,23 @@ def shortcut_test(
     )
 
 
-def _sample(answered: Answered, count: int) -> Answered:
-    """`MOST_PHOTOS` photos of the classes that have `MIN_PHOTOS`, drawn by digest, so that all runs draw alike."""
-    counts = np.bincount(answered.classes, minlength=count)
-    chosen = np.flatnonzero(counts[answered.classes] >= MIN_PHOTOS)
-    digests = [str(answered.photos[place].sha256) for place in chosen.tolist()]
-    return answered.some(chosen[np.argsort(digests, kind="stable")][:MOST_PHOTOS])
+def _sample(everything: LabelledSample, count: int) -> LabelledSample:
+    """Draw `MOST_PHOTOS` photos of the classes that have `MIN_PHOTOS`, by SHA-256, so that every run draws the same."""
+    counts = np.bincount(everything.classes, minlength=count)
+    chosen = np.flatnonzero(counts[everything.classes] >= MIN_PHOTOS)
+    digests = [str(everything.photos[place].sha256) for place in chosen.tolist()]
+    return everything.some(chosen[np.argsort(digests, kind="stable")][:MOST_PHOTOS])
 
 
 def _telltales(
     classes: NDArray[np.int64], from_border: NDArray[np.bool_], nameplates: Sequence[str]
 ) -> tuple[Telltale, ...]:
-    """Classes whose photos are known from the border alone, the surest first.
+    """Find classes that are predicted from the border alone, in descending order of certainty.
 
     Args:
         classes: int64 (N,).
-        from_border: bool (N,), whether each photo was named rightly with its centre hidden.
-        nameplates: the names of the classes.
+        from_border: bool (N,), whether the prediction was right with the centre hidden.
+        nameplates: The names of the classes.
     """
     found = []
     for number, nameplate in enumerate(nameplates):
@@ -135,12 +141,12 @@ def _telltales(
     return tuple(sorted(found, key=lambda telltale: -telltale.border.low))
 
 
-def _right(sample: Answered, hide: Hidden, model: Model, seed: int, progress: Progress) -> NDArray[np.bool_]:
-    """Whether each photo is named rightly with a part hidden, bool (N,); one that vanished is not."""
+def _right(sample: LabelledSample, hide: Hidden, model: Model, seed: int, progress: Progress) -> NDArray[np.bool_]:
+    """Whether the prediction is right with a part hidden, bool (N,); False for a photo that vanished meanwhile."""
     embedded = embed_photos(sample.photos, model, progress, hide=hide)
     there = still_readable(sample.photos, embedded)
     read, groups = embedded.photos, sample.groups[there]
-    # cross_validate wants classes that are numbered without gaps
+    # cross_validate needs classes that are numbered without gaps, and small classes are not in the sample.
     classes = np.searchsorted(np.unique(sample.classes), sample.classes)[there]
     fold = folds([str(p.label) for p in read], [str(p.sha256) for p in read], groups, FOLDS, seed)
     found = cross_validate(embedded.embeddings, classes, fold)

@@ -1,4 +1,4 @@
-"""`verify_table`: the claims of many adverts held against their photos, one row an advert."""
+"""`verify_table`: checks whether adverts' photos show the cars that the adverts claim, one row per advert."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from nameplate.model.verification import (
 from nameplate.storage import nfc, whole_file, writing
 
 CLAIMED, ADVERT, PHOTOS = "claimed", "advert", "photos"
-"""Columns of a table of adverts; a photo's own column is one of `PATH_COLUMNS` but `id`."""
+"""Columns of a table of adverts. A table with one photo per row has one of `PATH_COLUMNS`, except `id`, instead."""
 FORMATS = (".csv", ".jsonl")
 
 
 @dataclass(frozen=True, slots=True)
 class Advert:
-    """What an advert says and shows."""
+    """An advert's claim and its photos."""
 
     name: str
     claimed: str
@@ -41,7 +41,7 @@ class Advert:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What became of one advert."""
+    """An advert with its result: a line of the journal."""
 
     advert: str
     found: Verified
@@ -49,24 +49,27 @@ class Checked:
 
 @dataclass(frozen=True, slots=True)
 class Verifications:
-    """What `verify_table` did."""
+    """The counts of a table that was verified."""
 
     adverts: int
     accepted: int
     rejected: int
     unsure: int
     unknown: int
-    """Of the unsure ones, those whose claim the model does not know."""
+    """How many of the unsure ones have a claim that the model does not know."""
     resumed: int
-    """Adverts taken over from an interrupted run."""
+    """Adverts that an interrupted run had done."""
 
 
 def read_adverts(table: Path) -> list[Advert]:
-    """Adverts of a table: `claimed`, and either `photos` (several paths, between semicolons) or a photo a row, the
-    rows of one advert being those of one `advert`. Paths are relative to the table.
+    """Read adverts from a table.
+
+    It has a column `claimed`, and either `photos` (paths with semicolons between them) or one photo per row and a
+    column `advert` that says which rows belong together. Paths are relative to the table.
 
     Raises:
-        DataError: unreadable, columns missing, a row without a claim or a photo, or one advert with two claims.
+        DataError: the table cannot be read, columns are missing, a row has no claim or no photo, or an advert has two
+            claims.
     """
     rows = read_table(table)
     single = next((name for name in PATH_COLUMNS if name in rows[0] and name != "id"), None)
@@ -99,13 +102,20 @@ def verify_table(
     lies: Lies = DEFAULT_LIES,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Verifications:
-    """Verify adverts, write `target`: a .csv, or .jsonl with each photo's part.
+    """Verify adverts and write the results. An interrupted job is resumed.
 
-    A claim that the model does not know is `unsure`, with the code `unknown claim` and the reason. An interrupted job
-    goes on.
+    A claim that the model does not know is `unsure`, with the code `unknown claim` and the reason.
+
+    Args:
+        model: the model.
+        adverts: the adverts to verify.
+        target: the file to write: a .csv, or a .jsonl that also holds each photo's result.
+        rate: the share of wrong claims that may be accepted.
+        lies: the kind of wrong claims that this share is of.
+        progress: called with the numbers of adverts done and in all.
 
     Raises:
-        UsageError: another suffix, or a rate or lies that the model cannot be cut for.
+        UsageError: the suffix is unknown, or the model has no thresholds for this rate or these lies.
         NameplateError: the folder cannot be written to, or another run writes the same table.
     """
     if target.suffix.lower() not in FORMATS:
@@ -129,7 +139,7 @@ def verify_table(
 
 
 def _check(model: Model, adverts: Sequence[Advert], rate: float, lies: Lies) -> Iterator[Checked]:
-    """All photos go through the model in one stream, whatever adverts they are of."""
+    """Verify adverts; the photos of all of them pass through the model in one stream."""
     answers = model.answers(photo for advert in adverts for photo in advert.photos)
     for advert in adverts:
         of_advert = [next(answers) for _ in advert.photos]

@@ -1,8 +1,8 @@
 """Archives of photos, read in place: `shard.zip::photos/a.jpg`, also in .tar, .tar.gz and .tgz.
 
-Nothing is unpacked to disk. A zip's entry is inflated no further than it may be; a tar's lies as it is, and a
-compressed tar is read in order, as a stream. What is refused in an archive, or damaged between its entries, is listed
-too, so that it gets its row: reading it says why.
+Nothing is unpacked to disk. A zip's entry is inflated only up to its size limit, a tar's entry is read in place, and a
+compressed tar is read as a stream, in order. Entries that are refused, and damage between entries, are listed too, so
+that they get a row; reading them raises the reason.
 """
 
 from __future__ import annotations
@@ -34,39 +34,39 @@ from nameplate.storage import open_regular
 from nameplate.types import Limits
 
 STREAMED = (".tar.gz", ".tgz")
-"""These can only be read from their beginning."""
+"""Suffixes of archives that can only be read from their beginning."""
 OPEN = 4
-"""Archives that are held open, each with its table of contents."""
+"""The most archives that are kept open, each with its table of contents."""
 _MEMBER = re.compile(r"(?P<shard>.*?\.(?:zip|tar|tar\.gz|tgz))::(?P<name>.+)", re.IGNORECASE | re.DOTALL)
 _LIMITS = ArchiveLimits()
 _opening = threading.Lock()
 
 
 def is_shard(source: str) -> bool:
-    """Whether a name is an archive's."""
+    """Whether a name has an archive's suffix."""
     return is_archive(source)
 
 
-def is_member(reference: str) -> bool:
-    """Whether a reference names a member of an archive."""
-    return _MEMBER.fullmatch(reference) is not None
+def is_member(uri: str) -> bool:
+    """Whether a URI names a member of an archive."""
+    return _MEMBER.fullmatch(uri) is not None
 
 
-def is_streamed(reference: str) -> bool:
-    """Whether it names a member of an archive that can only be read in order."""
-    return split(reference)[0].lower().endswith(STREAMED)
+def is_streamed(uri: str) -> bool:
+    """Whether a URI names a member of an archive that can only be read in order."""
+    return split(uri)[0].lower().endswith(STREAMED)
 
 
-def split(reference: str) -> tuple[str, str]:
-    """The archive and the member's name."""
-    found = _MEMBER.fullmatch(reference)
+def split(uri: str) -> tuple[str, str]:
+    """Split a URI into the archive's path and the member's name."""
+    found = _MEMBER.fullmatch(uri)
     if found is None:
-        raise ValueError(f"{reference!r} names no member of an archive")
+        raise ValueError(f"{uri!r} names no member of an archive")
     return found["shard"], found["name"]
 
 
 def is_nested(source: str) -> bool:
-    """Whether a zip holds archives or a competition's table; those are for `datasets.archive` to unpack.
+    """Whether a zip holds archives or a competition's table; `data.archive` must unpack such a zip.
 
     Raises:
         DataError: it cannot be read.
@@ -82,20 +82,22 @@ def is_nested(source: str) -> bool:
 
 
 def list_members(source: str) -> Iterator[str | Refused]:
-    """References to an archive's photos, in its order, and a `Refused` for each entry that is none; what is refused of
-    the photos, or damaged in the archive, is for reading to say. The last may be a note on how names were read.
+    """Yield the URIs of an archive's photos, in its order, and a `Refused` for each entry that is no photo.
+
+    Photos that are refused or damaged are listed too; reading them raises the reason. The last entry may be a note on
+    how names were decoded.
 
     Raises:
-        DataError: it cannot be read, or costs more than an archive may.
+        DataError: the archive cannot be read, or exceeds a limit on archives.
     """
     archive = _open(source, Limits())
     try:
         for member in archive.members(source):
             if is_junk(member.name) or is_hidden(member.name.rpartition("/")[2]):
                 continue
-            reference = f"{source}::{member.name}"
+            uri = f"{source}::{member.name}"
             reason = _left_out(archive, member)
-            yield reference if reason is None else Refused(reference, reason)
+            yield uri if reason is None else Refused(uri, reason)
         yield from archive.names.note(source)
     finally:
         archive.close()
@@ -110,7 +112,7 @@ def _open(source: str, limits: Limits) -> Zip | Tar:
 
 
 def _left_out(archive: Zip | Tar, member: Member) -> str | None:
-    """Why an entry gets no row; None where it gets one."""
+    """Why an entry gets no row; None if it gets one."""
     if member.kind in ("photo", "damage"):
         return None
     try:
@@ -122,18 +124,18 @@ def _left_out(archive: Zip | Tar, member: Member) -> str | None:
     return member.problem or (DEEP if member.kind == "archive" else NO_PHOTO)
 
 
-def read_member(reference: str, limits: Limits) -> bytes:
-    """A member's bytes, from any thread.
+def read_member(uri: str, limits: Limits) -> bytes:
+    """Read a member's bytes; any thread may call this.
 
     Raises:
-        PhotoError: missing, refused, damaged or too large.
+        PhotoError: the member is missing, refused, damaged or too large.
     """
-    shard, name = split(reference)
+    shard, name = split(uri)
     try:
-        if not is_streamed(reference):
+        if not is_streamed(uri):
             return _index(shard, limits).read(name)
         with closing(MemberStream(limits)) as stream:
-            return stream.read(reference)
+            return stream.read(uri)
     except DataError as error:
         raise PhotoError("missing", str(error)) from None
     except OSError as error:
@@ -141,15 +143,15 @@ def read_member(reference: str, limits: Limits) -> bytes:
 
 
 def _key(name: str) -> str:
-    """What a member is called by, whatever way a user spells it."""
+    """Normalise a member's name, so that different spellings by users find it."""
     return plain_name(raw_name(name))
 
 
 def _allowed(member: Member) -> Member:
-    """The member, where it may be read.
+    """Return the member if it may be read.
 
     Raises:
-        PhotoError: it is refused or damaged.
+        PhotoError: it is refused, damaged or empty.
     """
     if member.problem is not None:
         raise PhotoError(member.reason, member.problem)
@@ -159,7 +161,7 @@ def _allowed(member: Member) -> Member:
 
 
 def _absent(name: str, shard: str, damage: Iterable[Member]) -> PhotoError:
-    """Why a member is not there: it may be what was damaged."""
+    """Make the error for a member that is missing: it may be among what is damaged."""
     if found := next(iter(damage), None):
         return PhotoError("damaged", f"there is no '{name}' left in '{shard}', {found.problem}")
     return PhotoError("missing", f"there is no '{name}' in '{shard}'")
@@ -171,7 +173,7 @@ def _check_size(member: Member, limits: Limits) -> None:
 
 
 class _Index:
-    """An open archive, and where in it each member is."""
+    """An open archive with the place of each member."""
 
     def __init__(self, shard: str, limits: Limits) -> None:
         self._shard, self._limits = shard, limits
@@ -180,7 +182,7 @@ class _Index:
         self._file = None if isinstance(self._archive, Zip) else open_regular(shard)
 
     def read(self, name: str) -> bytes:
-        """A member's bytes, from any thread."""
+        """Read a member's bytes; any thread may call this."""
         member = self._members.get(name) or self._members.get(_key(name))
         if member is None:
             raise _absent(name, self._shard, (m for m in self._members.values() if m.kind == "damage"))
@@ -205,13 +207,13 @@ def _opened(shard: str, _changed: tuple[int, int], limits: Limits) -> _Index:
 
 
 def _index(shard: str, limits: Limits) -> _Index:
-    with _opening:  # else several threads would open it at once
-        status = os.stat(shard)  # noqa: PTH116 - for each photo
+    with _opening:  # otherwise several threads would open the same archive at once
+        status = os.stat(shard)  # noqa: PTH116 - called for each photo
         return _opened(os.path.abspath(shard), (status.st_mtime_ns, status.st_size), limits)  # noqa: PTH100
 
 
 class MemberStream:
-    """Reads members of compressed tars in their order; one that comes before the last is read from the beginning."""
+    """Reads members of compressed tars, fast in the archive's order; to go back it starts from the beginning again."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -221,20 +223,23 @@ class MemberStream:
         self._damage: list[Member] = []
         self._ended = False
 
-    def source(self, reference: str) -> Callable[[], bytes]:
-        """What gives a member's bytes, or the PhotoError that it is; read now, since the next comes after it."""
+    def source(self, uri: str) -> Callable[[], bytes]:
+        """Return a function that gives a member's bytes or raises its PhotoError.
+
+        The member is read now: the stream must have passed it before the next one is read.
+        """
         try:
-            return partial(bytes, self.read(reference))
+            return partial(bytes, self.read(uri))
         except PhotoError as error:
             return partial(_refuse, error)
 
-    def read(self, reference: str) -> bytes:
-        """A member's bytes.
+    def read(self, uri: str) -> bytes:
+        """Read a member's bytes.
 
         Raises:
-            PhotoError: missing, refused, damaged or too large.
+            PhotoError: the member is missing, refused, damaged or too large.
         """
-        shard, name = split(reference)
+        shard, name = split(uri)
         try:
             ahead = self._archive is not None and shard == self._shard
             found = self._find(name) if ahead else None
@@ -249,7 +254,7 @@ class MemberStream:
         return found
 
     def close(self) -> None:
-        """Let go of the archive."""
+        """Close the archive."""
         if self._archive is not None:
             self._archive.close()
             self._archive = None
@@ -261,12 +266,12 @@ class MemberStream:
         self._members = self._archive.members(shard)
 
     def _is_absent(self, name: str) -> bool:
-        """Whether the archive, which was read to its end, has no member of a name; so it is not read again for it."""
+        """Whether the archive, which was read to its end, has no member of that name: then it is not read again."""
         archive = self._archive
         return archive is not None and not {name, _key(name)} & ({m.name for m in self._damage} | archive.names.seen)
 
     def _find(self, name: str) -> bytes | None:
-        """The bytes of a member that is still to come; None where none of that name is."""
+        """Read the stream up to a member and return its bytes; None if no later member has that name."""
         key = _key(name)
         for member in self._members:
             if member.kind == "damage":

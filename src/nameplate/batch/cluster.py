@@ -1,6 +1,6 @@
-"""A Ray to work on: one of this machine's own that lasts as long as the work, or a cluster that is joined.
+"""Ray: started on this machine for as long as the work lasts, or a cluster that is joined.
 
-Ray is imported here and in `batch/on_ray.py` alone, and there inside functions.
+Only this module and `on_ray.py` import Ray, and only inside functions, because the import takes seconds.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from typing import Any, TextIO
 from nameplate.errors import NameplateError, RuntimeUnavailableError, UsageError
 
 LOCAL = "local"
-"""The address of a Ray that is started on this machine and ends with the work."""
+"""The address that stands for a Ray that is started on this machine and ends with the work."""
 THREADS = 4
-"""Processors of one worker, at most, where nobody says how many."""
+"""The most processors of one worker if the user gives no number."""
 FILLED = 0.9
-"""Share of the processors that workers are to fill, where nobody says how many."""
+"""The share of all processors that workers should fill if the user gives no number of workers."""
 STORE = 80 << 20
-"""Bytes of a local Ray's object store; nothing but numbers of parts and lines of the ledger passes through it."""
+"""Bytes of a local Ray's object store. Only numbers of shards and their records pass through it."""
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else it warns of what a later version will do
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # avoids a warning about a later version
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
 }
 LOG = "driver.log"
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 CONNECT_SECONDS = 10
 STARTS = 3
-"""Attempts to start a local Ray: its agents must be up within 15 seconds, which a busy machine may not grant."""
+"""Attempts to start a local Ray. Its agents must be up within 15 seconds, which may be too few on a busy machine."""
 ALONE = {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # keeps to 127.0.0.1, as it does there; on Linux it else listens to all
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # as on these, listen on 127.0.0.1 only; on Linux it would on all
 }
-"""What a local Ray is told besides."""
+"""Further environment variables of a local Ray."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +52,19 @@ class Cluster:
 
     address: str
     nodes: tuple[int, ...]
-    """Processors of each node that work may take."""
+    """The number of processors of each node that workers may take."""
     logs: Path
-    """This process's own, Ray's warnings among them; those of a local Ray beside."""
+    """The folder of this process's log, which has Ray's warnings; a local Ray's own logs are there too."""
 
     @property
     def cpus(self) -> int:
-        """Processors of all nodes."""
+        """Number of processors of all nodes."""
         return sum(self.nodes)
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Workers and what each may take."""
+    """The number of workers, and the processors of each."""
 
     workers: int
     threads: int
@@ -76,18 +76,18 @@ def is_address(text: str) -> bool:
 
 
 def pool(cluster: Cluster, workers: int | None, threads: int | None, most: int) -> Pool:
-    """How many workers, and how many processors each.
+    """Choose the number of workers, and of processors per worker.
 
-    More than there are would wait for ever, so they are refused.
+    Workers that do not fit into the nodes would wait for ever, so they are refused.
 
     Args:
-        cluster: to work on.
-        workers: None fills the nodes.
-        threads: of a worker; None takes `THREADS`, or fewer where the nodes are smaller or the workers many.
-        most: workers that have something to do.
+        cluster: the cluster to work on.
+        workers: the number of workers; None fills the nodes.
+        threads: processors per worker; None takes `THREADS`, or fewer if the nodes are small or the workers many.
+        most: the most workers that would have something to do.
 
     Raises:
-        UsageError: the nodes cannot hold so many.
+        UsageError: the workers do not fit into the nodes.
     """
     if threads is None:
         usual = range(min(THREADS, max(cluster.nodes)), 1, -1)
@@ -102,12 +102,13 @@ def pool(cluster: Cluster, workers: int | None, threads: int | None, most: int) 
 
 
 def _fits(nodes: Sequence[int], workers: int | None, threads: int) -> bool:
-    """Whether there is room for so many, or, where nobody says how many, few processors would be idle."""
+    """Whether the workers fit; without a number of workers, whether few processors would be idle."""
     places = _places(nodes, threads)
     return places >= workers if workers else places * threads >= FILLED * sum(nodes)
 
 
 def _places(nodes: Sequence[int], threads: int) -> int:
+    """How many workers fit. A worker cannot be spread over nodes, so each node is counted by itself."""
     return sum(cpus // threads for cpus in nodes)
 
 
@@ -117,20 +118,20 @@ class _NotConnectedError(Exception):
 
 @contextmanager
 def connected(address: str, cpus: int) -> Iterator[Cluster]:
-    """A Ray to work on, left when the block ends; a local one ends with it, and leaves nothing but logs of a failure.
+    """Connect to Ray until the block ends. A local Ray ends with the block, and leaves only logs of a failure.
 
-    A local one listens on 127.0.0.1 alone, behind a token that is drawn for it, and has one processor more than work
-    may take, which does not count: Ray's own small tasks find it free even when every worker is busy (ray#44687).
-    What Ray writes to stderr goes to a file.
+    A local Ray listens on 127.0.0.1 only, and requires a random token. It gets one processor more than workers may
+    take, on which Ray's own small tasks run even when every worker is busy (ray#44687). What Ray writes to stderr goes
+    to a file.
 
     Args:
-        address: see `is_address`.
-        cpus: processors that work on a local one may take.
+        address: the cluster; see `is_address`.
+        cpus: the number of processors that workers on a local Ray may take.
 
     Raises:
-        UsageError: no address.
+        UsageError: the address is malformed.
         RuntimeUnavailableError: Ray is not installed.
-        NameplateError: it cannot be started or reached, or it failed in the block; says where its logs are.
+        NameplateError: Ray cannot be started or reached, or failed in the block; the text says where its logs are.
     """
     if not is_address(address):
         raise UsageError(f"'{address}' is no address of a Ray cluster: give auto, ray://HOST:PORT or HOST:PORT.")
@@ -146,7 +147,7 @@ def connected(address: str, cpus: int) -> Iterator[Cluster]:
                 with hidden():
                     _import_ray(address).shutdown()
     except Exception as error:
-        if not _is_rays(error):
+        if not _is_from_ray(error):  # the block's own errors pass as they are
             raise
         kept = True
         (folder / "failure.txt").write_text("".join(traceback.format_exception(error)), "utf-8")
@@ -159,7 +160,8 @@ def connected(address: str, cpus: int) -> Iterator[Cluster]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _is_rays(error: BaseException) -> bool:
+def _is_from_ray(error: BaseException) -> bool:
+    """Whether Ray has raised an error, by its class: Ray must not be imported just to find out."""
     kinds = type(error).__mro__
     return _NotConnectedError in kinds or any(kind.__module__.split(".")[0] == "ray" for kind in kinds)
 
@@ -170,7 +172,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _import_ray(address: str) -> Any:
-    os.environ.update(SETTINGS)  # Ray reads them when it is imported, and its processes inherit them
+    os.environ.update(SETTINGS)  # Ray reads them at import time, and its processes inherit them
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     if address == LOCAL and "ray" not in sys.modules:
         os.environ.update(ALONE | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)})
@@ -192,12 +194,12 @@ def _connect(ray: Any, address: str, cpus: int, folder: Path) -> None:
         if address != "auto":
             _knock(address)
         ray.init(address, **QUIET)
-    except Exception as error:  # Ray raises whatever comes
+    except Exception as error:  # Ray raises exceptions of many kinds
         raise _NotConnectedError(_first_line(error)) from error
 
 
 def _start(ray: Any, cpus: int, folder: Path) -> None:
-    """Start a local Ray; again where the machine was too busy for the patience of its parts with each other."""
+    """Start a local Ray, with further attempts if its processes time out on a busy machine."""
     for left in reversed(range(STARTS)):
         try:
             ray.init(
@@ -210,7 +212,7 @@ def _start(ray: Any, cpus: int, folder: Path) -> None:
                 _temp_dir=str(folder),
                 **QUIET,
             )
-            if ray.util.get_node_ip_address() != "127.0.0.1":  # its settings are read when it is imported
+            if ray.util.get_node_ip_address() != "127.0.0.1":  # SETTINGS came too late
                 raise RuntimeError("it would listen to other machines, since Ray was imported before Nameplate")
             return
         except Exception:
@@ -220,7 +222,7 @@ def _start(ray: Any, cpus: int, folder: Path) -> None:
 
 
 def _knock(address: str) -> None:
-    """Where nobody listens Ray would try for minutes."""
+    """Check that somebody listens at an address: Ray itself would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     with socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS):
         pass
@@ -241,16 +243,16 @@ def _cluster(address: str, cpus: int, folder: Path) -> Cluster:
 
 
 class _Sink(io.TextIOBase):
-    """Where Ray's loggers write, which keep what was stderr when Ray was imported: the log of the moment."""
+    """Stands in for stderr while Ray is imported. Ray's loggers keep it for ever; it writes to the current log."""
 
     file: TextIO | None = None
 
     def write(self, text: str) -> int:
-        """To the log, where there is one."""
+        """Write to the log, if there is one."""
         return len(text) if self.file is None else self.file.write(text)
 
     def flush(self) -> None:
-        """The log."""
+        """Flush the log."""
         if self.file is not None:
             self.file.flush()
 
@@ -259,7 +261,7 @@ _SINK = _Sink()
 
 
 def _handle(stream: TextIO) -> int | None:
-    """The number of the file that a stream writes to, None where it is none."""
+    """Return the file descriptor that a stream writes to; None if it has none."""
     try:
         return stream.fileno()
     except (OSError, ValueError):
@@ -268,9 +270,10 @@ def _handle(stream: TextIO) -> int | None:
 
 @contextmanager
 def _noise_in(path: Path) -> Iterator[Callable[[], AbstractContextManager[None]]]:
-    """Send what native code writes to stderr to a file, and all that is written to stdout, where Ray tells of deaths.
+    """Redirect to a file what native code writes to stderr, and everything on stdout, where Ray reports dead workers.
 
-    Python's own stderr still shows, so progress does; in the block that is given it goes to the file as well.
+    Python's own stderr still reaches the terminal, so progress bars do. The context manager that this one yields
+    redirects Python's stderr too.
     """
     python = sys.stderr
     python.flush()
@@ -288,7 +291,7 @@ def _noise_in(path: Path) -> Iterator[Callable[[], AbstractContextManager[None]]
 
         os.dup2(file.fileno(), 2)
         _SINK.file = file
-        if _handle(python) == 2:  # else somebody catches it already
+        if _handle(python) == 2:  # otherwise something, such as pytest, has redirected it already
             sys.stderr = shown
         try:
             with redirect_stdout(file):

@@ -1,11 +1,15 @@
-"""A job on disk: what is to be named, how, and which parts of it are done. However many runs, one result.
+"""A job on disk: which photos it identifies, how, and which of its shards are done.
 
-job.json            all that the rows depend on; written after the listing, so that where it is the listing is whole
-listing/00000.txt   references, a JSON string a line, `part` of them a file: the photos of one part
-left-out.json       what the listing left out: counts, and the first entries; there where anything was
-part-00000.parquet  the rows of one part (or .csv, .jsonl): temporary name, fsync, rename
-ledger.jsonl        a line for each part that is done, fsynced after the rename
+The result is the same however often a job was interrupted. Its folder holds:
+
+job.json            everything that the rows depend on; written last, so if it exists the listing is complete
+listing/00000.txt   the URIs of one shard's photos, one JSON string per line
+left-out.json       what the listing left out: counts and the first entries; missing if nothing was
+part-00000.parquet  the rows of one shard (or .csv, .jsonl), written to a temporary name, fsynced and renamed
+ledger.jsonl        the manifest: a line for each finished shard, fsynced after the rename
 .lock               held by the run that writes
+
+Small jobs, which hold their results in memory, use a `journal` instead: one JSON line per result in one file.
 """
 
 from __future__ import annotations
@@ -24,20 +28,20 @@ from typing import BinaryIO, Generic, TypeVar
 import msgspec
 
 from nameplate.batch.tables import AnsweredPhoto, Format, write_rows
-from nameplate.batch.uris import of_line, to_line
+from nameplate.batch.uris import from_line, to_line
 from nameplate.data.archive import Refused
 from nameplate.data.listing import LeftOut
 from nameplate.errors import NameplateError, WriteError
 from nameplate.storage import LOCK, sha256, whole_file, working_in
 
-# JOINED A journal: what is done of a long job, a JSON line each, so that an interrupted one goes on.
-
+# The journal of a small job.
 
 T = TypeVar("T")
 FLUSH = 256
 """Lines between two flushes to disk."""
 FORMAT = 2
-"""Of the lines. A journal of another format is not resumed: msgspec would drop the fields that it does not know."""
+"""Version of the lines' format. A journal of another version is not resumed: msgspec would silently drop the fields
+that it does not know."""
 
 
 @dataclass(slots=True)
@@ -45,13 +49,13 @@ class Journal(Generic[T]):
     """An open journal."""
 
     done: list[T]
-    """What it holds, in order."""
+    """All results so far, in order."""
     resumed: int
-    """How many of these an interrupted job left."""
+    """How many of these an interrupted run left."""
     _file: BinaryIO
 
     def add(self, result: T) -> None:
-        """Keep one result."""
+        """Append one result."""
         self.done.append(result)
         self._file.write(msgspec.json.encode(result) + b"\n")
         if len(self.done) % FLUSH == 0:
@@ -60,12 +64,12 @@ class Journal(Generic[T]):
 
 @contextmanager
 def journal(target: Path, job: object, kind: type[T]) -> Iterator[Journal[T]]:
-    """Open the journal beside `target`; it is deleted when the block ends well, and kept when it does not.
+    """Open the journal beside `target`. It is deleted when the block ends normally, and kept when it raises.
 
     Args:
-        target: what the job writes in the end.
-        job: all that the results depend on; its `repr` must be the same for the job to be gone on with.
-        kind: of the results.
+        target: the file that the job writes in the end.
+        job: everything that the results depend on. An interrupted job is resumed only if its `repr` is the same.
+        kind: the results' type.
 
     Raises:
         NameplateError: the folder cannot be written to.
@@ -94,7 +98,7 @@ def _heading(job: object) -> bytes:
 
 
 def _resume(path: Path, heading: bytes, kind: type[T]) -> list[T]:
-    """The results of an interrupted run of the same job; a last line cut short is dropped."""
+    """Read the results of an interrupted run of the same job. A last line that is cut short is removed."""
     try:
         lines = path.read_bytes().splitlines(keepends=True)
     except OSError:
@@ -106,7 +110,7 @@ def _resume(path: Path, heading: bytes, kind: type[T]) -> list[T]:
         done = [msgspec.json.decode(line, type=kind) for line in whole[1:]]
     except msgspec.DecodeError:
         return []
-    if len(whole) < len(lines):
+    if len(whole) < len(lines):  # or the next line would be appended to half of one
         os.truncate(path, sum(map(len, whole)))
     return done
 
@@ -116,39 +120,43 @@ JOB, LISTING, LEFT_OUT, MANIFEST = "job.json", "listing", "left-out.json", "ledg
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:
-    """job.json: all that the rows depend on beside the photos' own bytes."""
+    """The contents of job.json: everything that the rows depend on, except the photos' bytes.
+
+    The field names are the JSON's keys, so jobs on disk depend on them.
+    """
 
     bundle: str
-    """`Bundle.full_digest`."""
+    """The bundle's `full_digest`."""
     runtime: str
-    """Pinned by the first run, so that all rows are one runtime's."""
+    """The runtime; the first run chooses it for all, because another one may change a confidence's last digit."""
     tta: str
     top: int
     format: Format
     part: int
-    """Photos a part."""
+    """Photos per shard; the key is older than the word."""
     limits: str
     versions: dict[str, str]
-    """Of all that touches a photo."""
+    """Versions of all packages that process a photo."""
     sources: tuple[str, ...]
-    """As they were given."""
+    """The sources as the user gave them."""
     folder: str
-    """What relative paths are meant from; nothing where there are none."""
+    """The folder that relative sources start from; empty if all are absolute."""
     photos: int = 0
-    """How many were listed."""
+    """Number of listed photos."""
     listing: str = ""
     """SHA-256 of the listing."""
 
 
-FOUND_OUT = ("photos", "listing")
-"""By the first run; so is the runtime, where `auto` is asked for."""
+SET_BY_FIRST_RUN = ("photos", "listing")
+"""Fields that a user does not give; nor the runtime, if `auto` is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShardRecord:
-    """One finished part."""
+    """One finished shard: a line of the manifest, whose keys are the field names."""
 
     part: int
+    """The shard's number, from 0; the key is older than the word."""
     rows: int
     bytes: int
     sha256: str
@@ -160,43 +168,43 @@ class ShardRecord:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A planned job."""
+    """A planned job: its folder and its specification."""
 
     root: Path
-    terms: JobSpec
+    spec: JobSpec
 
     @property
-    def parts(self) -> int:
-        """How many there are."""
-        return -(-self.terms.photos // self.terms.part)
+    def shards(self) -> int:
+        """Number of shards."""
+        return -(-self.spec.photos // self.spec.part)
 
-    def rows(self, part: int) -> int:
-        """Photos of a part."""
-        return min(self.terms.part, self.terms.photos - part * self.terms.part)
+    def rows(self, shard: int) -> int:
+        """Number of a shard's photos; only the last shard may have fewer than the others."""
+        return min(self.spec.part, self.spec.photos - shard * self.spec.part)
 
-    def path(self, part: int) -> Path:
-        """The file of a part's rows."""
-        return self.root / f"part-{part:05d}.{self.terms.format}"
+    def path(self, shard: int) -> Path:
+        """Path of a shard's file of rows."""
+        return self.root / f"part-{shard:05d}.{self.spec.format}"
 
-    def references(self, part: int) -> list[str]:
-        """The photos of a part.
+    def uris(self, shard: int) -> list[str]:
+        """Read the URIs of a shard's photos.
 
         Raises:
-            NameplateError: the listing is gone.
+            NameplateError: the listing is missing or damaged.
         """
-        path = _listing(self.root, part)
+        path = _listing(self.root, shard)
         try:
-            return [of_line(line) for line in path.read_text("ascii").splitlines()]
+            return [from_line(line) for line in path.read_text("ascii").splitlines()]
         except (OSError, ValueError) as error:
             raise NameplateError(
                 f"Cannot read '{path}' ({error}): the job cannot go on. Delete its folder to start again."
             ) from None
 
     def left_out(self) -> LeftOut:
-        """What the listing left out.
+        """Read what the listing left out.
 
         Raises:
-            NameplateError: the file that says so is damaged.
+            NameplateError: the file is damaged.
         """
         path = self.root / LEFT_OUT
         try:
@@ -207,7 +215,7 @@ class Job:
             raise NameplateError(f"Cannot read '{path}' ({error}). Delete the job's folder to start again.") from None
 
     def done(self) -> dict[int, ShardRecord]:
-        """The parts in the ledger whose files are there, whole."""
+        """Return the shards that are in the manifest and whose files exist in full length: number → record."""
         return {
             line.part: line
             for line in _read_manifest(self.root / MANIFEST)
@@ -215,115 +223,121 @@ class Job:
         }
 
     def todo(self) -> list[int]:
-        """The parts that are not."""
+        """Return the numbers of the shards that are not done."""
         done = self.done()
-        return [part for part in range(self.parts) if part not in done]
+        return [shard for shard in range(self.shards) if shard not in done]
 
-    def write(self, part: int, answers: Sequence[AnsweredPhoto], seconds: float) -> ShardRecord:
-        """Write a part whole; `record` then says that it is done.
+    def write(self, shard: int, answers: Sequence[AnsweredPhoto], seconds: float) -> ShardRecord:
+        """Write a shard's file atomically. It counts as done only after `record`.
 
         Raises:
             WriteError: the folder cannot be written to, or the disk is full.
         """
-        path = self.path(part)
+        path = self.path(shard)
         with whole_file(path) as temporary:
-            write_rows(temporary, self.terms.format, answers, self.terms.top)
-        _sync_folder(self.root)
+            write_rows(temporary, self.spec.format, answers, self.spec.top)
+        _sync_folder(self.root)  # the file must be on disk before the manifest says so
         data = path.read_bytes()
         errors: Counter[str] = Counter(answer.reason for answer in answers if answer.reason is not None)
         verdicts = Counter(str(answer.prediction.verdict) for answer in answers)
-        return ShardRecord(part, len(answers), len(data), sha256(data), dict(errors), dict(verdicts), round(seconds, 3))
+        return ShardRecord(
+            shard, len(answers), len(data), sha256(data), dict(errors), dict(verdicts), round(seconds, 3)
+        )
 
     def record(self, line: ShardRecord) -> None:
-        """Write a finished part into the ledger.
+        """Append a finished shard to the manifest.
 
         Raises:
-            WriteError: as above.
+            WriteError: the folder cannot be written to, or the disk is full.
         """
         _append(self.root / MANIFEST, msgspec.json.encode(line) + b"\n")
 
 
 def plan(
     root: Path,
-    terms: JobSpec,
+    spec: JobSpec,
     entries: Callable[[], Iterable[str | Refused]],
     pin: Callable[[list[str]], str],
     *,
     replace_other: bool,
     listed: Callable[[int], None] = lambda _: None,
 ) -> Job:
-    """The job in a folder: that of an interrupted run of the same terms, or a new one.
+    """Return the job in a folder: an interrupted one with the same specification, or else a new one.
 
     Args:
-        root: the job's folder; locked by the caller.
-        terms: without photos and listing, which are found out here, as is the runtime where it is `auto`.
-        entries: references of the photos, and what is left out among them; asked for a new job only.
-        pin: given the first part's references, names the runtime.
-        replace_other: whether another job's folder is emptied; else it is refused.
-        listed: called with the photos listed so far.
+        root: the job's folder, which the caller has locked.
+        spec: the specification. Photos and listing are set here, as is the runtime if it is `auto`.
+        entries: gives the photos' URIs, and what is left out among them; called only for a new job.
+        pin: chooses the runtime, given the first shard's URIs.
+        replace_other: whether the folder of another job is emptied; otherwise it is refused.
+        listed: called with the number of photos listed so far.
 
     Raises:
-        NameplateError: the folder holds another job, or anything else.
+        NameplateError: the folder holds another job, or something else.
     """
-    before = _read_terms(root)
-    if before is not None and not _differing(before, terms):
+    before = _read_spec(root)
+    if before is not None and not _differing(before, spec):
         return Job(root, before)
     if before is not None and not replace_other:
-        raise NameplateError(f"'{root}' holds another job: {_differences(before, terms)}. Choose another folder.")
+        raise NameplateError(f"'{root}' holds another job: {_differences(before, spec)}. Choose another folder.")
     _clear(root)
-    count, digest = _freeze(root, entries(), terms.part, listed)
-    first = Job(root, terms).references(0) if count else []
-    complete = replace(terms, runtime=pin(first), photos=count, listing=digest)
+    count, digest = _freeze(root, entries(), spec.part, listed)
+    first = Job(root, spec).uris(0) if count else []
+    complete = replace(spec, runtime=pin(first), photos=count, listing=digest)
     with whole_file(root / JOB) as temporary:
         temporary.write_bytes(msgspec.json.format(msgspec.json.encode(complete), indent=2) + b"\n")
     return Job(root, complete)
 
 
 def open_job(root: Path) -> Job:
-    """The job that a folder holds.
+    """Return the job that a folder holds.
 
     Raises:
-        NameplateError: it holds none.
+        NameplateError: it holds none that can be read.
     """
-    terms = _read_terms(root)
-    if terms is None:
+    spec = _read_spec(root)
+    if spec is None:
         raise NameplateError(f"'{root}' holds no job that can be read.")
-    return Job(root, terms)
+    return Job(root, spec)
 
 
 @contextmanager
 def locked(root: Path) -> Iterator[None]:
-    """Hold a job's folder, made where it is not there.
+    """Lock a job's folder, and make it if it does not exist.
 
     Raises:
-        NameplateError: another run holds it, or it is no folder of a job.
-        WriteError: it cannot be made.
+        NameplateError: another run has locked it, or the folder is not a job's.
+        WriteError: the folder cannot be made.
     """
     if root.is_dir() and not (root / LOCK).exists() and any(root.iterdir()):
         raise NameplateError(f"'{root}' is there and holds no job. Choose another folder.")
-    with working_in(root, keep=True):  # so that what a killed run leaves is known for a job's
+    with working_in(root, keep=True):  # the lock file stays, so that a killed run's folder is recognised as a job's
         yield
 
 
 def remove(root: Path) -> None:
-    """Delete a job's folder; job.json goes first, so that what an interruption leaves is no job."""
+    """Delete a job's folder, job.json first: if this is interrupted, the rest is not taken for a job."""
     (root / JOB).unlink(missing_ok=True)
     shutil.rmtree(root, ignore_errors=True)
 
 
-def _listing(root: Path, part: int) -> Path:
-    return root / LISTING / f"{part:05d}.txt"
+def _listing(root: Path, shard: int) -> Path:
+    return root / LISTING / f"{shard:05d}.txt"
 
 
-def _freeze(root: Path, entries: Iterable[str | Refused], part: int, listed: Callable[[int], None]) -> tuple[int, str]:
-    """Write the listing, and what it leaves out; how many photos there are, and the listing's SHA-256."""
+def _freeze(root: Path, entries: Iterable[str | Refused], size: int, listed: Callable[[int], None]) -> tuple[int, str]:
+    """Write the listing, `size` photos per shard, and what it leaves out.
+
+    Returns:
+        The number of photos, and the listing's SHA-256.
+    """
     left_out = LeftOut()
     rest, count, digest = left_out.sift(entries), 0, hashlib.sha256(usedforsecurity=False)
-    while some := "".join(map(to_line, islice(rest, part))).encode("ascii"):
-        with whole_file(_listing(root, count // part)) as temporary:
-            temporary.write_bytes(some)
-        digest.update(some)
-        count += some.count(b"\n")
+    while lines := "".join(map(to_line, islice(rest, size))).encode("ascii"):
+        with whole_file(_listing(root, count // size)) as temporary:
+            temporary.write_bytes(lines)
+        digest.update(lines)
+        count += lines.count(b"\n")
         listed(count)
     if left_out.total:
         with whole_file(root / LEFT_OUT) as temporary:
@@ -332,7 +346,7 @@ def _freeze(root: Path, entries: Iterable[str | Refused], part: int, listed: Cal
 
 
 def _clear(root: Path) -> None:
-    """Delete what a job left, job.json first, and nothing else."""
+    """Delete a job's files, job.json first, and nothing else."""
     (root / JOB).unlink(missing_ok=True)
     (root / MANIFEST).unlink(missing_ok=True)
     (root / LEFT_OUT).unlink(missing_ok=True)
@@ -342,7 +356,7 @@ def _clear(root: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _read_terms(root: Path) -> JobSpec | None:
+def _read_spec(root: Path) -> JobSpec | None:
     try:
         return msgspec.json.decode((root / JOB).read_bytes(), type=JobSpec)
     except (OSError, msgspec.DecodeError):
@@ -350,7 +364,7 @@ def _read_terms(root: Path) -> JobSpec | None:
 
 
 def _differing(before: JobSpec, now: JobSpec) -> list[str]:
-    left_open = (*FOUND_OUT, "runtime") if now.runtime == "auto" else FOUND_OUT
+    left_open = (*SET_BY_FIRST_RUN, "runtime") if now.runtime == "auto" else SET_BY_FIRST_RUN
     names = (field.name for field in fields(JobSpec) if field.name not in left_open)
     return [name for name in names if getattr(before, name) != getattr(now, name)]
 
@@ -361,7 +375,7 @@ def _differences(before: JobSpec, now: JobSpec) -> str:
 
 
 def _read_manifest(path: Path) -> list[ShardRecord]:
-    """The ledger's lines; a last one cut short is dropped, as is what cannot be read: its part is made again."""
+    """Read the manifest. Lines that are cut short or damaged are skipped: their shards are made again."""
     found = []
     with suppress(OSError):
         for line in path.read_bytes().splitlines():
@@ -371,7 +385,7 @@ def _read_manifest(path: Path) -> list[ShardRecord]:
 
 
 def _append(path: Path, line: bytes) -> None:
-    """Append to the ledger, on a line of its own even after one that was cut short."""
+    """Append a line to the manifest, after a newline if the last line was cut short."""
     try:
         with path.open("ab+") as file:
             if file.tell():
@@ -392,8 +406,8 @@ def _size(path: Path) -> int:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename last through a power cut."""
-    with suppress(OSError):  # not every system opens folders
+    """Make a rename in a folder survive a power failure."""
+    with suppress(OSError):  # not every system lets one open a folder
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)

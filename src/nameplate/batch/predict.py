@@ -1,7 +1,8 @@
-"""Many photos: one row a photo, in one file or in parts, in flat memory; an interrupted run is gone on with.
+"""`predict_photos`: one row per photo, in one file or in a folder of shards, in constant memory.
 
-The same command again goes on where the last one ended, and the bytes are those of a run that nothing interrupted.
-See `job` for what lies on disk.
+The same command resumes an interrupted run, and the files are byte for byte those of a run without interruption.
+`job.py` describes what is on disk. With `profile`, the time of each stage is measured and compared with what decoding
+and inference alone allow (`profile_job`).
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ import numpy as np
 
 from nameplate import __version__
 from nameplate.batch.job import Job, JobSpec, locked, plan, remove
+from nameplate.batch.shards import MakeShards, Reader, make_shards
 from nameplate.batch.tables import FORMATS, SUFFIXES, Format, join_files
 from nameplate.batch.uris import list_entries, lists_in
-from nameplate.batch.work import Make, Reader, make_parts
 from nameplate.data.archive import Refused
 from nameplate.data.inputs import refuse_overwriting_input
 from nameplate.data.listing import LeftOut
@@ -37,35 +38,36 @@ from nameplate.runtime.base import BATCH, Batch, Batching, Stopwatch, no_watch
 from nameplate.storage import printable, whole_file
 
 FORMAT: Format = "parquet"
-"""Of a folder's parts, where none is named."""
+"""The format of a folder's shards if none is given."""
 TOUCHED_BY = ("numpy", "onnxruntime", "openvino", "pillow", "pyarrow", "simplejpeg")
 """Packages whose version may change a row's bytes."""
 SAMPLED = 8 * PROBE_PHOTOS
-"""Photos among which those are looked for that a runtime is timed on."""
+"""Photos among which readable ones are sought to time runtimes on."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """What a job did."""
+    """What a job did. `predict --json` prints it, so the field names are JSON keys: `parts` are the shards."""
 
     photos: int
     unreadable: int
     resumed: int
-    """Photos taken over from an interrupted run."""
+    """Photos whose rows an interrupted run had written."""
     parts: int
+    """Number of shards."""
     resumed_parts: int
-    """Parts that an interrupted run had finished."""
+    """Shards that an interrupted run had finished."""
     verdicts: dict[str, int]
     errors: dict[str, int]
     """Reason → photos that could not be read."""
     runtime: str
     left_out: LeftOut
-    """What was no photo among what the sources hold, also where an interrupted run listed them."""
+    """Entries of the sources that are no photos, also those that an interrupted run listed."""
     seconds: float
-    """That this run took to name its photos, listing and choice of a runtime left out."""
+    """Seconds that this run took for its photos, without listing them and choosing a runtime."""
     photos_per_second: float
     profile: Profile | None = None
-    """Where the time went; None where that was not asked for, or nothing was left to do."""
+    """Where the time went; None if that was not asked for, or nothing was left to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +76,12 @@ class Options:
 
     top: int = TOP
     """How many nameplates a row holds besides the answer (columns top1, top1_confidence, top2, …)."""
-    part: int = PART
-    """Photos a part."""
+    shard_size: int = PART
+    """Photos per shard."""
     profile: bool = False
     """Whether to measure where the time goes."""
-    elsewhere: Make | None = None
-    """Makes the parts in other processes (see `on_ray`); None: they are made here."""
+    make: MakeShards | None = None
+    """Makes the shards in other processes (see `on_ray`); None makes them in this process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,21 +92,21 @@ class Output:
     """The job's folder."""
     format: Format
     file: Path | None
-    """The one file that the parts become; None where they stay."""
+    """The file that the shards are joined into; None if they stay as they are."""
 
 
 def find_output(path: Path, format_: Format | None = None) -> Output:
-    """What an output's name and format stand for: a file of `SUFFIXES`, or a folder of parts.
+    """Find out whether an output is one file, with a suffix of `SUFFIXES`, or a folder of shards.
 
     Raises:
-        UsageError: another suffix or format, or both a file's name and a format.
-        RuntimeUnavailableError: Parquet without pyarrow.
+        UsageError: the suffix or the format is unknown, or both a file's name and a format are given.
+        RuntimeUnavailableError: the format is Parquet, and pyarrow is not installed.
     """
     suffix = path.suffix.lower()
     if format_ is not None and format_ not in FORMATS:
         raise UsageError(f"Unknown format '{format_}'. There are {', '.join(FORMATS)}.")
     if suffix in SUFFIXES and format_ is not None:
-        raise UsageError(f"'{path}' is a file's name, and a format is for a folder of parts: give one of both.")
+        raise UsageError(f"'{path}' is the name of a file, but --format is for a folder of parts: give one of the two.")
     if suffix not in SUFFIXES and suffix and format_ is None and not path.is_dir():
         raise UsageError(
             f"Cannot write '{path}': its name must end in {', '.join(SUFFIXES)}. For a folder of parts add --format."
@@ -124,42 +126,42 @@ def predict_photos(
     listed: Callable[[int], None] = lambda _: None,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> JobResult:
-    """Name every photo behind some sources.
+    """Identify the car in every photo of some sources, and write the rows.
 
     Args:
-        model: what names them.
-        sources: see `list_entries`.
-        output: from `find_output`.
+        model: the model.
+        sources: photos, folders, tables, archives and so on; see `list_entries`.
+        output: where the rows go; see `find_output`.
         options: what a row holds, and how the rows are made.
-        listed: called with photos listed so far.
-        progress: called with photos done and in all.
+        listed: called with the number of photos listed so far.
+        progress: called with the numbers of photos done and in all.
 
     Raises:
-        UsageError: a source that cannot be one.
-        DataError: a source that cannot be read.
+        UsageError: a source is malformed.
+        DataError: a source cannot be read.
         NameplateError: the folder holds something else, another run writes it, or it cannot be written to.
     """
     options = options or Options()
-    if options.profile and options.elsewhere is not None:
-        raise UsageError("A profile is of one process: leave out --profile or --ray.")
+    if options.profile and options.make is not None:
+        raise UsageError("A profile can be made of one process only: leave out --profile or --ray.")
     for source in sources:
         if is_remote(source):
-            check_address(source)  # before anything is written
+            check_address(source)  # a malformed address is refused before anything is written
     folder = os.getcwd() if any(not _is_absolute(source) for source in sources) else ""  # noqa: PTH109
-    terms = _terms(model, output, options.top, options.part, tuple(map(printable, sources)), printable(folder))
+    spec = _spec(model, output, options.top, options.shard_size, tuple(map(printable, sources)), printable(folder))
     refuse_overwriting_input([output.file or output.root], (path for source in sources for path in lists_in(source)))
 
     def entries() -> Iterable[str | Refused]:
         return list_entries(sources, [str(output.root)])
 
-    return _run(model, terms, entries, output, options, listed, progress)
+    return _run(model, spec, entries, output, options, listed, progress)
 
 
 def _is_absolute(source: str) -> bool:
     return is_remote(source) or os.path.isabs(source)  # noqa: PTH117
 
 
-def _terms(model: Model, output: Output, top: int, part: int, sources: tuple[str, ...], folder: str) -> JobSpec:
+def _spec(model: Model, output: Output, top: int, shard_size: int, sources: tuple[str, ...], folder: str) -> JobSpec:
     settings = model.settings
     return JobSpec(
         model.bundle.full_digest,
@@ -167,7 +169,7 @@ def _terms(model: Model, output: Output, top: int, part: int, sources: tuple[str
         settings.tta,
         top,
         output.format,
-        part,
+        shard_size,
         repr(settings.limits),
         versions(),
         sources,
@@ -176,7 +178,7 @@ def _terms(model: Model, output: Output, top: int, part: int, sources: tuple[str
 
 
 def versions() -> dict[str, str]:
-    """Package → version of all that touches a photo; those that are not installed are left out."""
+    """Return the versions of all packages that process a photo; packages that are not installed are left out."""
     return {"nameplate": __version__} | {name: found for name in TOUCHED_BY if (found := _version(name))}
 
 
@@ -189,58 +191,58 @@ def _version(package: str) -> str:
 
 def _run(
     model: Model,
-    terms: JobSpec,
+    spec: JobSpec,
     entries: Callable[[], Iterable[str | Refused]],
     output: Output,
     options: Options,
     listed: Callable[[int], None],
     progress: Callable[[int, int], None],
 ) -> JobResult:
-    model.require_head()
+    model.require_head()  # fails now rather than in the first shard
     with locked(output.root):
         job = plan(
             output.root,
-            terms,
+            spec,
             entries,
             lambda first: _pin(model, first),
             replace_other=output.file is not None,
             listed=listed,
         )
-        done = _make(model, job, progress, options.elsewhere, profile=options.profile)
+        done = _make(model, job, progress, options.make, profile=options.profile)
         if output.file is not None:
             with whole_file(output.file) as temporary:
-                join_files(map(job.path, range(job.parts)), temporary, job.terms.format, job.terms.top)
+                join_files(map(job.path, range(job.shards)), temporary, job.spec.format, job.spec.top)
             remove(output.root)
     return done
 
 
 def _make(
-    model: Model, job: Job, progress: Callable[[int, int], None], elsewhere: Make | None, *, profile: bool
+    model: Model, job: Job, progress: Callable[[int, int], None], remote: MakeShards | None, *, profile: bool
 ) -> JobResult:
-    """Make the parts that are not done."""
+    """Make the shards that are not done: in this process, or by `remote`."""
     before, todo = job.done(), job.todo()
-    finished = sum(line.rows for line in before.values())
+    finished = sum(record.rows for record in before.values())
     watch = Stopwatch() if profile else no_watch
-    batching = None if elsewhere else _batching(model, job, todo)
-    running = model.with_settings(runtime=job.terms.runtime, batching=batching, watch=watch)
-    if elsewhere is None and sum(map(job.rows, todo)) >= PROBE_PHOTOS:
-        running.runtime.open(0)  # what it takes to load the backbone is not the photos' time
+    batching = None if remote else _batching(model, job, todo)
+    running = model.with_settings(runtime=job.spec.runtime, batching=batching, watch=watch)
+    if remote is None and sum(map(job.rows, todo)) >= PROBE_PHOTOS:
+        running.runtime.open(0)  # loading the backbone must not count as the photos' time
     start = time.perf_counter()
-    make = elsewhere or make_parts
-    made = make(running, job, todo, job.record, lambda done: progress(finished + done, job.terms.photos))
+    make = remote or make_shards
+    made = make(running, job, todo, job.record, lambda done: progress(finished + done, job.spec.photos))
     seconds = time.perf_counter() - start
-    named = job.terms.photos - finished
+    named = job.spec.photos - finished
     found = profile_job(running, job, watch.seconds, seconds, named) if isinstance(watch, Stopwatch) and named else None
-    lines = [*before.values(), *made]
+    records = [*before.values(), *made]
     return JobResult(
-        job.terms.photos,
-        sum(sum(line.errors.values()) for line in lines),
+        job.spec.photos,
+        sum(sum(record.errors.values()) for record in records),
         finished,
-        job.parts,
+        job.shards,
         len(before),
-        _added(line.verdicts for line in lines),
-        _added(line.errors for line in lines),
-        job.terms.runtime,
+        _added(record.verdicts for record in records),
+        _added(record.errors for record in records),
+        job.spec.runtime,
         job.left_out(),
         round(seconds, 3),
         round(named / seconds, 1),
@@ -249,7 +251,7 @@ def _make(
 
 
 def _added(counts: Iterable[dict[str, int]]) -> dict[str, int]:
-    """Counts by name, added up, the largest first."""
+    """Add up counts by name; the largest comes first."""
     total: Counter[str] = Counter()
     for each in counts:
         total.update(each)
@@ -257,36 +259,39 @@ def _added(counts: Iterable[dict[str, int]]) -> dict[str, int]:
 
 
 def _pin(model: Model, first: Sequence[str]) -> str:
-    """The runtime for the whole job, by how many photos there are at least."""
+    """Choose the runtime for the whole job, given the URIs of its first shard: long jobs are worth a benchmark."""
     return choose_runtime(model.bundle, model.settings.runtime, model.settings.threads, len(first))
 
 
 def _batching(model: Model, job: Job, todo: Sequence[int]) -> Batching | None:
+    """Benchmark how many batches at once are fastest; None for jobs too short to be worth it."""
     if sum(map(job.rows, todo)) < BENCHMARK_PHOTOS:
         return None
-    pictures = lambda: _pictures(model, job.references(todo[0]))  # noqa: E731
-    return best_batching(model.bundle, job.terms.runtime, model.settings.threads, pictures)
+
+    def inputs() -> Batch | None:
+        return _probe_inputs(model, job.uris(todo[0]))
+
+    return best_batching(model.bundle, job.spec.runtime, model.settings.threads, inputs)
 
 
-def _pictures(model: Model, references: Sequence[str]) -> Batch | None:
-    """Pictures of `PROBE_PHOTOS` photos, uint8 N×H×W×3, of the first that can be read."""
+def _probe_inputs(model: Model, uris: Sequence[str]) -> Batch | None:
+    """Prepare the first `PROBE_PHOTOS` photos that can be read: uint8 N×H×W×3; None if none can."""
     size, plain = model.bundle.manifest.preprocess, Settings(limits=model.settings.limits)
     with Reader(model.settings.limits) as reader:
-        photos = (prepare_photo(source, size, plain) for source in reader.sources(references[:SAMPLED]))
+        photos = (prepare_photo(source, size, plain) for source in reader.sources(uris[:SAMPLED]))
         readable = (photo.inputs[0] for photo in photos if isinstance(photo, PreparedPhoto))
-        pictures = list(itertools.islice(readable, PROBE_PHOTOS))
-    return np.stack(pictures) if pictures else None
+        inputs = list(itertools.islice(readable, PROBE_PHOTOS))
+    return np.stack(inputs) if inputs else None
 
 
-# JOINED Where a job's time went, and how far that is from what decoding and inference allow together.
-
+# The profile of a job.
 
 STAGES = ("read", "decode", "resize", "infer", "judge", "write")
-"""A photo's way; `judge` is the head, the verdict and the row."""
+"""The stages of a photo, by the names that `Settings.watch` gets; `judge` is the head, the verdict and the row."""
 SAMPLE = 256
-"""Photos of the job that decoding alone and inference alone are timed on."""
+"""Photos of the job on which decoding alone and inference alone are timed."""
 ROUNDS = 2
-"""Times that each is timed; the faster counts."""
+"""How often each is timed; the fastest counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,49 +300,52 @@ class Stage:
 
     stage: str
     seconds: float
-    """Added up over all threads, waiting for a processor included."""
+    """Seconds added up over all threads, including those spent waiting for a processor."""
     share: float
-    """Of the run's time on all its processors, 0–1 (more where threads waited for each other)."""
+    """Share of the run's time on all its processors, 0–1; larger if threads waited for each other."""
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Where the time went."""
+    """Where the time of a run went. The field names are keys of `predict --json`."""
 
     threads: int
     seconds: float
-    """Of the run, photos alone."""
+    """Seconds of the run, for its photos alone."""
     stages: tuple[Stage, ...]
     photos_per_second: float
     decode_alone: float
-    """Photos a second when nothing but reading, decoding and resizing runs, on all processors."""
+    """Photos per second if all processors only read, decode and resize."""
     infer_alone: float
-    """Photos a second when nothing but the runtime runs, on all processors."""
+    """Photos per second if all processors only run the backbone."""
     floor: float
-    """Photos a second that these two allow on the same processors: 1 / (1 / decode_alone + 1 / infer_alone)."""
+    """Photos per second that both together allow on these processors: 1 / (1 / decode_alone + 1 / infer_alone)."""
     reached: float
-    """Share of that which the run reached; above 1 where the machine was busier while it was measured."""
+    """Share of `floor` that the run reached; above 1 if the machine was busier while `floor` was measured."""
 
 
 def profile_job(model: Model, job: Job, spent: Mapping[str, float], seconds: float, photos: int) -> Profile | None:
-    """The profile of a run that has ended; None where no photo of the sample can be read.
+    """Make the profile of a run that has ended.
 
     Args:
-        model: that ran, its runtime open.
-        job: whose photos are sampled.
-        spent: seconds by stage.
-        seconds: of the run.
-        photos: that it named.
+        model: the model of the run; its runtime is open.
+        job: the job whose photos are sampled.
+        spent: stage → seconds added up over all threads.
+        seconds: the duration of the run.
+        photos: the number of photos of the run.
+
+    Returns:
+        The profile; None if no photo of the sample can be read.
     """
     threads = model.settings.threads
     decoding, prepared = min((_decode(model, _sample(job)) for _ in range(ROUNDS)), key=lambda timed: timed[0])
-    pictures = [photo.inputs[0] for photo in prepared if isinstance(photo, PreparedPhoto)]
-    if not pictures:
+    inputs = [photo.inputs[0] for photo in prepared if isinstance(photo, PreparedPhoto)]
+    if not inputs:
         return None
-    batches = [np.stack(pictures[start : start + BATCH]) for start in range(0, len(pictures), BATCH)]
+    batches = [np.stack(inputs[start : start + BATCH]) for start in range(0, len(inputs), BATCH)]
     runtime = model.runtime.open(0)
     inferring = min(_timed(lambda: list(runtime.embed(iter(batches)))) for _ in range(ROUNDS))
-    decode, infer, reached = len(prepared) / decoding, len(pictures) / inferring, photos / seconds
+    decode, infer, reached = len(prepared) / decoding, len(inputs) / inferring, photos / seconds
     floor = 1 / (1 / decode + 1 / infer)
     stages = tuple(
         Stage(name, round(spent[name], 3), round(spent[name] / seconds / threads, 3))
@@ -357,23 +365,23 @@ def profile_job(model: Model, job: Job, spent: Mapping[str, float], seconds: flo
 
 
 def _sample(job: Job) -> list[str]:
-    """Photos from all over the job, of no more than eight of its parts."""
-    parts = sorted({round(place * (job.parts - 1) / 7) for place in range(8)})
-    each = -(-SAMPLE // len(parts))
+    """Sample URIs evenly from up to eight of the job's shards."""
+    shards = sorted({round(place * (job.shards - 1) / 7) for place in range(8)})
+    each = -(-SAMPLE // len(shards))
     found = []
-    for part in parts:
-        references = job.references(part)
-        found += references[:: max(1, len(references) // each)][:each]
+    for shard in shards:
+        uris = job.uris(shard)
+        found += uris[:: max(1, len(uris) // each)][:each]
     return found
 
 
-def _decode(model: Model, references: list[str]) -> tuple[float, list[PreparedPhoto | UnreadablePhoto]]:
-    """How long all threads take to read, decode and resize some photos, and these."""
+def _decode(model: Model, uris: list[str]) -> tuple[float, list[PreparedPhoto | UnreadablePhoto]]:
+    """Read, decode and resize some photos with all threads; return the seconds that it took, and the photos."""
     size, settings = model.bundle.manifest.preprocess, Settings(limits=model.settings.limits)
 
     with Reader(settings.limits) as reader:
         start = time.perf_counter()
-        sources = reader.sources(references)
+        sources = reader.sources(uris)
         prepared = list(
             ordered_map(lambda source: prepare_photo(source, size, settings), sources, model.settings.threads, AHEAD)
         )

@@ -1,4 +1,4 @@
-"""`submit`: a valid submission for the competition."""
+"""`submit`: writes a valid submission for the Kaggle competition."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from nameplate.model.model import Model
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What `submit` wrote."""
+    """A submission that was written."""
 
     photos: int
     unreadable: tuple[tuple[str, str], ...]
-    """Photos that could not be read, and why; they were given `filler`."""
+    """Photos that could not be read, and why; their answer is `filler`."""
     filler: str
     """The most frequent Category of train.csv."""
     refused: tuple[Refused, ...] = ()
-    """What was left out of an archive, and why."""
+    """Entries of the archive that were left out, and why."""
 
 
 def submit(
     model: Model, source: Path, target: Path, *, progress: Callable[[int, int], None] = lambda *_: None
 ) -> Submission:
-    """Name the competition's test photos and write the submission.
+    """Identify the competition's test photos and write the submission.
 
     Args:
-        model: trained on this competition.
-        source: its folder or zip.
+        model: a model that was trained on this competition.
+        source: the competition's folder or zip.
         target: the CSV to write.
-        progress: called with photos done and in all.
+        progress: called with the numbers of photos done and in all.
 
     Raises:
-        DataError: no such competition, photos missing, or the model names other classes.
+        DataError: `source` is no competition, photos are missing, or the model has other classes.
     """
     folder, refused = unpack(source, model.settings.limits) if is_archive(source.name) else (source, ())
     root = find_competition(folder) if folder.is_dir() else None

@@ -1,4 +1,4 @@
-"""Rows of answers: their columns, and files of them in each format."""
+"""Files of rows, one row per photo: their columns, and how they are written as Parquet, CSV and JSON Lines."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ from nameplate.types import Prediction
 Format = Literal["parquet", "csv", "jsonl"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 SUFFIXES = (".csv", ".jsonl", ".parquet")
-"""Of files of rows."""
+"""Suffixes of files of rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnsweredPhoto:
-    """One row: what a model says of one photo, and the digest of its bytes."""
+    """The contents of one row: a photo's prediction, and the SHA-256 of its bytes."""
 
     prediction: Prediction
     sha256: str | None
-    """Hexadecimal; None where there are no bytes."""
+    """Hexadecimal; None if there are no bytes."""
 
     @property
     def reason(self) -> Reason | None:
-        """Why the photo could not be read; None where it was."""
+        """Why the photo could not be read; None if it was."""
         return None if self.prediction.failure is None else self.prediction.failure.reason
 
 
 def columns(top: int) -> list[str]:
-    """The columns of CSV and Parquet, in `flaws` several with semicolons between them; JSON Lines have the same as
-    `identify --json`, with `sha256`.
+    """Return the columns of CSV and Parquet. Several values in `flaws` are separated by semicolons.
+
+    JSON Lines have the members of `identify --json` and `sha256` instead.
     """
     named = ["photo", "sha256", "nameplate", "confidence", "verdict", "make", "make_confidence", "error"]
     return [*named, *(column for n in range(1, top + 1) for column in (f"top{n}", f"top{n}_confidence")), "flaws"]
@@ -47,7 +48,7 @@ def write_rows(path: Path, kind: Format, answers: Sequence[AnsweredPhoto], top: 
     """Write a file of rows.
 
     Raises:
-        RuntimeUnavailableError: Parquet, and pyarrow is not installed.
+        RuntimeUnavailableError: the format is Parquet, and pyarrow is not installed.
     """
     if kind == "jsonl":
         path.write_bytes(b"".join(msgspec.json.encode(_object(answer)) + b"\n" for answer in answers))
@@ -57,21 +58,21 @@ def write_rows(path: Path, kind: Format, answers: Sequence[AnsweredPhoto], top: 
         import_pyarrow().write_table(_arrow_table(answers, top), path)
 
 
-def join_files(parts: Iterable[Path], target: Path, kind: Format, top: int) -> None:
-    """Write one file of the rows of several, in their order, holding no more than one of them."""
+def join_files(shards: Iterable[Path], target: Path, kind: Format, top: int) -> None:
+    """Join files of rows into one, in their order; no more than one is in memory at a time."""
     if kind == "parquet":
         parquet = import_pyarrow()
         with parquet.ParquetWriter(target, _schema(top)) as writer:
-            for part in parts:
-                writer.write_table(parquet.read_table(part, partitioning=None))
+            for shard in shards:
+                writer.write_table(parquet.read_table(shard, partitioning=None))
         return
     with target.open("wb") as whole:
         if kind == "csv":
             whole.write(_csv_header(top))
-        for part in parts:
-            with part.open("rb") as rows:
+        for shard in shards:
+            with shard.open("rb") as rows:
                 if kind == "csv":
-                    rows.readline()
+                    rows.readline()  # each file has a header of its own
                 shutil.copyfileobj(rows, whole, 1 << 20)
 
 
@@ -96,8 +97,8 @@ def _row(answer: AnsweredPhoto) -> dict[str, object]:
         "make_confidence": prediction.make_confidence,
         "error": prediction.error,
     }
-    for number, (name, chance) in enumerate(prediction.top, start=1):
-        row |= {f"top{number}": name, f"top{number}_confidence": chance}
+    for number, (name, confidence) in enumerate(prediction.top, start=1):
+        row |= {f"top{number}": name, f"top{number}_confidence": confidence}
     return row | {"flaws": ";".join(prediction.flaws) or None}
 
 

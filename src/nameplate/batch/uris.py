@@ -1,4 +1,4 @@
-"""References: text that names one photo's bytes, and how they are listed from what a user gives.
+"""URIs: each names one photo's bytes. `list_entries` lists them from what a user gives, `read_uri` reads one.
 
 a path                       photos/a.jpg
 a member of an archive       shard.zip::photos/a.jpg, also of .tar, .tar.gz, .tgz
@@ -26,33 +26,32 @@ from nameplate.images.decode import read_bytes
 from nameplate.types import Limits
 
 STDIN = "-"
-"""As a source: references on standard input, one a line."""
+"""The source that stands for URIs on standard input, one per line."""
 LINE_BYTES = 65_536
-"""Of one such line at most; no path and no address is as long."""
+"""The most bytes of such a line; no path and no address is as long."""
 UNFOLLOWED = "a link to a folder: ** follows none"
 _MAGIC = re.compile(r"[*?\[]")
 
 
 Listed = Iterator[str | Refused]
-"""References, and what is left out among them."""
+"""URIs, and among them the entries that are left out."""
 
 
 def list_entries(sources: Iterable[str], passing_over: Collection[str] = ()) -> Listed:
-    """The photos behind what a user gives, and what is left out among them, lazily, in an order that is the same every
-    time.
+    """List the photos of some sources lazily, always in the same order, with what is left out among them.
 
-    A source is a photo, a folder (searched whole), a pattern with `*`, `?`, `[…]` and once `**`, a table (CSV, Parquet,
-    JSON Lines) with a column of references, a zip or tar, an object or prefix in a store, or `-`. Sources come in their
-    order, tables and archives in theirs, folders in byte order. No more is held than one folder's listing a level.
+    A source is a photo, a folder (searched recursively), a pattern with `*`, `?`, `[…]` and at most one `**`, a table
+    (CSV, Parquet, JSON Lines) with a column of URIs, a zip or tar, an object or prefix in a store, or `-`. Tables and
+    archives keep their own order, folders are sorted by bytes. Memory holds one folder's listing per level at most.
 
     Args:
-        sources: as the user wrote them.
-        passing_over: folders that are not searched, without a word: those that a command writes itself.
+        sources: the sources as the user wrote them.
+        passing_over: folders that are skipped silently, such as those that the command itself writes.
 
     Raises:
-        DataError: a table, archive or store that cannot be read, or a source without photos; `left_out` of it says
-            what was there instead.
-        UsageError: a pattern or an address that cannot be one.
+        DataError: a table, archive or store cannot be read, or a source has no photos; its `left_out` says what was
+            there instead.
+        UsageError: a pattern or an address is malformed.
     """
     for source in sources:
         empty, left_out = True, LeftOut()
@@ -66,18 +65,18 @@ def list_entries(sources: Iterable[str], passing_over: Collection[str] = ()) -> 
             raise no_photos(source, left_out.first)
 
 
-def read_uri(reference: str, limits: Limits) -> bytes:
-    """The bytes that a reference names.
+def read_uri(uri: str, limits: Limits) -> bytes:
+    """Read the bytes that a URI names.
 
     Raises:
-        PhotoError: missing, empty or too large, or an archive's entry that is refused.
+        PhotoError: they are missing, empty or too large, or an archive's entry is refused.
         DataError: the object's store does not answer.
     """
-    if uris.is_remote(reference):
-        return uris.read_object(reference, limits)
-    if archives.is_member(reference):
-        return archives.read_member(reference, limits)
-    return read_bytes(reference, limits)
+    if uris.is_remote(uri):
+        return uris.read_object(uri, limits)
+    if archives.is_member(uri):
+        return archives.read_member(uri, limits)
+    return read_bytes(uri, limits)
 
 
 def _of_source(source: str, passing_over: Collection[str]) -> Listed:
@@ -85,7 +84,7 @@ def _of_source(source: str, passing_over: Collection[str]) -> Listed:
         return _lines()
     if uris.is_remote(source):
         return uris.list_objects(source)
-    if os.path.isdir(source):  # noqa: PTH112 - false, too, for names that no file can have
+    if os.path.isdir(source):  # noqa: PTH112 - Path.is_dir raises for names that no file can have
         return walk(os.fspath(photos_root(Path(source))), passing_over)
     if not os.path.lexists(source) and _MAGIC.search(source):
         return _expanded(source, passing_over)
@@ -93,14 +92,14 @@ def _of_source(source: str, passing_over: Collection[str]) -> Listed:
         return _of_shard(source)
     if source.lower().endswith(LIST_SUFFIXES):
         return _listed(Path(source))
-    return iter([source])  # whether it can be read is for decoding to say
+    return iter([source])  # if it cannot be read, it gets a row that says so
 
 
 def _lines() -> Iterator[str]:
-    """References on standard input; bytes that are no UTF-8 stay what they are, but for a BOM.
+    """Yield the URIs on standard input. Bytes that are not UTF-8 are kept as they are; a BOM is removed.
 
     Raises:
-        DataError: a line that is no reference.
+        DataError: a line is too long or no text in UTF-8.
     """
     number = 0
     while line := sys.stdin.buffer.readline(LINE_BYTES + 1):
@@ -116,7 +115,7 @@ def _lines() -> Iterator[str]:
 
 
 def _listed(table: Path) -> Listed:
-    """The references in a table's column; relative paths are meant from its folder."""
+    """Yield the URIs in a table's column. Relative paths start from the table's folder."""
     left_out: list[Refused] = []
     for name in list_rows(table, left_out.append):
         yield from _taken(left_out)
@@ -131,14 +130,14 @@ def _taken(entries_: list[Refused]) -> list[Refused]:
 
 
 def _of_shard(source: str) -> Listed:
-    """An archive's photos; one that holds archives or a competition is unpacked, once, since those have a structure."""
+    """List an archive's photos. One that holds archives or a competition is unpacked first, once, and then searched."""
     if not archives.is_nested(source):
         return archives.list_members(source)
     return walk_unpacked(Path(source))
 
 
 def lists_in(source: str) -> list[str]:
-    """The files that are read as lists behind a source: itself, or those that it matches where it is a pattern."""
+    """Return the files that a source may read as lists: the source itself, or if it is a pattern, its matches."""
     if os.path.lexists(source) or not _MAGIC.search(source) or not source.lower().endswith(LIST_SUFFIXES):
         return [source]
     return [match for match in _all_matches(source) if isinstance(match, str)]
@@ -152,12 +151,13 @@ def _all_matches(pattern: str) -> Listed:
 
 
 def _expanded(pattern: str, passing_over: Collection[str]) -> Listed:
-    """What a pattern matches: photos, folders, archives; tables only where it ends as their names do."""
+    """List what a pattern matches: photos, folders and archives; tables only if the pattern has their suffix."""
     for match in _all_matches(pattern):
         if isinstance(match, Refused):
             yield match
         elif os.path.isdir(match):  # noqa: PTH112
-            if "**" not in pattern.strip("/").split("/")[:-1]:  # else what is in it matches for itself
+            # Below ** the folder's contents match for themselves, so listing the folder would repeat them.
+            if "**" not in pattern.strip("/").split("/")[:-1]:
                 yield from _of_source(match, passing_over)
         elif archives.is_shard(match) or _is_list(match, pattern):
             yield from _of_source(match, passing_over)
@@ -176,7 +176,7 @@ def _matches(base: str, parts: Sequence[str]) -> Listed:
     head, rest = parts[0], parts[1:]
     if head == "**":
         yield from _matches(base, rest)
-        if rest:  # else it is a folder, which is searched whole
+        if rest:  # otherwise the match is a folder, which is searched recursively anyway
             yield from _matches_below(base, parts)
     elif not _MAGIC.search(head):
         if os.path.lexists(base + head):
@@ -201,11 +201,11 @@ def _matches_below(base: str, parts: Sequence[str]) -> Listed:
             yield from _matches(f"{base}{name}/", parts)
 
 
-def to_line(reference: str) -> str:
-    """A reference as a line of a listing: a JSON string, whatever bytes are in it."""
-    return json.dumps(reference) + "\n"
+def to_line(uri: str) -> str:
+    """Encode a URI as a line of a listing: a JSON string, which can hold any bytes of a file name."""
+    return json.dumps(uri) + "\n"
 
 
-def of_line(line: str) -> str:
-    """A reference from a line of a listing."""
+def from_line(line: str) -> str:
+    """Decode a line of a listing."""
     return str(json.loads(line))

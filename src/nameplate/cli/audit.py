@@ -47,11 +47,11 @@ def audit(
     from nameplate.data.dataset import read_excluded
     from nameplate.data.inputs import refuse_overwriting_input
     from nameplate.model.model import Model
-    from nameplate.report.audit import Written, finding_counts, write_report
+    from nameplate.report.audit import AuditFiles, finding_counts, write_report
 
     if output.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"The report is a page: '{output}' must end with .html.")
-    refuse_overwriting_input(Written.beside(output), [*data, names, exclude])
+    refuse_overwriting_input(AuditFiles.beside(output), [*data, names, exclude])
     begun = time.monotonic()
     known = Model.load(model, runtime=runtime, threads=threads)
     with screen.progress() as report:

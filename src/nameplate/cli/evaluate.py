@@ -30,10 +30,10 @@ from nameplate.types import Verdict
 if TYPE_CHECKING:
     from nameplate.data import Refused
     from nameplate.data.dataset import Dataset
-    from nameplate.evaluate.comparison import Against
+    from nameplate.evaluate.comparison import ModelComparison
     from nameplate.evaluate.evaluator import EvaluationResult
-    from nameplate.evaluate.figures import Measured
-    from nameplate.evaluate.ood import OODResult, Sorted
+    from nameplate.evaluate.figures import EvaluationFigures
+    from nameplate.evaluate.ood import KnownVerdicts, OODResult
     from nameplate.model.embeddings import Progress
     from nameplate.model.model import Model
 
@@ -86,10 +86,10 @@ def evaluate(
     """Evaluate a model on labelled photos that did not train it; write a page and a model card."""
     from nameplate.cli.labelled import as_json as how_read
     from nameplate.cli.labelled import read_labelled
-    from nameplate.evaluate.comparison import look_again
+    from nameplate.evaluate.comparison import evaluate_with_tta
     from nameplate.evaluate.evaluator import evaluate_model
     from nameplate.evaluate.figures import as_json, compute_figures
-    from nameplate.evaluate.ood import sort_known, sort_ood
+    from nameplate.evaluate.ood import evaluate_ood, known_verdicts
     from nameplate.model.model import Model
     from nameplate.model.runtime_choice import common_runtime
 
@@ -111,13 +111,13 @@ def evaluate(
     with screen.progress() as report:
         dataset = read_labelled(data, names, exclude, layout, report)
         judged = evaluate_model(model, dataset, include_trained=include_trained, progress=report)
-        judged, gained = look_again(model, judged, report)
+        judged, gained = evaluate_with_tta(model, judged, report)
         others: list[Refused] = []
-        unknown = [sort_ood(model, judged, source, report, others.append) for source in ood or []]
+        unknown = [evaluate_ood(model, judged, source, report, others.append) for source in ood or []]
         held = None if other is None else _against(other, str(against), dataset, judged, include_trained, report)
     _tell_left_out(judged, others)
     measured = compute_figures(judged)
-    verdicts = sort_known(model, judged)
+    verdicts = known_verdicts(model, judged)
     said = as_json(measured, judged, model.bundle, held) | {"verdicts": asdict(verdicts), "data": how_read(dataset)}
     files = screen.left_out_json((*dataset.refused, *others), judged.unreadable)
     said["left_out"] = {**cast("dict[str, object]", said["left_out"]), "files": files}
@@ -151,16 +151,16 @@ def evaluate(
 
 def _against(
     other: Model, name: str, dataset: Dataset, judged: EvaluationResult, include_trained: bool, report: Progress
-) -> Against:
-    from nameplate.evaluate.comparison import hold_against, look_again
+) -> ModelComparison:
+    from nameplate.evaluate.comparison import compare_models, evaluate_with_tta
     from nameplate.evaluate.evaluator import evaluate_model
 
     try:
         theirs = evaluate_model(other, dataset, include_trained=include_trained, progress=report)
-        theirs, _ = look_again(other, theirs, report)
+        theirs, _ = evaluate_with_tta(other, theirs, report)
     except DataError as error:
         raise DataError(f"--against {name}: {error}") from None
-    return hold_against(judged, theirs, name)
+    return compare_models(judged, theirs, name)
 
 
 def _refuse_overwriting(page: Path | None, card: Path | None, inputs: Sequence[Path | None]) -> None:
@@ -168,9 +168,9 @@ def _refuse_overwriting(page: Path | None, card: Path | None, inputs: Sequence[P
 
     outputs = [card]
     if page is not None:
-        from nameplate.report.evaluation import Written
+        from nameplate.report.evaluation import EvaluationFiles
 
-        outputs += Written.beside(page)
+        outputs += EvaluationFiles.beside(page)
     refuse_overwriting_input(outputs, inputs)
 
 
@@ -187,13 +187,15 @@ def _tell_left_out(judged: EvaluationResult, of_ood: Sequence[Refused]) -> None:
     if judged.excluded:
         screen.notes.print(f"{judged.excluded:,} photos left out: --exclude kept them from this model's training.")
     tell_unjudged(judged)
-    if judged.strange:
+    if judged.unknown_nameplates:
         photos = sum(count for _, count in judged.unknown)
-        left = f"{screen.counted(len(judged.strange), 'nameplate')} left out, {screen.counted(photos, 'photo')}"
+        left = (
+            f"{screen.counted(len(judged.unknown_nameplates), 'nameplate')} left out, {screen.counted(photos, 'photo')}"
+        )
         screen.notes.print(f"{left}: the model does not know them, and the figures are of the rest.")
 
 
-def _print_more(measured: Measured, against: Against | None) -> None:
+def _print_more(measured: EvaluationFigures, against: ModelComparison | None) -> None:
     """Print the figures beyond accuracy."""
     from nameplate.evaluate.calibration import RISKS
     from nameplate.evaluate.comparison import loss_verdict, verdict
@@ -213,7 +215,7 @@ def _print_more(measured: Measured, against: Against | None) -> None:
         screen.step("", loss_verdict(against))
 
 
-def _print_verdicts(known: Sorted, ood: Sequence[OODResult]) -> None:
+def _print_verdicts(known: KnownVerdicts, ood: Sequence[OODResult]) -> None:
     """Print the verdicts on known photos and on photos of what the model does not know."""
     right = "" if known.right is None else f"; answers right {known.right.percent}"
     held = "" if known.kept_held is None else f", sets of {known.size:.2f} hold the truth {known.kept_held.percent}"

@@ -16,7 +16,7 @@ from nameplate.errors import UsageError
 
 if TYPE_CHECKING:
     from nameplate.evaluate.significance import Paired
-    from nameplate.fit.int8 import Exported
+    from nameplate.fit.int8 import Int8Export
 
 
 @app.command()
@@ -98,33 +98,34 @@ def export(
         raise typer.Exit(1)
 
 
-def as_json(made: Exported, output: Path) -> dict[str, Any]:
+def as_json(made: Int8Export, output: Path) -> dict[str, Any]:
     """Return the result as plain data."""
     return {
         "output": None if made.bundle is None else str(output),
         "failed": made.failed,
         "calibrated": made.calibrated,
         "float32": {"top1": made.top1, "log_loss": made.log_loss, "ece": made.ece, "bytes": made.bytes[0]},
-        "int8": {"bytes": made.bytes[1], "in_float": made.in_float, "runtimes": made.held},
+        "int8": {"bytes": made.bytes[1], "in_float": made.in_float, "runtimes": made.comparisons},
         "photos_per_second": [
-            {"backbone": pace.backbone, "runtime": pace.runtime, "value": pace.photos_per_second}
-            for pace in made.throughputs
+            {"backbone": each.backbone, "runtime": each.runtime, "value": each.photos_per_second}
+            for each in made.throughputs
         ],
         "speedup": made.speedup,
         "unreadable": len(made.unreadable),
     }
 
 
-def _print(made: Exported, output: Path, seconds: float) -> None:
-    photos = made.held[0].photos
+def _print(made: Int8Export, output: Path, seconds: float) -> None:
+    photos = made.comparisons[0].photos
     screen.step("Calibrated", f"on {made.calibrated:,} photos that trained it; {photos:,} others judge")
     screen.step("float32", _figures(made.top1, made.log_loss, made.ece))
-    for held in made.held:
-        screen.step("int8", f"{_figures(held.top1, held.log_loss, held.ece)}, {_change(held.change)}, {held.runtime}")
+    for compared in made.comparisons:
+        figures = _figures(compared.top1, compared.log_loss, compared.ece)
+        screen.step("int8", f"{figures}, {_change(compared.change)}, {compared.runtime}")
     if made.in_float:
         screen.step("In float32", f"{len(made.in_float)} convolutions, which were too sensitive")
-    for pace in made.throughputs:
-        screen.step("Photos/s", f"{pace.photos_per_second:.0f}, {pace.backbone} by {pace.runtime}")
+    for each in made.throughputs:
+        screen.step("Photos/s", f"{each.photos_per_second:.0f}, {each.backbone} by {each.runtime}")
     screen.step("Speed-up", f"{made.speedup:.2f} times, each by its fastest runtime without bfloat16")
     screen.step("Size", f"{made.bytes[0] / 1e6:.1f} MB before, {made.bytes[1] / 1e6:.1f} MB now")
     if made.bundle is None:

@@ -47,14 +47,14 @@ def tell_notes(notes: Iterable[str]) -> None:
         screen.note("data", note)
 
 
-def tell_parts(parts: Split) -> None:
+def tell_parts(split: Split) -> None:
     """Print which photos and nameplates are used neither for training nor for evaluation."""
-    for sentence in parts.told:
+    for sentence in split.notes:
         screen.note("left out", sentence)
-    if parts.contradictory:
+    if split.contradictory:
         screen.note(
             "data",
-            f"{parts.contradictory:,} photos are exact copies of one under another nameplate; "
+            f"{split.contradictory:,} photos are exact copies of one under another nameplate; "
             "'nameplate audit' names them.",
         )
 
@@ -65,10 +65,10 @@ def as_json(dataset: Dataset) -> dict[str, object]:
 
 
 def left_out_json(
-    refused: Sequence[tuple[str, str]], parts: Split, unreadable: Sequence[tuple[str, str]]
+    refused: Sequence[tuple[str, str]], split: Split, unreadable: Sequence[tuple[str, str]]
 ) -> list[dict[str, str]]:
     """Return paths and reasons of all that is used neither for training nor for evaluation, for `--json`."""
-    apart = [(entry.name, entry.reason) for entry in parts.left_out]
+    apart = [(entry.name, entry.reason) for entry in split.left_out]
     return screen.left_out_json((), (*refused, *unreadable, *apart))
 
 

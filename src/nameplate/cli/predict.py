@@ -120,12 +120,12 @@ def predict(
     json: Json = False,
 ) -> None:
     """Name the cars in many photos and write a table. After an interruption, run it again to continue."""
-    from nameplate.batch.on_ray import made_on_ray
+    from nameplate.batch.on_ray import shards_on_ray
     from nameplate.batch.predict import Options, find_output, predict_photos
     from nameplate.model.model import Model
 
     check_ray(ray, workers)
-    make = None if ray is None else made_on_ray(ray, workers, threads)
+    make = None if ray is None else shards_on_ray(ray, workers, threads)
     target = find_output(output, format_)  # type: ignore[arg-type]
     model = Model.load(bundle, runtime=runtime, threads=threads, tta=tta)
     with screen.progress() as report:

@@ -301,7 +301,7 @@ def train_head_alone(
     seconds = time.monotonic() - start
     refused = [(entry.name, entry.reason) for entry in dataset.refused]
     screen.tell_refused(list(trained.unreadable), "unreadable")
-    tell_parts(trained.parts)
+    tell_parts(trained.split)
     if json:
         judged = None if trained.evaluation is None else as_json(trained.evaluation)
         screen.print_json(
@@ -312,7 +312,7 @@ def train_head_alone(
                 "runtime": trained.runtime,
                 "evaluation": judged,
                 "data": how_read(dataset),
-                "left_out": left_out_json(refused, trained.parts, trained.unreadable),
+                "left_out": left_out_json(refused, trained.split, trained.unreadable),
             }
         )
         return
@@ -394,11 +394,11 @@ def _tell(made: FineTuned, refused: list[tuple[str, str]], run: Path, seconds: f
     from nameplate.model.bundle import IN_RUN
     from nameplate.report.run import exported_words
 
-    parts, finished = made.parts, made.finished
-    unreadable = [*parts.unreadable, *made.state.lost.items()]
+    split, finished = made.split, made.finished
+    unreadable = [*split.unreadable, *made.state.lost.items()]
     screen.tell_refused(unreadable, "unreadable")
-    tell_parts(parts)
-    photos = int(parts.train.sum())
+    tell_parts(split)
+    photos = int(split.train.sum())
     if json:
         judged = None if finished.evaluation is None else as_json(finished.evaluation)
         screen.print_json(
@@ -414,11 +414,11 @@ def _tell(made: FineTuned, refused: list[tuple[str, str]], run: Path, seconds: f
                 "runtime": finished.runtime,
                 "parity": finished.parity,
                 "evaluation": judged,
-                "left_out": left_out_json(refused, parts, unreadable),
+                "left_out": left_out_json(refused, split, unreadable),
             }
         )
         return
-    screen.step("Trained on", f"{photos:,} photos of {len(parts.nameplates):,} nameplates, {made.state.epoch} epochs")
+    screen.step("Trained on", f"{photos:,} photos of {len(split.nameplates):,} nameplates, {made.state.epoch} epochs")
     screen.step("Exported", exported_words(finished.exported))
     if finished.evaluation is not None:
         screen.print_held_out(finished.evaluation)

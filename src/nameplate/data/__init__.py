@@ -1,4 +1,4 @@
-"""Data sets: folders, tables and archives → a table of `Photo`s; copies; splits."""
+"""Data sets: `read_dataset` reads folders, tables and archives into `Photo`s; other modules find copies and split."""
 
 from nameplate.data.archive import ArchiveLimits, Refused
 from nameplate.data.dataset import Dataset, list_photos, read_dataset

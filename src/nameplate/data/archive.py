@@ -1,8 +1,8 @@
-"""Archives, unpacked once into the cache with every entry checked: zip, tar, tar.gz.
+"""Unpacking archives (zip, tar, tar.gz) into the cache, once, with a check of every entry.
 
-An entry is refused by name and reason when it would leave the folder, is a link, is encrypted, is not a
-photo, table or known inner archive, has the name of an earlier one, or unpacks to more than it should. The rest is
-unpacked. So is what is sound of a damaged archive, and the damage is told.
+An entry is refused, with its name and the reason, where it would be written outside the folder, is a link, is
+encrypted, is no photo, table or inner archive, has the name of an earlier entry, or unpacks to more than the limits
+allow. All other entries are unpacked. Of a damaged archive the intact entries are unpacked, and the damage is reported.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ Progress = Callable[[int, int], None]
 Archive = Zip | Tar
 
 REPORT = "refused.json"
-"""In the folder of an unpacked archive: what of it was refused."""
+"""Name of the file, in the folder of an unpacked archive, that lists the refused entries."""
 FORM = 3
-"""Of an unpacked folder; raised when the same archive would be unpacked otherwise."""
+"""Version of an unpacked folder. It is increased when the same archive would be unpacked in another way."""
 SAID = 3
-"""Reasons that an error gives, with their counts."""
+"""Number of reasons that an error states, with their counts."""
 
 
 def unpack(
@@ -74,20 +74,20 @@ def unpack(
     archive_limits: ArchiveLimits | None = None,
     progress: Progress | None = None,
 ) -> tuple[Path, tuple[Refused, ...]]:
-    """The folder that `archive` was unpacked into (once; later calls find it there), and what was refused.
+    """Unpack an archive into the cache, unless an earlier call did; return its folder and the refused entries.
 
-    Archives inside it (train.zip, test.zip) become folders of their own name, one level deep; a top folder
-    of that same name is not doubled.
+    Archives inside it (train.zip, test.zip) become folders of the same name, one level deep. Where their only top
+    folder has that name already, it is not repeated.
 
     Raises:
-        DataError: not an archive, not a regular file, or it costs more than the limits allow.
+        DataError: the file is no archive or not regular, or unpacking exceeds a limit.
     """
     archive_limits = archive_limits or ArchiveLimits()
     outer = open_archive(archive, limits, archive_limits)
     try:
         folder = cache_folder() / "archives" / _digest(outer, limits, archive_limits)
         report = folder / REPORT
-        # One with damaged entries that was fetched again looks the same from outside.
+        # A zip with damaged entries has the same digest as its intact copy, so that it is always unpacked again.
         if not report.is_file() or _read_report(report).damaged:
             with whole_folder(folder, overwrite=True) as temporary:
                 left_out = list(_unpack_into(outer, temporary, "", progress))
@@ -100,7 +100,13 @@ def unpack(
 def open_archive(
     path: str | os.PathLike[str], limits: Limits, archive_limits: ArchiveLimits, budget: Budget | None = None
 ) -> Archive:
-    """Open an archive to read its members; `budget`: that of the archive that this one came from.
+    """Open an archive to read its members.
+
+    Args:
+        path: the archive.
+        limits: what a photo in it may cost.
+        archive_limits: what the archive may cost.
+        budget: the budget of the archive that contains this one; None makes a new one.
 
     Raises:
         DataError: it cannot be read.
@@ -116,10 +122,10 @@ def open_archive(
 
 
 def sniffed(archive: Archive, member: Member) -> Member:
-    """A member whose name does not say what it is as what its first bytes say; hidden ones are left alone.
+    """Recognise a photo by its first bytes where the name of the member does not tell; hidden members stay as they are.
 
     Raises:
-        PhotoError: they cannot be read.
+        PhotoError: the first bytes cannot be read.
     """
     if member.kind != "other" or member.problem is not None or PurePosixPath(member.name).name.startswith("."):
         return member
@@ -131,7 +137,7 @@ def sniffed(archive: Archive, member: Member) -> Member:
 
 @contextmanager
 def speaking_of(archive: Path, folder: Path, refused: Iterable[Refused]) -> Iterator[None]:
-    """Errors about an unpacked folder speak of the archive instead, and say what of it was left out."""
+    """Make a `DataError` about an unpacked folder name the archive instead, and add what was left out of it."""
     try:
         yield
     except DataError as error:
@@ -141,14 +147,14 @@ def speaking_of(archive: Path, folder: Path, refused: Iterable[Refused]) -> Iter
 
 
 def first_reasons(refused: Iterable[Refused]) -> str:
-    """The most frequent reasons why entries were left out, with counts, as sentences to follow another."""
+    """The most frequent reasons why entries were left out, with counts, as sentences to append to a message."""
     counts = Counter(entry.reason for entry in refused).most_common(SAID)
     return "".join(f" Left out: {count:,}, as {reason}." for reason, count in counts)
 
 
 @dataclass(frozen=True, slots=True)
 class _Report:
-    """What of an archive was not unpacked, kept beside what was."""
+    """The refused entries of an archive, stored beside those that were unpacked."""
 
     refused: tuple[Refused, ...]
     damaged: bool
@@ -156,7 +162,7 @@ class _Report:
 
 
 Why = Failure | str
-"""Why an entry is left out: its failure where it cannot be read, else a sentence."""
+"""Why an entry is left out: a `Failure` where it cannot be read, or else a sentence."""
 
 
 def _report(left_out: Iterable[tuple[str, Why]]) -> _Report:
@@ -170,7 +176,7 @@ def _read_report(report: Path) -> _Report:
 
 
 def _digest(archive: Archive, *limits: object) -> str:
-    """Names an archive's content by what tells it from another's, and what is let in."""
+    """Digest of the content of an archive and of the limits, which names its folder in the cache."""
     digest = hashlib.sha256(repr((FORM, *limits)).encode(), usedforsecurity=False)
     for row in archive.contents():
         digest.update(row.encode(errors="surrogatepass"))
@@ -178,7 +184,7 @@ def _digest(archive: Archive, *limits: object) -> str:
 
 
 def _unpack_into(archive: Archive, folder: Path, prefix: str, progress: Progress | None) -> Iterator[tuple[str, Why]]:
-    """Write all that is let in; names of what is not, and why."""
+    """Write all accepted entries; yield the names of the others with the reasons."""
     called = prefix.rstrip("/") or archive.budget.archive
     for member in archive.members(called):
         if progress:
@@ -193,7 +199,7 @@ def _unpack_into(archive: Archive, folder: Path, prefix: str, progress: Progress
 
 
 def _unpack_member(archive: Archive, member: Member, folder: Path) -> Why | None:
-    """Write one photo or table; why not, where it cannot be."""
+    """Write one photo or table; return why it was refused, None where it was written."""
     target = folder / member.name
     try:
         member = sniffed(archive, member)
@@ -218,7 +224,7 @@ def _unpack_member(archive: Archive, member: Member, folder: Path) -> Why | None
 
 
 def _pieces(archive: Archive, member: Member) -> Iterator[bytes]:
-    """A member's bytes, on the budget; a tar counts its own."""
+    """Yield the bytes of a member and count them in the budget; `Tar` counts its own."""
     pieces, began = archive.pieces(member), time.perf_counter()
     for piece in pieces:
         if isinstance(archive, Zip):
@@ -239,7 +245,11 @@ def _write(target: Path, pieces: Iterable[bytes]) -> None:
 
 
 def _reason(error: Exception, folder: Path) -> Why:
-    """Why an entry is left out; the disk's own trouble is the user's to mend, and ends the unpacking."""
+    """Why an entry is left out after an error. Errors of the disk end the unpacking, since the user has to solve them.
+
+    Raises:
+        DataError: the disk is full or cannot be written to.
+    """
     if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR):
         return f"it cannot have this name here: {error.strerror}"
     if isinstance(error, OSError) and error.errno is not None:
@@ -271,8 +281,8 @@ def _unpack_inner(
 
 
 def _inner_folder(copy: str, name: str, outer: Archive) -> PurePosixPath:
-    """Where an inner archive goes: a folder of its name, unless its only folder is called so already."""
-    own = archive_stem(name).strip(".") or "archive"  # '...zip' must not become '..'
+    """The folder for an inner archive: one with its name, unless its only top folder has that name already."""
+    own = archive_stem(name).strip(".") or "archive"  # '...zip' must not become '..'.
     limits = outer.budget.limits
     inner = open_archive(copy, outer.limits, limits, Budget(outer.budget.archive, outer.budget.packed, limits))
     try:

@@ -1,4 +1,4 @@
-"""`read_dataset`: folders, tables and archives, told apart by looking → one table of labelled `Photo`s."""
+"""`read_dataset` reads labelled photos from folders, tables and archives; `list_photos` lists photos without labels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from nameplate.data.archive import (
 )
 from nameplate.data.kaggle import TRAIN_TABLE, find_competition, read_competition, train_photos
 from nameplate.data.labels import as_labelled, count_of, few, ids_of, matched, natural_key, on_names, once, read_names
-from nameplate.data.layouts import PARTS, Folder, check_layout, part_of, read_layout, tree
+from nameplate.data.layouts import SPLIT_WORDS, Folder, check_layout, read_layout, split_of, tree
 from nameplate.data.listing import PATH_COLUMNS, Tell, entries, list_rows, need_column, pairs, path_column, walk
 from nameplate.data.tables import TABLE_SUFFIXES, photo_path, read_table
 from nameplate.errors import DataError
@@ -30,35 +30,35 @@ from nameplate.storage import absolute, nfc, read_text, sha256
 from nameplate.types import Layout, Limits, Photo, SplitName
 
 LIST_SUFFIXES = (*TABLE_SUFFIXES, ".jsonl")
-"""Of lists of photos; those of labelled tables are `TABLE_SUFFIXES`."""
+"""Suffixes of lists of photos. Labelled tables have those in `TABLE_SUFFIXES`."""
 LABEL_COLUMNS = ("label", "class", "category", "nameplate", "target")
 USED_COLUMNS = frozenset({*PATH_COLUMNS, *LABEL_COLUMNS, "split", "source", "group"})
-"""All that is read of a labelled table."""
+"""Columns that are read from a labelled table."""
 MISSING = frozenset(
     {"", "#n/a", "#n/a n/a", "#na", "<na>", "n/a", "na", "nan", "-nan", "nat", "none", "null", "1.#ind", "1.#qnan"}
 )
-"""Cells that say nothing, as pandas reads and writes them, in any case."""
+"""Cells that count as empty, in lower case: the words that pandas reads and writes for a missing value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Labelled photos. `Photo.label` is the nameplate, as it is shown."""
+    """Labelled photos. `Photo.label` is the nameplate."""
 
     photos: tuple[Photo, ...]
     nameplates: tuple[str, ...]
-    """The classes in their order: that of the names file, else natural order."""
+    """The classes in the order of the names file, or else in natural order."""
     ids: dict[str, str] = field(default_factory=dict)
-    """Nameplate → the class as the data calls it (a competition's Category)."""
+    """Nameplate → the class as the data names it (the Category of a competition)."""
     refused: tuple[Refused, ...] = ()
-    """Files that were left out, and why."""
+    """Files that were left out, each with the reason."""
     kinds: tuple[str, ...] = ()
-    """What each source was taken for."""
+    """How each source was read."""
     excluded: int = 0
-    """Photos that were left out because they were named to be."""
+    """Number of photos that the user excluded."""
     notes: tuple[str, ...] = ()
-    """Sentences on what was merged, matched or taken in one of several ways."""
+    """Sentences on labels that were merged or matched, and on how an ambiguous source was read."""
     excluded_paths: tuple[str, ...] = ()
-    """Which these are."""
+    """Paths of the photos that the user excluded, sorted."""
 
 
 def read_dataset(
@@ -71,22 +71,22 @@ def read_dataset(
 ) -> Dataset:
     """Read labelled photos; several sources are merged by nameplate.
 
-    A source is a folder with a folder per class (also under train/, val/, test/), a CSV or Parquet table
-    with a path and a label column (and perhaps split, source, group), the original competition's folder,
-    or a zip or tar of any folder. No photo is opened. Names are composed (NFC) and without spaces at their ends.
+    A source is a folder with a folder for each class (also under train/, val/, test/), a CSV or Parquet table with a
+    path and a label column (and optionally split, source, group), the folder of the original competition, or a zip or
+    tar of any such folder. No photo is opened. Names are in Unicode NFC and stripped.
 
     Args:
         sources: paths.
         names: a file that gives class ids their names (see `read_names`).
         exclude: a file that names photos to leave out (see `read_excluded`).
-        layout: how folders are read, one of `nameplate.types.Layout` (see `datasets.layouts`).
+        layout: how folders are read, one of `nameplate.types.Layout` (see `data/layouts.py`).
         limits: what a photo in an archive may cost.
-        progress: called with entries done and in all while an archive is unpacked.
+        progress: called with the number of entries that are unpacked, and of all entries, while an archive is unpacked.
 
     Raises:
-        DataError: nothing there, nothing labelled, or not a source; says what was found instead. Or a folder that
-            can be read in several ways. Or nothing that `exclude` or `names` names is there.
-        UsageError: an unknown layout.
+        DataError: a source does not exist, is no data set, has no labelled photos or can be read in several ways, or
+            nothing that `exclude` or `names` names is in the data. The message says what was found instead.
+        UsageError: the layout is unknown.
     """
     if not sources:
         raise DataError("No data named. Give a folder with one folder per nameplate, a CSV, or a zip.")
@@ -121,8 +121,13 @@ def read_dataset(
 
 
 def read_excluded(path: Path) -> set[str]:
-    """Absolute paths, composed (NFC), of the photos that a file names: a table with a path column (what `nameplate
-    audit` writes), or a path a line. Relative ones are meant from the file's folder.
+    """Read the paths of the photos that a file excludes.
+
+    The file is a table with a path column (as `nameplate audit` writes it), or has one path on each line. Relative
+    paths start at the folder of the file.
+
+    Returns:
+        Absolute paths in Unicode NFC.
 
     Raises:
         DataError: the file cannot be read, or is a table without a path column.
@@ -137,12 +142,12 @@ def read_excluded(path: Path) -> set[str]:
 
 
 def without(photos: Sequence[Photo], excluded: set[str]) -> list[Photo]:
-    """Photos but those whose absolute paths are named, as `read_excluded` gives them."""
+    """The photos whose absolute paths are not in `excluded`, which is what `read_excluded` returns."""
     return [photo for photo in photos if nfc(absolute(photo.path)) not in excluded]
 
 
 def not_there(excluded: set[str], exclude: Path, *parts: Sequence[Photo]) -> list[str]:
-    """What to say of photos that are to be left out, and are in no part of the data; nothing where all are."""
+    """A note on excluded photos that are in none of `parts`; empty where all of them are in the data."""
     missing = excluded - {nfc(absolute(photo.path)) for photos in parts for photo in photos}
     if not missing:
         return []
@@ -153,7 +158,10 @@ def not_there(excluded: set[str], exclude: Path, *parts: Sequence[Photo]) -> lis
 
 
 def digest(photos: Iterable[Photo]) -> str:
-    """SHA-256 of what is in which part under which name, wherever the files lie; their own digests are known."""
+    """SHA-256 over the digest, label and split of every photo; it does not depend on the paths or the order.
+
+    The digest of each photo must be known (`Photo.sha256`).
+    """
     return sha256("\n".join(sorted(f"{photo.sha256} {photo.label} {photo.split}" for photo in photos)).encode())
 
 
@@ -171,14 +179,14 @@ def _without(photos: list[Photo], exclude: Path) -> tuple[list[Photo], list[str]
 
 
 def list_photos(source: str | os.PathLike[str], tell: Tell = lambda _: None) -> list[Photo]:
-    """The photos behind one argument of `identify`: a file, a folder (searched whole), a table, a zip.
+    """List the photos of one source: a file, a folder (searched recursively), a table or an archive.
 
     Args:
         source: its path.
-        tell: called with each entry that is left out, and why.
+        tell: called with each entry that is left out.
 
     Raises:
-        DataError: nothing there, or a folder or table without photos; `left_out` of it says what was there instead.
+        DataError: the folder, table or archive has no photos; its `left_out` names the entries that were left out.
     """
     path, left_out = Path(source), list[Refused]()
     if os.path.isdir(path):  # noqa: PTH112 - false, too, where it may not be asked
@@ -191,7 +199,7 @@ def list_photos(source: str | os.PathLike[str], tell: Tell = lambda _: None) -> 
     elif is_archive(path.name):
         photos = _sifted(walk_unpacked(path), archive_stem(path.name), left_out)
     else:
-        return [Photo(str(path))]  # whether it can be read is for decoding to say
+        return [Photo(str(path))]  # Decoding decides whether it is a photo.
     if not photos:
         raise no_photos(str(path), left_out)
     for entry in left_out:
@@ -200,7 +208,7 @@ def list_photos(source: str | os.PathLike[str], tell: Tell = lambda _: None) -> 
 
 
 def no_photos(source: str, left_out: Sequence[Refused]) -> DataError:
-    """The error of a source without photos, which says what was there instead."""
+    """The error for a source without photos. It says what was found instead."""
     return DataError(
         f"There are no photos in '{source}' ({', '.join(sorted(PHOTO_SUFFIXES))}).{first_reasons(left_out)}",
         pairs(left_out),
@@ -208,11 +216,12 @@ def no_photos(source: str, left_out: Sequence[Refused]) -> DataError:
 
 
 def walk_unpacked(archive: Path) -> Iterator[str | Refused]:
-    """What `walk` finds in an archive, unpacked into the cache, and what was refused when it was; that goes by the
-    archive's name, as nobody knows the cache's folders.
+    """Unpack an archive into the cache, and yield its photos and everything that was refused.
+
+    Refused entries are named with the path of the archive, since a user does not know the folders of the cache.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the archive cannot be read.
     """
     folder, refused = unpack(archive, Limits())
     yield from refused
@@ -221,7 +230,7 @@ def walk_unpacked(archive: Path) -> Iterator[str | Refused]:
     for entry in walk(str(root)):
         if isinstance(entry, str):
             yield entry
-        elif entry.name != str(folder / REPORT):  # `unpack`'s own
+        elif entry.name != str(folder / REPORT):  # `unpack` wrote this file itself.
             yield Refused(f"{archive}::{os.path.relpath(entry.name, folder)}", entry.reason)
 
 
@@ -236,7 +245,7 @@ def _sifted(entries_: Iterable[str | Refused], source: str, left_out: list[Refus
 
 
 def photos_root(folder: Path) -> Path:
-    """Where the photos lie that are to be named: of a competition's folder its test photos', else the folder itself."""
+    """The folder with the photos to recognise: the test photos of a competition, or else the folder itself."""
     competition = find_competition(folder)
     if competition is None or not _has_categories(competition):
         return folder
@@ -245,18 +254,18 @@ def photos_root(folder: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class _How:
-    """What reading a source depends on."""
+    """The settings of reading a source."""
 
     layout: Layout
     limits: Limits
     progress: Progress | None
     beside: frozenset[str]
-    """Absolute paths of files that may lie among the data and are no part of it."""
+    """Absolute paths of files that may lie among the data and do not belong to it."""
 
 
 @dataclass(slots=True)
 class _Source:
-    """What was read of a source; labels as they are written there."""
+    """The content of one source, with the labels as they are written there."""
 
     kind: str
     photos: list[Photo]
@@ -287,7 +296,7 @@ def _read_source(path: Path, how: _How) -> _Source:
 def _read_archive(path: Path, how: _How) -> _Source:
     folder, refused = unpack(path, how.limits, progress=how.progress)
     report = absolute(folder / REPORT)
-    with speaking_of(path, folder, refused):  # the cache's folder says nothing to anybody
+    with speaking_of(path, folder, refused):  # The folder of the cache means nothing to the user.
         found = _read_folder(folder, replace(how, beside=how.beside | {report}), path)
     more = [Refused(entry.name.removeprefix(f"{folder}/"), entry.reason) for entry in found.refused]
     notes = [note.replace(f"'{folder}", f"'{path}") for note in found.notes]
@@ -314,7 +323,10 @@ def _read_folder(folder: Path, how: _How, archive: Path | None = None) -> _Sourc
 
 
 def _tree(folder: Path, how: _How) -> Folder:
-    """What lies in a folder, files that are no part of the data left out; two levels of empty folders are seen."""
+    """The tree of a folder without the files in `how.beside`.
+
+    Empty folders of the first two levels are included, since each may be a nameplate without photos, which is reported.
+    """
     found = list(walk(str(folder)))
     if how.beside:
         found = [entry for entry in found if absolute(_name(entry)) not in how.beside]
@@ -341,7 +353,7 @@ def _nothing_in(folder: Path, root: Folder, refused: list[Refused]) -> DataError
 
 
 def _read_listed_folder(folder: Path) -> _Source:
-    """A folder whose photos its train.csv lists."""
+    """Read a folder whose train.csv lists its photos."""
     if _has_categories(folder):
         competition = read_competition(folder)
         photos, refused = train_photos(competition)
@@ -357,7 +369,7 @@ def _read_listed_folder(folder: Path) -> _Source:
 
 
 def _has_categories(folder: Path) -> bool:
-    """Whether train.csv is a competition's and not just a table of that name."""
+    """Whether train.csv belongs to a competition and is not just a table of that name."""
     return {"Id", "Category"} <= read_table(folder / TRAIN_TABLE)[0].keys()
 
 
@@ -404,9 +416,10 @@ def _said(cell: str | None) -> str | None:
 
 
 def _split(path: Path, number: int, cell: str) -> SplitName | None:
-    split = part_of(cell)
+    split = split_of(cell)
     if split is None and not _says_nothing(cell):
-        raise DataError(f"'{path}', row {number}: split '{cell.strip().casefold()}' is none of {', '.join(PARTS)}.")
+        words = ", ".join(SPLIT_WORDS)
+        raise DataError(f"'{path}', row {number}: split '{cell.strip().casefold()}' is none of {words}.")
     return split
 
 
@@ -417,7 +430,10 @@ def _without_label(path: Path, number: int, name: str, label: str) -> Refused:
 
 
 def _as_whole_numbers(path: Path, found: _Source) -> None:
-    """Class ids that a column with gaps made fractions: `1.0` where all labels are such is 1."""
+    """Turn labels such as `1.0` into integers where all labels are of this form.
+
+    pandas writes the integers of a column with gaps as fractions.
+    """
     labels = {str(photo.label).strip() for photo in found.photos}
     if labels and all(re.fullmatch(r"\d+\.0+", label, re.ASCII) for label in labels):
         found.photos = [photo.with_(label=str(photo.label).strip().partition(".")[0]) for photo in found.photos]
@@ -426,7 +442,7 @@ def _as_whole_numbers(path: Path, found: _Source) -> None:
 
 
 def _on_disk(name: str) -> str:
-    """A path that a table gives, in the form that the disk has it: macOS writes names with decomposed letters."""
+    """A path from a table, in the Unicode form of the disk: macOS writes names in NFD."""
     if name.isascii() or os.path.lexists(name):
         return name
     forms = (unicodedata.normalize(form, name) for form in ("NFC", "NFD"))

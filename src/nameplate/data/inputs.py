@@ -1,4 +1,4 @@
-"""What a command reads is never what it writes over."""
+"""Checks that a command does not write over what it reads."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ Named = str | os.PathLike[str]
 
 
 def refuse_overwriting_input(outputs: Iterable[Named | None], inputs: Iterable[Named | None]) -> None:
-    """Look, before anything is written, whether a command would write over what it reads.
+    """Refuse, before anything is written, to write over what is read.
 
-    An output may be a new file in a folder that is read. It may not be a file that is read (under whatever name or
-    link), a photo or a competition's table in a folder that is read, nor a folder that holds what is read.
+    An output may be a new file in a folder that is read. It may not be a file that is read (under any name or link), a
+    photo or table of a competition in a folder that is read, or a folder that contains what is read.
 
     Args:
-        outputs: files or folders that are to be written; None, and what is not there yet, is passed over.
-        inputs: files and folders that are read; None, and what is no path here, is passed over.
+        outputs: files or folders that are to be written; None and paths that do not exist yet are ignored.
+        inputs: files and folders that are read; None and paths that do not exist are ignored.
 
     Raises:
-        UsageError: it would; says which.
+        UsageError: an output is such a file or folder; the message names it.
     """
     there = [os.fspath(path) for path in outputs if path is not None and os.path.exists(path)]  # noqa: PTH110
     for source in (os.fspath(path) for path in inputs if there and path is not None):
@@ -40,20 +40,20 @@ def refuse_overwriting_input(outputs: Iterable[Named | None], inputs: Iterable[N
 
 
 def refuse_output_inside(output: Named, data: Iterable[Named], others: Iterable[Named | None] = ()) -> None:
-    """`refuse_overwriting_input` for a folder, which inside a folder of labelled photos would be taken for a class.
+    """Refuse an output folder inside labelled photos, where it would be taken for a class, or over what is read.
 
     Args:
-        output: the folder that is to be written; it need not be there.
-        data: labelled photos that are read.
+        output: the folder that is to be written; it need not exist.
+        data: sources of labelled photos.
         others: other files that are read.
 
     Raises:
-        UsageError: it lies in a folder of photos that is read, or would write over what is read.
+        UsageError: the folder lies in a folder of photos that is read, or would write over what is read.
     """
     sources = [os.fspath(path) for path in data]
     refuse_overwriting_input([output], [*sources, *others])
     for source in sources:
-        if _holds(source, output) and find_competition(Path(source)) is None:  # that has its photos in a table
+        if _holds(source, output) and find_competition(Path(source)) is None:  # It lists its photos in a table.
             raise UsageError(
                 f"'{os.fspath(output)}' lies in '{source}', which is read, and would be taken for a nameplate in it. "
                 "Choose a folder outside."
@@ -61,13 +61,13 @@ def refuse_output_inside(output: Named, data: Iterable[Named], others: Iterable[
 
 
 def _holds(folder: Named, path: Named) -> bool:
-    """Whether a path lies below a folder, whatever links either goes by."""
+    """Whether a path lies below a folder after all links are resolved."""
     if not os.path.isdir(folder):  # noqa: PTH112
         return False
     return Path(os.path.realpath(folder)) in Path(os.path.realpath(path)).parents
 
 
 def _is_read(path: str) -> bool:
-    """Whether a file in a folder that is read would be."""
+    """Whether a command that reads a folder would read this file in it."""
     name = os.path.basename(path)  # noqa: PTH119
     return os.path.isfile(path) and (name in (TRAIN_TABLE, SAMPLE_TABLE) or is_photo_file(path))  # noqa: PTH113

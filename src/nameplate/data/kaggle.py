@@ -1,4 +1,4 @@
-"""The competition's layout (Kaggle's sf-dl-car-classification), unpacked: two tables and two folders.
+"""The unpacked data of Kaggle's competition sf-dl-car-classification, and its submission file. The layout is:
 
 train.csv               Id,Category           rows such as 100155.jpg,0
 train/<Category>/<Id>
@@ -27,19 +27,19 @@ TEST_FOLDERS = ("test_upload", "test/test_upload", "test")
 
 @dataclass(frozen=True, slots=True)
 class Competition:
-    """Where the parts of a competition are."""
+    """The tables and folders of the competition's data."""
 
     root: Path
     train: tuple[tuple[str, str], ...]
-    """(Id, Category) of each row of train.csv, in its order."""
+    """(Id, Category) of each row of train.csv, in the order of the file."""
     sample: tuple[str, ...]
-    """The Ids of sample-submission.csv, in its order; empty where there is none."""
+    """The Ids of sample-submission.csv, in the order of the file; empty where there is no such file."""
     train_folder: Path | None
     test_folder: Path | None
 
 
 def find_competition(folder: Path) -> Path | None:
-    """The folder that holds train.csv: this one, or its only subfolder; None where neither does."""
+    """The folder that contains train.csv: this one or its only subfolder; None where neither does."""
     if os.path.isfile(folder / TRAIN_TABLE):  # noqa: PTH113 - false, too, where it may not be asked
         return folder
     inside = entries(folder).folders
@@ -52,7 +52,7 @@ def read_competition(root: Path) -> Competition:
     """Read a competition's tables and find its folders.
 
     Raises:
-        DataError: a table without the columns Id and Category, or an Id that stands twice or is a path.
+        DataError: a table lacks the columns Id and Category, or an Id occurs twice or is a path.
     """
     train = tuple((row["Id"], row["Category"]) for row in _rows(root / TRAIN_TABLE))
     sample_table = root / SAMPLE_TABLE
@@ -61,12 +61,12 @@ def read_competition(root: Path) -> Competition:
 
 
 def train_photos(competition: Competition) -> tuple[list[Photo], list[Refused]]:
-    """The photos of train.csv, and those of its rows that have none."""
+    """The photos of train.csv, and the rows of it that have no photo."""
     if competition.train_folder is None:
         raise DataError(f"'{competition.root}' has {TRAIN_TABLE} but no folder 'train'. Unpack train.zip beside it.")
     folder = competition.train_folder
     photos, refused = [], []
-    there: dict[str, str] = {}  # the table's letters may be composed, and the disk's decomposed
+    there: dict[str, str] = {}  # Names may be NFC in the table and NFD on the disk.
     for class_ in entries(folder).folders:
         found = entries(folder / class_)
         there.update({nfc(path): path for path in (f"{class_}/{file}" for file in found.files)})
@@ -82,10 +82,10 @@ def train_photos(competition: Competition) -> tuple[list[Photo], list[Refused]]:
 
 
 def test_photos(competition: Competition) -> list[Photo]:
-    """The photos to name, in the order of the sample submission.
+    """The test photos, in the order of the sample submission.
 
     Raises:
-        DataError: no sample submission, no test folder, or photos missing from it.
+        DataError: there is no sample submission or no test folder, or photos are missing from it.
     """
     if not competition.sample or competition.test_folder is None:
         missing = SAMPLE_TABLE if not competition.sample else "folder 'test_upload'"
@@ -102,10 +102,12 @@ def test_photos(competition: Competition) -> list[Photo]:
 
 
 def write_submission(competition: Competition, categories: Sequence[str], target: Path) -> None:
-    """Write a submission: the sample's Ids in the sample's order, each with its category.
+    """Write a submission: the Ids of the sample in its order, each with its category.
+
+    The file is read back before it takes its name, so that a full disk leaves no damaged submission.
 
     Raises:
-        DataError: not one category an Id, or a category that train.csv does not have.
+        DataError: the number of categories is not that of the Ids, or train.csv lacks a category.
     """
     known = {nfc(category): category for _, category in competition.train}
     strange = sorted(set(map(nfc, categories)) - set(known))
@@ -116,7 +118,7 @@ def write_submission(competition: Competition, categories: Sequence[str], target
         )
     if len(categories) != len(competition.sample):
         raise DataError(f"{len(categories):,} answers for {len(competition.sample):,} Ids; nothing was written.")
-    categories = [known[nfc(category)] for category in categories]  # as the table writes them
+    categories = [known[nfc(category)] for category in categories]  # In the spelling of the table.
     rows = [{"Id": name, "Category": category} for name, category in zip(competition.sample, categories, strict=True)]
     with whole_file(target) as temporary:
         write_table(temporary, ("Id", "Category"), rows)

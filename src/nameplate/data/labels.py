@@ -1,4 +1,4 @@
-"""Names of classes: one form of each, how they sort, their makes, and the file that gives class ids their names."""
+"""Labels: their normal form, order and makes, the names file of class ids, and merging photos of several sources."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAKES_OF_SEVERAL_WORDS = (
     "Land Rover", "Li Auto", "Lynk & Co", "Maruti Suzuki", "Mercedes Benz", "Rolls Royce", "Ssang Yong", "W Motors",
     "Альфа Ромео", "Астон Мартин", "Грейт Волл", "Ленд Ровер", "Лэнд Ровер", "Мерседес Бенц", "Роллс Ройс",
 )  # fmt: skip
-"""All other makes are a nameplate's first word."""
+"""Makes of several words. Every other make is the first word of a nameplate."""
 MAKES = (
     "Abarth", "AC", "Acura", "Aito", "Aixam", "Alpina", "Alpine", "Arcfox", "Asia", "Audi", "Austin", "Avatr", "BAIC",
     "Baojun", "BAW", "Belgee", "Bentley", "Bestune", "BMW", "Borgward", "Brabus", "Brilliance", "Bugatti", "Buick",
@@ -62,7 +62,7 @@ _FOLDED_MAKES = frozenset(map(_folded, (*MAKES, *MAKES_OF_SEVERAL_WORDS)))
 
 
 def of_make(make: str, model: str) -> str:
-    """The nameplate of a model of a make; a model that begins with its make has both already.
+    """The nameplate of a model of a make. A model whose name begins with the make is a nameplate already.
 
     >>> of_make("Kia", "Rio"), of_make("Lada", "lada_granta")
     ('Kia Rio', 'lada_granta')
@@ -71,7 +71,7 @@ def of_make(make: str, model: str) -> str:
 
 
 def alike(names: Iterable[str]) -> list[tuple[str, ...]]:
-    """Names that differ in case, or in the number of spaces, alone.
+    """Groups of names that differ only in case or in the number of spaces.
 
     >>> alike(["Kia Rio", "kia  rio", "Kia Ceed"])
     [('Kia Rio', 'kia  rio')]
@@ -83,18 +83,18 @@ def alike(names: Iterable[str]) -> list[tuple[str, ...]]:
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
-    """Sort key that a person expects: 2 before 10, A before A4, case ignored, ё beside е, Latin first.
+    """Key of the order that a person expects: 2 before 10, A before A4, case ignored, ё beside е, Latin first.
 
     >>> sorted(["ВАЗ-21099", "Ёлка", "ВАЗ-2110", "Жигули", "audi", "BMW", "ВАЗ-2109"], key=natural_key)
     ['audi', 'BMW', 'ВАЗ-2109', 'ВАЗ-2110', 'ВАЗ-21099', 'Ёлка', 'Жигули']
     """
     folded = nfc(name).casefold().replace("ё", "е")
-    parts = re.findall(r"\d{1,4000}|\D+", folded)  # int() takes no more than 4,300 digits
+    parts = re.findall(r"\d{1,4000}|\D+", folded)  # int() accepts at most 4,300 digits.
     return (*((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts), (-1, 0, name))
 
 
 def make_of(nameplate: str) -> str:
-    """The make in a nameplate as it is written there: its first word, or a known make of several words.
+    """The make in a nameplate, as it is written there: its first word, or a known make of several words.
 
     Words end at a space or an underscore, and at a hyphen before a number.
 
@@ -111,7 +111,7 @@ def make_of(nameplate: str) -> str:
 
 
 def makes_of(nameplates: Iterable[str]) -> tuple[str, ...]:
-    """The make of each nameplate; one make written in several ways is spelled as it comes first.
+    """The make of each nameplate. A make that is written in several ways is spelled as in its first nameplate.
 
     >>> makes_of(["BMW X5", "bmw x6", "Audi TT"])
     ('BMW', 'BMW', 'Audi')
@@ -121,10 +121,12 @@ def makes_of(nameplates: Iterable[str]) -> tuple[str, ...]:
 
 
 def read_names(path: Path) -> dict[str, str]:
-    """Names of class ids from a text file: a name a line (line 1 is id 0), or rows `id,name` (also with `;` or a tab).
+    """Read the names of class ids from a text file.
+
+    Each line is a name (line 1 is id 0), or each line is a row `id,name` (also with `;` or a tab).
 
     Raises:
-        DataError: unreadable, not UTF-8, or an id or a name that stands twice.
+        DataError: the file cannot be read, is not UTF-8, or contains an id or a name twice.
     """
     try:
         lines = [nfc(line) for line in read_text(path).splitlines()]
@@ -146,7 +148,7 @@ def read_names(path: Path) -> dict[str, str]:
 
 
 def _pairs_of(lines: list[str]) -> list[list[str]]:
-    """Rows of two cells; none where the lines are names."""
+    """The rows of two cells; empty where the lines are names."""
     for delimiter in ",;\t":
         rows = [row for row in csv.reader(lines, delimiter=delimiter) if any(cell.strip() for cell in row)]
         if rows and all(len(row) == 2 for row in rows):
@@ -155,7 +157,7 @@ def _pairs_of(lines: list[str]) -> list[list[str]]:
 
 
 def number_of(label: str) -> str | None:
-    """A class id that is a whole number, as it is written shortest; None where it is none.
+    """A class id that is an integer, in its shortest form; None where it is no integer.
 
     >>> [number_of(label) for label in ("1.0", "007", "10", "1.5", "BMW 3")]
     ['1', '7', '10', None, None]
@@ -165,8 +167,9 @@ def number_of(label: str) -> str | None:
 
 
 def numbered(labels: Iterable[str], called: Mapping[str, str]) -> dict[str, str]:
-    """Labels of the data that a names file has as another spelling of the same number, and the file's spelling: pandas
-    writes the ids of a column with gaps as `1.0`.
+    """Labels of the data that are another spelling of a number in the names file → the spelling of the file.
+
+    pandas writes the integer ids of a column with gaps as `1.0`.
     """
     numbers = [(number_of(id_), id_) for id_ in called]
     once = Counter(number for number, _ in numbers)
@@ -175,12 +178,14 @@ def numbered(labels: Iterable[str], called: Mapping[str, str]) -> dict[str, str]
     return {label: ids[number] for label, number in strange.items() if number in ids}
 
 
-# JOINED Photos of several sources put together: one spelling of a label, each photo once, and sentences on what that did.
+# Merging sources: one spelling of each label, each photo once, and sentences on what was changed.
 
 
 def as_labelled(photos: list[Photo], called: Mapping[str, str]) -> tuple[list[Photo], list[str]]:
-    """Photos under the one spelling of each label: composed, without spaces at its ends, numbers as the names file has
-    them; and what came together by that.
+    """Give each photo the normal form of its label: NFC, stripped, and numbers as the names file writes them.
+
+    Returns:
+        The photos, and notes on the labels that were merged.
     """
     raw = {str(photo.label) for photo in photos}
     spelling = {label: nfc(label).strip() for label in raw}
@@ -202,10 +207,10 @@ def as_labelled(photos: list[Photo], called: Mapping[str, str]) -> tuple[list[Ph
 
 
 def matched(path: Path, called: Mapping[str, str], found: set[str]) -> list[str]:
-    """What of a names file and of the data found each other.
+    """Check a names file against the classes of the data, and return notes on what does not match.
 
     Raises:
-        DataError: nothing did.
+        DataError: nothing matches.
     """
     by_id, by_name = found & set(called), found & set(called.values())
     if not by_id and not by_name:
@@ -229,8 +234,10 @@ def matched(path: Path, called: Mapping[str, str], found: set[str]) -> list[str]
 
 
 def once(photos: list[Photo], called: Mapping[str, str]) -> tuple[list[Photo], list[Refused], list[str]]:
-    """Every photo once: one under two nameplates is left out, since nobody knows which is true, and one that is in
-    two parts trains.
+    """Keep every photo once.
+
+    A photo with two nameplates is left out, since it is unknown which is true. A photo in two splits is put into train,
+    so that no photo that trains is evaluated too.
     """
     by_path: dict[str, list[Photo]] = {}
     for photo in photos:
@@ -254,17 +261,17 @@ def once(photos: list[Photo], called: Mapping[str, str]) -> tuple[list[Photo], l
 
 
 def ids_of(found: set[str], called: Mapping[str, str]) -> dict[str, str]:
-    """Nameplate → the class as the data calls it, in the classes' order."""
+    """Nameplate → the class as the data names it, in the order of the classes."""
     order = [*called, *sorted(found - set(called), key=natural_key)]
     ids: dict[str, str] = {}
-    for id_ in order:  # the named ids first, so that a folder of the name itself does not take their place
+    for id_ in order:  # Named ids come first, so that a folder of the same name does not replace them.
         if id_ in found or called.get(id_) in found:
             ids.setdefault(called.get(id_, id_), id_)
     return ids
 
 
 def on_names(before: set[str], nameplates: Sequence[str]) -> list[str]:
-    """What is to be said of nameplates that have no photos left, or are suspiciously alike."""
+    """Notes on nameplates that have no photos left, and on nameplates that are suspiciously similar."""
     notes = []
     gone = before - set(nameplates)
     if gone:
@@ -284,6 +291,6 @@ def count_of(number: int, noun: str) -> str:
 
 
 def few(names: Iterable[str]) -> str:
-    """The first three of some names."""
+    """The first three of some names, in natural order, for a message."""
     shown = sorted(names, key=natural_key)
     return ", ".join(f"'{name}'" for name in shown[:3]) + ", …" * (len(shown) > 3)

@@ -1,13 +1,16 @@
-"""Which folder is a nameplate: `read_layout` tells folders of parts, of makes and of nameplates apart, by one rule.
+"""`read_layout` decides which folders are nameplates, and which are splits or makes.
 
-From the top down:
+It applies these rules from the top down:
 
-1. A folder that holds nothing but one other folder is passed through, unless its one folder is a part or a make.
-2. Folders named as parts (`part_of`) are parts where two of them hold photos, one at least in a folder per nameplate,
-   or where one does and no other folder holds photos. Folders beside parts are left out.
-3. Folders of makes (`is_make`) whose photos all lie in folders of their own are makes, those are models, and the
-   nameplate is both: "Kia Rio". Every other folder is a nameplate, and what lies deeper in it belongs to it.
-4. Where the photos fit two readings it is refused, and said how to say which.
+1. A folder that contains nothing but one folder is skipped, unless that folder has the name of a split or a make.
+2. Folders with the names of splits (`split_of`) are splits where two of them contain photos and at least one has a
+   folder for each nameplate, or where one has that and no other folder contains photos. Folders beside splits are left
+   out.
+3. Folders of makes (`is_make`) whose photos all lie in subfolders are makes, the subfolders are models, and the
+   nameplate is both: "Kia Rio". Every other folder is a nameplate, and everything below it belongs to it.
+4. Where the photos fit two of these readings the folder is refused. The error says how to choose one.
+
+On the command line and in messages a split is called a part (`--layout parts`).
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from nameplate.errors import DataError, UsageError
 from nameplate.storage import counted, nfc, printable
 from nameplate.types import Layout, SplitName
 
-PARTS: dict[str, SplitName] = {
+SPLIT_WORDS: dict[str, SplitName] = {
     "train": "train",
     "training": "train",
     "val": "validation",
@@ -38,7 +41,7 @@ PARTS: dict[str, SplitName] = {
     "test": "test",
     "testing": "test",
 }
-"""Words for the parts of a data set."""
+"""Word in the name of a folder → the split that it stands for."""
 _WITH_SET = re.compile(r"(.+?)[\s_-]*(?:set|data|dataset|images|photos|split|part)?", re.DOTALL)
 
 STRAY = "it lies beside the folders of nameplates, in none of them"
@@ -47,68 +50,69 @@ NO_PHOTOS = "a folder without photos"
 
 @dataclass(slots=True)
 class Folder:
-    """What lies in a folder, all the way down."""
+    """A folder with everything below it."""
 
     path: str
     photos: list[str] = field(default_factory=list)
-    """Paths of the photos that lie in it directly."""
+    """Paths of the photos directly in it."""
     others: list[Refused] = field(default_factory=list)
-    """What else lies in it, and why it is no photo."""
+    """Other files directly in it, each with the reason why it is no photo."""
     folders: dict[str, Folder] = field(default_factory=dict)
-    """By name, in natural order."""
+    """Name → subfolder, in natural order."""
 
     @property
     def name(self) -> str:
-        """Without the folders above it."""
+        """The last part of the path."""
         return PurePath(self.path).name
 
     def below(self) -> Iterator[Folder]:
-        """Itself, and every folder below."""
+        """Yield this folder and every folder below it."""
         yield self
         for folder in self.folders.values():
             yield from folder.below()
 
     @property
     def has_photos(self) -> bool:
-        """Whether there is one in it or below."""
+        """Whether there are photos in it or below it."""
         return bool(self.photos) or any(folder.has_photos for folder in self.folders.values())
 
     @property
     def full(self) -> list[Folder]:
-        """The folders in it that hold photos."""
+        """The subfolders that contain photos, at whatever depth."""
         return [folder for folder in self.folders.values() if folder.has_photos]
 
 
 @dataclass(slots=True)
 class Reading:
-    """What was read of one source of a data set."""
+    """How a folder was read, and what was found in it."""
 
     kind: str = ""
-    """What it was taken for."""
+    """Name of the layout that was found."""
     top: str = ""
-    """The folder that holds the parts or nameplates."""
+    """The folder that contains the splits or nameplates."""
     photos: list[tuple[str, str, SplitName | None]] = field(default_factory=list)
-    """Path, name of the class as it is written there, part."""
+    """(path, class as it is written there, split) of each photo."""
     refused: list[Refused] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """Sentences on how it was read, where it might have been read otherwise."""
+    """Sentences on the choice of a reading where others were possible."""
 
 
 Levels = Sequence[tuple[Folder, SplitName | None]]
 
 
-def part_of(name: str) -> SplitName | None:
-    """The part that a folder's name, or a cell of a table, stands for; None where it is none's.
+def split_of(name: str) -> SplitName | None:
+    """The split that the name of a folder, or a cell of a table, stands for; None where it is none.
 
-    >>> [part_of(name) for name in ("Train", "test_set", "training-data", "valid", "dev", "Trainer")]
+    >>> [split_of(name) for name in ("Train", "test_set", "training-data", "valid", "dev", "Trainer")]
     ['train', 'test', 'train', 'validation', 'validation', None]
     """
     stem = _WITH_SET.fullmatch(nfc(name).strip().casefold())
-    return PARTS.get(stem[1]) if stem else None
+    return SPLIT_WORDS.get(stem[1]) if stem else None
 
 
 def check_layout(layout: str) -> Layout:
-    """
+    """Return the layout of this name.
+
     Raises:
         UsageError: there is no such layout.
     """
@@ -124,11 +128,11 @@ def read_layout(root: Folder, layout: Layout = "auto", *, archive: bool = False)
 
     Args:
         root: the folder.
-        layout: how to read it; `auto` tells by looking.
-        archive: whether it came in an archive, whose top folder nobody can give instead.
+        layout: how to read it; `auto` decides by the rules of this module.
+        archive: whether the folder was unpacked from an archive, so that the user cannot name a folder inside it.
 
     Raises:
-        DataError: it can be read in several ways, or not in the way asked for; says what to do.
+        DataError: the folder can be read in several ways, or not in the way asked for. The message says what to do.
     """
     reading = Reading()
     top = _unwrapped(root, layout, archive, reading)
@@ -148,14 +152,14 @@ def read_layout(root: Folder, layout: Layout = "auto", *, archive: bool = False)
 
 
 def _unwrapped(root: Folder, layout: Layout, archive: bool, reading: Reading) -> Folder:
-    """The folder that holds parts or classes: below folders that hold nothing else."""
+    """Skip folders that contain nothing but one folder, and return the one that contains splits or classes."""
     top = root
     while len(top.full) == 1 and (archive or layout in ("auto", "parts")):
         [only] = top.full
-        if not only.full or (layout != "classes" and (part_of(only.name) or is_make(only.name))):
+        if not only.full or (layout != "classes" and (split_of(only.name) or is_make(only.name))):
             break
         if len(top.folders) > 1 and not _hold_classes(_parts_in(only)):
-            break  # a folder without photos beside it: it is a class, as that would be
+            break  # The folders beside it have no photos, so they are classes, and it is one too.
         if only.photos and layout == "auto" and not _hold_classes(_parts_in(only)):
             deeper = (
                 "" if archive else f"give '{printable(only.path)}' itself, where its folders are the nameplates, or "
@@ -175,7 +179,7 @@ def _unwrapped(root: Folder, layout: Layout, archive: bool, reading: Reading) ->
 
 
 def _levels(top: Folder, layout: Layout, reading: Reading) -> Levels:
-    """The folders that hold a folder per class, and their parts: the parts, or the top itself."""
+    """The folders that contain a folder for each class, each with its split: the splits, or `top` itself."""
     parts = _parts_in(top)
     if layout == "parts" and not parts:
         raise DataError(
@@ -189,11 +193,11 @@ def _levels(top: Folder, layout: Layout, reading: Reading) -> Levels:
     _leave_out(beside, f"beside the parts {_listed(parts)}", reading)
     bare = [part for part in parts if not part.full]
     _leave_out(bare, "of a part, without folders of nameplates", reading)
-    return [(part, part_of(part.name)) for part in parts if part not in bare]
+    return [(part, split_of(part.name)) for part in parts if part not in bare]
 
 
 def _parts_in(folder: Folder) -> list[Folder]:
-    return [each for each in folder.folders.values() if part_of(each.name)]
+    return [each for each in folder.folders.values() if split_of(each.name)]
 
 
 def _hold_classes(parts: Iterable[Folder]) -> bool:
@@ -201,7 +205,7 @@ def _hold_classes(parts: Iterable[Folder]) -> bool:
 
 
 def _are_parts(top: Folder, named: Sequence[Folder]) -> bool:
-    """Whether folders that are named as parts are parts, rather than classes of such names."""
+    """Whether folders with the names of splits are splits, rather than classes of such names."""
     full = [part for part in named if part.has_photos]
     others = [folder for folder in top.full if folder not in named]
     if not _hold_classes(full):
@@ -226,11 +230,11 @@ def _are_parts(top: Folder, named: Sequence[Folder]) -> bool:
 
 
 def _style(root: Folder, levels: Levels) -> str:
-    """`classes`, `makes` or `parts inside`: what the folders in the levels are."""
+    """What the folders in the levels are: `classes`, `makes` or `parts inside` (classes that contain splits)."""
     tops = _by_name(levels)
     inside = {name: {_label(each.name) for folder in found for each in folder.full} for name, found in tops.items()}
     flat = {name for name, found in tops.items() if any(folder.photos for folder in found)}
-    if len(levels) == 1 and tops and not flat and all(part_of(each) for names in inside.values() for each in names):
+    if len(levels) == 1 and tops and not flat and all(split_of(each) for names in inside.values() for each in names):
         return "parts inside"
     makes = [name for name in tops if is_make(name)]
     nested = [name for name in makes if name not in flat]
@@ -254,7 +258,7 @@ def _style(root: Folder, levels: Levels) -> str:
 
 
 def _are_views(inside: dict[str, set[str]]) -> bool:
-    """Whether inner folders are called alike below several outer ones, as views and years are, rather than models."""
+    """Whether most inner folders have the same names below several outer ones, as views have, unlike models."""
     counts = Counter(name.casefold() for names in inside.values() for name in names)
     return sum(count for count in counts.values() if count > 1) > sum(counts.values()) / 2
 
@@ -283,7 +287,7 @@ def _take_classes(levels: Levels, reading: Reading, *, parts_inside: bool) -> No
                 continue
             _refuse_strays((folder,), reading)
             for part in folder.folders.values():
-                _take(part, _raw(folder), part_of(part.name), reading)
+                _take(part, _raw(folder), split_of(part.name), reading)
 
 
 def _take_makes(levels: Levels, reading: Reading) -> None:
@@ -306,7 +310,7 @@ def _take_makes(levels: Levels, reading: Reading) -> None:
 
 
 def _take(folder: Folder, name: str, split: SplitName | None, reading: Reading, refusal: str | None = None) -> None:
-    """Every photo of a folder and below, as of one class, unless all are refused."""
+    """Take every photo of a folder and below as of one class, or refuse them all where `refusal` is given."""
     refusal = refusal or (None if name.strip() else "its folder's name is empty")
     photos = sorted(path for each in folder.below() for path in each.photos)
     if refusal is None:
@@ -324,7 +328,7 @@ def _refuse_strays(folders: Iterable[Folder], reading: Reading) -> None:
 
 
 def _leave_out(folders: Iterable[Folder], where: str, reading: Reading) -> None:
-    """One row for a folder, however many files are in it."""
+    """Refuse folders, with one entry for each folder whatever number of files it contains."""
     for folder in folders:
         photos = sum(len(each.photos) for each in folder.below())
         holds = counted(photos, "photo") if photos else "no photos"
@@ -332,7 +336,7 @@ def _leave_out(folders: Iterable[Folder], where: str, reading: Reading) -> None:
 
 
 def _raw(folder: Folder) -> str:
-    return printable(folder.name)  # as it is written, so that two spellings of one nameplate are seen
+    return printable(folder.name)  # As it is written, so that two spellings of one nameplate are noticed later.
 
 
 def _label(name: str) -> str:
@@ -359,11 +363,11 @@ def _cannot_tell(folder: Folder, why: str, advice: str) -> DataError:
 
 
 def tree(root: str, found: Iterable[str | Refused]) -> Folder:
-    """What lies below a folder.
+    """Build the tree of a folder from a list of its files.
 
     Args:
         root: the folder; every path begins with it and a slash.
-        found: paths of photos, and what else is there.
+        found: paths of photos, and the other files as `Refused`.
     """
     top = Folder(root)
     for entry in found:

@@ -1,7 +1,7 @@
-"""Listing: the photos below a folder, and what lies beside them that is left out, each with its reason.
+"""Listing the photos below a folder or in a table, and everything that is left out, each with its reason.
 
-Every command lists by this piece, so that none sees photos that another passes over. Hidden files and what operating
-systems leave are passed over without a word; all else that is no photo is a `Refused`.
+Every command uses this module, so that all of them find the same photos. Hidden files and those in `JUNK` are ignored
+without a message; every other file that is no photo is yielded as a `Refused`.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from nameplate.images.formats import SNIFFED, is_photo_name, picture_format
 from nameplate.storage import NotRegularError, open_regular, printable
 
 PATH_COLUMNS = ("path", "photo", "file", "filename", "file_name", "image", "image_path", "filepath", "id")
-"""Columns of a table that may hold the photos' paths; the first that is there does."""
+"""Columns of a table that may contain the paths of photos. The first of them that exists is used."""
 KEPT = 1_000
-"""Entries that a `LeftOut` keeps by name; the others are counted."""
+"""Number of entries that a `LeftOut` keeps by name; further ones are only counted."""
 KINDS = 100
-"""Reasons that it counts apart."""
+"""Number of different reasons that a `LeftOut` counts."""
 NO_PHOTO = "it is no photo, by its name or by its first bytes"
 CIRCLE = "a link in a circle: it leads to a folder that holds it"
 LISTED = "a link to a folder that another link led to already"
 
 Tell = Callable[[Refused], None]
-"""What is called with each entry that is left out."""
+"""Callback for each entry that is left out."""
 
 
 @dataclass(slots=True)
 class LeftOut:
-    """What was left out, in bounded memory: the first entries, and all counted by reason."""
+    """Entries that were left out, in bounded memory: the first of them, and the number of each reason."""
 
     first: list[Refused] = field(default_factory=list)
     total: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
 
     def add(self, entry: Refused) -> None:
-        """Count an entry, and keep it where it is one of the first `KEPT`."""
+        """Count an entry, and keep it if it is one of the first `KEPT`."""
         self.total += 1
         if len(self.first) < KEPT:
             self.first.append(entry)
@@ -49,7 +49,7 @@ class LeftOut:
             self.reasons[entry.reason] = self.reasons.get(entry.reason, 0) + 1
 
     def sift(self, entries: Iterable[str | Refused]) -> Iterator[str]:
-        """The photos alone; what is left out among them is added here."""
+        """Yield the photos only; what is left out among them is added here."""
         for entry in entries:
             if isinstance(entry, Refused):
                 self.add(entry)
@@ -57,45 +57,45 @@ class LeftOut:
                 yield entry
 
     def printable(self) -> LeftOut:
-        """The same with names that can be written anywhere."""
+        """A copy whose names and reasons can be written anywhere; see `storage.printable`."""
         first = [Refused(printable(entry.name), printable(entry.reason)) for entry in self.first]
         return LeftOut(first, self.total, {printable(reason): count for reason, count in self.reasons.items()})
 
 
 @dataclass(frozen=True, slots=True)
 class Entries:
-    """One folder's entries, each group in byte order of the names; hidden ones and junk are not among them."""
+    """The entries of one folder without hidden ones and junk, in byte order of the names."""
 
     folders: tuple[str, ...]
     files: tuple[str, ...]
-    """All that is no folder, links to nothing and devices too."""
+    """Everything that is no folder, including broken links and devices."""
     reason: str | None = None
-    """Why the folder cannot be listed; None where it was."""
+    """Why the folder cannot be listed; None where it can be."""
 
     @property
     def names(self) -> list[str]:
-        """All of them, folders with a `/` behind, so that they stand where the paths of what is in them sort."""
+        """All names. Folders end with `/`, so that they sort as the paths of their content do."""
         return sorted((*(f"{name}/" for name in self.folders), *self.files), key=os.fsencode)
 
 
 @dataclass(slots=True)
 class _Open:
-    """A folder that is being walked."""
+    """A folder that `walk` is in."""
 
     path: str
     names: Iterator[str]
     key: tuple[int, int]
     linked: bool
-    """Whether a link led here, to this folder or to one above it."""
+    """Whether this folder, or one above it, was reached by a link."""
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is passed over: hidden, or what operating systems leave."""
+    """Whether a file or folder is ignored, because it is hidden or in `JUNK`."""
     return name.startswith(".") or name.casefold() in JUNK
 
 
 def entries(folder: str | os.PathLike[str]) -> Entries:
-    """What is in a folder; one that may not be read is empty, with the reason."""
+    """List one folder. A folder that cannot be read is empty, with the reason."""
     folders, files = list[str](), list[str]()
     try:
         with os.scandir(folder) as found:
@@ -108,18 +108,18 @@ def entries(folder: str | os.PathLike[str]) -> Entries:
 
 
 def walk(folder: str, passing_over: Collection[str] = ()) -> Iterator[str | Refused]:
-    """Every photo below a folder, and a `Refused` for whatever else is there, in the byte order of their paths.
+    """Yield every photo below a folder, and a `Refused` for every other file, in byte order of the paths.
 
-    A file is a photo by its name, or else by its first bytes. Links are followed, but never in a circle, and inside a
-    folder that a link led to no folder is entered twice: so the walk ends whatever links there are. No more is held
-    than one folder's listing a level.
+    A file is a photo by its name or, failing that, by its first bytes. Links are followed, but never in a circle, and
+    inside a folder that was reached by a link no folder is entered twice. So the walk ends whatever links there are. In
+    memory is one listing for each level.
 
     Args:
-        folder: to search whole.
-        passing_over: folders that are not entered, without a word: those that a command writes itself.
+        folder: searched recursively.
+        passing_over: folders that are ignored without a message, since the command writes them itself.
     """
     apart = {key for path in passing_over if (key := _identity(path)) is not None}
-    entered: set[tuple[int, int]] = set()  # inside folders that links led to
+    entered: set[tuple[int, int]] = set()  # Only folders inside those that were reached by links.
     root = _opened(folder, linked=False)
     if isinstance(root, Refused):
         yield root
@@ -143,13 +143,13 @@ def walk(folder: str, passing_over: Collection[str] = ()) -> Iterator[str | Refu
 
 
 def _above(folder: str) -> set[tuple[int, int]]:
-    """The folders that hold this one."""
+    """The identities of the folders that contain this one."""
     parents = Path(os.path.realpath(folder)).parents
     return {key for parent in parents if (key := _identity(str(parent))) is not None}
 
 
 def _step(path: str, here: _Open, above: set[tuple[int, int]], entered: set[tuple[int, int]]) -> _Open | Refused:
-    """The folder below, open, or why it is not entered."""
+    """Open a subfolder, or say why it is not entered."""
     is_link = os.path.islink(path)  # noqa: PTH114 - a million names
     below = _opened(path, linked=here.linked or is_link)
     if isinstance(below, Refused):
@@ -172,9 +172,9 @@ def _opened(path: str, *, linked: bool) -> _Open | Refused:
 
 
 def judged(path: str) -> str | Refused:
-    """The path, where it is a photo's by its name or its first bytes; else why it is left out.
+    """Return the path where it is a photo by its name or its first bytes, or else why it is left out.
 
-    One whose name is a photo's is not opened: whether it can be read is for decoding to say.
+    A file with the name of a photo is not opened, since decoding decides whether it can be read.
     """
     if is_photo_name(path):
         return path
@@ -186,10 +186,10 @@ def judged(path: str) -> str | Refused:
 
 
 def list_rows(table: Path, tell: Tell) -> Iterator[str]:
-    """The photos' names in a table (CSV, Parquet, JSON Lines), as they stand in it, one after another.
+    """Yield the photos that a table (CSV, Parquet, JSON Lines) names, as they are written there.
 
-    A row without one is left out and told, by its number: in CSV and Parquet the header is row 1, in JSON Lines the
-    first object is.
+    A row without a name is left out and passed to `tell` with its number. Row 1 is the header in CSV and Parquet, and
+    the first object in JSON Lines.
 
     Raises:
         DataError: the table cannot be read, or has no column of `PATH_COLUMNS`.
@@ -207,19 +207,19 @@ def list_rows(table: Path, tell: Tell) -> Iterator[str]:
 
 
 def path_column(table: Path, row: dict[str, str]) -> str:
-    """The column of a table that holds the photos' paths, one of `PATH_COLUMNS`.
+    """The column of a table that contains the paths of photos, one of `PATH_COLUMNS`.
 
     Raises:
-        DataError: there is none.
+        DataError: the table has none of them.
     """
     return need_column(table, row, PATH_COLUMNS)
 
 
 def need_column(table: Path, row: dict[str, str], accepted: Sequence[str]) -> str:
-    """The first accepted column that a row has.
+    """The first of the accepted columns that a row has.
 
     Raises:
-        DataError: it has none of them.
+        DataError: the row has none of them.
     """
     found = find_column(row, accepted)
     if found is None:
@@ -229,20 +229,20 @@ def need_column(table: Path, row: dict[str, str], accepted: Sequence[str]) -> st
 
 
 def find_column(row: dict[str, str], accepted: Sequence[str]) -> str | None:
-    """The first accepted column that a row has, in whatever case; None where it has none."""
+    """The first of the accepted columns that a row has, in upper or lower case; None where it has none."""
     lowered = {name.casefold(): name for name in row}
     return next((lowered[name] for name in accepted if name in lowered), None)
 
 
 def pairs(refused: Iterable[Refused]) -> list[tuple[str, str]]:
-    """Names and reasons, as errors carry them."""
+    """(name, reason) of each entry, as `DataError.left_out` holds them."""
     return [(entry.name, entry.reason) for entry in refused]
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself, say: what it is, opening says
+    except OSError:  # For example a link to itself; opening it gives the reason.
         return False
 
 

@@ -1,4 +1,4 @@
-"""Entries of archives, whatever the format: their names, their kinds, what is refused, and one budget for reading."""
+"""Entries of archives of any format: their names and kinds, the reasons to refuse them, and the budget of reading."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from nameplate.types import Limits
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 TEXT_SUFFIXES = frozenset({*TABLE_SUFFIXES, ".txt"})
-"""Tables, and the names of their classes."""
+"""Suffixes of tables and of files with the names of classes."""
 JUNK = frozenset({".ds_store", "thumbs.db", "desktop.ini", "__macosx"})
-"""What operating systems leave in folders and archives; passed over without a word."""
+"""Files that operating systems leave in folders and archives. They are ignored without a message."""
 LONGEST_NAME = 4096
-"""Characters of an entry's name (Linux' PATH_MAX)."""
+"""Greatest number of characters of an entry's name (PATH_MAX of Linux)."""
 EASY_ENTRIES = 10_000
-"""Entries that no archive is too small for."""
+"""Number of entries that an archive of any size may have."""
 AGAIN = "another entry has the same name"
 LINK = "it is a link or a special file"
 NO_PHOTO = "it is neither a photo nor a table"
@@ -40,37 +40,38 @@ OTHER_ARCHIVES: tuple[tuple[bytes, str], ...] = (
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
     (b"Rar!\x1a\x07", "a RAR archive"),
 )
-"""What a file that has an archive's name may be instead: (first bytes, what it is)."""
+"""What a file with the name of an archive may be instead: (first bytes, what it is)."""
 
 Kind = Literal["photo", "table", "archive", "other", "damage"]
 
 
 @dataclass(frozen=True, slots=True)
 class ArchiveLimits:
-    """What an archive may cost, with all archives inside it."""
+    """What an archive may cost, together with the archives inside it."""
 
     entries: int = 2_000_000
-    """Files in one archive."""
+    """Greatest number of files in one archive."""
     bytes: int = 64 * 1024**3
-    """Unpacked size of all entries together."""
+    """Greatest unpacked size of all entries together."""
     table_bytes: int = TABLE_BYTES
-    """Unpacked size of one table."""
+    """Greatest unpacked size of one table."""
     ratio: int = 200
-    """Unpacked size against the packed one (photos hardly compress): of each photo and inner archive, and of all
-    together, where `table_bytes` are free."""
+    """Greatest ratio of the unpacked to the packed size, since photos hardly compress. It holds for each photo and
+    inner archive, and for all entries together, of which `table_bytes` are not counted."""
     entry_bytes: int = 16
-    """Bytes of the archive's file that an entry takes at least."""
+    """Fewest bytes of the archive's file that an entry takes."""
     header: int = 1024**2
-    """Bytes of one header of an entry: a long name, extended attributes."""
+    """Greatest size of one header of an entry, in bytes, such as a long name or extended attributes."""
     header_bytes: int = 512 * 1024**2
-    """Bytes of all such headers, or of a table of contents."""
+    """Greatest size of all such headers together, or of the table of contents, in bytes."""
     seconds: float = 60.0
-    """Time to read it, besides one second a million bytes of its file; what is done with the photos does not count."""
+    """Time limit of reading, in addition to one second for each million bytes of the file. Time that is spent on the
+    photos does not count."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A file that was left out, and why."""
+    """A file that was left out, and the reason."""
 
     name: str
     reason: str
@@ -78,26 +79,26 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """An entry of an archive, or a piece of it that is damaged."""
+    """An entry of an archive, or a damaged range of bytes in it."""
 
     name: str
-    """What it is called by: NFC, `/` between folders; no two members of an archive share one."""
+    """Unique name: Unicode NFC, with `/` between folders."""
     shown: str
     """The name as the archive has it."""
     kind: Kind
-    """As the name says; `damage`: bytes that are no entry."""
+    """What the entry is by its name; `damage` stands for bytes that are no entry."""
     size: int
-    """Bytes, unpacked, as the archive claims."""
+    """Unpacked size in bytes, as the archive states it."""
     place: int
-    """Where it is: of a zip the number of the entry, of a tar the offset of its bytes."""
+    """Position: in a zip the number of the entry, in a tar the offset of its bytes."""
     problem: str | None = None
-    """Why it is not read."""
+    """Why it is not read; None where it is."""
     reason: Reason = "not a photo"
     """The kind of problem."""
 
 
 class NoArchiveError(DataError):
-    """A file that is no archive of the kind that its name says, or cannot be opened."""
+    """A file that cannot be opened, or is no archive of the kind that its name states."""
 
     def __init__(self, archive: str, detail: str) -> None:
         super().__init__(f"Cannot read the archive '{archive}': {detail}.")
@@ -105,7 +106,7 @@ class NoArchiveError(DataError):
 
 
 class Budget:
-    """Counts what an archive costs, and ends the reading with a sentence where it is more than it may be."""
+    """Counts what reading an archive costs. Each method raises a `DataError` where a limit is exceeded."""
 
     def __init__(self, archive: str, packed: int, limits: ArchiveLimits) -> None:
         self.archive, self.packed, self.limits = archive, packed, limits
@@ -113,7 +114,7 @@ class Budget:
         self._seconds = 0.0
 
     def count(self, name: str, entries: int, size: int) -> None:
-        """Add entries and their claimed size."""
+        """Count entries and their stated size in bytes."""
         self.entries += entries
         self.bytes += size
         limits = self.limits
@@ -127,7 +128,7 @@ class Budget:
             raise DataError(f"'{name}' unpacks to {self.bytes:,} bytes, the limit is {limits.bytes:,}.")
 
     def inflate(self, size: int) -> None:
-        """Add bytes that were unpacked."""
+        """Count bytes that were unpacked."""
         self._inflated += size
         if self._inflated > self.limits.bytes:
             raise DataError(f"'{self.archive}' unpacks to more than {self.limits.bytes:,} bytes, which is the limit.")
@@ -135,7 +136,7 @@ class Budget:
             raise DataError(f"'{self.archive}' unpacks to more than {self.limits.ratio} times its size: a bomb.")
 
     def head(self, size: int) -> None:
-        """Add a header's bytes."""
+        """Count the bytes of a header."""
         self._headers += size
         if self._headers > self.limits.header_bytes:
             raise DataError(
@@ -143,7 +144,7 @@ class Budget:
             )
 
     def time(self, since: float) -> None:
-        """Add the time since a reading of `time.perf_counter`."""
+        """Count the time since `since`, a value of `time.perf_counter`."""
         self._seconds += time.perf_counter() - since
         allowed = self.limits.seconds + self.packed / 1e6
         if self.limits.seconds <= 0 or self._seconds > allowed:
@@ -151,16 +152,16 @@ class Budget:
 
 
 class Names:
-    """The names of an archive's entries, in their order."""
+    """The names of the entries of an archive, which makes each of them unique."""
 
     def __init__(self) -> None:
         self.seen: set[str] = set()
-        """What entries are called by, those of one name once."""
+        """The unique names."""
         self.assumed: Counter[str] = Counter()
-        """Encodings that were taken for that of names which say none."""
+        """Encoding → number of names that do not state their encoding and were read in this one."""
 
     def add(self, raw: bytes | str, number: int) -> tuple[str, str, bool]:
-        """The name as it is shown, the one that the entry is called by, and whether an earlier entry has it."""
+        """Add a name; return it as text, its unique form, and whether an earlier entry has the same name."""
         shown, encoding = decode_name(raw) if isinstance(raw, bytes) else (raw, "utf-8")
         if encoding != "utf-8":
             self.assumed[encoding] += 1
@@ -172,19 +173,19 @@ class Names:
         return shown, name, again
 
     def note(self, archive: str) -> Iterable[Refused]:
-        """A line on the encodings that were assumed; nothing where none was."""
+        """Yield a note on the encodings that were assumed, if there were any."""
         if self.assumed:
             counts = ", ".join(f"{count:,} as {encoding}" for encoding, count in sorted(self.assumed.items()))
             yield Refused(archive, f"names of entries that say no encoding were read: {counts}; nothing is left out")
 
 
 def is_archive(name: str) -> bool:
-    """Whether a file's name is an archive's that is read."""
+    """Whether a name has the suffix of an archive that is read."""
     return name.lower().endswith(ARCHIVE_SUFFIXES)
 
 
 def archive_stem(name: str) -> str:
-    """An archive's name without folder and suffix.
+    """The name of an archive without folder and suffix.
 
     >>> archive_stem("data/cars.tar.gz")
     'cars'
@@ -195,12 +196,12 @@ def archive_stem(name: str) -> str:
 
 
 def is_junk(name: str) -> bool:
-    """Whether an entry is one of those that operating systems leave."""
+    """Whether a path contains a name in `JUNK`."""
     return any(part.casefold() in JUNK for part in PurePosixPath(name).parts)
 
 
 def plain_name(name: str) -> str:
-    r"""An entry's name in the one form that it is found by: NFC, `/` between folders, no empty or `.` part.
+    r"""Normalise the name of an entry: Unicode NFC, `/` between folders, no empty or `.` part.
 
     >>> plain_name("./photos\\\\BMW//1.jpg")
     'photos/BMW/1.jpg'
@@ -209,7 +210,9 @@ def plain_name(name: str) -> str:
 
 
 def raw_name(name: str) -> str:
-    """A name that a user gives for a member, as text: bytes of it that are no UTF-8 are read as an archive's are."""
+    """A member's name that a user gives, as text. Where its bytes are not UTF-8 they are decoded as those of an
+    archive.
+    """
     try:
         name.encode()
         return name
@@ -218,8 +221,10 @@ def raw_name(name: str) -> str:
 
 
 def decode_name(raw: bytes) -> tuple[str, str]:
-    """A name whose encoding is not said, and the one that it was taken for: UTF-8 where it is valid (macOS, Linux),
-    else cp866 where that gives Cyrillic words (Russian Windows), else cp437 (the zip format's own).
+    """Decode a name whose encoding is not stated; return it with the encoding that was assumed.
+
+    That is UTF-8 where the bytes are valid (macOS, Linux), else cp866 where the result is Cyrillic words (Russian
+    Windows), else cp437 (the default of the zip format).
 
     >>> decode_name("Лада Нива".encode("cp866")), decode_name("Citroën".encode("cp437"))
     (('Лада Нива', 'cp866'), ('Citroën', 'cp437'))
@@ -233,14 +238,16 @@ def decode_name(raw: bytes) -> tuple[str, str]:
 
 
 def _is_cyrillic(text: str) -> bool:
-    """Whether all letters beyond ASCII are Cyrillic, in words of their own (cp437 gives `CitroЙn`), with no frames."""
+    """Whether all letters beyond ASCII are Cyrillic and form words of their own (a name in cp437 gives `CitroЙn`), and
+    there are no box-drawing characters.
+    """
     words = [word for word in re.findall(r"[^\W\d_]+", text) if not word.isascii()]
     strange = re.sub(r"[\u0400-\u045f№\u00a0\x00-\x7f]", "", text)
     return not strange and any(len(word) > 1 for word in words) and not any(re.search("[A-Za-z]", w) for w in words)
 
 
 def kind_of(name: str) -> Kind:
-    """What an entry is, going by its name."""
+    """What an entry is by its name."""
     if is_photo_name(name):
         return "photo"
     if PurePosixPath(name).suffix.lower() in TEXT_SUFFIXES:
@@ -249,7 +256,7 @@ def kind_of(name: str) -> Kind:
 
 
 def name_problem(shown: str, *, windows: bool) -> str | None:
-    """Why an entry may not have its name; `windows`: a colon anywhere, not only behind a drive's letter, counts."""
+    """Why a name is refused; None if it is accepted. With `windows` any colon is refused, else only a drive's."""
     if len(shown) > LONGEST_NAME:
         return f"its name has {len(shown):,} characters, the limit is {LONGEST_NAME:,}"
     path = PurePosixPath(shown.replace("\\", "/"))
@@ -264,7 +271,10 @@ def name_problem(shown: str, *, windows: bool) -> str | None:
 def size_problem(
     kind: Kind, size: int, packed: int | None, limits: Limits, archive_limits: ArchiveLimits
 ) -> str | None:
-    """Why an entry is too large; `packed`: the bytes that it takes in the archive, None where it alone takes none."""
+    """Why an entry is refused for its size; None where it is accepted.
+
+    `packed` is its size inside the archive in bytes, None where entries are not compressed one by one.
+    """
     if kind == "table":
         allowed = archive_limits.table_bytes
     else:
@@ -277,7 +287,7 @@ def size_problem(
 
 
 def unicode_path(extra: bytes, raw: bytes) -> str | None:
-    """The name in a zip entry's Info-ZIP Unicode Path field (0x7075), where it is that of the entry's own name."""
+    """The name in the Info-ZIP Unicode Path field (0x7075) of a zip entry; None unless its CRC-32 matches `raw`."""
     at = 0
     while at + 4 <= len(extra):
         field, size = int.from_bytes(extra[at : at + 2], "little"), int.from_bytes(extra[at + 2 : at + 4], "little")
@@ -289,5 +299,5 @@ def unicode_path(extra: bytes, raw: bytes) -> str | None:
 
 
 def other_archive(start: bytes) -> str | None:
-    """What else than an archive that is read a file is, going by its first bytes."""
+    """What a file that is no archive that is read is instead, by its first bytes; None where that is unknown."""
     return next((f"it is {what}" for magic, what in OTHER_ARCHIVES if start.startswith(magic)), None)

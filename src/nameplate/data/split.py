@@ -1,7 +1,10 @@
-"""Splits that are stratified by class, repeatable from a seed, and never part the copies of one picture.
+"""Holdout split and folds that keep copies of one image together, and the search for such copies.
 
-A photo's place depends on its class, its group's content digest and the seed alone, not on the order of the
-files: adding photos leaves most others where they were.
+The splits are stratified by class and repeatable from a seed. Where a photo goes depends on its class, the SHA-256 of
+its group and the seed alone, not on the order of the files, so that adding photos leaves most others where they were.
+
+`near_pairs` finds exact, resized, recompressed and mirrored copies by their perceptual hashes. `find_copies` also finds
+cropped ones, which hashes miss, by aligning pairs of photos.
 """
 
 from __future__ import annotations
@@ -18,25 +21,20 @@ from numpy.typing import NDArray
 from nameplate.images.phash import MIRROR, WORDS, alignment
 from nameplate.types import Floats, Photo
 
-# JOINED Copies of one picture, found by their perceptual hashes (exact, resized, recompressed, mirrored), and groups of them.
-#
-# JOINED `evaluation.same` finds those that hashes miss.
-
-
 NEAR_BITS = 50
-"""Hashes of at most so many different bits of 256 are of one picture (docs/experiments.md, 2026-11-22)."""
+"""Two hashes that differ in at most so many of 256 bits belong to one image (docs/experiments.md, 2026-11-22)."""
 HASHES_AT_ONCE = 512
 
 
 def near_pairs(hashes: NDArray[np.uint64], bits: int = NEAR_BITS) -> NDArray[np.int64]:
-    """Pairs of pictures that are the same, also mirrored.
+    """Find the pairs of hashes of one image, mirrored copies included.
 
     Args:
         hashes: uint64 N×4.
-        bits: how many of 256 bits may differ.
+        bits: number of bits, of 256, that may differ.
 
     Returns:
-        int64 P×2, each row i < j. Compares all pairs, in blocks: 15,561 photos take about 2 seconds.
+        int64 P×2, i < j in each row. All pairs are compared in blocks: 15,561 photos take about 2 seconds.
     """
     pairs = []
     for start in range(0, len(hashes), HASHES_AT_ONCE):
@@ -61,17 +59,18 @@ def groups(
     given: Sequence[str | None] | None = None,
     further: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
-    """The number of each photo's group: copies of one picture, and groups that the data gives.
+    """Number the groups of photos that must stay together: copies of one image, and groups that the data gives.
 
     Args:
         digests: SHA-256 of each photo.
         hashes: uint64 N×4 of each photo.
-        given: the data's own group of each photo, None where it has none.
-        further: int64 P×2, pairs that are of one picture though their hashes are not near.
+        given: the group that the data gives each photo, None where it gives none.
+        further: int64 P×2, further pairs of one image, whose hashes are not near.
 
     Returns:
-        int64 of shape (N,).
+        int64 (N,): the number of each photo's group.
     """
+    # Union-find; the representative of a group is its first photo, so that the numbers depend on the order alone.
     parent = np.arange(len(digests))
 
     def find(at: int) -> int:
@@ -92,15 +91,15 @@ def groups(
     return np.array([find(number) for number in range(len(digests))], np.int64)
 
 
-# JOINED `find_copies`: photos that show one picture: the same file, or cropped, resized, recompressed, mirrored.
-
+# Copies by alignment: the same file, or cropped, resized, recompressed or mirrored.
 
 CANDIDATE_BITS = 75
-"""Perceptual hashes of at most so many different bits of 256 are looked at more closely."""
+"""Pairs whose perceptual hashes differ in at most so many of 256 bits are aligned."""
 NEIGHBOURS, MIN_COSINE = 3, 0.4
-"""So are a photo's nearest neighbours by embedding, where they are at least so near."""
+"""Each photo is also aligned with so many nearest neighbours by embedding, where their cosine is at least
+`MIN_COSINE`."""
 SAME = 0.945
-"""Correlation, aligned, from which two photos are one picture (docs/experiments.md, 2026-11-22)."""
+"""Correlation after alignment from which two photos are one image (docs/experiments.md, 2026-11-22)."""
 COPY_NAME = re.compile(r"(^|[\W_])(copy|copie|copia|kopie|kopia|копия|duplicate)([\W_\d]|$)|\(\d+\)$", re.IGNORECASE)
 """How the usual systems name a copy: `a copy`, `Copy of a`, `a - Kopie`, `Копия a`, `a (2)`."""
 ROWS_AT_ONCE = 1024
@@ -109,14 +108,14 @@ PAIRS_AT_ONCE = 2048
 
 @dataclass(frozen=True, slots=True)
 class Copies:
-    """Pairs of photos of one picture."""
+    """Pairs of photos that are copies of one image."""
 
     pairs: NDArray[np.int64]
-    """P×2, each row i < j."""
+    """int64 P×2, i < j in each row."""
     likeness: Floats
-    """P: 1 where the files are the same bytes, else their correlation, aligned."""
+    """float32 (P,): 1 where the files have the same bytes, else the correlation after alignment."""
     exact: NDArray[np.bool_]
-    """P: whether the files are the same bytes."""
+    """bool (P,): whether the files have the same bytes."""
 
 
 def find_copies(
@@ -126,14 +125,14 @@ def find_copies(
     greys: NDArray[np.uint8],
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Copies:
-    """Find all pairs.
+    """Find all pairs of copies.
 
     Args:
         digests: SHA-256 of each photo.
         hashes: uint64 N×4.
         embeddings: float32 N×D.
-        greys: uint8 N×64×64.
-        progress: called with candidates compared and to compare.
+        greys: uint8 N×64×64, the photos in grey.
+        progress: called with the number of candidate pairs that are compared, and of all of them.
     """
     exact = _same_bytes(digests)
     candidates = candidate_pairs(digests, hashes, embeddings)
@@ -147,10 +146,10 @@ def find_copies(
 
 
 def candidate_pairs(digests: Sequence[str], hashes: NDArray[np.uint64], embeddings: Floats) -> NDArray[np.int64]:
-    """Pairs that may be of one picture, by hash or by embedding, less those of the same bytes.
+    """Find the pairs that may be copies, by hash or by embedding, without those of the same bytes.
 
     Returns:
-        int64 P×2, each row i < j and each pair once.
+        int64 P×2, i < j in each row, each pair once.
     """
     pairs = np.concatenate([near_pairs(hashes, CANDIDATE_BITS), near_neighbours(embeddings)])
     pairs = np.setdiff1d(_as_numbers(pairs, len(digests)), _as_numbers(_same_bytes(digests), len(digests)))
@@ -160,12 +159,12 @@ def candidate_pairs(digests: Sequence[str], hashes: NDArray[np.uint64], embeddin
 def likenesses(
     pairs: NDArray[np.int64], greys: NDArray[np.uint8], progress: Callable[[int, int], None] = lambda *_: None
 ) -> Floats:
-    """Correlation of pairs of photos under the best crop, straight or mirrored: from `SAME` they are one picture.
+    """Compute the correlation of pairs under the best crop, mirrored or not; from `SAME` on they are one image.
 
     Args:
-        pairs: int64 P×2, places in `greys`.
+        pairs: int64 P×2, indices into `greys`.
         greys: uint8 N×64×64.
-        progress: called with pairs compared and to compare.
+        progress: called with the number of pairs that are compared, and of all of them.
 
     Returns:
         float32 (P,).
@@ -181,7 +180,7 @@ def likenesses(
 
 
 def near_neighbours(embeddings: Floats) -> NDArray[np.int64]:
-    """Each photo with its nearest others by embedding: int64 P×2, each row i < j, some twice."""
+    """Pair each photo with its nearest neighbours by embedding: int64 P×2, i < j; a pair may occur twice."""
     centred = embeddings - embeddings.mean(0)
     centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
     count = min(NEIGHBOURS, len(centred) - 1)
@@ -197,8 +196,8 @@ def near_neighbours(embeddings: Floats) -> NDArray[np.int64]:
 
 
 def best_copy(copies: Sequence[Photo]) -> Photo:
-    """The one of several copies that stays: of most pixels, then the one whose name does not say that it is a copy,
-    then the one of the shortest name, then the first.
+    """Choose the copy to keep: the one with the most pixels, then one whose name does not say that it is a copy, then
+    the one with the shortest name, then the first.
     """
 
     def worth(photo: Photo) -> tuple[int, bool, int]:
@@ -209,7 +208,7 @@ def best_copy(copies: Sequence[Photo]) -> Photo:
 
 
 def connected(pairs: NDArray[np.int64], photos: int) -> NDArray[np.int64]:
-    """The number of each photo's group where pairs belong together: int64 (N,)."""
+    """Number the connected components of photos that pairs join: int64 (N,)."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -218,50 +217,51 @@ def connected(pairs: NDArray[np.int64], photos: int) -> NDArray[np.int64]:
 
 
 def _same_bytes(digests: Sequence[str]) -> NDArray[np.int64]:
-    """Each photo with the first one of the same bytes."""
+    """Pair each photo with the first one of the same bytes: int64 P×2."""
     first: dict[str, int] = {}
     pairs = [(first.setdefault(digest, number), number) for number, digest in enumerate(digests)]
     return np.array([pair for pair in pairs if pair[0] != pair[1]], np.int64).reshape(-1, 2)
 
 
 def _as_numbers(pairs: NDArray[np.int64], photos: int) -> NDArray[np.int64]:
+    """One integer for each pair, so that sets of pairs can be compared: int64 (P,)."""
     return pairs[:, 0] * photos + pairs[:, 1]
 
 
 def hold_out(
     labels: Sequence[str], digests: Sequence[str], groups: NDArray[np.int64], fraction: float, seed: int
 ) -> NDArray[np.bool_]:
-    """Which photos to keep out of training.
+    """Choose the photos of the holdout, which do not train.
 
     Args:
         labels: class of each photo.
         digests: SHA-256 of each photo.
-        groups: int64 (N,), photos of one group stay together (see `datasets.duplicates.groups`).
-        fraction: the share of every class to keep out, 0 ≤ fraction < 1; a class of several groups
-            gives at least one and keeps at least one.
-        seed: another seed, another split.
+        groups: int64 (N,), photos of one group stay together (see `groups`).
+        fraction: fraction of every class in the holdout, 0 ≤ fraction < 1. A class of several groups gives at least one
+            group to the holdout and keeps at least one for training.
+        seed: another seed gives another split.
 
     Returns:
-        bool (N,), true where held out.
+        bool (N,), true where the photo is in the holdout.
     """
-    held = np.zeros(len(labels), bool)
+    holdout = np.zeros(len(labels), bool)
     for members in _groups_of_each_class(labels, digests, groups, seed):
         photos = sum(len(group) for group in members)
         quota = min(max(1, round(photos * fraction)), photos - 1) if fraction > 0 else 0
         taken = 0
         for group in members[: len(members) - 1]:
             if taken + len(group) <= quota:
-                held[group] = True
+                holdout[group] = True
                 taken += len(group)
-        if quota and not taken and len(members) > 1:  # every group is larger than the share
-            held[min(members, key=len)] = True
-    return held
+        if quota and not taken and len(members) > 1:  # Every group is larger than the quota.
+            holdout[min(members, key=len)] = True
+    return holdout
 
 
 def folds(
     labels: Sequence[str], digests: Sequence[str], groups: NDArray[np.int64], count: int, seed: int
 ) -> NDArray[np.int64]:
-    """The cross-validation fold (0 … count-1) of each photo, stratified, groups kept together; int64 (N,)."""
+    """Choose the cross-validation fold (0 … count-1) of each photo: int64 (N,), stratified, groups kept together."""
     fold = np.zeros(len(labels), np.int64)
     offset = 0
     for members in _groups_of_each_class(labels, digests, groups, seed):
@@ -270,14 +270,14 @@ def folds(
             place = min(range(count), key=lambda k: (sizes[k], (k - offset) % count))
             fold[group] = place
             sizes[place] += len(group)
-        offset += len(members)  # so that small classes do not all begin in fold 0
+        offset += len(members)  # Otherwise all small classes would begin in fold 0.
     return fold
 
 
 def _groups_of_each_class(
     labels: Sequence[str], digests: Sequence[str], groups: NDArray[np.int64], seed: int
 ) -> list[list[NDArray[np.int64]]]:
-    """For each class its groups in seeded order; a group of several classes counts for its most frequent."""
+    """The groups of each class in seeded order. A group with several classes belongs to the most frequent of them."""
     order = np.argsort(groups, kind="stable")
     starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
     by_class: dict[str, list[tuple[bytes, NDArray[np.int64]]]] = {}

@@ -1,7 +1,7 @@
-"""Tables as rows, every cell a string, all at once or one after another: CSV, Parquet, JSON Lines.
+"""Tables (CSV, Parquet, JSON Lines) as rows of strings, read at once or one after another.
 
-No row, cell or column is held that is larger than `LIMITS` allow. Of a Parquet file only the columns that are wanted
-are read, and the pictures that it may hold are put into the cache, so that a row names a file.
+Nothing larger than `LIMITS` allow is kept in memory. Of a Parquet file only the wanted columns are read. Images inside
+it are written to the cache, so that each row names a file.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from nameplate.types import Limits
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 DELIMITERS = ",;\t|"
 TABLE_BYTES = 512 * 1024**2
-"""Of a table that is read all at once, or unpacked from an archive."""
+"""Greatest size, in bytes, of a table that is read at once or unpacked from an archive."""
 LONGEST_PATH = 4096
-"""Characters of a path (Linux' PATH_MAX)."""
+"""Greatest number of characters of a path (PATH_MAX of Linux)."""
 _SEP = re.compile(r'"?sep=(?P<delimiter>[^\w"\r\n])"?\s*', re.IGNORECASE)
-"""Excel's first line that names the delimiter."""
+"""The first line in which Excel names the delimiter."""
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -38,19 +38,19 @@ class TableLimits:
     """What a table may cost."""
 
     bytes: int = TABLE_BYTES
-    """Of a table that is read all at once."""
+    """Greatest size, in bytes, of a table that is read at once."""
     rows: int = 2_000_000
-    """Of a table that is read all at once."""
+    """Greatest number of rows of a table that is read at once."""
     cells: int = 10_000_000
-    """Of a table that is read all at once, in the columns that are wanted."""
+    """Greatest number of cells of a table that is read at once, in the wanted columns."""
     columns: int = 1_000
-    """In all."""
+    """Greatest number of columns, whether they are wanted or not."""
     field: int = 131_072
-    """Characters of a cell (what Python's csv allows)."""
+    """Greatest number of characters of a cell (the limit of Python's csv)."""
     row: int = 4 * 1024**2
-    """Characters of a row."""
+    """Greatest number of characters of a row."""
     batch: int = 16 * 1024**2
-    """Bytes of the wanted columns of a Parquet file that are aimed to be held at once."""
+    """Bytes of the wanted columns of a Parquet file that are read at once, approximately."""
 
 
 LIMITS = TableLimits()
@@ -59,19 +59,20 @@ LIMITS = TableLimits()
 def read_table(
     path: Path, *, suffix: str | None = None, may_be_empty: bool = False, wanted: Collection[str] | None = None
 ) -> list[dict[str, str]]:
-    """Rows of a table with a header line.
+    """Read all rows of a table with a header.
 
     Args:
         path: the table.
-        suffix: tells the format where the name does not.
-        may_be_empty: whether no rows are no error.
-        wanted: names of the columns to keep, in any case; None keeps all (of Parquet those of text and numbers). The
-            first row has the others, too, so that an error can name them: where they are not read, as empty cells.
+        suffix: the format, where the name of the table does not state it.
+        may_be_empty: whether a table without rows is accepted.
+        wanted: names of the columns to keep, in lower case; None keeps all (of Parquet all of text and numbers). The
+            first row has the other columns too, so that an error can name them; those that are not read are empty
+            there.
 
     Raises:
-        DataError: unreadable, not UTF-8, no rows (unless it may be empty), two columns of one name, a row of another
-            length, or larger than `LIMITS` allow.
-        RuntimeUnavailableError: a Parquet file, and pyarrow is not installed.
+        DataError: the table cannot be read, is not UTF-8, has no rows (unless that is accepted), has two columns of one
+            name or a row of another length, or is larger than `LIMITS` allow.
+        RuntimeUnavailableError: the table is a Parquet file, and pyarrow is not installed.
     """
     parquet = (suffix or path.suffix).lower() == ".parquet"
     rows: list[dict[str, str]] = []
@@ -90,14 +91,14 @@ def read_table(
 
 
 def stream_table(path: Path, *, wanted: Collection[str] | None = None) -> Iterator[dict[str, str]]:
-    """Rows of a table of any length, one after another: CSV, Parquet, or JSON Lines, an object a line.
+    """Yield the rows of a table of any length: CSV, Parquet, or JSON Lines (an object on each line).
 
-    A JSON row has the columns that it has: one that lacks a column is for the caller to tell.
+    Each row of JSON Lines has its own columns. The caller reports rows that lack one.
 
     Raises:
-        DataError: unreadable, not UTF-8, two columns of one name, a row of another length or form, or one larger than
-            `LIMITS` allow.
-        RuntimeUnavailableError: a Parquet file, and pyarrow is not installed.
+        DataError: the table cannot be read, is not UTF-8, has two columns of one name, or a row of another length or
+            form or larger than `LIMITS` allow.
+        RuntimeUnavailableError: the table is a Parquet file, and pyarrow is not installed.
     """
     suffix = path.suffix.lower()
     if suffix == ".parquet":
@@ -106,11 +107,12 @@ def stream_table(path: Path, *, wanted: Collection[str] | None = None) -> Iterat
 
 
 def photo_path(table: Path, cell: str) -> str:
-    r"""The path that a table's cell names, from the table's folder; backslashes are read as `/` where there is no file
-    whose name holds them (Windows writes them).
+    r"""The path that a cell names, relative to the folder of the table.
+
+    Backslashes, which Windows writes, are read as `/` where there is no file whose name contains them.
 
     Raises:
-        DataError: no path is that long.
+        DataError: the cell is longer than a path can be.
     """
     if len(cell) > LONGEST_PATH:
         raise DataError(
@@ -123,7 +125,7 @@ def photo_path(table: Path, cell: str) -> str:
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
-    """Write a CSV, UTF-8, one header line, None as an empty cell."""
+    """Write a CSV file in UTF-8 with a header; None becomes an empty cell."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
@@ -148,7 +150,7 @@ def _csv_rows(path: Path, wanted: Collection[str] | None, most: int | None = Non
 
 
 def _text(path: Path, most: int | None) -> IO[str]:
-    """Open a table as text, its first bytes looked at: it is not UTF-16, and not a picture, archive or anything."""
+    """Open a table as UTF-8 text, after checking its size (where `most` is given) and that it is not UTF-16."""
     file = _opened(path)
     size = os.fstat(file.fileno()).st_size
     if most is not None and size > most:
@@ -174,7 +176,10 @@ def _unreadable(path: Path, error: Exception) -> DataError:
 
 
 class _Lines:
-    """The lines of a text file, no more of them between two calls of `row` than a row may have."""
+    """The lines of a text file. Between two calls of `row` it yields at most the characters that a row may have.
+
+    A quoted cell of CSV may span lines, so that one limit on the length of a line does not bound a row.
+    """
 
     def __init__(self, path: Path, file: IO[str], before: list[str]) -> None:
         self._path, self._file, self._before = path, file, before
@@ -199,7 +204,7 @@ class _Lines:
         return line
 
     def row(self) -> None:
-        """A row ends here."""
+        """Mark the end of a row."""
         self._since = 0
 
 
@@ -269,15 +274,15 @@ def _as_text(row: Mapping[Any, object]) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """What is read of a Parquet file."""
+    """The columns that are read from a Parquet file."""
 
     names: list[str]
     others: list[str]
-    """Those that are not read."""
+    """Columns that are not read."""
     image: str | None
-    """The column with the pictures themselves; its rows become `path`."""
+    """The column with the bytes of images, which becomes the column `path`."""
     classes: dict[str, list[str]]
-    """Names of the classes that a column's whole numbers stand for."""
+    """Column of integers → the names of the classes that they stand for."""
 
 
 def _parquet_rows(path: Path, wanted: Collection[str] | None) -> Iterator[dict[str, str]]:
@@ -295,12 +300,12 @@ def _parquet_rows(path: Path, wanted: Collection[str] | None) -> Iterator[dict[s
                         yield _parquet_row(path, number, row, columns)
         except (DataError, GeneratorExit):
             raise
-        except Exception as error:  # pyarrow's errors have no common base but Exception
+        except Exception as error:  # pyarrow's errors have no common base class but Exception.
             raise DataError(f"Cannot read the table '{path}': {str(error)[:200]}.") from None
 
 
 def _choose(path: Path, schema: Any, wanted: Collection[str] | None) -> _Columns:
-    """The columns to read: those wanted, or all of text and numbers; and of pictures the first."""
+    """Choose the columns to read: the wanted ones, or all of text and numbers, and the first one with images."""
     import pyarrow.types as kinds
 
     _check_columns(path, schema.names)
@@ -313,7 +318,7 @@ def _choose(path: Path, schema: Any, wanted: Collection[str] | None) -> _Columns
         left = [name for name in nested if _is_wanted(name, wanted)]
         if left and wanted is not None:
             raise DataError(f"'{path}': the column '{left[0]}' is a {str(schema.field(left[0]).type)[:80]}, no text.")
-        chosen = [name for name in schema.names if name not in nested][:1]  # their rows are counted all the same
+        chosen = [name for name in schema.names if name not in nested][:1]  # One column is read, to count the rows.
     classes = _class_names(schema.metadata or {})
     others = [name for name in schema.names if name != image and name not in chosen]
     return _Columns(chosen + [image] * (image is not None), others, image, classes)
@@ -326,7 +331,7 @@ def _is_binary(type_: Any) -> bool:
 
 
 def _holds_pictures(type_: Any, wanted: bool) -> bool:
-    """Whether a column is Hugging Face's Image (a struct of bytes and path), or bytes under a photo column's name."""
+    """Whether a column holds images: Hugging Face's Image (a struct of bytes and path), or bytes in a wanted column."""
     import pyarrow.types as kinds
 
     if not kinds.is_struct(type_):
@@ -336,7 +341,7 @@ def _holds_pictures(type_: Any, wanted: bool) -> bool:
 
 
 def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
-    """The names in Hugging Face's description of its columns: ClassLabel → names; nothing where there is none."""
+    """Column of the type ClassLabel → names, from Hugging Face's metadata; empty where there is none."""
     try:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
         labels = {name: of for name, of in features.items() if of.get("_type") == "ClassLabel"}
@@ -346,7 +351,7 @@ def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
 
 
 def _batch_rows(metadata: Any, columns: _Columns) -> int:
-    """Rows whose wanted columns are about `LIMITS.batch` bytes."""
+    """Number of rows whose wanted columns take about `LIMITS.batch` bytes."""
     size = 0
     for group in range(metadata.num_row_groups):
         row_group = metadata.row_group(group)
@@ -375,7 +380,7 @@ def _parquet_row(path: Path, number: int, row: dict[str, Any], columns: _Columns
 
 
 def _picture(path: Path, number: int, value: Any) -> str:
-    """The path of a picture of a table: where its bytes were put, or else the path that stands beside them."""
+    """The path of an image in a table: the file that its bytes are written to, or else the path beside them."""
     data, name = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
     if not data:
         return name or ""
@@ -385,7 +390,7 @@ def _picture(path: Path, number: int, value: Any) -> str:
 
 
 def _put(data: bytes, name: str) -> Path:
-    """Put a picture into the cache under its digest and a name that a person knows it by; once."""
+    """Write an image to the cache, once, in a folder named by its SHA-256, under a name that a person recognises."""
     plain = re.sub(r"[^\w.() -]", "_", name)[-60:].lstrip(".") or "photo"
     kind = picture_format(data[:SNIFFED])
     suffix = "" if "." in plain else {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}.get(kind or "", "")
@@ -403,7 +408,11 @@ def _put(data: bytes, name: str) -> Path:
 
 
 def import_pyarrow() -> Any:
-    """`pyarrow.parquet`, or an error that says how to get it."""
+    """Import `pyarrow.parquet`.
+
+    Raises:
+        RuntimeUnavailableError: it is not installed.
+    """
     try:
         import pyarrow.parquet as parquet
     except ImportError:

@@ -1,9 +1,9 @@
-"""Tar archives, also packed with gzip: their entries in order, in bounded memory, and every damage told.
+"""Tar archives, also with gzip: their entries in order, in bounded memory. All damage is reported.
 
-`tarfile` reads headers of any size, ends within on hostile ones, and takes a damaged header for the archive's end.
-This reader knows the formats in use (ustar, pax, GNU long names). After a damaged header it looks for the next sound
-one, and it reads to the end, where gzip's check sum is. Source: POSIX.1-2017, pax, and the GNU tar manual 1.35, "Basic
-Tar Format".
+Python's `tarfile` is not used: it reads headers of any size, fails with internal errors on hostile ones, and takes a
+damaged header for the end of the archive. This reader knows the formats in use (ustar, pax, GNU long names). After a
+damaged header it searches for the next valid one, and it reads to the end, where the checksum of gzip is. Sources:
+POSIX.1-2017, pax; the GNU tar manual 1.35, "Basic Tar Format".
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from nameplate.types import Limits
 
 BLOCK = 512
 PIECE = 1 << 18
-"""Bytes that are read or unpacked at a time."""
+"""Number of bytes that are read or unpacked at a time."""
 _ZERO, _ZEROS = bytes(BLOCK), bytes(PIECE)
 _GZIP = b"\x1f\x8b"
 _FOLDER, _LINKS, _SPARSE, _VOLUME = b"5", b"12346", b"S", b"M"
@@ -44,18 +44,18 @@ _SPARSE_KEYS = (b"GNU.sparse.", b"SCHILY.realsize")
 
 @dataclass(frozen=True, slots=True)
 class _Header:
-    """What a header block says."""
+    """The content of a header block."""
 
     name: bytes
     size: int
     type: bytes
     extended: bool
-    """Whether blocks of a sparse file's map follow (GNU's old format)."""
+    """Whether blocks with the map of a sparse file follow (GNU's old format)."""
 
 
 @dataclass(slots=True)
 class _Extra:
-    """What headers before an entry's own say of it."""
+    """What extension headers (pax, GNU long names) state about the next entry."""
 
     name: bytes | None = None
     size: int | None = None
@@ -64,25 +64,25 @@ class _Extra:
 
 
 class Tar:
-    """An open tar. Its members come in order, and each one's bytes while it is the last that came."""
+    """An open tar archive. Members come in order, and the bytes of a member can be read until the next one comes."""
 
     def __init__(self, file: BinaryIO, limits: Limits, budget: Budget) -> None:
         self.limits, self.budget, self.names = limits, budget, Names()
         self._file = file
         self.packed = file.read(2) == _GZIP
-        """Whether it is packed, so that it can only be read from its beginning."""
+        """Whether it is compressed, so that it can only be read from its beginning."""
         file.seek(0)
         self._stream = _Stream(file, budget, packed=self.packed)
-        self._left = self._size = 0  # of the last member: bytes that were not taken, and all of them
+        self._left = self._size = 0  # Bytes of the last member that were not read, and its size.
         self._number = 0
         self._last = ""
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
     def contents(self) -> Iterator[str]:
-        """What tells this archive's content from another's; reads all of it, and is called before `members`."""
+        """Yield the SHA-256 of the file, which identifies its content. Must be called before `members`."""
         digest = hashlib.sha256(usedforsecurity=False)
         while piece := self._file.read(PIECE):
             digest.update(piece)
@@ -90,18 +90,18 @@ class Tar:
         yield digest.hexdigest()
 
     def progress(self) -> tuple[int, int]:
-        """Bytes of the file done and in all."""
+        """Number of bytes of the file that were read, and of all bytes."""
         return self._file.tell(), self.budget.packed
 
     def members(self, name: str) -> Iterator[Member]:
-        """All entries but folders, and what is damaged between them; `name`: what the archive is called in an error.
+        """Yield all entries but folders, and the damaged ranges between them. Errors call the archive `name`.
 
         Raises:
-            DataError: it is no tar, or costs more than it may.
+            DataError: the file is no tar, or reading it exceeds a limit.
         """
         stream, extra = self._stream, _Extra()
-        lost: int | None = None  # where bytes begin that are no entry
-        zeros: int | None = None  # where zeros begin, which may be the end
+        lost: int | None = None  # Offset of the first byte that belongs to no entry.
+        zeros: int | None = None  # Offset of the first zero block, which may be the end mark.
         guess = ""
         while True:
             began, at = time.perf_counter(), stream.at
@@ -138,7 +138,7 @@ class Tar:
         yield from self._end(block, lost, zeros, guess)
 
     def _end(self, block: bytes, lost: int | None, zeros: int | None, guess: str) -> Iterator[Member]:
-        """What is wrong with how the archive ends."""
+        """Yield what is wrong with the end of the archive, if anything."""
         stream = self._stream
         if not self._number and (stream.broken or lost is not None or block.strip(b"\0") or not stream.at):
             raise NoArchiveError(self.budget.archive, self._no_tar())
@@ -149,12 +149,12 @@ class Tar:
         elif lost is not None:
             yield self._damage(lost, stream.at, guess)
         elif block.strip(b"\0"):
-            yield self._damage(stream.at - len(block), stream.at, "")  # less than a block
+            yield self._damage(stream.at - len(block), stream.at, "")  # The last block is incomplete.
         elif zeros is None:
             yield _damaged(stream.at, stream.at, f"it has no end mark after '{self._last}': it may be cut short")
 
     def _no_tar(self) -> str:
-        """Why there is not one entry."""
+        """Why an archive without any entry is no tar."""
         if self._stream.broken:
             return self._stream.broken
         if not self._stream.at:
@@ -169,7 +169,7 @@ class Tar:
         return _damaged(start, end, f"{where}, are no entry" + f" (perhaps '{guess}')" * bool(guess))
 
     def _extend(self, extra: _Extra, header: _Header) -> None:
-        """Take in a header that says more of the next entry's own."""
+        """Read an extension header into `extra`."""
         self.budget.head(BLOCK + header.size)
         if header.size > self.budget.limits.header:
             self._stream.skip(_padded(header.size))
@@ -186,7 +186,7 @@ class Tar:
         self.budget.time(began)
 
     def _member(self, archive: str, header: _Header, extra: _Extra) -> Member | None:
-        """The member that a header stands for, None of a folder; the stream stands at its bytes."""
+        """Make the member of a header; None for a folder. The stream is at the bytes of the entry."""
         raw = extra.name if extra.name is not None else header.name
         size = extra.size if extra.size is not None else header.size
         folder = header.type == _FOLDER or (header.type in b"\x000" and raw.endswith((b"/", b"\\")))
@@ -213,14 +213,14 @@ class Tar:
         return Member(name, shown, kind, size, self._stream.at, problem, reason)
 
     def start(self, _member: Member) -> bytes:
-        """The first bytes of the last member that came, which stay to be read."""
+        """Return the first bytes of the current member without consuming them."""
         return self._stream.peek(min(SNIFFED, self._size))
 
     def pieces(self, member: Member) -> Iterator[bytes]:
-        """The bytes of the last member that came.
+        """Yield the bytes of the current member.
 
         Raises:
-            PhotoError: the archive ends, or cannot be unpacked, before the member does.
+            PhotoError: the archive ends or cannot be unpacked before the end of the member.
         """
         done = 0
         while done < member.size:
@@ -236,7 +236,7 @@ class Tar:
 
 
 class _Stream:
-    """A tar's bytes in order, unpacked no further than they are asked for and the budget allows."""
+    """The bytes of a tar in order. No more are unpacked than are read and the budget allows."""
 
     def __init__(self, file: BinaryIO, budget: Budget, *, packed: bool) -> None:
         self._file, self._budget = file, budget
@@ -245,10 +245,10 @@ class _Stream:
         self.at = 0
         """Offset of the next byte."""
         self.broken: str | None = None
-        """Why it ends before its end."""
+        """Why reading stopped before the end; None where it did not."""
 
     def take(self, size: int) -> bytes:
-        """The next bytes, fewer where it ends."""
+        """Read the next bytes; fewer at the end."""
         found = self._buffer[self._used : self._used + size]
         self._used += len(found)
         if len(found) < size:
@@ -261,7 +261,7 @@ class _Stream:
         return found
 
     def peek(self, size: int) -> bytes:
-        """The next bytes, which stay to be taken; fewer where it ends."""
+        """Return the next bytes without consuming them; fewer at the end."""
         rest = self._buffer[self._used :]
         while len(rest) < size and self._refill():
             rest += self._buffer
@@ -270,7 +270,7 @@ class _Stream:
         return rest[:size]
 
     def skip(self, size: int) -> int:
-        """Pass over bytes; how many of them are not there."""
+        """Skip bytes; return how many of them are missing."""
         here = min(size, len(self._buffer) - self._used)
         self._used += here
         self.at += here
@@ -287,7 +287,7 @@ class _Stream:
         return size
 
     def skip_zeros(self) -> None:
-        """Pass over blocks of zeros."""
+        """Skip whole blocks of zeros."""
         while self._used < len(self._buffer) or self._refill():
             rest = self._buffer[self._used :]
             count = len(rest) if rest == _ZEROS[: len(rest)] else len(rest) - len(rest.lstrip(b"\0"))
@@ -300,7 +300,7 @@ class _Stream:
             self.at += count
 
     def _refill(self) -> bool:
-        """Put the next bytes into the buffer, which is used up; false at the end."""
+        """Replace the used buffer by the next bytes; false at the end."""
         if self.broken:
             return False
         began = time.perf_counter()
@@ -317,7 +317,7 @@ class _Stream:
 
 
 def _damaged(start: int, end: int, what: str) -> Member:
-    """What stands for bytes that are no entry."""
+    """A member that stands for a range of bytes that is no entry."""
     name = f"damaged bytes {start}-{end}"
     return Member(name, name, "damage", end - start, start, f"in the archive: {what}", "damaged")
 
@@ -327,7 +327,7 @@ def _padded(size: int) -> int:
 
 
 def _parse(block: bytes) -> _Header | None:
-    """What a block says; None where it is no header, or a damaged one."""
+    """Parse a header block; None where it is no header, or its checksum is wrong."""
     stored = _number(block[148:156])
     if stored is None or stored != sum(block[:148]) + 8 * 32 + sum(block[156:]):
         return None
@@ -341,7 +341,7 @@ def _parse(block: bytes) -> _Header | None:
 
 
 def _number(field: bytes) -> int | None:
-    """A header's number: octal digits, or GNU's binary form; None where it is neither."""
+    """Parse a number in a header: octal digits, or GNU's binary form; None where it is neither."""
     if field[0] == 0x80:
         return int.from_bytes(field[1:], "big")
     digits = field.split(b"\0", 1)[0].strip()
@@ -354,13 +354,13 @@ def _number(field: bytes) -> int | None:
 
 
 def _guess(block: bytes) -> str:
-    """The name in a block that looks like a damaged header."""
+    """The name in a block that looks like a damaged header; empty where it does not."""
     name = block[:100].split(b"\0", 1)[0]
     return name.decode("utf-8", "replace") if block[257:262] == b"ustar" and name.isascii() and name else ""
 
 
 def _read_pax(payload: bytes, extra: _Extra) -> bool:
-    """Take a pax header's records in (`LENGTH key=value` and a line's end); false where it is damaged."""
+    """Read the records of a pax header (`LENGTH key=value` and a newline) into `extra`; false where it is damaged."""
     if not any(key in payload for key in (b" path=", b" size=", *_SPARSE_KEYS)):
         return True
     at = 0

@@ -1,7 +1,7 @@
-"""Photos in object stores, by fsspec: s3://bucket/key and gs://bucket/key.
+"""Photos in object stores, read through fsspec: s3://bucket/key and gs://bucket/key.
 
-Who may read is the store's own matter: AWS and Google take it from the environment, their files or the machine. An
-address that carries a password is refused, and what a store says is never repeated, since it may hold one.
+Credentials come from the environment, the configuration files or the machine, as AWS and Google define them. An address
+that contains a password is refused. The text of a store's error is never repeated, since it may contain one.
 """
 
 from __future__ import annotations
@@ -17,23 +17,22 @@ from nameplate.images.formats import is_photo_name
 from nameplate.types import Limits
 
 STORES = {"s3": "s3fs", "gs": "gcsfs"}
-"""Schemes, and the package that reads each."""
+"""Scheme → the package that reads it."""
 CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 10, 30, 5
-"""Time to connect, time without a byte, and how often a request is made before the store does not answer."""
-
-
+"""Timeouts to connect and to receive a byte, in seconds, and number of attempts at a request."""
 NO_PHOTO_NAME = "its name is not a photo's, and objects in a store are told by their names alone"
 
 
 def is_remote(text: str) -> bool:
-    """Whether a source or reference is an address."""
+    """Whether a source is an address in an object store."""
     return "://" in text
 
 
 def check_address(address: str) -> None:
-    """
+    """Check an address before any request is made.
+
     Raises:
-        UsageError: no store that is read, or an address with a password in it.
+        UsageError: the scheme is not supported, the bucket is missing, or the address contains a password.
     """
     scheme, _, rest = address.partition("://")
     if scheme not in STORES:
@@ -51,8 +50,10 @@ def check_address(address: str) -> None:
 
 
 def list_objects(address: str) -> Iterator[str | Refused]:
-    """The photos below an address, or the object that it names, in byte order, and a `Refused` for whatever else is
-    there; `*` and `?` make it a pattern. Objects are told by their names, as to look into each would be a request.
+    """List the photos below an address, or the object that it names, in byte order.
+
+    `*` and `?` make the address a pattern. Every object that is no photo is yielded as a `Refused`. Photos are
+    recognised by their names alone, since reading the first bytes would take a request for each object.
 
     Raises:
         UsageError: see `check_address`.
@@ -69,7 +70,9 @@ def list_objects(address: str) -> Iterator[str | Refused]:
 
 
 def _matching(store: Any, scheme: str, path: str, address: str) -> Iterator[str | Refused]:
-    """What a pattern matches; a prefix is searched whole, as a folder is, but after `**`, which has been there."""
+    """List what a pattern matches. Each matching prefix is listed recursively, except after `**`, which has matched
+    all.
+    """
     found: dict[str, dict[str, Any]] = _asked(address, lambda: store.glob(path, detail=True))
     for name, entry in sorted(found.items()):
         if entry["type"] != "directory":
@@ -83,7 +86,7 @@ def _told_by_name(address: str) -> str | Refused:
 
 
 def _below(store: Any, scheme: str, path: str, address: str) -> Iterator[str | Refused]:
-    """Photos below a prefix; no more is held than one listing a level."""
+    """List the photos below a prefix. In memory is one listing for each level."""
     entries: list[tuple[str, bool]] = _asked(
         address,
         lambda: sorted(
@@ -97,17 +100,17 @@ def _below(store: Any, scheme: str, path: str, address: str) -> Iterator[str | R
         if is_folder:
             yield from _below(store, scheme, name.rstrip("/"), address)
         elif name == path:
-            yield f"{scheme}://{name}"  # the address names it: whether it can be read is for decoding to say
+            yield f"{scheme}://{name}"  # The address names it, so decoding decides whether it is a photo.
         else:
             yield _told_by_name(f"{scheme}://{name}")
 
 
 def read_object(reference: str, limits: Limits) -> bytes:
-    """An object's bytes, in one request, no more of them than a photo may have.
+    """Read an object in one request, up to the size limit of a photo.
 
     Raises:
-        PhotoError: missing, not to be read, empty or too large.
-        DataError: the store does not answer; that is not the photo's fault, so a job ends and may be gone on with.
+        PhotoError: the object is missing, may not be read, is empty or too large.
+        DataError: the store does not answer. That is no property of the photo, so a job stops and can be resumed.
     """
     check_address(reference)
     scheme, _, path = reference.partition("://")
@@ -124,11 +127,11 @@ def read_object(reference: str, limits: Limits) -> bytes:
 
 
 class _MissingError(DataError):
-    """There is no such thing, or it may not be read."""
+    """The object does not exist, or may not be read."""
 
 
 def _asked(address: str, request: Callable[[], Any]) -> Any:
-    """What a request gives; its errors in our own words, since a store's may hold what nobody shall read."""
+    """Make a request and translate its errors, whose own text may contain credentials."""
     try:
         return request()
     except NameplateError:
@@ -137,9 +140,9 @@ def _asked(address: str, request: Callable[[], Any]) -> Any:
         raise _MissingError(f"There is no '{address}'.") from None
     except PermissionError:
         raise _MissingError(f"'{address}' may not be read with the store's present settings.") from None
-    except Exception as error:  # each store has errors of its own
+    except Exception as error:  # Each store has its own classes of errors.
         if "not satisfiable" in str(error).lower():
-            return b""  # an empty object has no first byte
+            return b""  # A range request for an empty object fails.
         raise DataError(
             f"The store of '{address}' does not answer ({type(error).__name__}). "
             "Check the connection, and who you are to it; then run the same command to go on."
@@ -148,11 +151,11 @@ def _asked(address: str, request: Callable[[], Any]) -> Any:
 
 @lru_cache(None)
 def open_store(scheme: str) -> Any:
-    """The fsspec file system of a scheme, opened once with the settings of the environment.
+    """Open the fsspec file system of a scheme, once for each process.
 
     Raises:
-        RuntimeUnavailableError: its package is not installed.
-        DataError: it cannot be opened.
+        RuntimeUnavailableError: the package of the scheme is not installed.
+        DataError: the file system cannot be opened.
     """
     try:
         import fsspec
@@ -172,7 +175,7 @@ def open_store(scheme: str) -> Any:
         return store
     except ImportError:
         raise _needs_extra(scheme) from None
-    except Exception as error:  # as above: Google's asks who we are at once
+    except Exception as error:  # As above; Google's asks for credentials at once.
         raise DataError(
             f"'{scheme}://' cannot be opened ({type(error).__name__}). Check who you are to the store: "
             "its settings come from the environment or its own files."

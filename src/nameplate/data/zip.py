@@ -1,4 +1,4 @@
-"""Zip archives: their entries in order, each checked before it is opened, and their bytes in bounded pieces."""
+"""Zip archives: their entries in order, each checked before it is opened, and their bytes in bounded memory."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from nameplate.images.formats import SNIFFED
 from nameplate.types import Limits
 
 PIECE = 1 << 20
-"""Bytes that are unpacked at a time."""
+"""Number of bytes that are unpacked at a time."""
 _ENTRY = b"PK\x01\x02"
 _LOCAL_HEADER = 30
 _TAIL = 1 << 17
-"""More than a zip's comment and the record before it have; zipfile reads those to the file's end."""
+"""More bytes than the comment of a zip and the record before it have, which zipfile reads to the end of the file."""
 _UTF_8, _ENCRYPTED = 0x800, 0x1
 METHODS = {9: "deflate64", 12: "bzip2", 14: "lzma", 93: "Zstandard", 95: "xz", 97: "WavPack", 98: "PPMd", 99: "AES"}
-"""Methods of packing that are not read (PKWARE's APPNOTE 6.3.10, 4.4.5); most cannot be unpacked in bounded pieces."""
+"""Compression methods that are not read (PKWARE's APPNOTE 6.3.10, 4.4.5). Most cannot be unpacked in bounded memory."""
 
 
 class Zip:
-    """An open zip. Its members may be read in any order, and from any thread."""
+    """An open zip archive. Its members may be read in any order and from any thread."""
 
     def __init__(self, file: BinaryIO, limits: Limits, budget: Budget) -> None:
         self.limits, self.budget, self.names = limits, budget, Names()
@@ -49,7 +49,7 @@ class Zip:
         except DataError:
             file.close()
             raise
-        except Exception as error:  # zipfile raises all sorts on hostile bytes
+        except Exception as error:  # zipfile raises errors of many classes on hostile bytes.
             file.seek(0)
             start = file.read(SNIFFED)
             file.close()
@@ -60,22 +60,22 @@ class Zip:
         self._done = 0
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._zip.close()
         self._file.close()
 
     def contents(self) -> Iterator[str]:
-        """A row an entry of all that tells this archive's content from another's."""
+        """Yield a row for each entry with everything that identifies the content of the archive."""
         for entry in self._entries:
             kept = (entry.CRC, entry.file_size, entry.compress_size, entry.compress_type, entry.flag_bits)
             yield f"{_raw_name(entry)!r}\0{kept}\0{entry.external_attr}\0{entry.header_offset}\n"
 
     def progress(self) -> tuple[int, int]:
-        """Entries done and in all."""
+        """Number of entries that were read, and of all entries."""
         return self._done, len(self._entries)
 
     def members(self, name: str) -> Iterator[Member]:
-        """All entries but folders, in their order; `name`: what the archive is called in an error."""
+        """Yield all entries but folders, in their order. Errors call the archive `name`."""
         self.budget.count(name, len(self._entries), sum(entry.file_size for entry in self._entries))
         self.names = Names()
         named = [self.names.add(_raw_name(entry), number) for number, entry in enumerate(self._entries, start=1)]
@@ -97,7 +97,7 @@ class Zip:
             yield Member(plain, shown, kind, entry.file_size, number, problem, reason)
 
     def start(self, member: Member) -> bytes:
-        """The first bytes of a member.
+        """Read the first bytes of a member.
 
         Raises:
             PhotoError: they cannot be unpacked.
@@ -105,7 +105,7 @@ class Zip:
         return next(self.pieces(member, SNIFFED), b"")
 
     def pieces(self, member: Member, piece: int = PIECE) -> Iterator[bytes]:
-        """A member's bytes, unpacked no further than the size that it claims.
+        """Yield the bytes of a member. No more are unpacked than the size that the archive states.
 
         Raises:
             PhotoError: they are damaged.
@@ -116,14 +116,14 @@ class Zip:
                 while data := file.read(min(piece, entry.file_size + 1 - done)):
                     done += len(data)
                     yield data
-        except Exception as error:  # zipfile and zlib raise all sorts on hostile bytes
+        except Exception as error:  # zipfile and zlib raise errors of many classes on hostile bytes.
             raise PhotoError("damaged", str(error) or type(error).__name__) from None
         if done != entry.file_size:
             raise PhotoError("damaged", f"it claims {entry.file_size:,} bytes and has {done:,}")
 
 
 class _Guarded(io.RawIOBase):
-    """A zip's file, of which no more is read at once than the budget has for a table of contents."""
+    """The file of a zip. One read returns no more bytes than the limit on a table of contents."""
 
     def __init__(self, file: BinaryIO, budget: Budget) -> None:
         self._file, self._budget = file, budget
@@ -137,7 +137,7 @@ class _Guarded(io.RawIOBase):
                 f"the limit is {limits.header_bytes:,}."
             )
         data = self._file.read(size)
-        if data.startswith(_ENTRY) and data.count(_ENTRY) > limits.entries:  # before an object is made of each
+        if data.startswith(_ENTRY) and data.count(_ENTRY) > limits.entries:  # Before zipfile makes objects.
             raise DataError(
                 f"'{self._budget.archive}' holds {data.count(_ENTRY):,} entries, the limit is {limits.entries:,}."
             )
@@ -154,7 +154,7 @@ class _Guarded(io.RawIOBase):
 
 
 def _problem(entry: zipfile.ZipInfo, shown: str) -> str | None:
-    """Why an entry is not even opened, whatever its size; None where it may be."""
+    """Why an entry is refused before it is opened, apart from its size; None where it is accepted."""
     if problem := name_problem(shown, windows=True):
         return problem
     if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):
@@ -168,7 +168,7 @@ def _problem(entry: zipfile.ZipInfo, shown: str) -> str | None:
 
 
 def _raw_name(entry: zipfile.ZipInfo) -> bytes | str:
-    """An entry's name: text where its encoding is said, else its bytes."""
+    """The name of an entry: text where its encoding is stated, or else its bytes."""
     if entry.flag_bits & _UTF_8:
         return entry.orig_filename
     raw = entry.orig_filename.encode("cp437")
@@ -176,7 +176,10 @@ def _raw_name(entry: zipfile.ZipInfo) -> bytes | str:
 
 
 def _reaching(entries: Sequence[zipfile.ZipInfo], again: Sequence[bool], end: int) -> set[int]:
-    """Numbers of the entries whose bytes reach into the next entry's, or into the table of contents."""
+    """Numbers of the entries whose bytes overlap the next entry or the table of contents.
+
+    Overlapping entries let a small archive unpack to a huge size (D. Fifield, "A better zip bomb", 2019).
+    """
     order = sorted((entry.header_offset, number) for number, entry in enumerate(entries) if not again[number])
     reaching: set[int] = set()
     for place in range(len(order) - 1, -1, -1):

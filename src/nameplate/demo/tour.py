@@ -102,7 +102,7 @@ def _write(
         runtime=judged.runtime,
         seconds=seconds,
         evaluation=judged.evaluation,
-        confusion=png_uri(confusion_plot(confusion_matrix(judged.y_true, judged.named, len(nameplates)), nameplates)),
+        confusion=png_uri(confusion_plot(confusion_matrix(judged.y_true, judged.y_pred, len(nameplates)), nameplates)),
         classes=png_uri(class_plot(judged.evaluation)),
         mistakes=_mistakes(judged, nameplates),
         answer={"uri": thumbnail_uri(decode(shown.path)), "truth": shown.label, "top": answer.top},

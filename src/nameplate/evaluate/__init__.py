@@ -1,4 +1,4 @@
-"""Evaluation: probabilities and truths in, numbers with intervals out."""
+"""Evaluation: probabilities and true classes in, figures with 95 % intervals out."""
 
 from nameplate.evaluate.metrics import evaluate
 

@@ -1,4 +1,8 @@
-"""Calibration: whether confidences mean what they say, and the temperature that makes them."""
+"""Calibration, temperatures, and selective classification.
+
+`calibrate` measures how far confidences are from accuracies. `fit_temperatures` fits the temperatures that reduce this
+gap. `risk_coverage` tells how many photos can be answered at which risk, if the least confident ones are not answered.
+"""
 
 from __future__ import annotations
 
@@ -14,51 +18,51 @@ from nameplate.model.classifier import fit_temperature
 from nameplate.types import Doubles, Floats, Metric
 
 BINS, BIN_PHOTOS = 15, 20
-"""Bins of the reliability diagram at most, and photos that each should hold: of few photos there are fewer bins."""
+"""The largest number of bins in the reliability diagram, and the photos per bin below which fewer bins are used."""
 MIN_CALIBRATION, MIN_MISTAKES = 50, 5
-"""Photos, and wrongly named ones among them, below which no temperature is fitted: where all is right the best
-temperature is 0."""
+"""The numbers of photos, and of wrong answers among them, below which no temperature is fitted. The second is needed
+because the best temperature is 0 where every answer is right."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """Photos of like confidence."""
+    """One bin of the reliability diagram: photos of similar confidence."""
 
     photos: int
     confidence: float
     """Their mean confidence."""
     right: Metric
-    """The share of them named rightly, with Wilson's interval."""
+    """Their accuracy, with Wilson's interval."""
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """How far confidences are from the shares named rightly."""
+    """The expected calibration error, and the bins of the reliability diagram."""
 
     ece: Metric
     by_chance: Metric
-    """What a model whose confidences are true shows on as many photos: the mean, and the bounds of 95 %."""
+    """The ECE that a perfectly calibrated model shows on as many photos: its mean, and the 2.5 % and 97.5 % points."""
     bins: tuple[Bin, ...]
-    """Least confidence first."""
+    """In ascending order of confidence."""
 
 
 def calibrate(confidence: Floats, right: NDArray[np.bool_], groups: NDArray[np.int64] | None = None) -> Calibration:
     """Expected calibration error and reliability bins of the answers' confidences.
 
-    ECE is the mean gap between confidence and share named rightly, over bins (C. Guo et al., "On Calibration of
-    Modern Neural Networks", 2017). The bins hold like numbers of photos (as J. Nixon et al., "Measuring Calibration
-    in Deep Learning", 2019, advise): of equally wide ones most would be all but empty, since most confidences are
-    near 1. ECE is never negative, so that a model without any error shows some by chance (A. Kumar et al.,
-    "Verified Uncertainty Calibration", 2019); `by_chance` says how much, and where the figure is no larger, its
-    interval reaches down to 0.
+    ECE is the mean gap between confidence and accuracy over bins (C. Guo et al., "On Calibration of Modern Neural
+    Networks", 2017). The bins hold similar numbers of photos, as J. Nixon et al. advise ("Measuring Calibration in
+    Deep Learning", 2019): most confidences are near 1, so most bins of equal width would be almost empty. ECE is
+    never negative, so even a perfectly calibrated model shows some by chance (A. Kumar et al., "Verified Uncertainty
+    Calibration", 2019). `by_chance` says how much. Where the measured ECE is not larger than that, its interval
+    reaches down to 0.
 
     Args:
         confidence: float32 (N,).
         right: bool (N,).
-        groups: int64 (N,), photos of one group are resampled together; None: each is its own.
+        groups: int64 (N,); photos of one group are resampled together. None: each photo is its own group.
 
     Raises:
-        ValueError: no photos.
+        ValueError: There are no photos.
     """
     if len(confidence) == 0:
         raise ValueError("no photos to judge the confidences of")
@@ -66,8 +70,10 @@ def calibrate(confidence: Floats, right: NDArray[np.bool_], groups: NDArray[np.i
     places = _bins(sure)
     value = _gap(places, sure, truth)
     random = np.random.default_rng(SEED)
+    # Labels drawn from the confidences themselves are those of a perfectly calibrated model.
     luck = [_gap(places, sure, (random.random(len(sure)) < sure).astype(np.float64)) for _ in range(RESAMPLES)]
     by_chance = Metric(float(np.mean(luck)), *map(float, np.quantile(luck, [0.025, 0.975])))
+    # The bins stay as they are in every resample, so that only the photos vary.
     draws = [_gap(places[rows], sure[rows], truth[rows]) for rows in resamples(len(sure), groups)]
     spread = centred(value, draws)
     ece = spread if value > by_chance.high else Metric(value, 0.0, spread.high)
@@ -76,7 +82,7 @@ def calibrate(confidence: Floats, right: NDArray[np.bool_], groups: NDArray[np.i
 
 
 def _bins(confidence: Doubles) -> NDArray[np.int64]:
-    """The bin of each photo; equal confidences share one."""
+    """The bin number of each photo, int64 (N,); photos of equal confidence share a bin."""
     count = max(1, min(BINS, len(confidence) // BIN_PHOTOS))
     edges = np.quantile(confidence, np.arange(1, count) / count)
     return np.searchsorted(edges, confidence, side="left")
@@ -91,10 +97,10 @@ def _gap(places: NDArray[np.int64], confidence: Doubles, truth: Doubles) -> floa
 
 
 def fit_temperatures(computed: Mapping[str, tuple[Floats, NDArray[np.int64]]]) -> dict[str, float]:
-    """The temperature of each runtime that computed logits of enough photos (`MIN_CALIBRATION`, `MIN_MISTAKES`).
+    """Fit a temperature for each runtime with enough photos (`MIN_CALIBRATION`) and mistakes (`MIN_MISTAKES`).
 
     Args:
-        computed: runtime → logits N×C and true classes (N,) of photos that trained nothing.
+        computed: Maps the runtime's name to logits, float32 N×C, and true classes, int64 (N,), of held-out photos.
     """
 
     def enough(logits: Floats, classes: NDArray[np.int64]) -> bool:
@@ -103,64 +109,64 @@ def fit_temperatures(computed: Mapping[str, tuple[Floats, NDArray[np.int64]]]) -
     return {name: fit_temperature(*found) for name, found in computed.items() if enough(*found)}
 
 
-# JOINED Selective answers: how many photos can be answered at which risk, where the least sure are left unanswered.
-
+# Selective classification: the least confident photos are left unanswered.
 
 COVERAGES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
-"""Shares of photos answered that the table shows."""
+"""Shares of answered photos in the table of the report."""
 RISKS = (0.01, 0.05)
-"""Shares of wrong answers that somebody may be ready to bear."""
+"""Shares of wrong answers for which the report gives the largest possible coverage."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """The surest answers."""
+class OperatingPoint:
+    """The most confident answers, down to a threshold."""
 
     coverage: float
     """Their share of all photos."""
     photos: int
     threshold: float
-    """Their least confidence."""
+    """The lowest confidence among them."""
     risk: Metric
     """The share of them that are wrong, with Wilson's interval."""
 
 
 @dataclass(frozen=True, slots=True)
 class RiskCoverage:
-    """Risk against coverage."""
+    """The risk-coverage curve in figures."""
 
     aurc: Metric
-    """Area under the curve: the mean risk over all coverages; 0 is best."""
-    points: tuple[Answered, ...]
-    """At `COVERAGES`."""
-    within: tuple[Answered | None, ...]
-    """As many photos as can be answered at each of `RISKS`; None where not even the surest can."""
+    """The area under the curve, which is the mean risk over all coverages; 0 is best."""
+    points: tuple[OperatingPoint, ...]
+    """The points at `COVERAGES`."""
+    within: tuple[OperatingPoint | None, ...]
+    """The point of the largest coverage at each of `RISKS`; None where even the most confident answers exceed it."""
 
 
 def risk_coverage(
     confidence: Floats, right: NDArray[np.bool_], groups: NDArray[np.int64] | None = None
 ) -> RiskCoverage:
-    """Risk and coverage (Y. Geifman, R. El-Yaniv, "Selective Classification for Deep Neural Networks", 2017).
+    """Measure risk and coverage (Y. Geifman, R. El-Yaniv, "Selective Classification for Deep Neural Networks", 2017).
 
     Args:
         confidence: float32 (N,).
         right: bool (N,).
-        groups: int64 (N,), photos of one group are copies; None: each is its own.
+        groups: int64 (N,); photos of one group are copies. None: each photo is its own group.
 
     Raises:
-        ValueError: no photos.
+        ValueError: There are no photos.
     """
     if len(confidence) == 0:
         raise ValueError("no photos to answer")
     photos = len(confidence)
     order = np.argsort(-confidence, kind="stable")
     sure, wrong = confidence[order], np.cumsum(~right[order])
-    ends = np.flatnonzero(np.append(np.diff(sure) != 0, True)) + 1  # a threshold parts no photos of one confidence
+    ends = np.flatnonzero(np.append(np.diff(sure) != 0, True)) + 1  # a threshold cannot separate equal confidences
     risks = wrong[ends - 1] / ends
 
-    def answered(count: int) -> Answered:
-        return Answered(count / photos, count, float(sure[count - 1]), wilson(int(wrong[count - 1]), count))
+    def answered(count: int) -> OperatingPoint:
+        return OperatingPoint(count / photos, count, float(sure[count - 1]), wilson(int(wrong[count - 1]), count))
 
+    # 1e-9 absorbs rounding: 0.7 * 10 is a little more than 7.
     points = [ends[np.searchsorted(ends, share * photos - 1e-9)] for share in COVERAGES]
     most = [ends[risks <= risk].max(initial=0) for risk in RISKS]
     return RiskCoverage(
@@ -171,12 +177,14 @@ def risk_coverage(
 
 
 def _area(confidence: Floats, right: NDArray[np.bool_], groups: NDArray[np.int64] | None) -> Metric:
-    """The mean risk, with an interval from what each photo adds to it (the area's influence function).
+    """The mean risk, with an interval from each photo's influence on it (the influence function of the area).
 
-    Where no answer was wrong, the first wrong one may stand anywhere: the area is then worth half as many photos.
+    Where no answer was wrong, the first wrong one could have any rank. So the area is then assumed to carry as much
+    information as half of the photos.
     """
     photos = len(confidence)
     _, risks = curve(confidence, right)
+    # A photo of rank r is part of the risks of coverage r, r + 1, … N, so it acts on them with the sum of 1/r … 1/N.
     places = np.argsort(np.argsort(-confidence, kind="stable"), kind="stable")
     tails = np.cumsum((1 / np.arange(1, photos + 1))[::-1])[::-1]
     rests = np.cumsum((risks / np.arange(1, photos + 1))[::-1])[::-1]
@@ -187,9 +195,9 @@ def _area(confidence: Floats, right: NDArray[np.bool_], groups: NDArray[np.int64
 
 
 def curve(confidence: Floats, right: NDArray[np.bool_]) -> tuple[Doubles, Doubles]:
-    """Coverage and risk of the one, two, … N surest answers, float64 (N,) each.
+    """Coverage and risk of the 1, 2, … N most confident answers, float64 (N,) each.
 
-    Of photos of one confidence each counts as the mean of them, since their order is chance.
+    Each of several photos of equal confidence counts with their mean error, because their order is arbitrary.
     """
     _, places, counts = np.unique(-confidence, return_inverse=True, return_counts=True)
     wrong = np.bincount(places, ~right) / counts

@@ -1,4 +1,4 @@
-"""`hold_against`: two models on the same photos."""
+"""Comparisons on the same photos: two models (`compare_models`), and TTA against one view (`evaluate_tta`)."""
 
 from __future__ import annotations
 
@@ -22,49 +22,50 @@ from nameplate.types import Evaluation, Floats, Metric, Photo
 
 
 @dataclass(frozen=True, slots=True)
-class Against:
-    """One model held against another."""
+class ModelComparison:
+    """One model compared with another."""
 
     other: str
-    """What the other is called."""
+    """The name of the other model."""
     photos: int
-    """Those that trained neither, and whose nameplate both know."""
+    """Photos that trained neither model and whose nameplate both know."""
     top1: Metric
-    """Of the model, on these photos."""
+    """Top-1 of the model on these photos."""
     other_top1: Metric
     difference: Paired
-    """Of top-1, model − other."""
+    """Top-1, model − other."""
     log_loss: float
     other_log_loss: float
     log_loss_difference: Paired
-    """Model − other: below 0 the model does better."""
+    """Log-loss, model − other: below 0 the model is better."""
     same_nameplates: bool
-    """Whether both know the same nameplates; log-losses among more of them are larger."""
+    """Whether both know the same nameplates. Log-losses are comparable only then: they grow with the nameplates."""
 
 
-def hold_against(judged: EvaluationResult, other: EvaluationResult, name: str) -> Against:
-    """Compare two models photo by photo, copies of one picture counted as one (see `paired`).
+def compare_models(result: EvaluationResult, other: EvaluationResult, name: str) -> ModelComparison:
+    """Compare two models photo by photo; copies of a photo count as one (see `paired`).
 
     Args:
-        judged: what the model said.
-        other: what the other said of the same data.
-        name: what the other is called.
+        result: The evaluation of the model.
+        other: The evaluation of the other model on the same data.
+        name: The name of the other model.
 
     Raises:
-        DataError: no photo was judged by both.
+        DataError: No photo was evaluated by both.
     """
+    # Each model leaves out its own training photos, so the two sets of photos can differ.
     there = {photo.path: place for place, photo in enumerate(other.photos)}
-    mine = np.array([place for place, photo in enumerate(judged.photos) if photo.path in there], np.int64)
+    mine = np.array([place for place, photo in enumerate(result.photos) if photo.path in there], np.int64)
     if not len(mine):
         raise DataError(
-            f"No photo can be judged by both: {len(judged.photos):,} by this bundle and {len(other.photos):,} by "
+            f"No photo can be judged by both: {len(result.photos):,} by this bundle and {len(other.photos):,} by "
             f"'{name}', none of them the same. Give photos that trained neither, of nameplates that both know."
         )
-    theirs = np.array([there[judged.photos[place].path] for place in mine], np.int64)
-    groups = judged.groups[mine]
-    right, other_right = judged.right[mine], other.right[theirs]
-    losses, other_losses = _losses(judged, mine), _losses(other, theirs)
-    return Against(
+    theirs = np.array([there[result.photos[place].path] for place in mine], np.int64)
+    groups = result.groups[mine]
+    right, other_right = result.right[mine], other.right[theirs]
+    losses, other_losses = _losses(result, mine), _losses(other, theirs)
+    return ModelComparison(
         name,
         len(mine),
         wilson(int(right.sum()), len(mine)),
@@ -73,69 +74,73 @@ def hold_against(judged: EvaluationResult, other: EvaluationResult, name: str) -
         float(losses.mean()),
         float(other_losses.mean()),
         paired(other_losses, losses, groups),
-        set(judged.nameplates) == set(other.nameplates),
+        set(result.nameplates) == set(other.nameplates),
     )
 
 
-def _losses(judged: EvaluationResult, places: NDArray[np.int64]) -> Floats:
-    return log_losses(judged.probabilities[places], judged.y_true[places])
+def _losses(result: EvaluationResult, places: NDArray[np.int64]) -> Floats:
+    return log_losses(result.probabilities[places], result.y_true[places])
 
 
-def verdict(against: Against) -> str:
-    """What the comparison says, in a sentence or two."""
-    difference = against.difference
+def verdict(comparison: ModelComparison) -> str:
+    """Say in one or two sentences which model has the better top-1, or that this cannot be told."""
+    difference = comparison.difference
     points = f"{100 * difference.difference.value:+.1f} points of top-1"
     interval = f"95 % interval {100 * difference.difference.low:+.1f} to {100 * difference.difference.high:+.1f}"
-    if difference.told:
+    if difference.significant:
         word = "better" if difference.difference.value > 0 else "worse"
-        return f"This bundle is {word} than '{against.other}': {points} ({interval}, p {difference.p:.2g})."
+        return f"This bundle is {word} than '{comparison.other}': {points} ({interval}, p {difference.p:.2g})."
     if difference.better == difference.worse == 0:
-        return f"This bundle and '{against.other}' are right and wrong on the same {against.photos:,} photos."
+        return f"This bundle and '{comparison.other}' are right and wrong on the same {comparison.photos:,} photos."
     more = difference.photos_to_tell
     needed = f" Some {more:,} photos would tell a difference of this size." if more else ""
-    return f"Which of this bundle and '{against.other}' is better cannot be told: {points} ({interval}).{needed}"
+    return f"Which of this bundle and '{comparison.other}' is better cannot be told: {points} ({interval}).{needed}"
 
 
-def loss_verdict(against: Against) -> str:
-    """The same of log-loss."""
-    found = against.log_loss_difference
-    figures = f"{against.log_loss:.3f} against {against.other_log_loss:.3f}"
+def loss_verdict(comparison: ModelComparison) -> str:
+    """Say the same of log-loss in one sentence."""
+    found = comparison.log_loss_difference
+    figures = f"{comparison.log_loss:.3f} against {comparison.other_log_loss:.3f}"
     interval = (
         f"{found.difference.value:+.3f}, 95 % interval {found.difference.low:+.3f} to {found.difference.high:+.3f}"
     )
-    word = ("lower" if found.difference.value < 0 else "higher") if found.told else "no difference that can be told"
-    other = "" if against.same_nameplates else " They know different nameplates: among more of them log-loss is larger."
+    word = (
+        ("lower" if found.difference.value < 0 else "higher") if found.significant else "no difference that can be told"
+    )
+    other = (
+        "" if comparison.same_nameplates else " They know different nameplates: among more of them log-loss is larger."
+    )
     return f"Log-loss {figures}: {word} ({interval}).{other}"
 
 
-# JOINED `evaluate_tta`: whether looking at the photos several times names them better, or only differently.
+# Test-time augmentation against one view of each photo.
 
 
 @dataclass(frozen=True, slots=True)
 class TtaResult:
-    """A way of looking, held against one plain look at the same photos."""
+    """Test-time augmentation (TTA) compared with one view of the same photos."""
 
     name: str
-    """The way, see `models.tta`."""
+    """The TTA setting, see `nameplate.model.tta`."""
     evaluation: Evaluation
-    """With it."""
+    """With TTA."""
     probabilities: Floats
-    """With it, N×C; of a photo that could not be read again those of the plain look."""
+    """With TTA, float32 N×C; a photo that could not be read again keeps the probabilities of its one view."""
     gain: Paired
-    """Of top-1, as a share; photos of one group count as one."""
+    """The difference of top-1, TTA − one view, as a share; photos of one group count as one."""
     log_loss_plain: float
-    """Of the plain look; the other stands in `evaluation`."""
+    """Log-loss of one view; `evaluation` has that of TTA."""
     photos_per_second: float
-    """Looked at this way, decoding and all."""
+    """Throughput with TTA, decoding included."""
 
     def as_json(self) -> dict[str, object]:
-        """As `--json` shows it."""
+        """The figures as `--json` prints them."""
         return {
             "name": self.name,
             "gain": self.gain.difference.value,
             "interval": self.gain.difference.interval,
             "p": self.gain.p,
-            "told": self.gain.told,
+            "told": self.gain.significant,
             "better": self.gain.better,
             "worse": self.gain.worse,
             "log_loss": self.evaluation.log_loss,
@@ -144,9 +149,9 @@ class TtaResult:
         }
 
     def sentence(self) -> str:
-        """What it is worth, in words."""
+        """Say in words what TTA gains."""
         gain = self.gain.difference
-        worth = "more than noise" if self.gain.told else "no more than noise"
+        worth = "more than noise" if self.gain.significant else "no more than noise"
         return (
             f"--tta {self.name} against one look: top-1 {100 * gain.value:+.2f} points "
             f"({100 * gain.low:+.2f} to {100 * gain.high:+.2f}, p {self.gain.p:.2g}): {worth}. "
@@ -155,14 +160,14 @@ class TtaResult:
         )
 
 
-def look_again(
-    model: Model, judged: EvaluationResult, progress: Progress = lambda *_: None
+def evaluate_with_tta(
+    model: Model, result: EvaluationResult, progress: Progress = lambda *_: None
 ) -> tuple[EvaluationResult, TtaResult | None]:
-    """What was judged by one look, judged by all that the model makes, and what that gains; None where it makes one."""
+    """Evaluate the same photos with the model's TTA, and measure the gain; None where the model uses one view."""
     if model.settings.tta == NO_TTA:
-        return judged, None
-    found = evaluate_tta(model, judged.photos, judged.y_true, judged.probabilities, progress, judged.groups)
-    return replace(judged, evaluation=found.evaluation, probabilities=found.probabilities), found
+        return result, None
+    found = evaluate_tta(model, result.photos, result.y_true, result.probabilities, progress, result.groups)
+    return replace(result, evaluation=found.evaluation, probabilities=found.probabilities), found
 
 
 def evaluate_tta(
@@ -173,23 +178,23 @@ def evaluate_tta(
     progress: Progress = lambda *_: None,
     groups: NDArray[np.int64] | None = None,
 ) -> TtaResult:
-    """Look at photos in the model's way (`Settings.tta`), and compare with one plain look at each.
+    """Evaluate photos with the model's TTA (`Settings.tta`), and compare with one view of each.
 
     Args:
-        model: with a head.
-        photos: N, that have been judged plainly.
+        model: A model with a head.
+        photos: The N photos, already evaluated with one view.
         y_true: int64 (N,), their true columns.
-        plain: float32 N×C, the probabilities of one look.
-        progress: see `Progress`.
-        groups: int64 (N,), photos of one group (copies, one advert) count as one; None: each is its own.
+        plain: float32 N×C, the probabilities of one view.
+        progress: See `Progress`.
+        groups: int64 (N,); photos of one group (copies, or one advert) count as one. None: each is its own group.
 
     Raises:
-        DataError: no photo can be read any more.
+        DataError: None of the photos can be read any more.
     """
     probs, read = plain.copy(), 0
     begun = time.monotonic()
     for number, outcome in enumerate(model.embedder.rows(photo.path for photo in photos)):
-        if isinstance(outcome, EmbeddedPhoto):
+        if isinstance(outcome, EmbeddedPhoto):  # a file may have vanished since the first evaluation
             probs[number] = model.probs(outcome)
             read += 1
         progress("look again", number + 1, len(photos))

@@ -1,4 +1,7 @@
-"""`evaluate_model`: a model held against labelled photos, those that trained it left out."""
+"""Evaluate a model on labelled photos (`evaluate_model`), without the photos that trained it and copies of them.
+
+`same_picture` finds the copies. `surest_mistakes` and `worst_pairs` select the wrong answers that a report shows.
+"""
 
 from __future__ import annotations
 
@@ -24,29 +27,29 @@ from nameplate.runtime.select import available_cpus
 from nameplate.storage import nfc
 from nameplate.types import Evaluation, Floats, Photo
 
-# JOINED `same_picture`: which photos are copies of one picture: the one answer for split, folds and figures.
-
 
 def same_picture(embedded: DatasetEmbeddings, progress: Progress = lambda *_: None) -> NDArray[np.int64]:
-    """The number of each photo's group: copies of one picture, and groups that the data gives.
+    """Number the groups of photos that must count as one: copies of one photo, and the groups of the data set.
 
-    Copies are files of the same bytes, photos whose perceptual hashes are near, and those that `audit` would call so:
-    alike by hash or embedding, and one picture under the best crop, straight or mirrored.
+    The split, the folds of cross-validation and the intervals of the evaluation all use this one definition. Copies
+    are files of the same bytes, photos of similar perceptual hashes, and those that `audit` finds: photos that are
+    similar by hash or embedding and correlate after the best crop, plain or mirrored.
 
     Args:
-        embedded: the photos, read.
-        progress: see `Progress`.
+        embedded: The readable photos.
+        progress: See `Progress`.
 
     Returns:
-        int64 of shape (N,).
+        The group of each photo, int64 (N,).
     """
     digests = [str(photo.sha256) for photo in embedded.photos]
     pairs = candidate_pairs(digests, embedded.hashes, embedded.embeddings)
-    places, rows = np.unique(pairs, return_inverse=True)  # what has no candidate is not opened
+    places, rows = np.unique(pairs, return_inverse=True)  # only photos of candidate pairs are opened
     photos = [embedded.photos[place] for place in places]
-    looks = measure_photos(photos, available_cpus(), lambda done, of: progress("look for copies", done, of))
-    flat = np.zeros((SIDE, SIDE), np.uint8)  # like nothing: of a photo that vanished meanwhile
-    greys = np.stack([flat, *(look.grey if look else flat for look in looks)])
+    measured = measure_photos(photos, available_cpus(), lambda done, of: progress("look for copies", done, of))
+    flat = np.zeros((SIDE, SIDE), np.uint8)  # correlates with nothing; stands for a photo that vanished meanwhile
+    greys = np.stack([flat, *(each.grey if each else flat for each in measured)])
+    # Row 0 is the flat one, so that the stack is never empty; hence the + 1.
     likeness = likenesses(rows.reshape(-1, 2) + 1, greys, lambda done, of: progress("compare copies", done, of))
     given = [photo.group for photo in embedded.photos]
     return groups(digests, embedded.hashes, given, pairs[likeness >= SAME])
@@ -54,65 +57,84 @@ def same_picture(embedded: DatasetEmbeddings, progress: Progress = lambda *_: No
 
 @dataclass(frozen=True, slots=True)
 class EvaluationResult:
-    """What `evaluate_model` found."""
+    """The probabilities of each evaluated photo, the metrics, and what was left out."""
 
     evaluation: Evaluation
     photos: tuple[Photo, ...]
-    """The photos judged."""
+    """The N evaluated photos."""
     probabilities: Floats
-    """Of each photo judged, N×C."""
+    """float32 N×C."""
     trained: int
-    """Photos left out because they trained this model."""
-    strange: tuple[str, ...]
+    """The number of photos left out because they trained this model."""
+    unknown_nameplates: tuple[str, ...]
     """Nameplates of the data that the model does not know; their photos are left out."""
     unreadable: tuple[tuple[str, str], ...]
+    """Path and reason of each photo that cannot be read."""
     runtime: str
     nameplates: tuple[str, ...]
-    """Of the probabilities' columns."""
+    """The C nameplates, in the order of the columns."""
     y_true: NDArray[np.int64]
     """The true column of each photo, int64 (N,)."""
     groups: NDArray[np.int64]
-    """int64 (N,): photos of one group are copies of one picture, or of one advert."""
+    """int64 (N,); photos of one group are copies of one photo, or belong to one advert."""
     embeddings: Floats
-    """N×D."""
+    """float32 N×D."""
     training: TrainingPhotos
-    """Photos of the data that trained this model."""
+    """Photos of the data that trained this model; they are shown beside mistakes."""
     unknown: tuple[tuple[str, int], ...] = ()
-    """`strange` with the number of their photos."""
+    """`unknown_nameplates`, each with its number of photos."""
     lost: tuple[tuple[str, int], ...] = ()
-    """Nameplates that no photo judges, though the model knows them and the data has photos of them: how many."""
+    """Nameplates that the model knows but of which no photo was evaluated, each with its number of photos."""
     excluded: int = 0
-    """Photos left out because they were kept from its training by name (`--exclude`): their labels may be wrong."""
+    """The number of photos left out because `--exclude` kept them out of training: their labels may be wrong."""
     leaked: int = 0
-    """Photos left out because they are copies of photos in the data that trained it: they say nothing of it."""
+    """The number of photos left out because they are copies of training photos in the data: they would flatter."""
     qualities: tuple[Quality, ...] = ()
-    """Size, light and sharpness of each photo judged; empty where that was not measured."""
+    """Size, light and sharpness of each evaluated photo; empty where that was not measured."""
 
     @property
-    def named(self) -> NDArray[np.int64]:
+    def y_pred(self) -> NDArray[np.int64]:
         """The most probable column of each photo, int64 (N,)."""
         return np.asarray(self.probabilities.argmax(1), np.int64)
 
     @property
     def confidence(self) -> Floats:
-        """The probability of it, float32 (N,)."""
+        """The probability of `y_pred`, float32 (N,)."""
         return np.asarray(self.probabilities.max(1), np.float32)
 
     @property
     def right(self) -> NDArray[np.bool_]:
-        """Whether it is the truth, bool (N,)."""
-        return np.asarray(self.named == self.y_true, np.bool_)
+        """Whether `y_pred` is the true column, bool (N,)."""
+        return np.asarray(self.y_pred == self.y_true, np.bool_)
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingPhotos:
-    """Photos whose nameplate is known, to show beside others."""
+    """Training photos, to show beside mistakes."""
 
     photos: tuple[Photo, ...]
     columns: NDArray[np.int64]
-    """int64 (N,)."""
+    """Their true columns, int64 (N,)."""
     embeddings: Floats
-    """N×D."""
+    """float32 N×D."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Selection:
+    """Which of the N readable photos of a data set are evaluated, and which are left out and why."""
+
+    columns: NDArray[np.int64]
+    """The true column of each photo, int64 (N,); -1 where the model does not know the label."""
+    groups: NDArray[np.int64]
+    """int64 (N,); photos of one group are copies of one photo, or belong to one advert."""
+    trained: NDArray[np.bool_]
+    """The photo trained the model."""
+    excluded: NDArray[np.bool_]
+    """The photo was kept out of training by `--exclude`."""
+    leaked: NDArray[np.bool_]
+    """The photo is a copy of one that trained the model."""
+    kept: NDArray[np.bool_]
+    """The photo is evaluated."""
 
 
 def evaluate_model(
@@ -121,59 +143,86 @@ def evaluate_model(
     """Evaluate a model on a data set.
 
     Args:
-        model: what to judge.
-        dataset: labelled photos; labels are matched to the model's nameplates, or to its class ids.
-        include_trained: judge also the photos that trained it (by SHA-256) and copies of them: then the figures
-            flatter; and those that were kept from its training by name.
-        progress: see `Progress`.
+        model: The model to evaluate.
+        dataset: Labelled photos. A label matches one of the model's nameplates or class ids.
+        include_trained: Evaluate also the photos that trained the model (found by SHA-256), copies of them, and the
+            photos that were kept out of its training by name. The figures are then too good.
+        progress: See `Progress`.
 
     Raises:
-        DataError: no photo is left to judge; says why.
+        DataError: No photo is left to evaluate; the text says why.
     """
     model.require_head()
     manifest = model.bundle.manifest
-    columns = {nfc(name): i for i, name in enumerate(manifest.ids)}
-    columns |= {nfc(name): i for i, name in enumerate(manifest.nameplates)}
+    columns = _label_columns(model.bundle)
     embedded = embed_photos(dataset.photos, model, progress)
+    chosen = _select(model.bundle, embedded, columns, progress, include_trained=include_trained)
+    unknown = tuple(name for name in dataset.nameplates if nfc(name) not in columns)
+    if not chosen.kept.any():
+        raise DataError(_nothing_left(dataset, embedded, chosen, unknown, include_trained=include_trained))
+    photos, y_true, embeddings = _those(embedded, chosen.columns, chosen.kept)
+    probs = model.probabilities(embeddings, embedded.runtime)
+    known_and_trained = (chosen.columns >= 0) & chosen.trained
+    counts, evaluated = Counter(str(photo.label) for photo in dataset.photos), {str(photo.label) for photo in photos}
+    known = [name for name in dataset.nameplates if nfc(name) in columns]
+    return EvaluationResult(
+        evaluation=evaluate(probs, y_true, manifest.nameplates, chosen.groups[chosen.kept]),
+        photos=photos,
+        probabilities=probs,
+        trained=0 if include_trained else int(chosen.trained.sum()),
+        unknown_nameplates=unknown,
+        unreadable=embedded.unreadable,
+        runtime=embedded.runtime,
+        nameplates=manifest.nameplates,
+        y_true=y_true,
+        groups=chosen.groups[chosen.kept],
+        embeddings=embeddings,
+        training=TrainingPhotos(*_those(embedded, chosen.columns, known_and_trained)),
+        unknown=tuple((name, counts[name]) for name in unknown),
+        lost=tuple((name, counts[name]) for name in known if name not in evaluated),
+        excluded=0 if include_trained else int(chosen.excluded.sum()),
+        leaked=0 if include_trained else int(chosen.leaked.sum()),
+        qualities=tuple(quality for quality, kept in zip(embedded.qualities, chosen.kept, strict=True) if kept),
+    )
+
+
+def _label_columns(bundle: Bundle) -> dict[str, int]:
+    """The column of each label that the model knows: its class ids and its nameplates, in Unicode's form NFC."""
+    columns = {nfc(name): i for i, name in enumerate(bundle.manifest.ids)}
+    return columns | {nfc(name): i for i, name in enumerate(bundle.manifest.nameplates)}
+
+
+def _select(
+    bundle: Bundle, embedded: DatasetEmbeddings, columns: dict[str, int], progress: Progress, *, include_trained: bool
+) -> _Selection:
     places = np.array([columns.get(nfc(str(photo.label)), -1) for photo in embedded.photos])
-    taught = trained_digests(model.bundle)
-    trained = np.array([photo.sha256 in taught for photo in embedded.photos])
-    spared = excluded_digests(model.bundle)
-    excluded = np.array([photo.sha256 in spared for photo in embedded.photos]) & ~trained & (places >= 0)
+    trained_sha256, excluded_sha256 = trained_digests(bundle), excluded_digests(bundle)
+    trained = np.array([photo.sha256 in trained_sha256 for photo in embedded.photos])
+    # Each photo has one reason to be left out, so that the counts of the report add up.
+    excluded = np.array([photo.sha256 in excluded_sha256 for photo in embedded.photos]) & ~trained & (places >= 0)
     groups = same_picture(embedded, progress)
     leaked = np.isin(groups, groups[trained]) & ~trained & ~excluded & (places >= 0)
     kept = (places >= 0) & (~(trained | excluded | leaked) | include_trained)
-    left = 0 if include_trained else int(trained.sum())
-    strange = tuple(name for name in dataset.nameplates if nfc(name) not in columns)
-    if not kept.any():
-        raise DataError(
-            f"No photo is left to judge: of {len(dataset.photos):,} photos {left:,} trained this model"
-            f"{f', {int(leaked.sum()):,} are copies of those' * bool(leaked.any())}"
-            f"{f' and {int(excluded.sum()):,} were kept from it by --exclude' * bool(excluded.any())} "
-            f"(--include-trained judges them too), {len(embedded.unreadable):,} are unreadable, and "
-            f"{len(strange):,} nameplates of the data are unknown to it{_few(strange)}."
-        )
-    photos, y_true, embeddings = _those(embedded, places, kept)
-    by_label, judged = Counter(str(photo.label) for photo in dataset.photos), {str(photo.label) for photo in photos}
-    probs = model.probabilities(embeddings, embedded.runtime)
-    return EvaluationResult(
-        evaluate(probs, y_true, manifest.nameplates, groups[kept]),
-        photos,
-        probs,
-        left,
-        strange,
-        embedded.unreadable,
-        embedded.runtime,
-        manifest.nameplates,
-        y_true,
-        groups[kept],
-        embeddings,
-        TrainingPhotos(*_those(embedded, places, (places >= 0) & trained)),
-        tuple((name, by_label[name]) for name in strange),
-        tuple((name, by_label[name]) for name in dataset.nameplates if nfc(name) in columns and name not in judged),
-        0 if include_trained else int(excluded.sum()),
-        0 if include_trained else int(leaked.sum()),
-        tuple(quality for quality, there in zip(embedded.qualities, kept, strict=True) if there),
+    return _Selection(places, groups, trained, excluded, leaked, kept)
+
+
+def _nothing_left(
+    dataset: Dataset,
+    embedded: DatasetEmbeddings,
+    chosen: _Selection,
+    unknown: tuple[str, ...],
+    *,
+    include_trained: bool,
+) -> str:
+    """The error text that says why no photo can be evaluated."""
+    trained = 0 if include_trained else int(chosen.trained.sum())
+    leaked, excluded = int(chosen.leaked.sum()), int(chosen.excluded.sum())
+    return (
+        f"No photo is left to judge: of {len(dataset.photos):,} photos {trained:,} trained this model"
+        f"{f', {leaked:,} are copies of those' * bool(leaked)}"
+        f"{f' and {excluded:,} were kept from it by --exclude' * bool(excluded)} "
+        f"(--include-trained judges them too), {len(embedded.unreadable):,} are unreadable, and "
+        f"{len(unknown):,} nameplates of the data are unknown to it{_few(unknown)}."
     )
 
 
@@ -185,10 +234,11 @@ def _those(
 
 
 def trained_digests(bundle: Bundle) -> set[str]:
-    """SHA-256 of the photos that a bundle was trained on, as it says itself.
+    """SHA-256 of the photos that trained a bundle, read from its photos.csv; empty where it has none.
 
     Raises:
-        BundleError: its photos.csv is no such table: who trained on what cannot be told, so nothing may be judged.
+        BundleError: The photos.csv is damaged. Training photos cannot be told from others then, so nothing may be
+            evaluated.
     """
     if bundle.photos is None:
         return set()
@@ -201,7 +251,7 @@ def trained_digests(bundle: Bundle) -> set[str]:
 
 
 def excluded_digests(bundle: Bundle) -> set[str]:
-    """SHA-256 of the photos that the user kept from a bundle's training by name, as it says itself."""
+    """SHA-256 of the photos that `--exclude` kept out of a bundle's training, read from its provenance."""
     data = bundle.manifest.provenance.get("data")
     named = data.get(EXCLUDED) if isinstance(data, dict) else None
     return {str(each) for each in named} if isinstance(named, list) else set()
@@ -211,85 +261,85 @@ def _few(names: tuple[str, ...]) -> str:
     return f" ({', '.join(names[:3])}{', …' * (len(names) > 3)})" if names else ""
 
 
-# JOINED Wrong answers, each with the training photos that it was near to.
+# Wrong answers, each with the nearest training photos.
 
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """A photo that was named wrongly."""
+    """A wrong answer."""
 
     photo: str
-    """Its path."""
+    """The photo's path."""
     truth: str
     named: str
     confidence: float
     like_truth: str | None
-    """The training photo of the true nameplate nearest to it; None where none is at hand."""
+    """The nearest training photo of the true nameplate; None where the data has none."""
     like_named: str | None
-    """The training photo of the nameplate that it was given nearest to it."""
+    """The nearest training photo of the predicted nameplate; None where the data has none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two nameplates that are taken for each other."""
+    """Two nameplates that are confused."""
 
     first: str
     second: str
     first_as_second: int
-    """Photos of the first that were named the second."""
+    """Photos of the first nameplate that were named as the second."""
     second_as_first: int
     example: Mistake
-    """The surest of them."""
+    """The most confident of these mistakes."""
 
     @property
     def photos(self) -> int:
-        """Taken one for the other, both ways."""
+        """The number of confused photos, in both directions."""
         return self.first_as_second + self.second_as_first
 
 
-def surest_mistakes(judged: EvaluationResult, count: int) -> tuple[Mistake, ...]:
-    """The most confident wrong answers, at most `count` of them, the surest first."""
-    wrong = np.flatnonzero(~judged.right)
-    order = wrong[np.argsort(-judged.confidence[wrong], kind="stable")]
-    return tuple(_mistake(judged, int(place)) for place in order[:count])
+def surest_mistakes(result: EvaluationResult, count: int) -> tuple[Mistake, ...]:
+    """The `count` most confident wrong answers, or fewer, in descending order of confidence."""
+    wrong = np.flatnonzero(~result.right)
+    order = wrong[np.argsort(-result.confidence[wrong], kind="stable")]
+    return tuple(_mistake(result, int(place)) for place in order[:count])
 
 
-def worst_pairs(judged: EvaluationResult, count: int) -> tuple[Pair, ...]:
-    """The pairs of nameplates with the most photos of one named as the other, at most `count` of them."""
+def worst_pairs(result: EvaluationResult, count: int) -> tuple[Pair, ...]:
+    """The `count` pairs of nameplates with the most confusions, or fewer."""
     places: dict[tuple[int, int], list[int]] = {}
-    y_true, named = judged.y_true.tolist(), judged.named.tolist()
-    for place in np.flatnonzero(~judged.right).tolist():
+    y_true, named = result.y_true.tolist(), result.y_pred.tolist()
+    for place in np.flatnonzero(~result.right).tolist():
         places.setdefault((min(y_true[place], named[place]), max(y_true[place], named[place])), []).append(place)
     worst = sorted(places.items(), key=lambda found: -len(found[1]))[:count]
-    return tuple(_pair(judged, one, two, np.array(found)) for (one, two), found in worst)
+    return tuple(_pair(result, one, two, np.array(found)) for (one, two), found in worst)
 
 
-def _pair(judged: EvaluationResult, one: int, two: int, places: NDArray[np.int64]) -> Pair:
-    there = int((judged.y_true[places] == one).sum())
-    surest = places[judged.confidence[places].argmax()]
-    names = judged.nameplates
-    return Pair(names[one], names[two], there, len(places) - there, _mistake(judged, int(surest)))
+def _pair(result: EvaluationResult, one: int, two: int, places: NDArray[np.int64]) -> Pair:
+    there = int((result.y_true[places] == one).sum())
+    surest = places[result.confidence[places].argmax()]
+    names = result.nameplates
+    return Pair(names[one], names[two], there, len(places) - there, _mistake(result, int(surest)))
 
 
-def _mistake(judged: EvaluationResult, place: int) -> Mistake:
-    truth, named = int(judged.y_true[place]), int(judged.named[place])
+def _mistake(result: EvaluationResult, place: int) -> Mistake:
+    truth, named = int(result.y_true[place]), int(result.y_pred[place])
     return Mistake(
-        judged.photos[place].path,
-        judged.nameplates[truth],
-        judged.nameplates[named],
-        float(judged.confidence[place]),
-        _nearest(judged, place, truth),
-        _nearest(judged, place, named),
+        result.photos[place].path,
+        result.nameplates[truth],
+        result.nameplates[named],
+        float(result.confidence[place]),
+        _nearest(result, place, truth),
+        _nearest(result, place, named),
     )
 
 
-def _nearest(judged: EvaluationResult, place: int, column: int) -> str | None:
-    """The training photo of a class whose embedding has the largest cosine with a photo's, but not the photo itself."""
-    known = judged.training
-    own = judged.photos[place].sha256
+def _nearest(result: EvaluationResult, place: int, column: int) -> str | None:
+    """The training photo of a class with the largest cosine to a photo's embedding; the photo itself is left out."""
+    known = result.training
+    own = result.photos[place].sha256
     rows = [row for row in np.flatnonzero(known.columns == column) if known.photos[row].sha256 != own]
     if not rows:
         return None
     embeddings = known.embeddings[rows]
-    cosines = embeddings @ judged.embeddings[place] / np.maximum(np.linalg.norm(embeddings, axis=1), 1e-12)
+    cosines = embeddings @ result.embeddings[place] / np.maximum(np.linalg.norm(embeddings, axis=1), 1e-12)
     return known.photos[rows[int(cosines.argmax())]].path

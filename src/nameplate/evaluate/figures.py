@@ -1,4 +1,4 @@
-"""`compute_figures`: all that an evaluation's report says, of what a model said."""
+"""All figures of an evaluation's report (`compute_figures`), as JSON (`as_json`) and photo by photo (`photo_rows`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from nameplate import __version__
 from nameplate.data.dataset import digest
 from nameplate.evaluate.calibration import RISKS, Calibration, RiskCoverage, calibrate, risk_coverage
-from nameplate.evaluate.comparison import Against, loss_verdict, verdict
+from nameplate.evaluate.comparison import ModelComparison, loss_verdict, verdict
 from nameplate.evaluate.evaluator import EvaluationResult
 from nameplate.evaluate.metrics import Makes, by_make, skewed_mean
 from nameplate.evaluate.metrics import as_json as evaluation_json
@@ -22,36 +22,36 @@ from nameplate.types import Evaluation, Metric
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """What a model is worth."""
+class EvaluationFigures:
+    """The figures of a model, with intervals."""
 
     evaluation: Evaluation
     log_loss: Metric
-    """With an interval that reaches further up than down: single large losses rule the mean."""
+    """Its interval reaches further up than down, because a few large losses dominate the mean."""
     calibration: Calibration
     selective: RiskCoverage
     makes: Makes
 
 
-def compute_figures(judged: EvaluationResult) -> Measured:
-    """Every figure of the report, with intervals."""
-    return Measured(
-        judged.evaluation,
-        skewed_mean(log_losses(judged.probabilities, judged.y_true).astype(np.float64), judged.groups),
-        calibrate(judged.confidence, judged.right, judged.groups),
-        risk_coverage(judged.confidence, judged.right, judged.groups),
-        by_make(judged.y_true, judged.named, judged.nameplates),
+def compute_figures(result: EvaluationResult) -> EvaluationFigures:
+    """Compute every figure of the report from the evaluation of a model."""
+    return EvaluationFigures(
+        result.evaluation,
+        skewed_mean(log_losses(result.probabilities, result.y_true).astype(np.float64), result.groups),
+        calibrate(result.confidence, result.right, result.groups),
+        risk_coverage(result.confidence, result.right, result.groups),
+        by_make(result.y_true, result.y_pred, result.nameplates),
     )
 
 
 def as_json(
-    measured: Measured, judged: EvaluationResult, bundle: Bundle, against: Against | None = None
+    figures: EvaluationFigures, result: EvaluationResult, bundle: Bundle, against: ModelComparison | None = None
 ) -> dict[str, object]:
-    """The figures as plain data: what `--json` prints."""
-    calibration, selective, makes = measured.calibration, measured.selective, measured.makes
+    """The figures as plain data, as `--json` prints them."""
+    calibration, selective, makes = figures.calibration, figures.selective, figures.makes
     said = {
-        **evaluation_json(measured.evaluation),
-        "log_loss_interval": measured.log_loss.interval,
+        **evaluation_json(figures.evaluation),
+        "log_loss_interval": figures.log_loss.interval,
         "ece": calibration.ece.value,
         "ece_interval": calibration.ece.interval,
         "ece_by_chance": calibration.by_chance.value,
@@ -69,32 +69,32 @@ def as_json(
             ],
         },
         "left_out": {
-            "trained": judged.trained,
-            "copies_of_trained": judged.leaked,
-            "excluded": judged.excluded,
-            "unreadable": len(judged.unreadable),
-            "unknown": judged.strange,
-            "unknown_photos": dict(judged.unknown),
-            "not_judged": dict(judged.lost),
+            "trained": result.trained,
+            "copies_of_trained": result.leaked,
+            "excluded": result.excluded,
+            "unreadable": len(result.unreadable),
+            "unknown": result.unknown_nameplates,
+            "unknown_photos": dict(result.unknown),
+            "not_judged": dict(result.lost),
         },
-        "judged_though_trained": 0 if judged.trained else _overlap(judged),
+        "judged_though_trained": 0 if result.trained else _overlap(result),
         "bundle": bundle.manifest.name,
         "backbone_sha256": bundle.digest,
-        "runtime": judged.runtime,
-        "temperature": bundle.manifest.temperature_of(judged.runtime),
-        "data_sha256": digest(judged.photos),
+        "runtime": result.runtime,
+        "temperature": bundle.manifest.temperature_of(result.runtime),
+        "data_sha256": digest(result.photos),
         "seed": SEED,
         "version": __version__,
     }
     return said if against is None else said | {"against": _against_json(against)}
 
 
-def _overlap(judged: EvaluationResult) -> int:
-    """Photos judged that trained the model, as `include_trained` has it."""
-    return len({photo.sha256 for photo in judged.photos} & {photo.sha256 for photo in judged.training.photos})
+def _overlap(result: EvaluationResult) -> int:
+    """The number of evaluated photos that trained the model; above 0 only with `include_trained`."""
+    return len({photo.sha256 for photo in result.photos} & {photo.sha256 for photo in result.training.photos})
 
 
-def _against_json(against: Against) -> dict[str, object]:
+def _against_json(against: ModelComparison) -> dict[str, object]:
     return {
         "other": against.other,
         "photos": against.photos,
@@ -112,17 +112,17 @@ def _against_json(against: Against) -> dict[str, object]:
 PHOTO_COLUMNS = ("path", "truth", "nameplate", "confidence", "right", "log_loss")
 
 
-def photo_rows(judged: EvaluationResult) -> Iterator[dict[str, object]]:
-    """A row for each photo judged, `PHOTO_COLUMNS`."""
-    losses = log_losses(judged.probabilities, judged.y_true)
-    for photo, truth, named, chance, loss in zip(
-        judged.photos, judged.y_true, judged.named, judged.confidence, losses, strict=True
+def photo_rows(result: EvaluationResult) -> Iterator[dict[str, object]]:
+    """One row for each evaluated photo, with `PHOTO_COLUMNS`."""
+    losses = log_losses(result.probabilities, result.y_true)
+    for photo, y_true, y_pred, confidence, loss in zip(
+        result.photos, result.y_true, result.y_pred, result.confidence, losses, strict=True
     ):
         yield {
             "path": absolute(photo.path),
-            "truth": judged.nameplates[truth],
-            "nameplate": judged.nameplates[named],
-            "confidence": f"{chance:.6f}",
-            "right": int(truth == named),
+            "truth": result.nameplates[y_true],
+            "nameplate": result.nameplates[y_pred],
+            "confidence": f"{confidence:.6f}",
+            "right": int(y_true == y_pred),
             "log_loss": f"{loss:.6f}",
         }

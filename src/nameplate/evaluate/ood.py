@@ -1,4 +1,7 @@
-"""Verdicts judged: what becomes of photos that the model knows, and of photos of what it does not."""
+"""Evaluate verdicts: of photos that the model knows, and of out-of-distribution (OOD) photos that it does not know.
+
+`separation` measures how well a score separates the two. `known_verdicts` and `evaluate_ood` count the verdicts.
+"""
 
 from __future__ import annotations
 
@@ -22,142 +25,150 @@ from nameplate.model.model import Model
 from nameplate.model.verdict import ood_score, with_flaws
 from nameplate.types import Floats, Metric, Prediction, Verdict
 
-# JOINED How well what a model does not know is told from what it knows.
-
-
 KEPT = 0.95
-"""Share of known photos that are kept where a share of false accepts is told."""
+"""The share of known photos that pass the threshold at which false accepts are measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class Separation:
-    """How well one set of strangers is told from known photos by a score."""
+    """How well a score separates one set of OOD photos from known photos."""
 
+    # The names of the fields are the keys of the report's JSON.
     strangers: int
-    """Photos of them."""
+    """The number of OOD photos."""
     auroc: Metric
-    """The chance that a stranger's score is higher than a known photo's."""
+    """The probability that an OOD photo has a higher score than a known photo."""
     false_accepts: Metric
-    """Share of strangers that pass at the threshold that keeps `KEPT` of the known photos; its interval knows that
-    these few known photos only estimate the threshold."""
+    """The share of OOD photos that pass the threshold that `KEPT` of the known photos pass. Its interval takes into
+    account that the known photos only estimate this threshold."""
 
 
-def separation(known: NDArray[np.floating], strangers: NDArray[np.floating]) -> Separation:
-    """Judge a score that is high for what is strange.
+def separation(known: NDArray[np.floating], ood: NDArray[np.floating]) -> Separation:
+    """Evaluate a score that is high for OOD photos.
 
     Args:
-        known: (N,), of photos that belong and that chose nothing.
-        strangers: (M,), of photos that do not.
+        known: (N,), the scores of known photos, which must not have chosen the score's parameters.
+        ood: (M,), the scores of OOD photos.
 
     Raises:
-        ValueError: one of them is empty.
+        ValueError: One of them is empty.
     """
-    if not len(known) or not len(strangers):
-        raise ValueError(f"cannot separate {len(known)} known photos from {len(strangers)} strangers")
-    return Separation(len(strangers), _auroc_interval(known, strangers), _false_accepts(known, strangers))
+    if not len(known) or not len(ood):
+        raise ValueError(f"cannot separate {len(known)} known photos from {len(ood)} OOD photos: both are needed")
+    return Separation(len(ood), _auroc_interval(known, ood), _false_accepts(known, ood))
 
 
-def auroc(known: NDArray[np.floating], strangers: NDArray[np.floating]) -> float:
-    """Area under the ROC curve: the share of pairs in which the stranger's score is higher, ties half.
+def auroc(known: NDArray[np.floating], ood: NDArray[np.floating]) -> float:
+    """Area under the ROC curve: the share of pairs in which the OOD photo has the higher score; ties count half.
 
     >>> auroc(np.array([0.1, 0.2, 0.3]), np.array([0.2, 0.9]))
     0.75
     """
     from scipy.stats import rankdata
 
-    ranks = rankdata(np.concatenate([known, strangers]))[len(known) :]
-    count = len(strangers)
+    ranks = rankdata(np.concatenate([known, ood]))[len(known) :]
+    count = len(ood)
     return float((ranks.sum() - count * (count + 1) / 2) / (count * len(known)))
 
 
-def _auroc_interval(known: NDArray[np.floating], strangers: NDArray[np.floating]) -> Metric:
-    """With as many photos as its variance is worth (E. DeLong, D. DeLong and D. Clarke-Pearson, Biometrics 44, 1988),
-    and at least as many as there are of the fewer: the variance is at most theirs (Z. Birnbaum and O. Klose, 1957).
+def _auroc_interval(known: NDArray[np.floating], ood: NDArray[np.floating]) -> Metric:
+    """AUROC with Wilson's interval of its effective sample size.
+
+    The variance is that of the placements (E. DeLong, D. DeLong and D. Clarke-Pearson, Biometrics 44, 1988). It is at
+    most that of the smaller sample (Z. Birnbaum and O. Klose, 1957), so the effective sample size is assumed to be
+    that sample's size where the scores overlap nowhere.
     """
     from scipy.stats import rankdata
 
-    count, fewer = len(known), min(len(known), len(strangers))
-    value, ranks = auroc(known, strangers), rankdata(np.concatenate([known, strangers]))
-    below = (ranks[count:] - rankdata(strangers)) / count  # share of known photos that each stranger lies above
-    above = 1 - (ranks[:count] - rankdata(known)) / len(strangers)
+    count, fewer = len(known), min(len(known), len(ood))
+    value, ranks = auroc(known, ood), rankdata(np.concatenate([known, ood]))
+    below = (ranks[count:] - rankdata(ood)) / count  # the share of known photos with a lower score, per OOD photo
+    above = 1 - (ranks[:count] - rankdata(known)) / len(ood)
     variance = sum(
         float(part.var(ddof=1)) / len(part) if len(part) > 1 else value * (1 - value) for part in (below, above)
     )
     return effective_wilson(value, variance, fewer, fewer)
 
 
-def _false_accepts(known: NDArray[np.floating], strangers: NDArray[np.floating]) -> Metric:
-    """How many of N known photos the true threshold keeps is binomial, whatever the scores are: so it lies beyond the
-    j-th of them with a known chance, and strangers pass with the share between those that lie below the j-th and
-    below the one after it. Given the threshold the share has H. Jeffreys' beta distribution; the interval is that of
-    the mixture over all j.
+def _false_accepts(known: NDArray[np.floating], ood: NDArray[np.floating]) -> Metric:
+    """The share of OOD photos that pass, with an interval that knows the threshold to be an estimate.
+
+    Whatever the distribution of the scores, the number of known photos below the true threshold is binomial. So the
+    probability that the threshold lies between the j-th and the next known score is known. The share of OOD photos
+    below it is then between the shares below these two scores. Given the threshold, the share has H. Jeffreys' beta
+    distribution. The interval is that of the mixture of these distributions over all j.
     """
     from scipy.special import betainc
     from scipy.stats import binom
 
-    photos, count = len(known), len(strangers)
+    photos, count = len(known), len(ood)
     places = np.arange(photos + 1)
     probs = binom.pmf(places, photos, KEPT)
-    below = np.searchsorted(np.sort(strangers), np.sort(known), side="right")
+    below = np.searchsorted(np.sort(ood), np.sort(known), side="right")
     passed = (np.r_[0, below] + np.r_[below, count]) / 2
-    likely = probs > 1e-9
+    likely = probs > 1e-9  # the other places change nothing, and each costs an incomplete beta function
 
     def end(level: float) -> float:
         low, high = 0.0, 1.0
-        for _ in range(40):
+        for _ in range(40):  # bisection: the mixture has no closed quantile
             middle = (low + high) / 2
             under = probs[likely] @ betainc(passed[likely] + 0.5, count - passed[likely] + 0.5, middle)
             low, high = (middle, high) if under < level else (low, middle)
         return low
 
-    value = float((strangers <= np.quantile(known, KEPT)).mean())
+    value = float((ood <= np.quantile(known, KEPT)).mean())
     return Metric(value, min(value, end(0.025)), max(value, end(0.975)))
 
 
 @dataclass(frozen=True, slots=True)
-class Sorted:
-    """What verdicts known photos get, and how far these are right."""
+class KnownVerdicts:
+    """The verdicts of known photos, and how often these are right."""
+
+    # The names of the fields are the keys of the report's JSON.
 
     verdicts: dict[Verdict, int]
-    """Photos of each."""
+    """The number of photos with each verdict."""
     right: Metric | None
-    """Share of the answers that are right; None where there are none."""
+    """The share of right nameplates among photos with the verdict `answer`; None where there are none."""
     held: Metric
-    """Share of all known photos whose set of nameplates holds the truth; that of one not kept is empty for this."""
+    """The share of all known photos whose prediction set holds the truth; without `answer` or `unsure` it is empty."""
     kept_held: Metric | None
-    """The same share of those that were kept (answer or unsure)."""
+    """The same share of the photos with `answer` or `unsure`; None where there are none."""
     size: float
-    """Mean size of the sets of those that were kept."""
+    """The mean size of the prediction sets of the photos with `answer` or `unsure`."""
     makes: Metric | None
-    """Share of right makes, where the nameplate was unsure and the make was not."""
+    """The share of right makes among photos with `unsure` for which one make is left; None where there are none."""
 
 
 @dataclass(frozen=True, slots=True)
 class OODResult:
-    """What becomes of photos of one source that the model does not know."""
+    """The verdicts of the OOD photos of one source, and how well the scores separate them from known photos."""
 
+    # The names of the fields are the keys of the report's JSON.
     source: str
+    """The folder or table, as it was given."""
     verdicts: dict[Verdict, int]
+    """The number of photos with each verdict."""
     near: Separation
-    """By the score that tells unknown cars."""
+    """By the score that decides `unknown car`."""
     far: Separation
-    """By the score that tells what is no car."""
+    """By the score that decides `not a car`."""
 
     def as_json(self) -> dict[str, object]:
-        """As `--json` shows it."""
+        """The figures as `--json` prints them."""
         return asdict(self)
 
 
-def sort_known(model: Model, judged: EvaluationResult) -> Sorted:
-    """Verdicts of the photos that a model was judged on."""
-    found = _predictions(model, judged.embeddings, judged.probabilities, judged.qualities)
-    y_true = [judged.nameplates[place] for place in judged.y_true]
+def known_verdicts(model: Model, result: EvaluationResult) -> KnownVerdicts:
+    """Count the verdicts of the photos that a model was evaluated on."""
+    found = _predictions(model, result.embeddings, result.probabilities, result.qualities)
+    y_true = [result.nameplates[place] for place in result.y_true]
     kept = [(p, truth) for p, truth in zip(found, y_true, strict=True) if p.verdict in ("answer", "unsure")]
     holds = [truth in p.candidates for p, truth in kept]
     answers = [p.nameplate == truth for p, truth in kept if p.verdict == "answer"]
     make_of = dict(zip(model.nameplates, model.makes, strict=True))
     makes = [p.make == make_of[truth] for p, truth in kept if p.verdict == "unsure" and p.make is not None]
-    return Sorted(
+    return KnownVerdicts(
         _count(found),
         _share(answers),
         wilson(sum(holds), len(found)),
@@ -167,38 +178,38 @@ def sort_known(model: Model, judged: EvaluationResult) -> Sorted:
     )
 
 
-def sort_ood(
+def evaluate_ood(
     model: Model,
-    judged: EvaluationResult,
+    result: EvaluationResult,
     source: Path,
     progress: Progress = lambda *_: None,
     tell: Tell = lambda _: None,
 ) -> OODResult:
-    """Verdicts of photos that a model does not know, and how well its scores tell them from those it was judged on.
+    """Count the verdicts of OOD photos, and measure how well the scores separate them from known photos.
 
     Args:
-        model: with what verdicts need.
-        judged: the known photos.
-        source: a folder, a table or a zip of photos; labels are not looked at.
-        progress: see `Progress`.
-        tell: called with each entry of the source that is left out.
+        model: A model whose bundle has what verdicts need.
+        result: The evaluation on known photos.
+        source: A folder, a table or a zip of photos; labels are ignored.
+        progress: See `Progress`.
+        tell: Called with each entry of the source that is left out.
 
     Raises:
-        BundleError: the bundle does not say where its cars lie.
-        DataError: there are no photos, or none can be read.
+        BundleError: The bundle was made before there were verdicts.
+        DataError: There are no photos, or none can be read.
     """
     known = model.bundle.ood_detector
     if known is None:
         raise BundleError(
-            f"'{model.bundle.manifest.name}' cannot tell strangers: it was made before Nameplate had verdicts. "
-            "Train it again."
+            f"The bundle '{model.bundle.manifest.name}' cannot tell photos that it does not know: it was made before "
+            "Nameplate had verdicts. Train it again."
         )
     photos = list_photos(source, tell)
     embedded = embed_photos(photos, model, lambda step, a, b: progress(f"{step} {source.name}", a, b))
     probs = model.probabilities(embedded.embeddings, embedded.runtime)
     found = _predictions(model, embedded.embeddings, probs, embedded.qualities)
     near, far = zip(
-        _scores(model, judged.embeddings, judged.probabilities),
+        _scores(model, result.embeddings, result.probabilities),
         _scores(model, embedded.embeddings, probs),
         strict=True,
     )
@@ -207,6 +218,7 @@ def sort_ood(
 
 
 def _scores(model: Model, embeddings: Floats, probs: Floats) -> tuple[Floats, Floats]:
+    """The scores of `unknown car` and of `not a car`, float32 (N,) each; both are high for OOD photos."""
     assert model.bundle.ood_detector is not None
     near, cars = model.bundle.ood_detector.distances(embeddings)
     margin = model.car_margin(embeddings)
@@ -214,9 +226,9 @@ def _scores(model: Model, embeddings: Floats, probs: Floats) -> tuple[Floats, Fl
 
 
 def _predictions(model: Model, embeddings: Floats, probs: Floats, qualities: Sequence[Quality]) -> list[Prediction]:
-    """The verdict of each photo; without qualities none is called poor."""
-    measured: Sequence[Quality | None] = qualities or [None] * len(probs)
-    each = zip(probs, embeddings, measured, strict=True)
+    """The prediction of each photo. Without qualities none gets the verdict `poor photo`."""
+    figures: Sequence[Quality | None] = qualities or [None] * len(probs)
+    each = zip(probs, embeddings, figures, strict=True)
     return [with_flaws(model.decide("", row, embedding), flaws(quality)) for row, embedding, quality in each]
 
 

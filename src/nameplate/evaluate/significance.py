@@ -1,4 +1,8 @@
-"""Whether one way of doing is better than another, judged on the same photos."""
+"""Test whether one of two methods is better than the other on the same photos (`paired`).
+
+A method is whatever gives each photo a score: a model, a recipe, a way of TTA. Test and interval always agree: the
+interval excludes 0 exactly where the difference is significant. docs/statistics.md has the sources and simulations.
+"""
 
 from __future__ import annotations
 
@@ -13,74 +17,75 @@ from numpy.typing import ArrayLike, NDArray
 from nameplate.types import Doubles, Metric
 
 LEVEL = 0.05
-"""A difference whose p is below it is called one."""
+"""A difference is significant where its p is below this."""
 Z, POWER, POWER_Z = 1.959964, 0.8, 0.841621
-"""The 97.5 % point of the normal distribution; the chance with which a difference of the size seen would be told; and
-that chance's point."""
+"""The 97.5 % point of the normal distribution; the power for which `photos_to_tell` is computed; and the normal point
+of that power."""
 RESAMPLES, SEED = 400, 0
-"""Bootstrap resamples for figures that are no plain means, and the seed that draws them."""
+"""The number of bootstrap resamples for figures that are not plain means, and their seed."""
 MANY = 100
-"""Degrees of freedom with which a variance is as good as known."""
+"""Degrees of freedom from which a variance counts as exactly known."""
 MOST_PHOTOS = 10**9
-"""More are not promised to tell anything."""
+"""`photos_to_tell` never names more photos than this."""
 TINY = 1e-300
-"""A variance of nothing."""
+"""A positive stand-in for a variance of 0."""
 ROUNDING = 1e-9
-"""A smaller difference is none: shares of a few thousand photos lie further apart."""
+"""A smaller difference counts as 0. Real ones are larger: shares of a few thousand photos differ by more."""
 AGAINST = np.array([1.0, -1.0]) / math.sqrt(2)
-"""Two photos more, which pull against each other as Agresti's and Min's half photos do."""
+"""The gains of two pseudo-photos of opposite sign, which act as the half photos of Agresti and Min."""
 
 Ints = NDArray[np.int64]
 Part = tuple[float, float]
-"""A variance, and the degrees of freedom that it was estimated with."""
+"""A variance component, and the degrees of freedom of its estimate."""
 
 
 class Spread(NamedTuple):
-    """The variance of a mean, in parts."""
+    """The variance components of a mean over runs and photos."""
 
     photos: Part
+    """The component of the photos."""
     runs: Part
-    """What is the runs' alone, and what photos and runs make together."""
+    """The component of the runs, with the interaction of photos and runs in it."""
     both: float
-    """Of it what photos and runs make together."""
+    """The interaction alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """The second way held against the first."""
+    """The second method compared with the first."""
 
     difference: Metric
-    """Mean of second − first, with its 95 % interval; it leaves 0 out exactly where `told`."""
+    """The mean of second − first, with its 95 % interval, which excludes 0 exactly where `significant`."""
     better: int
-    """Photos on which the second way did better, over the mean of the runs."""
+    """The number of photos on which the second method has the higher score, averaged over the runs."""
     worse: int
-    """Photos on which it did worse."""
+    """The number of photos on which it has the lower score."""
     p: float
-    """Of there being no difference, two-sided."""
+    """The two-sided p value of the hypothesis that there is no difference."""
     photos_to_tell: int | None
-    """Photos to judge on with which a difference of this size would be told four times in five; None where the
-    two ways do not differ at all, or where more photos would not help because the runs differ more."""
+    """The number of photos on which a true difference of this size would be significant with a probability of 80 %.
+    None where the methods do not differ at all, or where no number is enough because the runs differ too much."""
 
     @property
-    def told(self) -> bool:
+    def significant(self) -> bool:
         """Whether the difference is more than noise."""
         return self.p < LEVEL
 
 
 def paired(first: ArrayLike, second: ArrayLike, groups: ArrayLike | None = None) -> Paired:
-    """Compare two ways on the same photos.
+    """Compare two methods on the same photos.
 
-    One run each, every photo right or wrong: McNemar's mid-p test (M. Fagerland, S. Lydersen and P. Laake, 2013) and
-    T. Tango's score interval (1998). Else a t interval whose variance has two parts, photos and runs, each with its
-    degrees of freedom (W. Cochran, 1964). Copies of one picture count as one in both.
+    With one run each, and every photo right or wrong, it is McNemar's mid-p test (M. Fagerland, S. Lydersen and
+    P. Laake, 2013) with T. Tango's score interval (1998). Otherwise it is a t interval with two variance components,
+    photos and runs, each with its degrees of freedom (W. Cochran, 1964). Copies of a photo count as one in both.
 
     Args:
-        first: (N,) or runs × N: right or wrong, or any score whose mean is judged.
-        second: the same photos, and runs with the same seeds.
-        groups: (N,), photos of one group count as one; None: each is its own.
+        first: Scores of the first method, (N,) or runs × N: right or wrong, or any score whose mean is compared.
+        second: Scores of the second method on the same photos, and of runs with the same seeds.
+        groups: (N,); photos of one group count as one. None: each photo is its own group.
 
     Raises:
-        ValueError: the shapes differ, or there are no photos.
+        ValueError: The shapes differ, or there are no photos.
     """
     one, two = (np.atleast_2d(np.asarray(each, np.float64)) for each in (first, second))
     if one.shape != two.shape or one.shape[1] == 0:
@@ -93,10 +98,10 @@ def paired(first: ArrayLike, second: ArrayLike, groups: ArrayLike | None = None)
 
 
 def _of_rights(gains: Doubles, members: Ints) -> Paired:
-    """Of photos right or wrong by one run each.
+    """Compare one run each, in which every photo is right or wrong.
 
-    Copies: the numbers are divided by the design effect, that is by how many photos count as one. What is left is
-    N. Obuchowski's test for clustered pairs (1998) and Tango's interval that belongs to it.
+    Where there are copies, the counts are divided by the design effect, which is the number of photos that count as
+    one. That gives N. Obuchowski's test for clustered pairs (1998) and the Tango interval that belongs to it.
     """
     from scipy.stats import norm
 
@@ -110,7 +115,7 @@ def _of_rights(gains: Doubles, members: Ints) -> Paired:
     score = float(2 * norm.sf(abs(better - worse) / math.sqrt(changed * effect))) if changed else 1.0
     p = sign_flip(sums.round().astype(np.int64))
     if (p < LEVEL) != (score < LEVEL):
-        p = max(p, score)  # the two differ by a hair: then neither tells
+        p = max(p, score)  # sign-flip and score test disagree by little: then the difference is not significant
     value = float(gains.mean())
     difference, p = _agreeing(Metric(value, low, high), p)
     more = None
@@ -121,12 +126,13 @@ def _of_rights(gains: Doubles, members: Ints) -> Paired:
 
 
 def _of_means(gains: Doubles, members: Ints, *, rights: bool) -> Paired:
-    """Of several runs, or of scores that are more than right or wrong.
+    """Compare several runs, or scores that are more than right or wrong.
 
-    If nothing differed, each picture whose score changed could as well have changed the other way: m of them cannot
-    give a two-sided p below 2^(1 - m) (R. A. Fisher's sign-flip test, "The Design of Experiments", 1935, section 21).
-    Shares of few photos that all fare alike have no spread at all: so two photos more, one for and one against
-    (A. Agresti and Y. Min, "Simple improved confidence intervals for comparing matched proportions", 2005).
+    Under the hypothesis of no difference, each changed photo could equally have changed the other way. So m changed
+    photos cannot give a two-sided p below 2^(1 - m) (R. A. Fisher's sign-flip test, "The Design of Experiments",
+    1935, section 21). Proportions of few photos that all changed alike have no variance, so two pseudo-photos of
+    opposite sign are added (A. Agresti and Y. Min, "Simple improved confidence intervals for comparing matched
+    proportions", 2005).
     """
     photos, value = gains.shape[1], float(gains.mean())
     more = _photos_to_tell(value, photos, _parts(gains, members))
@@ -143,44 +149,45 @@ def _of_means(gains: Doubles, members: Ints, *, rights: bool) -> Paired:
 
 
 def _agreeing(difference: Metric, p: float) -> tuple[Metric, float]:
-    """An interval that leaves 0 out exactly where p is below `LEVEL`."""
+    """Widen the interval or raise p, so that the interval excludes 0 exactly where p is below `LEVEL`."""
     if p >= LEVEL:
         return Metric(difference.value, min(0.0, difference.low), max(0.0, difference.high)), p
     return difference, LEVEL if difference.low <= 0 <= difference.high else p
 
 
 def _parts(gains: Doubles, members: Ints) -> Spread:
-    """What makes the mean of runs × N gains vary: photos, runs, and both together (a crossed design).
+    """The variance components of the mean of runs × N gains: photos, runs, and interaction (a crossed design).
 
-    What photos and runs make together is in the spread of either, and is counted with the runs'.
+    The naive variance of either contains the interaction, which is counted once, with the runs.
     """
     runs, photos = gains.shape
     means = gains.mean(0)
     shares = np.bincount(members) / photos
     of_runs = float(gains.mean(1).var(ddof=1)) / runs if runs > 1 else 0.0
-    if len(shares) == 1:  # of one picture nothing shows the spread: it is taken to be as large as the mean
+    if len(shares) == 1:  # one group shows no variance; the standard deviation is assumed to equal the mean
         return Spread((float(means.mean() ** 2), 1), (of_runs, runs - 1), 0.0)
     square = float((shares**2).sum())
-    kept = 1 - 2 * shares + square
+    kept = 1 - 2 * shares + square  # the share of a group's own variance that its deviation from the mean keeps
     both = sum(_of_photos(row, members, kept) for row in gains - means) / (runs * (runs - 1)) if runs > 1 else 0.0
     of_photos = max(0.0, _of_photos(means, members, kept) - both)
     return Spread((of_photos, _freedom(shares, kept, square)), (of_runs, runs - 1), min(both, of_runs))
 
 
 def _of_photos(gains: Doubles, members: Ints, kept: Doubles) -> float:
-    """The variance of the mean of one run's gains.
+    """The cluster-robust variance of the mean of one run's gains.
 
-    Groups of photos are pictures: each deviates as a whole, larger ones weigh more. So it is the sum of their squared
-    deviations, each divided by what it keeps of itself (K.-Y. Liang and S. Zeger, 1986; R. Bell and D. McCaffrey's
-    correction, 2002), and so are its degrees of freedom; of groups of one size there are C − 1.
+    It is the sum of the groups' squared deviations (K.-Y. Liang and S. Zeger, 1986), each divided by the share that
+    the deviation keeps after the mean is subtracted (R. Bell and D. McCaffrey, 2002). For G groups of equal size it
+    has G − 1 degrees of freedom.
     """
     sums = np.bincount(members, gains - gains.mean()) / len(gains)
     return float((sums**2 / kept).sum())
 
 
 def _freedom(shares: Doubles, kept: Doubles, square: float) -> float:
-    """Satterthwaite's degrees of freedom: squared trace by trace of the square of the sum's matrix, whose entries are
-    w_g w_h ((g = h) + square − w_g − w_h) / √(kept_g kept_h).
+    """Satterthwaite's degrees of freedom: tr(M)² / tr(M²) of the matrix M of the variance's quadratic form.
+
+    The entries of M are w_g w_h ((g = h) + square − w_g − w_h) / √(kept_g kept_h). M itself, G×G, is never built.
     """
     a = shares**2 / kept
     of_all = _sum_of_squares(a, shares, square) - (a**2 * (square - 2 * shares) ** 2).sum()
@@ -188,13 +195,13 @@ def _freedom(shares: Doubles, kept: Doubles, square: float) -> float:
 
 
 def _sum_of_squares(a: Doubles, w: Doubles, s: float) -> float:
-    """Σ_gh a_g a_h (s − w_g − w_h)²."""
+    """Σ_gh a_g a_h (s − w_g − w_h)², in a time linear in the number of groups."""
     a0, a1, a2 = a.sum(), (a * w).sum(), (a * w * w).sum()
     return float(s * s * a0 * a0 - 4 * s * a0 * a1 + 2 * a0 * a2 + 2 * a1 * a1)
 
 
 def resamples(photos: int, groups: NDArray[np.int64] | None = None) -> Iterator[NDArray[np.int64]]:
-    """Rows of `RESAMPLES` bootstrap resamples, int64 (≈ N,) each; groups are drawn whole.
+    """Draw the rows of `RESAMPLES` bootstrap resamples, int64 (≈ N,) each; groups are drawn whole.
 
     B. Efron, 1979; of groups: A. Davison and D. Hinkley, "Bootstrap Methods and their Application", 1997, 3.8.
     """
@@ -210,14 +217,18 @@ def resamples(photos: int, groups: NDArray[np.int64] | None = None) -> Iterator[
 
 
 def sign_flip(sums: Ints) -> float:
-    """The two-sided mid-p of a sum whose parts, int64 (C,), could each as well have had the other sign.
+    """The two-sided mid-p of a sum under the hypothesis that each summand's sign is random.
 
-    Worked out over all 2^C ways; of ones alone it is McNemar's test.
+    It is exact: a convolution gives the distribution over all 2^G signs. Where all summands are ±1 it is McNemar's
+    mid-p test.
+
+    Args:
+        sums: int64 (G,), the summands.
     """
     from scipy.stats import binom
 
     sizes, counts = np.unique(np.abs(sums[sums != 0]), return_counts=True)
-    probs = np.ones(1)  # of the sum of those above 0 being 0, 1, 2, …
+    probs = np.ones(1)  # that the positive summands add to 0, 1, 2, …
     for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
         steps = np.zeros(size * count + 1)
         steps[::size] = binom.pmf(np.arange(count + 1), count, 0.5)
@@ -230,7 +241,7 @@ def tango(better: float, worse: float, photos: float) -> tuple[float, float]:
     """The 95 % score interval of a difference of paired shares (T. Tango, "Equivalence test and confidence interval
     for the difference in proportions for the paired-sample design", Statistics in Medicine 17, 1998).
 
-    The differences that the score test does not reject; at 0 that test is McNemar's. Its width is never 0.
+    It holds the differences that the score test does not reject; at 0 that test is McNemar's. Its width is never 0.
 
     >>> [round(end, 4) for end in tango(1, 7, 21)]
     [-0.5172, -0.026]
@@ -247,6 +258,7 @@ def tango(better: float, worse: float, photos: float) -> tuple[float, float]:
 
 
 def _edge(rejected: Callable[[float], bool], inside: float, outside: float) -> float:
+    """The end of the interval, by bisection between a difference that is not rejected and one that is."""
     for _ in range(60):
         middle = (inside + outside) / 2
         inside, outside = (inside, middle) if rejected(middle) else (middle, outside)
@@ -254,7 +266,7 @@ def _edge(rejected: Callable[[float], bool], inside: float, outside: float) -> f
 
 
 def holm(values: Sequence[float]) -> Doubles:
-    """The p values of several comparisons made at once, each raised so that none is told by luck (S. Holm, 1979).
+    """The p values of several comparisons, corrected for their number (S. Holm, 1979).
 
     >>> holm([0.01, 0.04, 0.03]).round(3).tolist()
     [0.03, 0.06, 0.06]
@@ -267,11 +279,11 @@ def holm(values: Sequence[float]) -> Doubles:
 
 
 def _t_interval(value: float, spread: Spread) -> tuple[float, float, float]:
-    """Low, high and p of a mean.
+    """Low end, high end and p of a mean.
 
-    It is held against the t points of the photos' and the runs' parts, each weighted with its variance (W. Cochran,
-    "Approximate significance levels of the Behrens-Fisher test", Biometrics 20, 1964). Degrees of freedom for their
-    sum (F. Satterthwaite, 1946) tell up to 8 % of nothing where three runs differ much, this no more than 5 %.
+    The critical value is the mean of the t points of photos and runs, weighted with their variance components
+    (W. Cochran, "Approximate significance levels of the Behrens-Fisher test", Biometrics 20, 1964). Satterthwaite's
+    degrees of freedom of the sum (1946) have a type I error of up to 8 % where three runs differ much; this has 5 %.
     """
     photos, runs = spread.photos, spread.runs
     variance = photos[0] + runs[0]
@@ -289,7 +301,7 @@ def _critical(photos: Any, freedom: float, runs: Any, others: float) -> Any:
 
 
 def _p(away: float, photos: Part, runs: Part) -> float:
-    """The p at which the weighted t point is as far away; it lies between those of the two parts alone."""
+    """The p at which the weighted t point equals `away`; it lies between the p of either component alone."""
     from scipy.optimize import brentq
     from scipy.special import stdtr, stdtrit
 
@@ -301,16 +313,23 @@ def _p(away: float, photos: Part, runs: Part) -> float:
         p = math.exp(log_p) / 2
         return float(-(1 - weight) * stdtrit(photos[1], p) - weight * stdtrit(runs[1], p)) - away
 
+    # The root is sought in log p, because p spans hundreds of orders of magnitude.
     low = math.log(max(1e-300, 2 * min(float(stdtr(part[1], -away)) for part in (photos, runs)))) - 1e-6
     return math.exp(low if over(low) <= 0 else float(brentq(over, low, 0.0)))
 
 
-def chance_to_tell(value: float, photos: Part, runs: Part) -> float:
-    """The power: how often a true difference is told whose mean has these variances, each estimated anew with its
-    degrees of freedom.
+def power(value: float, photos: Part, runs: Part) -> float:
+    """The power of the test: the probability that a true difference is significant.
+
+    Args:
+        value: The true difference.
+        photos: The variance component of the photos, and its degrees of freedom.
+        runs: The same of the runs.
     """
     from scipy.special import chdtri, ndtr
 
+    # Each component is estimated anew in a new experiment, so the power is averaged over quantiles of the chi-squared
+    # distribution of the estimates.
     nodes = (np.arange(32) + 0.5) / 32
     seen_photos, seen_runs = np.meshgrid(
         *(
@@ -328,20 +347,30 @@ def _photos_to_tell(value: float, photos: int, spread: Spread) -> int | None:
         return None
     of_photos, of_runs = spread.photos, spread.runs
 
-    def told(number: int) -> bool:
+    def significant(number: int) -> bool:
         share = number / photos
         part = max(of_photos[0], TINY) / share, max(1.0, (of_photos[1] + 1) * share - 1)
-        return chance_to_tell(value, part, (of_runs[0] - spread.both + spread.both / share, of_runs[1])) >= POWER
+        return power(value, part, (of_runs[0] - spread.both + spread.both / share, of_runs[1])) >= POWER
 
-    return first_that(told, 0, MOST_PHOTOS)
+    return smallest_that(significant, 0, MOST_PHOTOS)
 
 
-def first_that(told: Callable[[int], bool], few: int, most: int) -> int | None:
-    """The least number above `few`, to 1 in 500, that tells; None where not even `most` does."""
-    if not told(most):
+def smallest_that(significant: Callable[[int], bool], few: int, most: int) -> int | None:
+    """The smallest number above `few` for which a difference is significant, to 1 in 500.
+
+    Args:
+        significant: Says whether a number is large enough; it must be monotone.
+        few: A number that is not large enough.
+        most: The largest number to consider.
+
+    Returns:
+        None where not even `most` is large enough.
+    """
+    if not significant(most):
         return None
     many = most
     while many - few > max(1, few // 500):
+        # The geometric mean while the ends differ by orders of magnitude, then plain bisection.
         middle = math.isqrt(max(1, few) * many) if many > 4 * few + 4 else (few + many) // 2
-        few, many = (few, middle) if told(middle) else (middle, many)
+        few, many = (few, middle) if significant(middle) else (middle, many)
     return many

@@ -1,4 +1,9 @@
-"""`choose`: where answers are cut, from photos that did not train the model."""
+"""Choose a bundle's thresholds on photos that did not train its model.
+
+`with_verdicts` chooses all of them: those of verdicts (`choose_thresholds`) and those of claims in adverts
+(`choose_claims`). `fit_gate` fits the classifier behind `not a car`, which only the bundle that ships has of its own.
+`with_reference` records what the model answers on the reference image, so that a later run can be checked against it.
+"""
 
 from __future__ import annotations
 
@@ -24,33 +29,38 @@ from nameplate.model.verification import MOST_PHOTOS, RATES, ClaimThresholds, Li
 from nameplate.storage import sha256
 from nameplate.types import Doubles, Floats
 
-# JOINED `fit_gate`: what tells photos of whole cars from photos of other things, and where it is cut.
+Floats = Floats
 
+# The gate: a binary classifier of embeddings, whole cars against everything else.
 
 OTHERS_PASSED = 0.03
-"""Share of photos of other things that may pass for cars."""
+"""The share of photos of other things that may pass the gate."""
 FOLDS = 5
+"""Folds of the cross-validation that chooses the gate's regularisation and threshold."""
 
 
-def chooses(sha256: str | None) -> bool:
-    """Whether a photo is of the half that gates and thresholds are chosen on; the other half judges them."""
+def in_calibration_half(sha256: str | None) -> bool:
+    """Whether a photo is in the half that chooses gates and thresholds; the other half evaluates them.
+
+    The last hexadecimal digit of the SHA-256 decides, so the halves are the same in every run and for every bundle.
+    """
     return int(str(sha256)[-1], 16) % 2 == 0
 
 
 def fit_gate(cars: Floats, others: Floats, groups: tuple[NDArray[np.int64], NDArray[np.int64]]) -> tuple[Floats, float]:
-    """Fit a gate: a logistic regression of two classes, each weighing alike (`fit_head`).
+    """Fit a gate: a logistic regression of two classes of equal total weight (`fit_head`).
 
     Args:
-        cars: float32 N×D, embeddings of photos of whole cars.
-        others: float32 M×D, of interiors, details and whatever else is no whole car.
-        groups: int64 (N,) and (M,); what is made from one photo has one number, and lies in one fold.
+        cars: float32 N×D, the embeddings of photos of whole cars.
+        others: float32 M×D, those of interiors, details and other photos without a whole car.
+        groups: int64 (N,) and (M,); all variants of one photo have one number and stay in one fold.
 
     Returns:
-        Weights and bias, float32 (D+1,), for `MahalanobisDetector.gate`; and the log-odds below which `OTHERS_PASSED` of the other
-        things lie, judged by folds that did not see them, for `Thresholds.no_car`.
+        Weights and bias, float32 (D+1,), for `MahalanobisDetector.gate`; and the log-odds below which
+        `OTHERS_PASSED` of the other things lie, out of fold, for `Thresholds.no_car`.
 
     Raises:
-        ValueError: one of the two is empty.
+        ValueError: One of the two is empty.
     """
     if not len(cars) or not len(others):
         raise ValueError(f"a gate needs both: here are {len(cars)} photos of cars and {len(others)} of other things")
@@ -58,6 +68,7 @@ def fit_gate(cars: Floats, others: Floats, groups: tuple[NDArray[np.int64], NDAr
     folds = np.concatenate(groups) % FOLDS
     head = fit_head(np.concatenate([cars, others]), classes, folds, balanced=True)
     logits = head.out_of_fold if head.out_of_fold is not None else np.zeros((len(classes), 2), np.float32)
+    # Two logits differ by one linear function, which is all that a binary classifier needs.
     weight, bias = head.weight[:, 1] - head.weight[:, 0], head.bias[1] - head.bias[0]
     gate = (np.append(weight, bias) / head.temperature).astype(np.float32)
     odds = (logits[:, 1] - logits[:, 0])[classes == 1] / head.temperature
@@ -65,13 +76,14 @@ def fit_gate(cars: Floats, others: Floats, groups: tuple[NDArray[np.int64], NDAr
 
 
 KEPT, CARS_KEPT = 0.95, 0.99
-"""Shares of known cars that are not called unknown, and not called no car. `KEPT` and `COVERAGE` share out what may go
-wrong: a gate may stop 5 % of all known cars, and 5 % of the sets of the others may lack the truth."""
+"""The shares of known cars that must not get `unknown car`, and must not get `not a car`. `KEPT` and `COVERAGE` each
+allow for 5 % of errors: a gate may stop 5 % of known cars, and 5 % of the sets of the others may lack the truth."""
 MIN_NEAR = 10
-"""Photos that say how far a known car may be: the farthest of ten keeps ten of eleven further ones."""
+"""The number of photos below which `unknown car` has no threshold. A further known car lies below the largest of ten
+scores with a probability of 10/11."""
 
 
-def choose(
+def choose_thresholds(
     probabilities: Floats,
     y_true: NDArray[np.int64],
     makes: Sequence[str],
@@ -80,20 +92,20 @@ def choose(
     no_car: float | None = None,
     odds: Floats | None = None,
 ) -> Thresholds:
-    """Thresholds for a model's verdicts: first the gates, then the sets of what passes them.
+    """Choose the thresholds of verdicts: first the gates, then the prediction sets of photos that pass them.
 
     Args:
-        probabilities: float32 N×C, calibrated, of photos that trained nothing.
+        probabilities: float32 N×C, calibrated, of held-out photos.
         y_true: int64 (N,).
-        makes: of each of the C nameplates.
+        makes: The make of each of the C nameplates.
         distances: `MahalanobisDetector.distances` of these photos; None where there are none.
-        far: the threshold of "not a car" where the backbone has one; None: the distance that keeps `CARS_KEPT`.
-        no_car: the threshold of the backbone's gate, where it has one.
-        odds: `MahalanobisDetector.non_car_log_odds` of these photos, where there is a gate.
+        far: The backbone's distance threshold of `not a car`. None: the distance that keeps `CARS_KEPT`.
+        no_car: The threshold of the backbone's gate; None where it has no gate.
+        odds: `MahalanobisDetector.non_car_log_odds` of these photos; None where the backbone has no gate.
 
     Returns:
-        None for what too few photos cannot choose: sets need `MIN_CALIBRATION`, `near` needs `MIN_NEAR` that are not
-        alone in their class.
+        The thresholds. One is None where there are too few photos to choose it: sets need `MIN_CALIBRATION`, `near`
+        needs `MIN_NEAR` photos whose class has another one.
     """
     found = choose_gates(probabilities, distances, far, no_car)
     if len(y_true) < MIN_CALIBRATION:
@@ -103,7 +115,10 @@ def choose(
         passed = ~np.logical_or(*gated(probabilities, distances, odds, found))
     _, of_makes = make_probabilities(probabilities, makes)
     _, place = make_indices(tuple(makes))
-    sets = least_delivered(probabilities, y_true, passed), least_delivered(of_makes, place[y_true], passed)
+    sets = (
+        selection_conditional_threshold(probabilities, y_true, passed),
+        selection_conditional_threshold(of_makes, place[y_true], passed),
+    )
     return replace(found, photos=len(y_true), nameplate=sets[0], make=sets[1])
 
 
@@ -114,46 +129,48 @@ def choose_gates(
     no_car: float | None = None,
     kept: float = KEPT,
 ) -> Thresholds:
-    """Where unknown cars begin; and cars, where the backbone does not say.
+    """Choose the threshold of `unknown car`, and that of `not a car` where the backbone has none.
 
     Args:
         probabilities: float32 N×C.
-        distances: two of float32 (N,), or None.
-        far: see `choose`.
-        no_car: see `choose`.
-        kept: share of known cars that shall not be called unknown.
+        distances: Two arrays float32 (N,), see `choose_thresholds`; or None.
+        far: See `choose_thresholds`.
+        no_car: See `choose_thresholds`.
+        kept: The share of known cars that must not get `unknown car`.
     """
     found = Thresholds(far=far, no_car=no_car)
     if distances is None:
         return found
     near, cars = distances
-    there = np.isfinite(near)  # a photo that is alone in its class is nowhere near
+    there = np.isfinite(near)  # a photo that is alone in its class has no distance
     if there.sum() < MIN_NEAR:
         return found
     low, middle, high = np.quantile(near[there], [0.25, 0.5, 0.75])
     found = replace(found, middle=float(middle), spread=max(float(high - low), 1e-6))
-    strange = np.sort(ood_score(near[there], probabilities[there], found))
-    place = min(len(strange), math.ceil((len(strange) + 1) * kept))  # as in `least`; of fewer than 19 the greatest
-    found = replace(found, near=float(strange[place - 1]))
+    scores = np.sort(ood_score(near[there], probabilities[there], found))
+    # The rank of split conformal prediction, as in `conformal_threshold`; of fewer than 19 scores it is the largest.
+    rank = min(len(scores), math.ceil((len(scores) + 1) * kept))
+    found = replace(found, near=float(scores[rank - 1]))
     if found.far is None and there.sum() >= MIN_CALIBRATION:
         found = replace(found, far=float(np.quantile(cars[np.isfinite(cars)], CARS_KEPT)))
     return found
 
 
-def least_delivered(
+def selection_conditional_threshold(
     probabilities: Floats, y_true: NDArray[np.int64], passed: NDArray[np.bool_], coverage: float = COVERAGE
 ) -> float:
-    """`conformal_threshold` that holds for all photos before the gates, and for those that pass them: the lower of both.
+    """The lower one of two conformal thresholds: that of all photos, and that of the photos that pass the gates.
 
-    Sets are handed out for photos that pass alone, so the second is what a caller receives: calibrated on what passed,
-    as further photos are chosen in the same way (Y. Jin, Z. Ren, "Confidence on the Focal", 2024). The first keeps it
-    from growing where gates stop just the hard photos: on scenes they stop others (docs/verdicts.md).
+    A caller gets sets only for photos that pass, so the second threshold gives the promised coverage to what the
+    caller receives: it is calibrated on photos that were selected in the same way (Y. Jin, Z. Ren, "Confidence on the
+    Focal", 2024). The first one prevents a higher threshold where the gates stop mostly hard photos, because on other
+    photos, such as whole scenes, they stop different ones (docs/verdicts.md).
 
     Args:
         probabilities: float32 N×C.
         y_true: int64 (N,).
-        passed: bool (N,), those that no gate stops.
-        coverage: see `conformal_threshold`.
+        passed: bool (N,), whether no gate stops the photo.
+        coverage: See `conformal_threshold`.
     """
     return min(
         conformal_threshold(probabilities, y_true, coverage),
@@ -162,54 +179,53 @@ def least_delivered(
 
 
 def conformal_threshold(probabilities: Floats, y_true: NDArray[np.int64], coverage: float = COVERAGE) -> float:
-    """The probability from which a class is in the set, so that the set of a further photo holds its truth.
+    """The probability from which a class is in the prediction set, so that the set holds the true class.
 
-    Split conformal prediction with the score 1 - p(truth) (M. Sadinle, J. Lei, L. Wasserman, "Least Ambiguous
+    Split conformal prediction with the score 1 - p(true class) (M. Sadinle, J. Lei, L. Wasserman, "Least Ambiguous
     Set-Valued Classifiers with Bounded Error Levels", 2019; A. Angelopoulos, S. Bates, 2021, section 1).
 
     Args:
         probabilities: float32 N×C.
         y_true: int64 (N,).
-        coverage: share of further photos, alike to these, whose set holds the truth.
+        coverage: The share of further photos of the same distribution whose set holds the true class.
 
     Returns:
-        0 where so few photos can promise nothing: every class is in the set then.
+        The threshold; 0 where there are too few photos for any promise, so that every class is in the set.
     """
     of_truth = np.sort(probabilities[np.arange(len(y_true)), y_true])[::-1]
     rank = math.ceil((len(of_truth) + 1) * coverage)
     return 0.0 if rank > len(of_truth) else float(of_truth[rank - 1])
 
 
-# JOINED Where claims are cut, and how often that goes wrong, on adverts made of held-out photos.
-
+# Claims of adverts: their thresholds are chosen on adverts that are drawn from held-out photos.
 
 DRAWS = 4000
-"""Adverts drawn of each number of photos, at least."""
+"""The least number of adverts that are drawn for each number of photos."""
 
 
 @dataclass(frozen=True, slots=True)
 class Adverts:
-    """Scores of claims on adverts of a number of photos."""
+    """The scores of true and of wrong claims on A simulated adverts of one number of photos."""
 
     true: Doubles
-    """Of the right claim, (A,)."""
+    """The score of the true claim, float64 (A,)."""
     other: Doubles
-    """Of a wrong claim of another make (of any other class, where there are no makes), (A,)."""
+    """The score of a wrong claim of another make, float64 (A,); of any other class where all are of one make."""
     same_make: Doubles
-    """Of a wrong claim of the same make; shorter where a make has one nameplate."""
+    """The score of a wrong claim of the same make; shorter than A where some make has one nameplate only."""
     alike: Doubles
-    """Of the wrong claim that the photos of the class are taken for most often, whatever its make, (A,)."""
+    """The score of the wrong class that the photos of the class resemble most, of any make, float64 (A,)."""
 
     @property
     def wrong(self) -> Doubles:
-        """Wrong claims, half of them of the same make where there are such."""
+        """The scores of wrong claims; half of them are of the same make where there are such."""
         if not len(self.same_make):
             return self.other
         return np.concatenate([self.other, np.resize(self.same_make, len(self.other))])
 
     @property
     def lies(self) -> dict[Lies, Doubles]:
-        """Scores of each kind of wrong claim but the mixed ones."""
+        """The scores of each kind of wrong claim except `mixed`."""
         found: dict[Lies, Doubles] = {
             "random": self.other,
             "same-make": self.same_make,
@@ -221,12 +237,15 @@ class Adverts:
 def choose_claims(
     probabilities: Floats, y_true: NDArray[np.int64], makes: Sequence[str]
 ) -> tuple[ClaimThresholds | None, ClaimThresholds | None]:
-    """Thresholds for claims of nameplates, and for claims of makes; None where nothing can choose them.
+    """Choose thresholds for claims of nameplates, and for claims of makes.
 
     Args:
-        probabilities: float32 N×C, calibrated, of photos that trained nothing.
+        probabilities: float32 N×C, calibrated, of held-out photos.
         y_true: int64 (N,).
-        makes: of each of the C nameplates.
+        makes: The make of each of the C nameplates.
+
+    Returns:
+        Both; None for what has fewer than `MIN_CALIBRATION` photos, or only one class.
     """
     names, of_makes = make_probabilities(probabilities, makes)
     _, member = make_indices(tuple(makes))
@@ -241,7 +260,7 @@ def _choose(probs: Floats, y_true: NDArray[np.int64], makes: NDArray[np.int64]) 
     lies: dict[str, list[tuple[float, ...]]] = {}
     for photos in range(1, MOST_PHOTOS + 1):
         drawn = draw_adverts(probs, y_true, makes, photos)
-        if drawn is None:  # no class has so many photos
+        if drawn is None:  # no class has so many photos: the thresholds of fewer photos serve
             accept.append(accept[-1])
             reject.append(reject[-1])
             for rows in lies.values():
@@ -256,16 +275,19 @@ def _choose(probs: Floats, y_true: NDArray[np.int64], makes: NDArray[np.int64]) 
 
 
 def _above(scores: Doubles) -> tuple[float, ...]:
-    """What scores of wrong claims are above at each of `RATES`."""
+    """The score that the share `RATES[i]` of wrong claims exceeds, for each i."""
     return tuple(np.quantile(scores, 1 - np.array(RATES), method="higher").tolist())
 
 
 def most_alike(probs: Floats, y_true: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The other class that photos of each class are taken for most: int64 (C,); for a class without photos -1.
+    """The other class with the highest mean probability on the photos of each class.
 
     Args:
         probs: float32 N×C.
         y_true: int64 (N,).
+
+    Returns:
+        int64 (C,); -1 for a class without photos.
     """
     found = np.full(probs.shape[1], -1, np.int64)
     for place in np.unique(y_true).tolist():
@@ -278,17 +300,17 @@ def most_alike(probs: Floats, y_true: NDArray[np.int64]) -> NDArray[np.int64]:
 def draw_adverts(
     probs: Floats, y_true: NDArray[np.int64], makes: NDArray[np.int64], photos: int, seed: int = SEED
 ) -> Adverts | None:
-    """Adverts of so many photos of one class each, with a true claim and wrong ones.
+    """Draw adverts from held-out photos, and score a true claim and wrong claims on each.
 
     Args:
         probs: float32 N×C.
         y_true: int64 (N,).
         makes: int64 (C,), the make of each class.
-        photos: of each advert, all different.
-        seed: of the draws.
+        photos: The number of photos of each advert; all are different ones of one class.
+        seed: The seed of the draws.
 
     Returns:
-        None where no class has so many photos.
+        The scores; None where no class has so many photos.
     """
     random = np.random.default_rng(seed)
     pools = {int(c): np.flatnonzero(y_true == c) for c in np.unique(y_true) if (y_true == c).sum() >= photos}
@@ -297,6 +319,7 @@ def draw_adverts(
     sizes = np.array([len(pool) for pool in pools.values()], np.float64)
     true, other, same, taken_for = [], [], [], []
     nearest = most_alike(probs, y_true)
+    # A class is drawn as often as it has photos, so that adverts have the class frequencies of the data.
     drawn = random.choice(list(pools), max(DRAWS, len(y_true)), p=sizes / sizes.sum())
     for place in drawn.tolist():
         score = probs[random.choice(pools[place], photos, replace=False)].mean(0)
@@ -310,20 +333,20 @@ def draw_adverts(
     return Adverts(*(np.array(scores, np.float64) for scores in (true, other, same, taken_for)))
 
 
-# JOINED `with_reference`: what a model says of the golden photo, kept with it, so that it can be held to it later.
+# Entries of the bundle's manifest.
 
 
 def with_reference(manifest: Manifest, backbone: bytes, weight: Floats, bias: Floats) -> Manifest:
-    """The manifest with what ONNX Runtime says of the golden photo.
+    """Add to a manifest what ONNX Runtime answers on the reference image.
 
     Args:
-        manifest: complete but for this.
-        backbone: the ONNX file.
-        weight: of the head, D×C.
-        bias: of the head, C.
+        manifest: The manifest, complete except for this.
+        backbone: The bytes of the ONNX file.
+        weight: The head's weight, float32 D×C.
+        bias: The head's bias, float32 (C,).
 
     Raises:
-        BundleError: what was made does not work: loaded again it would be refused.
+        BundleError: The model does not work, so that loading the bundle would fail.
     """
     draft = replace(manifest, files={BACKBONE: File(sha256(backbone), len(backbone))})
     bundle = Bundle(draft, backbone, weight, bias)
@@ -331,11 +354,10 @@ def with_reference(manifest: Manifest, backbone: bytes, weight: Floats, bias: Fl
     model = Model(bundle, Settings("onnxruntime"))
     [prediction] = model.predict(reference_photo())
     if prediction.error is not None:
-        raise BundleError(f"'{manifest.name}' does not work: the golden photo is {prediction.error}.")
+        raise BundleError(
+            f"'{manifest.name}' does not work: on the reference image it fails with '{prediction.error}'."
+        )
     return replace(manifest, golden=ReferenceAnswer(prediction.top, model.bundle.int8))
-
-
-# JOINED `with_verdicts`: a bundle's manifest with all that its verdicts need, from photos that trained nothing.
 
 
 def with_verdicts(
@@ -347,18 +369,18 @@ def with_verdicts(
     no_car: float | None = None,
     odds: Floats | None = None,
 ) -> Manifest:
-    """Choose makes and thresholds.
+    """Add makes, and the thresholds of verdicts and claims, to a manifest.
 
     Args:
-        manifest: of the bundle to be.
-        probabilities: float32 N×C, calibrated; N may be 0.
+        manifest: The manifest of the new bundle.
+        probabilities: float32 N×C, calibrated, of held-out photos; N may be 0.
         y_true: int64 (N,).
-        distances: `MahalanobisDetector.distances` of these photos; None where the bundle has no `MahalanobisDetector`.
-        far: the backbone's own threshold of "not a car", where it has one.
-        no_car: the same of its gate.
-        odds: `MahalanobisDetector.non_car_log_odds` of these photos, where there is a gate.
+        distances: `MahalanobisDetector.distances` of these photos; None where the bundle has no detector.
+        far: See `choose_thresholds`.
+        no_car: See `choose_thresholds`.
+        odds: See `choose_thresholds`.
     """
     makes = makes_of(manifest.nameplates)
     claims, make_claims = choose_claims(probabilities, y_true, makes)
-    thresholds = choose(probabilities, y_true, makes, distances, far, no_car, odds)
+    thresholds = choose_thresholds(probabilities, y_true, makes, distances, far, no_car, odds)
     return replace(manifest, makes=makes, thresholds=thresholds, claims=claims, make_claims=make_claims)

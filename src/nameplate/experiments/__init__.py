@@ -1,1 +1,1 @@
-"""Loops over training and evaluation: compare ways of doing, judge whether more data helps."""
+"""Experiments that train and evaluate repeatedly: comparisons of backbones and recipes, and tests of further photos."""

@@ -1,4 +1,4 @@
-"""What is compared: heads on frozen backbones, or whole recipes, each under a name of its own."""
+"""The candidates of a comparison: linear classifiers on frozen backbones, or recipes; each has its own name."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from nameplate.fit.recipe import Recipe, load_recipe
 from nameplate.types import HeadRecipe, Interpolation
 
 SIZE = (180, 240)
-"""Height and width of the original's comparison."""
+"""Height and width of the model's input in the original notebook's comparison, in pixels."""
 EPOCHS = 3
-"""Of the original's comparison."""
+"""Number of epochs in that comparison."""
 PIXELS = (32, 4096)
-"""Least and greatest side of a picture, as in a recipe's stages."""
+"""Smallest and largest side of the model's input, as in the stages of a recipe."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frozen:
-    """A head on a frozen backbone."""
+    """A linear classifier on a frozen backbone. The field names are keys of the JSON files of a comparison."""
 
     name: str
     backbone: str
-    """One that `nameplate backbones` knows."""
+    """A name that `nameplate backbones` knows."""
     height: int
-    """Of the picture, in pixels."""
+    """Height of the model's input in pixels."""
     width: int
-    """Of the picture, in pixels."""
+    """Width of the model's input in pixels."""
     head: HeadRecipe
     weights: str = "auto"
-    """As a recipe's `weights`."""
+    """As `weights` in a recipe."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """A network trained by a recipe."""
+    """A network that is trained by a recipe. The field names are keys of the JSON files of a comparison."""
 
     name: str
     recipe: Recipe
@@ -47,10 +47,10 @@ Candidate = Frozen | Tuned
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """Height and width from `180x240`.
+    """Read height and width from a text such as `180x240`.
 
     Raises:
-        UsageError: it is something else, or a side is impossible.
+        UsageError: the text has another form, or a side is out of range.
 
     >>> parse_size("180x240")
     (180, 240)
@@ -65,7 +65,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def split_values(text: str) -> list[str]:
-    """A list at its commas, but for those inside brackets or quotes.
+    """Split a text at its commas, except at those inside brackets or quotes.
 
     >>> split_values("[0.5, 1], none, 'a,b'")
     ['[0.5, 1]', 'none', "'a,b'"]
@@ -86,7 +86,7 @@ def split_values(text: str) -> list[str]:
 
 
 def split_weights(text: str) -> tuple[str, str, str]:
-    """A backbone as `--backbones` names it: its title, its name, and its weights.
+    """Split a backbone of `--backbones` into its title, its name, and its weights.
 
     >>> split_weights("ResNet50=here/mine.safetensors")
     ('ResNet50 (mine.safetensors)', 'ResNet50', 'here/mine.safetensors')
@@ -98,17 +98,17 @@ def split_weights(text: str) -> tuple[str, str, str]:
 def fine_tune_recipe(
     backbone: str, weights: str, interpolation: Interpolation, size: tuple[int, int], seed: int
 ) -> Recipe:
-    """The original's comparison as a recipe: its batch, optimiser, learning rate and augmentation, three epochs.
+    """The original notebook's comparison as a recipe: three epochs with its batch, optimiser, rate and augmentation.
 
-    Two things differ: every backbone is shown pixels as its weights were trained, and none has stochastic depth,
-    which not every network knows.
+    Two things differ: every backbone gets pixels normalised as its weights were trained, and none has stochastic depth,
+    which not every network supports.
     """
     original = load_recipe("original")
     assert isinstance(original, Recipe)
     height, width = size
     stage = replace(
         original.stages[0], height=height, width=width, epochs=EPOCHS, schedule="constant", patience=None
-    )  # restore_best stays: the original's table, too, is of the best epoch
+    )  # restore_best stays: the original's figures, too, are those of the best epoch
     return replace(
         original,
         name=f"original, {EPOCHS} epochs of {backbone}",
@@ -123,13 +123,13 @@ def fine_tune_recipe(
 
 
 def of_recipes(names: Sequence[str], backbone: str, size: tuple[int, int], seed: int) -> list[Candidate]:
-    """Recipes by their names or files.
+    """Make a candidate of each recipe.
 
     Args:
-        names: what `load_recipe` takes.
-        backbone: that recipes of heads are fitted on, frozen.
-        size: height and width of its picture.
-        seed: of the recipes' own.
+        names: names or files of recipes, see `load_recipe`.
+        backbone: the frozen backbone for recipes of linear classifiers.
+        size: height and width of its input in pixels.
+        seed: overrides the seed of the recipes.
 
     Raises:
         UsageError: see `load_recipe`.
@@ -142,17 +142,17 @@ def of_recipes(names: Sequence[str], backbone: str, size: tuple[int, int], seed:
 
 
 def of_changes(base: str, changes: Sequence[str], backbone: str, size: tuple[int, int], seed: int) -> list[Candidate]:
-    """A recipe and each single change of it, the recipe itself first.
+    """Make a candidate of a recipe, and one of each single change of it; the recipe itself is the first.
 
     Args:
-        base: what `load_recipe` takes.
-        changes: `key=v1,v2`, each value a change of its own; one that changes nothing is left out.
+        base: name or file of a recipe, see `load_recipe`.
+        changes: `key=v1,v2`; each value is a change of its own, and one that changes nothing is left out.
         backbone: see `of_recipes`.
         size: see `of_recipes`.
         seed: see `of_recipes`.
 
     Raises:
-        UsageError: see `load_recipe`; or nothing is changed.
+        UsageError: see `load_recipe`; or no value changes anything.
     """
     [first] = of_recipes([base], backbone, size, seed)
     found = [first]
@@ -160,7 +160,7 @@ def of_changes(base: str, changes: Sequence[str], backbone: str, size: tuple[int
         key, _, values = change.partition("=")
         if key.strip() == "holdout":
             raise UsageError("--set holdout: all are judged on the same photos, so it is one for all: --holdout SHARE.")
-        for value in split_values(values) or [""]:  # nothing after the sign is for load_recipe to refuse
+        for value in split_values(values) or [""]:  # load_recipe refuses an empty value
             one = f"{key.strip()}={value}"
             changed = _candidate(one, load_recipe(base, [f"seed={seed}", one]), backbone, size)
             if replace(changed, name=first.name) != first:
@@ -177,7 +177,7 @@ def _candidate(name: str, recipe: Recipe | HeadRecipe, backbone: str, size: tupl
 
 
 def file_name(name: str) -> str:
-    """A contender's name as that of a file.
+    """The name of a candidate as a file name.
 
     >>> file_name("augmentation.crop=[0.5, 1]")
     'augmentation.crop=-0.5-1'
@@ -186,10 +186,10 @@ def file_name(name: str) -> str:
 
 
 def refuse_mixture(candidates: Sequence[Candidate]) -> None:
-    """Keep apart what cannot be judged on the same photos, or told apart by name.
+    """Refuse candidates that cannot be evaluated on the same photos, or whose names are equal.
 
     Raises:
-        UsageError: heads and networks together, two of one name, or fewer than two.
+        UsageError: there are linear classifiers and networks, two equal names, or fewer than two candidates.
     """
     if len(candidates) < 2:
         raise UsageError(

@@ -1,4 +1,13 @@
-"""`compare`: several ways of doing judged on the same photos, one after another, into a folder that resumes."""
+"""Compares backbones or recipes on the same photos, one after another; an interrupted comparison can be resumed.
+
+The folder of a comparison holds:
+
+settings.json      what all rows have in common; a comparison with other settings is refused
+judged/NAME.json   a row with its answer to each photo, written when the row is complete
+runs/NAME/         the run of a row, where networks are trained
+compare.json       all rows, the tests of pairs, and the versions; it is written anew after each row,
+                   with compare.csv and index.html
+"""
 
 from __future__ import annotations
 
@@ -19,7 +28,7 @@ from nameplate.evaluate.evaluator import same_picture
 from nameplate.experiments.candidates import Candidate, Frozen, Tuned, file_name, refuse_mixture
 from nameplate.experiments.paired import PairedAnswers, one_speed, ordered, pairs, photo_keys, summary, with_verdicts
 from nameplate.fit.run import JUDGED_BY, RUN, data_record, load_run, versions
-from nameplate.fit.split import Split, split_parts
+from nameplate.fit.split import Split, split_photos
 from nameplate.model.embeddings import Progress, embed_photos
 from nameplate.model.model import Model
 from nameplate.report.compare import Comparison, ComparisonRow, write_comparison
@@ -27,31 +36,24 @@ from nameplate.runtime.base import BATCH
 from nameplate.storage import clear_folder, is_free, whole_file, working_in
 from nameplate.types import HeadRecipe
 
-# JOINED A comparison's folder: what it holds, and what may be gone on with.
-#
-# JOINED settings.json      what all rows have in common; another comparison is not mixed in
-# JOINED judged/NAME.json   a row and its answers photo by photo, written when it is done
-# JOINED runs/NAME/         the run behind a row, where networks are trained
-# JOINED compare.json       all rows, the pairs and the versions; with compare.csv and index.html written anew after each row
-
-
 SETTINGS, JUDGED, RUNS = "settings.json", "judged", "runs"
 SCHEMA = 1
-"""Version of the files' form."""
+"""Version of the format of these files."""
 
 
 @dataclass(frozen=True, slots=True)
 class FinishedCandidate:
-    """judged/NAME.json."""
+    """What judged/NAME.json holds; the field names are its keys, so they must not change."""
 
     schema: int
-    candidate: dict[str, object]
+    contender: dict[str, object]
+    """The candidate, as `described`."""
     row: ComparisonRow
     answers: PairedAnswers
 
 
 def refuse_folder(target: Path) -> None:
-    """Keep a comparison from a folder that holds something else.
+    """Refuse a folder that holds something other than a comparison.
 
     Raises:
         NameplateError: it does.
@@ -61,10 +63,11 @@ def refuse_folder(target: Path) -> None:
 
 
 def begin(target: Path, settings: dict[str, object]) -> None:
-    """Go on only with the same comparison; begin one where there is none.
+    """Begin a comparison in an empty folder, or check that the one in it has the same settings.
 
     Raises:
-        UsageError: another one is there.
+        NameplateError: the settings in the folder are damaged.
+        UsageError: the settings in the folder are different.
     """
     path = target / SETTINGS
     if not path.exists():
@@ -84,10 +87,10 @@ def begin(target: Path, settings: dict[str, object]) -> None:
 
 
 def load_done(target: Path, candidate: Candidate) -> FinishedCandidate | None:
-    """What was judged before, None where nothing was, or it cannot be read.
+    """The complete row of a candidate; None where there is none, or it cannot be read.
 
     Raises:
-        UsageError: it is something else under the same name.
+        UsageError: the folder has another candidate of the same name.
     """
     other = UsageError(
         f"'{target}' holds another '{candidate.name}', of other settings. Choose another --output, or pass --overwrite."
@@ -101,15 +104,15 @@ def load_done(target: Path, candidate: Candidate) -> FinishedCandidate | None:
         return None
     try:
         done = msgspec.json.decode(path.read_bytes(), type=FinishedCandidate)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError):  # damaged: the row is computed again
         return None
-    if done.candidate != described(candidate):
+    if done.contender != described(candidate):
         raise other
     return done if done.schema == SCHEMA else None
 
 
 def save_done(target: Path, candidate: Candidate, row: ComparisonRow, answers: PairedAnswers) -> FinishedCandidate:
-    """Keep what was judged.
+    """Write a complete row.
 
     Raises:
         WriteError: the folder cannot be written to.
@@ -121,7 +124,7 @@ def save_done(target: Path, candidate: Candidate, row: ComparisonRow, answers: P
 
 
 def run_folder(target: Path, candidate: Tuned) -> Path:
-    """Where a network's run lies."""
+    """The folder of the run of a network."""
     return target / RUNS / file_name(candidate.name)
 
 
@@ -130,7 +133,7 @@ def _file(target: Path, candidate: Candidate) -> Path:
 
 
 def described(candidate: Candidate) -> dict[str, object]:
-    """A contender as JSON holds it."""
+    """A candidate as plain data, as the JSON files hold it."""
     return msgspec.json.decode(msgspec.json.encode(candidate), type=dict[str, object])
 
 
@@ -142,27 +145,28 @@ Training = Callable[[], "AbstractContextManager[tuple[Watch, Say]]"]
 
 
 FROZEN_BY = "torch"
-"""What embeds for heads on frozen networks."""
+"""The runtime that computes the embeddings of frozen backbones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What all rows have in common."""
+    """What is compared, and the settings that all candidates share."""
 
     protocol: str
-    """frozen, fine-tune or recipes."""
+    """`frozen`, `fine-tune` or `recipes`."""
     candidates: tuple[Candidate, ...]
     base: bool = False
-    """Whether the first is the base that all others are a single change of."""
+    """Whether the first candidate is a base, and each of the others is a single change of it."""
     seed: int = HeadRecipe().seed
-    """Of the split."""
+    """Seed of the split."""
     holdout: float = HeadRecipe().holdout
-    """Share of every nameplate that judges networks, where the data has no validation part."""
+    """Share of each nameplate that is held out to evaluate networks, where the data has no validation part."""
     threads: int = 1
+    """Number of processors."""
 
     @property
     def frozen(self) -> bool:
-        """Whether heads are cross-validated, rather than networks trained."""
+        """Whether linear classifiers are cross-validated; otherwise networks are trained."""
         return isinstance(self.candidates[0], Frozen)
 
 
@@ -176,21 +180,21 @@ def compare(
     training: Training,
     say: Callable[[str], None] = lambda _: None,
 ) -> Comparison:
-    """Judge every contender that was not judged before, and write the comparison after each.
+    """Evaluate all candidates that have no row yet, and write the comparison after each of them.
 
     Args:
-        dataset: labelled photos; their test part is not touched.
-        plan: what is compared, how.
-        target: the comparison's folder.
-        overwrite: replace a comparison that is there, rather than go on with it.
-        bars: opens something to report progress to.
-        training: opens something to report a network's training to.
-        say: called with a line for each row that is done.
+        dataset: labelled photos; their test part is not used.
+        plan: what is compared, and how.
+        target: the folder of the comparison.
+        overwrite: whether to replace a comparison that is at `target`, instead of resuming it.
+        bars: opens a progress display.
+        training: opens a display for the training of a network.
+        say: called with a line for each complete row.
 
     Raises:
-        DataError: too little that can be read to compare on.
-        UsageError: contenders that cannot be compared, or a comparison of other settings is there.
-        NameplateError: `target` is something else, or cannot be written.
+        DataError: too few photos can be read.
+        UsageError: the candidates cannot be compared, or `target` holds a comparison with other settings.
+        NameplateError: `target` holds something else, or cannot be written.
     """
     refuse_mixture(plan.candidates)
     refuse_folder(target)
@@ -207,39 +211,40 @@ def _compare(
     training: Training,
     say: Callable[[str], None],
 ) -> Comparison:
+    """`compare`, within the lock on the folder."""
     begun = time.monotonic()
     with bars() as report:
-        parts = photos_to_judge(dataset, plan, report)
-    for sentence in parts.told:
+        split = photos_to_evaluate(dataset, plan, report)
+    for sentence in split.notes:
         say(f"left out: {sentence}")
     reading = time.monotonic() - begun
     if overwrite:
         clear_folder(target)
-    settings = _settings(plan, parts)
+    settings = _settings(plan, split)
     begin(target, settings)
     done = {each.name: found for each in plan.candidates if (found := load_done(target, each))}
     for found in done.values():
-        say(f"{found.row.name}: {_told(found.row)}, judged before")
+        say(f"{found.row.name}: {_described_row(found.row)}, judged before")
     todo = [each for each in plan.candidates if each.name not in done]
-    comparison = _comparison(plan, parts, settings, done, reading)
+    comparison = _comparison(plan, split, settings, done, reading)
     for candidate in todo:
-        done[candidate.name] = _judge(candidate, plan, parts, target, bars, training)
-        say(f"{len(done)} of {len(plan.candidates)}, {candidate.name}: {_told(done[candidate.name].row)}")
-        comparison = _comparison(plan, parts, settings, done, reading)
+        done[candidate.name] = _evaluate(candidate, plan, split, target, bars, training)
+        say(f"{len(done)} of {len(plan.candidates)}, {candidate.name}: {_described_row(done[candidate.name].row)}")
+        comparison = _comparison(plan, split, settings, done, reading)
         write_comparison(target, comparison)
-    if not todo:
+    if not todo:  # the pages are written again, so that a damaged one is repaired
         write_comparison(target, comparison)
     return comparison
 
 
-def photos_to_judge(dataset: Dataset, plan: Plan, progress: Progress) -> Split:
-    """Read all photos and say which train and which judge, the same for every contender.
+def photos_to_evaluate(dataset: Dataset, plan: Plan, progress: Progress) -> Split:
+    """Read the photos and split them, in the same way for every candidate.
 
-    Copies are found as `train` finds them. Heads: all photos of the training part judge, out of fold. Networks: the
-    validation part judges, or where there is none, a share of the training part. The test part is left alone.
+    Copies are found as in `train`. Linear classifiers are cross-validated on the training part. Networks are evaluated
+    on the validation part, or where there is none, on a share of the training part. The test part is not used.
 
     Raises:
-        DataError: nothing is left to judge on.
+        DataError: no photos are left to evaluate on.
     """
     wanted = (None, "train") if plan.frozen else (None, "train", "validation")
     chosen = [photo for photo in dataset.photos if photo.split in wanted]
@@ -247,10 +252,10 @@ def photos_to_judge(dataset: Dataset, plan: Plan, progress: Progress) -> Split:
         raise DataError("There are no photos to train on: the data has a test part alone.")
     embedded = embed_photos(chosen, Model.load(threads=plan.threads), progress)
     if not plan.frozen:
-        parts = split_parts(dataset, embedded, plan.holdout, plan.seed, progress)
-        if not parts.held.any():
+        split = split_photos(dataset, embedded, plan.holdout, plan.seed, progress)
+        if not split.holdout.any():
             raise DataError("No photos are held out to judge networks on. Raise --holdout, or give more photos.")
-        return parts
+        return split
     photos = [photo.with_(split="train") for photo in embedded.photos]
     nameplates = [name for name in dataset.nameplates if any(photo.label == name for photo in photos)]
     if len(nameplates) < 2:
@@ -260,7 +265,7 @@ def photos_to_judge(dataset: Dataset, plan: Plan, progress: Progress) -> Split:
 
 
 def at_most(dataset: Dataset, each: int, seed: int) -> Dataset:
-    """A data set with so many photos of every nameplate, drawn at random, in each of its parts."""
+    """A data set with at most `each` photos of every nameplate in each of its parts, drawn at random."""
     places: dict[tuple[str | None, str | None], list[int]] = {}
     for place, photo in enumerate(dataset.photos):
         places.setdefault((photo.label, photo.split), []).append(place)
@@ -270,7 +275,8 @@ def at_most(dataset: Dataset, each: int, seed: int) -> Dataset:
     return replace(dataset, photos=tuple(dataset.photos[place] for place in sorted(kept)))
 
 
-def _settings(plan: Plan, parts: Split) -> dict[str, object]:
+def _settings(plan: Plan, split: Split) -> dict[str, object]:
+    """The content of settings.json: whatever makes the rows of two comparisons incomparable."""
     first = plan.candidates[0]
     common: dict[str, object] = {"schema": SCHEMA, "protocol": plan.protocol, "seed": plan.seed}
     if isinstance(first, Frozen) and plan.protocol == "frozen":
@@ -280,21 +286,21 @@ def _settings(plan: Plan, parts: Split) -> dict[str, object]:
         if plan.protocol == "fine-tune":
             stage = first.recipe.stages[0]
             common |= {"size": f"{stage.height}×{stage.width}", "epochs": stage.epochs}
-    return common | {"base": first.name if plan.base else None, "batch": BATCH, "data": parts.digest}
+    return common | {"base": first.name if plan.base else None, "batch": BATCH, "data": split.digest}
 
 
-def _judge(
-    candidate: Candidate, plan: Plan, parts: Split, target: Path, bars: Bars, training: Training
+def _evaluate(
+    candidate: Candidate, plan: Plan, split: Split, target: Path, bars: Bars, training: Training
 ) -> FinishedCandidate:
-    """Judge one and keep it; one that fails gets a row that says why, and is tried again next time."""
+    """Evaluate a candidate and keep its row. After an error the row has the reason, and the next call tries again."""
     try:
-        row, found = _row(candidate, plan, parts, target, bars, training)
+        row, found = _row(candidate, plan, split, target, bars, training)
     except WriteError:
         raise
-    except (NameplateError, RuntimeError, MemoryError) as error:  # RuntimeError: torch's, of memory for one
+    except (NameplateError, RuntimeError, MemoryError) as error:  # torch: RuntimeError
         why = str(error).strip().split("\n")[0] or type(error).__name__
         backbone = candidate.backbone if isinstance(candidate, Frozen) else candidate.recipe.backbone
-        if plan.protocol != "recipes":  # where weights are named otherwise than in a recipe
+        if plan.protocol != "recipes":  # there the weights are part of --backbones
             why = why.replace("--set weights=", f"--backbones {backbone}=")
         return FinishedCandidate(
             SCHEMA,
@@ -306,25 +312,27 @@ def _judge(
 
 
 def _row(
-    candidate: Candidate, plan: Plan, parts: Split, target: Path, bars: Bars, training: Training
+    candidate: Candidate, plan: Plan, split: Split, target: Path, bars: Bars, training: Training
 ) -> tuple[ComparisonRow, PairedAnswers]:
-    from nameplate.experiments.evaluate import judge_frozen, judge_tuned, start_run
+    """Evaluate a candidate."""
+    # Imported here because it imports torch, which --help and a complete comparison do not need.
+    from nameplate.experiments.evaluate import evaluate_frozen, evaluate_tuned, start_run
 
     with bars() as report:
 
-        def named(step: str, done: int, total: int) -> None:
+        def report_step(step: str, done: int, total: int) -> None:
             report(f"{candidate.name}: {step}", done, total)
 
         if isinstance(candidate, Frozen):
-            return judge_frozen(candidate, parts, plan.threads, named)
+            return evaluate_frozen(candidate, split, plan.threads, report_step)
         run = run_folder(target, candidate)
-        start_run(candidate, parts, run, plan.threads, named)
+        start_run(candidate, split, run, plan.threads, report_step)
     with training() as (watch, say):
-        return judge_tuned(candidate, parts, run, watch=watch, say=say)
+        return evaluate_tuned(candidate, split, run, watch=watch, say=say)
 
 
 def _comparison(
-    plan: Plan, parts: Split, settings: dict[str, object], judged: dict[str, FinishedCandidate], reading: float
+    plan: Plan, split: Split, settings: dict[str, object], judged: dict[str, FinishedCandidate], reading: float
 ) -> Comparison:
     names = [each.name for each in plan.candidates if each.name in judged]
     done = one_speed(ordered([judged[name].row for name in names]))
@@ -334,14 +342,14 @@ def _comparison(
         first = plan.candidates[0].name
         reference = first if plan.base and first in found else done[0].name
     base = plan.base and reference == plan.candidates[0].name
-    groups = dict(zip(photo_keys(parts.photos), parts.groups.tolist(), strict=True))
+    groups = dict(zip(photo_keys(split.photos), split.groups.tolist(), strict=True))
     tested = pairs(found, groups, reference if base else None)
     return Comparison(
         protocol=plan.protocol,
-        judged=_judged(plan, parts),
+        judged=_evaluated_on(plan, split),
         made=datetime.now(UTC).isoformat(timespec="seconds"),
         settings={**settings, "threads": plan.threads, "runtime": FROZEN_BY if plan.frozen else JUDGED_BY},
-        data=data_record(parts),
+        data=data_record(split),
         versions=versions("numpy", "pillow", "scipy", "simplejpeg", "timm", "torch"),
         seconds_to_read=reading,
         waiting=tuple(each.name for each in plan.candidates if each.name not in judged),
@@ -349,24 +357,26 @@ def _comparison(
         reference=reference,
         summary=summary(done, tested, reference, base) if reference else "None could be judged.",
         pairs=tested,
-        unreadable=parts.unreadable,
-        candidates=tuple(described(each) for each in plan.candidates),
+        unreadable=split.unreadable,
+        contenders=tuple(described(each) for each in plan.candidates),
     )
 
 
-def _judged(plan: Plan, parts: Split) -> str:
-    classes = len(parts.nameplates)
+def _evaluated_on(plan: Plan, split: Split) -> str:
+    """A sentence on the photos of a comparison."""
+    classes = len(split.nameplates)
     if plan.frozen:
         return (
-            f"Judged on {len(parts.photos):,} photos of {classes} nameplates, each by a head that did not see it "
+            f"Judged on {len(split.photos):,} photos of {classes} nameplates, each by a head that did not see it "
             f"or a copy of it (cross-validation), embedded by {FROZEN_BY}."
         )
-    judging, training = int(parts.held.sum()), int(parts.train.sum())
-    judged = f"Judged on {judging:,} photos that were held out, by {JUDGED_BY}"
+    holdout, training = int(split.holdout.sum()), int(split.train.sum())
+    judged = f"Judged on {holdout:,} photos that were held out, by {JUDGED_BY}"
     return f"{judged}; trained on {training:,} photos of {classes} nameplates."
 
 
-def _told(row: ComparisonRow) -> str:
+def _described_row(row: ComparisonRow) -> str:
+    """A row in one line: top-1 with its interval, or the error."""
     if row.top1 is None:
         return str(row.error)
     return f"top-1 {100 * row.top1.value:.1f} % ({100 * row.top1.low:.1f}–{100 * row.top1.high:.1f})"

@@ -1,7 +1,4 @@
-"""One contender trained and judged: a head on a frozen backbone, or a recipe as `nameplate train` trains it.
-
-Importing this module needs the packages that training needs.
-"""
+"""Trains and evaluates one candidate of a comparison. This module imports torch."""
 
 from __future__ import annotations
 
@@ -30,34 +27,35 @@ from nameplate.train.frozen_network import Cost, TorchRuntime, cost_of, load_net
 from nameplate.types import Photo
 
 
-def judge_frozen(
-    candidate: Frozen, parts: Split, threads: int, progress: Progress
+def evaluate_frozen(
+    candidate: Frozen, split: Split, threads: int, progress: Progress
 ) -> tuple[ComparisonRow, PairedAnswers]:
-    """Embed photos by a frozen backbone, fit a head on them, judge it on the folds that it did not see.
+    """Embed photos with a frozen backbone, and cross-validate a linear classifier on the embeddings.
 
     Args:
-        candidate: what is judged.
-        parts: the photos; all of them are judged.
-        threads: processors.
+        candidate: the candidate to evaluate.
+        split: the photos; all of them are evaluated.
+        threads: number of processors.
         progress: see `Progress`.
 
     Raises:
-        UsageError: the backbone cannot take pictures of that size, or there are no such weights.
-        NameplateError: the weights cannot be had, or the photos not be read.
+        DataError: cross-validation is not possible.
+        UsageError: the backbone does not accept the input size, or there are no such weights.
+        NameplateError: the weights cannot be loaded, or no photo can be read.
     """
     begun = time.monotonic()
     backbone = find_backbone(candidate.backbone)
     size = candidate.height, candidate.width
-    network, weights = load_network(backbone, len(parts.nameplates), size, threads, candidate.weights)
+    network, weights = load_network(backbone, len(split.nameplates), size, threads, candidate.weights)
     cost = measure(network, *size)
     bundle, runtime = stand_in_bundle(backbone, weights, network, size), TorchRuntime(network)
 
     def embed(photos: Sequence[Photo], *, mirror: bool) -> DatasetEmbeddings:
         return embed_with(runtime, photos, bundle, Settings(threads=threads, mirror=mirror), progress)
 
-    plain = embed(parts.photos, mirror=False)
-    there = still_readable(parts.photos, plain)
-    classes, groups = parts.classes[there], parts.groups[there]
+    plain = embed(split.photos, mirror=False)
+    there = still_readable(split.photos, plain)
+    classes, groups = split.classes[there], split.groups[there]
     mirrored = embed(plain.photos, mirror=True) if candidate.head.mirror else None
     head = fit_recipe(plain.photos, plain.embeddings, mirrored, classes, groups, candidate.head, progress)
     if head.out_of_fold is None:
@@ -72,70 +70,70 @@ def judge_frozen(
         licence=backbone.licence,
         seconds=time.monotonic() - begun,
     )
-    return with_cost(row, cost), answers(photo_keys(plain.photos), probs, classes, parts.nameplates)
+    return with_cost(row, cost), answers(photo_keys(plain.photos), probs, classes, split.nameplates)
 
 
-def start_run(candidate: Tuned, parts: Split, run: Path, threads: int, progress: Progress) -> None:
-    """Write a run's folder, where there is none yet.
+def start_run(candidate: Tuned, split: Split, run: Path, threads: int, progress: Progress) -> None:
+    """Write the folder of a run, unless it is there already.
 
     Args:
-        candidate: what is trained.
-        parts: the photos, each in its part; every run takes them so.
-        run: the run's folder.
-        threads: processors.
+        candidate: the candidate to train.
+        split: the photos and their parts, which all runs of the comparison share.
+        run: the folder of the run.
+        threads: number of processors.
         progress: see `Progress`.
 
     Raises:
-        NameplateError: see `training.fine_tune.start`.
+        NameplateError: see `finetune.start`.
     """
     if (run / RUN).is_file():
         return
     dataset = Dataset(
-        tuple(photo.with_(group=str(group)) for photo, group in zip(parts.photos, parts.groups, strict=True)),
-        parts.nameplates,
-        dict(zip(parts.nameplates, parts.ids, strict=True)),
+        tuple(photo.with_(group=str(group)) for photo, group in zip(split.photos, split.groups, strict=True)),
+        split.nameplates,
+        dict(zip(split.nameplates, split.ids, strict=True)),
     )
     start(lambda: dataset, run, candidate.recipe, threads=threads, progress=progress)
 
 
-def judge_tuned(
-    candidate: Tuned, parts: Split, run: Path, *, watch: Watch, say: Say
+def evaluate_tuned(
+    candidate: Tuned, split: Split, run: Path, *, watch: Watch, say: Say
 ) -> tuple[ComparisonRow, PairedAnswers]:
-    """Train a run to its end, or what is left of it, and judge it on the held-out photos.
+    """Train a run to its end, from its last checkpoint on, and evaluate it on the held-out photos.
 
     Args:
-        candidate: what is trained.
-        parts: the photos of the comparison.
-        run: a folder that `start_run` wrote.
+        candidate: the candidate to train.
+        split: the photos of the comparison and their parts.
+        run: the folder of the run, from `start_run`.
         watch: called after each step.
-        say: called with what is being done when no step is.
+        say: called with a short text at everything that is not a training step.
 
     Raises:
-        NameplateError: see `training.fine_tune.fine_tune`.
+        NameplateError: see `finetune.fine_tune`.
     """
     made = fine_tune(run, watch=watch, say=say)
     if made is None or made.finished.evaluation is None:
         raise NameplateError("No held-out photo could be judged.")
-    places, judged = made.finished.places, made.finished.evaluation
+    places, evaluation = made.finished.places, made.finished.evaluation
     backbone = find_backbone(candidate.recipe.backbone)
     row = ComparisonRow(
         name=candidate.name,
         backbone=backbone.timm,
-        photos=judged.photos,
-        top1=judged.top1,
-        log_loss=judged.log_loss,
+        photos=evaluation.photos,
+        top1=evaluation.top1,
+        log_loss=evaluation.log_loss,
         licence=backbone.licence,
         seconds=made.state.seconds,
     )
-    keys = np.array(photo_keys(made.parts.photos))[places]
-    found = answers(keys.tolist(), made.finished.probabilities, made.parts.classes[places], parts.nameplates)
-    last = candidate.recipe.stages[-1]  # the cost is of photos as the last stage sees them
-    cost = cost_of(backbone, len(parts.nameplates), (last.height, last.width), load_run(run).threads)
+    keys = np.array(photo_keys(made.split.photos))[places]
+    found = answers(keys.tolist(), made.finished.probabilities, made.split.classes[places], split.nameplates)
+    last = candidate.recipe.stages[-1]  # the cost is measured at the input size of the last stage
+    cost = cost_of(backbone, len(split.nameplates), (last.height, last.width), load_run(run).threads)
     return with_cost(row, cost), found
 
 
 def with_cost(row: ComparisonRow, cost: Cost) -> ComparisonRow:
-    """A row with what its network costs."""
+    """A row with the cost of its network."""
     return replace(
         row,
         parameters=cost.parameters,

@@ -1,13 +1,15 @@
-"""`extra_data`: do further photos help? From two data sets to a verdict.
+"""Measures whether further photos help: trains models with and without them, and compares the models.
 
-settings.json       what the experiment is of: a job goes on only with the same
-seeds/              a file for each seed that is done
-runs/               with a recipe that trains networks: two runs a seed
+BASE is the data set at hand and EXTRA the further photos. The folder of an experiment holds:
+
+settings.json       what decides the results; only an experiment with equal settings is resumed
+seeds/              one file for each complete seed
+runs/               two runs for each seed, if the recipe trains networks
 extra.csv           the photos that were added, under BASE's nameplates: `nameplate train BASE OUT/extra.csv`
-taken-out.csv       the photos that were not, and why
+taken-out.csv       the photos of EXTRA that were not added, with the reasons
 suspects.csv        added photos that look like another nameplate
-extra-data.json     the verdict, and all that it rests on
-index.html          the page
+extra-data.json     the verdict and all figures behind it
+index.html          the report
 """
 
 from __future__ import annotations
@@ -32,28 +34,28 @@ from nameplate.experiments.result import Experiment, write_extra_page, write_res
 from nameplate.experiments.verdict import Material, SeedResult, give_verdict, load_seed, save_seed
 from nameplate.fit.recipe import Recipe
 from nameplate.fit.run import JUDGED_BY, versions
-from nameplate.fit.split import Split, split_parts
+from nameplate.fit.split import Split, split_photos
 from nameplate.model.embeddings import DatasetEmbeddings, Progress, embed_photos
 from nameplate.model.model import Model
 from nameplate.storage import is_free, sha256, whole_file, working_in
 from nameplate.types import HeadRecipe, Photo
 
 SETTINGS = "settings.json"
-"""What the folder's experiment is of."""
+"""The file of the settings."""
 SCHEMA = 1
-"""Version of the experiment's files: seeds of another are not gone on with."""
+"""Version of the format of the files; an experiment of another version is not resumed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """How the experiment is made."""
+    """How an experiment is carried out."""
 
     recipe: Recipe | HeadRecipe
-    """How to train; its seed is the first one."""
+    """How to train; its seed is the first seed of the experiment."""
     seeds: int = SEEDS
-    """Models to train with and without the further photos, each."""
+    """Number of seeds: for each, one model is trained with and one without the further photos."""
     class_map: dict[str, str] | None = None
-    """Class of EXTRA → nameplate of BASE, where names alone do not tell; "" leaves the class out."""
+    """Class of EXTRA → nameplate of BASE, where the names do not match; "" leaves the class out."""
 
 
 def read_both(
@@ -64,10 +66,10 @@ def read_both(
     layout: str = "auto",
     progress: Progress = lambda *_: None,
 ) -> tuple[Dataset, Dataset]:
-    """Read BASE and EXTRA, each in the same layout.
+    """Read BASE and EXTRA, both with the same options.
 
     Raises:
-        DataError: one of them is no data set, or nothing that `exclude` names is in either.
+        DataError: one of them is no data set, or none of the photos that `exclude` lists is in them.
     """
     ours, further = (
         read_dataset(source, names=names, layout=layout, progress=lambda done, total: progress("unpack", done, total))
@@ -93,22 +95,22 @@ def extra_data(
     progress: Progress = lambda *_: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Experiment:
-    """Clean EXTRA, train with and without it on the same judging photos, and say whether it helps.
+    """Clean EXTRA, train with and without it, evaluate all models on the same photos of BASE, and give a verdict.
 
     Args:
-        base: what there is. Its own validation part judges, else its test part, else what the recipe's `holdout` and
-            `seed` hold out: EXTRA has no say in it.
-        extra: what might be added; parts that it has are passed over.
-        folder: for the results. A job of the same settings goes on there.
-        design: how to train, how often, and which classes are the same.
+        base: the data set at hand. The models are evaluated on its validation part; where it has none, on its test
+            part; where it has neither, on what the recipe's `holdout` and `seed` hold out. EXTRA does not affect this.
+        extra: the further photos; its parts are ignored.
+        folder: the folder for the results. An experiment with equal settings is resumed there.
+        design: how to train, how many seeds, and which classes correspond.
         model: its backbone embeds the photos, to find copies and, with a `HeadRecipe`, to train on.
         progress: see `Progress`.
-        say: called with what is being done when nothing can be counted.
+        say: called with a short text where there is nothing to count.
 
     Raises:
-        DataError: no class of EXTRA is one of BASE's, nothing of EXTRA is left, or nothing of BASE can judge.
-        UsageError: fewer than `SEEDS` seeds, the class map names what is not there, or `folder` holds
-            something else.
+        DataError: no class of EXTRA is in BASE, no photo of EXTRA is left, or BASE has no photos to evaluate on.
+        UsageError: there are fewer than `SEEDS` seeds, the class map has an unknown name, or `folder` holds something
+            else.
     """
     if design.seeds < SEEDS:
         raise UsageError(f"{design.seeds} seeds cannot tell a difference from chance; give {SEEDS} or more.")
@@ -126,37 +128,38 @@ def _extra_data(
     progress: Progress,
     say: Callable[[str], None],
 ) -> Experiment:
+    """`extra_data`, within the lock on the folder."""
     recipe = design.recipe
     mapped, classes = _mapped(base, extra, design.class_map)
-    embedded = embed_photos([*base.photos, *mapped], model, progress)  # together: so by one runtime
+    embedded = embed_photos([*base.photos, *mapped], model, progress)  # in one call, so that one runtime embeds all
     ours = _of_base(base, embedded)
-    parts = split_parts(base, ours, recipe.holdout, recipe.seed, progress)
-    mapped, classes = _trainable(mapped, classes, parts.nameplates)
+    split = split_photos(base, ours, recipe.holdout, recipe.seed, progress)
+    mapped, classes = _trainable(mapped, classes, split.nameplates)
     together = replace(base, photos=(*base.photos, *mapped))
     findings = inspect(together, model, shortcuts=False, progress=progress).findings
-    cleaning = clean(_read_of(mapped, embedded), parts.photos, findings)
-    judging = judging_places(parts)
-    material = _material(base, parts, cleaning, judging)
-    settings = _settings(parts, cleaning, recipe, model)
+    cleaning = clean(_read_of(mapped, embedded), split.photos, findings)
+    evaluation = evaluation_places(split)
+    material = _material(base, split, cleaning, evaluation)
+    settings = _settings(split, cleaning, recipe, model)
     _claim(folder, settings)
-    trials = _trials(material, embedded, folder, design, model, progress, say)
+    results = _seed_results(material, embedded, folder, design, model, progress, say)
     verdict = give_verdict(
-        trials,
-        [str(photo.label) for photo in material.judging],
-        parts.groups[judging],
+        results,
+        [str(photo.label) for photo in material.evaluation],
+        split.groups[evaluation],
         dict(Counter(str(photo.label) for photo in material.extra)),
-        parts.nameplates,
+        split.nameplates,
     )
     made = Experiment(
         verdict=verdict,
         classes=classes,
         cleaning=cleaning,
-        refused=(*base.refused, *extra.refused, *parts.left_out),
+        refused=(*base.refused, *extra.refused, *split.left_out),
         unreadable=ours.unreadable,
-        base={"photos": len(parts.photos), "trained": len(material.train), "sha256": parts.digest},
+        base={"photos": len(split.photos), "trained": len(material.train), "sha256": split.digest},
         extra={"photos": len(extra.photos), "added": len(material.extra), "sha256": _digest(material.extra)},
         settings=settings,
-        seeds=tuple(trial.seed for trial in trials),
+        seeds=tuple(result.seed for result in results),
         versions=versions("numpy", "onnxruntime", "pillow", "scipy", "simplejpeg"),
         runtime=embedded.runtime if isinstance(recipe, HeadRecipe) else _judged_by(model),
         made=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -166,28 +169,31 @@ def _extra_data(
     return made
 
 
-def judging_places(parts: Split) -> NDArray[np.int64]:
-    """Which photos judge: the validation part, where there is none the test part; copies of training photos do not.
+def evaluation_places(split: Split) -> NDArray[np.int64]:
+    """The indices of the photos to evaluate on, int64: the validation part, or the test part where there is none.
+
+    Copies of training photos are left out.
 
     Raises:
-        DataError: none does.
+        DataError: there are no such photos.
     """
-    validation = np.array([photo.split == "validation" for photo in parts.photos])
-    held = parts.held & validation if (parts.held & validation).any() else parts.held
-    if not held.any():
+    validation = np.array([photo.split == "validation" for photo in split.photos])
+    chosen = split.holdout & validation if (split.holdout & validation).any() else split.holdout
+    if not chosen.any():
         raise DataError(
             "BASE holds out no photos to judge on. Give it a validation part, more photos, or a larger --holdout."
         )
-    return np.flatnonzero(held)
+    return np.flatnonzero(chosen)
 
 
 def _without(dataset: Dataset, excluded: set[str]) -> Dataset:
+    """A data set without the excluded photos."""
     kept = tuple(without(dataset.photos, excluded))
     return replace(dataset, photos=kept, excluded=len(dataset.photos) - len(kept))
 
 
 def _mapped(base: Dataset, extra: Dataset, given: dict[str, str] | None) -> tuple[list[Photo], ClassMap]:
-    """EXTRA's photos under BASE's nameplates."""
+    """The photos of EXTRA under the nameplates of BASE, and how the classes were matched."""
     found = map_classes(extra.nameplates, base.nameplates, given)
     photos = [
         photo.with_(label=found.mapped[str(photo.label)], split="train")
@@ -200,7 +206,11 @@ def _mapped(base: Dataset, extra: Dataset, given: dict[str, str] | None) -> tupl
 
 
 def _trainable(photos: Sequence[Photo], classes: ClassMap, nameplates: Sequence[str]) -> tuple[list[Photo], ClassMap]:
-    """Less the nameplates of which BASE has nothing to train on: without them it would be another question."""
+    """The photos whose nameplate has training photos in BASE.
+
+    Other nameplates are left out: a model without EXTRA could not know them, so that the two models would have
+    different classes.
+    """
     mapped = {name: to for name, to in classes.mapped.items() if to in nameplates}
     unmapped = (*classes.unmapped, *(name for name in classes.mapped if name not in mapped))
     left = [photo for photo in photos if photo.label in nameplates]
@@ -208,7 +218,7 @@ def _trainable(photos: Sequence[Photo], classes: ClassMap, nameplates: Sequence[
 
 
 def _of_base(base: Dataset, embedded: DatasetEmbeddings) -> DatasetEmbeddings:
-    """The first photos are BASE's, less those that cannot be read."""
+    """The embeddings of BASE, which are the first rows of all embeddings; unreadable photos have no rows."""
     paths = {photo.path for photo in base.photos}
     bad = tuple({path: (path, why) for path, why in embedded.unreadable if path in paths}.values())
     end = len(base.photos) - len(bad)
@@ -222,36 +232,37 @@ def _of_base(base: Dataset, embedded: DatasetEmbeddings) -> DatasetEmbeddings:
 
 
 def _read_of(photos: Sequence[Photo], embedded: DatasetEmbeddings) -> list[Photo]:
-    """Photos with what reading told of them; those that cannot be read as they are, for the findings to tell."""
+    """The photos with their digests and sizes. Unreadable ones stay as they are: a finding reports them later."""
     read = {photo.path: photo for photo in embedded.photos}
     return [read.get(photo.path, photo).with_(label=photo.label, split=photo.split) for photo in photos]
 
 
-def _material(base: Dataset, parts: Split, cleaning: Cleaning, judging: NDArray[np.int64]) -> Material:
+def _material(base: Dataset, split: Split, cleaning: Cleaning, evaluation: NDArray[np.int64]) -> Material:
     if not cleaning.kept:
         why = ", ".join(f"{count:,}× {reason}" for reason, count in cleaning.counts.items()) or "no class is left"
         raise DataError(f"Nothing of EXTRA is left to add: {why}.")
     return Material(
-        train=tuple(photo for photo, train in zip(parts.photos, parts.train, strict=True) if train),
+        train=tuple(photo for photo, train in zip(split.photos, split.train, strict=True) if train),
         extra=cleaning.kept,
-        judging=tuple(parts.photos[place].with_(split="validation") for place in judging),
-        nameplates=parts.nameplates,
+        evaluation=tuple(split.photos[place].with_(split="validation") for place in evaluation),
+        nameplates=split.nameplates,
         ids=base.ids,
     )
 
 
-def _settings(parts: Split, cleaning: Cleaning, recipe: Recipe | HeadRecipe, model: Model) -> dict[str, object]:
+def _settings(split: Split, cleaning: Cleaning, recipe: Recipe | HeadRecipe, model: Model) -> dict[str, object]:
     kind = "head" if isinstance(recipe, HeadRecipe) else recipe.name
     return {
         "schema": SCHEMA,
         "recipe": {"name": kind, **msgspec.to_builtins(recipe)},
         "backbone": {"name": model.bundle.manifest.name, "sha256": model.bundle.digest},
-        "base": parts.digest,
+        "base": split.digest,
         "extra": _digest(cleaning.kept),
     }
 
 
 def _digest(photos: Iterable[Photo]) -> str:
+    """SHA-256 of the photos and their labels, in any order."""
     return sha256("\n".join(sorted(f"{photo.sha256} {photo.label}" for photo in photos)).encode())
 
 
@@ -261,18 +272,18 @@ def _refuse_folder(folder: Path) -> None:
 
 
 def _claim(folder: Path, settings: dict[str, object]) -> None:
-    """Keep seeds of other data or another recipe from being taken for these."""
-    said, file = msgspec.json.encode(settings), folder / SETTINGS
+    """Write the settings, or refuse a folder with different ones: its seeds belong to other data or another recipe."""
+    content, file = msgspec.json.encode(settings), folder / SETTINGS
     if not file.is_file():
         with whole_file(file) as temporary:
-            temporary.write_bytes(said)
-    elif file.read_bytes() != said:
+            temporary.write_bytes(content)
+    elif file.read_bytes() != content:
         raise UsageError(
             f"'{folder}' holds an experiment on other photos, or by another recipe. Choose another --output."
         )
 
 
-def _trials(
+def _seed_results(
     material: Material,
     embedded: DatasetEmbeddings,
     folder: Path,
@@ -281,17 +292,17 @@ def _trials(
     progress: Progress,
     say: Callable[[str], None],
 ) -> list[SeedResult]:
-    """The answers of both models of every seed; a seed that an earlier job finished is read."""
+    """The answers of both models of every seed. Seeds that are complete are read from their files."""
     recipe, seeds = design.recipe, design.seeds
     done = {seed: load_seed(folder, seed) for seed in range(recipe.seed, recipe.seed + seeds)}
     if None in done.values():
         train = _trainer(material, embedded, folder, recipe, model, progress, say)
         for place, seed in enumerate(done):
             if done[seed] is None:
-                done[seed] = trial = train(seed)
-                save_seed(folder, trial)
+                done[seed] = result = train(seed)
+                save_seed(folder, result)
             progress("seeds", place + 1, seeds)
-    return [trial for trial in done.values() if trial is not None]
+    return [result for result in done.values() if result is not None]
 
 
 def _trainer(
@@ -303,16 +314,19 @@ def _trainer(
     progress: Progress,
     say: Callable[[str], None],
 ) -> Callable[[int], SeedResult]:
+    """The function that trains and evaluates both models of a seed."""
     if isinstance(recipe, HeadRecipe):
-        from nameplate.experiments.heads import Heads
+        from nameplate.experiments.heads import ProbeTrainer
 
-        return Heads(material, embedded, model, recipe, progress).trial
-    from nameplate.experiments.networks import Networks
+        return ProbeTrainer(material, embedded, model, recipe, progress).train_seed
+    from nameplate.experiments.networks import NetworkTrainer  # imports torch
 
     runtime, threads = _judged_by(model), model.settings.threads
-    return Networks(material, folder, recipe, runtime=runtime, threads=threads, progress=progress, say=say).trial
+    return NetworkTrainer(
+        material, folder, recipe, runtime=runtime, threads=threads, progress=progress, say=say
+    ).train_seed
 
 
 def _judged_by(model: Model) -> str:
-    """The runtime of all networks of an experiment: left to each, one might choose bfloat16 and another not."""
+    """The runtime for all networks of an experiment: with `auto`, one might use bfloat16 and another not."""
     return JUDGED_BY if model.settings.runtime == "auto" else model.settings.runtime

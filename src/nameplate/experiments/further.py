@@ -1,4 +1,4 @@
-"""Which of one data set's classes are which of another's."""
+"""Prepares further photos for training: maps their classes to nameplates of BASE, and removes unsuitable photos."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from nameplate.types import Photo
 
 @dataclass(frozen=True, slots=True)
 class ClassMap:
-    """Where each class of one data set belongs in another."""
+    """Which class of EXTRA is which nameplate of BASE. The field names are keys of extra-data.json."""
 
     mapped: dict[str, str]
-    """Class → nameplate of the other data set."""
+    """Class → nameplate of BASE."""
     left_out: tuple[str, ...] = ()
-    """Classes that the map's file says to leave out."""
+    """Classes that the user left out by the map."""
     unmapped: tuple[str, ...] = ()
-    """Classes that belong nowhere."""
+    """Classes without a nameplate in BASE."""
     nearest: dict[str, str] | None = None
-    """Unmapped class → the nameplate whose name is nearest, where one is near."""
+    """Unmapped class → the nameplate with the most similar name, where there is a similar one."""
 
 
 def map_classes(classes: Sequence[str], nameplates: Sequence[str], given: Mapping[str, str] | None = None) -> ClassMap:
-    """Match classes by name: as `given` says, else exactly, else by letters and digits alone in any case.
+    """Match classes to nameplates: by `given`, otherwise by equal names, otherwise by letters and digits in any case.
 
-    Where two nameplates have the same letters and digits, only their exact names match.
+    Where two nameplates have the same letters and digits, only equal names match.
 
     Args:
-        classes: to be mapped.
-        nameplates: to map them to.
-        given: class → nameplate; an empty one leaves the class out.
+        classes: the classes of EXTRA.
+        nameplates: the nameplates of BASE.
+        given: class → nameplate; an empty nameplate leaves the class out.
 
     Raises:
-        UsageError: `given` names a class or a nameplate that is not there.
+        UsageError: `given` contains an unknown class or nameplate.
     """
     given = given or {}
     _refuse_unknown(given, classes, nameplates)
@@ -68,10 +68,10 @@ def map_classes(classes: Sequence[str], nameplates: Sequence[str], given: Mappin
 
 
 def read_class_map(path: Path) -> dict[str, str]:
-    """Class → nameplate from a table with the columns extra and base; an empty base leaves the class out.
+    """Read class → nameplate from a table with the columns `extra` and `base`; an empty `base` leaves the class out.
 
     Raises:
-        DataError: unreadable, without these columns, or with a class that stands twice.
+        DataError: the table cannot be read, lacks a column, or contains a class twice.
     """
     rows = read_table(path)
     if not {"extra", "base"} <= rows[0].keys():
@@ -86,7 +86,7 @@ def read_class_map(path: Path) -> dict[str, str]:
 
 
 def nothing_maps(found: ClassMap, nameplates: Sequence[str]) -> DataError:
-    """What to say where no class is left."""
+    """The error for data sets without a common class."""
     pairs = [f"'{name}' (near '{near}')" for name, near in (found.nearest or {}).items()]
     shown = pairs or [f"'{name}'" for name in (*found.unmapped, *found.left_out)]
     known = ", ".join(f"'{name}'" for name in nameplates[:5]) + ", …" * (len(nameplates) > 5)
@@ -117,8 +117,7 @@ def _refuse_unknown(given: Mapping[str, str], classes: Sequence[str], nameplates
             )
 
 
-# JOINED What must leave further photos before they may train: what cannot, and what would spoil the comparison.
-
+# Cleaning: photos that cannot be used, or that would make the comparison unfair.
 
 UNREAD, NO_CAR, OF_HELD, ADVERT_OF_HELD, OF_TRAIN, CONTRADICTS, REPEATED = REASONS = (
     "unreadable",
@@ -129,14 +128,14 @@ UNREAD, NO_CAR, OF_HELD, ADVERT_OF_HELD, OF_TRAIN, CONTRADICTS, REPEATED = REASO
     "copies under two nameplates",
     "copy of another photo of EXTRA",
 )
-"""Why a photo is taken out, the weightiest first."""
+"""Why a photo is removed, the most important reason first. The texts are in extra-data.json and taken-out.csv."""
 COPIES = (EXACT, NEAR, CROSS_CLASS, LEAK)
-"""Findings that list the copies of one picture."""
+"""The kinds of findings that list copies of one image."""
 
 
 @dataclass(frozen=True, slots=True)
 class TakenOut:
-    """A photo that may not train."""
+    """A photo that was removed. The field names are keys of extra-data.json and columns of taken-out.csv."""
 
     path: str
     reason: str
@@ -153,31 +152,32 @@ class Cleaning:
     taken_out: tuple[TakenOut, ...]
     """In the order of `REASONS`."""
     suspects: tuple[Finding, ...]
-    """Kept photos that look like another nameplate: a person should look at them."""
+    """Findings on kept photos that look like another nameplate, for a person to check."""
 
     @property
     def counts(self) -> dict[str, int]:
-        """Reason → photos taken out for it."""
+        """Reason → number of photos removed for it."""
         found = Counter(entry.reason for entry in self.taken_out)
         return {reason: found[reason] for reason in REASONS if reason in found}
 
 
 def clean(extra: Sequence[Photo], base: Sequence[Photo], findings: Iterable[Finding]) -> Cleaning:
-    """Take out what must not train.
+    """Remove photos of EXTRA that must not train.
 
-    Copies of photos that judge would be questions whose answers were learnt. Copies of training photos, and of one
-    another, are no further photos: they would only weigh more, and the number of photos added would mislead; the
-    best of several stays (`best_copy`). Where copies lie under two nameplates one must be wrong, so none stays.
+    The model must not be trained on copies of photos that it is evaluated on. Copies of training photos and of one
+    another add no information: they would only get more weight, and the number of added photos would mislead. The best
+    one of several copies is kept (`best_copy`). Of copies under two nameplates one label is wrong, so none is kept.
 
     Args:
-        extra: the further photos, under BASE's nameplates.
-        base: BASE's photos with their parts; all that do not train are kept apart from training.
-        findings: about all of them together; about BASE alone they are passed over.
+        extra: the photos of EXTRA under nameplates of BASE.
+        base: the photos of BASE with their parts.
+        findings: the findings of the audit on both data sets together; those on BASE alone are ignored.
     """
     findings, own = list(findings), {photo.path: photo for photo in base}
     places = {photo.path: place for place, photo in enumerate(extra)}
     reasons: dict[str, TakenOut] = {}
 
+    # The first reason counts, so the more important reasons come first below.
     def take(path: str, reason: str, detail: str) -> None:
         if path in places:
             reasons.setdefault(path, TakenOut(path, reason, detail))
@@ -204,9 +204,10 @@ def clean(extra: Sequence[Photo], base: Sequence[Photo], findings: Iterable[Find
 
 
 def _copies(findings: Iterable[Finding], own: dict[str, Photo], extra: Sequence[Photo]) -> list[set[str]]:
-    """Sets of paths that are copies of one picture; a file that both data sets name is a copy of itself."""
+    """Sets of paths that are copies of one image; a file in both data sets is a copy of itself."""
     where: dict[str, set[str]] = {}
     found = [set(finding.photos) for finding in findings if finding.kind in COPIES]
+    # Findings that share a photo are merged: a copy of a copy is a copy.
     for members in [*found, *({photo.path} for photo in extra if photo.path in own)]:
         merged = members.union(*(where[path] for path in members if path in where))
         where.update(dict.fromkeys(merged, merged))
@@ -214,11 +215,11 @@ def _copies(findings: Iterable[Finding], own: dict[str, Photo], extra: Sequence[
 
 
 def _spare(members: set[str], own: dict[str, Photo], photos: Sequence[Photo]) -> list[TakenOut]:
-    """Which of the copies of one picture must go; `photos` are those of EXTRA among them."""
+    """Which copies of one image are removed; `photos` are the copies in EXTRA."""
     ours = sorted(path for path in members if path in own)
-    judging = [path for path in ours if own[path].split != "train"]
-    if judging:
-        return [TakenOut(photo.path, OF_HELD, judging[0]) for photo in photos]
+    holdout = [path for path in ours if own[path].split != "train"]
+    if holdout:
+        return [TakenOut(photo.path, OF_HELD, holdout[0]) for photo in photos]
     if ours:
         return [TakenOut(photo.path, OF_TRAIN, ours[0]) for photo in photos]
     if len({photo.label for photo in photos}) > 1:

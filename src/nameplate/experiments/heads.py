@@ -1,4 +1,4 @@
-"""A head trained with and without further photos, on most of the photos, others for each seed."""
+"""Trains linear classifiers with and without further photos; each seed draws other training photos."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ from nameplate.types import Floats, HeadRecipe, Photo
 Places = NDArray[np.int64]
 
 LEFT_OUT = 0.1
-"""Share of the training photos that a seed does without."""
+"""Share of the training photos that each seed leaves out."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """Training photos, embedded: BASE's first, then EXTRA's."""
+    """The training photos with their embeddings: first those of BASE, then those of EXTRA."""
 
     photos: tuple[Photo, ...]
     base: int
-    """How many of them are BASE's."""
+    """Number of photos of BASE."""
     embeddings: Floats
-    """N×D."""
+    """float32 N×D."""
     mirrored: Floats
-    """N×D of the mirror images, a row of NaN where there is none."""
+    """float32 N×D of the mirrored photos; a row of NaN where a photo has no mirrored embedding."""
     classes: Places
-    """(N,): 0 … C-1."""
+    """int64 (N,): 0 … C-1."""
     groups: Places
-    """(N,): copies and adverts."""
+    """int64 (N,): copies of one image, or photos of one advert, have the same number."""
 
 
-class Heads:
-    """Trains both heads of a seed.
+class ProbeTrainer:
+    """Trains both linear classifiers of a seed.
 
-    A head is a convex fit: on the same photos it comes out the same, so a seed must vary the photos. Each seed leaves
-    out a tenth of them, drawn at random, and folds the rest anew; both heads of a seed do without the same photos of
-    BASE. More is not left out, nor drawn with replacement, since a smaller BASE gains more from EXTRA: measured,
-    docs/extra-data.md.
+    The fit is convex: the same photos always give the same classifier, so a seed must vary the photos. Each seed leaves
+    out a random tenth of them and makes new folds. Both classifiers of a seed leave out the same photos of BASE. No
+    larger share is left out, and photos are not drawn with replacement, because a smaller BASE gains more from EXTRA
+    (measured in docs/extra-data.md).
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Heads:
         train = [places[photo.path] for photo in (*material.train, *material.extra)]
         photos = (*material.train, *material.extra)
         self.recipe, self.material = recipe, material
-        self.judging = embedded.embeddings[[places[photo.path] for photo in material.judging]]
+        self.evaluation = embedded.embeddings[[places[photo.path] for photo in material.evaluation]]
         rows = DatasetEmbeddings(photos, embedded.embeddings[train], embedded.hashes[train], (), embedded.runtime)
         self.rows = Rows(
             photos,
@@ -67,8 +67,8 @@ class Heads:
             same_picture(rows, progress),
         )
 
-    def trial(self, seed: int) -> SeedResult:
-        """Both heads of one seed, and what they say."""
+    def train_seed(self, seed: int) -> SeedResult:
+        """Train both classifiers of a seed, and evaluate them."""
         rows, everyone = self.rows, np.arange(len(self.rows.photos))
         ours = draw(everyone[: rows.base], rows.classes, rows.groups, np.random.default_rng([seed, 0]))
         further = draw(everyone[rows.base :], rows.classes, rows.groups, np.random.default_rng([seed, 1]))
@@ -83,38 +83,42 @@ class Heads:
                 "Cross-validation needs two groups of photos and two folds or more; "
                 f"here all {len(drawn):,} photos to train on are in one."
             )
-        there = np.isfinite(rows.mirrored[drawn]).all(1)
+        there = np.isfinite(rows.mirrored[drawn]).all(1)  # mirrored photos follow, in the folds of their originals
         head = fit_head(
             np.concatenate([rows.embeddings[drawn], rows.mirrored[drawn][there]]),
             np.concatenate([rows.classes[drawn], rows.classes[drawn][there]]),
             np.concatenate([fold, fold[there]]),
             balanced=self.recipe.balanced,
         )
-        probs = probabilities(self.judging @ head.weight + head.bias, head.temperature)
-        return SeedAnswers.of(probs, self.material.nameplates, [str(photo.label) for photo in self.material.judging])
+        probs = probabilities(self.evaluation @ head.weight + head.bias, head.temperature)
+        return SeedAnswers.of(probs, self.material.nameplates, [str(photo.label) for photo in self.material.evaluation])
 
 
 def draw(places: Places, classes: Places, groups: Places, random: np.random.Generator) -> Places:
-    """Leave out each group of photos with the chance `LEFT_OUT`, but never all of a class; int64 (M,), sorted.
+    """Leave out each group of photos with the probability `LEFT_OUT`, but never all groups of a class.
 
     Args:
-        places: int64, the photos to draw from: places in `classes` and `groups`.
+        places: int64, the photos to draw from, as indices in `classes` and `groups`.
         classes: int64 (N,).
-        groups: int64 (N,), photos of one group stay or go together.
-        random: what draws.
+        groups: int64 (N,); photos of one group are kept or left out together.
+        random: the random generator.
+
+    Returns:
+        The indices of the kept photos, int64 (M,), ascending.
     """
     kept = [np.zeros(0, np.int64)]
     for number in np.unique(classes[places]):
         members = places[classes[places] == number]
         distinct = np.unique(groups[members])
         stays = random.random(len(distinct)) >= LEFT_OUT
+        # Where all groups would go, a random one stays. It is drawn in any case, so that later draws do not change.
         stays[random.integers(len(distinct))] |= not stays.any()
         kept.append(members[np.isin(groups[members], distinct[stays])])
     return np.sort(np.concatenate(kept))
 
 
 def _mirrored(photos: Sequence[Photo], plain: Floats, model: Model, progress: Progress, *, wanted: bool) -> Floats:
-    """Embeddings of the mirror images; a photo may vanish while a long job goes on."""
+    """Embeddings of the mirrored photos, float32 N×D; a row of NaN where a photo can no longer be read."""
     if not wanted:
         return np.full_like(plain, np.nan)
     found = embed_photos(photos, model, progress, mirror=True)

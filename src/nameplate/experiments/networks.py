@@ -1,4 +1,4 @@
-"""A network trained by a recipe with and without further photos: real runs, which can be gone on with. Needs torch."""
+"""Trains networks with and without further photos, as ordinary runs that can be resumed. This module imports torch."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from nameplate.train.finetune import fine_tune, start
 from nameplate.types import Photo
 
 RUNS = "runs"
-"""The folder inside the experiment's that holds the runs of each seed."""
+"""The subfolder with the runs of each seed."""
 
 
-class Networks:
-    """Trains both networks of a seed, as `nameplate train` would, with the epochs of the recipe.
+class NetworkTrainer:
+    """Trains both networks of a seed like `nameplate train`, with the number of epochs of the recipe.
 
-    The seed draws the order of the photos, their augmentation, mixing and dropout. More photos are more steps an
-    epoch: that, too, is what adding them does.
+    The seed decides the order of the photos, the augmentation, the mixing and the dropout. With more photos an epoch
+    has more steps; that is part of the effect of further photos.
     """
 
     def __init__(
@@ -41,8 +41,8 @@ class Networks:
         self.material, self.folder, self.recipe = material, folder, recipe
         self.runtime, self.threads, self.progress, self.say = runtime, threads, progress, say
 
-    def trial(self, seed: int) -> SeedResult:
-        """Both networks of one seed, and what they say."""
+    def train_seed(self, seed: int) -> SeedResult:
+        """Train both networks of a seed, and evaluate them."""
         runs, material = self.folder / RUNS / f"seed-{seed}", self.material
         return SeedResult(
             seed,
@@ -52,19 +52,19 @@ class Networks:
 
     def _answers(self, run: Path, train: tuple[Photo, ...], seed: int) -> SeedAnswers:
         if not (run / RUN).is_file():
-            dataset = Dataset((*train, *self.material.judging), self.material.nameplates, self.material.ids)
-            recipe = replace(self.recipe, seed=seed, keep_best=False)  # who judges must not choose
+            dataset = Dataset((*train, *self.material.evaluation), self.material.nameplates, self.material.ids)
+            recipe = replace(self.recipe, seed=seed, keep_best=False)  # the evaluation photos must not choose the epoch
             start(lambda: dataset, run, recipe, threads=self.threads, progress=self.progress)
         self.say(f"seed {seed}, {run.name} the further photos")
         fine_tune(run, say=self.say)
-        return self._judge(Model.load(run, runtime=self.runtime, threads=self.threads))
+        return self._evaluate(Model.load(run, runtime=self.runtime, threads=self.threads))
 
-    def _judge(self, model: Model) -> SeedAnswers:
-        """By the bundle, on the same photos for every run, whatever the run itself took for copies."""
-        judging = self.material.judging
-        embedded = embed_photos(judging, model, self.progress)
+    def _evaluate(self, model: Model) -> SeedAnswers:
+        """Evaluate a bundle on the photos of the experiment, including those that the run itself left out as copies."""
+        evaluation = self.material.evaluation
+        embedded = embed_photos(evaluation, model, self.progress)
         if embedded.unreadable:
             path, why = embedded.unreadable[0]
             raise DataError(f"'{path}' judges and can no longer be read: {why}. Put it back and run the command again.")
         probs = model.probabilities(embedded.embeddings, embedded.runtime)
-        return SeedAnswers.of(probs, model.nameplates, [str(photo.label) for photo in judging])
+        return SeedAnswers.of(probs, model.nameplates, [str(photo.label) for photo in evaluation])

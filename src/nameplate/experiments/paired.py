@@ -1,4 +1,4 @@
-"""Answers photo by photo, and what a test says of two that judged the same photos."""
+"""Paired tests of candidates that were evaluated on the same photos, and the sentences on them."""
 
 from __future__ import annotations
 
@@ -15,47 +15,51 @@ from nameplate.report.compare import ComparisonRow, Pair
 from nameplate.types import Floats, Metric, Photo
 
 Outcome = Literal["better", "worse", "within noise"]
-"""What a test of two says of one of them."""
+"""The result of a paired test for one of the two candidates."""
 
 
 @dataclass(frozen=True, slots=True)
 class PairedAnswers:
-    """What one of those compared said, of photos that did not train it."""
+    """The answers of one candidate to photos that did not train it.
+
+    The field names are keys of judged/NAME.json, so they must not change.
+    """
 
     photos: tuple[str, ...]
-    """The photos' keys, see `photo_keys`."""
-    y_true: tuple[str, ...]
+    """The keys of the photos, see `photo_keys`."""
+    truths: tuple[str, ...]
+    """The true nameplates."""
     named: tuple[str, ...]
-    """The nameplates that it gave."""
-    probs: tuple[float, ...]
-    """Calibrated probability of the truth."""
+    """The predicted nameplates."""
+    chances: tuple[float, ...]
+    """The calibrated probabilities of the true nameplates."""
 
     @property
     def right(self) -> dict[str, bool]:
-        """Photo's key → whether it was named rightly."""
-        return {key: a == b for key, a, b in zip(self.photos, self.y_true, self.named, strict=True)}
+        """Key of a photo → whether its prediction is right."""
+        return {key: a == b for key, a, b in zip(self.photos, self.truths, self.named, strict=True)}
 
 
 def answers(keys: Sequence[str], probs: Floats, classes: NDArray[np.int64], nameplates: Sequence[str]) -> PairedAnswers:
-    """From probabilities.
+    """Make the answers from probabilities.
 
     Args:
-        keys: of N photos.
+        keys: the keys of the N photos.
         probs: float32 N×C.
-        classes: int64 (N,), the truth.
-        nameplates: of the C classes.
+        classes: int64 (N,), the true classes.
+        nameplates: the nameplates of the C classes.
     """
     of_truth = probs[np.arange(len(classes)), classes]
     return PairedAnswers(
         tuple(keys),
         tuple(nameplates[c] for c in classes),
         tuple(nameplates[c] for c in probs.argmax(1)),
-        tuple(round(float(chance), 6) for chance in of_truth),
+        tuple(round(float(prob), 6) for prob in of_truth),
     )
 
 
 def photo_keys(photos: Sequence[Photo]) -> list[str]:
-    """A key for each photo, wherever its file lies: its digest, and a number where the file is there again."""
+    """A key for each photo that does not depend on its path: its SHA-256, and a number if that occurs again."""
     seen: dict[str, int] = {}
     keys = []
     for photo in photos:
@@ -66,12 +70,12 @@ def photo_keys(photos: Sequence[Photo]) -> list[str]:
 
 
 def pairs(found: Mapping[str, PairedAnswers], groups: Mapping[str, int], base: str | None = None) -> tuple[Pair, ...]:
-    """Every two, or each against a base, on the photos that both judged.
+    """Test every pair of candidates, or each candidate against a base, on the photos that both answered.
 
     Args:
         found: name → answers.
-        groups: photo's key → its group: copies count as one.
-        base: the name that all others are held against; None: all against all.
+        groups: key of a photo → its group; the photos of a group count as one.
+        base: the candidate that all others are tested against; None tests all pairs.
     """
     wanted = combinations(found, 2) if base is None else ((base, name) for name in found if name != base)
     raw = [pair for first, second in wanted if (pair := _pair(first, second, found, groups)) is not None]
@@ -94,18 +98,18 @@ def _pair(first: str, second: str, found: Mapping[str, PairedAnswers], groups: M
         worse=test.worse,
         p=test.p,
         raised=test.p,
-        told=test.told,
+        told=test.significant,
         photos_to_tell=test.photos_to_tell,
     )
 
 
 def ordered(rows: Sequence[ComparisonRow]) -> tuple[ComparisonRow, ...]:
-    """Best first (of equals the one of less log-loss), errors last."""
+    """The rows, best first (the lower log-loss decides between equals), and rows with errors last."""
     return tuple(sorted(rows, key=lambda row: (-row.top1.value, row.log_loss or 0) if row.top1 else (1, 0)))
 
 
 def one_speed(rows: Sequence[ComparisonRow]) -> tuple[ComparisonRow, ...]:
-    """The rows, those of one network at one size with the quickest speed that was measured of it."""
+    """The rows, in which all rows of one network at one input size get the highest speed that was measured for it."""
     best: dict[tuple[str, int | None, float | None], float] = {}
     for row in rows:
         network = row.backbone, row.parameters, row.gmacs
@@ -116,7 +120,7 @@ def one_speed(rows: Sequence[ComparisonRow]) -> tuple[ComparisonRow, ...]:
 def with_verdicts(
     rows: Sequence[ComparisonRow], found: Sequence[Pair], reference: str, base: bool
 ) -> tuple[ComparisonRow, ...]:
-    """The rows, each with what the test says of it against the reference."""
+    """The rows, each with a sentence on its test against the reference."""
     return tuple(row if row.error else replace(row, verdict=_verdict(row.name, found, reference, base)) for row in rows)
 
 
@@ -145,7 +149,7 @@ def _outcome(name: str, pair: Pair) -> Outcome:
 
 
 def _away(name: str, pair: Pair) -> Metric:
-    """The share of photos named rightly by `name` less that of the other one."""
+    """The top-1 of `name` minus that of the other candidate."""
     return pair.difference if pair.second == name else _turned(pair.difference)
 
 
@@ -158,7 +162,7 @@ def _points(share: float) -> str:
 
 
 def summary(rows: Sequence[ComparisonRow], found: Sequence[Pair], reference: str, base: bool) -> str:
-    """One sentence: who is best, who cannot be told from it; or what the changes of a base did."""
+    """One sentence: which candidate is best and which are within noise of it, or what each change of a base did."""
     others = [row.name for row in rows if row.error is None and row.name != reference]
     if not others:
         return f"Only {reference} could be judged, so there is nothing to hold it against."

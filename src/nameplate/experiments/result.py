@@ -1,4 +1,4 @@
-"""An experiment's result, and the tables and the JSON that keep it."""
+"""The result of an experiment with further photos: its tables, its JSON, its sentences and its HTML report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nameplate.data.tables import write_table
 from nameplate.experiments.further import NO_CAR, UNREAD, ClassMap, Cleaning, TakenOut
 from nameplate.experiments.verdict import ClassVerdict, Verdict
 from nameplate.report.compare import forest_plot, runs_plot
-from nameplate.report.page import day_and_night, file_thumbnail_uri, write_page
+from nameplate.report.page import file_thumbnail_uri, light_and_dark, write_page
 from nameplate.storage import absolute, printable, whole_file
 from nameplate.types import Metric
 
@@ -23,31 +23,31 @@ EXTRA, TAKEN_OUT, SUSPECTS, RESULT = "extra.csv", "taken-out.csv", "suspects.csv
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """What came of it."""
+    """The result of an experiment."""
 
     verdict: Verdict
     classes: ClassMap
     cleaning: Cleaning
     refused: tuple[Refused, ...]
-    """Files of either data set that are no photos by name, or are listed wrongly."""
+    """Files of both data sets that were refused: not photos by their names, or listed wrongly."""
     unreadable: tuple[tuple[str, str], ...]
-    """Of BASE, with the reason."""
+    """Path and reason of each photo of BASE that could not be read."""
     base: dict[str, object]
-    """How many photos, and their digest."""
+    """Numbers and digest of the photos of BASE."""
     extra: dict[str, object]
-    """How many photos, and the digest of those that were added."""
+    """Numbers of the photos of EXTRA, and the digest of those that were added."""
     settings: dict[str, object]
-    """What the models were trained on, and how."""
+    """The content of settings.json."""
     seeds: tuple[int, ...]
     versions: dict[str, str]
     runtime: str
-    """What computed the embeddings that both sides are judged on."""
+    """The runtime that computed the embeddings of both models."""
     made: str
-    """ISO 8601."""
+    """Time of the end, ISO 8601 in UTC."""
 
 
 def write_result(folder: Path, made: Experiment) -> None:
-    """Write the tables and extra-data.json, each whole.
+    """Write the tables and extra-data.json, each file atomically.
 
     Raises:
         WriteError: the folder cannot be written to.
@@ -69,7 +69,7 @@ def write_result(folder: Path, made: Experiment) -> None:
 
 
 def as_json(made: Experiment) -> dict[str, object]:
-    """An experiment as extra-data.json and `--json` show it."""
+    """An experiment as plain data for extra-data.json and `--json`. Its keys must not change."""
     verdict, cleaning = made.verdict, made.cleaning
     return {
         "verdict": verdict.word,
@@ -117,15 +117,14 @@ def _suspect(finding: Finding) -> dict[str, str]:
     return {"path": absolute(finding.photos[0]), "detail": printable(finding.detail)}
 
 
-# JOINED A verdict in words: the same on the page and in the terminal.
-
+# The verdict in sentences, for the report and for the terminal.
 
 FEW = 6
-"""Nameplates that a sentence lists."""
+"""Largest number of nameplates that a sentence lists."""
 
 
 def headline(verdict: Verdict) -> str:
-    """`Helps`, with what it is said of."""
+    """The verdict in a short sentence."""
     return {
         "helps": "The further photos help",
         "hurts": "The further photos hurt",
@@ -134,7 +133,7 @@ def headline(verdict: Verdict) -> str:
 
 
 def how_to_tell(verdict: Verdict) -> str:
-    """What a difference of this size would take to be told; nothing where it is told."""
+    """How many photos would make a difference of this size significant; empty where it is significant."""
     enough = verdict.enough
     if verdict.word != "cannot be told":
         return ""
@@ -150,23 +149,23 @@ def how_to_tell(verdict: Verdict) -> str:
 
 
 def about_classes(verdict: Verdict) -> str:
-    """Which nameplates gain or lose."""
+    """A sentence on the nameplates whose top-1 changes significantly."""
     gain, lose = _of(verdict, "helps"), _of(verdict, "hurts")
-    told = [text for text in (_listed(gain, "gain"), _listed(lose, "lose")) if text]
+    significant = [text for text in (_listed(gain, "gain"), _listed(lose, "lose")) if text]
     rest = len(verdict.per_class) - len(gain) - len(lose)
-    if not told:
+    if not significant:
         return f"For none of the {rest:,} nameplates alone can it be told."
-    return f"{'; '.join(told)}.{f' For the other {rest:,} it cannot be told.' if rest else ''}"
+    return f"{'; '.join(significant)}.{f' For the other {rest:,} it cannot be told.' if rest else ''}"
 
 
 def points(difference: Metric) -> str:
-    """`+6.3 points (95 % interval +3.1 … +9.5)`."""
+    """A difference in points: `+6.3 points (95 % interval +3.1 … +9.5)`."""
     value, low, high = (f"{100 * part:+.1f}".replace("-", "−") for part in (difference.value, *difference.interval))
     return f"{value} points (95 % interval {low} … {high})"
 
 
 def chance(p: float) -> str:
-    """`p = 0.031`, `p < 0.001`."""
+    """A p-value as text: `p = 0.031`, `p < 0.001`."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 
@@ -182,23 +181,22 @@ def _listed(found: list[ClassVerdict], verb: str) -> str:
 
 
 def _round(photos: int) -> str:
-    """To two figures: no such number is known better."""
+    """Rounded to two digits, because such estimates are not more precise."""
     scale = 10 ** max(0, len(str(photos)) - 2)
     return f"{round(photos / scale) * scale:,}"
 
 
-# JOINED `write_extra_page`: the verdict on further photos as one HTML file.
-
+# The HTML report.
 
 PAGE = "index.html"
 SHOWN = 24
-"""Pictures of each kind that the page shows; the tables list all."""
+"""Number of photos of each kind in the report; the tables list all of them."""
 ROWS = 40
-"""Nameplates in the plot: those that are told, then those that differ most."""
+"""Number of nameplates in the plot: significant differences first, then the largest ones."""
 
 
 def write_extra_page(folder: Path, made: Experiment) -> None:
-    """Write index.html, whole, with all pictures inside it.
+    """Write index.html atomically; it contains all images.
 
     Raises:
         WriteError: the folder cannot be written to.
@@ -218,8 +216,8 @@ def write_extra_page(folder: Path, made: Experiment) -> None:
         chance=chance(verdict.top1.p),
         how_to_tell=how_to_tell(verdict),
         classes=about_classes(verdict),
-        runs=day_and_night(lambda dark: _runs(made, dark)),
-        forest=day_and_night(lambda dark: _forest(drawn, dark)),
+        runs=light_and_dark(lambda dark: _runs(made, dark)),
+        forest=light_and_dark(lambda dark: _forest(drawn, dark)),
         drawn=len(drawn),
         taken=[(entry.reason, _name(entry.path), _detail(entry), file_thumbnail_uri(entry.path)) for entry in taken],
         suspects=[
@@ -237,24 +235,24 @@ def _runs(made: Experiment, dark: bool) -> bytes:
 
 def _forest(drawn: Sequence[ClassVerdict], dark: bool) -> bytes:
     names = [f"{each.nameplate} ({each.photos})" for each in drawn]
-    told = [each.word != "cannot be told" for each in drawn]
-    return forest_plot(names, [each.difference for each in drawn], told, dark=dark)
+    significant = [each.word != "cannot be told" for each in drawn]
+    return forest_plot(names, [each.difference for each in drawn], significant, dark=dark)
 
 
 def _spread(taken: Sequence[TakenOut]) -> list[TakenOut]:
-    """Some of each reason, so that many of one do not hide the others."""
+    """Some photos of each reason, so that a frequent reason does not hide the others."""
     reasons = list(dict.fromkeys(entry.reason for entry in taken))
     each = max(1, SHOWN // max(1, len(reasons)))
     return [entry for reason in reasons for entry in [e for e in taken if e.reason == reason][:each]]
 
 
 def _name(path: str) -> str:
-    """With its folder, which is often its nameplate."""
+    """The name of a file with its folder, which is often the nameplate."""
     return printable("/".join(Path(path).parts[-2:]))
 
 
 def _detail(entry: TakenOut) -> str:
-    """What is wrong with a photo, or which one it is a copy of."""
+    """What is wrong with a photo, or which photo it is a copy of."""
     return entry.detail if entry.reason in (UNREAD, NO_CAR) else f"as {_name(entry.detail)}"
 
 

@@ -1,4 +1,4 @@
-"""What a row of trials says: further photos help, hurt, or it cannot be told."""
+"""The verdict on further photos from the results of several seeds: they help, they hurt, or it cannot be told."""
 
 from __future__ import annotations
 
@@ -18,33 +18,32 @@ from nameplate.evaluate.significance import (
     ROUNDING,
     Paired,
     Z,
-    chance_to_tell,
-    first_that,
     holm,
     paired,
+    power,
+    smallest_that,
 )
 from nameplate.storage import whole_file
 from nameplate.types import Doubles, Floats, Metric, Photo
 
-# JOINED One seed's two models, with and without the further photos, as they answered; kept so that a job can go on.
-
+# The results of a seed, which are stored so that an interrupted experiment can be resumed.
 
 SEEDS = "seeds"
-"""The folder inside the experiment's that holds a file for each seed that is done."""
+"""The subfolder with one file for each complete seed."""
 
 
 @dataclass(frozen=True, slots=True)
 class SeedAnswers:
-    """What one model says of the photos that judge, in their order."""
+    """The answers of one model to the evaluation photos, in their order. The field names are keys of the seed files."""
 
     named: tuple[str, ...]
-    """The most probable nameplate of each."""
+    """The predicted nameplates."""
     chance: tuple[float, ...]
-    """The calibrated probability of each one's true nameplate."""
+    """The calibrated probabilities of the true nameplates."""
 
     @staticmethod
     def of(probabilities: Floats, nameplates: Sequence[str], y_true: Sequence[str]) -> SeedAnswers:
-        """From float32 N×C, the C names and the N true ones."""
+        """Make the answers from probabilities float32 N×C, the C nameplates and the N true nameplates."""
         columns = {name: column for column, name in enumerate(nameplates)}
         chance = probabilities[np.arange(len(y_true)), [columns[name] for name in y_true]]
         return SeedAnswers(tuple(nameplates[i] for i in probabilities.argmax(1)), tuple(chance.tolist()))
@@ -52,42 +51,42 @@ class SeedAnswers:
 
 @dataclass(frozen=True, slots=True)
 class SeedResult:
-    """One seed: both models, trained with the same draw."""
+    """The answers of both models of a seed. The field names are keys of the seed files."""
 
     seed: int
     without: SeedAnswers
-    """Trained on BASE alone."""
+    """The answers of the model that was trained on BASE alone."""
     added: SeedAnswers
-    """Trained on BASE and EXTRA."""
+    """The answers of the model that was trained on BASE and EXTRA."""
 
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What every seed works on."""
+    """The photos of an experiment, which are the same for all seeds."""
 
     train: tuple[Photo, ...]
-    """BASE's training photos."""
+    """The training photos of BASE."""
     extra: tuple[Photo, ...]
-    """The further ones, cleaned, under BASE's nameplates."""
-    judging: tuple[Photo, ...]
-    """BASE's photos that judge: the same for all seeds, whatever EXTRA is."""
+    """The photos of EXTRA after cleaning, under nameplates of BASE."""
+    evaluation: tuple[Photo, ...]
+    """The photos of BASE that all models are evaluated on; they do not depend on EXTRA."""
     nameplates: tuple[str, ...]
     ids: dict[str, str]
-    """Nameplate → the class as BASE calls it."""
+    """Nameplate → its name in BASE."""
 
 
-def save_seed(folder: Path, trial: SeedResult) -> None:
-    """Keep a seed that is done.
+def save_seed(folder: Path, result: SeedResult) -> None:
+    """Write the file of a complete seed.
 
     Raises:
         WriteError: the file cannot be written.
     """
-    with whole_file(_file(folder, trial.seed)) as temporary:
-        temporary.write_bytes(msgspec.json.encode(trial))
+    with whole_file(_file(folder, result.seed)) as temporary:
+        temporary.write_bytes(msgspec.json.encode(result))
 
 
 def load_seed(folder: Path, seed: int) -> SeedResult | None:
-    """A seed that was done before; None where it was not, or its file is damaged: then it is done again."""
+    """Read the file of a seed; None where it does not exist or is damaged, so that the seed is trained again."""
     try:
         return msgspec.json.decode(_file(folder, seed).read_bytes(), type=SeedResult)
     except (OSError, msgspec.DecodeError):
@@ -100,80 +99,81 @@ def _file(folder: Path, seed: int) -> Path:
 
 Word = Literal["helps", "hurts", "cannot be told"]
 LEAST_CHANCE = 1e-12
-"""A smaller probability counts as this one in the log-loss, as everywhere."""
+"""Lower bound of probabilities in the log-loss, as in the other metrics."""
 MOST_SEEDS = 10**6
-"""More are not promised to tell anything."""
+"""Upper bound of `Enough.seeds`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Enough:
-    """With what a difference of the size seen would be told four times in five."""
+    """The sample size with which a difference of the observed size is significant with a probability of 80 %."""
 
     photos: int
-    """That judge."""
+    """Number of evaluation photos."""
     seeds: int
+    """Number of seeds."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClassVerdict:
-    """What further photos do to one nameplate."""
+    """The effect on one nameplate. The field names are keys of extra-data.json."""
 
     nameplate: str
     photos: int
-    """Of it that judge."""
+    """Number of its evaluation photos."""
     added: int
-    """Further photos of it that trained."""
+    """Number of its photos in EXTRA that trained."""
     difference: Metric
-    """Of the share of them named rightly, with − without; its 95 % interval is of this nameplate alone."""
+    """The difference of its top-1, with − without; the 95 % interval is not corrected for the number of nameplates."""
     p: float
-    """After Holm, over all nameplates that judge."""
+    """The p-value after Holm's correction over all nameplates with evaluation photos."""
     word: Word
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What further photos do."""
+    """The effect of further photos."""
 
     word: Word
     without: tuple[float, ...]
-    """Top-1 of each seed, trained without them."""
+    """Top-1 of each seed without them, 0–1."""
     added: tuple[float, ...]
-    """Top-1 of each seed, trained with them."""
+    """Top-1 of each seed with them, 0–1."""
     top1: Paired
-    """Top-1, with − without."""
+    """The test of the difference in top-1, with − without."""
     enough: Enough | None
-    """None where both ways name as many photos rightly."""
+    """The sample size for a significant result; None where there is no difference."""
     log_loss: Paired
-    """Log-loss, with − without: below 0 is better."""
+    """The test of the difference in log-loss, with − without; below 0 is better."""
     log_loss_without: float
     log_loss_added: float
     photos: int
-    """Photos that judge."""
+    """Number of evaluation photos."""
     pictures: int
-    """The same, copies of one picture counted once."""
+    """The same number, with all copies of one image counted once."""
     per_class: tuple[ClassVerdict, ...]
-    """In the order of the nameplates, those that judge."""
+    """The nameplates that have evaluation photos, in their order."""
 
 
 def give_verdict(
-    trials: Sequence[SeedResult],
+    results: Sequence[SeedResult],
     y_true: Sequence[str],
     groups: NDArray[np.int64],
     added: dict[str, int],
     nameplates: Sequence[str],
 ) -> Verdict:
-    """Hold the models with further photos against those without.
+    """Compare the models with further photos to those without.
 
     Args:
-        trials: one a seed, at least two.
-        y_true: the nameplate of each photo that judges.
-        groups: int64 (N,), copies of one picture count as one.
-        added: nameplate → further photos of it.
-        nameplates: in their order.
+        results: one for each seed, at least two.
+        y_true: the true nameplate of each evaluation photo.
+        groups: int64 (N,), copies of one image count as one.
+        added: nameplate → number of its photos in EXTRA.
+        nameplates: all nameplates in their order.
     """
     truth = np.array(y_true)
-    without, with_ = (_right([pick(trial) for trial in trials], truth) for pick in (_without, _added))
-    loss_without, loss_with = (_losses([pick(trial) for trial in trials]) for pick in (_without, _added))
+    without, with_ = (_right([pick(result) for result in results], truth) for pick in (_without, _added))
+    loss_without, loss_with = (_losses([pick(result) for result in results]) for pick in (_without, _added))
     found = paired(without, with_, groups)
     return Verdict(
         _word(found.difference.value, found.p),
@@ -191,8 +191,10 @@ def give_verdict(
 
 
 def _enough(without: Doubles, with_: Doubles, groups: NDArray[np.int64], found: Paired) -> Enough | None:
-    """With as many seeds where photos alone would do, else with twice the photos that would do if seeds were alike,
-    and as many seeds as are then needed.
+    """The sample size for a significant result; None without a difference.
+
+    Where more photos suffice, the number of seeds stays. Otherwise it is twice the number of photos that would suffice
+    if all seeds were alike, and the number of seeds that is then needed: half of the permitted variance each.
     """
     value, seeds = found.difference.value, len(without)
     if abs(value) < ROUNDING:
@@ -204,10 +206,10 @@ def _enough(without: Doubles, with_: Doubles, groups: NDArray[np.int64], found: 
     of_seed = float(gains.mean(1).var(ddof=1))
     of_photos = (value / (Z + POWER_Z)) ** 2 / 2
 
-    def told(number: int) -> bool:
-        return chance_to_tell(value, (of_photos, 2 * alone), (of_seed / number, number - 1)) >= POWER
+    def significant(number: int) -> bool:
+        return power(value, (of_photos, 2 * alone), (of_seed / number, number - 1)) >= POWER
 
-    return Enough(2 * alone, first_that(told, seeds, MOST_SEEDS) or MOST_SEEDS)
+    return Enough(2 * alone, smallest_that(significant, seeds, MOST_SEEDS) or MOST_SEEDS)
 
 
 def _per_class(
@@ -240,19 +242,19 @@ def _word(difference: float, p: float) -> Word:
     return "helps" if difference > 0 else "hurts"
 
 
-def _without(trial: SeedResult) -> SeedAnswers:
-    return trial.without
+def _without(result: SeedResult) -> SeedAnswers:
+    return result.without
 
 
-def _added(trial: SeedResult) -> SeedAnswers:
-    return trial.added
+def _added(result: SeedResult) -> SeedAnswers:
+    return result.added
 
 
 def _right(answers: Sequence[SeedAnswers], truth: NDArray[np.str_]) -> Doubles:
-    """Runs × N: 1 where named rightly."""
+    """float64 seeds × N: 1 where the prediction is right, otherwise 0."""
     return np.array([np.array(each.named) == truth for each in answers], np.float64)
 
 
 def _losses(answers: Sequence[SeedAnswers]) -> Doubles:
-    """Runs × N."""
+    """float64 seeds × N: the log-loss of each photo."""
     return -np.log(np.maximum([each.chance for each in answers], LEAST_CHANCE))

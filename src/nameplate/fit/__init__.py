@@ -1,1 +1,1 @@
-"""Bundles made without torch: a head fitted on frozen embeddings, a backbone quantised, and `finalize`."""
+"""Makes bundles without torch: linear probes on frozen embeddings, int8 backbones, recipes, and `finalize`."""

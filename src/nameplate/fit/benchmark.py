@@ -1,8 +1,8 @@
-"""How fast backbones run, held against each other: `python -m nameplate.fit.benchmark FOLDER THREADS RUNTIME…`.
+"""Measures the inference throughput of backbones: `python -m nameplate.fit.benchmark FOLDER THREADS RUNTIME…`.
 
-`measure_throughput` runs it in a process of its own, which may die without harm. FOLDER holds a file a backbone, and
-photos.npy. Every backbone is run by every runtime in turn, round after round: what else the machine does then falls on
-all of them alike.
+`measure_throughput` starts this module as a subprocess, so that a runtime that crashes takes nothing else with it.
+FOLDER holds one ONNX file for each backbone, and photos.npy. In each round every runtime runs every backbone once, so
+that other load on the machine slows all of them alike.
 """
 
 from __future__ import annotations
@@ -25,23 +25,24 @@ from nameplate.runtime.base import BATCH, Runtime
 from nameplate.runtime.select import make_runtime
 
 ROUNDS = 9
-"""Times that each is run, after one that is not counted."""
+"""Number of timed rounds; one round before them warms up and is not counted."""
 PHOTOS = 64
-"""Photos a round."""
+"""Number of photos in each round."""
 SECONDS = 300
-"""A measurement that takes longer is given up."""
-PICTURES = "photos.npy"
+"""Time limit of the subprocess in seconds."""
+INPUTS = "photos.npy"
+"""The file of model inputs in FOLDER, uint8 N×H×W×3."""
 
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """One backbone by one runtime."""
+    """The throughput of one backbone in one runtime."""
 
     backbone: str
-    """What `measure_throughput` was told that it is called."""
+    """The name that the caller of `measure_throughput` gave it."""
     runtime: str
     rounds: tuple[float, ...]
-    """Photos a second, inference alone."""
+    """Photos per second in each round, inference only."""
 
     @property
     def photos_per_second(self) -> float:
@@ -49,28 +50,29 @@ class Throughput:
         return median(self.rounds)
 
     def over(self, other: Throughput) -> float:
-        """How many times as fast as another one: the median over the rounds, each against its own."""
-        return median(mine / its for mine, its in zip(self.rounds, other.rounds, strict=True))
+        """The speed-up over another one: the median of the ratios of the rounds, which are compared one to one."""
+        return median(own / reference for own, reference in zip(self.rounds, other.rounds, strict=True))
 
 
 def measure_throughput(
-    backbones: Mapping[str, bytes], pictures: NDArray[np.uint8], runtimes: Sequence[str], threads: int
+    backbones: Mapping[str, bytes], inputs: NDArray[np.uint8], runtimes: Sequence[str], threads: int
 ) -> tuple[Throughput, ...]:
-    """Time backbones, all in turn; what a runtime cannot load is left out.
+    """Measure the throughput of backbones in a subprocess; combinations that a runtime cannot load are left out.
 
     Args:
         backbones: name → ONNX file.
-        pictures: prepared photos, uint8 N×H×W×3; the first `PHOTOS` are run.
-        runtimes: some of `RUNTIMES` but `auto`.
-        threads: processors to use.
+        inputs: model inputs, uint8 N×H×W×3; the first `PHOTOS` are used.
+        runtimes: names from `RUNTIMES`, except `auto`.
+        threads: number of processors to use.
 
     Raises:
-        NameplateError: the process that measures died, or took too long.
+        NameplateError: the subprocess failed or exceeded `SECONDS`.
     """
     with tempfile.TemporaryDirectory() as folder:
         for name, backbone in backbones.items():
             (Path(folder) / f"{name}.onnx").write_bytes(backbone)
-        np.save(Path(folder) / PICTURES, pictures[:PHOTOS])
+        np.save(Path(folder) / INPUTS, inputs[:PHOTOS])
+        # -P keeps the current folder off the import path: a file there must not shadow a package.
         command = [sys.executable, "-P", "-m", "nameplate.fit.benchmark", folder, str(threads), *runtimes]
         try:
             done = subprocess.run(command, capture_output=True, timeout=SECONDS, check=True)
@@ -80,31 +82,32 @@ def measure_throughput(
 
 
 def fastest_of(throughputs: Sequence[Throughput], backbone: str) -> Throughput:
-    """Of one backbone's."""
-    return max((pace for pace in throughputs if pace.backbone == backbone), key=lambda pace: pace.photos_per_second)
+    """The fastest measurement of one backbone."""
+    return max((each for each in throughputs if each.backbone == backbone), key=lambda each: each.photos_per_second)
 
 
 def main() -> None:
-    """Print a JSON list of `Throughput`."""
+    """Print a JSON list of `Throughput` on stdout."""
     folder, threads, runtimes = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
-    pictures = np.load(folder / PICTURES)
+    inputs = np.load(folder / INPUTS)
     opened: dict[tuple[str, str], Runtime] = {}
     for path in sorted(folder.glob("*.onnx")):
         for name in runtimes:
             try:
                 opened[path.stem, name] = make_runtime(name, path.read_bytes(), threads)
-            except BundleError as error:
+            except BundleError as error:  # this runtime cannot run this file; the others are still measured
                 print(f"{path.stem} by {name}: {error}", file=sys.stderr)
-    rounds = [[_pace(runtime, pictures) for runtime in opened.values()] for _ in range(1 + ROUNDS)][1:]
+    rounds = [[_throughput(runtime, inputs) for runtime in opened.values()] for _ in range(1 + ROUNDS)][1:]
     throughputs = [Throughput(*which, each) for which, each in zip(opened, zip(*rounds, strict=True), strict=True)]
     sys.stdout.buffer.write(msgspec.json.encode(throughputs))
 
 
-def _pace(runtime: Runtime, pictures: NDArray[np.uint8]) -> float:
+def _throughput(runtime: Runtime, inputs: NDArray[np.uint8]) -> float:
+    """Photos per second of one round."""
     start = time.perf_counter()
-    for _ in runtime.embed(pictures[i : i + BATCH] for i in range(0, len(pictures), BATCH)):
+    for _ in runtime.embed(inputs[i : i + BATCH] for i in range(0, len(inputs), BATCH)):
         pass
-    return len(pictures) / (time.perf_counter() - start)
+    return len(inputs) / (time.perf_counter() - start)
 
 
 if __name__ == "__main__":

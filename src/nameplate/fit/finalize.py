@@ -26,8 +26,9 @@ from nameplate.model.ood import leave_one_out_distances
 from nameplate.types import Evaluation, Floats
 
 FLOAT32_RUNTIMES = ("onnxruntime", "openvino")
-"""Runtimes that bfloat16 may be held against, the preferred one first."""
+"""Runtimes that bfloat16 may be compared with, the preferred one first."""
 BFLOAT16_RUNTIME = "openvino-bf16"
+"""The only runtime that computes in bfloat16."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,7 +39,7 @@ class RuntimeEmbeddings:
     embeddings: Floats
     """float32 N×D."""
     places: NDArray[np.int64]
-    """int64 (N,), ascending: which photos of the data set the rows are of."""
+    """int64 (N,), ascending: the index in the data set of each row's photo."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,7 +47,7 @@ class HeldOut:
     """Photos that the model was not trained on, by each runtime that embedded them."""
 
     embedded: tuple[RuntimeEmbeddings, ...]
-    """The answers of the first runtime give the figures and choose the thresholds; of no photos, its N is 0."""
+    """The answers of the first runtime give the metrics and the thresholds; its N is 0 where no photos are held out."""
     classes: NDArray[np.int64]
     """int64 (P,): the true class of each of the data set's P photos."""
     groups: NDArray[np.int64] | None = None
@@ -55,7 +56,7 @@ class HeldOut:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OutOfFold:
-    """Training photos, as answered by the heads of cross-validation that did not see them."""
+    """Training photos with the logits of the cross-validation models that did not see them."""
 
     embeddings: Floats
     """float32 N×D."""
@@ -83,8 +84,8 @@ def calibrate_bundle(
     """Fit temperatures, choose thresholds, evaluate.
 
     Args:
-        draft: has a head. Its own temperature and bfloat16 check are kept where the held-out photos are too few to
-            measure them; the `far` and `no_car` of its thresholds are kept as those of the backbone.
+        draft: a bundle with a classifier. Its own temperature and bfloat16 check are kept where there are too few
+            held-out photos to measure them; the `far` and `no_car` of its thresholds are kept as those of the backbone.
         held_out: photos that the draft was not trained on.
         out_of_fold: training photos that help to choose thresholds where fewer than `MIN_CALIBRATION` are held out.
         thresholds: whether to choose thresholds; if not, the draft's are kept.
@@ -123,13 +124,13 @@ def finalize(
     Args:
         target: the bundle's folder.
         calibrated: from `calibrate_bundle`.
-        provenance: how the bundle came to be; its "metrics" are filled in here.
-        index: index.safetensors, where one is asked for.
-        overwrite: replace a bundle that is there.
+        provenance: how the bundle was made; its "metrics" are filled in here.
+        index: the content of index.safetensors; None writes no neighbour index.
+        overwrite: whether to replace a bundle that is at `target`.
 
     Raises:
-        BundleError: what was made does not work: loaded again it would be refused.
-        NameplateError: `target` is there already, or cannot be written.
+        BundleError: the bundle would be refused when it is loaded.
+        NameplateError: `target` exists and `overwrite` is false, or it cannot be written.
     """
     bundle = calibrated.bundle
     # A key that is there already keeps its place in bundle.json, so callers say where the metrics stand.
@@ -139,15 +140,15 @@ def finalize(
 
 
 def bfloat16_check(head: tuple[Floats, Floats], held_out: HeldOut) -> Bfloat16Check | None:
-    """What bfloat16 costs a head in top-1.
+    """Measure what bfloat16 costs a classifier in top-1.
 
     Args:
         head: weight D×C and bias C.
-        held_out: photos that the head was not trained on.
+        held_out: photos that the classifier was not trained on.
 
     Returns:
-        The shares of photos named rightly in float32 and in bfloat16, on the photos that both embedded; None where
-        one of the two did not run, or there are no such photos.
+        Top-1 in float32 and in bfloat16 on the photos that both embedded; None where one of the two did not run, or
+        there are no such photos.
     """
     embedded = {each.runtime: each for each in held_out.embedded}
     half = embedded.get(BFLOAT16_RUNTIME)
@@ -165,6 +166,7 @@ def bfloat16_check(head: tuple[Floats, Floats], held_out: HeldOut) -> Bfloat16Ch
 
 
 def _head_of(bundle: Bundle) -> tuple[Floats, Floats]:
+    """Weight D×C and bias C of a bundle that has a classifier."""
     assert bundle.weight is not None
     assert bundle.bias is not None
     return bundle.weight, bundle.bias
@@ -173,10 +175,11 @@ def _head_of(bundle: Bundle) -> tuple[Floats, Floats]:
 def _with_thresholds(
     bundle: Bundle, embeddings: Floats, probs: Floats, y_true: NDArray[np.int64], out_of_fold: OutOfFold | None
 ) -> Manifest:
-    """The manifest with thresholds from held-out photos, where there are enough of them.
+    """The manifest with thresholds that are chosen on held-out photos, where there are enough of them.
 
-    Else the training photos are used besides, as answered by heads of other folds, to tell unknown cars by. Sets of
-    nameplates are not cut by these: such heads knew fewer photos, and are less sure than the one that is kept.
+    Where there are too few, the out-of-fold training photos are added for the threshold of unknown cars. They do not
+    choose the thresholds of prediction sets: models of single folds know fewer photos, and are less confident than the
+    final one.
 
     Args:
         bundle: calibrated.
@@ -194,7 +197,7 @@ def _with_thresholds(
     trained, classes = out_of_fold.embeddings, out_of_fold.classes
     probs = np.concatenate([probs, probabilities(out_of_fold.logits, manifest.temperature)])
     y_true = np.concatenate([y_true, classes])
-    # A training photo shaped the mean of its own class: its distance is taken with the photo itself left out.
+    # A training photo is part of its own class mean, so its distance is computed with the photo left out.
     near = np.concatenate([distances[0], leave_one_out_distances(known, trained, classes)])
     cars = np.concatenate([distances[1], known.distances(trained)[1]])
     found = with_verdicts(manifest, probs, y_true, (near, cars), far, no_car)

@@ -1,4 +1,4 @@
-"""An ONNX file's filters and matrices kept as float16, where that loses nothing."""
+"""Stores the weights of an ONNX model as float16 where float16 holds them exactly."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 SMALL = 64
-"""Tensors of fewer values stay as they are."""
+"""Tensors with fewer values than this are not changed."""
 
 
 def store_as_half(model: onnx.ModelProto) -> None:
-    """Keep each filter and matrix as float16 where that is exact, with a Cast behind it that runtimes fold.
+    """Store each weight tensor as float16 where that is exact; a Cast node after it restores float32.
 
-    What was computed while exporting (a standardised filter, a mask) is not rounded a second time.
+    Runtimes fold the Cast when they load the model, so that only the file's size changes. A tensor that was computed
+    during the export (a standardised filter, a mask) is not exact in float16, and stays float32: it is never rounded.
+
+    Args:
+        model: is changed in place.
     """
     casts = []
     for tensor in model.graph.initializer:
         values = numpy_helper.to_array(tensor)
         if tensor.data_type != TensorProto.FLOAT or values.ndim < 2 or values.size < SMALL:
             continue
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore"):  # an overflow gives infinity, which the comparison below finds
             half = values.astype(np.float16)
         if not np.array_equal(half, values):
             continue
@@ -30,4 +34,4 @@ def store_as_half(model: onnx.ModelProto) -> None:
     nodes = [*casts, *model.graph.node]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
-    del model.graph.value_info[:]
+    del model.graph.value_info[:]  # the types that it states are no longer true

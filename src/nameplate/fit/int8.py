@@ -1,6 +1,7 @@
-"""`export_int8`: a bundle → the same in int8, calibrated, held against float32 on photos that trained nothing.
+"""Exports a bundle to int8: quantises the backbone, calibrates again, and compares it with float32.
 
-Some photos choose the ranges of the activations, others judge what was lost.
+Photos that trained the bundle set the ranges of the activations. The comparison with float32 uses photos that did not
+train it. Where int8 loses too much accuracy, the most sensitive convolutions stay in float32 (`best_attempt`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from nameplate.evaluate.evaluator import EvaluationResult, evaluate_model
 from nameplate.evaluate.significance import Paired, paired
 from nameplate.fit.benchmark import Throughput, fastest_of, measure_throughput
 from nameplate.fit.finalize import BFLOAT16_RUNTIME, Calibrated, HeldOut, RuntimeEmbeddings, calibrate_bundle, finalize
-from nameplate.fit.quantize import FILTER_BITS, by_sensitivity, calibration_pictures, quantize, training_and_held
+from nameplate.fit.quantize import FILTER_BITS, by_sensitivity, calibration_inputs, quantize, training_and_holdout
 from nameplate.fit.run import versions
 from nameplate.model.bundle import BACKBONE, SCHEMA, Bundle, File, refuse_other_folder
 from nameplate.model.classifier import log_loss
@@ -31,91 +32,89 @@ from nameplate.model.runtime_choice import agrees, probe
 from nameplate.storage import sha256
 from nameplate.types import Photo
 
-# JOINED A bundle quantised, calibrated and held against float32; where it loses too much, again with more in float32.
-
-
 LEFT_IN_FLOAT = (0, 3, 8)
-"""Convolutions, the most sensitive first, that stay in float32 at the first attempt and at each further one, which is
-made where the one before lost too much. Three attempts, so that none passes by luck."""
+"""How many of the most sensitive convolutions stay in float32 in each attempt; the next attempt is only made if the one
+before lost too much. There are only three, because one of many attempts would pass by chance."""
 REFERENCE = "onnxruntime"
-"""What computes the float32 answers that int8 is held against."""
+"""The runtime whose float32 answers are the reference."""
 
-Pictures = NDArray[np.uint8]
+ModelInputs = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """What int8 answers by one runtime, held against float32 on the same photos."""
+class RuntimeComparison:
+    """int8 in one runtime, compared with float32 on the same photos; the field names are keys of bundle.json."""
 
     runtime: str
     photos: int
     top1: float
     change: Paired
-    """Of top-1, int8 − float32, a share of the photos."""
+    """The difference of top-1, int8 − float32, as a share of the photos."""
     same: float
-    """Share of photos with the same most probable nameplate."""
+    """Share of photos with the same most probable nameplate, 0–1."""
     log_loss: float
-    """At the temperature fitted for this runtime."""
+    """Log-loss with the temperature that was fitted for this runtime."""
     ece: float
+    """Expected calibration error, 0–1."""
 
     @property
-    def lost(self) -> float:
-        """Points of top-1."""
+    def points_lost(self) -> float:
+        """The loss of top-1 in percentage points."""
         return -100 * self.change.difference.value
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class AttemptInput:
-    """What all attempts at one bundle share."""
+class AttemptInputs:
+    """What all attempts at one bundle have in common."""
 
     bundle: Bundle
-    """In float32."""
-    pictures: Pictures
-    """Prepared photos to calibrate on, uint8 N×H×W×3."""
+    """The float32 bundle."""
+    model_inputs: ModelInputs
+    """Model inputs to calibrate on, uint8 N×H×W×3."""
     before: EvaluationResult
-    """The float32 answers to the photos that judge."""
+    """The float32 answers to the held-out photos."""
     dataset: Dataset
-    """The photos that judge."""
+    """The held-out photos."""
     settings: Settings
     """Threads and limits."""
     bits: int
-    """Of the filters, see `quantize`."""
+    """Number of bits of the weights, see `quantize`."""
     progress: Progress
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One way of quantising, judged."""
+    """One quantised bundle and its comparison with float32."""
 
     calibrated: Calibrated
-    """By `REFERENCE`; the bundle is in memory."""
-    held: tuple[Held, ...]
-    """A runtime each."""
+    """Calibrated on the answers of `REFERENCE`; the bundle is in memory."""
+    comparisons: tuple[RuntimeComparison, ...]
+    """One for each runtime."""
     in_float: tuple[str, ...]
-    """Convolutions that stayed in float32."""
+    """Names of the convolutions that stayed in float32."""
 
     @property
     def lost(self) -> float:
-        """Points of top-1, by the worst runtime; bfloat16, which has a check of its own, left out."""
-        return max(held.lost for held in self.held if held.runtime != BFLOAT16_RUNTIME)
+        """The loss of top-1 in percentage points, in the worst runtime. bfloat16 is left out: it has its own check."""
+        return max(each.points_lost for each in self.comparisons if each.runtime != BFLOAT16_RUNTIME)
 
 
-def best_attempt(inputs: AttemptInput, max_loss: float) -> Attempt:
-    """Quantise, leaving more and more in float32 until no more is lost than may be.
+def best_attempt(inputs: AttemptInputs, max_loss: float) -> Attempt:
+    """Quantise, with more and more convolutions in float32, until the loss of top-1 is small enough.
 
     Args:
-        inputs: see `AttemptInput`.
-        max_loss: points of top-1.
+        inputs: what all attempts have in common.
+        max_loss: largest permitted loss of top-1 in percentage points.
 
     Returns:
-        The first attempt that loses no more, or else the one that loses least.
+        The first attempt within `max_loss`; if there is none, the one with the smallest loss.
     """
     order: list[str] = []
     made: list[Attempt] = []
     for count in LEFT_IN_FLOAT:
-        if count and not order:
+        if count and not order:  # ranking takes one quantisation for each convolution: only where it is needed
             order = by_sensitivity(
-                inputs.bundle.backbone, inputs.pictures, lambda a, b: inputs.progress("sensitivity", a, b)
+                inputs.bundle.backbone, inputs.model_inputs, lambda a, b: inputs.progress("sensitivity", a, b)
             )
         if count and count >= len(order):
             break
@@ -126,16 +125,16 @@ def best_attempt(inputs: AttemptInput, max_loss: float) -> Attempt:
 
 
 def working(bundle: Bundle, threads: int) -> list[str]:
-    """Runtimes that run a backbone here and agree on what it says; ONNX Runtime first."""
+    """Runtimes that run the backbone on this machine and agree on its output; `REFERENCE` is the first."""
     trials = probe(bundle, threads)
     return list(dict.fromkeys([REFERENCE, *(trial.runtime for trial in trials if agrees(trial, bundle))]))
 
 
-def _attempt(inputs: AttemptInput, in_float: Sequence[str]) -> Attempt:
-    """Quantise with some convolutions left in float32, and hold the result against float32 by every runtime."""
+def _attempt(inputs: AttemptInputs, in_float: Sequence[str]) -> Attempt:
+    """Quantise with some convolutions in float32, and compare the result with float32 in every runtime."""
     progress = inputs.progress
     progress("quantise", 0, 1)
-    draft = _draft(inputs.bundle, quantize(inputs.bundle.backbone, inputs.pictures, in_float, inputs.bits))
+    draft = _draft(inputs.bundle, quantize(inputs.bundle.backbone, inputs.model_inputs, in_float, inputs.bits))
     progress("quantise", 1, 1)
     judged = {}
     for runtime in working(draft, inputs.settings.threads):
@@ -143,32 +142,32 @@ def _attempt(inputs: AttemptInput, in_float: Sequence[str]) -> Attempt:
         step = f"int8 {runtime}"
         judged[runtime] = evaluate_model(model, inputs.dataset, progress=lambda _, a, b, s=step: progress(s, a, b))  # type: ignore[misc]
     calibrated = _calibrated(draft, inputs.before, judged)
-    held = tuple(_held(inputs.before, found, calibrated.bundle) for found in judged.values())
-    return Attempt(calibrated, held, tuple(in_float))
+    comparisons = tuple(_compared(inputs.before, found, calibrated.bundle) for found in judged.values())
+    return Attempt(calibrated, comparisons, tuple(in_float))
 
 
 def _draft(bundle: Bundle, backbone: bytes) -> Bundle:
-    """The bundle with another backbone, not yet calibrated."""
+    """The bundle with another backbone, before calibration."""
     files = {BACKBONE: File(sha256(backbone), len(backbone))}
     manifest = replace(bundle.manifest, schema=SCHEMA, files=files, temperatures={}, bfloat16=None)
     return replace(bundle, manifest=manifest, backbone=backbone, folder=None)
 
 
 def _calibrated(draft: Bundle, before: EvaluationResult, judged: Mapping[str, EvaluationResult]) -> Calibrated:
-    """Temperatures and thresholds chosen again, where there are photos enough; else they stay float32's."""
+    """Fit temperatures and thresholds again; where there are too few photos, those of float32 stay."""
     truth = judged[REFERENCE]
     enough = len(truth.photos) >= MIN_CALIBRATION
     if enough:
-        thresholds = replace(draft.manifest.thresholds, far=_far(draft, before, truth))
+        thresholds = replace(draft.manifest.thresholds, far=_moved_non_car_threshold(draft, before, truth))
         draft = replace(draft, manifest=replace(draft.manifest, thresholds=thresholds))
     everyone = np.arange(len(truth.photos))
-    # `working` names REFERENCE first, and the answers of the first runtime choose the thresholds
+    # REFERENCE is the first in `judged`, and `calibrate_bundle` chooses the thresholds by the first runtime.
     embedded = tuple(RuntimeEmbeddings(name, found.embeddings, everyone) for name, found in judged.items())
     return calibrate_bundle(draft, HeldOut(embedded, truth.y_true, truth.groups), thresholds=enough)
 
 
-def _far(draft: Bundle, before: EvaluationResult, after: EvaluationResult) -> float | None:
-    """The threshold of "not a car", moved as the cars themselves have: rounding takes them a little farther out."""
+def _moved_non_car_threshold(draft: Bundle, before: EvaluationResult, after: EvaluationResult) -> float | None:
+    """The threshold of "not a car", scaled like the median distance of the cars, which rounding increases a little."""
     far, known = draft.manifest.thresholds.far, draft.ood_detector
     if far is None or known is None:
         return far
@@ -176,19 +175,23 @@ def _far(draft: Bundle, before: EvaluationResult, after: EvaluationResult) -> fl
     return far * now / was
 
 
-def _held(before: EvaluationResult, after: EvaluationResult, calibrated: Bundle) -> Held:
-    """int8's answers against float32's, photo by photo."""
+def _compared(before: EvaluationResult, after: EvaluationResult, calibrated: Bundle) -> RuntimeComparison:
+    """Compare the answers of int8 and float32 photo by photo.
+
+    Raises:
+        DataError: a photo was changed between the two evaluations.
+    """
     if [photo.sha256 for photo in before.photos] != [photo.sha256 for photo in after.photos]:
         raise DataError("Photos changed while they were judged. Run the command again.")
     probs = Model(calibrated, Settings()).probabilities(after.embeddings, after.runtime)
-    named = probs.argmax(1)
-    right = named == after.y_true
-    return Held(
+    y_pred = probs.argmax(1)
+    right = y_pred == after.y_true
+    return RuntimeComparison(
         after.runtime,
         len(after.photos),
         float(right.mean()),
         paired(before.right, right, before.groups),
-        float((before.named == named).mean()),
+        float((before.y_pred == y_pred).mean()),
         log_loss(probs, after.y_true),
         calibrate(probs.max(1), right, after.groups).ece.value,
     )
@@ -200,55 +203,58 @@ METHOD = "ONNX Runtime static, QDQ; filters int8, a scale for each channel; acti
 
 @dataclass(frozen=True, slots=True)
 class Gates:
-    """What an int8 bundle has to pass to be written."""
+    """The conditions under which an int8 bundle is written; the field names are keys of bundle.json."""
 
     photos: int = 1000
-    """Held-out photos to judge on at least."""
+    """Smallest number of held-out photos."""
     loss: float = 0.3
-    """Points of top-1 that it may lose, by any runtime."""
+    """Largest loss of top-1 in percentage points, in any runtime."""
     speedup: float = 1.0
-    """How many times as fast as float32 it must be, each by its fastest runtime without bfloat16."""
+    """Smallest speed-up over float32; each of the two in its fastest runtime without bfloat16."""
 
 
 @dataclass(frozen=True, slots=True)
 class Int8Recipe:
-    """How to quantise, and when to keep the result."""
+    """How to quantise, and when to write the result."""
 
     gates: Gates = Gates()
-    """What int8 must pass."""
+    """The conditions that int8 must meet."""
     bits: int = FILTER_BITS
-    """Of the filters, see `quantize`."""
+    """Number of bits of the weights, see `quantize`."""
     keep: bool = False
-    """Write the bundle even where it fails a gate."""
+    """Whether to write the bundle even if it fails a gate."""
 
 
 @dataclass(frozen=True, slots=True)
-class Exported:
-    """What `export_int8` found."""
+class Int8Export:
+    """The result of `export_int8`."""
 
     bundle: Bundle | None
-    """As written; None where a gate failed and it was not to be kept."""
+    """The bundle as written; None where a gate failed and `Int8Recipe.keep` is false."""
     failed: tuple[str, ...]
-    """The gates that it did not pass, with figures."""
+    """A sentence for each gate that failed, with figures."""
     calibrated: int
-    """Photos that calibrated."""
+    """Number of calibration photos."""
     top1: float
-    """Of float32."""
+    """Top-1 of float32, 0–1."""
     log_loss: float
+    """Log-loss of float32."""
     ece: float
-    held: tuple[Held, ...]
-    """A runtime each."""
+    """Expected calibration error of float32, 0–1."""
+    comparisons: tuple[RuntimeComparison, ...]
+    """int8 against float32, one for each runtime."""
     in_float: tuple[str, ...]
-    """Convolutions that stayed in float32."""
+    """Names of the convolutions that stayed in float32."""
     throughputs: tuple[Throughput, ...]
     bytes: tuple[int, int]
-    """Of the backbone, before and after."""
+    """Size of the backbone in bytes, before and after."""
     unreadable: tuple[tuple[str, str], ...]
+    """Path and reason of each photo that could not be read."""
 
     @property
     def speedup(self) -> float:
-        """int8 against float32, each by its fastest runtime without bfloat16."""
-        plain = [pace for pace in self.throughputs if pace.runtime != BFLOAT16_RUNTIME]
+        """The speed-up of int8 over float32, each in its fastest runtime without bfloat16."""
+        plain = [each for each in self.throughputs if each.runtime != BFLOAT16_RUNTIME]
         return fastest_of(plain, INT8).over(fastest_of(plain, FLOAT32))
 
 
@@ -261,33 +267,33 @@ def export_int8(
     recipe: Int8Recipe | None = None,
     overwrite: bool = False,
     progress: Progress = lambda *_: None,
-) -> Exported:
-    """Quantise, judge, calibrate, time, write.
+) -> Int8Export:
+    """Quantise a bundle, calibrate and evaluate it, measure its speed, and write it.
 
     Args:
-        bundle: float32, with a head.
-        dataset: labelled photos: those that trained the bundle calibrate, the others judge.
+        bundle: a float32 bundle with a classifier.
+        dataset: labelled photos: those that trained the bundle calibrate, the others evaluate.
         target: folder of the bundle to write.
-        settings: threads and limits; the runtimes are all that can be had.
-        recipe: how to quantise, and what int8 must pass.
-        overwrite: replace a bundle that is there.
+        settings: threads and limits; its runtime is not used, since all available runtimes are compared.
+        recipe: how to quantise, and the gates; None takes the defaults.
+        overwrite: whether to replace a bundle that is at `target`.
         progress: see `Progress`.
 
     Raises:
-        DataError: too few photos to judge on, or none to calibrate on.
-        BundleError: the bundle has no head, or is in int8 already.
-        NameplateError: `target` is there already, or the speed cannot be measured.
+        DataError: there are too few photos to evaluate on, or none to calibrate on.
+        BundleError: the bundle has no classifier, or is in int8 already.
+        NameplateError: `target` exists and `overwrite` is false, or the speed cannot be measured.
     """
     recipe = recipe or Int8Recipe()
     _refuse(bundle, target, overwrite)
     plain = Model(bundle, replace(settings, runtime=REFERENCE))
     plain.require_head()
-    train, held, unreadable = training_and_held(dataset, bundle, settings, progress)
-    _refuse_few(held, recipe.gates)
-    pictures, calibration = calibration_pictures(train, bundle, settings)
-    to_judge = replace(dataset, photos=held)
-    before = evaluate_model(plain, to_judge, progress=lambda _, a, b: progress(FLOAT32, a, b))
-    inputs = AttemptInput(bundle, pictures, before, to_judge, settings, recipe.bits, progress)
+    train, holdout, unreadable = training_and_holdout(dataset, bundle, settings, progress)
+    _refuse_few(holdout, recipe.gates)
+    model_inputs, calibration = calibration_inputs(train, bundle, settings)
+    to_evaluate = replace(dataset, photos=holdout)
+    before = evaluate_model(plain, to_evaluate, progress=lambda _, a, b: progress(FLOAT32, a, b))
+    inputs = AttemptInputs(bundle, model_inputs, before, to_evaluate, settings, recipe.bits, progress)
     best = best_attempt(inputs, recipe.gates.loss)
     progress("time", 0, 1)
     found = replace(_found(inputs, best), unreadable=unreadable)
@@ -296,43 +302,45 @@ def export_int8(
     if found.failed and not recipe.keep:
         return found
     made = best.calibrated.bundle
-    named = replace(best.calibrated, bundle=replace(made, manifest=replace(made.manifest, name=target.name)))
-    provenance = _provenance(bundle, calibration, held, found, recipe)
-    saved = finalize(target, named, provenance, index=bundle.index_bytes(), overwrite=overwrite)
+    renamed = replace(best.calibrated, bundle=replace(made, manifest=replace(made.manifest, name=target.name)))
+    provenance = _provenance(bundle, calibration, holdout, found, recipe)
+    saved = finalize(target, renamed, provenance, index=bundle.index_bytes(), overwrite=overwrite)
     return replace(found, bundle=saved)
 
 
-def _found(inputs: AttemptInput, best: Attempt) -> Exported:
-    """The figures of the best attempt, its speed measured; no gate judged yet."""
+def _found(inputs: AttemptInputs, best: Attempt) -> Int8Export:
+    """The figures of the best attempt with its speed, before the gates are checked."""
     bundle, before, quantised = inputs.bundle, inputs.before, best.calibrated.bundle.backbone
     threads = inputs.settings.threads
-    runtimes = dict.fromkeys([*(each.runtime for each in best.held), *working(bundle, threads)])
+    runtimes = dict.fromkeys([*(each.runtime for each in best.comparisons), *working(bundle, threads)])
     backbones = {FLOAT32: bundle.backbone, INT8: quantised}
-    return Exported(
+    return Int8Export(
         bundle=None,
         failed=(),
-        calibrated=len(inputs.pictures),
+        calibrated=len(inputs.model_inputs),
         top1=before.evaluation.top1.value,
         log_loss=before.evaluation.log_loss,
         ece=calibrate(before.confidence, before.right, before.groups).ece.value,
-        held=best.held,
+        comparisons=best.comparisons,
         in_float=best.in_float,
-        throughputs=measure_throughput(backbones, inputs.pictures, list(runtimes), threads),
+        throughputs=measure_throughput(backbones, inputs.model_inputs, list(runtimes), threads),
         bytes=(len(bundle.backbone), len(quantised)),
         unreadable=(),
     )
 
 
-def _refuse_few(held: Sequence[Photo], gates: Gates) -> None:
-    if len(held) < max(1, gates.photos):
+def _refuse_few(holdout: Sequence[Photo], gates: Gates) -> None:
+    """Refuse a data set that could not pass the first gate, before anything is computed."""
+    if len(holdout) < max(1, gates.photos):
         raise DataError(
-            f"Only {len(held):,} photos of the data can judge: they have nameplates that the model knows and did not "
-            f"train it. {gates.photos:,} are needed to tell a loss of {gates.loss} points; --min-photos asks for fewer."
+            f"Only {len(holdout):,} photos of the data can judge: they have nameplates that the model knows "
+            f"and did not train it. {gates.photos:,} are needed to tell a loss of {gates.loss} points; "
+            "--min-photos asks for fewer."
         )
 
 
 def _refuse(bundle: Bundle, target: Path, overwrite: bool) -> None:
-    """Before any work, what would fail at its end."""
+    """Check first what would otherwise fail only after all the work is done."""
     refuse_other_folder(target)
     if target.exists() and not overwrite:
         raise NameplateError(f"'{target}' is there already. Choose another name, or pass --overwrite.")
@@ -341,15 +349,16 @@ def _refuse(bundle: Bundle, target: Path, overwrite: bool) -> None:
         raise BundleError(f"'{name}' is in int8 already. Give the float32 bundle that it was made from.")
 
 
-def _failures(found: Exported, gates: Gates) -> list[str]:
-    """The gates that were not passed, in words."""
+def _failures(found: Int8Export, gates: Gates) -> list[str]:
+    """A sentence for each gate that failed."""
     failed = []
-    for held in found.held:
-        if held.photos < gates.photos:
-            failed.append(f"{held.photos:,} photos could be judged by {held.runtime}, fewer than {gates.photos:,}")
-        if held.lost > gates.loss and held.runtime != BFLOAT16_RUNTIME:  # it is not used where its check fails
-            failed.append(f"by {held.runtime} {held.lost:.2f} points of top-1 are lost, more than {gates.loss}")
-    if not found.speedup >= gates.speedup:
+    for each in found.comparisons:
+        if each.photos < gates.photos:
+            failed.append(f"{each.photos:,} photos could be judged by {each.runtime}, fewer than {gates.photos:,}")
+        # A bundle whose bfloat16 check fails does not run in bfloat16, so its loss needs no gate.
+        if each.points_lost > gates.loss and each.runtime != BFLOAT16_RUNTIME:
+            failed.append(f"by {each.runtime} {each.points_lost:.2f} points of top-1 are lost, more than {gates.loss}")
+    if not found.speedup >= gates.speedup:  # written so that NaN fails
         failed.append(f"it is {found.speedup:.2f} times as fast as float32, less than {gates.speedup}")
     return failed
 
@@ -357,11 +366,11 @@ def _failures(found: Exported, gates: Gates) -> list[str]:
 def _provenance(
     bundle: Bundle,
     calibration: Sequence[Photo],
-    held: Sequence[Photo],
-    found: Exported,
+    holdout: Sequence[Photo],
+    found: Int8Export,
     recipe: Int8Recipe,
 ) -> dict[str, object]:
-    """What the float32 bundle says of its making, and how it became int8."""
+    """The provenance of the float32 bundle, and how it was quantised. The keys are in bundle.json: keep them."""
     parent = bundle.manifest
     return parent.provenance | {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -372,12 +381,12 @@ def _provenance(
             "filter_bits": recipe.bits,
             "in_float": found.in_float,
             "calibration": {"photos": len(calibration), "sha256": digest(calibration)},
-            "judged": {"photos": len(held), "sha256": digest(held)},
+            "judged": {"photos": len(holdout), "sha256": digest(holdout)},
             "gates": asdict(recipe.gates),
             "failed": found.failed,
             "top1_float32": found.top1,
             "log_loss_float32": found.log_loss,
-            "held": [asdict(each) for each in found.held],
+            "held": [asdict(each) for each in found.comparisons],
             "photos_per_second": {
                 f"{p.backbone} {p.runtime}": round(p.photos_per_second, 1) for p in found.throughputs
             },

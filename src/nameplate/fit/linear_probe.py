@@ -1,4 +1,4 @@
-"""`train_head`: a head on frozen embeddings, from labelled photos to a bundle, in seconds, without torch."""
+"""Fits a linear classifier on frozen embeddings: from labelled photos to a bundle, in seconds and without torch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from nameplate.fit.finalize import (
     finalize,
 )
 from nameplate.fit.run import data_record, versions
-from nameplate.fit.split import Split, photos_csv, split_parts
+from nameplate.fit.split import Split, photos_csv, split_photos
 from nameplate.model.bundle import SCHEMA, Bfloat16Check, Bundle, Manifest
 from nameplate.model.classifier import Head, fit_head
 from nameplate.model.embeddings import DatasetEmbeddings, Progress, embed_photos, still_readable
@@ -36,25 +36,26 @@ from nameplate.storage import writing
 from nameplate.types import Evaluation, Floats, HeadRecipe, Photo
 
 BFLOAT16_PHOTOS = 2000
-"""Held-out photos, at most, on which bfloat16 is held against float32."""
+"""Largest number of held-out photos on which bfloat16 is compared with float32."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What `train_head` made."""
+    """The result of `train_head`."""
 
     bundle: Bundle
     evaluation: Evaluation | None
-    """On the held-out photos; None where none were held out."""
+    """Metrics on the held-out photos; None where none were held out."""
     photos: int
-    """Photos trained on."""
+    """Number of training photos."""
     unreadable: tuple[tuple[str, str], ...]
-    """Photos that could not be read, and why."""
+    """Path and reason of each photo that could not be read."""
     runtime: str
+    """The runtime that computed the embeddings."""
     copies: int
-    """Photos that are copies of another one."""
-    parts: Split
-    """Which photos trained, which judged, and which did neither."""
+    """Number of photos that are copies of another photo."""
+    split: Split
+    """Which photos trained, which were held out, and which were neither."""
 
 
 def train_head(
@@ -67,15 +68,15 @@ def train_head(
     overwrite: bool = False,
     progress: Progress = lambda *_: None,
 ) -> Trained:
-    """Embed, split, fit, calibrate, measure, write.
+    """Embed the photos, split them, fit a classifier, calibrate and evaluate it, and write the bundle.
 
     Args:
         dataset: labelled photos. Where the data itself has parts, its validation (or test) part is held out.
         target: the bundle's folder.
-        model: gives the backbone; its own head is not looked at.
-        recipe: how to train.
-        index: put small pictures of the photos that train into the bundle, for `nameplate explain`.
-        overwrite: replace a bundle that is there.
+        model: gives the backbone; its own classifier is not used.
+        recipe: how to train; None takes the defaults.
+        index: whether to put the neighbour index of the training photos into the bundle, for `nameplate explain`.
+        overwrite: whether to replace a bundle that is at `target`.
         progress: see `Progress`.
 
     Raises:
@@ -87,9 +88,9 @@ def train_head(
         fitted = _fit(dataset, model, recipe, progress)
         check = bfloat16_check((fitted.head.weight, fitted.head.bias), fitted.held_out)
         if check is not None and check.cost > MAX_BFLOAT16_COST:
-            # The bundle will then run in float32, so it is fitted and judged on float32's embeddings.
+            # The bundle will then run in float32, so that it is fitted and evaluated on float32 embeddings.
             fitted = _fit(dataset, _in_float32(model, check), recipe, progress)
-        parts, embedded = fitted.parts, fitted.embedded
+        split, embedded = fitted.split, fitted.embedded
         calibrated = calibrate_bundle(_draft(target.name, fitted), fitted.held_out, fitted.out_of_fold)
         bundle = finalize(
             target,
@@ -98,96 +99,98 @@ def train_head(
             index=_index(fitted) if index else None,
             overwrite=overwrite,
         )
-    trained = int(parts.train.sum())
-    return Trained(bundle, calibrated.evaluation, trained, parts.unreadable, embedded.runtime, parts.copies, parts)
+    trained = int(split.train.sum())
+    return Trained(bundle, calibrated.evaluation, trained, split.unreadable, embedded.runtime, split.copies, split)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Fitted:
-    """A head, fitted on the embeddings of one model's backbone."""
+    """A linear classifier, fitted on the embeddings of one model's backbone."""
 
     model: Model
     embedded: DatasetEmbeddings
-    """The photos that can be read, in the order of `parts`."""
-    parts: Split
+    """The photos that can be read, in the order of `split`."""
+    split: Split
     head: Head
     held_out: HeldOut
 
     @property
     def trained(self) -> Floats:
-        """Embeddings of the photos that trained the head, float32 N×D."""
-        return self.embedded.embeddings[self.parts.train]
+        """Embeddings of the training photos, float32 N×D."""
+        return self.embedded.embeddings[self.split.train]
 
     @property
     def out_of_fold(self) -> OutOfFold | None:
-        """What cross-validation said of the photos that trained the head; None where it could not be done."""
+        """The cross-validated logits of the training photos; None where cross-validation was not possible."""
         if self.head.out_of_fold is None:
             return None
-        logits = self.head.out_of_fold[: len(self.trained)]  # rows of the mirrored copies come after
-        return OutOfFold(self.trained, logits, self.parts.classes[self.parts.train])
+        logits = self.head.out_of_fold[: len(self.trained)]  # the rows of the mirrored photos follow
+        return OutOfFold(self.trained, logits, self.split.classes[self.split.train])
 
 
 def _fit(dataset: Dataset, model: Model, recipe: HeadRecipe, progress: Progress) -> _Fitted:
-    """Embed the photos, split them, and fit the head on those that train."""
-    # Which photos will train is not known yet, so some that do not are embedded mirrored in vain: decoding all of
-    # them again took longer.
+    """Embed the photos, split them, and fit the classifier on the training photos."""
+    # The split needs the embeddings, so that held-out photos are embedded mirrored as well. That costs less than
+    # decoding the training photos a second time.
     embedded = embed_photos(dataset.photos, model, progress, also_mirrored=recipe.mirror)
-    parts = split_parts(dataset, embedded, recipe.holdout, recipe.seed, progress)
-    train = parts.train
-    chosen = _training_photos(parts)
+    split = split_photos(dataset, embedded, recipe.holdout, recipe.seed, progress)
+    train = split.train
+    chosen = _training_photos(split)
     mirrored = embed_photos(chosen, model, progress, mirror=True) if recipe.mirror else None
-    classes, groups = parts.classes[train], parts.groups[train]
+    classes, groups = split.classes[train], split.groups[train]
     head = fit_recipe(chosen, embedded.embeddings[train], mirrored, classes, groups, recipe, progress)
-    return _Fitted(model, embedded, parts, head, _held_out(embedded, parts, model, progress))
+    return _Fitted(model, embedded, split, head, _held_out(embedded, split, model, progress))
 
 
 def _in_float32(model: Model, check: Bfloat16Check) -> Model:
-    """The same model, run in float32, whose bundle says what bfloat16 was found to cost."""
+    """The same model in float32; its bundle records the measured cost of bfloat16."""
     measured = replace(model.bundle, manifest=replace(model.bundle.manifest, bfloat16=check))
     return Model(measured, replace(model.settings, runtime="onnxruntime"))
 
 
-def _held_out(embedded: DatasetEmbeddings, parts: Split, model: Model, progress: Progress) -> HeldOut:
-    """The held-out photos; where bfloat16 embedded them, `BFLOAT16_PHOTOS` of them in float32 as well."""
-    places = np.flatnonzero(parts.held)
+def _held_out(embedded: DatasetEmbeddings, split: Split, model: Model, progress: Progress) -> HeldOut:
+    """Embeddings of the held-out photos; where they are in bfloat16, `BFLOAT16_PHOTOS` of them in float32 as well."""
+    places = np.flatnonzero(split.holdout)
     found = [RuntimeEmbeddings(embedded.runtime, embedded.embeddings[places], places)]
     if embedded.runtime == BFLOAT16_RUNTIME and len(places):
         chosen = places[:: -(-len(places) // BFLOAT16_PHOTOS)]
-        again = [parts.photos[place] for place in chosen]
+        again = [split.photos[place] for place in chosen]
         exact = embed_photos(
             again, model.with_settings(runtime="openvino"), lambda _, a, b: progress("check bfloat16", a, b)
         )
         found.append(RuntimeEmbeddings(exact.runtime, exact.embeddings, chosen[still_readable(again, exact)]))
-    return HeldOut(tuple(found), parts.classes)
+    return HeldOut(tuple(found), split.classes)
 
 
-def _training_photos(parts: Split) -> list[Photo]:
-    return [photo for photo, trains in zip(parts.photos, parts.train, strict=True) if trains]
+def _training_photos(split: Split) -> list[Photo]:
+    """The training photos in the order of the split."""
+    return [photo for photo, trains in zip(split.photos, split.train, strict=True) if trains]
 
 
 def _draft(name: str, fitted: _Fitted) -> Bundle:
-    """The bundle before it is calibrated."""
-    parent, parts, head = fitted.model.bundle, fitted.parts, fitted.head
+    """The bundle before calibration."""
+    parent, split, head = fitted.model.bundle, fitted.split, fitted.head
     manifest = Manifest(
         schema=SCHEMA,
         name=name,
-        nameplates=parts.nameplates,
-        ids=parts.ids,
+        nameplates=split.nameplates,
+        ids=split.ids,
         preprocess=parent.manifest.preprocess,
         embedding=parent.manifest.embedding,
         temperature=head.temperature,
         files={},
         bfloat16=parent.manifest.bfloat16,
-        # `far` and `no_car` are the backbone's own; without the distances that they cut, they mean nothing
+        # `far` and `no_car` belong to the backbone. Without the detector, whose distances they cut, they mean nothing.
         thresholds=Thresholds() if parent.ood_detector is None else parent.manifest.thresholds,
     )
-    known = fit_detector(fitted.trained, parts.classes[parts.train], parent.ood_detector)
-    table = photos_csv(parts.photos, parts.groups)
+    known = fit_detector(fitted.trained, split.classes[split.train], parent.ood_detector)
+    table = photos_csv(split.photos, split.groups)
     return Bundle(manifest, parent.backbone, head.weight, head.bias, table, known)
 
 
 def _index(fitted: _Fitted) -> bytes:
-    return make_index(_training_photos(fitted.parts), fitted.trained, fitted.model.settings.threads)
+    """The neighbour index of the training photos, as a file."""
+    return make_index(_training_photos(fitted.split), fitted.trained, fitted.model.settings.threads)
 
 
 def fit_recipe(
@@ -199,19 +202,19 @@ def fit_recipe(
     recipe: HeadRecipe,
     progress: Progress = lambda *_: None,
 ) -> Head:
-    """Fit a head as a recipe says, in folds that part no copies.
+    """Fit a linear classifier with cross-validation; copies of a photo share a fold.
 
     Args:
-        photos: N labelled photos with their digests.
+        photos: the N labelled photos with their digests.
         embeddings: float32 N×D.
-        mirrored: the same photos embedded mirrored, to train on as well; some may be missing.
+        mirrored: embeddings of the mirrored photos, which train as well; some photos may be missing.
         classes: int64 (N,).
-        groups: int64 (N,), photos of one group stay together.
-        recipe: folds, seed, balance.
+        groups: int64 (N,); photos of one group share a fold.
+        recipe: gives the folds, the seed and the balancing.
         progress: see `Progress`.
 
     Returns:
-        The head; the first N rows of its `out_of_fold` are of the photos as they are.
+        The classifier; the first N rows of its `out_of_fold` belong to the photos that are not mirrored.
 
     Raises:
         DataError: all photos are in one fold.
@@ -223,20 +226,21 @@ def fit_recipe(
             f"here all {len(photos):,} photos to train on are in one."
         )
     if mirrored is not None:
-        there = still_readable(photos, mirrored)
+        there = still_readable(photos, mirrored)  # a photo may have vanished since it was first read
         embeddings = np.concatenate([embeddings, mirrored.embeddings])
         classes, fold = np.concatenate([classes, classes[there]]), np.concatenate([fold, fold[there]])
     return fit_head(embeddings, classes, fold, balanced=recipe.balanced, progress=lambda a, b: progress("fit", a, b))
 
 
 def _provenance(fitted: _Fitted, recipe: HeadRecipe) -> dict[str, object]:
+    """What bundle.json records of the training; its keys are read by other versions, and must not change."""
     parent, head = fitted.model.bundle.manifest, fitted.head
     return {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "recipe": {"name": "head", **asdict(recipe), "C": head.strength},
         "cross_validation": {str(c): {"top1": a, "log_loss": b} for c, (a, b) in head.cross_validated.items()},
         "metrics": None,
-        "data": data_record(fitted.parts),
+        "data": data_record(fitted.split),
         "runtime": fitted.embedded.runtime,
         "backbone": parent.provenance.get("backbone", parent.name),
         "versions": versions("numpy", "onnxruntime", "pillow", "scipy", "simplejpeg"),

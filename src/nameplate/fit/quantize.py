@@ -1,10 +1,10 @@
-"""A float32 backbone → the same in int8, by ONNX Runtime's static quantisation, without torch.
+"""Quantises a float32 backbone to int8 with ONNX Runtime's static quantisation, without torch.
 
-Filters become int8 with a scale for each output channel, activations uint8 between the least and the greatest value
-that calibration photos show (B. Jacob et al., "Quantization and Training of Neural Networks for Efficient
-Integer-Arithmetic-Only Inference", CVPR 2018). Only convolutions and what clips their outputs are quantised: they are
-all but a few per cent of the work. Pooling, standard deviations, whitening and classifier stay in float32. Percentiles,
-signed activations and NNCF's bias correction were measured and gave no more (docs/int8.md).
+Weights become int8 with one scale for each output channel. Activations become uint8; their range is the minimum and
+maximum over the calibration photos (B. Jacob et al., "Quantization and Training of Neural Networks for Efficient
+Integer-Arithmetic-Only Inference", CVPR 2018). Only convolutions and their activation functions are quantised, because
+they are all but a few per cent of the work. Pooling, standard deviations, whitening and the classifier stay in float32.
+Percentile ranges, signed activations and NNCF's bias correction were measured and gained nothing (docs/int8.md).
 """
 
 from __future__ import annotations
@@ -34,32 +34,34 @@ from nameplate.runtime.select import available_cpus
 from nameplate.storage import sha256
 from nameplate.types import Photo
 
-onnxruntime = import_onnxruntime()  # before any part of it is imported in another way
+onnxruntime = import_onnxruntime()  # it must come before any other import of onnxruntime
 
 QUANTISED = ("Conv", "Clip", "Relu")
-"""Operators that compute in int8."""
+"""ONNX operators that are quantised."""
 FILTER_BITS = 8
-SENSITIVITY_PICTURES = 16
-"""Pictures that tell which convolutions suffer most; they need not tell by how much."""
+"""Default number of bits of the weights."""
+SENSITIVITY_INPUTS = 16
+"""Number of model inputs for `by_sensitivity`: few are enough to rank the convolutions."""
 
 
 def quantize(
-    backbone: bytes, pictures: NDArray[np.uint8], in_float: Sequence[str] = (), bits: int = FILTER_BITS
+    backbone: bytes, inputs: NDArray[np.uint8], in_float: Sequence[str] = (), bits: int = FILTER_BITS
 ) -> bytes:
-    """Quantise a backbone; inputs, outputs and opset stay what they are.
+    """Quantise a backbone; its inputs, outputs and opset do not change.
 
     Args:
         backbone: the float32 ONNX file.
-        pictures: photos to calibrate on, prepared: uint8 N×H×W×3.
+        inputs: model inputs to calibrate on, uint8 N×H×W×3.
         in_float: names of nodes that stay in float32 (`convolutions` lists them).
-        bits: of the filters, 8 or 7. With 8, processors without VNNI add up two products in 16 bits that do not hold
-            them, and so compute something else; 7 is safe everywhere and rounds twice as roughly.
+        bits: number of bits of the weights, 8 or 7. With 8 bits, processors without VNNI add pairs of products in 16
+            bits, which can overflow, so that they compute other results. 7 bits are safe on every processor, and
+            their rounding steps are twice as large.
 
     Returns:
-        An ONNX file with QuantizeLinear and DequantizeLinear, whole in itself.
+        An ONNX file with QuantizeLinear and DequantizeLinear nodes and without external data.
 
     Raises:
-        BundleError: ONNX Runtime cannot load the backbone, or it has no convolutions, or is in int8 already.
+        BundleError: ONNX Runtime cannot load the backbone, it has no convolutions, or it is quantised already.
     """
     model = folded(backbone)
     kept = [name for name in convolutions(model) if name not in in_float]
@@ -70,7 +72,7 @@ def quantize(
         quantize_static(
             model,
             target,
-            _Pictures(model.graph.input[0].name, pictures),
+            _CalibrationBatches(model.graph.input[0].name, inputs),
             op_types_to_quantize=list(QUANTISED),
             nodes_to_exclude=list(in_float),
             per_channel=True,
@@ -84,16 +86,17 @@ def quantize(
 
 
 def by_sensitivity(
-    backbone: bytes, pictures: NDArray[np.uint8], progress: Callable[[int, int], None] = lambda *_: None
+    backbone: bytes, inputs: NDArray[np.uint8], progress: Callable[[int, int], None] = lambda *_: None
 ) -> list[str]:
-    """Names of the convolutions, first the one that in int8, alone, shifts the embedding most.
+    """Names of the convolutions, sorted by how much quantising each of them alone changes the embedding, most first.
 
     Args:
         backbone: the float32 ONNX file.
-        pictures: uint8 N×H×W×3; `SENSITIVITY_PICTURES` of them are looked at.
-        progress: called with convolutions done and in all.
+        inputs: model inputs, uint8 N×H×W×3; at most `SENSITIVITY_INPUTS` of them are used.
+        progress: called with the number of convolutions done and the total.
     """
-    few = pictures[:: -(-len(pictures) // SENSITIVITY_PICTURES)]
+    # -(-a // b) rounds a / b up, so that at most SENSITIVITY_INPUTS are left.
+    few = inputs[:: -(-len(inputs) // SENSITIVITY_INPUTS)]
     names = convolutions(folded(backbone))
     exact = OnnxRuntime(backbone, available_cpus()).run(few)
     shifts = {}
@@ -105,20 +108,22 @@ def by_sensitivity(
 
 
 def convolutions(model: onnx.ModelProto) -> list[str]:
-    """Names of the convolutions, first to last."""
+    """Names of the convolutions in the order of the graph."""
     return [node.name for node in model.graph.node if node.op_type == "Conv"]
 
 
 def folded(backbone: bytes) -> onnx.ModelProto:
-    """The graph as ONNX Runtime simplifies it: batch norms folded into filters, constants computed, all in float32.
+    """The graph after ONNX Runtime's basic optimisations: batch norms and constants are folded; it stays in float32.
 
     Raises:
-        BundleError: it cannot be loaded.
+        BundleError: ONNX Runtime cannot load the backbone.
     """
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "folded.onnx"
         options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC  # ONNX's own operators
+        options.graph_optimization_level = (
+            onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        )  # keeps standard operators
         options.optimized_model_filepath = str(target)
         options.log_severity_level = 4
         try:
@@ -127,83 +132,99 @@ def folded(backbone: bytes) -> onnx.ModelProto:
             raise BundleError(f"ONNX Runtime cannot load the backbone: {error}") from None
         model = onnx.load(target)
     used = {node.domain for node in model.graph.node}
+    # The optimiser declares domains that the graph does not use, and the ONNX checker refuses unknown ones.
     opsets = [opset for opset in model.opset_import if opset.domain in used]
     del model.opset_import[:]
     model.opset_import.extend(opsets)
-    model.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")  # else it asks for just this
+    model.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")  # avoids a warning
     return model
 
 
 def _cleaned(model: onnx.ModelProto) -> bytes:
+    """The checked model without metadata, serialised."""
     del model.metadata_props[:]
     onnx.checker.check_model(model, full_check=True)
     data: bytes = model.SerializeToString()
     return data
 
 
-class _Pictures(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime is read as Any
-    """Pictures in batches, as ONNX Runtime asks for them."""
+class _CalibrationBatches(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime is read as Any
+    """Gives the calibration inputs to ONNX Runtime in batches."""
 
-    def __init__(self, name: str, pictures: NDArray[np.uint8]) -> None:
+    def __init__(self, name: str, inputs: NDArray[np.uint8]) -> None:
         self._batches: Iterator[dict[str, Any]] = iter(
-            {name: pictures[start : start + BATCH]} for start in range(0, len(pictures), BATCH)
+            {name: inputs[start : start + BATCH]} for start in range(0, len(inputs), BATCH)
         )
 
     def get_next(self) -> dict[str, Any] | None:
-        """The next batch; None after the last."""
+        """The next batch by the name of the graph's input; None after the last."""
         return next(self._batches, None)
 
 
-# JOINED Which photos calibrate an int8 backbone, and which judge it.
-
+# Which photos calibrate an int8 backbone, and which evaluate it. No photo does both.
 
 CALIBRATION = 300
-"""Training photos that calibrate, at most, spread over the nameplates: NNCF takes as many by default."""
+"""Largest number of calibration photos, spread over the nameplates; NNCF's default is the same."""
 
 
-def training_and_held(
+def training_and_holdout(
     dataset: Dataset, bundle: Bundle, settings: Settings, progress: Progress
 ) -> tuple[list[Photo], tuple[Photo, ...], tuple[tuple[str, str], ...]]:
-    """Photos that trained the bundle, those that may judge it, and what cannot be read.
+    """Sort a data set into calibration and evaluation photos.
 
-    A bundle that does not say what trained it is taken at the data's word: its train part calibrates.
+    Where the bundle does not record its training photos, the data set's train part is taken for them.
+
+    Returns:
+        The photos that trained the bundle, the others whose nameplate it knows, and path and reason of each photo that
+        cannot be read.
+
+    Raises:
+        DataError: none of the photos trained the bundle.
     """
-    taught = trained_digests(bundle)
+    trained = trained_digests(bundle)
     known = {*bundle.manifest.nameplates, *bundle.manifest.ids}
-    train, held, unreadable = [], [], []
+    train, holdout, unreadable = [], [], []
     for number, photo in enumerate(dataset.photos, start=1):
         try:
             photo = photo.with_(sha256=sha256(read_bytes(photo.path, settings.limits)))
         except PhotoError as error:
             unreadable.append((photo.path, str(error)))
             continue
-        if photo.sha256 in taught or (not taught and photo.split == "train"):
+        if photo.sha256 in trained or (not trained and photo.split == "train"):
             train.append(photo)
         elif photo.label in known:
-            held.append(photo)
+            holdout.append(photo)
         progress("read", number, len(dataset.photos))
     if not train:
         raise DataError(
             "No photo to calibrate on: none of the data trained this model. Give the data that it was trained on, "
             "with the photos that were held out."
         )
-    return train, tuple(held), tuple(unreadable)
+    return train, tuple(holdout), tuple(unreadable)
 
 
-def calibration_pictures(
+def calibration_inputs(
     train: Sequence[Photo], bundle: Bundle, settings: Settings
 ) -> tuple[NDArray[np.uint8], tuple[Photo, ...]]:
-    """Prepared photos to calibrate on, uint8 N×H×W×3, and which they are; every nameplate has its share."""
+    """Choose at most `CALIBRATION` training photos and prepare them.
+
+    Returns:
+        Model inputs, uint8 N×H×W×3, and the photos that they show.
+
+    Raises:
+        DataError: none of the chosen photos can be read.
+    """
+    # Even steps through the photos sorted by nameplate give every nameplate its share.
     ordered = sorted(train, key=lambda photo: (str(photo.label), str(photo.sha256)))
     places = np.unique(np.linspace(0, len(ordered) - 1, min(CALIBRATION, len(ordered))).round().astype(int))
-    chosen, pictures = [], []
+    chosen, inputs = [], []
     spread = [ordered[place] for place in places]
     size = bundle.manifest.preprocess
     prepared = ordered_map(lambda photo: prepare_photo(photo.path, size, settings), spread, settings.threads)
     for photo, found in zip(spread, prepared, strict=True):
         if isinstance(found, PreparedPhoto):
             chosen.append(photo)
-            pictures.append(found.inputs[0])
-    if not pictures:
+            inputs.append(found.inputs[0])
+    if not inputs:
         raise DataError(f"None of {len(places):,} photos to calibrate on can be read.")
-    return np.stack(pictures), tuple(chosen)
+    return np.stack(inputs), tuple(chosen)

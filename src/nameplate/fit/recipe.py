@@ -1,7 +1,8 @@
-"""A recipe: everything that decides how a network is trained, as one TOML file.
+"""Reads recipes: TOML files with everything that decides how a network is trained.
 
-`load_recipe` reads one that ships (`nameplate recipes`) or a file; every field has its default and its limits
-here and nowhere else, and an unknown or impossible one is refused with the nearest right name.
+`load_recipe` reads a shipped recipe (`nameplate recipes`) or a file. The defaults and limits of all fields are in the
+dataclasses below and nowhere else. An unknown key is refused with a suggestion, an impossible value with the limits.
+The field names are keys of the TOML files, and docs/recipes.md repeats the field docstrings; a test compares them.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from nameplate.storage import printable
 from nameplate.types import Fit, HeadRecipe, Interpolation
 
 HEAD = "head"
-"""The kind of recipe that trains no network (`fit/linear_probe.py`)."""
+"""The `kind` of recipes that fit a linear classifier on a frozen backbone (`fit/linear_probe.py`)."""
 MAX_BYTES = 32 * 1024
-"""Size of the largest file that is read as a recipe."""
+"""Largest size of a recipe file in bytes."""
 
 _FROZEN = HeadRecipe()
 
@@ -38,7 +39,7 @@ Optimizer = Literal["adamw", "adam", "sgd"]
 Schedule = Literal["cosine", "exponential", "constant"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
-# Limits stand beside the types: msgspec checks them, errors and docs/recipes.md say them in words.
+# Each type has its limits beside it: msgspec checks them; error texts and docs/recipes.md take the descriptions.
 Text = Annotated[str, Meta(min_length=1, description="text")]
 Count = Annotated[int, Meta(ge=1, le=1_000_000, description="a whole number from 1 to 1,000,000")]
 Folds = Annotated[int, Meta(ge=2, le=100, description="a whole number from 2 to 100")]
@@ -54,131 +55,133 @@ Unfrozen = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Mixing:
-    """MixUp (H. Zhang et al., 2018) and CutMix (S. Yun et al., 2019) of the photos of a batch."""
+    """MixUp (H. Zhang et al., 2018) and CutMix (S. Yun et al., 2019), which mix the photos of a batch."""
 
     mixup: Share = 0.0
     """Probability that a batch is mixed by MixUp."""
     mixup_alpha: Positive = 0.2
-    """Of the Beta distribution that its share is drawn from."""
+    """Parameter α of the Beta(α, α) distribution that the mixing share is drawn from."""
     cutmix: Share = 0.0
     """Probability that a batch is mixed by CutMix."""
     cutmix_alpha: Positive = 1.0
-    """Of the Beta distribution that its share is drawn from."""
+    """Parameter α of the Beta(α, α) distribution that the mixing share is drawn from."""
     until: Share = 1.0
-    """Share of all epochs after which no batch is mixed any more."""
+    """Share of the epochs in which batches are mixed; after it, none is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A stretch of training at one photo size."""
+    """A part of the training with one input size."""
 
     height: Pixels
-    """Height of the network's picture in pixels."""
+    """Height of the model's input in pixels."""
     width: Pixels
-    """Width of the network's picture in pixels."""
+    """Width of the model's input in pixels."""
     epochs: Count
-    """At most; patience may end it sooner."""
+    """Largest number of epochs; patience may end the stage sooner."""
     batch: Count = 32
-    """Photos a step, over all processes together."""
+    """Number of photos in each step, over all processes together."""
     train: Unfrozen = "all"
-    """What is unfrozen: "all", "head" (the classifier alone), or a number: the last so many of the
-    backbone's layer groups and the classifier."""
+    """The part that is trained: "all", "head" (only the classifier), or a number N (the last N layer groups of the
+    backbone, and the classifier)."""
     learning_rate: Positive = 4e-4
-    """Of the backbone's last layer, at its peak."""
+    """Peak learning rate of the backbone's last layer."""
     head_factor: Positive = 1.0
-    """The classifier's learning rate is this many times that."""
+    """The classifier's learning rate, as a multiple of `learning_rate`."""
     layer_decay: To1 = 1.0
-    """Each layer group below learns at this many times the rate of the one above it."""
+    """Learning rate of each layer group, as a multiple of that of the group after it (nearer to the classifier)."""
     schedule: Schedule = "cosine"
-    """cosine: down to zero over the run of consecutive cosine stages; exponential: times `decay` every
-    `decay_steps` steps, smoothly; constant."""
+    """cosine: falls to zero over all consecutive cosine stages together; exponential: falls continuously, by the
+    factor `decay` in every `decay_steps` steps; constant: does not change."""
     decay: To1 = 0.9
-    """See `schedule`."""
+    """Factor of the exponential schedule."""
     decay_steps: Count = 1000
-    """See `schedule`."""
+    """Number of steps in which the exponential schedule falls by `decay`."""
     warmup: NotNegative = 0.0
-    """Epochs over which the rate rises from zero at the stage's beginning."""
+    """Number of epochs at the beginning of the stage in which the learning rate rises from zero."""
     patience: Count | None = None
-    """End after so many epochs without a better validation accuracy; None: never."""
+    """End the stage after this many epochs without a better validation accuracy; none: never."""
     restore_best: bool = False
-    """Whether the stage ends with its best epoch's weights rather than its last's."""
+    """Whether the stage ends with the weights of its best epoch instead of its last one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a network is trained."""
+    """Everything that decides how a network is trained."""
 
     name: Text
-    """What it is called."""
+    """Name of the recipe."""
     summary: Text
-    """What it is for, in a line."""
+    """One line that says what the recipe is for."""
     backbone: Text
-    """A name that `nameplate backbones` knows, or any of timm's."""
+    """A name that `nameplate backbones` lists, or any name of a timm network."""
     stages: tuple[Stage, ...]
-    """One after another."""
+    """The stages, which follow one another."""
     weights: Text = "auto"
-    """auto: the backbone's pretrained ones; none: random; else a file of weights or a run to start from."""
+    """auto: the backbone's pretrained weights; none: random weights; otherwise a file of weights, or the folder of a
+    run."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     mixing: Mixing = field(default_factory=Mixing)
     optimizer: Optimizer = "adamw"
-    """adamw: AdamW (I. Loshchilov and F. Hutter, 2019); adam; sgd: with Nesterov's momentum of 0.9."""
+    """adamw: AdamW (I. Loshchilov and F. Hutter, 2019); adam: Adam; sgd: SGD with Nesterov momentum 0.9."""
     weight_decay: NotNegative = 0.0
-    """Of matrices and filters; biases and norms have none."""
+    """Weight decay of matrices and convolution kernels; biases and norms have none."""
     label_smoothing: Below1 = 0.0
-    """Share of the probability that is spread over all classes."""
+    """Share of the target probability that is spread evenly over all classes."""
     clip: Positive | None = None
-    """Longest gradient, in its L2 norm; None: any."""
+    """Largest L2 norm of the gradient; longer gradients are scaled down; none: no limit."""
     ema: Below1 | None = None
-    """Share that the moving average of the weights keeps each step, None without one; it is the average
-    that is validated and kept."""
+    """Decay of the exponential moving average of the weights, which is then validated and exported in place of the
+    weights; none: no average."""
     dropout: Below1 = 0.0
-    """Before the classifier."""
+    """Dropout rate before the classifier."""
     drop_path: Below1 = 0.0
-    """Stochastic depth (G. Huang et al., 2016), in the deepest block."""
+    """Rate of stochastic depth (G. Huang et al., 2016) in the deepest block."""
     head_start: bool = False
     """Fit the classifier on the frozen backbone's embeddings before the first stage (A. Kumar et al.,
     "Fine-Tuning can Distort Pretrained Features", 2022)."""
     fit: Fit = "squash"
-    """How a photo is fitted into the picture outside training."""
+    """How a photo is fitted into the model's input outside training."""
     interpolation: Interpolation = "bicubic"
-    """Resampling outside training."""
+    """Resampling filter outside training."""
     precision: Precision = "auto"
-    """auto measures both here and takes the faster."""
+    """auto: measure both on this machine and take the faster."""
     compile: bool = False
-    """Let torch compile the network: a minute a photo size, then faster; for long runs."""
+    """Whether torch compiles the network: it takes a minute for each input size and is then faster, so it pays in long
+    runs."""
     keep_best: bool = True
-    """Whether the bundle holds the weights of the epoch, of all stages, that named most of the held-out photos rightly
-    (of equals the lesser loss), at that stage's photo size; false: those that training ends with."""
+    """true: the bundle gets the weights of the epoch with the best accuracy on the held-out photos (the lower loss
+    decides between equals), and the input size of that stage; false: the weights at the end of the training."""
     holdout: Below1 = _FROZEN.holdout
-    """Share of every nameplate kept out of training, where the data itself has no parts."""
+    """Share of the photos of each nameplate that is held out, where the data set has no parts of its own."""
     seed: Seed = _FROZEN.seed
-    """Of the split and of everything drawn."""
+    """Seed of the split and of all random numbers."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecipeRow:
-    """A shipped recipe as `nameplate recipes` lists it."""
+    """A shipped recipe in the list of `nameplate recipes`."""
 
     name: str
     summary: str
     kind: Literal["network", "head"]
-    """What is trained: a whole network, or a head on a bundle's frozen backbone."""
+    """What is trained: a whole network, or a linear classifier on a frozen backbone."""
     backbone: str | None
-    """None for a head."""
+    """The backbone; None for a linear classifier."""
     sizes: str
-    """Height × width of the network's picture, stage by stage: `160×240 → 192×288`; empty for a head."""
+    """Height × width of the model's input in each stage: `160×240 → 192×288`; empty for a linear classifier."""
     epochs: int
-    """Over all stages, at most; 0 for a head."""
+    """Largest number of epochs of all stages together; 0 for a linear classifier."""
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """Name → file of the recipes inside the package."""
+    """Name → file of each recipe that ships with the package."""
     folder = Path(str(resources.files("nameplate.fit"))) / "recipes"
     return {file.stem: file for file in sorted(folder.glob("*.toml"))}
 
 
 def recipe_rows() -> list[RecipeRow]:
-    """The shipped recipes, by name."""
+    """The shipped recipes, sorted by name."""
     return [_row(name, file) for name, file in shipped_recipes().items()]
 
 
@@ -192,11 +195,11 @@ def _row(name: str, file: Path) -> RecipeRow:
 
 
 def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe | HeadRecipe:
-    """A recipe that ships, or a file's, with some of its fields changed.
+    """Load a shipped recipe or a recipe file, and change some of its fields.
 
     Args:
-        name: a shipped recipe's name, or the path of a file that ends in `.toml`.
-        changes: `key=value`, the later ones over the earlier: `seed=3`, `augmentation.flip=0`,
+        name: the name of a shipped recipe, or the path of a file that ends in `.toml`.
+        changes: `key=value`; a later change overrides an earlier one: `seed=3`, `augmentation.flip=0`,
             `stages.2.epochs=3` (stages count from 1), `stages.batch=16` (in every stage). Values are
             written as in TOML; text needs no quotes; `none` stands for none.
 
@@ -204,8 +207,8 @@ def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe | HeadRecipe:
         A `HeadRecipe` where the file says `kind = "head"`, else a `Recipe`.
 
     Raises:
-        UsageError: no such recipe or file, one that is no TOML, an unknown key, a value that is of the wrong
-            kind or impossible, or values that do not go together.
+        UsageError: there is no such recipe or file, the file is not TOML, a key is unknown, a value has the wrong
+            type or is outside its limits, or two values contradict each other.
     """
     file = shipped_recipes().get(name) or _own_file(name)
     where = f"Recipe '{printable(name)}'"
@@ -230,16 +233,17 @@ def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe | HeadRecipe:
 
 
 def recipe_toml(recipe: Recipe) -> str:
-    """A recipe as TOML, every field written out; `load_recipe` reads it back to an equal one."""
+    """A recipe as TOML with every field; `load_recipe` reads it back as an equal recipe."""
     return tomli_w.dumps(_without_none(msgspec.to_builtins(recipe)))
 
 
 def allowed(kind: type) -> dict[str, str]:
-    """Field → what it may be, in words, of `Recipe`, `Stage`, `Augmentation`, `Mixing` or `HeadRecipe`."""
+    """Field → a description of its permitted values; `kind` is `Recipe`, one of its tables, or `HeadRecipe`."""
     return {name: _in_words(wanted) for name, wanted in _types(kind).items()}
 
 
 def _own_file(name: str) -> Path:
+    """The path of a recipe file; a name that is neither a file nor a shipped recipe is refused."""
     if not name.endswith(".toml"):
         near = get_close_matches(name, shipped_recipes(), 1)
         hint = f"Did you mean '{near[0]}'? " if near else ""
@@ -250,14 +254,14 @@ def _own_file(name: str) -> Path:
 
 
 def _table(file: Path) -> dict[str, Any]:
-    """What a TOML file holds, not checked any further."""
+    """The content of a TOML file; only its size and syntax are checked."""
     where = f"Recipe '{printable(str(file))}'"
     try:
         if file.exists() and not file.is_file():
             raise UsageError(f"{where} is no file. Name a TOML file, or a recipe that 'nameplate recipes' lists.")
         with file.open("rb") as opened:
             data = opened.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: no path at all
+    except (OSError, ValueError) as error:  # ValueError: the name cannot be a path
         raise UsageError(f"{where} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
     if len(data) > MAX_BYTES:
         raise UsageError(f"{where} is larger than {MAX_BYTES // 1024} KiB: that is no recipe.")
@@ -265,14 +269,14 @@ def _table(file: Path) -> dict[str, Any]:
         return tomllib.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise UsageError(f"{where} is not UTF-8 text. Save it as UTF-8.") from None
-    except ValueError as error:  # also whole numbers of thousands of digits
+    except ValueError as error:  # also raised for integers of thousands of digits
         raise UsageError(f"{where} is not valid TOML: {error}.") from None
     except RecursionError:
         raise UsageError(f"{where} is not valid TOML: nested too deeply.") from None
 
 
 def _built(kind: type, table: dict[str, Any], prefix: str, where: str) -> Any:
-    """A dataclass from a table whose keys are its fields; `prefix` is what stands before them in a dotted key."""
+    """A dataclass from a TOML table; `prefix` is the dotted path of the table, for error texts."""
     types = _types(kind)
     for key in table:
         if key not in types:
@@ -285,7 +289,7 @@ def _built(kind: type, table: dict[str, Any], prefix: str, where: str) -> Any:
 
 
 def _value(wanted: Any, value: Any, key: str, where: str) -> Any:
-    """A field's value from TOML's."""
+    """The value of a field from its TOML value; raises `UsageError` where they do not match."""
     if wanted == tuple[Stage, ...]:
         if not isinstance(value, list) or not value or not all(isinstance(each, dict) for each in value):
             raise _wrong(wanted, value, key, where)
@@ -294,6 +298,7 @@ def _value(wanted: Any, value: Any, key: str, where: str) -> Any:
         if not isinstance(value, dict):
             raise _wrong(wanted, value, key, where)
         return _built(wanted, value, f"{key}.", where)  # type: ignore[arg-type]
+    # Not isinstance: true and false are integers in Python, too.
     if wanted == Unfrozen and type(value) is int and 0 < value < 1000:
         value = str(value)
     if value == "none" and type(None) in get_args(wanted):
@@ -308,7 +313,7 @@ def _value(wanted: Any, value: Any, key: str, where: str) -> Any:
 
 
 def _changed(value: Any, path: list[str], text: str, prefix: str, where: str) -> Any:
-    """A recipe, or a part of one, with the field at `path` read from `text`."""
+    """A copy of a recipe, or of one of its tables, in which the field at `path` has the value of `text`."""
     name, *rest = path
     wanted = _types(type(value)).get(name)
     if wanted is None or (rest and wanted != tuple[Stage, ...] and not is_dataclass(wanted)):
@@ -336,23 +341,26 @@ def _changed(value: Any, path: list[str], text: str, prefix: str, where: str) ->
 
 
 def _typed(wanted: Any, text: str) -> Any:
-    """What stands behind `key=`: TOML, or where that is no TOML or text is wanted, the text itself."""
+    """The value after `key=`: parsed as TOML, or the text itself where it is not TOML or where the field is a text."""
     try:
         value = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):
         return text
     first = next(iter(get_args(wanted)), wanted)
     text_wanted = first is str or isinstance(first, str)
+    # More than one key means that the text contained a line break and a further key.
     return text if len(value) > 1 or (text_wanted and not isinstance(value["value"], str)) else value["value"]
 
 
 def _types(kind: type) -> dict[str, Any]:
     """Field → its type with its limits."""
+    # HeadRecipe is in types.py, which does not know the limits of this module.
     types = get_type_hints(kind, include_extras=True)
     return {**types, "holdout": Below1, "seed": Seed, "folds": Folds} if kind is HeadRecipe else types
 
 
 def _in_words(wanted: Any) -> str:
+    """A description of the permitted values of a type."""
     options = get_args(wanted)
     if described := [each.description for each in options if isinstance(each, Meta) and each.description]:
         return described[0]
@@ -368,6 +376,7 @@ def _in_words(wanted: Any) -> str:
 
 
 def _unknown(kind: type, key: str, prefix: str, where: str) -> UsageError:
+    """The error for an unknown key; it suggests the same name in another table, or the most similar one."""
     own = {name: prefix + name for name in _types(kind)}
     places = {Stage: "stages.", Mixing: "mixing.", Augmentation: "augmentation.", Recipe: ""}
     if kind in places:
@@ -386,7 +395,7 @@ def _wrong(wanted: Any, value: object, key: str, where: str) -> UsageError:
 
 
 def _refuse_disagreement(recipe: Recipe, where: str) -> None:
-    """Values that are each possible, but not together."""
+    """Refuse values that are each permitted, but contradict each other."""
     least, most = recipe.augmentation.crop
     if least > most:
         raise UsageError(f"{where}: augmentation.crop = [{least}, {most}], but the lesser comes first.")
@@ -401,7 +410,7 @@ def _refuse_disagreement(recipe: Recipe, where: str) -> None:
 
 
 def _without_none(value: Any) -> Any:
-    """The same tables and lists with "none" in place of None, for which TOML has no word."""
+    """The same tables and lists with "none" in place of None, because TOML has no null."""
     if isinstance(value, dict):
         return {key: _without_none(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -410,7 +419,7 @@ def _without_none(value: Any) -> Any:
 
 
 def _shown(value: object) -> str:
-    """A value as an error names it: however long or deep, in a few words."""
+    """A value in an error text, shortened where it is long or nested."""
     if isinstance(value, dict):
         return "a table"
     if isinstance(value, list) and (len(value) > 4 or any(isinstance(each, dict | list) for each in value)):
@@ -420,7 +429,7 @@ def _shown(value: object) -> str:
     if isinstance(value, str):
         value = printable(value[:80])
     try:
-        # JSON writes text and truth as TOML does; numbers and dates are shown as Python writes them.
+        # JSON writes strings and booleans as TOML does; numbers and dates are written as Python does.
         return json.dumps(value, ensure_ascii=False) if isinstance(value, bool | str) else str(value)
-    except ValueError:  # an integer beyond the length that Python prints
+    except ValueError:  # an integer with more digits than Python converts to text
         return "a number of thousands of digits"

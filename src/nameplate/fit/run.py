@@ -1,14 +1,14 @@
-"""A run's folder: what it trains, and where things lie in it.
+"""The folder of a training run: its files, and the records that a bundle keeps of its training.
 
-run.json                  what is trained on what: recipe, photos with their parts, seed, versions
-recipe.toml               the recipe, as `--recipe` takes it
-checkpoint.safetensors    see checkpoint.py
-weights.safetensors       the weights that were kept, as `--set weights=RUN` takes them
-metrics.csv               a row an epoch
-events/                   the same for TensorBoard
-index.html                the page
-augmented.jpg             some photos as the network sees them
-bundle/                   the model
+run.json                  recipe, photos with their parts, seed, versions
+recipe.toml               the recipe; `--recipe` reads it
+checkpoint.safetensors    the state of the training, see train/checkpoint.py
+weights.safetensors       the chosen weights; `--set weights=RUN` reads them
+metrics.csv               one row for each epoch
+events/                   the same figures for TensorBoard
+index.html                the report
+augmented.jpg             some training photos after augmentation
+bundle/                   the trained model
 """
 
 from __future__ import annotations
@@ -35,15 +35,14 @@ from nameplate.model.embeddings import Progress
 from nameplate.storage import sha256_of, whole_file, working_in
 from nameplate.types import Evaluation, Exported, Photo
 
-# JOINED What a bundle says of its own making: data, metrics, versions.
-
+# What a bundle records of its training. These keys are in bundle.json, so they must not change.
 
 JUDGED_BY = "onnxruntime"
-"""The runtime that a network's figures are of: the same on every machine, so that two runs compare."""
+"""The runtime that evaluates networks: the same on every machine, so that the metrics of two runs are comparable."""
 
 
 def metrics_record(judged: Evaluation | None) -> dict[str, object] | None:
-    """The figures on held-out photos, None where none were held out."""
+    """The metrics on the held-out photos; None where none were held out."""
     if judged is None:
         return None
     return {
@@ -57,7 +56,7 @@ def metrics_record(judged: Evaluation | None) -> dict[str, object] | None:
 
 
 def exported_record(exported: Exported) -> dict[str, object]:
-    """Which epoch's weights a bundle holds, its photo size, and what it was worth when it was trained."""
+    """The epoch whose weights a bundle holds, with its input size and its validation metrics."""
     epoch = exported.epoch
     return {
         "epoch": epoch.epoch,
@@ -71,19 +70,19 @@ def exported_record(exported: Exported) -> dict[str, object]:
     }
 
 
-def data_record(parts: Split) -> dict[str, object]:
-    """How many photos, their digest, where they came from; digests of those that the user had left out, where any."""
-    excluded = {EXCLUDED: list(parts.excluded)} if parts.excluded else {}
+def data_record(split: Split) -> dict[str, object]:
+    """Number, digest and sources of the photos, and the digests of the photos that the user excluded, if any."""
+    excluded = {EXCLUDED: list(split.excluded)} if split.excluded else {}
     return excluded | {
-        "photos": len(parts.photos),
-        "sha256": parts.digest,
-        "unreadable": len(parts.unreadable),
-        "sources": list(parts.sources),
+        "photos": len(split.photos),
+        "sha256": split.digest,
+        "unreadable": len(split.unreadable),
+        "sources": list(split.sources),
     }
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Of Nameplate, Python and some packages."""
+    """The versions of Nameplate, Python and the given packages."""
     return {
         "nameplate": __version__,
         "python": platform.python_version(),
@@ -101,12 +100,12 @@ RUN, RECIPE, WEIGHTS, METRICS, EVENTS, PAGE, SHEET = (
     "augmented.jpg",
 )
 SCHEMA = 1
-"""Version of run.json's form."""
+"""Version of the format of run.json."""
 
 
 @dataclass(frozen=True, slots=True)
-class MetricsRow:
-    """A photo of the run."""
+class RunPhoto:
+    """One photo of a run, as run.json holds it; the field names are its keys."""
 
     path: str
     label: str
@@ -120,42 +119,46 @@ class MetricsRow:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """run.json."""
+    """What run.json holds; the field names are its keys.
+
+    Everything that decides how the network is trained is fixed here when the run begins, so that a resumed run computes
+    the same as one that was not interrupted.
+    """
 
     schema: int
     recipe: Recipe
-    photos: tuple[MetricsRow, ...]
+    photos: tuple[RunPhoto, ...]
     nameplates: tuple[str, ...]
     ids: tuple[str, ...]
     unreadable: tuple[tuple[str, str], ...]
     made: str
-    """When it began, ISO 8601."""
+    """When the run began, ISO 8601 in UTC."""
     bfloat16: bool
-    """Whether the network computes in bfloat16 while it is trained; chosen once, so that a resumed run is
-    the same run."""
+    """Whether the network is trained in bfloat16."""
     threads: int
-    """Processors, for the same reason."""
+    """Number of processors that each process uses."""
     processes: int
-    """That train together, for the same reason."""
+    """Number of processes that train together."""
     device: str
+    """The type of the device, such as `cpu` or `cuda`."""
     weights: str
-    """What the network began with."""
+    """A description of the weights that the training began with."""
     versions: dict[str, str] = field(default_factory=dict)
     lost: tuple[tuple[str, int], ...] = ()
-    """Nameplates of the data none of whose photos could be read, and how many there are."""
+    """Nameplates none of whose photos could be read, each with its number of photos."""
     index: bool = False
-    """Whether the bundle is to hold small pictures of the photos that train."""
+    """Whether the bundle gets a neighbour index of the training photos."""
     begun_in: str = ""
-    """The folder where the run was begun, from which a relative path of the recipe's weights is meant; older runs do
-    not know it."""
+    """The working directory when the run began: a relative path of the recipe's weights starts there. Empty in runs of
+    older versions."""
     excluded: tuple[str, ...] = ()
-    """SHA-256 of the photos that the user had left out."""
+    """SHA-256 of the photos that the user excluded."""
 
 
-def rows(parts: Split) -> tuple[MetricsRow, ...]:
-    """A run's photos, by paths that mean the same from anywhere."""
+def rows(split: Split) -> tuple[RunPhoto, ...]:
+    """The photos of a split for run.json, with absolute paths."""
     return tuple(
-        MetricsRow(
+        RunPhoto(
             os.path.abspath(p.path),  # noqa: PTH100 - resolve() would follow links
             str(p.label),
             str(p.split),
@@ -165,12 +168,12 @@ def rows(parts: Split) -> tuple[MetricsRow, ...]:
             p.width or 0,
             p.height or 0,
         )
-        for p, group in zip(parts.photos, parts.groups, strict=True)
+        for p, group in zip(split.photos, split.groups, strict=True)
     )
 
 
-def parts_of(run: Run) -> Split:
-    """A run's photos, as they were split when it began."""
+def split_of(run: Run) -> Split:
+    """The split that a run began with."""
     photos = tuple(
         Photo(r.path, r.label, r.split, r.source, str(r.group), r.sha256, r.width, r.height)  # type: ignore[arg-type]
         for r in run.photos
@@ -180,12 +183,13 @@ def parts_of(run: Run) -> Split:
 
 
 def save_run(folder: Path, run: Run) -> None:
-    """Write run.json whole.
+    """Write run.json atomically.
 
     Raises:
-        NameplateError: it cannot be written.
+        NameplateError: the file cannot be written.
     """
-    with whole_file(folder / RUN) as temporary:  # json, not msgspec: file names need not be UTF-8
+    # json escapes file names that are not valid UTF-8, which msgspec refuses.
+    with whole_file(folder / RUN) as temporary:
         temporary.write_text(json.dumps(msgspec.to_builtins(run)), "ascii")
 
 
@@ -193,7 +197,7 @@ def load_run(folder: Path) -> Run:
     """Read run.json.
 
     Raises:
-        NameplateError: there is none, or it is damaged or of another version.
+        NameplateError: the file does not exist, is damaged, or has another schema version.
     """
     path = folder / RUN
     try:
@@ -210,35 +214,34 @@ def load_run(folder: Path) -> Run:
         raise NameplateError(f"'{path}' is damaged: {error}. Train anew with another --output.") from None
 
 
-# JOINED A run's photos that are no longer where they were: found again by what is in them.
+# Photos of a run that were moved since it began: they are found again by their SHA-256.
 
-
-HOW = "If they have moved, say where they are now: nameplate train --resume '{}' --data FOLDER"
+HINT = "If they have moved, say where they are now: nameplate train --resume '{}' --data FOLDER"
 
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """What became of a run's photos."""
+    """The result of `relocate`."""
 
     photos: int
-    """Of the run."""
+    """Number of photos of the run."""
     found: int
-    """Found in the places that were named."""
+    """Number of photos that were found in the given sources."""
     missing: tuple[str, ...]
-    """Neither there nor where they were, by the paths that the run knows."""
+    """Photos that are neither there nor at their old path, by the path in run.json."""
 
 
 def relocate(folder: Path, sources: Sequence[Path], progress: Progress = lambda *_: None) -> Moved:
-    """Have a run look for its photos elsewhere, under whatever names; written into its run.json.
+    """Search for the photos of a run in other places, by SHA-256, and write their new paths into its run.json.
 
     Args:
-        folder: the run's.
-        sources: folders, tables or archives.
+        folder: the folder of the run.
+        sources: folders, tables or archives to search in.
         progress: see `Progress`.
 
     Raises:
-        DataError: none of the run's photos is there, or a source cannot be read.
-        NameplateError: no run, or one that another process works on.
+        DataError: none of the photos is there, or a source cannot be read.
+        NameplateError: `folder` is no run, or another process works on it.
     """
     with working_in(folder):
         run = load_run(folder)
@@ -262,15 +265,15 @@ def relocate(folder: Path, sources: Sequence[Path], progress: Progress = lambda 
 
 
 def gone(run: Run) -> tuple[str, ...]:
-    """Photos of a run that are not where it knows them to be."""
+    """The photos of a run that are not at their path, by that path."""
     return tuple(row.path for row in run.photos if not os.path.isfile(row.path))  # noqa: PTH113 - any name will do
 
 
 def refuse_gone(folder: Path, run: Run) -> None:
-    """Keep a run from going on without photos to train on, or to judge on.
+    """Refuse to resume a run without training photos, or without held-out photos where it had some.
 
     Raises:
-        DataError: all photos of a part are gone.
+        DataError: all photos of one of the two parts are missing.
     """
     missing = set(gone(run))
     for role, trains in (("training", True), ("held-out", False)):
@@ -279,18 +282,20 @@ def refuse_gone(folder: Path, run: Run) -> None:
             meant = "" if Path(paths[0]).is_absolute() else " (as seen from the folder where the run was begun)"
             raise DataError(
                 f"None of {len(paths):,} photos can be read any more: the {role} photos of '{folder}' are not where "
-                f"they were, the first at '{paths[0]}'{meant}. {HOW.format(folder)}"
+                f"they were, the first at '{paths[0]}'{meant}. {HINT.format(folder)}"
             )
 
 
 def _paths(source: Path) -> list[str]:
+    """The paths of all photos in a source."""
     try:
         return [photo.path for photo in read_dataset(source).photos]
-    except DataError:  # photos without labels will do
+    except DataError:  # photos without labels can be searched, too
         return [photo.path for photo in list_photos(source)]
 
 
 def _digest(path: str) -> str:
+    """The SHA-256 of a file; empty where it cannot be read."""
     with suppress(OSError, ValueError):
         return sha256_of(path)
     return ""

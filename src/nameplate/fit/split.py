@@ -1,4 +1,7 @@
-"""Which photos train, and which judge: one split for every way of training."""
+"""Splits labelled photos into training and held-out photos, in the same way for every kind of training.
+
+Copies of one photo never lie on both sides of a split.
+"""
 
 from __future__ import annotations
 
@@ -23,38 +26,39 @@ from nameplate.storage import absolute, counted, printable, sha256_of
 from nameplate.types import Photo
 
 LEAKED = "held out, and a copy of a training photo: it says nothing of a model"
-
-
 LISTED = 10
-"""Nameplates named, at most, for one reason; the rest are counted."""
+"""Largest number of nameplates that are listed for one reason; the others are only counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """A data set's readable photos, each in its part."""
+    """The readable photos of a data set, and which of them train and which are held out.
+
+    A photo may be in neither part: its nameplate has no training photo, or it is a copy of a training photo.
+    """
 
     photos: tuple[Photo, ...]
-    """Each with its digest, size and `split`."""
+    """The photos, each with its digest, size and `split`."""
     groups: NDArray[np.int64]
-    """int64 (N,): photos of one group are copies of one picture, or of one advert."""
+    """int64 (N,): photos of one group are copies of one image, or come from one advert."""
     nameplates: tuple[str, ...]
-    """Those that have photos to train on."""
+    """The nameplates that have training photos, in the order of the classes."""
     ids: tuple[str, ...]
-    """The same as the data calls them."""
+    """The same nameplates by the names that the data set uses."""
     classes: NDArray[np.int64]
-    """int64 (N,): place in `nameplates`, -1 where it is none of them."""
+    """int64 (N,): the index in `nameplates`, or -1 where the label is none of them."""
     train: NDArray[np.bool_]
-    """bool (N,): trains."""
-    held: NDArray[np.bool_]
-    """bool (N,): judges."""
+    """bool (N,): whether the photo is a training photo."""
+    holdout: NDArray[np.bool_]
+    """bool (N,): whether the photo is held out to evaluate the model."""
     unreadable: tuple[tuple[str, str], ...]
-    """Photos that could not be read, and why."""
+    """Path and reason of each photo that could not be read."""
     sources: tuple[str, ...]
-    """The data sets that it came from."""
+    """The data sets that the photos came from."""
     excluded: tuple[str, ...] = ()
-    """SHA-256 of the photos that were left out because they were named to be, where no copy of them is left in."""
+    """SHA-256 of the photos that the user excluded, except those of which a copy is still in `photos`."""
     lost: tuple[tuple[str, int], ...] = ()
-    """Nameplates of the data none of whose photos could be read, and how many there are."""
+    """Nameplates none of whose photos could be read, each with its number of photos."""
 
     @staticmethod
     def of(
@@ -65,11 +69,15 @@ class Split:
         unreadable: Sequence[tuple[str, str]],
         excluded: Sequence[str] = (),
     ) -> Split:
-        """What follows from the photos' own `split`: a copy of what was trained on says nothing of a model."""
+        """Make a split from the `split` that each photo already has.
+
+        Held out is every photo that is not a training photo, whose nameplate has training photos, and that is no copy
+        of a training photo: the model would have seen such a copy.
+        """
         place = {name: number for number, name in enumerate(nameplates)}
         classes = np.array([place.get(str(photo.label), -1) for photo in photos], np.int64)
         train = np.array([photo.split == "train" for photo in photos], bool)
-        held = ~train & (classes >= 0) & ~np.isin(groups, groups[train])
+        holdout = ~train & (classes >= 0) & ~np.isin(groups, groups[train])
         sources = tuple(sorted({photo.source for photo in photos}))
         return Split(
             tuple(photos),
@@ -78,7 +86,7 @@ class Split:
             tuple(ids),
             classes,
             train,
-            held,
+            holdout,
             tuple(unreadable),
             sources,
             tuple(excluded),
@@ -86,41 +94,42 @@ class Split:
 
     @property
     def copies(self) -> int:
-        """Photos that are copies of another one."""
+        """Number of photos that are copies of another photo."""
         return len(self.photos) - len(np.unique(self.groups))
 
     @property
     def leaked(self) -> int:
-        """Photos that the data's own parts hold out and that are copies of training photos: not judged."""
-        return int((~self.train & ~self.held & (self.classes >= 0)).sum())
+        """Number of photos that the data set holds out, but that are copies of training photos; not evaluated."""
+        return int((~self.train & ~self.holdout & (self.classes >= 0)).sum())
 
     @property
-    def untaught(self) -> dict[str, int]:
-        """Nameplates with photos, but none that trains: not judged, and how many they are. A model that does not know
-        them is wrong on each.
+    def untrained(self) -> dict[str, int]:
+        """Nameplate → number of its photos, for nameplates without a training photo.
+
+        These photos are not evaluated: the model does not know the nameplate, so that every answer would be wrong.
         """
-        strange = (~self.train & (self.classes < 0)).nonzero()[0]
-        found = Counter(str(self.photos[place].label) for place in strange)
+        unknown = (~self.train & (self.classes < 0)).nonzero()[0]
+        found = Counter(str(self.photos[place].label) for place in unknown)
         return {name: found[name] for name in sorted(found, key=natural_key)}
 
     @property
     def contradictory(self) -> int:
-        """Photos whose very bytes stand under another nameplate too; they train and judge all the same."""
+        """Number of photos whose file also appears under another nameplate; they are used all the same."""
         labels: dict[str, set[str]] = {}
         for photo in self.photos:
             labels.setdefault(str(photo.sha256), set()).add(str(photo.label))
         return sum(len(labels[str(photo.sha256)]) > 1 for photo in self.photos)
 
     @property
-    def told(self) -> list[str]:
-        """Sentences on what neither trains nor judges, each nameplate with its photos."""
-        untaught, sentences = self.untaught, []
-        for name, photos in list(untaught.items())[:LISTED]:
-            held = counted(photos, "held-out photo")
-            sentences.append(f"{name}: no photo of it trains, so {held} of it cannot be judged.")
-        if untaught:
-            names, held = counted(len(untaught), "nameplate"), counted(sum(untaught.values()), "held-out photo")
-            sentences.append(f"In all {names} of which no photo trains, {held}: the figures are of the rest.")
+    def notes(self) -> list[str]:
+        """Sentences about the photos that neither train nor are held out, by nameplate."""
+        untrained, sentences = self.untrained, []
+        for name, photos in list(untrained.items())[:LISTED]:
+            count = counted(photos, "held-out photo")
+            sentences.append(f"{name}: no photo of it trains, so {count} of it cannot be judged.")
+        if untrained:
+            names, count = counted(len(untrained), "nameplate"), counted(sum(untrained.values()), "held-out photo")
+            sentences.append(f"In all {names} of which no photo trains, {count}: the figures are of the rest.")
         for name, photos in self.lost[:LISTED]:
             sentences.append(f"{name}: of {counted(photos, 'photo')} none can be read.")
         if len(self.lost) > LISTED:
@@ -131,8 +140,8 @@ class Split:
 
     @property
     def left_out(self) -> tuple[Refused, ...]:
-        """Photos that were read, and neither train nor judge, and why."""
-        places = (~self.train & ~self.held).nonzero()[0]
+        """The photos that could be read and are in neither part, each with the reason."""
+        places = (~self.train & ~self.holdout).nonzero()[0]
         return tuple(
             Refused(
                 printable(self.photos[place].path),
@@ -145,20 +154,20 @@ class Split:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what is in which part under which name, wherever the files lie."""
+        """SHA-256 of the photos with their parts and labels; it does not depend on where the files lie."""
         return digest(self.photos)
 
 
-def split_parts(
+def split_photos(
     dataset: Dataset, embedded: DatasetEmbeddings, holdout: float, seed: int, progress: Progress = lambda *_: None
 ) -> Split:
-    """Give every photo its part: the data's own where it has parts, else a stratified split.
+    """Split photos: by the parts of the data set where it has any, otherwise at random and stratified by nameplate.
 
     Args:
-        dataset: names the classes.
-        embedded: its photos, read.
-        holdout: share of every nameplate kept out of training.
-        seed: of the split.
+        dataset: gives the nameplates and their names in the data.
+        embedded: the readable photos of `dataset` with their embeddings.
+        holdout: share of the photos of each nameplate to hold out, 0–1.
+        seed: seed of the random split.
         progress: see `Progress`.
 
     Raises:
@@ -174,14 +183,14 @@ def split_parts(
         )
     ids = [dataset.ids.get(name, name) for name in nameplates]
     excluded = _digests(dataset.excluded_paths) - {str(photo.sha256) for photo in photos}
-    parts = Split.of(photos, groups, nameplates, ids, embedded.unreadable, sorted(excluded))
+    split = Split.of(photos, groups, nameplates, ids, embedded.unreadable, sorted(excluded))
     readable = {str(photo.label) for photo in photos}
     every = Counter(str(photo.label) for photo in dataset.photos)
-    return replace(parts, lost=tuple((name, every[name]) for name in dataset.nameplates if name not in readable))
+    return replace(split, lost=tuple((name, every[name]) for name in dataset.nameplates if name not in readable))
 
 
 def _digests(paths: Sequence[str]) -> set[str]:
-    """SHA-256 of the files that can be read."""
+    """The SHA-256 of each file that can be read."""
     found = set()
     for path in paths:
         with suppress(OSError, ValueError):
@@ -190,14 +199,16 @@ def _digests(paths: Sequence[str]) -> set[str]:
 
 
 def _assign(photos: Sequence[Photo], groups: NDArray[np.int64], holdout: float, seed: int) -> tuple[Photo, ...]:
+    """The photos, each with its `split`."""
     if any(photo.split not in (None, "train") for photo in photos):
+        # The data set has parts of its own; photos that it puts into none of them train.
         return tuple(photo.with_(split=photo.split or "train") for photo in photos)
-    held = hold_out([str(p.label) for p in photos], [str(p.sha256) for p in photos], groups, holdout, seed)
-    return tuple(p.with_(split="validation" if h else "train") for p, h in zip(photos, held, strict=True))
+    held_out = hold_out([str(p.label) for p in photos], [str(p.sha256) for p in photos], groups, holdout, seed)
+    return tuple(p.with_(split="validation" if h else "train") for p, h in zip(photos, held_out, strict=True))
 
 
 def photos_csv(photos: Sequence[Photo], groups: NDArray[np.int64]) -> bytes:
-    """The table of photos that a bundle keeps; `read_dataset` reads it again, split and all."""
+    """A bundle's photos.csv as bytes; `read_dataset` reads it again as a data set with the same split."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "label", "split", "group", "source", "sha256", "width", "height"])

@@ -1,4 +1,4 @@
-"""Photos: bytes to pixels (`decode`), pixels to the model's picture (`preprocess`)."""
+"""Photos: `decode` turns bytes into pixels, `preprocess` turns pixels into the model input."""
 
 from nameplate.images.decode import decode, read_bytes, read_header
 from nameplate.images.header import Header

@@ -1,8 +1,7 @@
-"""`augment`: a decoded photo → the network's picture, varied at random. Training's stand-in for `preprocess`.
+"""`augment` turns a decoded photo into a randomly varied model input. In training it takes the place of `preprocess`.
 
-Everything is drawn from the generator that is passed in, so a generator of the same state makes the same
-picture, in whatever process. What an amount means is said in `augmentation.Augmentation`, and shown in
-docs/augmentation.md.
+All random numbers come from the generator that is passed in, so that a generator in the same state gives the same
+result in every process. `Augmentation` holds the amounts and their limits; docs/augmentation.md shows examples.
 """
 
 from __future__ import annotations
@@ -19,12 +18,9 @@ from PIL import Image
 from nameplate.images.transforms import FILTERS, PAD_GREY
 from nameplate.types import Doubles
 
-# JOINED `Augmentation`: how far a photo is varied at random, with the limits of each amount.
-
-
 Fill = Literal["grey", "nearest", "scene"]
 
-# msgspec checks the limits where a recipe is read; errors and docs/recipes.md say them in words.
+# msgspec checks these limits when a recipe is read. Error messages and docs/recipes.md show the descriptions.
 Share = Annotated[float, Meta(ge=0, le=1, description="a number from 0 to 1")]
 Below1 = Annotated[float, Meta(ge=0, lt=1, description="a number from 0 to below 1")]
 To1 = Annotated[float, Meta(gt=0, le=1, description="a number above 0, at most 1")]
@@ -37,7 +33,7 @@ Range = Annotated[tuple[To1, To1], Meta(description="two numbers above 0, at mos
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """How a training photo is varied each time that it is seen; every amount is the most that is drawn."""
+    """How a training photo is varied each time that it is used. Every amount is the maximum that is drawn."""
 
     crop: Range = (1.0, 1.0)
     """Least and greatest share of the photo's area that a random crop keeps (1, 1: no crop)."""
@@ -46,13 +42,13 @@ class Augmentation:
     flip: Share = 0.5
     """Probability of a mirror image."""
     rotate: Rotation = 0.0
-    """Degrees, either way."""
+    """Greatest rotation in degrees, in either direction."""
     shift: Share = 0.0
-    """Share of the height and of the width, each way."""
+    """Greatest shift as a fraction of the height and of the width, in either direction."""
     shear: Shear = 0.0
-    """Degrees."""
+    """Greatest shear in degrees, in either direction."""
     zoom: Below1 = 0.0
-    """Each axis is scaled by 1 - zoom … 1 + zoom."""
+    """Each axis is scaled by a factor from 1 - zoom to 1 + zoom."""
     zoom_out: Share = 0.0
     """Probability that the photo becomes a smaller part of a larger scene."""
     zoom_out_to: To1 = 0.5
@@ -60,29 +56,29 @@ class Augmentation:
     fill: Fill = "grey"
     """What lies beyond the photo's edge: grey, its nearest pixel, or (zoom-out only) another photo's scene."""
     brightness: Share = 0.0
-    """Factor 1 - b … 1 + b."""
+    """The factor is from 1 - brightness to 1 + brightness."""
     contrast: Share = 0.0
-    """Factor 1 - c … 1 + c."""
+    """The factor is from 1 - contrast to 1 + contrast."""
     saturation: Share = 0.0
-    """Factor 1 - s … 1 + s."""
+    """The factor is from 1 - saturation to 1 + saturation."""
     hue: Turn = 0.0
-    """Turn of the colour circle, as a share of it, either way."""
+    """Greatest turn of the colour circle as a fraction of it, in either direction."""
     grey: Share = 0.0
-    """Probability of no colour at all."""
+    """Probability that the photo becomes grey."""
     swap: Share = 0.0
-    """Probability that red and blue change places: some sets of photos were saved so, cars196 among them."""
+    """Probability that the red and blue channels are swapped. Some data sets were saved so, among them cars196."""
 
 
 CROP_TRIES = 10
-"""Boxes drawn before the whole photo is taken."""
+"""Number of boxes that are drawn before the whole photo is taken."""
 ZOOM_OUT_KEEPS = 0.7
-"""Least share of its area that a zoomed-out photo keeps: it is small already."""
+"""Least fraction of its area that a zoomed-out photo keeps, since the car is small in it already."""
 BLUR = (9, 6)
-"""Width × height to which a background is reduced and spread again, so that only its colours stay."""
+"""(width, height) to which a background is reduced before it is enlarged again, so that only its colours remain."""
 SKY = 0.2
-"""Share of a photo, from the top, that shows sky and houses and seldom a car."""
+"""Fraction of a photo, from the top, that shows sky and buildings and seldom a car."""
 LUMA = np.array([0.299, 0.587, 0.114])
-"""What red, green and blue add to a grey (ITU-R BT.601, as Pillow's mode L)."""
+"""Weights of red, green and blue in luma (ITU-R BT.601, as in Pillow's mode L)."""
 GREY = (PAD_GREY,) * 3
 DRAWN_FILTERS = (FILTERS["bilinear"], FILTERS["bicubic"])
 
@@ -95,18 +91,18 @@ def augment(
     draw: np.random.Generator,
     scenery: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]:
-    """Vary a photo: crop or zoom out, turn and shear, mirror, colour, in this order.
+    """Vary a photo: crop or zoom out, apply an affine map, mirror, and change colours, in this order.
 
-    With every amount at zero this is `preprocess`' squash, bicubic.
+    With every amount at zero the result is that of `preprocess` with the fit "squash" and the bicubic filter.
 
     Args:
         photo: uint8 H×W×3, RGB, H and W ≥ 1.
         height: of the result, in pixels.
         width: of the result, in pixels.
         settings: the amounts.
-        draw: where all randomness comes from; its state moves on.
-        scenery: another photo, uint8 H×W×3, for a zoom-out's background where `settings.fill` is scene;
-            None makes that grey.
+        draw: the source of all random numbers; its state advances.
+        scenery: another photo, uint8 H×W×3, for the background of a zoom-out where `settings.fill` is "scene"; with
+            None the background is grey.
 
     Returns:
         uint8 `height`×`width`×3.
@@ -132,7 +128,7 @@ def _happens(probability: float, draw: np.random.Generator) -> bool:
 
 
 def _either_way(amount: float, draw: np.random.Generator) -> float:
-    """From -amount to amount."""
+    """Draw a number from -amount to amount. An amount of 0 draws nothing, so that it leaves the generator as it was."""
     return draw.uniform(-amount, amount) if amount else 0.0
 
 
@@ -144,19 +140,19 @@ def _cropped(
     aspect: float,
     draw: np.random.Generator,
 ) -> Image.Image:
-    """A random part of the photo, resized with a random filter (C. Szegedy et al., "Going deeper with
-    convolutions", 2015; the tries as in torchvision's RandomResizedCrop).
+    """A random crop of the photo, resized with a random filter (C. Szegedy et al., "Going deeper with convolutions",
+    2015; the number of tries as in torchvision's RandomResizedCrop).
     """
     if min(crop) >= 1 and aspect == 1:
         return image.resize((width, height), FILTERS["bicubic"])
-    wide, high, left, top = 1.0, 1.0, 0.0, 0.0  # shares of the photo's own width and height
+    wide, high, left, top = 1.0, 1.0, 0.0, 0.0  # Fractions of the photo's width and height.
     for _ in range(CROP_TRIES):
         area, stretch = draw.uniform(*crop), math.exp(_either_way(math.log(aspect), draw))
         across, down = math.sqrt(area * stretch), math.sqrt(area / stretch)
         if across <= 1 and down <= 1:
             wide, high, left, top = across, down, draw.uniform(0, 1 - across), draw.uniform(0, 1 - down)
             break
-    right, bottom = min(1.0, left + wide), min(1.0, top + high)  # rounding may have passed the edge
+    right, bottom = min(1.0, left + wide), min(1.0, top + high)  # Rounding may lead beyond the edge.
     box = (left * image.width, top * image.height, right * image.width, bottom * image.height)
     return image.resize((width, height), DRAWN_FILTERS[draw.integers(2)], box)
 
@@ -187,7 +183,9 @@ def _background(
     draw: np.random.Generator,
     scenery: NDArray[np.uint8] | None,
 ) -> Image.Image:
-    """What lies around a zoomed-out photo; a scene is by thirds one colour, soft colours, sharp textures."""
+    """The background of a zoomed-out photo. For the fill "scene" it is, with equal chances, one colour, blurred
+    colours, or the top of another photo.
+    """
     size = (width, height)
     if fill == "nearest":
         return _blurred(image, size)
@@ -208,8 +206,8 @@ def _blurred(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def _turned(image: Image.Image, settings: Augmentation, draw: np.random.Generator) -> Image.Image:
-    """Rotation · shift · shear · zoom about the middle, bilinear, as Keras' `ImageDataGenerator` composes
-    them (keras/src/legacy/preprocessing/image.py, `apply_affine_transform`).
+    """Apply rotation · shift · shear · zoom about the centre, bilinear, in the order of Keras' `ImageDataGenerator`
+    (keras/src/legacy/preprocessing/image.py, `apply_affine_transform`).
     """
     if not (settings.rotate or settings.shift or settings.shear or settings.zoom):
         return image
@@ -217,7 +215,9 @@ def _turned(image: Image.Image, settings: Augmentation, draw: np.random.Generato
 
 
 def _drawn_affine(height: int, width: int, settings: Augmentation, draw: np.random.Generator) -> Doubles:
-    """3×3, from the result's (row, column, 1), counted from the middle, to the photo's."""
+    """The affine matrix, float64 3×3, from (row, column, 1) of the result to that of the photo, counted from the
+    centre.
+    """
     turn, slant = (math.radians(_either_way(most, draw)) for most in (settings.rotate, settings.shear))
     down, across = (_either_way(settings.shift, draw) * side for side in (height, width))
     high, wide = (1 + _either_way(settings.zoom, draw) for _ in range(2))
@@ -229,16 +229,16 @@ def _drawn_affine(height: int, width: int, settings: Augmentation, draw: np.rand
 
 
 def affine(image: Image.Image, matrix: Doubles, fill: Fill) -> Image.Image:
-    """Map a picture by an affine matrix, bilinear; its size stays.
+    """Transform an image by an affine matrix with bilinear interpolation; its size stays the same.
 
     Args:
         image: mode RGB.
         matrix: float64 3×3, see `_drawn_affine`.
-        fill: grey lays grey beyond the edge, all else repeats the nearest pixel.
+        fill: "grey" fills with grey beyond the edge; every other value repeats the nearest pixel.
     """
     size = np.array([image.height, image.width])
     offset = matrix[:2, 2] + size / 2 - matrix[:2, :2] @ (size / 2)
-    if fill != "grey":  # Pillow knows no nearest pixel beyond the edge: as many as are needed are laid there
+    if fill != "grey":  # Pillow cannot repeat edge pixels, so the image is padded as far as the corners reach.
         corners = np.array([[0, 0], [0, 1], [1, 0], [1, 1]]) * size @ matrix[:2, :2].T + offset
         before = np.ceil(np.maximum(0, -corners.min(0))).astype(int)
         after = np.ceil(np.maximum(0, corners.max(0) - size)).astype(int)
@@ -248,18 +248,18 @@ def affine(image: Image.Image, matrix: Doubles, fill: Fill) -> Image.Image:
     return image.transform(
         (int(size[1]), int(size[0])),
         Image.Transform.AFFINE,
-        (d, c, offset[1], b, a, offset[0]),  # Pillow's are x before y
+        (d, c, offset[1], b, a, offset[0]),  # Pillow's coefficients have x before y.
         Image.Resampling.BILINEAR,
         fillcolor=GREY,
     )
 
 
 def _coloured(image: Image.Image, settings: Augmentation, draw: np.random.Generator) -> Image.Image:
-    """Brightness, contrast and saturation as Pillow's ImageEnhance means them, and hue, as one matrix.
+    """Change brightness, contrast and saturation as Pillow's ImageEnhance does, and hue, with one matrix.
 
-    Each is an affine map of a pixel's colour, so all together are one pass, rounded and cut to 0–255 once.
-    Hue turns about the axis of greys: a third of a turn makes red green (P. Haeberli, "Matrix Operations
-    for Image Processing", 1993).
+    Each of them is an affine map of a pixel's colour. Their product is applied in one pass, so that values are rounded
+    and clipped to 0–255 only once. Hue turns about the axis of greys: a third of a turn makes red green (P. Haeberli,
+    "Matrix Operations for Image Processing", 1993).
     """
     brightness, contrast, saturation = (
         max(0.0, 1 + _either_way(most, draw)) for most in (settings.brightness, settings.contrast, settings.saturation)
@@ -280,7 +280,7 @@ def _coloured(image: Image.Image, settings: Augmentation, draw: np.random.Genera
 
 
 def _hue(turn: float) -> Doubles:
-    """3×3: a turn by so many radians about (1, 1, 1), red to green to blue (Rodrigues' formula)."""
+    """Rotation by `turn` radians about (1, 1, 1), float64 3×3, from red to green to blue (Rodrigues' formula)."""
     cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
     rotation: Doubles = math.cos(turn) * np.eye(3) + math.sin(turn) * cross + (1 - math.cos(turn)) / 3 * np.ones((3, 3))
     return rotation

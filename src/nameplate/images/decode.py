@@ -1,8 +1,8 @@
-"""`decode`: a path or bytes → RGB pixels, with every limit on hostile input.
+"""`decode` turns a path or bytes into RGB pixels, and enforces every limit on hostile input.
 
-JPEG pixels always come from libjpeg-turbo through simplejpeg, all other formats from Pillow: one decoder a
-format, so nothing that is or is not installed changes an answer (docs/decisions/0002-one-decoder.md). What may take
-long is decoded in a process apart, by the same functions (`images/isolated.py`).
+JPEG is always decoded by libjpeg-turbo through simplejpeg, and every other format by Pillow. With one decoder for each
+format, no installed package changes an answer (docs/decisions/0002-one-decoder.md). Photos that may take long are
+decoded in a child process by the same functions (`images/isolated.py`).
 """
 
 from __future__ import annotations
@@ -27,32 +27,31 @@ from nameplate.images.pillow import decode_with_pillow, read_pillow_header
 from nameplate.storage import open_regular
 from nameplate.types import Limits
 
-# JOINED What decoding a photo will cost, told from its header: memory, and whether it may take long.
-
+# The cost of decoding, estimated from the header: peak memory, and whether decoding may take long.
 
 QUICK_WORK = 250_000_000
-"""Pixels × scans below which decoding ends in about a second or two and needs no watch."""
+"""Pixels × scans below which decoding takes at most about two seconds and needs no time limit."""
 SCAN_WORK = 20_000
-"""What a scan costs beside its pixels, in pixels."""
+"""Cost of a scan in addition to its pixels, expressed in pixels."""
 OTHER_FORMATS_WORK = 8
-"""What a pixel of the other formats costs at most, in scans of a JPEG (AVIF is the slowest)."""
+"""Greatest cost of a pixel of the other formats, expressed in scans of a JPEG (AVIF is the slowest)."""
 QUICK_BYTES = 256 * 1024
-"""Size of a file up to which a reader written in Python is quick, whatever is in it."""
+"""Size of a file, in bytes, up to which a reader written in Python is quick, whatever the file contains."""
 BYTES_PER_PIXEL = {"PNG": 8, "BMP": 8, "GIF": 8, "WEBP": 20, "AVIF": 20, "TIFF": 16, "HEIC": 14}
-"""Bytes at the peak for each pixel, the decoded photo among them, as measured on photos of 12 megapixels."""
+"""Peak memory for each pixel, in bytes, including the decoded photo; measured on photos of 12 megapixels."""
 MOST_PER_PIXEL = 15
-"""Bytes that a pixel of a JPEG takes at most: four inks, with all coefficients."""
+"""Greatest peak memory for each pixel of a JPEG, in bytes: CMYK, with all coefficients."""
 SMALL = 32 * 1024 * 1024
-"""Bytes at the peak for which nobody has to wait."""
+"""Peak memory, in bytes, up to which a photo is decoded without waiting for others."""
 RLE = (1, 2)
-"""Compressions of BMP that Pillow undoes in Python."""
+"""BMP compressions that Pillow decodes in Python."""
 
 
 def slow_container(data: bytes, format_: str) -> bool:
-    """Whether reading a file of this format, even its header, may take long however small the picture is.
+    """Whether reading a file of this format, even its header, may take long however small the image is.
 
-    TIFF and HEIC: their libraries do much, and libtiff writes to stderr. GIF's blocks and BMP's run lengths are read
-    in Python, and so is EXIF wherever Pillow rewrites it, as in AVIF.
+    The libraries for TIFF and HEIC do much work for a header, and libtiff writes to stderr. Pillow reads the blocks of
+    GIF and the run lengths of BMP in Python, and also EXIF where it rewrites it, as in AVIF.
     """
     if format_ in ("TIFF", "HEIC"):
         return True
@@ -64,17 +63,21 @@ def slow_container(data: bytes, format_: str) -> bool:
 
 
 def is_slow(data: bytes, header: Header) -> bool:
-    """Whether decoding may take more than a second or two."""
+    """Whether decoding may take more than about two seconds."""
     pixels = header.width * header.height
     if header.format == "JPEG":
+        # The bytes FF DA may occur outside of scan headers as well; then the cost is overestimated.
         return max(1, data.count(b"\xff\xda")) * (pixels + SCAN_WORK) > QUICK_WORK
     return pixels * OTHER_FORMATS_WORK > QUICK_WORK or slow_container(data, header.format)
 
 
 def peak_bytes(data: bytes, header: Header, size: tuple[int, int]) -> int:
-    """Bytes of memory that decoding takes at its peak, copies of the file's own among them.
+    """Estimate the peak memory of decoding, in bytes, including copies of the file.
 
-    `size` is the (height, width) that a JPEG is decoded at.
+    Args:
+        data: the file.
+        header: its header.
+        size: the (height, width) at which a JPEG is decoded.
     """
     if header.format != "JPEG":
         return BYTES_PER_PIXEL[header.format] * header.width * header.height + 2 * len(data)
@@ -83,8 +86,8 @@ def peak_bytes(data: bytes, header: Header, size: tuple[int, int]) -> int:
     return jpeg_bytes(data, *size, header.orientation)
 
 
-class Room:
-    """Memory for photos that are decoded at the same time."""
+class MemoryBudget:
+    """The memory for photos that are decoded at the same time."""
 
     def __init__(self) -> None:
         self._used = 0
@@ -92,11 +95,12 @@ class Room:
 
     @contextmanager
     def taken(self, amount: int, total: int) -> Iterator[None]:
-        """Hold so many bytes, after a wait until they fit into `total` beside what others hold."""
+        """Hold `amount` bytes, and wait until they fit into `total` beside what other threads hold."""
         if amount <= SMALL:
             yield
             return
         with self._changed:
+            # One photo alone is always let in, so that nothing waits for ever.
             self._changed.wait_for(lambda: self._used == 0 or self._used + amount <= total)
             self._used += amount
         try:
@@ -110,11 +114,11 @@ class Room:
 Source = str | os.PathLike[str] | bytes
 DEFAULT_LIMITS = Limits()
 SCALES = (8, 4, 2, 1)
-"""The reductions that libjpeg computes inside the inverse DCT (8 uses the DC coefficient alone)."""
+"""Reductions that libjpeg computes inside the inverse DCT (8 uses the DC coefficient alone)."""
 LEADING = 256
-"""Bytes that tell what a file is that is no photo."""
+"""Number of bytes from which the kind of a file that is no photo is determined."""
 
-_room = Room()
+_memory = MemoryBudget()
 
 
 def decode(
@@ -122,21 +126,21 @@ def decode(
 ) -> NDArray[np.uint8]:
     """Read a photo.
 
-    EXIF orientation is applied (or XMP's, where EXIF has none), transparency is laid over white, 16-bit samples
-    keep their high byte, grey, palette and CMYK become RGB, and of an animation or of several pages the first
-    picture is taken. An ICC profile is not applied (`read_header` says whether there is one).
+    The EXIF orientation is applied (or that of XMP where EXIF has none). Transparent pixels are blended with white,
+    16-bit samples keep their high byte, and grey, palette and CMYK become RGB. Of an animation or of several pages the
+    first image is taken. An ICC profile is not applied (`read_header` says whether there is one).
 
     Args:
-        source: a path, or the file's bytes.
-        limits: what the photo may cost; size, pixels and memory are checked before any pixel is decoded.
-        at_least: (height, width) of the model's picture. A JPEG is then decoded at the smallest of the
-            scales 1/8, 1/4, 1/2, 1 that is no side below twice that; None decodes at full size.
+        source: a path, or the bytes of a file.
+        limits: what the photo may cost. Size, pixels and memory are checked before any pixel is decoded.
+        at_least: (height, width) of the model input. A JPEG is then decoded at the smallest of the scales 1/8, 1/4, 1/2
+            and 1 at which no side is below twice that. None decodes at full size.
 
     Returns:
         uint8 H×W×3, RGB, upright.
 
     Raises:
-        PhotoError: the photo cannot be read; nothing is ever returned of a damaged one.
+        PhotoError: the photo cannot be read. Of a damaged photo nothing is ever returned.
     """
     data = source if isinstance(source, bytes) else read_bytes(source, limits)
     return decode_with_header(data, read_header(data, limits), limits, at_least)
@@ -145,13 +149,13 @@ def decode(
 def decode_with_header(
     data: bytes, header: Header, limits: Limits = DEFAULT_LIMITS, at_least: tuple[int, int] | None = None
 ) -> NDArray[np.uint8]:
-    """`decode` for bytes whose header has been read and checked already."""
+    """Decode bytes whose header `read_header` has read and checked already; see `decode`."""
     size = _reduced_size(header, at_least) if header.format == "JPEG" else (header.height, header.width)
     memory = peak_bytes(data, header, size)
     if memory > limits.memory:
         raise PhotoError("too large", f"{_pixels(header)} take about {memory:,} bytes, the limit is {limits.memory:,}")
     try:
-        with _room.taken(memory, limits.memory):
+        with _memory.taken(memory, limits.memory):
             if not is_slow(data, header):
                 with suppress(SlowTailError):
                     return _decoded(data, header, size)
@@ -171,17 +175,17 @@ def _pixels(header: Header) -> str:
 
 
 def read_bytes(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> bytes:
-    """Read a photo's file whole, its size checked first.
+    """Read the whole file of a photo after checking its size.
 
     Raises:
-        PhotoError: missing, not a regular file, empty or too large.
+        PhotoError: the file is missing, not a regular file, empty or too large.
     """
     try:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             _check_bytes(size, limits)
-            data = file.read(size + 1)  # room for as many is made at once
-            if len(data) > size:  # it has grown
+            data = file.read(size + 1)  # One byte more, to notice that the file has grown.
+            if len(data) > size:
                 data += file.read(limits.bytes + 1 - size)
     except IsADirectoryError:
         raise PhotoError("not a photo", f"'{os.fspath(path)}' is a folder") from None
@@ -191,7 +195,7 @@ def read_bytes(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) ->
         raise PhotoError("missing", f"cannot open '{os.fspath(path)}': {error.strerror or error}") from None
     except MemoryError:
         raise PhotoError("too large", "there is not enough memory to read it") from None
-    except ValueError as error:  # a NUL byte in the name
+    except ValueError as error:  # The name contains a NUL byte.
         raise PhotoError("missing", f"cannot open {os.fspath(path)!r}: {error}") from None
     _check_bytes(len(data), limits)
     return data
@@ -205,10 +209,10 @@ def _check_bytes(size: int, limits: Limits) -> None:
 
 
 def read_header(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Header:
-    """Read what the header says and hold it against the limits.
+    """Read the header of a photo and check it against the limits.
 
     Raises:
-        PhotoError: not a photo, a header cut short, or more bytes or pixels than allowed.
+        PhotoError: the bytes are no photo, the header is cut short, or there are more bytes or pixels than allowed.
     """
     _check_bytes(len(data), limits)
     format_ = picture_format(data[:SNIFFED])
@@ -231,7 +235,7 @@ def _header(data: bytes, format_: str, limits: Limits) -> Header:
 
 
 def _reduced_size(header: Header, at_least: tuple[int, int] | None) -> tuple[int, int]:
-    """The stored (height, width) after the largest reduction that leaves twice `at_least` on both sides."""
+    """The stored (height, width) after the greatest reduction that leaves at least twice `at_least` on both sides."""
     if at_least is None:
         return header.height, header.width
     height, width = at_least if header.orientation < 5 else at_least[::-1]

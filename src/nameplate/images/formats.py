@@ -1,4 +1,4 @@
-"""Picture formats: what a file's name and its first bytes say that it is, without decoding."""
+"""Image formats, recognised by the name of a file and by its first bytes, without decoding."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ PHOTO_SUFFIXES = frozenset(
     | {".jxl", ".jp2", ".j2k", ".jpf", ".jpx", ".psd"}
     | {".dng", ".nef", ".nrw", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw"}
 )
-"""Suffixes of photos, those of formats that are refused by name too: a refusal is better than silence."""
+"""Suffixes of photos. Those of formats that are not read are among them, so that such a file is refused with a reason
+instead of being passed over."""
 SNIFFED = 64
-"""Bytes at the start of a file that tell its format."""
+"""Number of bytes at the start of a file that determine its format."""
 
 MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\xff\xd8\xff", "JPEG"),
@@ -36,7 +37,7 @@ MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (4, b"ftypmif1", "HEIC"),
     (4, b"ftypmsf1", "HEIC"),
 )
-"""Formats that are read, HEIC only where its extra is installed: (offset, bytes, name)."""
+"""Formats that are read: (offset, bytes, name). HEIC is read only where its extra is installed."""
 OTHER_PICTURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\xff\x0a", "JPEG XL"),
     (0, b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
@@ -52,19 +53,19 @@ OTHER_PICTURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"FUJIFILMCCD-RAW", "camera raw"),
     (0, b"FOVb", "camera raw"),
 )
-"""Pictures all the same: (offset, bytes, name)."""
+"""Image formats that are not read: (offset, bytes, name)."""
 OTHER_FILES: tuple[tuple[bytes, str], ...] = (
     (b"%PDF", "a PDF document"),
     (b"PK\x03\x04", "a zip archive"),
     (b"<", "a web page, XML or SVG"),
 )
-"""Files that are often met and are no pictures: (first bytes after blanks, what it is)."""
+"""Files that are often taken for photos and are none: (first bytes after blanks, what it is)."""
 SAVE_AS = "save it as JPEG or PNG"
-"""What to do with a picture that is not read."""
+"""Advice for an image of a format that is not read."""
 
 
 def is_photo_name(name: str) -> bool:
-    """Whether a file's name ends as a photo's does."""
+    """Whether the suffix of a file's name is one of `PHOTO_SUFFIXES`."""
     return os.path.splitext(name)[1].lower() in PHOTO_SUFFIXES  # noqa: PTH122 - a million names
 
 
@@ -81,7 +82,7 @@ def picture_format(start: bytes) -> str | None:
 
 
 def is_photo_file(path: str) -> bool:
-    """Whether a file is a photo by its name, or else by its first bytes; false where it cannot be opened."""
+    """Whether a file is a photo by its name or, failing that, by its first bytes; false where it cannot be opened."""
     if is_photo_name(path):
         return True
     try:
@@ -98,12 +99,12 @@ def reads_heic() -> bool:
 
 
 def is_read(format_: str | None) -> bool:
-    """Whether photos of a format (a name in `MAGIC`) are read here."""
+    """Whether photos of a format (a name in `MAGIC`) are read on this installation."""
     return any(format_ == name for _, _, name in MAGIC) and (format_ != "HEIC" or reads_heic())
 
 
 def why_not_read(start: bytes) -> str:
-    """For a file that is not read: what its first bytes (at least 256, or all) say that it is, and what to do."""
+    """What a file that is not read is, by its first bytes (at least 256, or all), and what to do about it."""
     format_ = picture_format(start)
     if format_ == "HEIC":
         return f"this is a HEIC photo: pip install 'nameplate[heic]' to have it read; {_read()}"

@@ -1,4 +1,4 @@
-"""`Header`: what a photo says of itself before a pixel is decoded."""
+"""`Header`: what the header of a photo states, and the arrays that upright pixels are written to."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 ORIENTATION = 0x0112
-"""The tag of TIFF and EXIF (CIPA DC-008)."""
+"""Tag number of the orientation in TIFF and EXIF (CIPA DC-008)."""
 XMP_ORIENTATION = re.compile(rb"tiff:Orientation\s*(?:=\s*[\"']|>)\s*([0-9])")
 WIDTHS = {1: 1, 3: 2, 4: 4}
-"""Bytes of a whole number, by its type: BYTE, SHORT, LONG."""
+"""Type of an integer (BYTE, SHORT, LONG) → its size in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a photo's header says, read without decoding a pixel."""
+    """What the header of a photo states; no pixel is decoded to read it."""
 
     format: str
-    """JPEG, PNG, WEBP, AVIF, BMP, GIF, TIFF or HEIC (an MPO is a JPEG with more pictures behind it)."""
+    """JPEG, PNG, WEBP, AVIF, BMP, GIF, TIFF or HEIC (an MPO is a JPEG followed by more images)."""
     width: int
     """Pixels as stored, before orientation (of TIFF and HEIC after it: their decoders turn them)."""
     height: int
     """Pixels as stored, before orientation (of TIFF and HEIC after it: their decoders turn them)."""
     orientation: int
-    """EXIF orientation 1–8, or XMP's where EXIF has none; 1 where there is none or it is nonsense."""
+    """Orientation 1–8 from EXIF, or from XMP where EXIF has none; 1 where there is none or it is invalid."""
     icc: bool
     """Whether an ICC colour profile is embedded. It is not applied: pixels are taken as sRGB."""
 
 
 def read_orientation(exif: bytes | None, xmp: bytes | None) -> int:
-    """Orientation 1–8: EXIF's, or XMP's where EXIF has none; 1 where there is none or it is nonsense.
+    """Orientation 1–8 from EXIF, or from XMP where EXIF has none; 1 where there is none or it is invalid.
 
-    Damage is no reason to refuse the pixels, and costs no time: nothing is read but the one tag.
+    Damaged metadata never makes a photo unreadable: only this one tag is read.
     """
     value = None if exif is None else next((value for tag, value in numbers(exif) if tag == ORIENTATION), None)
     if value is None and xmp is not None and (found := XMP_ORIENTATION.search(xmp)):
@@ -45,9 +45,11 @@ def read_orientation(exif: bytes | None, xmp: bytes | None) -> int:
 
 
 def numbers(tiff: bytes) -> Iterator[tuple[int, int]]:
-    """(tag, value) of each single whole number, and (tag, 0) of all else, in the first directory of EXIF or TIFF."""
+    """Yield (tag, value) for each single integer in the first directory of EXIF or TIFF, and (tag, 0) for other
+    values.
+    """
     start = 0
-    while tiff.startswith(b"Exif\0\0", start):  # some writers put it twice
+    while tiff.startswith(b"Exif\0\0", start):  # Some writers store the prefix twice.
         start += 6
     order: Literal["little", "big"] = "little" if tiff.startswith(b"II", start) else "big"
     if not tiff.startswith((b"II", b"MM"), start):
@@ -63,17 +65,21 @@ def numbers(tiff: bytes) -> Iterator[tuple[int, int]]:
         yield tag, int.from_bytes(tiff[entry + 8 : entry + 8 + width], order)
 
 
-# JOINED Pixels laid upright in their last place, some rows at a time: no second copy of a large photo is ever made.
-
+# Upright pixels: they are written to their final array some rows at a time, so that a large photo is never held twice.
 
 STRIPE = 1 << 18
-"""Pixels of a stripe, at least a row: what is converted at once."""
+"""Number of pixels that are converted at once; at least one row is."""
 
 
 def new_upright(height: int, width: int, orientation: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Room for a photo, uint8: once upright, and once as it is stored, `height`×`width`×3: a view of the same memory.
+    """Allocate the upright photo, uint8, and return it with a view of it in the stored orientation.
 
-    `orientation` is EXIF's (CIPA DC-008, tag 274).
+    The view has the shape `height`×`width`×3; what is written to it appears upright in the first array.
+
+    Args:
+        height: of the photo as stored, in pixels.
+        width: of the photo as stored, in pixels.
+        orientation: EXIF orientation 1–8 (CIPA DC-008, tag 274).
     """
     upright = np.empty((width, height, 3) if orientation >= 5 else (height, width, 3), np.uint8)
     stored = upright
@@ -87,6 +93,6 @@ def new_upright(height: int, width: int, orientation: int) -> tuple[NDArray[np.u
 
 
 def stripes(height: int, width: int) -> Iterator[slice]:
-    """The rows of a picture, from top to bottom."""
+    """Slices of rows of about `STRIPE` pixels, from top to bottom."""
     step = max(1, STRIPE // max(1, width))
     return (slice(top, min(height, top + step)) for top in range(0, height, step))

@@ -1,6 +1,10 @@
-"""Photos that may take long, read in processes of their own: a C decoder cannot be interrupted, a process be killed.
+"""Decoding of slow photos in child processes: a C decoder cannot be interrupted, but a process can be killed.
 
-A process is started when the first such photo comes, and kept for the next ones; killed, it is replaced.
+A process is started for the first such photo and kept for the next ones. A process that was killed is replaced.
+
+Protocol: the parent writes a request to the child's stdin: two lengths, JSON, and the file of the photo. The reply
+comes on stdout in the same form, with the pixels as its body. The child ends when its stdin ends. It also ends by
+itself where the parent was killed while the child was decoding.
 """
 
 from __future__ import annotations
@@ -30,51 +34,47 @@ from nameplate.images.jpeg import decode_jpeg
 from nameplate.images.pillow import decode_with_pillow, read_pillow_header
 from nameplate.types import Limits
 
-# JOINED `main`: a process that reads photos for another one, which may kill it at any time.
-#
-# JOINED An order comes on stdin: two lengths, JSON, and the photo's file; the reply goes to stdout the same way, with the
-# JOINED pixels for a body. It ends when its stdin does, and by itself where its parent was killed while it decoded.
-
+# The child process.
 
 LENGTHS = struct.Struct("<QQ")
-"""Bytes of the JSON and of the body."""
+"""Lengths of the JSON and of the body, in bytes."""
 READY = b"\n"
 GRACE = 5.0
-"""Seconds beyond an order's own after which the process ends itself."""
+"""Seconds beyond the limit of a request after which the child ends itself, in case that its parent is gone."""
 SPARE = 256 * 1024 * 1024
-"""Bytes beyond half as much again as an order may take: libraries map more than they use."""
+"""Bytes that a child may take beyond 1.5 times the limit of a request, since libraries map more than they use."""
 STACK = 8 * 1024 * 1024
-"""Bytes that a decoder's thread maps; it may start one a processor."""
+"""Bytes that one thread of a decoder maps. A decoder may start one thread for each processor."""
 
 
 def main() -> None:
-    """Read one photo after another until stdin ends."""
+    """Decode one photo after another until stdin ends."""
     with suppress(AttributeError, ValueError):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the whole group; the parent decides
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides.
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
     warnings.simplefilter("ignore")
-    Image.MAX_IMAGE_PIXELS = None  # the parent has counted them
+    Image.MAX_IMAGE_PIXELS = None  # The parent has checked the limit.
     config, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is no reply
+    os.dup2(2, 1)  # What a library prints must not get into the replies.
     replies.write(READY)
     replies.flush()
     while lengths := config.read(LENGTHS.size):
         head, body = LENGTHS.unpack(lengths)
-        order = json.loads(config.read(head))
-        _limit(order["seconds"] + GRACE, order["memory"])
-        _answer(order, config.read(body), replies)
+        request = json.loads(config.read(head))
+        _limit(request["seconds"] + GRACE, request["memory"])
+        _answer(request, config.read(body), replies)
         _limit(0, None)
 
 
-def _answer(order: dict[str, Any], data: bytes, replies: BinaryIO) -> None:
+def _answer(request: dict[str, Any], data: bytes, replies: BinaryIO) -> None:
     pixels = np.empty(0, np.uint8)
     reply: dict[str, object]
     try:
-        if order["task"] == "header":
-            header = read_pillow_header(data, order["format"])
+        if request["task"] == "header":
+            header = read_pillow_header(data, request["format"])
             reply = {name: getattr(header, name) for name in ("format", "width", "height", "orientation", "icc")}
         else:
-            pixels = _pixels(order, data)
+            pixels = _pixels(request, data)
             reply = {"shape": pixels.shape}
     except PhotoError as error:
         reply = {"reason": error.reason, "detail": error.detail}
@@ -86,15 +86,18 @@ def _answer(order: dict[str, Any], data: bytes, replies: BinaryIO) -> None:
     replies.flush()
 
 
-def _pixels(order: dict[str, Any], data: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    if order["format"] == "JPEG":
-        return decode_jpeg(data, order["height"], order["width"], order["orientation"])
-    return decode_with_pillow(data, order["format"], order["orientation"])
+def _pixels(request: dict[str, Any], data: bytes) -> NDArray[np.uint8]:
+    if request["format"] == "JPEG":
+        return decode_jpeg(data, request["height"], request["width"], request["orientation"])
+    return decode_with_pillow(data, request["format"], request["orientation"])
 
 
 def _limit(seconds: float, memory: int | None) -> None:
-    """End this process after so many seconds (0: never), and let it take no more than so many bytes; where the
-    system can.
+    """Limit the time and the memory of this process, where the system can.
+
+    Args:
+        seconds: after which the process is ended; 0 removes the limit.
+        memory: bytes that a request may take; None removes the limit.
     """
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -102,6 +105,7 @@ def _limit(seconds: float, memory: int | None) -> None:
         import resource
 
         hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        # The limit counts everything that is mapped, so that what is mapped already is added.
         now = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
         room = 0 if memory is None else now + memory * 3 // 2 + SPARE + STACK * (os.cpu_count() or 1)
         resource.setrlimit(resource.RLIMIT_DATA, (hard if memory is None else room, hard))
@@ -112,20 +116,22 @@ if __name__ == "__main__":
     sys.exit(0)
 
 
+# The parent process.
+
 PIECE = 1 << 20
-"""Bytes that go through a pipe at once."""
+"""Bytes that are written to or read from a pipe at once."""
 
 
 @dataclass(slots=True, eq=False)
 class _Reader:
-    """A process that reads photos."""
+    """A child process that decodes photos."""
 
     process: subprocess.Popen[bytes]
     late: bool = False
-    """Whether it was killed for its time."""
+    """Whether it was killed because it took too long."""
 
     def send(self, *parts: bytes) -> None:
-        """Write to it."""
+        """Write to the child."""
         if self.process.stdin is not None:
             for part in parts:
                 view = memoryview(part)
@@ -133,7 +139,7 @@ class _Reader:
                     view = view[self.process.stdin.write(view[:PIECE]) :]
 
     def fill(self, room: memoryview) -> None:
-        """Read from it; raises EOFError where it ended."""
+        """Read from the child into `room`; raises EOFError where the child has ended."""
         while room:
             count = self.process.stdout.readinto(room[:PIECE]) if self.process.stdout else 0  # type: ignore[attr-defined]
             if not count:
@@ -141,18 +147,18 @@ class _Reader:
             room = room[count:]
 
     def receive(self, length: int) -> bytes:
-        """Read so many bytes; raises EOFError where it ended."""
+        """Read `length` bytes; raises EOFError where the child has ended."""
         room = bytearray(length)
         self.fill(memoryview(room))
         return bytes(room)
 
     def give_up(self) -> None:
-        """Kill it for its time."""
+        """Kill the child because it takes too long."""
         self.late = True
         self.process.kill()
 
     def end(self) -> None:
-        """Kill it and let nothing remain."""
+        """Kill the child, close its pipes and collect its exit status."""
         self.process.kill()
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
@@ -164,34 +170,37 @@ class _Reader:
 _lock = threading.Lock()
 _idle: list[_Reader] = []
 _busy: dict[int, _Reader] = {}
-"""Thread → the process that it waits for."""
+"""Identifier of a thread → the child process that the thread waits for."""
 
 
 def header_apart(data: bytes, format_: str, limits: Limits) -> Header:
-    """`read_pillow_header` in another process.
+    """`read_pillow_header` in a child process.
 
     Raises:
-        PhotoError: as there, or it took too long.
+        PhotoError: as `read_pillow_header` raises it, or the photo took too long.
     """
     reply, _ = _asked({"task": "header", "format": format_}, data, limits)
     return Header(**reply)
 
 
 def pixels_apart(data: bytes, header: Header, size: tuple[int, int], limits: Limits) -> NDArray[np.uint8]:
-    """The pixels of a photo, uint8 H×W×3, upright, decoded in another process at `size` (height, width).
+    """Decode a photo to uint8 H×W×3, upright, in a child process at `size` (height, width).
 
     Raises:
-        PhotoError: as in this process, or it took too long or too much memory.
+        PhotoError: as in this process, or decoding took too long or too much memory.
     """
-    order = {"format": header.format, "height": size[0], "width": size[1], "orientation": header.orientation}
-    reply, pixels = _asked({"task": "pixels", **order}, data, limits)
+    request = {"format": header.format, "height": size[0], "width": size[1], "orientation": header.orientation}
+    reply, pixels = _asked({"task": "pixels", **request}, data, limits)
     return pixels.reshape(reply["shape"])
 
 
 def end_readers(threads: Iterable[int] | None = None) -> None:
-    """Kill the processes that some threads (by their identifiers) wait for, or all: their photos are then "too slow".
+    """Kill the child processes that some threads wait for, so that their photos are refused as "too slow".
 
-    For a job that is interrupted: its threads are free at once.
+    This frees the threads of an interrupted job at once.
+
+    Args:
+        threads: identifiers of the threads; None stands for all.
     """
     with _lock:
         chosen = [_busy[thread] for thread in (list(_busy) if threads is None else threads) if thread in _busy]
@@ -199,15 +208,15 @@ def end_readers(threads: Iterable[int] | None = None) -> None:
         reader.give_up()
 
 
-def _asked(order: dict[str, object], data: bytes, limits: Limits) -> tuple[dict[str, Any], NDArray[np.uint8]]:
-    order |= {"seconds": limits.seconds, "memory": limits.memory}
+def _asked(request: dict[str, object], data: bytes, limits: Limits) -> tuple[dict[str, Any], NDArray[np.uint8]]:
+    request |= {"seconds": limits.seconds, "memory": limits.memory}
     reader = _taken()
     timer = threading.Timer(limits.seconds, reader.give_up)
     timer.daemon = True
     sound = False
     try:
         timer.start()
-        reply, pixels = _exchange(reader, json.dumps(order).encode(), data, 3 * limits.pixels)
+        reply, pixels = _exchange(reader, json.dumps(request).encode(), data, 3 * limits.pixels)
         sound = True
     except (EOFError, OSError):
         raise _broken(reader, limits) from None
@@ -219,11 +228,11 @@ def _asked(order: dict[str, object], data: bytes, limits: Limits) -> tuple[dict[
     return reply, pixels
 
 
-def _exchange(reader: _Reader, order: bytes, data: bytes, most: int) -> tuple[dict[str, Any], NDArray[np.uint8]]:
-    reader.send(LENGTHS.pack(len(order), len(data)), order, data)
+def _exchange(reader: _Reader, request: bytes, data: bytes, most: int) -> tuple[dict[str, Any], NDArray[np.uint8]]:
+    reader.send(LENGTHS.pack(len(request), len(data)), request, data)
     head, body = LENGTHS.unpack(reader.receive(LENGTHS.size))
     reply: dict[str, Any] = json.loads(reader.receive(head))
-    if body > most:  # it was taken over
+    if body > most:  # A photo has taken the child over: its reply is not believed.
         raise EOFError
     pixels = np.empty(body, np.uint8)
     reader.fill(pixels.data)
@@ -231,19 +240,19 @@ def _exchange(reader: _Reader, order: bytes, data: bytes, most: int) -> tuple[di
 
 
 def _broken(reader: _Reader, limits: Limits) -> PhotoError:
-    """Why a process ended before it replied."""
+    """The error for a child that ended before it replied."""
     if reader.late:
         return PhotoError("too slow", f"not decoded within {limits.seconds:g} s")
     with suppress(subprocess.TimeoutExpired):
         reader.process.wait(1)
     code = reader.process.returncode
-    if code == -9:  # the system kills what takes its last memory
+    if code == -9:  # The system kills a process when memory runs out.
         return PhotoError("too large", "its decoder was killed, as happens where memory ends")
     return PhotoError("damaged", f"its decoder broke down ({code})")
 
 
 def _taken() -> _Reader:
-    """An idle process, or a new one."""
+    """An idle child process, or a new one; it is marked as busy for this thread."""
     with _lock:
         reader = _idle.pop() if _idle else None
     if reader is None or reader.process.poll() is not None:
@@ -267,7 +276,7 @@ def _give_back(reader: _Reader, *, sound: bool) -> None:
 def _started() -> _Reader:
     try:
         process = subprocess.Popen(
-            # not -m: it warns that the package has imported the module already, and warnings may be errors
+            # Not by -m, which warns that the package has imported the module already, and warnings may be errors.
             [sys.executable, "-P", "-W", "ignore", "-c", "from nameplate.images.isolated import main; main()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -282,14 +291,14 @@ def _started() -> _Reader:
     except (EOFError, OSError):
         reader.end()
         raise PhotoError("too slow", "a process to decode it in ended before it began") from None
-    except BaseException:  # an interrupt
+    except BaseException:  # Ctrl-C
         reader.end()
         raise
     return reader
 
 
 def _forget() -> None:
-    """After a fork: the processes are the parent's."""
+    """Forget all child processes after a fork, since they belong to the parent."""
     global _lock
     _lock = threading.Lock()
     for reader in (*_idle, *_busy.values()):

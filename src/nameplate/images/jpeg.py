@@ -1,4 +1,4 @@
-"""JPEG through libjpeg-turbo (simplejpeg): header, reduced scale, and every way in which one can end early."""
+"""JPEG, decoded by libjpeg-turbo (simplejpeg): header, reduced scale, and the detection of missing or damaged data."""
 
 from __future__ import annotations
 
@@ -28,12 +28,16 @@ from nameplate.images.jpeg_file import (
 
 EXIF_HEADER, ICC_HEADER, XMP_HEADER = b"Exif\0\0", b"ICC_PROFILE\0", b"http://ns.adobe.com/xap/1.0/\0"
 MAX_PADDING = 64
-"""Filler bytes before the end marker that are let pass; more may be a hole in the picture."""
+"""Number of filler bytes that are accepted before the end marker. More of them may be a hole in the image data."""
 NO_MEMORY = re.compile(r"[Ii]nsufficient memory|[Mm]emory allocation")
 
 
 def read_jpeg_header(data: bytes) -> Header:
-    """What the header of a JPEG or MPO says; of two EXIF segments the first counts. Raises PhotoError."""
+    """Read the header of a JPEG or MPO. Of two EXIF segments the first one counts.
+
+    Raises:
+        PhotoError: there is no frame header or no scan.
+    """
     frame: Frame | None = None
     exif, xmp, icc = None, None, False
     for marker, start, end in segments(data):
@@ -51,8 +55,10 @@ def read_jpeg_header(data: bytes) -> Header:
 
 
 def jpeg_bytes(data: bytes, height: int, width: int, orientation: int) -> int:
-    """Bytes of memory that decoding takes at its peak, at `height`×`width`: the pixels, once more where they are
-    converted or turned, and all coefficients of a JPEG of several scans, at whatever scale.
+    """Estimate the peak memory of decoding at `height`×`width`, in bytes.
+
+    It is the pixels, a second copy where they are converted or turned, and all coefficients of a JPEG of several scans,
+    which libjpeg keeps at full size whatever the scale is.
     """
     frame: Frame | None = None
     for marker, start, _ in segments(data):
@@ -68,11 +74,18 @@ def jpeg_bytes(data: bytes, height: int, width: int, orientation: int) -> int:
 def decode_jpeg(
     data: bytes, height: int, width: int, orientation: int = 1, *, patient: bool = True
 ) -> NDArray[np.uint8]:
-    """RGB pixels, uint8, upright; `height`×`width`, the stored size over 1, 2, 4 or 8, before that.
+    """Decode to RGB pixels, uint8 H×W×3, upright.
+
+    Args:
+        data: the file.
+        height: before the orientation is applied: the stored height divided by 1, 2, 4 or 8, rounded up.
+        width: the same of the stored width.
+        orientation: EXIF orientation 1–8.
+        patient: whether the check for stray bytes may take more than a second.
 
     Raises:
-        PhotoError: a part of the scans' data is missing or damaged. What is wrong beside them is no damage.
-        SlowTailError: not patient, and to tell the one from the other would take long.
+        PhotoError: a part of the scan data is missing or damaged. Errors outside the scan data are ignored.
+        SlowTailError: `patient` is false, and to tell stray bytes from damage would take long.
     """
     frame, complete = survey(data)
     inks = frame is not None and len(frame.components) == 4
@@ -86,7 +99,9 @@ def decode_jpeg(
 
 
 def _decode_again(data: bytes, size: tuple[int, int], inks: bool, message: str, patient: bool) -> NDArray[np.uint8]:
-    """What libjpeg complains of may lie beside the scans' data: without that, only their damage is left."""
+    """Decode again after a libjpeg error. The cause may lie outside the scan data, so only the image itself is
+    decoded.
+    """
     if NO_MEMORY.search(message):
         raise PhotoError("too large", "JPEG: there is not enough memory to decode it")
     picture = rewritten(data)
@@ -112,21 +127,22 @@ def _decode_turbo(data: bytes, height: int, width: int, inks: bool, *, strict: b
 
 
 def _finished(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """RGB and upright."""
+    """Convert to RGB and apply the orientation."""
     if pixels.shape[2] == 3 and orientation == 1:
         return pixels
     upright, stored = new_upright(pixels.shape[0], pixels.shape[1], orientation)
     for rows in stripes(pixels.shape[0], pixels.shape[1]):
         part = pixels[rows]
         if part.shape[2] == 4:
-            # Adobe stores inks inverted, and so does every CMYK JPEG met in practice; Pillow reads them so too.
+            # Adobe stores CMYK inverted, and so does every CMYK JPEG met in practice; Pillow reads them in the same
+            # way.
             part = np.asarray(Image.fromarray(255 - part, "CMYK").convert("RGB"))
         stored[rows] = part
     return upright
 
 
 def _only_stray(data: bytes, picture: bytes, message: str, patient: bool) -> bool:
-    """Whether all that is left to complain of are stray bytes before the end marker, which cameras and editors put."""
+    """Whether the only error left is stray bytes before the end marker, as some cameras and editors write them."""
     found = re.search(r"(\d+) extraneous bytes before marker 0xd9", message)
     if found is None:
         return False
@@ -138,6 +154,7 @@ def _only_stray(data: bytes, picture: bytes, message: str, patient: bool) -> boo
 
 
 def _jpeg_error(data: bytes, message: str) -> PhotoError:
+    # libjpeg's message does not tell a cut file from a damaged one; an end marker in the file does.
     early = re.search(r"premature end|could not determine subsampling", message, re.IGNORECASE)
     ended = data.rstrip(b"\0").endswith(EOI) if early else EOI in data
     reason: Reason = "damaged" if ended else "truncated"

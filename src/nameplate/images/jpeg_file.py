@@ -1,6 +1,6 @@
-"""A JPEG's segments: what its markers say, and the same picture written out anew without all that is no picture.
+"""The segments of a JPEG file: its headers, a copy without anything but the image, and the check for stray bytes.
 
-Every walk is linear in the file's bytes and stops after `MAX_SEGMENTS` (ISO/IEC 10918-1, annex B).
+Every pass over a file is linear in its bytes and stops after `MAX_SEGMENTS` (ISO/IEC 10918-1, annex B).
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from nameplate.errors import PhotoError
 SOI, EOI = b"\xff\xd8", b"\xff\xd9"
 SOS, DHT, DRI, APP1, APP2 = 0xDA, 0xC4, 0xDD, 0xE1, 0xE2
 MAX_SEGMENTS = 10_000
-"""Segments and scans of one picture; a real one has dozens."""
+"""Limit on the segments and scans of one image; a real one has dozens."""
 MARKER = re.compile(rb"\xff+([^\xff\x00])", re.DOTALL)
-"""What decoders take for the next marker outside a scan: other bytes before it are passed over."""
+"""What decoders take for the next marker outside a scan. They skip other bytes before it."""
 SCAN_END = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
-"""Where a scan's data end: 0xFF, and then neither a stuffed zero, a restart marker nor a fill byte."""
+"""End of the data of a scan: 0xFF that is followed by neither a stuffed zero, a restart marker nor a fill byte."""
 FRAMES = frozenset(range(0xC0, 0xD0)) - {DHT, 0xC8, 0xCC}
 PROGRESSIVE = frozenset({0xC2, 0xCA})
 ARITHMETIC = frozenset({0xC9, 0xCA})
 KEPT = FRAMES | {DHT, 0xCC, 0xDB, DRI, 0xE0, 0xEE}
-"""Segments that pixels depend on; of APP segments JFIF's and Adobe's, which say what the colours are."""
+"""Segments that pixels depend on. Of the APP segments these are JFIF's and Adobe's, which define the colours."""
 STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 PLAIN = frozenset(range(0xC0, 0xFF)) - STANDALONE
-"""Markers that need no search where they stand at once."""
+"""Markers that need no search where they follow at once, as they do in almost every file."""
 WHOLE_SCAN = bytes((0, 63, 0))
-"""A sequential scan's last three bytes, which mean nothing, and which some cameras leave at zero."""
+"""The last three bytes of a sequential scan header. They have no meaning there, and some cameras write zeros."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What the frame header says."""
+    """The frame header."""
 
     marker: int
     height: int
@@ -45,22 +45,22 @@ class Frame:
 
     @property
     def progressive(self) -> bool:
-        """Whether coefficients come in several scans."""
+        """Whether the coefficients are spread over several scans."""
         return self.marker in PROGRESSIVE
 
     @property
     def coefficient_bytes(self) -> int:
-        """Of all its coefficients, two bytes each."""
+        """Size of all coefficients in bytes, at two bytes each."""
         most = [max(1, *(part[axis] for part in self.components), 1) for axis in (1, 2)]
         samples = sum(across * down for _, across, down in self.components)
         return 2 * self.width * self.height * samples // (most[0] * most[1])
 
 
 def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """(marker, start, end) of the body of each segment of the first picture, as decoders find them.
+    """Yield (marker, start, end) of the body of each segment of the first image, as decoders find them.
 
     Raises:
-        PhotoError: more than `MAX_SEGMENTS`.
+        PhotoError: there are more than `MAX_SEGMENTS`.
     """
     at, last = 2, len(data) - 2
     for _ in range(MAX_SEGMENTS):
@@ -83,13 +83,13 @@ def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def scan_end(data: bytes, start: int) -> int:
-    """Where the data of a scan that begin at `start` end."""
+    """The offset at which the data of the scan that begins at `start` end."""
     found = SCAN_END.search(data, start)
     return found.start() if found else len(data)
 
 
 def read_frame(data: bytes, start: int, marker: int) -> Frame | None:
-    """The frame header whose body begins at `start`; None where it is cut short or of nothing."""
+    """Read the frame header whose body begins at `start`; None where it is cut short or states no pixels."""
     count = data[start + 5] if start + 5 < len(data) else 0
     height, width = (int.from_bytes(data[start + at : start + at + 2], "big") for at in (1, 3))
     if not (height and width and count) or start + 6 + 3 * count > len(data):
@@ -99,15 +99,18 @@ def read_frame(data: bytes, start: int, marker: int) -> Frame | None:
 
 
 def scan_parts(data: bytes, start: int) -> tuple[bytes, bytes]:
-    """Of a scan header whose body begins at `start`: each component's identifier and tables, and the last three
-    bytes: first and last coefficient, and bits.
+    """Split the scan header whose body begins at `start`.
+
+    Returns:
+        The identifier and the tables of each component, two bytes each; and the last three bytes, which are the first
+        and last coefficient and the bit positions.
     """
     count = data[start] if start < len(data) else 0
     return data[start + 1 : start + 1 + 2 * count], data[start + 1 + 2 * count : start + 4 + 2 * count]
 
 
 class Missing:
-    """Which coefficients still lack bits, as one scan after another is seen."""
+    """The coefficients that still lack bits while one scan after another is read."""
 
     def __init__(self, frame: Frame) -> None:
         self._progressive = frame.progressive
@@ -115,7 +118,7 @@ class Missing:
         self._left = {component: set(whole) for component, _, _ in frame.components}
 
     def saw(self, components: bytes, spectrum: bytes) -> None:
-        """A scan; its parts as of `scan_parts`."""
+        """Take a scan into account; the arguments are those that `scan_parts` returns."""
         for component in components[::2]:
             if not self._progressive:
                 self._left.pop(component, None)
@@ -124,13 +127,14 @@ class Missing:
 
     @property
     def nothing(self) -> bool:
-        """Whether the picture is complete."""
+        """Whether the image is complete."""
         return not any(self._left.values())
 
 
 def survey(data: bytes) -> tuple[Frame | None, bool]:
-    """The frame header, None where there is none, and whether the JPEG has all its scans: where one ends before,
-    libjpeg shows it coarser or grey, and says nothing.
+    """Return the frame header (None where there is none), and whether the JPEG has all its scans.
+
+    Where scans are missing at the end, libjpeg returns a coarser or grey image without a warning.
     """
     frame: Frame | None = None
     missing: Missing | None = None
@@ -145,9 +149,11 @@ def survey(data: bytes) -> tuple[Frame | None, bool]:
 
 
 def rewritten(data: bytes) -> bytes:
-    """The picture alone: no bytes between segments, no segments that pixels do not depend on, nothing behind its
-    last scan but the end marker, and scan headers as the standard has them. As it is where a Huffman table lacks:
-    then it is damage, not stray bytes, that lies between its segments.
+    """Copy a JPEG without anything that its pixels do not depend on.
+
+    The copy has no bytes between segments, only the segments in `KEPT`, scan headers as the standard defines them, and
+    after the last scan only the end marker. Where a Huffman table is missing the file is returned unchanged: then the
+    bytes between its segments are damage and not stray bytes.
     """
     parts, tables = [SOI], set[int]()
     frame: Frame | None = None
@@ -172,7 +178,7 @@ def rewritten(data: bytes) -> bytes:
 
 
 def _tables(body: bytes) -> set[int]:
-    """Classes and identifiers of the tables in a DHT segment."""
+    """Class and identifier, in one byte, of each table in a DHT segment."""
     found, at = set[int](), 0
     while at + 17 <= len(body):
         found.add(body[at])
@@ -181,7 +187,7 @@ def _tables(body: bytes) -> set[int]:
 
 
 def _needed(frame: Frame, components: bytes, spectrum: bytes) -> set[int]:
-    """Those that a scan is coded with."""
+    """The tables that a scan is coded with, in the form of `_tables`."""
     if frame.marker in ARITHMETIC:
         return set()
     dc = {selected >> 4 for selected in components[1::2]}
@@ -191,60 +197,63 @@ def _needed(frame: Frame, components: bytes, spectrum: bytes) -> set[int]:
     return ac if spectrum[:1] > b"\0" else dc if spectrum[2:] < b"\x10" else set()
 
 
-# JOINED Bytes behind a JPEG's last scan: stray ones that somebody put there, or what was left over of a damaged picture?
-#
-# JOINED libjpeg says of both "extraneous bytes before marker 0xd9". Where bits were lost or changed, the decoder falls out of
-# JOINED step, ends early or late, and takes some blocks for others: brightness for colour, runs beyond the block's end. So
-# JOINED the scan's codes are read once more, without computing pixels, and more strictly than a decoder does.
-
+# Bytes after the last scan. They may be stray bytes that a camera or editor wrote, or the unused rest of a damaged
+# image. libjpeg reports both as "extraneous bytes before marker 0xd9". Where bits were lost or changed, the decoder
+# loses its place, ends early or late, and takes blocks for others: luma for chroma, or runs beyond the end of a block.
+# So the codes of the scan are read again, without computing pixels, and more strictly than a decoder does.
 
 RESTART = re.compile(rb"\xff+[\xd0-\xd7]")
 SEQUENTIAL = (0xC0, 0xC1)
 QUICK_DATA = 512 * 1024
-"""Bytes of data that are read again at once: a megabyte takes a second or two."""
+"""Bytes of scan data that are checked in this process at most: a megabyte takes a second or two."""
 MAX_DATA = 24 * 1024 * 1024
-"""Bytes of data that are read again at all: eight times that is needed for it."""
+"""Bytes of scan data that are checked at all; the check needs eight times as much memory."""
 FILLER = 64
-"""Bytes that are kept of those alike at the end."""
+"""Of a run of equal bytes at the end, so many are kept."""
 MAX_DC, MAX_AC = 11, 10
-"""Bits of the greatest coefficients of 8-bit samples (ISO/IEC 10918-1, F.1.2)."""
+"""Greatest number of bits of a coefficient of 8-bit samples (ISO/IEC 10918-1, F.1.2)."""
 MAX_BLOCK = 64 * (16 + MAX_DC)
-"""Bits of a block at most."""
+"""Greatest number of bits of a block."""
 LONG_RUN = 0xF0
-"""The symbol of sixteen zeros."""
+"""The symbol for a run of sixteen zeros (ZRL)."""
 HOLE = 8
-"""So many zero bytes at the picture's end are a hole in the file."""
+"""Number of zero bytes at the end of the image data that are taken for a hole in the file."""
 END, WRONG = 1 << 12, 1 << 8
-"""Coefficients that a code skips which ends its block, or which is none: more than a block has."""
+"""Numbers of coefficients, greater than a block has, that stand for an end of block and for an invalid code."""
 Codes = list[int]
-"""By the next 16 bits: the bits that its code and the coefficient take × 2¹⁶ + how many coefficients on that is."""
+"""A table with one entry for each value of the next 16 bits. An entry is 2¹⁶ times the number of bits that the code and
+its coefficient take, plus the number of coefficients that they cover."""
 Blocks = list[tuple[Codes, Codes]]
-"""The tables of each block of an MCU."""
+"""The DC and AC table of each block of an MCU (minimum coded unit)."""
 
 
 class SlowTailError(Exception):
-    """So much data are to be read again that it is better done in a process that can be killed."""
+    """The check for stray bytes would take long, so that it belongs in a process that can be killed."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Scan:
-    """The last scan of a picture."""
+    """The last restart interval of the last scan of an image."""
 
     blocks: Blocks
     mcus: int
-    """In its last restart interval."""
+    """Number of MCUs in it."""
     data: bytes
-    """Of its last restart interval, unstuffed, with whatever follows them."""
+    """Its data without the stuffed zeros, and whatever follows them."""
 
 
 def is_stray(picture: bytes, *, patient: bool = True) -> bool:
-    """Whether the bytes behind the last scan of `segments.rewritten`'s JPEG are no part of the picture.
+    """Whether the bytes after the last scan are stray, that is, no part of the image.
 
-    Of a progressive JPEG it is so where that scan only adds a last bit to coefficients: all else has been decoded
-    without complaint; many zeros behind it are a hole in the file.
+    In a progressive JPEG they are stray where the last scan only refines coefficients: everything else has been decoded
+    without an error. Many zeros at the end are a hole in the file.
+
+    Args:
+        picture: the file as `rewritten` returns it.
+        patient: whether the check may take more than a second.
 
     Raises:
-        SlowTailError: not patient, and it would take more than a second.
+        SlowTailError: `patient` is false, and the check would take more than a second.
     """
     tables: dict[int, Codes] = {}
     frame, interval, last = None, 0, (0, 0)
@@ -273,7 +282,7 @@ def is_stray(picture: bytes, *, patient: bool = True) -> bool:
 
 
 def _huffman_tables(body: bytes) -> dict[int, Codes]:
-    """Class and identifier → codes (ISO/IEC 10918-1, C.2) of one DHT segment."""
+    """Class and identifier → codes of each table in a DHT segment (ISO/IEC 10918-1, C.2)."""
     found, at = {}, 0
     while at + 17 <= len(body):
         counts = body[at + 1 : at + 17]
@@ -308,7 +317,7 @@ def _scan(frame: Frame, components: bytes, tables: dict[int, Codes], interval: i
         one = (tables[selected >> 4], tables[0x10 | selected & 15])
         wide, high = factors[component]
         blocks += [one] * (wide * high if len(components) > 2 else 1)
-        if len(components) == 2:  # a scan of one component: its own blocks alone
+        if len(components) == 2:  # A scan of one component has only the blocks of that component.
             across, down = -(-frame.width * wide // (8 * most[0])), -(-frame.height * high // (8 * most[1]))
     parts = RESTART.split(data)
     left = across * down - (len(parts) - 1) * interval
@@ -316,7 +325,7 @@ def _scan(frame: Frame, components: bytes, tables: dict[int, Codes], interval: i
 
 
 def _ends_well(scan: _Scan) -> bool:
-    """Whether the MCUs can be read, end as an encoder ends them, and what follows cannot be read so."""
+    """Whether the MCUs can be read, end as an encoder ends them, and what follows cannot be read as an MCU."""
     spare = bytes(len(scan.blocks) * MAX_BLOCK // 8 + 4)
     data = np.frombuffer(scan.data + spare, np.uint8).astype(np.uint32)
     words = (data[:-2] << 16 | data[1:-1] << 8 | data[2:]).data
@@ -327,7 +336,8 @@ def _ends_well(scan: _Scan) -> bool:
     if not _padded(scan.data, at) or not any(scan.data[max(0, at // 8 - HOLE) : -(-at // 8)]):
         return False
     if len(set(scan.data[-(-at // 8) :])) <= 1:
-        return True  # filler
+        return True  # Filler bytes are all equal.
+    # Where further MCUs can be read up to the end, the decoder has lost MCUs before, and the image is damaged.
     more = at
     while more < end and (after := _walked(words, scan.blocks, 1, more)) is not None and after <= end:
         more = after
@@ -335,13 +345,13 @@ def _ends_well(scan: _Scan) -> bool:
 
 
 def _padded(data: bytes, at: int) -> bool:
-    """Whether the rest of the byte that holds bit `at` is ones, as encoders fill it."""
+    """Whether the rest of the byte that holds bit `at` consists of ones, as encoders fill it."""
     rest = -at % 8
     return rest == 0 or data[at // 8] & (1 << rest) - 1 == (1 << rest) - 1
 
 
 def _walked(words: memoryview, blocks: Blocks, mcus: int, at: int) -> int | None:
-    """The bit behind so many MCUs that begin at bit `at`; None where no encoder wrote them."""
+    """The offset, in bits, of the end of `mcus` MCUs that begin at bit `at`; None where no encoder wrote them."""
     bits = 8 * len(words)
     for _ in range(mcus):
         if at + len(blocks) * MAX_BLOCK > bits:

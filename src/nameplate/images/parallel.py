@@ -1,6 +1,6 @@
-"""`ordered_map`: a function over many items in threads, the results in the items' order and few of them waiting.
+"""`ordered_map` applies a function to many items in threads and yields the results in order, with bounded memory.
 
-This is the only prefetcher. Threads suffice: decoding, resizing and inference release the interpreter's lock.
+This is the only prefetcher. Threads suffice, because decoding, resizing and inference release the interpreter's lock.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 AHEAD = 64
-"""Items that may wait: enough that threads stay busy while the caller waits for one item that takes long."""
+"""Number of items that may wait. It is large enough that threads stay busy while one item takes long."""
 PAUSE = 0.01
-"""Seconds between two looks at whether the threads of a map that is left early have ended."""
+"""Seconds between two checks whether the threads of a map that is left early have ended."""
 
 
 def ordered_map(

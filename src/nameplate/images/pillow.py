@@ -1,4 +1,8 @@
-"""All formats but JPEG, through Pillow: header, pixels, and what Pillow does not check."""
+"""All formats but JPEG, decoded by Pillow: their headers, their pixels, and checks that Pillow does not make.
+
+Of a PNG, Pillow is given only the chunks that the pixels depend on. Text chunks and profiles may inflate to gigabytes,
+and Pillow refuses a photo because of them, although its pixels need none of them.
+"""
 
 from __future__ import annotations
 
@@ -17,30 +21,27 @@ from nameplate.errors import PhotoError
 from nameplate.images.formats import SAVE_AS
 from nameplate.images.header import Header, new_upright, numbers, read_orientation, stripes
 
-# JOINED PNG's chunks: the header, what is said of the orientation, and the picture's own chunks alone.
-#
-# JOINED Text and profiles may inflate to gigabytes, and Pillow refuses a photo for them; its pixels need none of them.
-
+# PNG chunks: the header, the orientation, and the chunks that the pixels depend on.
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PICTURE = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
-"""Chunks that pixels depend on."""
+"""Types of the chunks that pixels depend on."""
 MAX_CHUNKS = 100_000
-"""Chunks of one file: 64 MiB in pieces of 4 KiB are a sixth of that."""
+"""Limit on the chunks of one file. A file of 64 MiB in pieces of 4 KiB has a sixth of that."""
 MANY = 1000
-"""Chunks of picture data beyond which they are made one: Pillow takes its time over each."""
+"""Above this number the IDAT chunks are joined into one, because Pillow is slow with each of them."""
 MAX_TEXT = 1 << 20
-"""Bytes to which a text that may tell the orientation is inflated."""
+"""Limit on the inflated bytes of a text chunk that may hold the orientation."""
 XMP = b"XML:com.adobe.xmp"
 RAW_PROFILES = (b"Raw profile type exif", b"Raw profile type APP1")
-"""Where ImageMagick and others keep EXIF in PNG: hexadecimal in a text."""
+"""Keywords of the text chunks in which ImageMagick and others store EXIF as hexadecimal digits."""
 
 
 def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """(type, start, end) of the body of each whole chunk up to the end mark (PNG, third edition, 5.3).
+    """Yield (type, start, end) of the body of each complete chunk up to IEND (PNG, third edition, 5.3).
 
     Raises:
-        PhotoError: more than `MAX_CHUNKS`.
+        PhotoError: there are more than `MAX_CHUNKS`.
     """
     at = len(SIGNATURE)
     for _ in range(MAX_CHUNKS):
@@ -56,7 +57,11 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def read_png_header(data: bytes) -> Header:
-    """What the header of a PNG says; raises PhotoError."""
+    """Read the header of a PNG.
+
+    Raises:
+        PhotoError: the header is damaged or cut short.
+    """
     width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
     if data[12:16] != b"IHDR" or len(data) < 33 or not (width and height):
         raise PhotoError("damaged" if b"IEND" in data else "truncated", "PNG: its header is damaged or cut short")
@@ -73,10 +78,10 @@ def read_png_header(data: bytes) -> Header:
 
 
 def picture_alone(data: bytes) -> bytes:
-    """The PNG without all that its pixels do not depend on, its picture data held against their check sums.
+    """Remove every chunk that the pixels do not depend on, and verify the CRC-32 of the IDAT chunks.
 
     Raises:
-        PhotoError: a check sum is wrong.
+        PhotoError: a CRC-32 is wrong.
     """
     view = memoryview(data)
     parts, pieces = [view[: len(SIGNATURE)]], 0
@@ -91,20 +96,20 @@ def picture_alone(data: bytes) -> bytes:
         if kind in PICTURE:
             parts.append(view[start - 8 : end + 4])
         begin, ended = end + 4, kind == b"IEND"
-    if len(bodies) > MANY:  # one behind the other, as the standard has them
+    if len(bodies) > MANY:  # The standard requires them to be consecutive.
         parts[pieces : pieces + len(bodies)] = _joined(bodies)
     return b"".join(parts if ended else [*parts, view[begin:]])
 
 
 def _joined(bodies: list[memoryview]) -> list[memoryview]:
-    """One IDAT chunk of many."""
+    """One IDAT chunk, as its length, body and CRC-32, that holds the bodies of many."""
     body = b"IDAT" + b"".join(bodies)
     length, check = (len(body) - 4).to_bytes(4, "big"), zlib.crc32(body).to_bytes(4, "big")
     return [memoryview(length), memoryview(body), memoryview(check)]
 
 
 def _text(kind: bytes, body: bytes) -> bytes:
-    """A text chunk's text, at most `MAX_TEXT` of it; nothing where it is damaged."""
+    """The text of a text chunk, at most `MAX_TEXT` bytes; empty where it is damaged."""
     _, _, rest = body.partition(b"\0")
     if kind == b"tEXt":
         return rest[:MAX_TEXT]
@@ -113,7 +118,7 @@ def _text(kind: bytes, body: bytes) -> bytes:
         rest = rest[1:]
     else:
         packed = rest[:1] == b"\1"
-        rest = rest[2:].partition(b"\0")[2].partition(b"\0")[2]  # a language and a translated keyword
+        rest = rest[2:].partition(b"\0")[2].partition(b"\0")[2]  # Skip the language and the translated keyword.
     try:
         return zlib.decompressobj().decompress(rest, MAX_TEXT) if packed else rest[:MAX_TEXT]
     except zlib.error:
@@ -121,7 +126,7 @@ def _text(kind: bytes, body: bytes) -> bytes:
 
 
 def _raw_profile(text: bytes) -> bytes | None:
-    """EXIF in hexadecimal, behind its name and length."""
+    """Decode EXIF from hexadecimal digits, which follow a name and a length."""
     found = re.match(rb"\s*\S+\s+\d+\s+([0-9a-fA-F\s]+)", text)
     digits = b"".join(found[1].split()) if found else b""
     return bytes.fromhex(digits[: len(digits) & ~1].decode("ascii")) or None
@@ -136,17 +141,19 @@ PLUGINS = {
     "TIFF": "PIL.TiffImagePlugin",
     "HEIC": "pillow_heif",
 }
-"""Where each format's reader is; Pillow would import all of them to find one."""
+"""Module of each format's reader. `Image.open` would import all of them to find one."""
 TURNED = ("TIFF", "HEIC")
-"""Formats whose readers turn the picture themselves."""
+"""Formats whose readers apply the orientation themselves."""
 NEW_SUBFILE, BITS, PHOTOMETRIC, SUB_DIRECTORIES, DNG_VERSION = 254, 258, 262, 330, 50706
 SENSOR = (32803, 34892)
-"""Photometric interpretations of a sensor's raw samples."""
+"""Photometric interpretations of raw sensor samples."""
 DEEP = ("I;16", "I;16B", "I;16L", "I;16N")
 
 
 def _open_with_pillow(data: bytes, format_: str) -> ImageFile.ImageFile:
-    """A reader; not by `Image.open`, which warns of large pictures, whose pixels are counted here."""
+    """Open a photo without `Image.open`, which warns about large images; here the limits on pixels are checked
+    already.
+    """
     plugin = importlib.import_module(PLUGINS[format_])
     if format_ == "HEIC":
         plugin.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
@@ -157,7 +164,11 @@ def _open_with_pillow(data: bytes, format_: str) -> ImageFile.ImageFile:
 
 
 def read_pillow_header(data: bytes, format_: str) -> Header:
-    """What the header of a file of this format says; raises PhotoError."""
+    """Read the header of a file of one of the formats in `PLUGINS`.
+
+    Raises:
+        PhotoError: the header cannot be read, or states more pixels than Pillow allows.
+    """
     if format_ == "PNG":
         return read_png_header(data)
     if format_ == "TIFF":
@@ -181,7 +192,11 @@ def read_pillow_header(data: bytes, format_: str) -> Header:
 
 
 def decode_with_pillow(data: bytes, format_: str, orientation: int = 1) -> NDArray[np.uint8]:
-    """RGB pixels, uint8 H×W×3, upright; raises PhotoError."""
+    """Decode to RGB pixels, uint8 H×W×3, upright.
+
+    Raises:
+        PhotoError: the photo is damaged, cut short or too large.
+    """
     try:
         with _open_with_pillow(picture_alone(data) if format_ == "PNG" else data, format_) as image:
             image.load()
@@ -203,7 +218,7 @@ def _rows(image: Image.Image, rows: slice) -> Image.Image:
 
 
 def _refuse_bomb(width: int, height: int) -> None:
-    """Before Pillow would warn of it."""
+    """Check the size of a GIF before Pillow sees it, which would only warn."""
     if Image.MAX_IMAGE_PIXELS and width * height > Image.MAX_IMAGE_PIXELS:
         raise PhotoError(
             "too large", f"{width}×{height} = {width * height:,} pixels, the limit is {Image.MAX_IMAGE_PIXELS:,}"
@@ -211,13 +226,13 @@ def _refuse_bomb(width: int, height: int) -> None:
 
 
 def _refuse_raw(data: bytes) -> None:
-    """A camera's raw file is a TIFF whose first picture is a thumbnail, or the sensor's samples."""
+    """Refuse camera raw files: TIFFs whose first image is a thumbnail or holds the samples of the sensor."""
     tags = dict(numbers(data))
     name = "DNG" if DNG_VERSION in tags else "camera raw"
     small = tags.get(NEW_SUBFILE, 0) & 1 and SUB_DIRECTORIES in tags
     if DNG_VERSION in tags or small or tags.get(PHOTOMETRIC) in SENSOR:
         raise PhotoError("not a photo", f"this is a {name} picture: {SAVE_AS}")
-    if tags.get(PHOTOMETRIC) == 0 and tags.get(BITS) == 16:  # Pillow would show its negative
+    if tags.get(PHOTOMETRIC) == 0 and tags.get(BITS) == 16:  # Pillow would return its negative.
         raise PhotoError("not a photo", f"this is a TIFF of 16 bits whose 0 is white: {SAVE_AS}")
 
 
@@ -226,7 +241,7 @@ def _no_memory(format_: str) -> PhotoError:
 
 
 def _ends_early(data: bytes, format_: str) -> bool:
-    """Whether fewer bytes are there than the file itself announces."""
+    """Whether the file has fewer bytes than it states itself."""
     if format_ == "WEBP":
         return len(data) < 8 + int.from_bytes(data[4:8], "little")
     if format_ == "BMP":
@@ -237,7 +252,7 @@ def _ends_early(data: bytes, format_: str) -> bool:
         return not data.rstrip(b"\0").endswith(b";")
     if format_ == "TIFF":
         return int.from_bytes(data[4:8], "little" if data.startswith(b"II") else "big") + 2 > len(data)
-    at = 0  # AVIF and HEIC: boxes, each with its size
+    at = 0  # AVIF and HEIC consist of boxes, each of which states its size.
     while (size := int.from_bytes(data[at : at + 4], "big")) > 0 and at < len(data):
         at += size
     return at > len(data)
@@ -250,12 +265,14 @@ def _pillow_error(error: Exception, data: bytes, format_: str) -> PhotoError:
 
 
 def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """A picture of any mode as RGB, uint8 H×W×3: transparency laid over white, 16-bit samples cut to their high byte.
+    """Convert an image of any mode to RGB, uint8 H×W×3.
+
+    Transparent pixels are blended with white; of 16-bit samples the high byte is kept.
 
     Raises:
-        PhotoError: its samples are no colours.
+        PhotoError: the samples have 32 bits and are not colours.
     """
-    if image.mode in DEEP:  # 16-bit grey: Pillow's own conversion would clip it
+    if image.mode in DEEP:  # Pillow's own conversion of 16-bit grey clips at 255 instead of scaling.
         samples = np.asarray(image)
         clear = image.info.get("transparency")
         grey = (samples >> 8).astype(np.uint8)

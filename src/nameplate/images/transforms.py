@@ -1,7 +1,7 @@
-"""`preprocess`: RGB pixels of any size → the model's fixed-size picture. The only resize in Nameplate.
+"""Transforms of pixels: `preprocess` to the model input, `crop` to a box, and the sharpness of a photo.
 
-Pillow's filters are antialiased (their support grows with the reduction), deterministic integer code and
-the same in training, evaluation and serving.
+`preprocess` makes the model input in training, evaluation and serving alike. Pillow's filters are antialiased (their
+support grows with the reduction) and use integer arithmetic, so that the result is the same on every machine.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ FILTERS: dict[Interpolation, Image.Resampling] = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 PAD_GREY = 127
-"""The grey of padding: the nearest to zero after the backbones' mean-0.5 normalisation."""
+"""Value of padding: the nearest to zero after the backbones' normalisation with mean 0.5."""
 
 
 def preprocess(photo: NDArray[np.uint8], settings: Preprocess) -> NDArray[np.uint8]:
-    """Fit a photo into the model's picture.
+    """Resize a photo to the model input.
 
     Args:
         photo: uint8 H×W×3, RGB, H and W ≥ 1.
-        settings: the size, fit and filter.
+        settings: size, fit and filter.
 
     Returns:
         uint8 `settings.height`×`settings.width`×3.
 
     Raises:
-        ValueError: not a uint8 H×W×3 array, or unknown settings.
+        ValueError: `photo` is not a uint8 H×W×3 array, or the fit or filter is unknown.
     """
     if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or 0 in photo.shape:
         raise ValueError(f"preprocess takes uint8 H×W×3 pixels, got {photo.dtype} {'×'.join(map(str, photo.shape))}")
@@ -47,9 +47,9 @@ def preprocess(photo: NDArray[np.uint8], settings: Preprocess) -> NDArray[np.uin
 
 
 def frame(width: int, height: int, settings: Preprocess) -> tuple[float, float, float, float]:
-    """Where the model's picture lies over a photo: left, top, right, bottom in the photo's pixels.
+    """The box of the model input over a photo: left, top, right, bottom in pixels of the photo.
 
-    With pad it reaches beyond the photo, with crop it leaves out some of it.
+    With the fit "pad" the box reaches beyond the photo; with "crop" it leaves out a part of it.
     """
     if settings.fit == "squash":
         return 0.0, 0.0, float(width), float(height)
@@ -67,10 +67,10 @@ def _squash(image: Image.Image, settings: Preprocess) -> NDArray[np.uint8]:
 def _pad(image: Image.Image, settings: Preprocess) -> NDArray[np.uint8]:
     scale = min(settings.width / image.width, settings.height / image.height)
     width, height = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    picture = np.full((settings.height, settings.width, 3), PAD_GREY, np.uint8)
+    padded = np.full((settings.height, settings.width, 3), PAD_GREY, np.uint8)
     top, left = (settings.height - height) // 2, (settings.width - width) // 2
-    picture[top : top + height, left : left + width] = _resize(image, width, height, settings)
-    return picture
+    padded[top : top + height, left : left + width] = _resize(image, width, height, settings)
+    return padded
 
 
 def _crop(image: Image.Image, settings: Preprocess) -> NDArray[np.uint8]:
@@ -92,27 +92,27 @@ def _resize(
 
 FITS = {"squash": _squash, "pad": _pad, "crop": _crop}
 
-
-# JOINED `cut`: a part of a photo, or a photo as a part of a larger grey frame.
-
+# Boxes: a part of a photo, or a larger grey frame around it.
 
 Box = tuple[float, float, float, float]
-"""Top, left, bottom, right as shares of the photo's height and width; what lies beyond 0–1 is grey."""
+"""Top, left, bottom, right as fractions of the photo's height and width. What lies outside 0–1 is grey."""
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 
 def centred(side: float) -> Box:
-    """A box in the middle; its sides are that share of the photo's, and above 1 it is a frame around the photo."""
+    """A box in the middle of a photo. Its sides are the fraction `side` of the photo's; above 1 it is a frame around
+    it.
+    """
     edge = (1 - side) / 2
     return (edge, edge, 1 - edge, 1 - edge)
 
 
-def cut(photo: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
-    """What of a photo lies in a box.
+def crop(photo: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
+    """Crop a photo to a box.
 
     Args:
         photo: uint8 H×W×3, RGB.
-        box: rounded to whole pixels, at least one each way.
+        box: see `Box`; it is rounded to whole pixels, at least one along each axis.
 
     Returns:
         uint8 H'×W'×3; the photo itself for `WHOLE`.
@@ -132,20 +132,20 @@ def _edges(first: float, last: float, side: int) -> tuple[int, int]:
     return low, max(low + 1, round(last * side))
 
 
-# JOINED How sharp a photo is, and its picture sharpened.
-
+# Sharpness: its measure for the data audit, and unsharp masking.
 
 LONG_SIDE = 256
-"""Photos are made this long before their sharpness is measured, so that it does not go with their size."""
+"""Longer side, in pixels, to which photos are resized before their sharpness is measured, so that it does not depend on
+their size."""
 MASK = ImageFilter.UnsharpMask(radius=2, percent=200, threshold=0)
-"""The picture plus twice its difference from itself blurred by a Gaussian of two pixels (docs/tta.md says why)."""
+"""The image plus twice its difference from its Gaussian blur with a radius of two pixels (see docs/tta.md)."""
 
 
 def scaled_luma(grey: Image.Image) -> Floats:
-    """Luma 0–1 of a photo, float32 H×W, its longer side `LONG_SIDE` and each at least 3 pixels.
+    """Luma of a photo, float32 H×W in 0–1, resized so that its longer side is `LONG_SIDE`; no side is below 3 pixels.
 
     Args:
-        grey: mode L, of any size.
+        grey: an image of mode L, of any size.
     """
     scale = LONG_SIDE / max(grey.size)
     scaled = grey.resize((max(3, round(grey.width * scale)), max(3, round(grey.height * scale))))
@@ -153,7 +153,7 @@ def scaled_luma(grey: Image.Image) -> Floats:
 
 
 def sharpness(luma: Floats) -> float:
-    """Variance of the Laplacian (J. Pech-Pacheco et al., 2000): low is blurred.
+    """Variance of the Laplacian (J. Pech-Pacheco et al., 2000): a low value means blurred.
 
     Args:
         luma: float32 H×W, 0–1, as `scaled_luma` gives it.
@@ -164,10 +164,10 @@ def sharpness(luma: Floats) -> float:
 
 
 def sharpness_of(pixels: NDArray[np.uint8]) -> float:
-    """`sharpness` of a photo's pixels, uint8 H×W×3."""
+    """The `sharpness` of pixels, uint8 H×W×3."""
     return sharpness(scaled_luma(Image.fromarray(pixels).convert("L")))
 
 
-def sharpened(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A picture after unsharp masking with `MASK`: uint8 H×W×3 → uint8 H×W×3."""
-    return np.asarray(Image.fromarray(picture).filter(MASK))
+def sharpened(inputs: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A model input, uint8 H×W×3, after unsharp masking with `MASK`."""
+    return np.asarray(Image.fromarray(inputs).filter(MASK))

@@ -204,6 +204,7 @@ def load_bundle(name: str | Path) -> Bundle:
         )
     manifest = _read_manifest(folder)
     backbone = _read(folder, BACKBONE, manifest)
+    # A digest only shows that the file is complete; whoever made the bundle also wrote the digest.
     check_backbone(backbone, str(folder / BACKBONE))
     weight, bias = _read_head(folder, manifest) if HEAD in manifest.files else (None, None)
     photos = _read(folder, PHOTOS, manifest) if PHOTOS in manifest.files else None
@@ -244,7 +245,7 @@ def save_bundle(target: Path, bundle: Bundle, *, index: bytes | None = None, ove
     contents = _contents(bundle) | ({} if index is None else {INDEX: index})
     files = {name: File(sha256(data), len(data)) for name, data in contents.items()}
     complete = replace(bundle.manifest, files=files)
-    with whole_folder(target, overwrite=overwrite) as temporary:
+    with whole_folder(target, overwrite=overwrite) as temporary:  # a reader sees the old folder or the new one
         for name, data in contents.items():
             (temporary / name).write_bytes(data)
         content = msgspec.json.decode(msgspec.json.encode(complete))
@@ -283,7 +284,7 @@ def _read_manifest(folder: Path) -> Manifest:
     try:
         text = _read_bytes(path)
         version = msgspec.json.decode(text, type=_Version).schema
-        if version > SCHEMA:
+        if version > SCHEMA:  # asked before the rest is decoded: a newer schema may have any form
             raise BundleError(
                 f"'{folder}' was made by a newer Nameplate (schema {version}, this one reads up to "
                 f"{SCHEMA}). Update it: pip install -U nameplate."
@@ -313,6 +314,7 @@ def _problem(manifest: Manifest) -> str | None:
     for temperature in (manifest.temperature, *manifest.temperatures.values()):
         if not TEMPERATURES[0] <= temperature <= TEMPERATURES[1]:
             return f"the temperature is {temperature}, and none lies outside {TEMPERATURES[0]:g} to {TEMPERATURES[1]:g}"
+    # Bundles of schema 1 have no makes.
     if len(manifest.makes) not in (0, len(manifest.nameplates)):
         return f"it has {len(manifest.nameplates)} nameplates and {len(manifest.makes)} makes"
     thresholds = manifest.thresholds
@@ -344,7 +346,7 @@ def _read(folder: Path, name: str, manifest: Manifest) -> bytes:
 def _read_bytes(path: Path) -> bytes:
     most = MAX_BYTES[path.name]
     try:
-        with open_regular(path) as file:
+        with open_regular(path) as file:  # a named pipe or a device in the bundle would block
             if os.fstat(file.fileno()).st_size > most:
                 raise BundleError(f"'{path}' is larger than {most:,} bytes; it is not read.")
             return file.read(most)

@@ -27,19 +27,19 @@ from nameplate.storage import cache_folder, sha256, whole_file
 
 Array = NDArray[Any]
 FLUSH = 1024
-"""Rows that are written together."""
+"""Number of rows in a shard."""
 
 
 class ArrayCache:
-    """For each photo, known by its SHA-256, the same few arrays."""
+    """The same named arrays for each photo, by the SHA-256 of its file."""
 
     def __init__(self, kind: str, key: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Read what is there.
+        """Read the shards that exist.
 
         Args:
-            kind: the folder's name below the cache.
-            key: all that the arrays depend on beside the photo.
-            shapes: name → shape of each array; "digest" is taken.
+            kind: name of the folder in the cache.
+            key: everything that the arrays depend on besides the photo.
+            shapes: name → shape of each array; the name "digest" is reserved.
         """
         self.folder = cache_folder() / kind / sha256(key.encode())[:32]
         self._shapes = dict(shapes)
@@ -51,26 +51,26 @@ class ArrayCache:
     def _read(self, shard: Path) -> None:
         try:
             data = shard.read_bytes()
-            if shard.stem != sha256(data)[:32]:
+            if shard.stem != sha256(data)[:32]:  # damaged on disk
                 raise ValueError("damaged")
             part = load_tensors(data)
             digests = [bytes(digest).hex() for digest in part["digest"]]
             if any(part[name].shape != (len(digests), *shape) for name, shape in self._shapes.items()):
                 raise ValueError("of another shape")
-            for place, digest in enumerate(digests):
-                self._rows[digest] = {name: part[name][place] for name in self._shapes}
-        except (SafetensorError, OSError, KeyError, ValueError):
+            for row, digest in enumerate(digests):
+                self._rows[digest] = {name: part[name][row] for name in self._shapes}
+        except (SafetensorError, OSError, KeyError, ValueError):  # damaged: its rows are computed again
             shard.unlink(missing_ok=True)
 
     def __contains__(self, digest: str) -> bool:
         return digest in self._rows
 
     def __getitem__(self, digest: str) -> dict[str, Array]:
-        """The arrays of a photo that is there."""
+        """The arrays of a photo that is in the cache."""
         return self._rows[digest]
 
     def add(self, digest: str, row: dict[str, Array]) -> None:
-        """Keep a photo's arrays; every `FLUSH` rows go to disk."""
+        """Add a photo's arrays; every `FLUSH` new rows are written to disk."""
         if digest in self._rows:
             return
         self._rows[digest] = row
@@ -79,13 +79,14 @@ class ArrayCache:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is new as one shard."""
+        """Write the new rows as one shard."""
         if not self._new:
             return
         rows = [self._rows[digest] for digest in self._new]
         tensors: dict[str, Array] = {name: np.stack([row[name] for row in rows]) for name in self._shapes}
         tensors["digest"] = np.frombuffer(bytes.fromhex("".join(self._new)), np.uint8).reshape(-1, 32)
         data = save_tensors(tensors)
+        # A cache that cannot be written costs time and nothing else, so the job goes on without it.
         with (
             suppress(NameplateError, OSError),
             whole_file(self.folder / f"{sha256(data)[:32]}.safetensors") as temporary,
@@ -95,15 +96,15 @@ class ArrayCache:
 
 
 class EmbeddingCache:
-    """Embeddings on disk, by photo digest, for one backbone, preprocessing and runtime."""
+    """Embeddings of one backbone, preprocessing and runtime, by the SHA-256 of the photo."""
 
     def __init__(self, key: str, size: int, runtime: str) -> None:
-        """Read what is there.
+        """Read the shards that exist.
 
         Args:
-            key: all that an embedding depends on beside the photo.
-            size: numbers of an embedding.
-            runtime: the name of the runtime that computes them.
+            key: everything that an embedding depends on besides the photo.
+            size: D, the size of an embedding.
+            runtime: name of the runtime that computes the embeddings.
         """
         shapes = {"embedding": (size,), "hash": (WORDS,), "size": (2,), "quality": (3,)}
         self._cache, self._runtime = ArrayCache("embeddings", key, shapes), runtime
@@ -112,21 +113,21 @@ class EmbeddingCache:
     def __contains__(self, digest: str) -> bool:
         return digest in self._cache
 
-    def through(self, photo: Outcome | CachedPhoto) -> Outcome:
-        """What the pipeline gave of a photo: it is kept if it is an embedding, and filled in if it was cached."""
+    def store_or_load(self, photo: Outcome | CachedPhoto) -> Outcome:
+        """Store a new embedding, or load that of a photo that the pipeline skipped as cached; returns the photo."""
         if isinstance(photo, CachedPhoto):
-            return self._kept(photo.digest)
+            return self._load(photo.digest)
         if isinstance(photo, EmbeddedPhoto):
             self._add(photo)
         return photo
 
-    def _kept(self, digest: str) -> EmbeddedPhoto:
-        known = self._cache[digest]
-        width, height = known["size"].tolist()
-        short_side, light, sharpness = known["quality"].tolist()
+    def _load(self, digest: str) -> EmbeddedPhoto:
+        row = self._cache[digest]
+        width, height = row["size"].tolist()
+        short_side, light, sharpness = row["quality"].tolist()
         quality = Quality(int(short_side), light, sharpness)
         return EmbeddedPhoto(
-            PhotoFile(digest, width, height), known["embedding"][None], self._runtime, quality, known["hash"]
+            PhotoFile(digest, width, height), row["embedding"][None], self._runtime, quality, row["hash"]
         )
 
     def _add(self, photo: EmbeddedPhoto) -> None:

@@ -137,8 +137,8 @@ def _check(embeddings: Floats, places: Floats, model: Model) -> None:
         or not all(0 < a <= b for a, b in zip(grid, size, strict=True))
     ):
         raise BundleError(
-            f"'{manifest.name}' is no bundle that works: its backbone gives embeddings {embeddings.shape} and maps "
-            f"{places.shape}, and bundle.json says N×{manifest.embedding}."
+            f"'{manifest.name}' does not work: its backbone gives embeddings of shape {embeddings.shape} and maps of "
+            f"shape {places.shape}, and bundle.json says N×{manifest.embedding}."
         )
 
 

@@ -1,9 +1,9 @@
-"""The linear head: multinomial logistic regression on embeddings, fitted in seconds without torch.
+"""The linear classifier (head): multinomial logistic regression on embeddings, fitted in seconds without torch.
 
-Embeddings are first standardised and whitened by the classes' common covariance, shrunk towards a multiple
-of the identity (as in regularised discriminant analysis, J. Friedman, JASA 84, 1989). In that space a plain
-ridge penalty is the right one for features as unlike as ours, and the solver needs few steps. Both steps
-are linear, so the head on disk is one D×C matrix and a bias. Measured: docs/experiments.md, 2026-11-22.
+Embeddings are first standardised and whitened by the covariance within classes, shrunk towards a multiple of the
+identity (as in regularised discriminant analysis, J. Friedman, JASA 84, 1989). In that space a plain ridge penalty
+suits dimensions of very different scale, and the solver needs few steps. Both maps are linear, so the head on disk is
+one D×C matrix and a bias. Measured: docs/experiments.md, 2026-11-22.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ from numpy.typing import NDArray
 from nameplate.types import Floats
 
 CLASSIFIER_SHRINKAGE = 0.3
-"""Weight of the identity in the covariance that whitens."""
+"""Weight of the identity in the covariance for whitening."""
 STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-"""Candidates for C, the inverse of the ridge penalty, weakest first; each fit starts from the one before."""
+"""Candidates for C, the inverse of the ridge penalty, from the strongest penalty on. Each fit starts from the one
+before."""
 ONE_PHOTO_STRENGTH = 0.1
-"""C where most classes have photos in one fold alone (one photo each, say), so that nothing can be chosen."""
+"""C where most classes have photos in a single fold (one photo each, say), so that cross-validation cannot choose."""
 FIRST_STEPS, NEXT_STEPS = 40, 15
-"""L-BFGS steps at the first strength and at each further one, which goes on from the one before."""
+"""Most L-BFGS steps at the first strength, and at each further one, which starts from the solution before."""
 TOLERANCE = 1e-6
-"""A step that lowers the objective by a smaller share ends the fit."""
+"""The fit ends when a step lowers the objective by a smaller share."""
 MEMORY, MAX_HALVINGS = 8, 20
-"""Steps that L-BFGS remembers, and how often it halves one that does not descend."""
+"""Number of steps that L-BFGS remembers, and most halvings of a step that does not descend enough."""
 TEMPERATURES = (0.05, 20.0)
 """Bounds of the calibration temperature."""
 TEMPERATURE_PRIOR = 2.0
@@ -40,17 +41,18 @@ class Head:
     """A fitted head."""
 
     weight: Floats
-    """D×C."""
+    """float32 D×C."""
     bias: Floats
-    """C."""
+    """float32 (C,)."""
     temperature: float
-    """Calibrates its logits."""
+    """Calibrates the logits."""
     strength: float
     """The C that cross-validation chose."""
     cross_validated: dict[float, tuple[float, float]]
-    """C → (top-1, calibrated log-loss) on the folds left out."""
+    """C → (top-1, calibrated log-loss) in cross-validation."""
     out_of_fold: Floats | None = None
-    """N×C logits of each row at that C, from a head that did not see its fold; None where nothing was chosen."""
+    """float32 N×C: logits of each row at the chosen C, by a head that its fold did not train; None without
+    cross-validation."""
 
 
 def fit_head(
@@ -61,42 +63,43 @@ def fit_head(
     balanced: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Head:
-    """Fit a head, choosing its regularisation and temperature by cross-validation.
+    """Fit a head; choose its regularisation and temperature by cross-validation.
 
     Args:
         embeddings: float32 N×D.
-        classes: int64 (N,), 0 … C-1, each of them there.
+        classes: int64 (N,), 0 … C-1, with at least one row of each.
         folds: int64 (N,), the cross-validation fold of each photo. Rows that are copies of one photo
             (its mirror image) must share its fold.
-        balanced: weigh every class alike, however many photos it has.
-        progress: called with fits done and to do.
+        balanced: whether every class has the same weight, however many photos it has.
+        progress: called with the number of fits done and of all fits.
 
     Returns:
-        The head of the strength with the least calibrated log-loss, fitted on all rows. Where most classes have
-        rows in one fold alone, there is nothing to choose by: `ONE_PHOTO_STRENGTH`, temperature 1.
+        The head at the strength with the least calibrated log-loss, fitted on all rows. If most classes have rows in a
+        single fold, cross-validation is impossible, and the head has `ONE_PHOTO_STRENGTH` and temperature 1.
     """
+    # With most classes in one fold, each held-out fold has classes that no training row shows.
     if _in_two_folds(classes, folds) < 0.5:
         return fit_at(embeddings, classes, ONE_PHOTO_STRENGTH, balanced=balanced)
     steps = len(np.unique(folds)) * len(STRENGTHS) + 1
-    told = progress or (lambda *_: None)
-    found = cross_validate(embeddings, classes, folds, balanced=balanced, progress=lambda done, _: told(done, steps))
-    told(steps, steps)
+    report = progress or (lambda *_: None)
+    found = cross_validate(embeddings, classes, folds, balanced=balanced, progress=lambda done, _: report(done, steps))
+    report(steps, steps)
     strength, temperature = found.strength, found.temperature
-    head = fit_at(embeddings, classes, strength, temperature=temperature, judged=found.judged, balanced=balanced)
+    head = fit_at(embeddings, classes, strength, temperature=temperature, scores=found.scores, balanced=balanced)
     return replace(head, out_of_fold=found.logits)
 
 
 @dataclass(frozen=True, slots=True)
 class CrossValidated:
-    """What heads say of photos that did not train them."""
+    """Predictions of heads for photos that did not train them."""
 
     logits: Floats
-    """N×C, each row by the head of the folds that it is not in; divide by `temperature`."""
+    """float32 N×C: each row by a head that its fold did not train. Divide by `temperature`."""
     temperature: float
     """Calibrates the logits."""
     strength: float
-    """The C of least calibrated log-loss."""
-    judged: dict[float, tuple[float, float]]
+    """The C with the least calibrated log-loss."""
+    scores: dict[float, tuple[float, float]]
     """C → (top-1, calibrated log-loss)."""
 
 
@@ -118,23 +121,24 @@ def cross_validate(
         if progress:
             progress((place + 1) * len(STRENGTHS), len(numbers) * len(STRENGTHS))
     order = np.concatenate([np.flatnonzero(folds == fold) for fold in numbers])
-    judged: dict[float, tuple[float, float]] = {}
+    scores: dict[float, tuple[float, float]] = {}
     temperatures: dict[float, float] = {}
+    # A fold's path ends where its loss rises, so only strengths that every fold reached can be compared.
     for number, strength in enumerate(STRENGTHS[: min(map(len, paths))]):
         logits = np.concatenate([path[number] for path in paths])
         temperatures[strength] = fit_temperature(logits, classes[order])
-        judged[strength] = (
+        scores[strength] = (
             float((logits.argmax(1) == classes[order]).mean()),
             log_loss(probabilities(logits, temperatures[strength]), classes[order]),
         )
-    strength = min(judged, key=lambda c: judged[c][1])
+    strength = min(scores, key=lambda c: scores[c][1])
     best = np.empty((len(classes), count), np.float32)
     best[order] = np.concatenate([path[STRENGTHS.index(strength)] for path in paths])
-    return CrossValidated(best, temperatures[strength], strength, judged)
+    return CrossValidated(best, temperatures[strength], strength, scores)
 
 
 def _in_two_folds(classes: NDArray[np.int64], folds: NDArray[np.int64]) -> float:
-    """Share of the classes whose rows lie in two folds or more."""
+    """Share of the classes that have rows in at least two folds."""
     pairs = np.unique(np.stack([classes, folds]), axis=1)
     return float((np.bincount(pairs[0])[np.unique(classes)] > 1).mean())
 
@@ -145,17 +149,18 @@ def fit_at(
     strength: float,
     *,
     temperature: float = 1.0,
-    judged: dict[float, tuple[float, float]] | None = None,
+    scores: dict[float, tuple[float, float]] | None = None,
     balanced: bool = False,
 ) -> Head:
-    """Fit a head on all rows at one of `STRENGTHS`; what is known of its calibration is passed through."""
+    """Fit a head on all rows at one of `STRENGTHS`; temperature and cross-validation scores are copied into it."""
     scaling = _Scaling(embeddings, classes)
     scaled, fitted = scaling(embeddings), None
+    # The weaker strengths are fitted first, so that the result is that of the path in cross-validation.
     for step in STRENGTHS[: STRENGTHS.index(strength) + 1]:
         fitted = _fit(fitted, scaled, classes, int(classes.max()) + 1, step, balanced)
     assert fitted is not None
     weight, bias = scaling.unfold(fitted[:-1], fitted[-1])
-    return Head(weight, bias, temperature, strength, judged or {})
+    return Head(weight, bias, temperature, strength, scores or {})
 
 
 def _path(
@@ -164,7 +169,7 @@ def _path(
     count: int,
     balanced: bool,
 ) -> list[Floats]:
-    """Logits of the test rows at each strength, until they get worse."""
+    """Logits of the test rows at each strength, up to the first one at which the log-loss rises."""
     scaling = _Scaling(*train)
     scaled, scaled_test, classes = scaling(train[0]), scaling(test[0]), train[1]
     logits: list[Floats] = []
@@ -180,7 +185,7 @@ def _path(
 
 
 class _Scaling:
-    """Standardise, then whiten by the shrunk covariance within classes; N×D → N×D."""
+    """Standardises embeddings, then whitens them by the shrunk covariance within classes: N×D → N×D."""
 
     def __init__(self, embeddings: Floats, classes: NDArray[np.int64]) -> None:
         self.mean = embeddings.mean(0)
@@ -194,13 +199,13 @@ class _Scaling:
         return scaled
 
     def unfold(self, weight: Floats, bias: Floats) -> tuple[Floats, Floats]:
-        """The head for embeddings as they come."""
+        """The head for embeddings that are not scaled, from a head for scaled ones."""
         plain = self.matrix @ weight
         return plain.astype(np.float32), (bias - self.mean @ plain).astype(np.float32)
 
 
 def class_means(rows: Floats, classes: NDArray[np.int64]) -> Floats:
-    """Mean of the rows of each class, 0 … the greatest; C×D, zeros where a class has none."""
+    """Mean of the rows of each class, 0 … the largest class: float32 C×D; zeros for a class without rows."""
     means = np.zeros((int(classes.max()) + 1, rows.shape[1]), np.float32)
     np.add.at(means, classes, rows)
     means /= np.maximum(np.bincount(classes, minlength=len(means)), 1)[:, None]
@@ -208,17 +213,18 @@ def class_means(rows: Floats, classes: NDArray[np.int64]) -> Floats:
 
 
 def whitening(within: Floats, shrinkage: float = CLASSIFIER_SHRINKAGE) -> Floats:
-    """D×D matrix T with T Tᵀ the inverse of the covariance of N×D rows, shrunk towards the identity."""
+    """A D×D matrix T for which T Tᵀ is the inverse of the shrunk covariance of N×D rows."""
     rows, size = within.shape
-    few = rows < size  # then the rows span fewer directions than D, and N×N is quicker to take apart
+    few = rows < size  # then the rows span fewer than D directions, and the N×N matrix is faster to decompose
     values, vectors = np.linalg.eigh((within @ within.T if few else within.T @ within) / rows)
     level = max(float(values.sum()) / size, 1e-6)
     scale = np.sqrt((1 - shrinkage) * np.maximum(values, 0) + shrinkage * level)
     if not few:
         return np.asarray(vectors / scale, np.float32)
+    # Directions of almost no variance are noise of the decomposition, and count as not spanned.
     spanned = values > 1e-6 * max(float(values.max()), 1e-6)
     directions = within.T @ (vectors[:, spanned] / np.sqrt(values[spanned] * rows))
-    rest = 1 / np.sqrt(shrinkage * level)  # all other directions alike
+    rest = 1 / np.sqrt(shrinkage * level)  # the scale of all directions that the rows do not span
     return np.asarray((directions * (1 / scale[spanned] - rest)) @ directions.T + rest * np.eye(size), np.float32)
 
 
@@ -230,7 +236,7 @@ def _fit(
     strength: float,
     balanced: bool,
 ) -> Floats:
-    """Minimise strength × Σ log-loss + ½‖W‖² from `start`; (D+1)×C, the bias in the last row."""
+    """Minimise strength · Σ log-loss + ½‖W‖², beginning at `start`; returns (D+1)×C with the bias in the last row."""
     rows, size = scaled.shape
     weights = np.ones(rows, np.float32)
     if balanced:
@@ -241,7 +247,7 @@ def _fit(
     def objective(flat: Floats) -> tuple[float, Floats]:
         head = flat.reshape(size + 1, count)
         logits = scaled @ head[:-1] + head[-1]
-        logits -= logits.max(1, keepdims=True)
+        logits -= logits.max(1, keepdims=True)  # against overflow of the exponential
         true = logits[everyone, classes]
         probs = np.exp(logits, out=logits)
         total = probs.sum(1)
@@ -262,8 +268,8 @@ def _fit(
 def _minimise(objective: Callable[[Floats], tuple[float, Floats]], at: Floats, steps: int) -> Floats:
     """L-BFGS with backtracking, in float32 (J. Nocedal, S. Wright, "Numerical Optimization", 2006, 7.5).
 
-    Ours because scikit-learn's and SciPy's work in float64 and with bounds, at four times the time:
-    docs/decisions/0004-own-solver.md.
+    The solvers of scikit-learn and SciPy work in float64 and with bounds, and take four times as long
+    (docs/decisions/0004-own-solver.md).
     """
     history: deque[tuple[Floats, Floats, float]] = deque(maxlen=MEMORY)
     value, slope = objective(at)
@@ -279,6 +285,7 @@ def _minimise(objective: Callable[[Floats], tuple[float, Floats]], at: Floats, s
         else:
             break
         moved, turned = new_at - at, new_slope - slope
+        # Only a step of positive curvature keeps the approximate Hessian positive definite.
         if (curvature := float(np.vdot(moved, turned))) > 0:
             history.append((moved, turned, curvature))
         gain = value - new_value
@@ -289,7 +296,7 @@ def _minimise(objective: Callable[[Floats], tuple[float, Floats]], at: Floats, s
 
 
 def _times_inverse_hessian(slope: Floats, history: Sequence[tuple[Floats, Floats, float]]) -> Floats:
-    """The two loops of L-BFGS; without a history a step of length 1."""
+    """The two-loop recursion of L-BFGS; without a history, the gradient normalised to length 1."""
     if not history:
         return slope / max(float(np.linalg.norm(slope)), 1e-12)
     result, shares = slope.copy(), []
@@ -314,7 +321,7 @@ def probabilities(logits: Floats, temperature: float) -> Floats:
 
 
 def log_losses(probs: Floats, classes: NDArray[np.int64]) -> Floats:
-    """Negative logarithm of the true class's probability, of each row; float32 (N,)."""
+    """Negative logarithm of the true class's probability for each row; float32 (N,)."""
     return np.asarray(-np.log(np.maximum(probs[np.arange(len(classes)), classes], 1e-12)), np.float32)
 
 
@@ -326,15 +333,15 @@ def log_loss(probs: Floats, classes: NDArray[np.int64]) -> float:
 def fit_temperature(logits: Floats, classes: NDArray[np.int64]) -> float:
     """The temperature that calibrates logits (C. Guo et al., "On Calibration of Modern Neural Networks", 2017).
 
-    It minimises the summed log-loss plus `TEMPERATURE_PRIOR` · (log T)²: where all of a few photos are named rightly,
-    the least log-loss alone is at T → 0, which is certainty about everything, photos of unknown cars included. Over a
-    thousand photos the penalty changes nothing that can be seen (docs/statistics.md).
+    It minimises the summed log-loss plus `TEMPERATURE_PRIOR` · (log T)². Without the second term, a few photos that are
+    all classified correctly give T → 0, which makes the model certain of everything, photos of unknown cars included.
+    With a thousand photos the penalty has no visible effect (docs/statistics.md).
 
     Args:
         logits: float32 N×C, of photos that did not train the head.
         classes: int64 (N,), their true classes.
     """
-    from scipy.optimize import minimize_scalar
+    from scipy.optimize import minimize_scalar  # imported late: it is slow to load, and only fitting needs it
 
     def penalised(log_t: float) -> float:
         loss = log_loss(probabilities(logits, float(np.exp(log_t))), classes)

@@ -35,20 +35,23 @@ from nameplate.runtime.base import Runtime
 from nameplate.types import Floats, Photo, Preprocess
 
 Progress = Callable[[str, int, int], None]
-"""Called with a step's name, what is done of it and what there is to do."""
+"""Called with the name of a step, the number of items done, and the number of all items."""
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetEmbeddings:
-    """Photos with all that is known of them, unreadable ones apart."""
+    """The embeddings of a data set; unreadable photos are listed apart."""
 
     photos: tuple[Photo, ...]
+    """The N photos that could be read, with their digests and sizes."""
     embeddings: Floats
     hashes: NDArray[np.uint64]
     unreadable: tuple[tuple[str, str], ...]
+    """Path and reason of each photo that could not be read."""
     runtime: str
+    """Name of the runtime that computed the embeddings."""
     qualities: tuple[Quality, ...] = ()
-    """Of each photo; empty where they were not kept."""
+    """Size, light and sharpness of each photo; empty where they were not kept."""
 
 
 def embed_photos(
@@ -60,24 +63,26 @@ def embed_photos(
     also_mirrored: bool = False,
     hide: Hidden | None = None,
 ) -> DatasetEmbeddings:
-    """Embed a data set through the cache; what is unreadable is listed apart.
+    """Embed a data set through the cache.
 
     Args:
         photos: at least one.
-        model: gives backbone, runtime and threads.
+        model: contains backbone, runtime and threads.
         progress: see `Progress`.
-        mirror: embed the photos mirrored.
-        also_mirrored: embed those that may train mirrored as well, while they are decoded. These embeddings wait in the
-            cache for a call with `mirror`.
-        hide: embed them with a part painted grey.
+        mirror: whether to embed the photos mirrored.
+        also_mirrored: whether to embed photos that may train in both ways, so that they are decoded once. The mirrored
+            embeddings wait in the cache for a call with `mirror`.
+        hide: the part of each model input to paint grey.
 
     Raises:
-        DataError: there are none, or none can be read.
+        DataError: there are no photos, or none can be read.
     """
     if not photos:
         raise DataError("There are no photos to embed.")
     settings = replace(model.settings, mirror=mirror, hide=hide)
-    runtime = model.runtime.open(len(photos) if len(photos) >= PROBE_PHOTOS else 0)  # before the cache, which is by it
+    runtime = model.runtime.open(
+        len(photos) if len(photos) >= PROBE_PHOTOS else 0
+    )  # its name is part of the cache's key
     return embed_with(runtime, photos, model.bundle, settings, progress, also_mirrored=also_mirrored)
 
 
@@ -90,13 +95,13 @@ def embed_with(
     *,
     also_mirrored: bool = False,
 ) -> DatasetEmbeddings:
-    """`embed_photos` by a runtime of one's own.
+    """`embed_photos` on a given runtime.
 
     Args:
         runtime: computes the embeddings; its name is part of the cache's key.
         photos: at least one.
-        bundle: says how photos are prepared; its digest is part of the cache's key.
-        settings: threads, limits, and whether to mirror.
+        bundle: contains the preprocessing; its digest is part of the cache's key.
+        settings: threads, limits, and whether to mirror or hide a part.
         progress: see `Progress`.
         also_mirrored: see `embed_photos`.
 
@@ -105,16 +110,16 @@ def embed_with(
     """
     settings = replace(settings, hashes=True)
     cache = _cache(bundle, settings, runtime.name)
-    twins = _cache(bundle, replace(settings, mirror=True), runtime.name) if also_mirrored else None
-    step = "embed mirrored" if settings.mirror else f"embed without {settings.hide}" if settings.hide else "embed"
+    mirror_cache = _cache(bundle, replace(settings, mirror=True), runtime.name) if also_mirrored else None
     good: list[Photo] = []
     embeddings, hashes, qualities, bad = [], [], [], []
     try:
-        prepared = _prepared(photos, bundle.manifest.preprocess, settings, cache, twins)
+        prepared = _prepared(photos, bundle.manifest.preprocess, settings, cache, mirror_cache)
         found: Iterator[Outcome | CachedPhoto] = embed_prepared(bundle, prepared, runtime)
         for number, (photo, outcome) in enumerate(zip(photos, found, strict=True), start=1):
-            outcome = _through(outcome, cache, twins)
+            outcome = _cached(outcome, cache, mirror_cache)
             if isinstance(outcome, EmbeddedPhoto):
+                # Always there: `settings.hashes` is set, and no source is a model input.
                 assert outcome.hash is not None
                 assert outcome.quality is not None
                 good.append(photo.with_(sha256=outcome.digest, width=outcome.file.width, height=outcome.file.height))
@@ -123,11 +128,11 @@ def embed_with(
                 qualities.append(outcome.quality)
             else:
                 bad.append((photo.path, str(outcome.failure)))
-            progress(step, number, len(photos))
+            progress(_step_name(settings), number, len(photos))
     finally:
-        cache.flush()  # an interrupted run goes on from here
-        if twins is not None:
-            twins.flush()
+        cache.flush()  # an interrupted run continues from here
+        if mirror_cache is not None:
+            mirror_cache.flush()
     if not good:
         raise DataError(f"None of {len(photos):,} photos can be read; the first, '{bad[0][0]}': {bad[0][1]}.", bad)
     return DatasetEmbeddings(
@@ -135,7 +140,12 @@ def embed_with(
     )
 
 
+def _step_name(settings: Settings) -> str:
+    return "embed mirrored" if settings.mirror else f"embed without {settings.hide}" if settings.hide else "embed"
+
+
 def _cache(bundle: Bundle, settings: Settings, runtime: str) -> EmbeddingCache:
+    # Another version of a decoder may give other pixels, and another runtime gives other embeddings.
     decoders = f"Pillow {version('pillow')} simplejpeg {version('simplejpeg')}"
     view = "mirror" if settings.mirror else f"without {settings.hide}" if settings.hide else ""
     key = f"{bundle.digest} {bundle.manifest.preprocess} {decoders} {runtime} {view} quality {MEASURE}"
@@ -143,35 +153,39 @@ def _cache(bundle: Bundle, settings: Settings, runtime: str) -> EmbeddingCache:
 
 
 def _prepared(
-    photos: Sequence[Photo], size: Preprocess, settings: Settings, cache: EmbeddingCache, twins: EmbeddingCache | None
+    photos: Sequence[Photo],
+    size: Preprocess,
+    settings: Settings,
+    cache: EmbeddingCache,
+    mirror_cache: EmbeddingCache | None,
 ) -> Iterator[PreparedPhoto | UnreadablePhoto | CachedPhoto]:
-    """Photos prepared in threads, each with its mirrored twin where `twins` lacks it and the photo may train."""
+    """Prepare photos in threads, each with its mirror image where it may train and `mirror_cache` lacks it."""
 
     def prepare(photo: Photo) -> PreparedPhoto | UnreadablePhoto | CachedPhoto:
-        twin = twins is not None and photo.split in (None, "train")
+        both = mirror_cache is not None and photo.split in (None, "train")
 
         def cached(digest: str) -> bool:
-            return digest in cache and (not twin or twins is None or digest in twins)
+            return digest in cache and (not both or mirror_cache is None or digest in mirror_cache)
 
-        return prepare_uncached(photo.path, size, settings, cached, _with_twin if twin else None)
+        return prepare_uncached(photo.path, size, settings, cached, _with_mirrored if both else None)
 
     return ordered_map(prepare, photos, settings.threads, AHEAD)
 
 
-def _with_twin(_: DecodedPhoto, whole: Pixels) -> tuple[Pixels, ...]:
+def _with_mirrored(_: DecodedPhoto, whole: Pixels) -> tuple[Pixels, ...]:
     return whole, mirrored(whole)
 
 
-def _through(outcome: Outcome | CachedPhoto, cache: EmbeddingCache, twins: EmbeddingCache | None) -> Outcome:
-    """The photo itself, once it and its mirrored twin, where it has one, are in their caches."""
+def _cached(outcome: Outcome | CachedPhoto, cache: EmbeddingCache, mirror_cache: EmbeddingCache | None) -> Outcome:
+    """Put a photo, and its mirror image if it has one, into their caches; returns the photo as it is."""
     if isinstance(outcome, EmbeddedPhoto) and len(outcome.views) > 1:
-        assert twins is not None
-        twins.through(replace(outcome, views=outcome.views[1:]))
+        assert mirror_cache is not None
+        mirror_cache.store_or_load(replace(outcome, views=outcome.views[1:]))
         outcome = replace(outcome, views=outcome.views[:1])
-    return cache.through(outcome)
+    return cache.store_or_load(outcome)
 
 
 def still_readable(photos: Sequence[Photo], embedded: DatasetEmbeddings) -> NDArray[np.bool_]:
-    """Which photos could be read once more: one may vanish while a long run goes on; bool (N,)."""
+    """Which photos are still readable, bool (N,): files can vanish during a long run."""
     gone = {path for path, _ in embedded.unreadable}
     return np.array([photo.path not in gone for photo in photos])

@@ -1,4 +1,4 @@
-"""`measure_photos`: what can be measured on each photo alone, through a cache."""
+"""Measurements of single photos, such as brightness and sharpness, through a cache on disk."""
 
 from __future__ import annotations
 
@@ -24,56 +24,57 @@ from nameplate.types import Photo
 
 FORMATS = tuple(dict.fromkeys(name for _, _, name in MAGIC))
 DECODED = (128, 128)
-"""What decoding is asked for; it gives at least twice that where the photo has it."""
+"""Size that decoding is asked for. It returns at least twice as much, if the photo is that large."""
 SHAPES = {"numbers": (5,), "grey": (SIDE, SIDE)}
 
 
 @dataclass(frozen=True, slots=True)
 class Measurements:
-    """What one photo is like."""
+    """The measurements of one photo."""
 
     format: str
     bytes: int
     """Size of the file."""
     orientation: int
-    """EXIF's, 1–8; 1 is upright."""
+    """EXIF orientation, 1–8; 1 is upright."""
     brightness: float
     """Mean luma, 0 (black) – 1 (white)."""
     sharpness: float
-    """See `photos.sharpness`: low is blurred."""
+    """See `images.transforms.sharpness`; a blurred photo has a low value."""
     grey: NDArray[np.uint8]
-    """uint8 64×64: the whole photo, squashed."""
+    """uint8 64×64: the whole photo in grey, without its aspect ratio."""
 
 
 def measure_photos(
     photos: Sequence[Photo], threads: int, progress: Callable[[int, int], None]
 ) -> list[Measurements | None]:
-    """Measure photos whose digests are known, those that the cache knows without opening them.
+    """Measure photos whose digests are known; photos in the cache are not opened.
 
     Returns:
-        A `Measurements` each; None where the photo cannot be read any more.
+        The `Measurements` of each photo; None where it is no longer readable, or its content has changed.
     """
+    # "1" is the version of the measurements; the decoders' versions are in the key because they decide on the pixels.
     cache = ArrayCache("looks", f"1 pillow {version('pillow')} simplejpeg {version('simplejpeg')}", SHAPES)
-    looks: list[Measurements | None] = []
+    found: list[Measurements | None] = []
     try:
         with closing(_rows(photos, cache, threads)) as rows:
             for row, photo in zip(rows, photos, strict=True):
                 if row is not None:
                     cache.add(str(photo.sha256), row)
-                looks.append(None if row is None else _look(row))
-                progress(len(looks), len(photos))
+                found.append(None if row is None else _measurements(row))
+                progress(len(found), len(photos))
     finally:
-        cache.flush()
-    return looks
+        cache.flush()  # an interrupted run continues from here
+    return found
 
 
 def measure_photo(data: bytes) -> Measurements:
-    """Measure one photo from its file's bytes.
+    """Measure one photo from the bytes of its file.
 
     Raises:
         PhotoError: it cannot be read.
     """
-    return _look(_measure(data))
+    return _measurements(_measure(data))
 
 
 Row = dict[str, NDArray[Any]]
@@ -85,6 +86,7 @@ def _rows(photos: Sequence[Photo], cache: ArrayCache, threads: int) -> Generator
             return cache[str(photo.sha256)]
         try:
             data = read_bytes(photo.path)
+            # A file that has changed since its digest was taken must not be cached under the old one.
             return _measure(data) if sha256(data) == photo.sha256 else None
         except PhotoError:
             return None
@@ -101,6 +103,6 @@ def _measure(data: bytes) -> Row:
     return {"numbers": np.array(numbers, np.float64), "grey": np.asarray(small, np.uint8)}
 
 
-def _look(row: Row) -> Measurements:
+def _measurements(row: Row) -> Measurements:
     kind, size, orientation, brightness, sharpness = row["numbers"].tolist()
     return Measurements(FORMATS[int(kind)], int(size), int(orientation), brightness, sharpness, row["grey"])

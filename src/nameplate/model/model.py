@@ -61,6 +61,7 @@ class Model:
     def __init__(self, bundle: Bundle, settings: Settings) -> None:
         self.bundle = bundle
         self.settings = settings
+        # One runtime for all calls, because opening one takes longer than a photo.
         self.runtime = ChosenRuntime(bundle, settings.runtime, settings.threads, settings.batching, settings.watch)
         self.embedder = TTAEmbedder(bundle, settings, self.runtime)
 
@@ -144,7 +145,7 @@ class Model:
         return self._answers(each_photo(photos), top)
 
     def _answers(self, photos: Iterable[PhotoLike], top: int) -> Iterator[tuple[Prediction, Floats | None]]:
-        names: deque[str] = deque()
+        names: deque[str] = deque()  # of the photos that are in the pipeline; it reads ahead of what it yields
 
         def named() -> Iterator[Source]:
             for number, photo in enumerate(photos):
@@ -173,11 +174,11 @@ class Model:
             embedding: float32 (D,), of the first view; distances do not depend on test-time augmentation.
             top: number of nameplates to list.
         """
-        best = np.argsort(-probs, kind="stable")[:top]
+        best = np.argsort(-probs, kind="stable")[:top]  # stable: equal probabilities keep the order of the nameplates
         ranked = tuple((self.nameplates[i], float(probs[i])) for i in best)
         plain = Prediction(name, *ranked[0], top=ranked)
         detector, thresholds = self.bundle.ood_detector, self.bundle.manifest.thresholds
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found just below
             distances = None if detector is None else detector.distances(embedding[None])
             odds = None if detector is None else detector.non_car_log_odds(embedding[None])
         scores = (*(distances or ()), *(() if odds is None else (odds,)))
@@ -226,6 +227,7 @@ class Model:
     ) -> Verified:
         """`verify` for photos whose predictions and probabilities `answers` has already given."""
         claim, thresholds = self.check_claim(claimed, rate, lies)
+        # Nameplates exclude each other, so the probability of a claim is the sum over its nameplates.
         columns = [self.nameplates.index(name) for name in claim.nameplates]
         scores = [(p, None if probs is None else float(probs[columns].sum())) for p, probs in answers]
         return decide(claim, scores, thresholds, rate, lies)

@@ -1,13 +1,13 @@
-"""An index: embeddings and small pictures of the photos that trained a head, to show those most like another photo.
+"""The neighbour index: embeddings and thumbnails of the training photos, to show those most similar to another photo.
 
-index.safetensors, inside a bundle whose owner asked for it (`nameplate train … --index`):
+It is index.safetensors in a bundle, where the bundle's owner asked for it (`nameplate train … --index`):
 
-centre       float32 D: the mean of the embeddings
-spread       float32 D: their standard deviation
-embeddings   float16 N×D: each less the centre, over the spread, of length 1
-pictures     uint8: JPEGs of at most `LONGEST` pixels, one behind the other
-ends         int64 N: where each ends
-names        uint8: JSON, [[path, nameplate], …], the paths below the folder that holds all photos
+centre       float32 (D,): mean of the embeddings
+spread       float32 (D,): their standard deviation
+embeddings   float16 N×D: (embedding - centre) / spread, normalised to length 1
+pictures     uint8: concatenated JPEGs of at most `LONGEST` pixels
+ends         int64 (N,): the end of each JPEG in `pictures`
+names        uint8: JSON, [[path, nameplate], …]; the paths are relative to the folder that contains all photos
 """
 
 from __future__ import annotations
@@ -33,12 +33,13 @@ from nameplate.storage import absolute
 from nameplate.types import Floats, Limits, Photo
 
 LONGEST = 160
-"""Longest side of a small picture, in pixels."""
+"""Longest side of a thumbnail, in pixels."""
 QUALITY = 80
+"""JPEG quality of a thumbnail."""
 MOST_PHOTOS = 20_000
-"""Of more photos those are kept whose digests come first."""
+"""Most photos in an index. Of more, those with the smallest digests are kept: a random choice that never changes."""
 PICTURE_LIMITS = Limits(bytes=256 << 10, pixels=LONGEST * LONGEST)
-"""What a small picture may cost when it is shown."""
+"""Limits for decoding a thumbnail."""
 TYPES = {
     "centre": np.float32,
     "spread": np.float32,
@@ -48,40 +49,41 @@ TYPES = {
     "names": np.uint8,
 }
 LEAST_SPREAD = 1e-6
-"""A number of the embedding that varies less than this says nothing."""
+"""Least standard deviation, so that a constant dimension of the embedding does not divide by 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class NeighbourIndex:
-    """Photos that trained a head."""
+    """The training photos of a head."""
 
     centre: Floats
-    """D."""
+    """float32 (D,)."""
     spread: Floats
-    """D, above 0."""
+    """float32 (D,), above 0."""
     embeddings: NDArray[np.float16]
-    """N×D, rows of length 1."""
+    """float16 N×D, rows of length 1."""
     paths: tuple[str, ...]
     nameplates: tuple[str, ...]
     pictures: tuple[bytes, ...]
-    """JPEGs."""
+    """Thumbnails, as JPEG files."""
 
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A photo that trained the head and is like another one."""
+    """A training photo that is similar to another photo."""
 
     path: str
-    """Below the folder that held all photos."""
+    """Relative to the folder that contained all photos."""
     nameplate: str
     similarity: float
     """Cosine, −1 to 1."""
     picture: bytes
-    """A small JPEG."""
+    """Thumbnail, as a JPEG file."""
 
 
 def nearest(index: NeighbourIndex, embedding: Floats, count: int) -> tuple[Neighbour, ...]:
-    """The photos most like an embedding, float32 (D,), by cosine, the nearest first; at most `count`."""
+    """The training photos most similar to an embedding, float32 (D,), by cosine, nearest first; at most `count`."""
+    # Both sides are standardised in the same way and have length 1, so the dot product is the cosine.
     cosine = index.embeddings.astype(np.float32) @ _unit((embedding - index.centre) / index.spread)
     best = np.argsort(-cosine, kind="stable")[:count]
     return tuple(
@@ -91,16 +93,17 @@ def nearest(index: NeighbourIndex, embedding: Floats, count: int) -> tuple[Neigh
 
 
 def make_index(photos: Sequence[Photo], embeddings: Floats, threads: int) -> bytes:
-    """The file for some photos; one that cannot be read any more is left out.
+    """The content of index.safetensors for some photos; a photo that is no longer readable is left out.
 
     Args:
         photos: N labelled photos, with their digests.
         embeddings: float32 N×D.
-        threads: that make small pictures.
+        threads: number of threads that make thumbnails.
 
     Raises:
-        DataError: no photo can be read, or the file would be larger than a bundle's may be.
+        DataError: no photo can be read, or the file would exceed the size limit of a bundle's file.
     """
+    # By digest, so that the choice depends on the photos alone and not on their order.
     order = sorted(range(len(photos)), key=lambda place: str(photos[place].sha256))[:MOST_PHOTOS]
     chosen = sorted(order)
     made = list(ordered_map(_small, [photos[place].path for place in chosen], threads))
@@ -130,10 +133,10 @@ def make_index(photos: Sequence[Photo], embeddings: Floats, threads: int) -> byt
 
 
 def read_index(bundle: Bundle) -> NeighbourIndex | None:
-    """The index of a bundle, None where it has none.
+    """The index of a bundle; None where it has none.
 
     Raises:
-        BundleError: it is damaged, or not this bundle's.
+        BundleError: the index is damaged, or does not fit the bundle.
     """
     data = bundle.index_bytes()
     if data is None:
@@ -164,10 +167,12 @@ def _parsed(data: bytes, bundle: Bundle) -> NeighbourIndex:
     if not (np.abs(embeddings) <= 1).all():
         raise ValueError("an embedding is not of length 1")
     pictures = tensors["pictures"].tobytes()
+    # The ends come from a file, so every slice is checked before it is cut.
     begins = np.concatenate([[0], ends[:-1]])
     lengths = ends - begins
     if begins.min() < 0 or lengths.min() < 1 or lengths.max() > PICTURE_LIMITS.bytes or ends[-1] != len(pictures):
         raise ValueError("the pictures do not lie one behind the other")
+    # An index that was copied from another bundle would show other cars.
     if not {nameplate for _, nameplate in names} <= set(bundle.manifest.nameplates):
         raise ValueError("it has a nameplate that the bundle does not know")
     cut = tuple(pictures[a:b] for a, b in zip(begins.tolist(), ends.tolist(), strict=True))
@@ -175,7 +180,7 @@ def _parsed(data: bytes, bundle: Bundle) -> NeighbourIndex:
 
 
 def _unit(rows: Floats) -> Floats:
-    """Rows (or one) made of length 1."""
+    """Normalise rows, or a single vector, to length 1."""
     length = np.linalg.norm(rows, axis=-1, keepdims=True)
     return np.asarray(rows / np.maximum(length, 1e-12), np.float32)
 
@@ -192,10 +197,10 @@ def _small(path: str) -> bytes | None:
 
 
 def _below_common(paths: Sequence[str]) -> list[str]:
-    """The paths below the deepest folder that holds them all: where it lies on this machine is nobody's business."""
+    """The paths relative to their deepest common folder, so that a bundle does not reveal where that folder is."""
     whole = [absolute(path) for path in paths]
     try:
         folder = os.path.commonpath([os.path.dirname(path) for path in whole])  # noqa: PTH120 - text, not files
-    except ValueError:  # several drives
+    except ValueError:  # on Windows, paths on several drives have no common folder
         return [os.path.basename(path) for path in whole]  # noqa: PTH119
     return [os.path.relpath(path, folder).replace(os.sep, "/") for path in whole]

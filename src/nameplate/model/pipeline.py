@@ -1,12 +1,13 @@
-"""The pipeline, of which everything is composed that names or embeds photos: decode → preprocess → embed.
+"""The pipeline from a photo to its embedding: decode → locate → preprocess → embed.
 
-Each step has a type of its own, and takes the type of the step before:
+Everything that classifies or embeds photos is composed of these functions. Each step has its own type, and takes the
+type of the step before:
 
     Source → `decode_photo` → DecodedPhoto → `prepare_decoded` → PreparedPhoto → `embed_prepared` → EmbeddedPhoto
 
-At each step an UnreadablePhoto may come instead, which the later steps pass on. `Model` classifies and decides.
-Photos are decoded and prepared in threads while the runtime computes, and few of them wait, so that memory does not
-grow with their number.
+An UnreadablePhoto can take the place of any of these, and later steps pass it on. `Model` classifies and decides.
+Photos are decoded and prepared in threads while the runtime computes. Only a few of them wait at any time, so memory
+does not grow with the number of photos.
 """
 
 from __future__ import annotations
@@ -35,31 +36,31 @@ from nameplate.storage import sha256
 from nameplate.types import Floats, Limits, Preprocess
 
 AHEAD = 96
-"""Model inputs that may wait for the runtime."""
+"""Most model inputs that wait for the runtime."""
 STRETCH = 256
-"""Photos in a row that fill no batch, because they are unreadable or cached, before they are let go."""
+"""Most consecutive photos without a model input (unreadable or cached ones) before the waiting photos are yielded."""
 SIDEWAYS = 5
-"""From this EXIF orientation on a photo lies on its side (CIPA DC-008)."""
+"""EXIF orientations from this one on swap width and height (CIPA DC-008)."""
 
 CENTRE = 0.75
-"""Share of the height and of the width that is called the centre: where the car is."""
+"""Share of the height and of the width that counts as the centre, where the car usually is."""
 GREY = 128
-"""What a hidden part is painted with."""
+"""Value that a hidden part of the model input is painted with."""
 
 NOT_COMPUTED = Failure("not computed", "of this photo the model computes NaN, infinity or near it")
-"""The failure of a photo whose embedding or probabilities are no numbers."""
+"""The failure of a photo whose embedding or probabilities are not finite numbers."""
 
 Hidden = Literal["centre", "border"]
 Pixels = NDArray[np.uint8]
 Source = str | Path | bytes | Pixels | Callable[[], bytes]
-"""A path, a file's bytes, pixels, or what gives a file's bytes when it is called, in one of the threads."""
+"""A path, a file's bytes, pixels, or a function that returns a file's bytes and is called in one of the threads."""
 T = TypeVar("T")
 X = TypeVar("X")
 
 
 @dataclass(frozen=True, slots=True)
 class PhotoFile:
-    """What is known of a photo before its pixels are."""
+    """What is known of a photo's file before it is decoded."""
 
     digest: str | None
     """SHA-256 of the file, hexadecimal; None for pixels."""
@@ -68,7 +69,7 @@ class PhotoFile:
     height: int
     """In pixels as stored, before EXIF orientation."""
     orientation: int = 1
-    """EXIF's, 1–8; 1 is upright."""
+    """EXIF orientation, 1–8; 1 is upright."""
 
     @property
     def upright(self) -> tuple[int, int]:
@@ -78,16 +79,16 @@ class PhotoFile:
 
 @dataclass(frozen=True, slots=True)
 class UnreadablePhoto:
-    """A photo that some step could not go on with."""
+    """A photo that failed in some step."""
 
     failure: Failure
     digest: str | None = None
-    """SHA-256 of the file; None for pixels, and for a file that could not be opened."""
+    """SHA-256 of the file, hexadecimal; None for pixels, and for a file that could not be opened."""
 
 
 @dataclass(frozen=True, slots=True)
 class CachedPhoto:
-    """A photo that was not decoded, because its embedding is at hand."""
+    """A photo that was not decoded, because its embedding is in the cache."""
 
     digest: str
 
@@ -98,33 +99,33 @@ class DecodedPhoto:
 
     file: PhotoFile
     pixels: Pixels
-    """uint8 H×W×3, RGB, upright, perhaps at a reduced scale."""
+    """uint8 H×W×3, RGB, upright, possibly at a reduced scale."""
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedPhoto:
-    """A photo that waits for the backbone."""
+    """A photo with its model inputs, ready for the backbone."""
 
     file: PhotoFile
     decoded: tuple[int, int]
     """Height and width of the decoded pixels."""
     inputs: tuple[Pixels, ...]
-    """Model inputs, at least one: the views of the photo, uint8 `Preprocess.height`×`Preprocess.width`×3 each."""
+    """Model inputs, one for each view of the photo, at least one: uint8 `Preprocess.height`×`Preprocess.width`×3."""
     quality: Quality | None
-    """Size, light and sharpness of the photo; None where what came was a model input already."""
+    """Size, light and sharpness of the photo; None where the source was already a model input."""
     hash: NDArray[np.uint64] | None = None
-    """Perceptual hash, where it was asked for."""
+    """Perceptual hash; None unless it was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedPhoto:
-    """A photo that the backbone has seen."""
+    """A photo with its embeddings."""
 
     file: PhotoFile
     views: Floats
     """float32 V×D: the embedding of each view, V ≥ 1."""
     runtime: str
-    """The name of the runtime that computed them; a temperature belongs to it."""
+    """Name of the runtime that computed them; the calibration temperature depends on it."""
     quality: Quality | None
     """As in `PreparedPhoto`."""
     hash: NDArray[np.uint64] | None = None
@@ -132,7 +133,7 @@ class EmbeddedPhoto:
 
     @property
     def embedding(self) -> Floats:
-        """float32 (D,): of the first view, which is the photo as it is, but with recipe `original`'s passes."""
+        """float32 (D,), of the first view: the photo as it is, except with the test-time augmentation `original`."""
         first: Floats = self.views[0]
         return first
 
@@ -143,9 +144,9 @@ class EmbeddedPhoto:
 
 
 Outcome = EmbeddedPhoto | UnreadablePhoto
-"""What the pipeline makes of a photo."""
+"""The result of the pipeline for a photo."""
 Views = Callable[[DecodedPhoto, Pixels], tuple[Pixels, ...]]
-"""Makes the model inputs of a photo from it and its plain model input, the photo preprocessed as it is."""
+"""Makes the model inputs of a photo. It gets the decoded photo, and the model input of the photo as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,29 +157,29 @@ class Settings:
     threads: int = 1
     limits: Limits = field(default_factory=Limits)
     hashes: bool = False
-    """Whether to compute perceptual hashes too."""
+    """Whether to compute perceptual hashes."""
     mirror: bool = False
     """Whether to embed the photos mirrored left to right."""
     hide: Hidden | None = None
-    """A part of the photos to paint grey before they are embedded."""
+    """The part of each model input to paint grey."""
     tta: str = NO_TTA
-    """How a model looks at a photo to name it (`models.tta`); embeddings are always of the photo as it is."""
+    """Test-time augmentation for classification (`model.tta`); embeddings are always of the photo as it is."""
     batching: Batching | None = None
-    """How many photos go through the runtime at once; None: as is its way."""
+    """How model inputs are grouped for the runtime; None: the runtime's default."""
     watch: Watch = no_watch
-    """Measures where the time goes."""
+    """Measures the time of each stage."""
 
 
 def embed_stream(
     bundle: Bundle, sources: Iterable[Source], settings: Settings, runtime: Runtime | None = None
 ) -> Iterator[Outcome]:
-    """Embed photos one after another; they come in order.
+    """Embed a stream of photos, in order.
 
     Args:
         bundle: the backbone and its preprocessing.
-        sources: of the photos, see `Source`.
+        sources: the photos, see `Source`.
         settings: see `Settings`.
-        runtime: what runs the backbone; None chooses by the first pictures.
+        runtime: runs the backbone; None: chosen as soon as the first batches show the length of the job.
     """
     size = bundle.manifest.preprocess
     photos = ordered_map(lambda source: prepare_photo(source, size, settings), sources, settings.threads, AHEAD)
@@ -192,13 +193,13 @@ def _chosen(bundle: Bundle, settings: Settings) -> ChosenRuntime:
 def prepare_photo(
     source: Source, size: Preprocess, settings: Settings, views: Views | None = None
 ) -> PreparedPhoto | UnreadablePhoto:
-    """Decode a photo and make its model inputs: what one of the threads does of the pipeline.
+    """Decode a photo and make its model inputs: the part of the pipeline that runs in threads.
 
     Args:
         source: see `Source`.
-        size: the model's input.
+        size: size of the model input, and how the photo is fitted into it.
         settings: see `Settings`.
-        views: makes several inputs of the photo; None: as `settings` say (`mirror`, `hide`).
+        views: makes the model inputs; None: one input, changed as `settings` say (`mirror`, `hide`).
     """
     found = prepare_uncached(source, size, settings, lambda _: False, views)
     assert not isinstance(found, CachedPhoto)
@@ -208,13 +209,13 @@ def prepare_photo(
 def prepare_uncached(
     source: Source, size: Preprocess, settings: Settings, cached: Callable[[str], bool], views: Views | None = None
 ) -> PreparedPhoto | UnreadablePhoto | CachedPhoto:
-    """`prepare_photo`, but a photo whose embedding is at hand is read and not decoded.
+    """`prepare_photo`, except that a photo whose embedding is in the cache is read but not decoded.
 
     Args:
         source: see `prepare_photo`.
         size: see `prepare_photo`.
         settings: see `prepare_photo`.
-        cached: says of a digest whether its embedding is at hand.
+        cached: whether the cache has the embedding of a photo with this SHA-256.
         views: see `prepare_photo`.
     """
     decoded = _decode_uncached(source, settings, (size.height, size.width), cached)
@@ -226,8 +227,8 @@ def decode_photo(source: Source, settings: Settings, at_least: tuple[int, int]) 
 
     Args:
         source: see `Source`.
-        settings: give the limits, and the watch that measures reading and decoding.
-        at_least: height and width that a reduced scale must leave, see `photos.decode`.
+        settings: contain the limits, and the watch that measures reading and decoding.
+        at_least: least height and width at a reduced scale, see `images.decode`.
     """
     found = _decode_uncached(source, settings, at_least, lambda _: False)
     assert not isinstance(found, CachedPhoto)
@@ -237,12 +238,12 @@ def decode_photo(source: Source, settings: Settings, at_least: tuple[int, int]) 
 def _decode_uncached(
     source: Source, settings: Settings, at_least: tuple[int, int], cached: Callable[[str], bool]
 ) -> DecodedPhoto | UnreadablePhoto | CachedPhoto:
-    if isinstance(source, np.ndarray):
+    if isinstance(source, np.ndarray):  # pixels have no file, so no digest and no EXIF orientation
         return DecodedPhoto(PhotoFile(None, source.shape[1], source.shape[0]), source)
     digest = None
     try:
         with settings.watch("read"):
-            data = bytes_of(source, settings.limits)
+            data = bytes_of(source, settings.limits)  # read once, so that digest and pixels are of the same bytes
             digest = sha256(data)
         if cached(digest):
             return CachedPhoto(digest)
@@ -255,7 +256,11 @@ def _decode_uncached(
 
 
 def bytes_of(source: str | Path | bytes | Callable[[], bytes], limits: Limits) -> bytes:
-    """A photo's file, wherever it comes from; raises PhotoError."""
+    """The bytes of a photo's file.
+
+    Raises:
+        PhotoError: the file cannot be read, or is larger than the limits allow.
+    """
     if isinstance(source, bytes):
         return source
     return read_bytes(source, limits) if isinstance(source, (str, Path)) else source()
@@ -270,38 +275,40 @@ def prepare_decoded(
         whole = preprocess(photo.pixels, size)
         quality = measure_quality(photo.pixels, whole, size, min(photo.file.width, photo.file.height))
         inputs = (_varied(whole, settings),) if views is None else views(photo, whole)
+    # The hash is that of the photo as it is, also where a part is hidden or the photo mirrored.
     hash_ = perceptual_hash(whole) if settings.hashes else None
     return PreparedPhoto(photo.file, photo.pixels.shape[:2], inputs, quality, hash_)
 
 
-def _varied(picture: Pixels, settings: Settings) -> Pixels:
+def _varied(whole: Pixels, settings: Settings) -> Pixels:
     if settings.hide is not None:
-        picture = _without(picture, settings.hide)
-    return mirrored(picture) if settings.mirror else picture
+        whole = _without(whole, settings.hide)
+    return mirrored(whole) if settings.mirror else whole
 
 
-def mirrored(picture: Pixels) -> Pixels:
-    """A picture, uint8 H×W×3, mirrored left to right."""
-    return np.ascontiguousarray(picture[:, ::-1])
+def mirrored(pixels: Pixels) -> Pixels:
+    """An image, uint8 H×W×3, mirrored left to right."""
+    return np.ascontiguousarray(pixels[:, ::-1])
 
 
-def _without(picture: Pixels, part: Hidden) -> Pixels:
-    """The picture with its centre, or all but its centre, painted grey."""
-    height, width = picture.shape[:2]
+def _without(whole: Pixels, part: Hidden) -> Pixels:
+    """A model input whose centre, or all but its centre, is painted grey."""
+    height, width = whole.shape[:2]
     top, left = round(height * (1 - CENTRE) / 2), round(width * (1 - CENTRE) / 2)
     centre = (slice(top, height - top), slice(left, width - left))
-    painted = picture.copy() if part == "centre" else np.full_like(picture, GREY)
-    painted[centre] = GREY if part == "centre" else picture[centre]
+    painted = whole.copy() if part == "centre" else np.full_like(whole, GREY)
+    painted[centre] = GREY if part == "centre" else whole[centre]
     return painted
 
 
 def embed_prepared(bundle: Bundle, photos: Iterator[PreparedPhoto | X], runtime: Runtime) -> Iterator[Outcome | X]:
-    """Embed prepared photos, in order; whatever else is among them is passed on in its place."""
+    """Embed prepared photos, in order; all other items are passed on in their places."""
 
     def embed(batches: Iterable[Batch]) -> Iterator[Iterable[tuple[Floats, str]]]:
         ran = ""
         for embeddings in runtime.embed(batches):
-            ran = ran or runtime.name  # a stretch is one runtime's, whatever is opened in its course
+            # The name is taken once: `ChosenRuntime` can open another runtime meanwhile, for another job.
+            ran = ran or runtime.name
             check_size(embeddings, bundle)
             yield ((embedding, ran) for embedding in embeddings)
 
@@ -313,7 +320,7 @@ def embed_prepared(bundle: Bundle, photos: Iterator[PreparedPhoto | X], runtime:
 
 
 def embedded(photo: PreparedPhoto, views: Floats, runtime: str) -> Outcome:
-    """What becomes of a photo when a runtime has computed its views, float32 V×D: unreadable if one is no numbers."""
+    """A photo with the embeddings of its views, float32 V×D; unreadable if one holds NaN, infinity or near it."""
     if not all_finite(views):
         return UnreadablePhoto(NOT_COMPUTED, photo.file.digest)
     return EmbeddedPhoto(photo.file, views, runtime, photo.quality, photo.hash)
@@ -322,21 +329,25 @@ def embedded(photo: PreparedPhoto, views: Floats, runtime: str) -> Outcome:
 def run_through(
     photos: Iterator[PreparedPhoto | X], run: Callable[[Iterable[Batch]], Iterator[Iterable[T]]]
 ) -> Iterator[tuple[PreparedPhoto | X, tuple[T, ...]]]:
-    """Each photo, in order, with what `run` made of each of its inputs; nothing is made of what is not prepared.
+    """Run the model inputs of photos in full batches, and give each photo its results, in order.
 
     Args:
-        photos: read ahead until they fill batches.
+        photos: read ahead until they fill batches. Items that are not prepared have no inputs.
         run: uint8 N×H×W×3 batches, N ≤ `BATCH`, in order → one result for each input of each batch.
+
+    Yields:
+        Each item with the results of its inputs.
     """
+    # A photo's inputs may be spread over two batches, so results are queued until a photo has all of its own.
     waiting: deque[PreparedPhoto | X] = deque()
     made: deque[T] = deque()
-    for photo in photos:  # once for each stretch: `_batches` reads on
+    for photo in photos:  # `_batches` reads on from the same iterator, so this loop runs once for each stretch
         for results in run(_batches(itertools.chain([photo], photos), waiting)):
             made.extend(results)
             while waiting and _inputs(waiting[0]) <= len(made):
                 done = waiting.popleft()
                 yield done, tuple(made.popleft() for _ in range(_inputs(done)))
-        while waiting:  # nothing but what has no inputs
+        while waiting:  # only items without inputs are left
             yield waiting.popleft(), ()
 
 
@@ -345,16 +356,20 @@ def _inputs(photo: object) -> int:
 
 
 def check_size(embeddings: Floats, bundle: Bundle) -> None:
-    """Raises BundleError where a backbone's embeddings, N×D, are not of the size that the bundle states."""
+    """Check that embeddings, N×D, have the size that the bundle states.
+
+    Raises:
+        BundleError: they have another size.
+    """
     if embeddings.shape[1:] != (bundle.manifest.embedding,):
         raise BundleError(
-            f"'{bundle.manifest.name}' is no bundle that works: its backbone gives {embeddings.shape} "
-            f"for some photos, and bundle.json says N×{bundle.manifest.embedding}."
+            f"'{bundle.manifest.name}' does not work: its backbone gives embeddings of shape {embeddings.shape}, "
+            f"and bundle.json says N×{bundle.manifest.embedding}."
         )
 
 
 def _batches(photos: Iterator[PreparedPhoto | X], waiting: deque[PreparedPhoto | X]) -> Iterator[Batch]:
-    """Batches of inputs, until the photos end or a long stretch of them fills none."""
+    """Batches of model inputs, until the photos end or `STRETCH` photos in a row fill none; appends to `waiting`."""
     inputs: list[Pixels] = []
     stretch = 0
     for photo in photos:
@@ -366,7 +381,7 @@ def _batches(photos: Iterator[PreparedPhoto | X], waiting: deque[PreparedPhoto |
             yield np.stack(inputs[:BATCH])
             del inputs[:BATCH]
             stretch = 0
-        if stretch >= STRETCH:
+        if stretch >= STRETCH:  # the caller yields what waits, so that thousands of cached photos do not pile up
             break
     if inputs:
         yield np.stack(inputs)

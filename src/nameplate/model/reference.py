@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.images.decode import decode
-from nameplate.images.transforms import WHOLE, centred, cut, preprocess
+from nameplate.images.transforms import WHOLE, centred, crop, preprocess
 from nameplate.types import Prediction, Preprocess
 
 TOLERANCE = {"onnxruntime": 0.005, "openvino": 0.005, "openvino-bf16": 0.1}
@@ -49,7 +49,7 @@ def reference_inputs(size: Preprocess) -> NDArray[np.uint8]:
         size: size of the model input, and how a photo is fitted into it.
     """
     pixels = decode(reference_photo())
-    inputs = [preprocess(cut(pixels, box), size) for box in CROPS]
+    inputs = [preprocess(crop(pixels, box), size) for box in CROPS]
     return np.stack([*inputs, *(each[:, ::-1] for each in inputs)])
 
 
@@ -63,9 +63,10 @@ def reference_problem(expected: ReferenceAnswer, found: Prediction, runtime: str
     """
     if found.error is not None or found.nameplate is None:
         return f"the reference image could not be read: {found.error}"
+    # An unknown runtime gets the strictest tolerance.
     now, allowed = dict(found.top), TOLERANCE.get(runtime, min(TOLERANCE.values()))
     allowed = max(allowed, INT8_TOLERANCE) if expected.int8 else allowed
-    for nameplate, probability in expected.top[:1]:
+    for nameplate, probability in expected.top[:1]:  # the most probable nameplate alone
         if abs(now.get(nameplate, 0.0) - probability) > allowed:
             return (
                 f"it answers the reference image with '{found.nameplate}' ({found.confidence:.4f}), and when it was "

@@ -1,4 +1,4 @@
-"""One photo or many, of every usual kind → what the pipeline reads."""
+"""Conversion of what the Python API takes (one photo or many, of every usual kind) to sources for the pipeline."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from nameplate.storage import printable
 from nameplate.types import Limits
 
 KINDS = "a path, a file's bytes, a file opened with 'rb', a Pillow image or a uint8 array H×W, H×W×3 or H×W×4"
-"""What a photo may come as, in words."""
+"""The kinds of photos, for error messages."""
 AS_TEXT = "the file is opened as text; open it with 'rb'"
 
 
 class BinaryFile(Protocol):
-    """Anything that is read from as a file opened with 'rb' is."""
+    """Anything that is read like a file opened with 'rb'."""
 
     def read(self, size: int = ..., /) -> bytes:
-        """So many bytes, fewer at the end."""
+        """Read so many bytes, or fewer at the end."""
         ...
 
 
@@ -43,16 +43,16 @@ PhotoLike = (
     | Callable[[], bytes]
 )
 """One photo: a path; a file's bytes; a file opened with 'rb'; a Pillow image; pixels, uint8 H×W (grey), H×W×3 (RGB)
-or H×W×4 (RGBA, laid over white); or what gives a file's bytes when it is called, in one of the threads."""
+or H×W×4 (RGBA, laid over white); or a function that returns a file's bytes and is called in one of the threads."""
 Photos = PhotoLike | Iterable[PhotoLike]
-"""One photo, or many; an array uint8 N×H×W×3 is N of them."""
+"""One photo, or many; an array uint8 N×H×W×3 is N photos."""
 
 
 def each_photo(photos: Photos) -> Iterable[PhotoLike]:
-    """The photos one by one, also where one stands alone: a path is never taken for a list of letters.
+    """The photos one by one; a single photo gives one. A path is never taken for a list of letters.
 
     Raises:
-        UsageError: it is neither a photo nor a list of them.
+        UsageError: `photos` is neither a photo nor a list of photos.
     """
     if isinstance(photos, np.ndarray) and photos.ndim == 4:
         return list(photos)
@@ -60,37 +60,38 @@ def each_photo(photos: Photos) -> Iterable[PhotoLike]:
         return [photos]
     if callable(photos) or callable(getattr(photos, "read", None)):
         return [cast(PhotoLike, photos)]
-    if isinstance(photos, Iterable) and not hasattr(photos, "__array__"):  # a tensor is one thing, not its rows
+    if isinstance(photos, Iterable) and not hasattr(photos, "__array__"):  # a tensor would iterate over its rows
         return photos
     raise UsageError(f"'{type(photos).__name__}' is no photo and no list of photos. Give {KINDS}, or several of them.")
 
 
 def as_list(photos: Photos) -> list[PhotoLike]:
-    """`each_photo` in a list."""
+    """`each_photo` as a list."""
     return list(each_photo(photos))
 
 
 def photo_name(photo: object, number: int) -> str:
-    """What a photo is called in answers and errors: its path, or `photo N`, N from 1; `number` counts from 0."""
+    """The name of a photo in answers and errors: its path, or `photo N` with N from 1; `number` counts from 0."""
     if isinstance(photo, (str, os.PathLike)):
         return printable(os.fsdecode(photo))
     return f"photo {number + 1}"
 
 
 def as_sources(photos: Iterable[PhotoLike], limits: Limits) -> Iterator[Source]:
-    """`as_source` of each."""
+    """`as_source` of each photo."""
     return (as_source(photo, limits) for photo in photos)
 
 
 def as_source(photo: PhotoLike | Source, limits: Limits) -> Source:
-    """One photo as the pipeline reads it; one that cannot be read becomes its error there, and stops no other.
+    """One photo as a source for the pipeline.
 
-    A file is read here and a Pillow image converted, since the pipeline reads in threads, and twice where it looks
-    closer.
+    An open file is read here, and a Pillow image converted here, because the pipeline reads in threads, and may read a
+    source twice (test-time augmentation `closer`). A photo that cannot be read becomes a source that raises its error
+    in the pipeline, so that other photos are not affected.
 
     Args:
         photo: of any kind.
-        limits: what it may cost.
+        limits: largest file and most pixels.
     """
     try:
         return _source(photo, limits)
@@ -138,10 +139,10 @@ def _read(file: BinaryFile, limits: Limits) -> bytes:
 
 
 def pixels_of_array(array: NDArray[Any]) -> Pixels:
-    """An array as RGB pixels, uint8 H×W×3: grey in all three, RGBA laid over white.
+    """An array as RGB pixels, uint8 H×W×3. Grey fills all three channels, and RGBA is laid over white.
 
     Raises:
-        PhotoError: it is of another type or shape.
+        PhotoError: the array has another type or shape.
     """
     shape = "×".join(map(str, array.shape))
     if array.dtype != np.uint8:
@@ -162,10 +163,10 @@ def pixels_of_array(array: NDArray[Any]) -> Pixels:
 
 
 def pixels_of_image(image: Image.Image, limits: Limits) -> Pixels:
-    """A Pillow image as upright RGB pixels, uint8 H×W×3, as `photos.decode` gives them of its file.
+    """A Pillow image as upright RGB pixels, uint8 H×W×3, the same that `images.decode` gives for its file.
 
     Raises:
-        PhotoError: it has more pixels than the limits allow, none, or its file is damaged.
+        PhotoError: it has more pixels than the limits allow, or none, or its file is damaged.
     """
     width, height = image.size
     if width * height > limits.pixels:
@@ -176,5 +177,5 @@ def pixels_of_image(image: Image.Image, limits: Limits) -> Pixels:
         return np.ascontiguousarray(to_rgb(ImageOps.exif_transpose(image)))
     except PhotoError:
         raise
-    except Exception as error:  # a file that Pillow reads only now raises all sorts
+    except Exception as error:  # Pillow reads the file only now, and raises errors of many types
         raise PhotoError("damaged", f"Pillow: {error or type(error).__name__}") from None

@@ -24,7 +24,7 @@ from nameplate.defaults import NO_TTA
 from nameplate.errors import BundleError, UsageError
 from nameplate.images.augment import Augmentation, augment
 from nameplate.images.parallel import ordered_map
-from nameplate.images.transforms import WHOLE, Box, centred, cut, frame, preprocess, sharpened, sharpness_of
+from nameplate.images.transforms import WHOLE, Box, centred, crop, frame, preprocess, sharpened, sharpness_of
 from nameplate.model.bundle import Bundle, all_finite
 from nameplate.model.pipeline import (
     AHEAD,
@@ -193,7 +193,7 @@ def parse_tta(name: str) -> TTAPlan:
 
 def make_view(pixels: Pixels, view: TTAView, size: Preprocess) -> Pixels:
     """The model input of one view of a photo: uint8 H×W×3 → uint8 `size.height`×`size.width`×3."""
-    picture = preprocess(cut(pixels, view.box), size)
+    picture = preprocess(crop(pixels, view.box), size)
     if view.sharpen:
         picture = sharpened(picture)
     return mirrored(picture) if view.mirror else picture

@@ -184,6 +184,7 @@ def with_verdict(
     names, probs = make_probabilities(probabilities[None], makes)
     best = int(probs[0].argmax())
     found = replace(prediction, make=names[best], make_confidence=float(probs[0, best]))
+    # Out of distribution is decided first: a prediction set presumes that the photo shows a known car.
     if distances is not None:
         no_car, unknown = gated(probabilities[None], distances, odds, thresholds)
         if no_car[0]:
@@ -191,6 +192,7 @@ def with_verdict(
         if unknown[0]:
             return replace(found, verdict="unknown car", make=None, make_confidence=None)
     if len(candidates) == 1:
+        # The make follows from the nameplate here, even where another make has a higher sum.
         make = makes[candidates[0]]
         make_probability = float(probs[0, names.index(make)])
         return replace(
@@ -235,5 +237,7 @@ def prediction_set(probabilities: Floats, conformal_threshold: float | None) -> 
     if conformal_threshold is None:
         count = int(np.searchsorted(probabilities[order].cumsum(), COVERAGE)) + 1
     else:
+        # In float32, so that the very probability that the threshold was taken from is in the set.
         count = int((probabilities >= np.float32(conformal_threshold)).sum())
+    # The most probable class is always in the set: an empty set would be no use to anybody.
     return [int(i) for i in order[: max(1, count)]]

@@ -168,12 +168,14 @@ def read_claim(claimed: str, nameplates: Sequence[str], makes: Sequence[str]) ->
     """
     exact = [name for name in nameplates if _words(name) == _words(claimed)]
     wanted = set(_words(claimed))
+    # An exact name comes first: "BMW 3" must not also mean a "BMW 3 Series Wagon".
     found = exact or [name for name in nameplates if wanted and wanted <= set(_words(name))]
     if not found:
         raise UnknownClaimError(
             f"The model knows no nameplate '{claimed}'.{did_you_mean(claimed, nameplates)} "
             "It can verify only what it was trained on, or a make of it."
         )
+    # The thresholds for makes apply only if the claim covers every nameplate of its makes.
     of_make = {make for name, make in zip(nameplates, makes, strict=True) if name in found}
     whole = all(name in found for name, make in zip(nameplates, makes, strict=True) if make in of_make)
     return Claimed(claimed, tuple(found), whole, tuple(sorted(of_make)))
@@ -226,6 +228,7 @@ def decide(
         return Verified(claim.claimed, claim.nameplates, "unsure", None, why, shown, code)
     score = float(np.mean([prob for _, prob in used]))
     accept, reject = thresholds.at(len(used), rate, lies) if thresholds else (1 - rate, rate)
+    # Both comparisons are strict: a score at a threshold is `unsure`.
     verdict: ClaimVerdict = "accept" if score > accept else "reject" if score < reject else "unsure"
     reason = (
         f"{score:.3f} on {len(used)} of {len(photos)} photos; accepted above {accept:.3g}, rejected below {reject:.3g}"
@@ -269,7 +272,7 @@ def _held_back(
         for photo, prob in photos
         if (other := _surely_other(claim, photo, improbable=prob < improbable)) is not None
     ]
-    held = "unsure" if verdict == "accept" else verdict
+    held = "unsure" if verdict == "accept" else verdict  # a rejection stays a rejection
     if others:
         named = [f"'{photo.photo}' shows {other}" for photo, other in others[:NAMED]]
         more = [f"{len(others) - NAMED:,} more show other cars"] if len(others) > NAMED else []

@@ -34,8 +34,8 @@ from nameplate.data.split import best_copy
 from nameplate.data.tables import write_table
 from nameplate.images.parallel import ordered_map
 from nameplate.model.measurements import Measurements
-from nameplate.report.page import day_and_night, file_thumbnail_uri, write_page
-from nameplate.report.plots import DAY, NIGHT, as_png, dress
+from nameplate.report.page import file_thumbnail_uri, light_and_dark, write_page
+from nameplate.report.plots import DARK, LIGHT, as_png, dress
 from nameplate.storage import absolute, printable, whole_file
 from nameplate.types import Doubles
 
@@ -50,7 +50,7 @@ NAMED = 45
 
 def counts_plot(counts: dict[str, int], *, dark: bool = False) -> bytes:
     """Photos of each class, the largest first."""
-    colours = NIGHT if dark else DAY
+    colours = DARK if dark else LIGHT
     order = sorted(counts, key=lambda name: -counts[name])
     values = [counts[name] for name in order]
     if len(order) <= NAMED:
@@ -92,7 +92,7 @@ def measures_plot(
     dark: bool = False,
 ) -> bytes:
     """Sizes, aspect ratios, files, brightness and sharpness of the photos, each float64 (N,)."""
-    colours = NIGHT if dark else DAY
+    colours = DARK if dark else LIGHT
     figure = Figure((6.4, 6.6), layout="constrained", facecolor=colours["paper"])
     panels = figure.subplots(3, 2)
     for axes in panels.flat:
@@ -134,7 +134,7 @@ def _histogram(axes: Axes, values: Doubles, title: str, colours: dict[str, str])
 
 def shortcut_plot(rows: Sequence[tuple[str, float, float, float]], guessing: float, *, dark: bool = False) -> bytes:
     """Accuracy with parts of the photos hidden: (what is seen, share, low, high) each, and what guessing gives."""
-    colours = NIGHT if dark else DAY
+    colours = DARK if dark else LIGHT
     figure = Figure((5.2, 0.5 * len(rows) + 0.7), layout="constrained", facecolor=colours["paper"])
     axes = figure.add_subplot()
     dress(axes, colours)
@@ -177,7 +177,7 @@ TITLES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class AuditFiles:
     """Where the report lies."""
 
     page: Path
@@ -192,7 +192,7 @@ class Written:
         return page, page.with_suffix(".json"), page.with_suffix(".exclude.csv")
 
 
-def write_report(audit: Audit, page: Path, threads: int, seconds: float, before: Iterable[str] = ()) -> Written:
+def write_report(audit: Audit, page: Path, threads: int, seconds: float, before: Iterable[str] = ()) -> AuditFiles:
     """Write the page, and beside it its JSON and the list for `--exclude`, each whole.
 
     Args:
@@ -211,7 +211,7 @@ def write_report(audit: Audit, page: Path, threads: int, seconds: float, before:
     rows = [*left_out(audit), *earlier]
     said = as_json(audit, seconds)
     excluded = len({row["path"] for row in rows})
-    written = Written(*Written.beside(page), excluded)
+    written = AuditFiles(*AuditFiles.beside(page), excluded)
     with whole_file(written.exclude) as temporary:
         write_table(temporary, ("path", "kind", "score", "detail"), rows)
     with whole_file(written.json) as temporary:
@@ -249,7 +249,7 @@ def as_json(audit: Audit, seconds: float) -> dict[str, object]:
     """The report as plain data."""
     counts = class_counts(audit)
     sizes = np.array([(photo.width, photo.height) for photo in audit.photos], np.float64).reshape(-1, 2)
-    looks = [look for look in audit.looks if look is not None]
+    looks = [look for look in audit.measurements if look is not None]
     return {
         "photos": len(audit.dataset.photos),
         "readable": len(audit.photos),
@@ -301,7 +301,7 @@ def _summary(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> dict[
     return {name: round(float(figure), 5) for name, figure in figures.items()}
 
 
-def _write_page(audit: Audit, said: dict[str, object], written: Written, threads: int) -> None:
+def _write_page(audit: Audit, said: dict[str, object], written: AuditFiles, threads: int) -> None:
     shown = {kind: [f for f in audit.findings if f.kind == kind] for kind in KINDS}
     examples = _examples(audit)
     small = [(path, SMALL) for paths in examples.values() for path in paths]
@@ -323,7 +323,7 @@ def _write_page(audit: Audit, said: dict[str, object], written: Written, threads
         name=Path,
         aliases=audit.aliases,
         shortcuts=audit.shortcuts,
-        dark=day_and_night(lambda dark: counts_plot(counts, dark=dark)),
+        dark=light_and_dark(lambda dark: counts_plot(counts, dark=dark)),
         measures=_measures(audit),
         hidden=_hidden(audit),
         exclude=written.exclude.name,
@@ -352,17 +352,19 @@ def _extremes(
     audit: Audit, measure: Callable[[Measurements], float], count: int = EXAMPLES
 ) -> list[tuple[str, str | None]]:
     """The photos with the least of something."""
-    known = [(photo.path, look) for photo, look in zip(audit.photos, audit.looks, strict=True) if look is not None]
+    known = [
+        (photo.path, look) for photo, look in zip(audit.photos, audit.measurements, strict=True) if look is not None
+    ]
     least = sorted(known, key=lambda pair: measure(pair[1]))[:count]
     return [_picture((path, SMALL)) for path, _ in least]
 
 
 def _measures(audit: Audit) -> dict[bool, str] | None:
-    known = [(photo, look) for photo, look in zip(audit.photos, audit.looks, strict=True) if look is not None]
+    known = [(photo, look) for photo, look in zip(audit.photos, audit.measurements, strict=True) if look is not None]
     if not known:
         return None
     rows = np.array([(p.width, p.height, k.bytes / 1e6, k.brightness, k.sharpness) for p, k in known], np.float64)
-    return day_and_night(lambda dark: measures_plot(*rows.T, dark=dark))
+    return light_and_dark(lambda dark: measures_plot(*rows.T, dark=dark))
 
 
 def _hidden(audit: Audit) -> dict[bool, str] | None:
@@ -377,7 +379,7 @@ def _hidden(audit: Audit) -> dict[bool, str] | None:
             ("the border alone", found.border),
         )
     ]
-    return day_and_night(lambda dark: shortcut_plot(rows, found.guessing, dark=dark))
+    return light_and_dark(lambda dark: shortcut_plot(rows, found.guessing, dark=dark))
 
 
 def finding_counts(findings: Sequence[Finding]) -> dict[str, int]:

@@ -14,8 +14,8 @@ from pathlib import Path
 from nameplate.errors import NameplateError
 from nameplate.evaluate.calibration import RISKS
 from nameplate.evaluate.evaluator import EvaluationResult, worst_pairs
-from nameplate.evaluate.figures import Measured
-from nameplate.evaluate.ood import sort_known
+from nameplate.evaluate.figures import EvaluationFigures
+from nameplate.evaluate.ood import known_verdicts
 from nameplate.model.bundle import Manifest
 from nameplate.model.model import Model
 from nameplate.model.pipeline import EmbeddedPhoto
@@ -40,7 +40,7 @@ class Speed:
     cpu: str
 
 
-def write_card(target: Path, measured: Measured, judged: EvaluationResult, model: Model, command: str) -> None:
+def write_card(target: Path, figures: EvaluationFigures, result: EvaluationResult, model: Model, command: str) -> None:
     """Write a model card, or renew one.
 
     Its parts stand between `<!-- measured: NAME -->` and `<!-- end -->`. Of a card that is there these are replaced,
@@ -66,9 +66,9 @@ def write_card(target: Path, measured: Measured, judged: EvaluationResult, model
         raise NameplateError(f"Cannot read the card '{target}': {error}. Give another name to --card.") from None
     parts = {
         "model": _model(model),
-        "figures": _figures(measured, judged, model, speed(model, judged), command),
-        "makes": _makes(measured),
-        "hardest": _hardest(measured, judged),
+        "figures": _figures(figures, result, model, speed(model, result), command),
+        "makes": _makes(figures),
+        "hardest": _hardest(figures, result),
     }
     with whole_file(target) as temporary:
         temporary.write_text(renew(old, parts), "utf-8")
@@ -94,9 +94,9 @@ def renew(card: str, parts: Mapping[str, str]) -> str:
     return card
 
 
-def speed(model: Model, judged: EvaluationResult) -> Speed:
+def speed(model: Model, result: EvaluationResult) -> Speed:
     """Time a model on files of photos that it judged, the first ones to warm up."""
-    paths = [photo.path for photo in judged.photos]
+    paths = [photo.path for photo in result.photos]
     for _ in model.stream(paths[:WARM_PHOTOS]):
         pass
     timed = paths[:SPEED_PHOTOS]
@@ -169,22 +169,22 @@ def _recipe(recipe: dict[str, object]) -> str:
     return f"`{recipe.get('name', 'not told')}`{sizes}{seed}; whole in `bundle.json`"
 
 
-def _figures(measured: Measured, judged: EvaluationResult, model: Model, timed: Speed, command: str) -> str:
+def _figures(figures: EvaluationFigures, result: EvaluationResult, model: Model, timed: Speed, command: str) -> str:
     manifest = model.bundle.manifest
-    found, calibration, loss = measured.evaluation, measured.calibration, measured.log_loss
+    found, calibration, loss = figures.evaluation, figures.calibration, figures.log_loss
     rows = [
         ("top-1", found.top1.percent),
         ("top-5", found.top5.percent),
         ("macro-F1", found.macro_f1.percent),
-        ("make right", measured.makes.top1.percent),
+        ("make right", figures.makes.top1.percent),
         ("log-loss", f"{loss.value:.3f} ({loss.low:.3f}–{loss.high:.3f})"),
         (
             "calibration error (ECE)",
             f"{calibration.ece.percent}; by chance alone {100 * calibration.by_chance.value:.1f} %; "
-            f"temperature {manifest.temperature_of(judged.runtime):.3f}",
+            f"temperature {manifest.temperature_of(result.runtime):.3f}",
         ),
-        ("surest answers", _surest(measured)),
-        ("verdicts", _verdicts(model, judged)),
+        ("surest answers", _surest(figures)),
+        ("verdicts", _verdicts(model, result)),
         ("bfloat16", _bfloat16(manifest)),
         (
             "speed",
@@ -194,14 +194,14 @@ def _figures(measured: Measured, judged: EvaluationResult, model: Model, timed: 
     ]
     head = (
         f"On {found.photos:,} photos of {len(found.classes):,} nameplates that did not train it, "
-        f"by {judged.runtime}; 95 % intervals in brackets."
+        f"by {result.runtime}; 95 % intervals in brackets."
     )
     return f"{head}\n\n{_table(rows)}\n\nMade by `{command}`."
 
 
-def _surest(measured: Measured) -> str:
+def _surest(figures: EvaluationFigures) -> str:
     said = []
-    for risk, point in zip(RISKS, measured.selective.within, strict=True):
+    for risk, point in zip(RISKS, figures.selective.within, strict=True):
         share = (
             "none" if point is None else f"{100 * point.coverage:.0f} % (confidence ≥ {100 * point.threshold:.0f} %)"
         )
@@ -209,9 +209,9 @@ def _surest(measured: Measured) -> str:
     return "; ".join(said)
 
 
-def _verdicts(model: Model, judged: EvaluationResult) -> str:
-    found = sort_known(model, judged)
-    shares = ", ".join(f"{name} {100 * count / len(judged.y_true):.1f} %" for name, count in found.verdicts.items())
+def _verdicts(model: Model, result: EvaluationResult) -> str:
+    found = known_verdicts(model, result)
+    shares = ", ".join(f"{name} {100 * count / len(result.y_true):.1f} %" for name, count in found.verdicts.items())
     right = "" if found.right is None else f"; answers right {found.right.percent}"
     if found.kept_held is None:
         return f"{shares}{right}"
@@ -227,8 +227,8 @@ def _bfloat16(manifest: Manifest) -> str:
     return f"{shares}, on {check.photos:,} photos when it was made"
 
 
-def _makes(measured: Measured) -> str:
-    results = measured.makes.results
+def _makes(figures: EvaluationFigures) -> str:
+    results = figures.makes.results
     large = [each for each in results if each.photos >= MAKE_PHOTOS]
     small = [each for each in results if each.photos < MAKE_PHOTOS]
     rows = [(each.make, each.photos, each.top1.value, each.recall) for each in large]
@@ -245,11 +245,11 @@ def _makes(measured: Measured) -> str:
     return "\n".join(lines)
 
 
-def _hardest(measured: Measured, judged: EvaluationResult) -> str:
-    classes = sorted(measured.evaluation.classes, key=lambda each: (each.f1, each.nameplate))[:WORST]
+def _hardest(figures: EvaluationFigures, result: EvaluationResult) -> str:
+    classes = sorted(figures.evaluation.classes, key=lambda each: (each.f1, each.nameplate))[:WORST]
     lines = ["The hardest nameplates, by F1:", ""]
     lines += [f"- {each.nameplate}: {100 * each.f1:.0f} % ({each.photos} photos)" for each in classes]
-    pairs = worst_pairs(judged, WORST)
+    pairs = worst_pairs(result, WORST)
     if pairs:
         lines += ["", "Taken for each other most often:", ""]
         lines += [f"- {p.first} and {p.second}: {p.photos} photo{'s' * (p.photos > 1)}" for p in pairs]

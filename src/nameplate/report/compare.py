@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from nameplate.report.page import day_and_night, write_page
-from nameplate.report.plots import DAY, NIGHT, at_most_whole, comparison_plot
+from nameplate.report.page import light_and_dark, write_page
+from nameplate.report.plots import DARK, LIGHT, at_most_whole, comparison_plot
 from nameplate.storage import whole_file
 from nameplate.types import Metric
 
@@ -42,7 +42,7 @@ def runs_plot(
         difference: of the means, second − first, 0–1.
         dark: light lines on a dark ground.
     """
-    colours = NIGHT if dark else DAY
+    colours = DARK if dark else LIGHT
     figure = Figure((WIDTH, 3.9), layout="constrained", facecolor=colours["paper"])
     above, below = figure.subplots(2, height_ratios=[2.6, 1])
     for left, right in zip(first, second, strict=True):
@@ -79,7 +79,7 @@ def forest_plot(
         told: whether it is more than noise.
         dark: light lines on a dark ground.
     """
-    colours = NIGHT if dark else DAY
+    colours = DARK if dark else LIGHT
     figure = Figure((WIDTH, 0.27 * len(names) + 0.9), layout="constrained", facecolor=colours["paper"])
     axes = figure.add_subplot()
     for place, (difference, sure) in enumerate(zip(differences, told, strict=True)):
@@ -204,7 +204,7 @@ class Comparison:
     """Who is best and who cannot be told from it."""
     pairs: tuple[Pair, ...] = ()
     unreadable: tuple[tuple[str, str], ...] = ()
-    candidates: tuple[dict[str, object], ...] = ()
+    contenders: tuple[dict[str, object], ...] = ()
     """What was compared, with all that decides it."""
 
 
@@ -222,7 +222,7 @@ def write_comparison(folder: Path, comparison: Comparison) -> None:
         WriteError: the folder cannot be written to.
     """
     done = [row for row in comparison.rows if row.top1 is not None]
-    plots = day_and_night(lambda dark: comparison_plot(done, dark=dark)) if done else None
+    plots = light_and_dark(lambda dark: comparison_plot(done, dark=dark)) if done else None
     by_speed = len({row.backbone for row in done}) > 1
     write_page(folder / PAGE, "compare.html", page=comparison, plots=plots, by_speed=by_speed, done=done)
     with whole_file(folder / TABLE) as temporary:

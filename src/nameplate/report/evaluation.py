@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from nameplate.data.labels import makes_of, natural_key
 from nameplate.data.tables import write_table
 from nameplate.evaluate.calibration import RISKS, Calibration, RiskCoverage, curve
-from nameplate.evaluate.comparison import Against, loss_verdict, verdict
+from nameplate.evaluate.comparison import ModelComparison, loss_verdict, verdict
 from nameplate.evaluate.evaluator import EvaluationResult, Mistake, surest_mistakes, worst_pairs
-from nameplate.evaluate.figures import PHOTO_COLUMNS, Measured, photo_rows
+from nameplate.evaluate.figures import PHOTO_COLUMNS, EvaluationFigures, photo_rows
 from nameplate.evaluate.metrics import confusion_matrix
 from nameplate.images.parallel import ordered_map
-from nameplate.report.page import day_and_night, file_thumbnail_uri, write_page
-from nameplate.report.plots import DAY, NIGHT, as_png, at_most_whole, dress
+from nameplate.report.page import file_thumbnail_uri, light_and_dark, write_page
+from nameplate.report.plots import DARK, LIGHT, as_png, at_most_whole, dress
 from nameplate.storage import whole_file
 from nameplate.types import Doubles, Floats, Verdict
 
@@ -51,7 +51,7 @@ def matrix_plot(
         blocks: what each class belongs to (its make); classes of one block stand together. None: no blocks.
         dark: light marks on a dark ground.
     """
-    colours = NIGHT if dark else DAY
+    colours = DARK if dark else LIGHT
     few = len(names) <= NAMED
     side = max(4.2, 0.19 * len(names) + 1.6) if few else 8.6
     figure = Figure((side, side), layout="constrained", facecolor=colours["paper"])
@@ -109,7 +109,7 @@ def _counts(axes: Axes, matrix: NDArray[np.int64], colours: dict[str, str]) -> N
 
 def reliability_plot(calibration: Calibration, confidence: Floats, *, dark: bool = False) -> bytes:
     """Share named rightly against confidence, with Wilson's intervals; below it how the confidences lie."""
-    colours = NIGHT if dark else DAY
+    colours = DARK if dark else LIGHT
     figure = Figure((5.0, 5.2), layout="constrained", facecolor=colours["paper"])
     above, below = figure.subplots(2, sharex=True, height_ratios=[3, 1])
     for axes in (above, below):
@@ -135,7 +135,7 @@ def reliability_plot(calibration: Calibration, confidence: Floats, *, dark: bool
 
 def risk_plot(curve: tuple[Doubles, Doubles], selective: RiskCoverage, *, dark: bool = False) -> bytes:
     """The share of wrong answers against the share of photos answered, surest first."""
-    colours = NIGHT if dark else DAY
+    colours = DARK if dark else LIGHT
     figure = Figure((5.0, 3.6), layout="constrained", facecolor=colours["paper"])
     axes = figure.add_subplot()
     dress(axes, colours)
@@ -169,7 +169,7 @@ SHOWN = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class EvaluationFiles:
     """Where the report lies."""
 
     page: Path
@@ -184,12 +184,12 @@ class Written:
 
 def write_report(
     said: dict[str, object],
-    measured: Measured,
-    judged: EvaluationResult,
+    figures: EvaluationFigures,
+    result: EvaluationResult,
     page: Path,
     threads: int,
-    against: Against | None,
-) -> Written:
+    against: ModelComparison | None,
+) -> EvaluationFiles:
     """Write the page, and beside it its JSON and the table of photos, each whole.
 
     Args:
@@ -203,51 +203,51 @@ def write_report(
     Raises:
         NameplateError: the folder cannot be written to.
     """
-    written = Written(*Written.beside(page))
+    written = EvaluationFiles(*EvaluationFiles.beside(page))
     with whole_file(written.photos) as temporary:
-        write_table(temporary, PHOTO_COLUMNS, photo_rows(judged))
+        write_table(temporary, PHOTO_COLUMNS, photo_rows(result))
     with whole_file(written.json) as temporary:
         temporary.write_bytes(msgspec.json.format(msgspec.json.encode(said), indent=1) + b"\n")
-    _write_page(said, measured, judged, written, threads, against)
+    _write_page(said, figures, result, written, threads, against)
     return written
 
 
 def _write_page(
     said: dict[str, object],
-    measured: Measured,
-    judged: EvaluationResult,
-    written: Written,
+    figures: EvaluationFigures,
+    result: EvaluationResult,
+    written: EvaluationFiles,
     threads: int,
-    against: Against | None,
+    against: ModelComparison | None,
 ) -> None:
-    mistakes, pairs = surest_mistakes(judged, MISTAKES), worst_pairs(judged, PAIRS)
+    mistakes, pairs = surest_mistakes(result, MISTAKES), worst_pairs(result, PAIRS)
     pairs = tuple(pair for pair in pairs if pair.photos > 1) or pairs[:1]
     shown = [*mistakes, *(pair.example for pair in pairs)]
-    risks = curve(judged.confidence, judged.right)
-    makes = measured.makes
+    risks = curve(result.confidence, result.right)
+    makes = figures.makes
     write_page(
         written.page,
         "evaluation.html",
         said=said,
-        found=measured,
-        classes=sorted(measured.evaluation.classes, key=lambda each: (each.f1, each.nameplate)),
+        found=figures,
+        classes=sorted(figures.evaluation.classes, key=lambda each: (each.f1, each.nameplate)),
         makes=sorted(makes.results, key=lambda each: (each.top1.value, each.make)),
         open_rows=OPEN_ROWS,
         mistakes=mistakes,
         name=Path,
         pairs=pairs,
         pictures=_pictures(shown, threads),
-        neighbours=bool(judged.training.photos),
-        wrong=int((~judged.right).sum()),
-        risks=list(zip(RISKS, measured.selective.within, strict=True)),
+        neighbours=bool(result.training.photos),
+        wrong=int((~result.right).sum()),
+        risks=list(zip(RISKS, figures.selective.within, strict=True)),
         against=against,
         verdicts=() if against is None else (verdict(against), loss_verdict(against)),
-        matrix=_matrix(judged),
+        matrix=_matrix(result),
         make_matrix=_make_matrix(makes.matrix, makes.names) if len(makes.names) > 1 else None,
-        reliability=day_and_night(
-            lambda dark: reliability_plot(measured.calibration, judged.confidence, dark=dark),
+        reliability=light_and_dark(
+            lambda dark: reliability_plot(figures.calibration, result.confidence, dark=dark),
         ),
-        risk=day_and_night(lambda dark: risk_plot(risks, measured.selective, dark=dark)),
+        risk=light_and_dark(lambda dark: risk_plot(risks, figures.selective, dark=dark)),
         verdict_names=get_args(Verdict),
         json=written.json.name,
         photos=written.photos.name,
@@ -260,18 +260,18 @@ def _pictures(shown: Sequence[Mistake], threads: int) -> dict[str, str | None]:
     return dict(zip(paths, pictures, strict=True))
 
 
-def _matrix(judged: EvaluationResult) -> dict[bool, str]:
+def _matrix(result: EvaluationResult) -> dict[bool, str]:
     """The confusion matrix of the nameplates that have photos or were named, make by make."""
-    counts = confusion_matrix(judged.y_true, judged.named, len(judged.nameplates))
+    counts = confusion_matrix(result.y_true, result.y_pred, len(result.nameplates))
     there = [place for place in range(len(counts)) if counts[place].any() or counts[:, place].any()]
-    makes = makes_of(judged.nameplates)
-    order = sorted(there, key=lambda place: (natural_key(makes[place]), natural_key(judged.nameplates[place])))
-    matrix, names = counts[np.ix_(order, order)], [judged.nameplates[place] for place in order]
-    return day_and_night(lambda dark: matrix_plot(matrix, names, [makes[place] for place in order], dark=dark))
+    makes = makes_of(result.nameplates)
+    order = sorted(there, key=lambda place: (natural_key(makes[place]), natural_key(result.nameplates[place])))
+    matrix, names = counts[np.ix_(order, order)], [result.nameplates[place] for place in order]
+    return light_and_dark(lambda dark: matrix_plot(matrix, names, [makes[place] for place in order], dark=dark))
 
 
 def _make_matrix(counts: NDArray[np.int64], names: Sequence[str]) -> dict[bool, str]:
     there = [place for place in range(len(counts)) if counts[place].any() or counts[:, place].any()]
     order = sorted(there, key=lambda place: natural_key(names[place]))
     matrix, shown = counts[np.ix_(order, order)], [names[place] for place in order]
-    return day_and_night(lambda dark: matrix_plot(matrix, shown, dark=dark))
+    return light_and_dark(lambda dark: matrix_plot(matrix, shown, dark=dark))

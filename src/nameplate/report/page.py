@@ -39,7 +39,7 @@ def png_uri(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
-def day_and_night(draw: Callable[[bool], bytes]) -> dict[bool, str]:
+def light_and_dark(draw: Callable[[bool], bytes]) -> dict[bool, str]:
     """A plot for light pages (False) and for dark ones (True), as data URIs; `draw` is told whether it is dark."""
     return {dark: png_uri(draw(dark)) for dark in (False, True)}
 

@@ -24,8 +24,8 @@ INK, ACCENT = "#1c2733", "#1f6f8b"
 DPI = 120
 NEAR = 4
 """Speeds that differ by no more than this factor stand on a linear axis, which a logarithmic one would leave bare."""
-DAY = {"ink": INK, "soft": "#5b6b78", "accent": ACCENT, "second": "#c2632e", "band": "#eef3f6", "paper": "#ffffff"}
-NIGHT = {
+LIGHT = {"ink": INK, "soft": "#5b6b78", "accent": ACCENT, "second": "#c2632e", "band": "#eef3f6", "paper": "#ffffff"}
+DARK = {
     "ink": "#e3eaef",
     "soft": "#97a7b3",
     "accent": "#62b8d4",
@@ -84,7 +84,7 @@ def curves_plot(epochs: Sequence[Epoch], *, best: int | None = None, word: str =
     Returns:
         A narrow PNG, which a phone shows at its full width.
     """
-    colours = NIGHT if dark else DAY
+    colours = DARK if dark else LIGHT
     top1 = _series([epoch.validation_top1 for epoch in epochs])
     validated = bool(np.isfinite(top1).any())
     heights = [1.35, 1.35, 0.8] if validated else [1.35, 0.8]
@@ -118,7 +118,7 @@ def comparison_plot(rows: Sequence[ComparisonRow], *, dark: bool = False) -> byt
     Returns:
         A narrow PNG, which a phone shows at its full width.
     """
-    colours = NIGHT if dark else DAY
+    colours = DARK if dark else LIGHT
     by_speed = len({row.backbone for row in rows}) > 1
     figure = Figure((5.6, 4.2 if by_speed else 0.42 * len(rows) + 0.9), layout="constrained")
     figure.set_facecolor(colours["paper"])
@@ -216,7 +216,7 @@ def _line(axes: Axes, x: NDArray[np.int64], y: Doubles, colour: str, label: str 
 
 
 def dress(axes: Axes, colours: dict[str, str]) -> None:
-    """Paper, ink and a light grid in the colours of a page, `DAY` or `NIGHT`."""
+    """Paper, ink and a light grid in the colours of a page, `LIGHT` or `DARK`."""
     axes.set_facecolor(colours["paper"])
     axes.spines[:].set_visible(False)
     axes.grid(axis="y", color=colours["soft"], alpha=0.25, linewidth=0.6)

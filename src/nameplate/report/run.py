@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate.report.page import day_and_night, thumbnail_uri, write_page
+from nameplate.report.page import light_and_dark, thumbnail_uri, write_page
 from nameplate.report.plots import curves_plot
 from nameplate.types import Epoch, Evaluation, Exported
 
@@ -86,7 +86,7 @@ def write_run_page(target: Path, page: RunPage) -> None:
     if page.epochs:
         marked = best.epoch if best else None
         word = "exported" if page.exported else "best"
-        curves = day_and_night(lambda dark: curves_plot(page.epochs, best=marked, word=word, dark=dark))
+        curves = light_and_dark(lambda dark: curves_plot(page.epochs, best=marked, word=word, dark=dark))
     write_page(
         target,
         "run.html",

@@ -1,4 +1,8 @@
-"""Who asks, whether they may, and how often."""
+"""Access control: host and origin checks, API keys and rate limits, each as an ASGI middleware.
+
+`Hosts` refuses foreign Host headers and cross-site requests, `Authentication` finds the client that sent a request,
+and `Rate` limits how often a client may send one. `middleware.protect` puts them in order.
+"""
 
 from __future__ import annotations
 
@@ -18,26 +22,25 @@ from nameplate.serve.errors import Problem, ProblemResponse
 from nameplate.serve.keys import Keys
 from nameplate.serve.schema import problems
 
-# JOINED Whether a request may come from the page that sent it: against DNS rebinding and cross-site requests.
-
+# Hosts and origins: protection against DNS rebinding and cross-site requests.
 
 THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "[::1]"})
 HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]/@\s]+)(?::\d{1,5})?")
 """A Host header: name or address, and port (RFC 9110, section 7.2)."""
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-"""Methods that change nothing here, and whose answers other origins cannot read."""
+"""Methods that change nothing here, and whose answers pages of other origins cannot read."""
 PROBES = ("/health/", "/v2/health/")
-"""May be asked for under any name: an orchestrator's probes use bare addresses, and the answers are no secrets."""
+"""Paths that any Host header may ask for: an orchestrator's probes use bare addresses, and nothing here is secret."""
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address, or name, to listen on or to come from is this machine's own."""
+    """Whether an address or host name is this machine's loopback."""
     found = address_of(host)
     return host == "localhost" if found is None else found.is_loopback
 
 
 def address_of(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """An address as one; those of IPv4 that a socket of IPv6 shows as `::ffff:192.0.2.1` as what they are."""
+    """Parse an IP address; None if the text is none. IPv4-mapped IPv6 (`::ffff:192.0.2.1`) becomes plain IPv4."""
     try:
         found = ipaddress.ip_address(text)
     except ValueError:
@@ -46,13 +49,18 @@ def address_of(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
 
 
 def host_name(header: str) -> str | None:
-    """A Host header without its port, in lower case; None where it is no host."""
+    """Return the host of a Host header without the port, in lower case; None if the header is malformed."""
     found = HOST.fullmatch(header)
     return found.group(1).lower().rstrip(".") if found else None
 
 
 def names_allowed(listens_on: str, allowed: Sequence[str]) -> frozenset[str] | None:
-    """Host names that requests may be for; None stands for any."""
+    """Return the host names that requests may be for; None allows any.
+
+    Args:
+        listens_on: the address that the service listens on.
+        allowed: the names that the operator allows; `*` allows any.
+    """
     named = frozenset(name.lower() for name in allowed)
     if "*" in named or not (named or is_loopback(listens_on)):
         return None
@@ -60,11 +68,12 @@ def names_allowed(listens_on: str, allowed: Sequence[str]) -> frozenset[str] | N
 
 
 class Hosts:
-    """ASGI middleware: refuses foreign Host headers, and what other sites' pages make a browser send.
+    """ASGI middleware: refuses foreign Host headers and cross-site requests.
 
-    A page of a hostile site may have its name resolve to 127.0.0.1 (DNS rebinding) and so read a local service's
-    answers as its own: only the Host header tells. It may also send POSTs that browsers do not ask leave for (plain
-    forms): Origin and Sec-Fetch-Site tell (OWASP, "Cross-Site Request Forgery Prevention", standard headers).
+    A hostile site can let its name resolve to 127.0.0.1 (DNS rebinding); its page then reads a local service's answers
+    as if they were its own. Only the Host header reveals that. Its page can also send POSTs that browsers allow without
+    a CORS preflight (plain forms). The Origin and Sec-Fetch-Site headers reveal these (OWASP, "Cross-Site Request
+    Forgery Prevention", standard headers).
     """
 
     def __init__(self, app: ASGIApp, *, names: frozenset[str] | None, origins: Sequence[str] = ()) -> None:
@@ -73,34 +82,37 @@ class Hosts:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
         if scope["type"] == "http" and not scope["path"].startswith(PROBES):
-            told = {name: value.decode("latin-1") for name, value in scope["headers"] if name in _READ}
-            refused = self._host(scope, told) or self._origin(scope["method"], told)
+            headers = {name: value.decode("latin-1") for name, value in scope["headers"] if name in _READ}
+            refused = self._host(scope, headers) or self._origin(scope["method"], headers)
             if refused:
                 await ProblemResponse(Problem("not-allowed", refused))(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
-    def _host(self, scope: Scope, told: dict[bytes, str]) -> str | None:
+    def _host(self, scope: Scope, headers: dict[bytes, str]) -> str | None:
+        """Why the Host header is refused; None if it is allowed."""
         if self.names is None:
             return None
         if sum(name == b"host" for name, _ in scope["headers"]) > 1:
             return "The request has several Host headers."
-        name = host_name(told.get(b"host", ""))
+        name = host_name(headers.get(b"host", ""))
         if name in self.names:
             return None
         return (
-            f"This service does not answer for the host {told.get(b'host', '')[:100]!r}. "
+            f"This service does not answer for the host {headers.get(b'host', '')[:100]!r}. "
             "If it should, its operator starts it with --allowed-host NAME."
         )
 
-    def _origin(self, method: str, told: dict[bytes, str]) -> str | None:
+    def _origin(self, method: str, headers: dict[bytes, str]) -> str | None:
+        """Why the request's origin is refused; None if it is allowed."""
         if method in SAFE or "*" in self.origins:
             return None
-        origin = told.get(b"origin")
-        if origin is None:
-            crosses = told.get(b"sec-fetch-site") in ("cross-site", "same-site")
+        origin = headers.get(b"origin")
+        if origin is None:  # browsers send one of the two headers; a client that sends neither is no browser
+            crosses = headers.get(b"sec-fetch-site") in ("cross-site", "same-site")
         else:
-            crosses = origin not in self.origins and origin.partition("://")[2].lower() != told.get(b"host", "").lower()
+            host = headers.get(b"host", "").lower()
+            crosses = origin not in self.origins and origin.partition("://")[2].lower() != host
         if not crosses:
             return None
         return (
@@ -112,39 +124,43 @@ class Hosts:
 _READ = frozenset({b"host", b"origin", b"sec-fetch-site"})
 
 
-# JOINED How many requests a client may send in a while: a moving window.
-
+# Rate limits.
 
 CLIENTS = 10_000
-"""Clients that are remembered; then the one not heard of for longest is forgotten."""
+"""The most clients that are remembered. Beyond, the client that has been silent for longest is forgotten."""
 REQUESTS = 1_000_000
-"""Times of requests that are remembered for all clients together, some 32 MB; then likewise."""
+"""The most request times that are remembered for all clients together, some 32 MB. Beyond, the same."""
 UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400, "month": 30 * 86_400, "year": 360 * 86_400}
-"""Seconds."""
+"""Unit of time → seconds."""
 RATE = re.compile(rf"\s*([0-9]{{1,9}})\s*(?:/|per)\s*([0-9]{{1,9}})?\s*({'|'.join(UNITS)})s?\s*", re.IGNORECASE)
-"""Requests, perhaps how many units of time, and the unit."""
+"""The number of requests, an optional number of units, and the unit."""
 
 
 def parse_rate(text: str) -> tuple[int, float]:
-    """`600/minute`, `10 per 5 seconds`: requests, and the seconds of the window.
+    """Parse a rate such as `600/minute` or `10 per 5 seconds`.
+
+    Returns:
+        The number of requests, and the length of the window in seconds.
 
     Raises:
-        UsageError: it is no such rate, or of more requests than can be counted.
+        UsageError: the text is no rate, or its number of requests is larger than can be counted.
     """
     found = RATE.fullmatch(text)
     amount, seconds = (int(found[1]), int(found[2] or 1) * UNITS[found[3].lower()]) if found else (0, 0)
     if amount < 1 or seconds < 1:
-        raise UsageError(f"'{text}' is no rate. Write requests a time, such as '600/minute' or '10 per 5 seconds'.")
+        raise UsageError(f"'{text}' is no rate. Write requests per time, such as '600/minute' or '10 per 5 seconds'.")
     if amount > REQUESTS:
-        raise UsageError(f"The rate '{text}' is of more than {REQUESTS:,} requests. Take a shorter time.")
+        raise UsageError(
+            f"The rate '{text}' allows more than {REQUESTS:,} requests, which cannot be counted. Take a shorter time."
+        )
     return amount, float(seconds)
 
 
 class Window:
-    """When each client sent its last requests.
+    """A moving window: it remembers when each client sent its last requests.
 
-    The package `limits` has one too: it keeps the name of every client that ever came, and looks through all of them
-    each hundredth of a second, in a thread of its own. This one forgets.
+    The package `limits` offers one too, but its storage in memory keeps the name of every client that ever came, and
+    walks through all of them in a thread of its own, a hundred times a second. This one forgets clients.
     """
 
     def __init__(self, amount: int, seconds: float) -> None:
@@ -153,7 +169,11 @@ class Window:
         self._held = 0
 
     def hit(self, client: str, now: float | None = None) -> float:
-        """Count a request: 0 where it may pass, else the seconds until one would. Those refused do not count."""
+        """Count a request of a client. Requests that are refused do not count.
+
+        Returns:
+            0 if the request may pass, else the seconds until one would.
+        """
         now = time.monotonic() if now is None else now
         times = self._clients.setdefault(client, deque())
         self._clients.move_to_end(client)
@@ -170,30 +190,31 @@ class Window:
 
 
 OPEN = frozenset({"/", "/page", "/v1/service", "/openapi.json"})
-"""What needs no key, besides what is below `OPEN_BELOW`."""
+"""Paths that need no key, besides those below `OPEN_BELOW`."""
 OPEN_BELOW = ("/health/", "/v2/health/", "/page/")
 FREE = frozenset({"/", "/page"})
-"""What no rate limits, besides what is below `OPEN_BELOW`."""
+"""Paths without a rate limit, besides those below `OPEN_BELOW`."""
 NETWORK_BITS = 64
-"""Of an IPv6 address: one home or host has all addresses below them, so that they count as one client (RFC 6177)."""
+"""Leading bits of an IPv6 address that identify a client: one site owns all addresses that share them (RFC 6177)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Who sent a request: `scope["state"]["client"]`."""
+    """The client that sent a request; kept in `scope["state"]["client"]`."""
 
     name: str
-    """The key's name, or the address where there is no key."""
+    """The name of its API key, or its address if it sent none."""
     admin: bool
-    """Whether it may do what changes the service: by its key, or, where there are no keys, from this machine."""
+    """Whether it may change the service: its key is an admin's, or there are no keys and it is on this machine."""
     by_key: bool = False
-    """Whether `name` is a key's."""
+    """Whether `name` is the name of a key."""
 
 
 def only_admin(client: Client) -> None:
-    """
+    """Refuse clients that are no admins.
+
     Raises:
-        Problem: it is none.
+        Problem: the client is no admin (`not-allowed`).
     """
     if not client.admin:
         raise Problem(
@@ -204,21 +225,21 @@ def only_admin(client: Client) -> None:
 
 
 def token_of(headers: list[tuple[bytes, bytes]]) -> bytes | None:
-    """The key that a request brings: `Authorization: Bearer KEY` (RFC 6750, section 2.1), or `X-API-Key: KEY`."""
-    told = dict(headers)
-    scheme, _, token = told.get(b"authorization", b"").strip().partition(b" ")
+    """Return a request's API key: `Authorization: Bearer KEY` (RFC 6750, section 2.1), or `X-API-Key: KEY`."""
+    values = dict(headers)
+    scheme, _, token = values.get(b"authorization", b"").strip().partition(b" ")
     if scheme.lower() == b"bearer":
         return token.strip()
-    return told.get(b"x-api-key")
+    return values.get(b"x-api-key")
 
 
 def needs_no_key(path: str) -> bool:
-    """Whether anybody may ask for it."""
+    """Whether a path is open to everybody."""
     return path in OPEN or path.startswith(OPEN_BELOW)
 
 
 def network_of(address: str) -> str:
-    """What requests of one address are counted under: itself, or the network of an IPv6 address."""
+    """Return the name under which an address's requests are counted: an IPv6 address's network, else the address."""
     if ":" not in address:
         return address
     found = address_of(address)
@@ -228,7 +249,7 @@ def network_of(address: str) -> str:
 
 
 def describe_access(document: dict[str, Any]) -> None:
-    """Say in an OpenAPI document what needs a key (where the service has keys), and how it is refused."""
+    """Add to an OpenAPI document which operations need a key (if the service has keys), and how they refuse."""
     document["components"]["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer"},
         "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -244,7 +265,7 @@ def describe_access(document: dict[str, Any]) -> None:
 
 
 class Authentication:
-    """ASGI middleware: finds out who asks, and refuses who has no key where one is needed."""
+    """ASGI middleware: finds the client that sent a request, and refuses it if it has no key where one is needed."""
 
     def __init__(self, app: ASGIApp, *, keys: Keys | None) -> None:
         self.app, self.keys = app, keys
@@ -260,6 +281,7 @@ class Authentication:
         await self.app(scope, receive, send)
 
     def _who(self, scope: Scope) -> tuple[Client, str | None]:
+        """The client, and why it is refused; None if it may pass."""
         address = _address(scope)
         if self.keys is None:
             return Client(address, is_loopback(address)), None
@@ -274,12 +296,12 @@ class Authentication:
 
 
 def _address(scope: Scope) -> str:
-    """Where a request comes from; behind proxies that are trusted, as they say."""
+    """The address that a request comes from. uvicorn has replaced it by what a trusted proxy says."""
     return str((scope.get("client") or ("unknown",))[0])
 
 
 class Rate:
-    """ASGI middleware: refuses who asks too often. Clients with a key are counted by key, others by address."""
+    """ASGI middleware: refuses clients that ask too often. They are counted by key, or else by address."""
 
     def __init__(self, app: ASGIApp, *, window: Window) -> None:
         self.app, self.window = app, window
@@ -289,6 +311,7 @@ class Rate:
         path = scope.get("path", "")
         if scope["type"] == "http" and path not in FREE and not path.startswith(OPEN_BELOW):
             client: Client = scope["state"]["client"]
+            # The prefix keeps a key apart from an address of the same name.
             wait = self.window.hit(f"key {client.name}" if client.by_key else network_of(client.name))
             if wait > 0:
                 said = (

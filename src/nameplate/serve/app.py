@@ -1,4 +1,8 @@
-"""`create_app`: the routes over a service."""
+"""The ASGI application (`create_app`) and the server that runs it (`serve`).
+
+The web page's files are read once, when the service starts. Requests choose among their names, so no address leads out
+of the folder.
+"""
 
 from __future__ import annotations
 
@@ -25,16 +29,11 @@ from nameplate.errors import NameplateError
 from nameplate.serve.access import describe_access
 from nameplate.serve.errors import Problem, ProblemResponse, on_problem
 from nameplate.serve.middleware import protect
-from nameplate.serve.observability import event, take_over
+from nameplate.serve.observability import event, set_up_logging
 from nameplate.serve.routes import feedback, photos, protocol, status
 from nameplate.serve.schema import components, problems
 from nameplate.serve.service import Gone, Service
 from nameplate.serve.settings import ServeSettings
-
-# JOINED The page at `/`: plain files of the package, read once when the service starts.
-#
-# JOINED Only their names are looked up, so no address leads out of the folder.
-
 
 INDEX = "index.html"
 TYPES = {
@@ -52,11 +51,11 @@ class PageFile:
     body: bytes
     media_type: str
     etag: str
-    """Of its bytes, in quotes."""
+    """The first half of the SHA-256 of its bytes, hexadecimal, in quotes."""
 
 
 def read_page() -> dict[str, PageFile]:
-    """All files of the page by name."""
+    """Read all files of the page: name → file."""
     folder = resources.files("nameplate.serve") / "page"
     bodies = {each.name: each.read_bytes() for each in folder.iterdir() if PurePath(each.name).suffix in TYPES}
     return {
@@ -68,7 +67,7 @@ def read_page() -> dict[str, PageFile]:
 def mount_page(app: FastAPI) -> None:
     """Serve the page at `/`, and its files below `/page/`.
 
-    A browser asks each time whether a file has changed (`no-cache`), and gets 304 where it has not.
+    Browsers may keep the files but must ask each time whether they changed (`no-cache`). The answer is 304 if not.
     """
     files = read_page()
 
@@ -87,8 +86,9 @@ def mount_page(app: FastAPI) -> None:
 
 def _answer(request: Request, file: PageFile) -> Response:
     headers = {"ETag": file.etag, "Cache-Control": "no-cache"}
-    asked = [each.strip().removeprefix("W/") for each in request.headers.get("If-None-Match", "").split(",")]
-    if file.etag in asked or "*" in asked:
+    # If-None-Match compares weakly (RFC 9110, section 13.1.2): a proxy that compresses may have made the tag weak.
+    known = [each.strip().removeprefix("W/") for each in request.headers.get("If-None-Match", "").split(",")]
+    if file.etag in known or "*" in known:
         return Response(status_code=304, headers=headers)
     return Response(file.body, headers=headers, media_type=file.media_type)
 
@@ -100,15 +100,15 @@ ROUTERS = (
     protocol.router,
 )
 OF_STATUS = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}
-"""Statuses that the framework itself answers with → the kind of problem."""
+"""HTTP status with which the framework itself refuses → kind of problem."""
 
 
 def create_app(settings: ServeSettings) -> FastAPI:
-    """The service's ASGI application; its workers start with its lifespan.
+    """Make the service's ASGI application. Its workers start with its lifespan.
 
     Raises:
         NameplateError: a bundle cannot be served.
-        UsageError: settings that do not go together.
+        UsageError: some settings contradict each other.
     """
     service = Service.of(settings)
     app = routes_alone()
@@ -121,13 +121,13 @@ def create_app(settings: ServeSettings) -> FastAPI:
 
 
 def routes_alone() -> FastAPI:
-    """All routes, over no service: for the OpenAPI document."""
+    """Make an application with all routes and no service, which suffices for the OpenAPI document."""
     app = FastAPI(
         title="Nameplate",
         version=__version__,
         summary="Reads a car's make and model off a photo.",
         lifespan=_lifespan,
-        docs_url=None,  # their pages come from a CDN
+        docs_url=None,  # FastAPI's pages load scripts from a CDN, which the content security policy forbids
         redoc_url=None,
         exception_handlers={
             Problem: on_problem,
@@ -144,7 +144,7 @@ def routes_alone() -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Workers start beside the server, which says meanwhile that it is live and not ready."""
+    """Start the workers in the background: until they are warm, the server answers that it is live and not ready."""
     service: Service = app.state.service
     starting = asyncio.create_task(_start(app))
     try:
@@ -161,17 +161,17 @@ async def _start(app: FastAPI) -> None:
     try:
         await app.state.service.engines.start()
     except NameplateError as error:
-        app.state.failure = error  # server.py ends with it
+        app.state.failure = error  # `serve` stops the server and raises it
 
 
 def _describe_answers(app: FastAPI) -> None:
-    """Put the forms of answers into the OpenAPI document, and refusals in the place of FastAPI's own."""
-    made = app.openapi
+    """Extend the OpenAPI document by the schemas of all answers, and replace FastAPI's errors by our problems."""
+    generate = app.openapi
 
     def openapi() -> dict[str, object]:
         if app.openapi_schema:
             return app.openapi_schema
-        document = made()
+        document = generate()
         parts = document.setdefault("components", {}).setdefault("schemas", {})
         parts |= components()
         for name in ("HTTPValidationError", "ValidationError"):
@@ -189,10 +189,10 @@ def _describe_answers(app: FastAPI) -> None:
 
 async def _on_invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    wrong = error.errors()[0]
-    place = ".".join(str(part) for part in wrong["loc"])
-    said = f"{place}: {wrong['msg']}, not {str(wrong.get('input'))[:80]!r}."
-    return ProblemResponse(Problem("unprocessable", said))
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    detail = f"{place}: {first['msg']}, not {str(first.get('input'))[:80]!r}."
+    return ProblemResponse(Problem("unprocessable", detail))
 
 
 async def _on_http(_: Request, error: Exception) -> Response:
@@ -202,20 +202,19 @@ async def _on_http(_: Request, error: Exception) -> Response:
 
 
 async def _on_gone(_: Request, __: Exception) -> Response:
-    return Response(status_code=499)  # nobody reads it; logs do (nginx's number for it)
+    return Response(status_code=499)  # no client reads it, but the log shows it (the number is nginx's)
 
 
-# JOINED `serve`: the application on a port, until SIGTERM or SIGINT: not ready, drain, end.
-
+# The server. After SIGTERM or SIGINT it reports that it is not ready, answers the requests under way, and ends.
 
 CONNECTIONS = 1000
-"""Connections beyond these are refused at once."""
+"""Connections beyond this number are refused at once."""
 KEEP_ALIVE_SECONDS = 20
-"""An idle connection is closed after so long."""
+"""An idle connection is closed after this time."""
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers, which would end the process by the signal and not with 0."""
+    """uvicorn without its signal handlers, which would end the process by the signal instead of with exit code 0."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -223,17 +222,17 @@ class _Server(uvicorn.Server):
 
 
 def serve(settings: ServeSettings, started: Callable[[str], None]) -> None:
-    """Serve until told to stop.
+    """Serve until a signal stops the process.
 
     Args:
-        settings: see there.
-        started: called with the address once it answers.
+        settings: what is served, and how.
+        started: called with the service's address once all bundles answer.
 
     Raises:
         NameplateError: a bundle cannot be served, or the address cannot be listened on.
-        UsageError: settings that do not go together.
+        UsageError: some settings contradict each other.
     """
-    take_over()
+    set_up_logging()
     app = create_app(settings)
     config = uvicorn.Config(
         app,
@@ -284,17 +283,17 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _stop(server: uvicorn.Server, service: Service) -> None:
-    """First not ready, then no new connections; a second signal waits for nothing."""
+    """Report not ready at once, and stop the server after `stop_delay`; a second signal ends the process at once."""
     if service.draining:
         service.engines.remove_copies()
-        os._exit(1)  # workers end when their sockets close
+        os._exit(1)  # the workers end by themselves when their sockets close
     event("stopping", photos=sum(served.engine.photos for served in service.engines.served.values()))
     service.draining = True
     asyncio.get_running_loop().call_later(service.settings.stop_delay, setattr, server, "should_exit", True)
 
 
 async def _announce(server: uvicorn.Server, app: FastAPI, started: Callable[[], None]) -> None:
-    """Say that it answers, or end it where it cannot."""
+    """Call `started` when all bundles answer; stop the server if one cannot be started."""
     while not app.state.service.ready:
         if app.state.failure is not None:
             server.should_exit = True

@@ -1,7 +1,7 @@
 """`Engine`: one bundle behind a queue with a hard cap, and the worker processes that empty it.
 
-A worker that dies is replaced. What it had under way is tried once more, each photo alone, so that one that
-kills the decoder is found and takes no others with it.
+A worker that dies is replaced. The photos that it had are tried once more, each alone with its worker: so a photo that
+kills the decoder is found, and costs no other photo its answer.
 """
 
 from __future__ import annotations
@@ -38,54 +38,55 @@ from nameplate.serve.settings import ServeSettings
 from nameplate.types import Prediction
 
 STALL_SECONDS = 15.0
-"""A worker that has work and says nothing for so long, beyond the time that one photo may take, is killed."""
+"""A worker that has work is killed if it sends nothing for this time plus the time limit of one photo."""
 PAUSES = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
-"""Seconds before the next start, after so many workers in a row that died young."""
+"""Seconds to wait before the next start; the index is the number of workers in a row that died young."""
 YOUNG = 10.0
-"""Seconds of life below which a worker died young."""
+"""A worker that lives for fewer seconds has died young."""
 KILLER = "the decoder died of it, twice"
-"""What is said of a photo that ends two workers."""
+"""The detail of the failure of a photo that ends two workers."""
 
 
 Event = Literal["worker ready", "worker failed", "worker died", "worker killed", "reload", "reload refused"]
-"""What happens to a bundle that is served, as logs call it."""
+"""Events of a served bundle, by the names that they have in logs."""
 
 
 class Observer(Protocol):
-    """Who wants to know what happens, for metrics and logs."""
+    """Is told what happens in an engine, for metrics and logs."""
 
     def answered(self, model: str, done: WorkerResult) -> None:
-        """A photo was answered."""
+        """Take note that a photo was answered."""
         ...
 
     def event(self, name: Event, **facts: object) -> None:
-        """A worker started, died, …"""
+        """Take note of an event and its facts, such as `pid`."""
         ...
 
 
 @dataclass(slots=True)
 class Engine:
-    """One bundle being served."""
+    """One served bundle: its queue and its workers."""
 
     model: Model
-    """The service's own copy: it reads claims and answers, and never embeds."""
+    """The service's own copy. It judges claims and answers, and never embeds a photo."""
     settings: ServeSettings
     observer: Observer
     workers: list[Worker] = field(default_factory=list)
-    golden: ReferenceAnswer | None = None
-    """What it must say of the golden photo: as when it was made, else as the first worker."""
+    reference: ReferenceAnswer | None = None
+    """The answer that every worker must give for the reference image: the bundle's own, or else the first worker's."""
     since: float = 0.0
-    """When it became ready, Unix time."""
+    """When the engine became ready (Unix time); 0 before."""
     _queue: OrderedDict[int, Waiting] = field(default_factory=OrderedDict)
     _under_way: dict[int, Waiting] = field(default_factory=dict)
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _closing: bool = False
     _broken: str = ""
-    """Why no worker starts any more; empty where one does."""
-    _pace: float = 0.05
-    """Seconds a photo, lately."""
-    _last: float = 0.0
+    """Why no worker can be started any more; empty if one can."""
+    _seconds_per_photo: float = 0.05
+    """Exponential moving average of the time between two answers under load."""
+    _last_answer: float = 0.0
+    """When the last answer came (monotonic clock); 0 before the first."""
 
     @property
     def name(self) -> str:
@@ -94,41 +95,41 @@ class Engine:
 
     @property
     def ready(self) -> bool:
-        """Whether a worker is warm."""
+        """Whether at least one worker is warm."""
         return not self._closing and any(worker.ready and not worker.leaving for worker in self.workers)
 
     @property
     def runtime(self) -> str:
-        """What runs the backbone."""
+        """The runtime that runs the backbone."""
         return next((worker.ready.runtime for worker in self.workers if worker.ready), self.settings.runtime)
 
     @property
     def photos(self) -> int:
-        """Photos under way, waiting ones included."""
+        """Number of photos in the queue or with a worker."""
         return len(self._queue) + len(self._under_way)
 
     async def start(self) -> None:
-        """Start the workers, and go on watching them.
+        """Start the workers and supervise them from now on.
 
         Raises:
             NameplateError: the bundle cannot be served.
         """
-        if self.settings.tta == NO_TTA:  # it was made with one look
-            self.golden = self.golden or self.model.bundle.manifest.golden
+        if self.settings.tta == NO_TTA:  # the bundle's reference answer was made without TTA
+            self.reference = self.reference or self.model.bundle.manifest.golden
         try:
             first = await self._warm_worker()
         except BaseException:
             await self.stop()
             raise
-        self.golden = self.golden or ReferenceAnswer(first.ready.golden.top)  # type: ignore[union-attr]
+        self.reference = self.reference or ReferenceAnswer(first.ready.reference.top)  # type: ignore[union-attr]
         self.since = time.time()
-        self._keep(self._attend(first))
+        self._spawn(self._supervise(first))
         for _ in range(self.settings.workers - 1):
-            self._keep(self._attend(None))
-        self._keep(self._watch())
+            self._spawn(self._supervise(None))
+        self._spawn(self._kill_stalled())
 
     async def stop(self, patience: float = 0.0) -> None:
-        """Answer what is under way, for so many seconds, then end the workers."""
+        """Answer what is under way for up to `patience` seconds, then end the workers and refuse the rest."""
         self._closing = True
         until = time.monotonic() + patience
         while self.photos and time.monotonic() < until:
@@ -146,20 +147,20 @@ class Engine:
         photos: Sequence[bytes],
         names: Sequence[str],
         *,
-        form: Literal["file", "picture"] = "file",
+        form: Literal["file", "input"] = "file",
         top: int = TOP,
         heatmap: bool = False,
         embeddings: bool = False,
     ) -> list[ServedAnswer]:
-        """Name the cars in photos; all are taken in, or none.
+        """Identify the cars in photos. Either all photos are queued, or none.
 
         Args:
-            photos: files, or with form `picture` the model's pictures, uint8 H×W×3, as bytes.
-            names: what the answers call them.
-            form: which of the two.
-            top: how many nameplates to give for each.
-            heatmap: whether to draw what speaks for the answer.
-            embeddings: whether to give the embeddings.
+            photos: the bytes of files, or with form `input` of prepared model inputs, uint8 H×W×3.
+            names: the photos' names in the answers.
+            form: which of the two `photos` are.
+            top: how many nameplates each answer lists.
+            heatmap: whether to draw heat maps.
+            embeddings: whether the answers hold the embeddings.
 
         Raises:
             Problem: the queue is full, the service is not ready, or the answer took too long.
@@ -183,11 +184,15 @@ class Engine:
             self._forget(wanted)
 
     def require_room(self, photos: int) -> None:
-        """Say no before any more work is done for a request that brings so many photos.
+        """Refuse a request early, before any more work is done for it.
+
+        Args:
+            photos: how many photos the request brings at least.
 
         Raises:
             Problem: the queue is full, or the service is not ready.
         """
+        # While a dead worker is replaced, requests are queued. They are refused only if none can be expected to come.
         if not self.ready and (self._closing or self._broken or not self.since):
             raise Problem("not-ready", f"'{self.name}' is not ready yet. Try again shortly.", retry_after=1)
         cap = self.settings.queue_photos
@@ -199,11 +204,11 @@ class Engine:
 
     @property
     def _backlog(self) -> float:
-        """Seconds that what is under way will take."""
-        return self._pace * self.photos
+        """Estimated seconds until everything under way is answered."""
+        return self._seconds_per_photo * self.photos
 
     def _pump(self) -> None:
-        """Give waiting jobs to workers that have room, the least busy first."""
+        """Give queued jobs to workers that have room, the least busy worker first."""
         while self._queue:
             waiting = next(iter(self._queue.values()))
             worker = self._free_worker(alone=waiting.tries > 0)
@@ -212,11 +217,11 @@ class Engine:
             self._queue.pop(waiting.job.id)
             waiting.worker, waiting.tries = worker, waiting.tries + 1
             self._under_way[waiting.job.id] = waiting
-            left = structs.replace(waiting.job, seconds=waiting.until - time.monotonic())
-            worker.give(left, waiting.photo)
+            # Clocks of two processes need not agree, so the worker is told the time left and not the deadline.
+            worker.give(structs.replace(waiting.job, seconds=waiting.until - time.monotonic()), waiting.photo)
 
     def _free_worker(self, *, alone: bool) -> Worker | None:
-        """Who takes the next job; what is tried again is alone with its worker."""
+        """Find the worker for the next job; None if all are busy. A job that is tried again needs an idle worker."""
         able = [w for w in self.workers if w.ready and not w.leaving and not self._reserved(w)]
         room = 1 if alone else self.window
         return min(
@@ -226,24 +231,26 @@ class Engine:
         )
 
     def _reserved(self, worker: Worker) -> bool:
+        """Whether a worker has a job that is tried again, and so must get no other."""
         return any(self._under_way[job].tries > 1 for job in worker.jobs if job in self._under_way)
 
     @property
     def threads(self) -> int:
-        """Processors for each worker."""
+        """Processors of each worker."""
         return max(1, (self.settings.threads or available_cpus()) // self.settings.workers)
 
     @property
     def window(self) -> int:
-        """Photos that one worker has at once: enough to decode while others are embedded, and to fill batches."""
+        """Photos that one worker may have at once: enough to fill a batch and to decode the next one meanwhile."""
         return BATCH * (self.threads + 1)
 
     def _done(self, done: WorkerResult, body: bytes) -> None:
-        """A worker has answered."""
+        """Settle the job that a worker has answered."""
         now = time.monotonic()
-        if self._last and self.photos > 1:
-            self._pace += 0.05 * (min(1.0, now - self._last) - self._pace)
-        self._last = now
+        # With one photo under way the gap since the last answer is idle time, not the time of a photo.
+        if self._last_answer and self.photos > 1:
+            self._seconds_per_photo += 0.05 * (min(1.0, now - self._last_answer) - self._seconds_per_photo)
+        self._last_answer = now
         waiting = self._under_way.pop(done.id, None)
         if done.stale and waiting is not None and waiting.worker is not None:
             waiting.worker.leaving = True
@@ -254,6 +261,7 @@ class Engine:
         self._pump()
 
     def _settle(self, waiting: Waiting, outcome: ServedAnswer | Problem) -> None:
+        """End a job here, without a worker's answer."""
         self._queue.pop(waiting.job.id, None)
         self._under_way.pop(waiting.job.id, None)
         if waiting.answer.done():
@@ -264,26 +272,27 @@ class Engine:
             waiting.answer.set_result(outcome)
 
     def _forget(self, wanted: Sequence[Waiting]) -> None:
-        """Whoever asked has gone: what still waits is dropped, what is under way is cancelled."""
+        """Drop the jobs of a request that has ended; those that are with a worker are cancelled there."""
         for waiting in wanted:
             self._queue.pop(waiting.job.id, None)
             if waiting.job.id in self._under_way and waiting.worker is not None:
                 waiting.worker.cancel((waiting.job.id,))
             if waiting.answer.done():
-                waiting.answer.cancelled() or waiting.answer.exception()  # seen: asyncio complains of it otherwise
+                waiting.answer.cancelled() or waiting.answer.exception()  # asyncio logs exceptions that nobody fetched
             else:
                 waiting.answer.cancel()
 
-    def _keep(self, work: Coroutine[None, None, None]) -> None:
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        """Run a coroutine in the background. The set keeps its task alive: asyncio itself holds weak references."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _warm_worker(self) -> Worker:
-        """A new worker that says of the golden photo what it should.
+        """Start a worker and check its answer for the reference image.
 
         Raises:
-            NameplateError: it does not, or does not start.
+            NameplateError: the worker does not start, or answers differently.
         """
         settings, start = self.settings, time.monotonic()
         folder = self.model.bundle.folder
@@ -293,7 +302,7 @@ class Engine:
         self.workers.append(worker)
         try:
             ready = await worker.warm()
-            problem = self.golden and reference_problem(self.golden, ready.golden, ready.runtime)
+            problem = self.reference and reference_problem(self.reference, ready.reference, ready.runtime)
             if problem:
                 raise NameplateError(f"'{self.name}' does not answer as it should: {problem}.")
         except BaseException:
@@ -303,8 +312,8 @@ class Engine:
         self.observer.event("worker ready", model=self.name, pid=worker.pid, seconds=time.monotonic() - start)
         return worker
 
-    async def _attend(self, worker: Worker | None) -> None:
-        """Keep one place filled with a worker that lives."""
+    async def _supervise(self, worker: Worker | None) -> None:
+        """Keep one of the places for workers filled: start a worker, listen to it, and replace it when it dies."""
         young = 0
         while True:
             if worker is None:
@@ -312,7 +321,8 @@ class Engine:
                 try:
                     worker = await self._warm_worker()
                 except NameplateError as error:
-                    self._broken = str(error) if young else ""  # one may have been killed as it started
+                    # One failed start proves nothing: the worker may have been killed from outside meanwhile.
+                    self._broken = str(error) if young else ""
                     self.observer.event("worker failed", model=self.name, reason=str(error))
                     young += 1
                     continue
@@ -327,7 +337,7 @@ class Engine:
             worker = None
 
     def _on_worker_exit(self, worker: Worker, code: int) -> None:
-        """A worker is gone: try what it had once more, and give up what was tried twice."""
+        """Queue a dead worker's jobs again; those that were tried twice are answered with a failure."""
         self.observer.event("worker died", model=self.name, pid=worker.pid, code=code, photos=len(worker.jobs))
         lost = [self._under_way[job] for job in sorted(worker.jobs) if job in self._under_way]
         for waiting in lost:
@@ -337,17 +347,22 @@ class Engine:
             else:
                 del self._under_way[waiting.job.id]
                 self._queue[waiting.job.id] = waiting
+        # They waited longest, so they go to the front of the queue, in their order.
         for waiting in reversed([each for each in lost if each.job.id in self._queue]):
             self._queue.move_to_end(waiting.job.id, last=False)
 
-    async def _watch(self) -> None:
-        """Kill workers that stall, and those that a photo has left busy once they have nothing else to do."""
+    async def _kill_stalled(self) -> None:
+        """Kill workers that stall, and workers with a decoder that cannot be stopped once they have no other jobs."""
         patience = STALL_SECONDS + self.settings.limits.seconds
         while True:
             await asyncio.sleep(0.2)
             now = time.monotonic()
             for worker in self.workers:
-                stalled = bool(worker.jobs) and now - worker.heard > patience
-                if worker.ready and (stalled or (worker.leaving and not worker.jobs)):
+                # A killed worker stays in the list until its socket closes, which may take several rounds of this
+                # loop on a busy machine. It is killed, and reported, once.
+                if worker.killed or not worker.ready:
+                    continue
+                stalled = bool(worker.jobs) and now - worker.last_heard > patience
+                if stalled or (worker.leaving and not worker.jobs):
                     self.observer.event("worker killed", model=self.name, pid=worker.pid, stalled=stalled)
-                    worker.process.kill()
+                    worker.kill()

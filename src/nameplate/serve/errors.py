@@ -1,4 +1,4 @@
-"""Every refusal of the service, as JSON that says why: RFC 9457, "Problem Details for HTTP APIs".
+"""Every refusal of the service, as JSON that gives the reason (RFC 9457, "Problem Details for HTTP APIs").
 
 Below /v2 the same refusals take the form of the Open Inference Protocol: `{"error": "..."}`.
 """
@@ -17,7 +17,7 @@ from nameplate.errors import Reason
 
 MEDIA_TYPE = "application/problem+json"
 PROTOCOL = "/v2"
-"""The path below which the Open Inference Protocol is spoken."""
+"""The path below which requests follow the Open Inference Protocol."""
 
 KINDS: dict[str, tuple[int, str]] = {
     "bad-request": (400, "The request cannot be read"),
@@ -38,7 +38,7 @@ KINDS: dict[str, tuple[int, str]] = {
     "late": (503, "The answer took too long"),
     "not-ready": (503, "The service is not ready"),
 }
-"""Kind → status and title. A problem's `type` is `urn:nameplate:problem:` and its kind."""
+"""Kind of problem → HTTP status and title. A problem's `type` is `urn:nameplate:problem:` and its kind."""
 
 OF_REASON: dict[Reason, str] = {
     "missing": "unreadable",
@@ -50,26 +50,26 @@ OF_REASON: dict[Reason, str] = {
     "too slow": "unreadable",
     "not computed": "unreadable",
 }
-"""Why a photo cannot be read → the kind of problem that it is."""
+"""Reason why a photo cannot be read → kind of problem."""
 
 
 def kind_of(reason: Reason) -> str:
-    """The kind of problem that a photo is which cannot be read."""
+    """Return the kind of problem for a photo that cannot be read."""
     return OF_REASON.get(reason, "unreadable")
 
 
 @dataclass
 class Problem(Exception):  # noqa: N818 - the RFC's word
-    """A request is refused: raised anywhere in a route, answered as JSON."""
+    """The refusal of a request. It may be raised anywhere in a route and is answered as JSON."""
 
     kind: str
     """One of `KINDS`."""
     detail: str
     """What failed, with which value, and what to do."""
     retry_after: float | None = None
-    """Seconds after which it may be tried again; a header says so too."""
+    """Seconds after which the client may try again; also sent as the Retry-After header."""
     extra: Mapping[str, object] | None = None
-    """Further members of the JSON."""
+    """Further members of the JSON object."""
 
     @property
     def status(self) -> int:
@@ -83,10 +83,10 @@ class Problem(Exception):  # noqa: N818 - the RFC's word
 
 
 class ProblemResponse(Response):
-    """The answer to a request that is refused.
+    """The response to a request that is refused.
 
-    The form depends on the path, and metrics and logs want the kind of problem; both are known only when the response
-    is sent. So it is rendered then, and leaves the kind in `scope["state"]["problem"]`.
+    Its form depends on the path, which is known only when it is sent, so it is rendered then. It leaves the kind of
+    problem in `scope["state"]["problem"]`, where metrics and logs find it.
     """
 
     def __init__(self, problem: Problem, headers: Mapping[str, str] | None = None) -> None:
@@ -94,12 +94,12 @@ class ProblemResponse(Response):
         sent = dict(headers or {})
         if problem.wait is not None:
             sent["Retry-After"] = str(problem.wait)
-        if problem.status == 401:
+        if problem.status == 401:  # RFC 9110, section 11.6.1 requires the header
             sent["WWW-Authenticate"] = "Bearer"
         super().__init__(msgspec.json.encode(_details(problem)), problem.status, sent, MEDIA_TYPE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it, in the form that the path asks for."""
+        """Send the response in the form that the path requires."""
         scope.setdefault("state", {})["problem"] = self.problem.kind
         if f"{scope['path']}/".startswith(f"{PROTOCOL}/"):
             self.body = msgspec.json.encode({"error": self.problem.detail})
@@ -115,6 +115,6 @@ def _details(problem: Problem) -> dict[str, object]:
 
 
 async def on_problem(_: Request, problem: Exception) -> Response:
-    """For FastAPI's `exception_handlers`."""
+    """Answer with a problem; for FastAPI's `exception_handlers`."""
     assert isinstance(problem, Problem)
     return ProblemResponse(problem)

@@ -1,6 +1,7 @@
-"""What the service and its workers tell each other: frames over a socket pair.
+"""Inter-process communication between the service and its workers: frames over a socket pair.
 
-A frame is two lengths (big-endian uint32), a head in MessagePack, and a body of bytes as they are.
+A frame is two lengths (big-endian uint32), a head in MessagePack, and a body of raw bytes. `Worker` is a worker process
+as the service sees it: started, fed, listened to and ended. The worker's own side is `worker.py`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ LENGTHS = struct.Struct(">II")
 
 
 class Setup(msgspec.Struct, tag=True, frozen=True):
-    """The first frame that a worker gets: what it serves, and how."""
+    """The first frame that a worker gets: which bundle it serves, and how."""
 
     bundle: str
     """The bundle's folder."""
@@ -38,61 +39,62 @@ class Setup(msgspec.Struct, tag=True, frozen=True):
     limits: Limits
     tta: str
     batch_wait: float
-    """Seconds that a picture may wait for others."""
+    """Seconds that a prepared photo may wait for others to fill its batch."""
 
 
 class WorkerJob(msgspec.Struct, tag=True, frozen=True):
-    """One photo to name; its file is the frame's body."""
+    """One photo to identify; the photo itself is the frame's body."""
 
     id: int
     name: str
-    """What the answer calls the photo."""
+    """The photo's name in the answer."""
     seconds: float
-    """Time left; what is late is dropped before it is decoded or embedded."""
-    form: Literal["file", "picture"] = "file"
-    """A photo's file, or the model's picture, uint8 H×W×3, prepared already."""
+    """Time left. A job that is late is dropped before it is decoded or embedded."""
+    form: Literal["file", "input"] = "file"
+    """What the body is: a photo's file, or an already prepared model input, uint8 H×W×3."""
     top: int = TOP
     heatmap: bool = False
     embedding: bool = False
-    """Whether the answer holds the embedding too."""
+    """Whether the answer must hold the embedding too."""
 
 
 class Cancel(msgspec.Struct, tag=True, frozen=True):
-    """Nobody waits for these jobs any more."""
+    """Tells a worker that nobody waits for these jobs any more."""
 
     ids: tuple[int, ...]
 
 
 class Ready(msgspec.Struct, tag=True, frozen=True):
-    """The worker is warm."""
+    """Tells the service that the worker is warm."""
 
     runtime: str
-    """What runs the backbone."""
-    golden: Prediction
-    """What it says of the golden photo."""
+    """The runtime that runs the backbone."""
+    reference: Prediction
+    """The worker's prediction for the reference image."""
 
 
 class Failed(msgspec.Struct, tag=True, frozen=True):
-    """The worker cannot serve this bundle, and ends."""
+    """Tells the service that the worker cannot serve this bundle and ends."""
 
     reason: str
 
 
 class WorkerResult(msgspec.Struct, tag=True, frozen=True):
-    """What became of a job; the frame's body holds the probabilities and then the embedding, float32."""
+    """The outcome of a job. The frame's body holds the probabilities, (C,), then the embedding, (D,), both float32."""
 
     id: int
     prediction: Prediction | None = None
-    """None where it was dropped, cancelled or late."""
+    """None if the job was dropped because it was cancelled or late."""
     probs: int = 0
-    """Bytes of the probabilities."""
+    """Bytes of the probabilities within the body."""
     heatmap: HeatMap | None = None
     stale: bool = False
-    """Whether a decoder that took too long is still at work: the worker should be replaced."""
+    """Whether a decoder that exceeded its time limit is still running. Threads cannot be stopped, so the worker should
+    be replaced."""
     seconds: dict[str, float] = msgspec.field(default_factory=dict)
-    """Time to `decode`, to `wait` for the runtime, and to `embed` the batch."""
+    """Seconds to `decode`, to `wait` for the runtime, and to `embed` the batch."""
     batch: int = 0
-    """Photos in its batch."""
+    """Photos in the job's batch."""
 
 
 ToWorker = Setup | WorkerJob | Cancel
@@ -101,19 +103,19 @@ ToService = Ready | Failed | WorkerResult
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A frame as it goes over the wire."""
+    """A message encoded for the socket."""
 
     head: bytes
     body: bytes = b""
 
     @property
     def parts(self) -> tuple[bytes, bytes, bytes]:
-        """What to write, one after the other."""
+        """The byte strings to write, in order."""
         return LENGTHS.pack(len(self.head), len(self.body)), self.head, self.body
 
 
 def frame(message: ToWorker | ToService, body: bytes = b"") -> Frame:
-    """A message ready to send."""
+    """Encode a message."""
     return Frame(msgspec.msgpack.encode(message), body)
 
 
@@ -122,22 +124,21 @@ _to_service: msgspec.msgpack.Decoder[ToService] = msgspec.msgpack.Decoder(ToServ
 
 
 def for_worker(head: bytes) -> ToWorker:
-    """A frame's head, as a worker reads it."""
+    """Decode a frame's head that was sent to a worker."""
     return _to_worker.decode(head)
 
 
 def for_service(head: bytes) -> ToService:
-    """A frame's head, as the service reads it."""
+    """Decode a frame's head that was sent to the service."""
     return _to_service.decode(head)
 
 
-# JOINED `Worker`: one worker process as the service sees it: started, fed, listened to, and ended.
-
+# A worker process as the service sees it.
 
 START_SECONDS = 120.0
-"""A worker that is not warm after so long is given up."""
+"""A worker that is not warm after this time is given up."""
 CLOGGED_BYTES = 8 * 1024 * 1024
-"""With so many bytes on their way to a worker it is given no more, so that few copies of photos are in memory."""
+"""While this many bytes are unsent, a worker gets no further photos, so that few copies of photos are in memory."""
 
 
 @dataclass(slots=True)
@@ -149,20 +150,22 @@ class Worker:
     writer: asyncio.StreamWriter
     ready: Ready | None = None
     jobs: set[int] = field(default_factory=set)
-    """Those under way here."""
-    heard: float = field(default_factory=time.monotonic)
-    """When it last sent something, or was given work while it had none."""
+    """Ids of the jobs that it was given and has not answered."""
+    last_heard: float = field(default_factory=time.monotonic)
+    """When it last sent something, or was given work while it had none (monotonic clock)."""
     leaving: bool = False
     """Whether it gets no more jobs."""
+    killed: bool = False
+    """Whether `kill` was called; the process may take a moment to end."""
 
     @property
     def pid(self) -> int:
-        """Of its process."""
+        """The process id."""
         return self.process.pid
 
     @property
     def memory(self) -> int:
-        """Resident bytes, 0 where the system does not say."""
+        """Resident memory in bytes; 0 on systems without /proc."""
         try:
             return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         except (OSError, ValueError, IndexError):
@@ -170,35 +173,35 @@ class Worker:
 
     @property
     def clogged(self) -> bool:
-        """Whether photos that it was given are still on their way to it."""
+        """Whether too many bytes of the photos that it was given are still unsent."""
         return self.writer.transport.get_write_buffer_size() > CLOGGED_BYTES
 
     def give(self, job: WorkerJob, photo: bytes) -> None:
-        """Send a job."""
-        if not self.jobs:
-            self.heard = time.monotonic()
+        """Send a job with its photo."""
+        if not self.jobs:  # an idle worker is silent: the time in which it must answer starts now
+            self.last_heard = time.monotonic()
         self.jobs.add(job.id)
         self._send(frame(job, photo))
 
     def cancel(self, ids: tuple[int, ...]) -> None:
-        """Say that nobody waits for these any more."""
+        """Tell the worker that nobody waits for these jobs any more."""
         self._send(frame(Cancel(ids)))
 
     async def listen(self, done: Callable[[WorkerResult, bytes], None]) -> None:
-        """Hand on what it sends, until it ends."""
+        """Pass the worker's results to `done` until its socket closes."""
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 message, body = await self._receive()
-                self.heard = time.monotonic()
+                self.last_heard = time.monotonic()
                 if isinstance(message, WorkerResult):
                     self.jobs.discard(message.id)
                     done(message, body)
 
     async def warm(self) -> Ready:
-        """Wait until it is warm.
+        """Wait until the worker is warm.
 
         Raises:
-            NameplateError: it cannot serve the bundle, or ended.
+            NameplateError: the worker cannot serve the bundle, ended, or was not ready in `START_SECONDS`.
         """
         try:
             async with asyncio.timeout(START_SECONDS):
@@ -215,15 +218,24 @@ class Worker:
         self.ready = message
         return message
 
+    def kill(self) -> None:
+        """Kill the process; `listen` ends soon afterwards."""
+        self.killed = self.leaving = True
+        with suppress(ProcessLookupError):  # it has just ended by itself
+            self.process.kill()
+
     async def end(self, patience: float = 0.0) -> int:
-        """End it, in peace if it goes within `patience` seconds; its exit code."""
+        """Close the socket, at which the worker ends by itself; kill it after `patience` seconds.
+
+        Returns:
+            Its exit code.
+        """
         self.leaving = True
         self.writer.close()
         with suppress(TimeoutError, ProcessLookupError):
             async with asyncio.timeout(patience):
                 return await self.process.wait()
-        with suppress(ProcessLookupError):
-            self.process.kill()
+        self.kill()
         return await self.process.wait()
 
     def _send(self, message: Frame) -> None:
@@ -235,7 +247,7 @@ class Worker:
 
 
 async def start_worker(setup: Setup) -> Worker:
-    """Start a process and tell it what to serve; it is not warm yet."""
+    """Start a worker process and send it its setup; it is not warm yet."""
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     with theirs:
@@ -248,37 +260,38 @@ async def start_worker(setup: Setup) -> Worker:
     return Worker(process, reader, writer)
 
 
-# JOINED What the service knows of a photo: while it waits, and when it is answered.
+# A job while it waits, and its answer.
 
 
 @dataclass(frozen=True, slots=True)
 class ServedAnswer:
-    """What the service knows of one photo."""
+    """A worker's answer for one photo."""
 
     prediction: Prediction
     probs: Floats | None = None
-    """Probabilities of all nameplates, (C,); None where the photo is unreadable."""
+    """Probabilities of all nameplates, (C,); None if the photo is unreadable."""
     embedding: Floats | None = None
-    """(D,), where it was asked for."""
+    """The embedding, (D,), if it was asked for."""
     heatmap: HeatMap | None = None
 
 
 @dataclass(slots=True)
 class Waiting:
-    """A job until it is answered."""
+    """A job that is not answered yet."""
 
     job: WorkerJob
     photo: bytes
     until: float
-    """When it is late, on the monotonic clock."""
+    """The deadline, on the monotonic clock."""
     answer: asyncio.Future[ServedAnswer]
     worker: Worker | None = None
-    """Who has it; None while it waits."""
+    """The worker that has it; None while it is in the queue."""
     tries: int = 0
+    """How many workers it was given to. A photo whose worker died is tried once more, alone."""
 
 
 def read_answer(done: WorkerResult, body: bytes) -> ServedAnswer:
-    """A worker's answer, its numbers read off the frame."""
+    """Make an answer of a worker's result and the arrays in its frame's body."""
     assert done.prediction is not None
     probs = np.frombuffer(body[: done.probs], np.float32) if done.probs else None
     rest = body[done.probs :]
@@ -286,5 +299,5 @@ def read_answer(done: WorkerResult, body: bytes) -> ServedAnswer:
 
 
 def late(waiting: Waiting) -> ServedAnswer:
-    """The answer to a job that waited until its time was over."""
+    """Make the answer for a job whose deadline passed before its turn came."""
     return ServedAnswer(Prediction(waiting.job.name, failure=Failure("too slow", "its turn did not come in time")))

@@ -1,4 +1,4 @@
-"""API keys in a file of their hashes, which may change while the service runs."""
+"""API keys: a file of their hashes, which may change while the service runs."""
 
 from __future__ import annotations
 
@@ -19,43 +19,43 @@ from nameplate.errors import DataError, NameplateError, UsageError, did_you_mean
 from nameplate.storage import open_regular, whole_file, writing
 
 PREFIX = "np_"
-"""What every key begins with, so that scanners for leaked secrets can tell one."""
+"""The beginning of every key, by which scanners for leaked secrets recognise one."""
 TOKEN_BYTES = 32
-"""Random bytes of a key: 256 bits."""
+"""Random bytes in a key."""
 LONGEST_TOKEN = 128
-"""Characters; what is longer is no key and is not hashed."""
+"""The most characters of a key; anything longer is refused without hashing it."""
 CHECK_SECONDS = 1.0
-"""The file is looked at no more often."""
+"""Seconds between two checks whether the file has changed."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 HASH = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One line of the file. The key itself stands nowhere."""
+    """One line of the file. The key itself is stored nowhere. The field names are the JSON keys."""
 
     name: str
-    """Whose it is; logs show it."""
+    """The key's name, which logs show."""
     hash: str
     """SHA-256 of the key, hexadecimal. See `digest`."""
     created: str
-    """UTC, ISO 8601."""
+    """When it was made, UTC, ISO 8601."""
     admin: bool = False
-    """Whether it may also do what changes the service."""
+    """Whether its holder may also change the service."""
 
 
 def digest(token: bytes) -> str:
-    """SHA-256 of a key, hexadecimal.
+    """Return the SHA-256 of a key, hexadecimal.
 
-    Slow, salted hashes are for passwords, which people choose and others guess. A key is 256 random bits: there is
-    nothing to guess, and a fast hash is as strong (NIST SP 800-63B (2017), section 5.1.2.2: secrets of at
-    least 112 random bits need an approved hash; salt and key derivation are for shorter ones).
+    Slow, salted hashes protect passwords, which people choose and others guess. A key is 256 random bits and cannot be
+    guessed, so a fast hash is as strong (NIST SP 800-63B (2017), section 5.1.2.2: secrets of at least 112 random bits
+    need an approved hash; salt and key derivation are for shorter ones).
     """
     return hashlib.sha256(token).hexdigest()
 
 
 def read_keys(path: Path) -> tuple[Key, ...]:
-    """The keys of a file, in its order.
+    """Read the keys of a file, in its order.
 
     Raises:
         DataError: the file cannot be read, or one of its lines is no key.
@@ -81,22 +81,25 @@ def _key(line: bytes, place: str) -> Key:
 
 
 def write_keys(path: Path, keys: Sequence[Key]) -> None:
-    """Write a file of keys whole, for its owner's eyes alone.
+    """Write a file of keys atomically; only its owner may read it.
 
     Raises:
-        WriteError: it cannot be written.
+        WriteError: the file cannot be written.
     """
     with whole_file(path, mode=0o600) as temporary:
         temporary.write_bytes(b"".join(msgspec.json.encode(key) + b"\n" for key in keys))
 
 
 def add_key(path: Path, name: str, *, admin: bool = False) -> str:
-    """Make a key, keep its hash in the file (a new one where there is none), and give the key: it stands nowhere else.
+    """Make a key and add its hash to the file, which is made if it does not exist.
+
+    Returns:
+        The key. It is stored nowhere, so this is the only time that it can be seen.
 
     Raises:
-        UsageError: the name is not letters, digits and `._@-`, or too long.
-        NameplateError: there is a key of that name already.
-        DataError: the file is there but cannot be read.
+        UsageError: the name is too long, or not made of letters, digits and `._@-`.
+        NameplateError: a key of that name exists.
+        DataError: the file exists but cannot be read.
     """
     if NAME.fullmatch(name) is None:
         raise UsageError(
@@ -104,7 +107,7 @@ def add_key(path: Path, name: str, *, admin: bool = False) -> str:
         )
     token = PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    with writing(path, wait=True):  # or of two keys added at once one would be lost
+    with writing(path, wait=True):  # the lock keeps two commands at once from losing each other's key
         keys = read_keys(path) if path.exists() else ()
         if any(key.name == name for key in keys):
             raise NameplateError(f"'{path}' has a key '{name}' already. Take another name, or remove that one first.")
@@ -113,10 +116,10 @@ def add_key(path: Path, name: str, *, admin: bool = False) -> str:
 
 
 def remove_key(path: Path, name: str) -> None:
-    """Take a key out of the file: a service that runs refuses it a second later.
+    """Remove a key from the file. Running services refuse it a second later.
 
     Raises:
-        NameplateError: there is none of that name.
+        NameplateError: no key has that name.
         DataError: the file cannot be read.
     """
     with writing(path, wait=True):
@@ -128,10 +131,12 @@ def remove_key(path: Path, name: str) -> None:
 
 
 class Keys:
-    """The keys of a file, read again when it changes; where that fails, those read last stay and `failed` is told.
+    """The keys of a file, which is read again when it changes.
+
+    If it cannot be read again, the keys read last stay in force, and `failed` is called with the reason.
 
     Raises:
-        DataError: the file cannot be read at first.
+        DataError: the file cannot be read the first time.
     """
 
     def __init__(self, path: Path, *, failed: Callable[[str], None] = lambda _: None) -> None:
@@ -141,7 +146,9 @@ class Keys:
         self._keys = read_keys(path)
 
     def find(self, token: bytes) -> Key | None:
-        """Whose key this is. All are compared, each in constant time, so that the time taken tells nothing."""
+        """Return the key that a token is, or None. All keys are compared, each in constant time, so that timing tells
+        nothing about them.
+        """
         self._refresh()
         if len(token) > LONGEST_TOKEN:
             return None
@@ -159,7 +166,7 @@ class Keys:
         stamp = _stamp(self._path)
         if stamp == self._seen:
             return
-        self._seen = stamp
+        self._seen = stamp  # before reading: a file that cannot be read is reported once, not each second
         try:
             self._keys = read_keys(self._path)
         except DataError as error:
@@ -167,9 +174,9 @@ class Keys:
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
-    """What changes when a file does: time, size, and which file it is (a rename may bring an older one)."""
+    """Time, size and inode of a file; None if it is missing. The inode tells a file that was moved into its place."""
     try:
-        found = os.stat(path)  # noqa: PTH116 - twice as fast as Path.stat, on every request's way
+        found = os.stat(path)  # noqa: PTH116 - twice as fast as Path.stat, and requests wait for it
     except OSError:
         return None
     return found.st_mtime_ns, found.st_size, found.st_ino

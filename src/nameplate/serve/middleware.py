@@ -1,4 +1,4 @@
-"""Everything that stands between the network and the routes, in its order."""
+"""Everything between the network and the routes, in its order (`protect`), and the security headers of every answer."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ from nameplate.serve.keys import Keys
 from nameplate.serve.observability import Logs, Metrics
 from nameplate.serve.settings import ServeSettings
 
-# JOINED What every answer tells browsers not to do.
-
-
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
     "form-action 'none'; base-uri 'none'; frame-ancestors 'none'; manifest-src 'self'"
@@ -24,7 +21,7 @@ PERMISSIONS_POLICY = ", ".join(
     + [f"{name}=()" for name in ("microphone", "geolocation", "display-capture", "payment", "usb", "serial", "midi")]
 )
 PRIVATE = ("/v1/", "/v2/")
-"""Answers below these are kept by no cache: they are about somebody's photo, or asked for with somebody's key."""
+"""No cache may keep answers below these paths: they are about somebody's photo, or were asked for with a key."""
 
 HEADERS = {
     "content-security-policy": CONTENT_SECURITY_POLICY,
@@ -35,11 +32,13 @@ HEADERS = {
     "permissions-policy": PERMISSIONS_POLICY,
     "x-frame-options": "DENY",
 }
-"""After OWASP's "HTTP Security Response Headers Cheat Sheet". Strict-Transport-Security is for who ends TLS."""
+"""Security headers, after OWASP's "HTTP Security Response Headers Cheat Sheet".
+
+Strict-Transport-Security is missing: the proxy that terminates TLS must set it."""
 
 
 class SecurityHeaders:
-    """ASGI middleware: puts `HEADERS` on every answer, in place of any that the application gave."""
+    """ASGI middleware: sets `HEADERS` on every answer, in place of headers of these names that it already has."""
 
     def __init__(self, app: ASGIApp, *, cross_origin: bool = False) -> None:
         self.app = app
@@ -48,20 +47,20 @@ class SecurityHeaders:
         self.private = [*self.open, (b"cache-control", b"no-store")]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and mend its answer."""
+        """Pass a request on, and set the headers of its answer."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         ours = self.private if scope["path"].startswith(PRIVATE) else self.open
         names = {name for name, _ in ours}
 
-        async def mend(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 kept = [header for header in message.get("headers", ()) if header[0].lower() not in names]
                 message = {**message, "headers": kept + ours}
             await send(message)
 
-        await self.app(scope, receive, mend)
+        await self.app(scope, receive, send_with_headers)
 
 
 class Protected(Protocol):
@@ -76,15 +75,17 @@ class Protected(Protocol):
 
 
 def protect(app: ASGIApp, service: Protected) -> ASGIApp:
-    """An application behind its guards.
+    """Wrap an application in its guards.
 
-    A request meets them in this order: security headers (on all that follow's answers, failures too), logs and metrics
-    (of refusals too), hosts and origins, CORS (whose preflights bring no key), keys, rate.
+    A request passes them in this order: security headers (they are set on the answers of all that follow, failures
+    included), logs and metrics (which count refusals too), hosts and origins, CORS (before keys, because preflight
+    requests bring no key), keys, rate.
 
     Raises:
         UsageError: `settings.rate` is no rate.
     """
     settings = service.settings
+    # Each wrapper goes around the one before, so the last one here is the first that a request meets.
     if settings.rate is not None:
         app = Rate(app, window=Window(*parse_rate(settings.rate)))
     app = Authentication(app, keys=service.keys)
@@ -102,7 +103,7 @@ def protect(app: ASGIApp, service: Protected) -> ASGIApp:
 
 
 def _http_alone(app: ASGIApp) -> ASGIApp:
-    """Nothing here is a WebSocket, and none of the guards looks at one: it is closed."""
+    """Close WebSockets: the service has none, and the guards look at HTTP requests only."""
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":

@@ -1,4 +1,7 @@
-"""One line of JSON on stderr for each request and each thing that happens; on a terminal, one line to read."""
+"""Logs and metrics: a line for each request and each event on stderr, and what Prometheus reads.
+
+A line is JSON, or plain text on a terminal. Requests are logged and counted by the middleware `Logs`.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +30,11 @@ from nameplate.serve.errors import Problem, ProblemResponse
 from nameplate.types import Prediction
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
-"""An X-Request-ID that is taken over; any other is replaced."""
+"""A client's X-Request-ID must match this, or else it is replaced by a random one."""
 LONGEST_PATH = 256
-"""Bytes of a request's path that are logged."""
+"""The most bytes of a request's path that are logged."""
 GONE = 499
-"""The status logged where the client left before an answer began, as nginx has it."""
+"""The logged status if the client closed the connection before an answer began; the number is nginx's."""
 
 LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -39,11 +42,11 @@ Facts = dict[str, object]
 
 
 LOG = logging.getLogger("nameplate.serve")
-"""All lines of the service go through it; a program that embeds the service may add handlers or a level of its own."""
+"""The logger of all the service's lines. A program that embeds the service may add handlers or set a level."""
 
 
 def event(name: str, /, *, level: str = "info", **facts: object) -> None:
-    """Log that something happened: `event("worker died", level="warning", bundle="cars196")`."""
+    """Log an event with its facts: `event("worker died", level="warning", bundle="cars196")`."""
     _log(level, {"event": name, **facts})
 
 
@@ -52,14 +55,14 @@ def _log(level: str, facts: Facts) -> None:
 
 
 class LineFormatter(logging.Formatter):
-    r"""A record as one line of JSON, whatever its values hold; on a terminal, as one line to read.
+    r"""Formats a record as one line: JSON, or plain text on a terminal.
 
-    JSON's escapes (ASCII alone: a U+2028 too may end a line for some readers) leave nothing that could forge a line;
-    on a terminal, what cannot be printed is shown as `\x1b`.
+    No value can forge a line. JSON is written in ASCII with escapes, because some readers end a line at U+2028 too; on
+    a terminal, characters that cannot be printed are shown as `\x1b`.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """Our own records bring their `facts`; those of other libraries, uvicorn first of all, become like them."""
+        """Format a record: our own have `facts`; those of other libraries, such as uvicorn, get the same form."""
         when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         line: Facts = {"time": when, "level": record.levelname.lower()}
         if (facts := getattr(record, "facts", None)) is not None:
@@ -72,7 +75,7 @@ class LineFormatter(logging.Formatter):
 
 
 class StderrHandler(logging.StreamHandler[TextIO]):
-    """Writes lines to what `sys.stderr` is at that moment. A stderr that is gone stops no request."""
+    """Writes lines to the current `sys.stderr`. If that is closed, lines are lost but requests go on."""
 
     def __init__(self) -> None:
         super().__init__(sys.stderr)
@@ -84,16 +87,16 @@ class StderrHandler(logging.StreamHandler[TextIO]):
         super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """Nothing: the place to complain is the one that cannot be written to."""
+        """Do nothing: logging would print a traceback to the very stderr that cannot be written to."""
 
 
 LOG.addHandler(StderrHandler())
 LOG.setLevel(logging.INFO)
-LOG.propagate = False  # else the root's handler would write the lines once more
+LOG.propagate = False  # otherwise the root logger's handler would write each line a second time
 
 
 def _readable(line: Mapping[str, object]) -> str:
-    """`14:03:11 info    POST /v1/identify 200 34.1 ms …`: the frequent values bare, the others with their names."""
+    """Format a line for a terminal: `14:03:11 info    POST /v1/identify 200 34.1 ms …`. Rare values have names."""
     rest = dict(line)
     clock, level = str(rest.pop("time", ""))[11:19], str(rest.pop("level", ""))
     head = [rest.pop(name) for name in ("event", "method", "path", "status") if name in rest]
@@ -108,18 +111,21 @@ def _printable(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def take_over(level: int = logging.WARNING) -> None:
-    """Send what other libraries log the same way; start uvicorn with `log_config=None`."""
+def set_up_logging(level: int = logging.WARNING) -> None:
+    """Write what other libraries log in the same format; start uvicorn with `log_config=None`."""
     root = logging.getLogger()
     root.handlers = [StderrHandler()]
     root.setLevel(level)
+    # The parser of forms warns of every malformed body. The client gets a 400 and the request is logged anyway, so
+    # the warning tells nothing, and a client could fill the log with it.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 
 class Logs:
-    """ASGI middleware: logs and counts each request, names it, and answers where all else failed.
+    """ASGI middleware: gives each request an id, logs and counts it, and answers it if the application raises.
 
-    Routes add facts (`photos`, `model`) through `scope["state"]["log"]`. `done` is told method, route template,
-    status, seconds and kind of problem, after each; `begun` is called before.
+    Routes add facts (`photos`, `model`) through `scope["state"]["log"]`. `begun` is called before each request; `done`
+    is called after it with the method, the route's template, the status, the seconds and the kind of problem.
     """
 
     def __init__(
@@ -140,9 +146,9 @@ class Logs:
         self.begun()
         try:
             await self.app(scope, request.receive, request.send)
-        except Exception as error:  # a bug: told in full, and answered as a problem like any other
+        except Exception as error:  # a bug: the traceback is logged, and the client gets a problem like any other
             request.facts["traceback"] = "".join(traceback.format_exception(error))
-            if request.status and not request.finished:  # cut short, which only a broken connection can say
+            if request.status and not request.finished:  # half sent: only a broken connection can tell the client
                 raise
             if not request.status:
                 await _fail(scope, request)
@@ -157,7 +163,7 @@ async def _fail(scope: Scope, request: _Request) -> None:
 
 
 class _Request:
-    """What is learnt of one request while it passes."""
+    """What is known of a request while it is answered: its id, status, and bytes received and sent."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope, self._receive, self._send = scope, receive, send
@@ -187,12 +193,12 @@ class _Request:
 
     @property
     def problem(self) -> str | None:
-        """The kind of problem that it was answered with (`problems.ProblemResponse`); None where all was well."""
+        """The kind of problem that it was answered with (see `errors.ProblemResponse`); None if it was not refused."""
         kind: str | None = self.scope["state"].get("problem")
         return kind
 
     def log(self) -> float:
-        """Log the request; the seconds that it took."""
+        """Log the request and return the seconds that it took."""
         seconds = time.perf_counter() - self.start
         client = self.scope["state"].get("client")
         status = self.status or GONE
@@ -214,29 +220,31 @@ class _Request:
 
 
 def route_of(scope: Scope) -> str:
-    """The template of the route that answered (`/v1/models/{name}/reload`), or `other`: never what a client wrote."""
+    """Return the template of the route that answered (`/v1/models/{name}/reload`), or `other`.
+
+    The path itself is not used: clients could then create any number of time series.
+    """
     return getattr(scope.get("route"), "path", None) or "other"
 
 
-# JOINED What Prometheus reads of a service: requests, photos, queues, workers and models.
-
+# Metrics for Prometheus.
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
-"""Of `Metrics.text`: the one format that every Prometheus reads."""
+"""The media type of `Metrics.text`: the format that every version of Prometheus reads."""
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-"""Any other is counted as `other`: a client makes up methods as it likes, and each would be a series for ever."""
+"""Any other method is counted as `other`: clients can invent methods, and each would be a time series for ever."""
 REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-"""Seconds."""
+"""Upper bounds in seconds, for whole requests."""
 STAGE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
-"""Seconds."""
+"""Upper bounds in seconds, for one stage of one photo."""
 BATCH_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 32)
-"""Pictures."""
+"""Upper bounds in photos, for the size of a batch."""
 
 
 class Metrics:
-    """All of one service's, in a registry of its own: two services in one process do not mix.
+    """All metrics of one service, in a registry of its own, so that two services in one process do not mix.
 
-    Labels hold what the operator or this program names, never what a client writes: no request makes a series.
+    Label values come from the operator or from this program, never from a client: no request can create a time series.
     """
 
     def __init__(self) -> None:
@@ -279,11 +287,11 @@ class Metrics:
         GCCollector(registry=to)
 
     def begun(self) -> None:
-        """A request came."""
+        """Count a request that has arrived."""
         self.in_flight.inc()
 
     def done(self, method: str, route: str, status: int, seconds: float, problem: str | None) -> None:
-        """A request was answered, or given up: what `logs.Logs` tells."""
+        """Count a request that was answered or given up; `Logs` calls this."""
         self.in_flight.dec()
         self.requests.labels(method if method in METHODS else "other", route, str(status)).inc()
         self.request_seconds.labels(route).observe(seconds)
@@ -291,29 +299,29 @@ class Metrics:
             self.refusals.labels(problem).inc()
 
     def photo(self, model: str, prediction: Prediction) -> None:
-        """A photo was answered."""
+        """Count a photo that was answered."""
         self.photos.labels(model, prediction.verdict).inc()
         if prediction.failure is not None:
             self.unreadable.labels(prediction.failure.reason).inc()
 
-    def watch(self, look: Callable[[], Iterable[Metric]]) -> None:
-        """Ask `look` for more whenever Prometheus asks: what is as it is now, and needs no counting."""
-        self.registry.register(_Look(look))
+    def add_gauges(self, collect: Callable[[], Iterable[Metric]]) -> None:
+        """Call `collect` for further metrics at each scrape: for state that need not be counted, such as queues."""
+        self.registry.register(_Gauges(collect))
 
     def text(self) -> bytes:
-        """All of it, in the format of `CONTENT_TYPE`."""
+        """Return all metrics in the format of `CONTENT_TYPE`."""
         return generate_latest(self.registry)
 
 
-class _Look(Collector):
-    """A function as prometheus_client wants it."""
+class _Gauges(Collector):
+    """A function in the form that prometheus_client expects."""
 
-    def __init__(self, look: Callable[[], Iterable[Metric]]) -> None:
-        self._look = look
+    def __init__(self, collect: Callable[[], Iterable[Metric]]) -> None:
+        self._collect = collect
 
     def collect(self) -> Iterable[Metric]:
-        return self._look()
+        return self._collect()
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing yet: the service that is looked at may not be there when this is registered."""
+        """Return nothing: otherwise the registry would collect now, when the service may not be complete yet."""
         return ()

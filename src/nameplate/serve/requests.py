@@ -1,6 +1,6 @@
-"""A request's body: read into memory under limits, and taken apart into photos and fields as it comes.
+"""Request bodies: read into memory under limits, and split into photos and fields while they arrive.
 
-Why this is not Starlette's own parser of forms: docs/decisions/0015-serving-libraries.md.
+docs/decisions/0015-serving-libraries.md says why this is not Starlette's own form parser.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 FIELD_BYTES = 16 * 1024
-"""Size of a field that is no file."""
+"""The most bytes of a field that is no file."""
 FIELDS = 16
-"""Fields, beside files, that a form may have."""
+"""The most fields, besides files, of a form."""
 PARTS = 10 * FIELDS + 1000
-"""Parts of a form. Files beyond `ServeSettings.photos` are refused once all is read, with their number."""
+"""The most parts of a form. More files than `ServeSettings.photos` are refused after reading, so that the error can say
+how many there were."""
 NAME_LENGTH = 255
-"""A file's name is cut after so many characters."""
+"""The most characters of a file's name; longer names are cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +38,15 @@ class UploadedFile:
     """A file of a form, or the whole body."""
 
     field: str
-    """The form's field; empty where the body is the file."""
+    """The name of the form's field; empty if the body itself is the file."""
     name: str
-    """As the client calls it; empty where it does not say."""
+    """The file's name according to the client; empty if it sends none."""
     data: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What a request brings."""
+    """The files and text fields of a request."""
 
     files: tuple[UploadedFile, ...]
     fields: dict[str, str]
@@ -53,10 +54,10 @@ class Form:
 
 @asynccontextmanager
 async def read_form(request: Request) -> AsyncIterator[Form]:
-    """The request's form; its bytes count against the service's budget until the block ends.
+    """Read the request's form. Its bytes count against the service's budget until the block ends.
 
     Raises:
-        Problem: too large, too slow, no form, or no room for it now.
+        Problem: the body is too large, too slow or malformed, or there is no room for it now.
     """
     service = service_of(request)
     with service.budget.hold() as hold:
@@ -70,15 +71,15 @@ async def read_form(request: Request) -> AsyncIterator[Form]:
             body = await _read_whole(request, service, hold)
             form = Form((UploadedFile("", "", body),) if body else (), {})
             del body
-        yield form  # whose holder lets the photos go once they are with a worker
+        yield form  # no reference to it is kept here, so that photos are freed once a worker has them
 
 
 @asynccontextmanager
 async def read_body(request: Request) -> AsyncIterator[bytes]:
-    """The request's body as it is; its bytes count against the service's budget until the block ends.
+    """Read the request's body. Its bytes count against the service's budget until the block ends.
 
     Raises:
-        Problem: too large, too slow, encoded, or no room for it now.
+        Problem: the body is too large, too slow or compressed, or there is no room for it now.
     """
     encoding = request.headers.get("content-encoding", "identity")
     if encoding != "identity":
@@ -89,10 +90,15 @@ async def read_body(request: Request) -> AsyncIterator[bytes]:
 
 
 async def photos_of(form: Form, service: Service, name: str = "photos") -> tuple[list[bytes], list[str]]:
-    """A form's photos and what they are called.
+    """Return a form's photos and their names.
+
+    Args:
+        form: the request's form.
+        service: whose limit on photos holds.
+        name: the field that photos must be in.
 
     Raises:
-        Problem: none, too many, or files in other fields.
+        Problem: there is no photo, there are too many, or a file is in another field.
     """
     other = [file.field for file in form.files if file.field not in ("", name)]
     if other:
@@ -113,10 +119,10 @@ async def _read_whole(request: Request, service: Service, hold: Hold) -> bytes:
 
 
 async def _read(request: Request, service: Service, hold: Hold, take: Callable[[bytes], None]) -> None:
-    """Give `take` the body, chunk by chunk, once `hold` has room for each."""
+    """Pass the body to `take`, chunk by chunk, after `hold` has taken room for each."""
     most = service.settings.body_bytes
     stated = request.headers.get("content-length", "")
-    if stated.isdecimal() and int(stated) > most:
+    if stated.isdecimal() and int(stated) > most:  # refused before anything is read; the check below still holds
         raise _too_large(most)
     try:
         async with asyncio.timeout(service.settings.body_seconds):
@@ -136,9 +142,9 @@ def _too_large(most: int) -> Problem:
 
 
 class FormReader:
-    """Takes multipart/form-data (RFC 7578) apart as it comes, so that no body is in memory twice.
+    """Reads multipart/form-data (RFC 7578) while it arrives, so that no body is in memory twice.
 
-    python-multipart parses; it refuses parts with more than 8 headers, or a header of more than 4 KB.
+    python-multipart parses it. It refuses parts with more than 8 headers, or with a header of more than 4 KB.
     """
 
     def __init__(self, boundary: bytes) -> None:
@@ -147,8 +153,8 @@ class FormReader:
         Raises:
             Problem: the boundary is too long.
         """
-        # The parser refers to the parts and they not to it: in a cycle, photos would stay until the garbage collector
-        # comes round.
+        # The parser refers to the parts, but the parts not to the parser: a reference cycle would keep photos in memory
+        # until the garbage collector runs.
         self._parts = _Parts()
         try:
             self._parser = MultipartParser(boundary, self._parts.callbacks())
@@ -159,7 +165,7 @@ class FormReader:
         """Read the next chunk of the body.
 
         Raises:
-            Problem: this is no form, or it has too many parts or too long a field.
+            Problem: the body is no form, has too many parts, or has a field that is too long.
         """
         try:
             self._parser.write(chunk)
@@ -167,12 +173,13 @@ class FormReader:
             raise _unreadable(error) from None
 
     def form(self) -> Form:
-        """What the form brings, after its last chunk.
+        """Return the form, after its last chunk.
 
         Raises:
-            Problem: the form has not ended. The parser does not complain of that: without this check, the photo that
-                was cut off would be missing from the answer, and nobody told.
+            Problem: the form is incomplete.
         """
+        # The parser does not complain about a form that is cut short: without this check, the last photo would be
+        # missing from the answer, and nobody would notice.
         if not self._parts.ended:
             raise Problem(
                 "bad-request", "The form is cut short, or its boundary is not the one that Content-Type names."
@@ -181,19 +188,19 @@ class FormReader:
 
 
 class _Parts:
-    """What a parser has found so far."""
+    """The parts that a parser has found so far."""
 
     def __init__(self) -> None:
         self.files: list[UploadedFile] = []
         self.fields: dict[str, str] = {}
         self.count = 0
         self.ended = False
-        # Of the part that is being read:
+        # These belong to the part that is being read:
         self._header_name = self._header_value = self._disposition = b""
         self._chunks: list[bytes] = []
 
     def callbacks(self) -> MultipartCallbacks:
-        """For `MultipartParser`."""
+        """Return the callbacks for `MultipartParser`."""
         return {
             "on_part_begin": self.begin,
             "on_header_field": self.header_name,

@@ -1,4 +1,7 @@
-"""Answers as structs, encoded and described by the OpenAPI document; and bodies, for the document alone."""
+"""Answers as structs, from which the JSON and the OpenAPI document are made; and the bodies of requests for the latter.
+
+The structs' fields are the JSON's keys, so they may not be renamed.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from nameplate.model.verification import Row, VerifiedAdvert
 from nameplate.serve.errors import MEDIA_TYPE
 
 REFERENCE = "#/components/schemas/{name}"
-"""How a part of the OpenAPI document refers to one of `components`."""
+"""The reference to one of the OpenAPI document's `components`."""
 
 EXAMPLE_TOP = [{"nameplate": "Jeep Liberty SUV 2012", "confidence": 0.966},
                {"nameplate": "Jeep Wrangler SUV 2012", "confidence": 0.030}]  # fmt: skip
@@ -29,7 +32,7 @@ EXAMPLE_MODEL = {"name": "cars196", "digest": "9f2c…"}
 
 
 class ModelName(msgspec.Struct, frozen=True):
-    """Which bundle has answered."""
+    """The bundle that has answered."""
 
     name: str
     digest: str
@@ -45,7 +48,7 @@ class Identified(msgspec.Struct, frozen=True):
 class VerifiedClaim(VerifiedAdvert, frozen=True):
     """The answer of /v1/verify."""
 
-    model: ModelName  # comes first in the JSON: its other fields are for keywords alone
+    model: ModelName  # first in the JSON, although declared last: the inherited fields are keyword-only
 
 
 class ServedModel(msgspec.Struct, frozen=True):
@@ -79,7 +82,7 @@ class Reloaded(msgspec.Struct, frozen=True):
 
 
 class Bounds(msgspec.Struct, frozen=True):
-    """What one request may bring."""
+    """Limits on one request."""
 
     photos: int
     photo_bytes: int
@@ -116,7 +119,7 @@ class Kept(msgspec.Struct, frozen=True):
 
 
 class ProblemDetails(msgspec.Struct, frozen=True):
-    """RFC 9457."""
+    """A refusal, in the form of RFC 9457."""
 
     type: str
     title: str
@@ -134,7 +137,7 @@ def components() -> dict[str, Any]:
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """For a route's `responses`: the refusals that it may answer with."""
+    """Describe the refusals that a route may answer with, for its `responses`."""
     return {
         status: {
             "description": "Refused; `detail` says why",
@@ -147,7 +150,14 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def answers(
     model: type, example: object = None, *, status: int = 200, description: str = "Done"
 ) -> dict[int | str, dict[str, Any]]:
-    """For a route's `responses`: what it answers with when all is well."""
+    """Describe a route's answer, for its `responses`.
+
+    Args:
+        model: the answer's struct, one of `components`.
+        example: an example of the JSON, if any.
+        status: the HTTP status.
+        description: what the status means.
+    """
     shown = {} if example is None else {"example": example}
     content = {"application/json": {"schema": _schema_of(model), **shown}}
     return {status: {"description": description, "content": content}}
@@ -158,7 +168,12 @@ def _schema_of(model: type) -> dict[str, str]:
 
 
 def photos_body(fields: dict[str, Any] | None = None, *, raw: bool) -> dict[str, Any]:
-    """For a route's `openapi_extra`: a form with photos, or where `raw` one photo as the body."""
+    """Describe a request's body, for a route's `openapi_extra`: a form with photos or, if `raw`, also a bare photo.
+
+    Args:
+        fields: JSON schemas of the form's required text fields.
+        raw: whether the body may also be one photo.
+    """
     file = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
     properties = {**(fields or {}), "photos": {"type": "array", "items": file, "minItems": 1}}
     form = {"schema": {"type": "object", "properties": properties, "required": list(properties)}}
@@ -169,7 +184,7 @@ def photos_body(fields: dict[str, Any] | None = None, *, raw: bool) -> dict[str,
 
 
 def feedback_body() -> dict[str, Any]:
-    """For a route's `openapi_extra`: a form with one photo and what it shows."""
+    """Describe the body of a correction, for a route's `openapi_extra`: a form with one photo and what it shows."""
     file = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
     name = {"type": "string", "maxLength": 200, "example": "Jeep Wrangler SUV 2012"}
     comment = {"type": "string", "maxLength": 2000}

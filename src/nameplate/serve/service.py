@@ -1,4 +1,8 @@
-"""`Service`: what all routes share."""
+"""`Service`: what all routes share.
+
+`Budget` caps the bytes of request bodies in memory, `Engines` holds the served bundles and exchanges them while
+requests go on, and `EngineObserver` passes on what happens in them to metrics and logs.
+"""
 
 from __future__ import annotations
 
@@ -30,21 +34,19 @@ from nameplate.serve.observability import Metrics, event
 from nameplate.serve.settings import ServeSettings
 from nameplate.storage import sha256
 
-# JOINED `Budget`: the bytes of all requests' bodies that are in memory, under a hard cap.
-
 
 @dataclass(slots=True)
 class Hold:
-    """What one request holds of the budget."""
+    """The bytes of the budget that one request holds."""
 
     budget: Budget
     bytes: int = 0
 
     def take(self, count: int) -> None:
-        """Hold so many bytes more.
+        """Hold `count` more bytes.
 
         Raises:
-            Problem: the budget has no more; `full`.
+            Problem: the budget is exhausted (`full`).
         """
         budget = self.budget
         if budget.used + count > budget.cap:
@@ -59,14 +61,14 @@ class Hold:
 
 @dataclass(slots=True)
 class Budget:
-    """Bytes that may be held, and those that are."""
+    """A hard cap on the bytes of all request bodies that are in memory at once."""
 
     cap: int
     used: int = 0
 
     @contextmanager
     def hold(self) -> Iterator[Hold]:
-        """Something to hold bytes with; all are given back when the block ends."""
+        """Give a request its `Hold`; all its bytes are returned to the budget when the block ends."""
         hold = Hold(self)
         try:
             yield hold
@@ -74,11 +76,8 @@ class Budget:
             self.used -= hold.bytes
 
 
-# JOINED `Engines`: the bundles that are served, and how one is exchanged for a newer one while requests go on.
-
-
-LOOK_SECONDS = 1.0
-"""How often bundles are looked at for changes."""
+CHECK_SECONDS = 1.0
+"""Seconds between two checks whether a bundle has changed on disk."""
 
 
 @dataclass(slots=True)
@@ -86,18 +85,19 @@ class Served:
     """A bundle that is served."""
 
     source: str
-    """As the operator named it."""
+    """The name or path that the operator gave."""
     engine: Engine
     folder: Path
-    """A copy of the bundle, which workers that are started later read, whatever becomes of the original."""
+    """A copy of the bundle. Workers that start later read it, so changes to the original cannot reach them."""
     digest: str
-    """SHA-256 of its bundle.json, which holds those of all its files."""
+    """SHA-256 of its bundle.json, which itself holds the SHA-256 of all other files."""
     exchanging: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held during a reload, so that two requests for one do not load the bundle twice."""
 
 
 @dataclass(slots=True)
 class Engines:
-    """All bundles that are served, by name; the first answers where none is named."""
+    """All served bundles by name. The first one answers requests that name no model."""
 
     settings: ServeSettings
     observer: Observer
@@ -108,8 +108,8 @@ class Engines:
         """Read and check every bundle; no worker is started yet.
 
         Raises:
-            NameplateError: one cannot be served.
-            UsageError: two have one name.
+            NameplateError: a bundle cannot be served.
+            UsageError: two bundles have the same name.
         """
         for source in self.settings.bundles:
             served = self._read(source)
@@ -121,40 +121,40 @@ class Engines:
         """Start every bundle's workers.
 
         Raises:
-            NameplateError: one cannot be served.
+            NameplateError: a bundle cannot be served.
         """
         for served in self.served.values():
             await served.engine.start()
         if self.settings.reload_on_change:
-            self._keep(self._watch())
+            self._spawn(self._reload_changes())
 
     async def stop(self, patience: float) -> None:
-        """Answer what is under way, for so many seconds, then end all workers."""
+        """Answer what is under way for up to `patience` seconds, then end all workers."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*(served.engine.stop(patience) for served in self.served.values()))
         self.remove_copies()
 
     def remove_copies(self) -> None:
-        """Remove the copies of the bundles."""
+        """Delete the copies of the bundles from disk."""
         for served in self.served.values():
             shutil.rmtree(served.folder, ignore_errors=True)
 
     @property
     def ready(self) -> dict[str, bool]:
-        """Of each bundle, whether it answers."""
+        """Bundle's name → whether it answers."""
         return {name: served.engine.ready for name, served in self.served.items()}
 
     def get(self, name: str | None = None) -> Engine:
-        """The engine of that name, or the first.
+        """Return the engine of that name, or the first one if no name is given.
 
         Raises:
-            Problem: there is none; `not-found`.
+            Problem: no bundle has that name (`not-found`).
         """
         return self.find(name).engine
 
     def find(self, name: str | None = None) -> Served:
-        """`get`, with where it comes from."""
+        """Like `get`, but return the `Served` bundle, which has the engine."""
         if name is None:
             return next(iter(self.served.values()))
         if name not in self.served:
@@ -165,10 +165,13 @@ class Engines:
         return self.served[name]
 
     async def reload(self, name: str) -> bool:
-        """Exchange a bundle for what now stands on disk: load, check, warm up, switch; False where it is the same.
+        """Exchange a bundle for the one that is now on disk: load, check, warm up, switch.
+
+        Returns:
+            Whether it changed; False if the files on disk are the ones that are served already.
 
         Raises:
-            Problem: the old one goes on, and why.
+            Problem: the new bundle cannot be served (`conflict`); the old one goes on.
         """
         served = self.find(name)
         async with served.exchanging:
@@ -195,11 +198,11 @@ class Engines:
         old, folder = served.engine, served.folder
         served.engine, served.folder, served.digest = new.engine, new.folder, new.digest
 
-        async def leave() -> None:
+        async def drain() -> None:
             await old.stop(self.settings.drain_seconds)
             shutil.rmtree(folder, ignore_errors=True)
 
-        self._keep(leave())
+        self._spawn(drain())  # requests that the old engine has taken are still answered by it
         return True
 
     def _read(self, source: str) -> Served:
@@ -207,7 +210,7 @@ class Engines:
         assert original is not None
         folder = Path(tempfile.mkdtemp(prefix="nameplate-served-"))
         try:
-            for name in MAX_BYTES:  # a bundle's files and no others
+            for name in MAX_BYTES:  # a bundle's own files; a run's folder may hold gigabytes of others
                 if (original / name).is_file():
                     shutil.copyfile(original / name, folder / name)
             settings = self.settings
@@ -222,11 +225,11 @@ class Engines:
             shutil.rmtree(folder, ignore_errors=True)
             raise
 
-    async def _watch(self) -> None:
-        """Reload what changes on disk; what is refused is not tried again until it changes once more."""
+    async def _reload_changes(self) -> None:
+        """Reload bundles that change on disk. One that is refused is not tried again until it changes once more."""
         seen = {name: _stamp(served.source) for name, served in self.served.items()}
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(CHECK_SECONDS)
             for name, served in self.served.items():
                 stamp = _stamp(served.source)
                 if stamp is None or stamp == seen[name]:
@@ -235,16 +238,17 @@ class Engines:
                 try:
                     await self.reload(name)
                 except Problem:
-                    continue  # the observer was told
+                    continue  # `reload` has told the observer
 
-    def _keep(self, work: Coroutine[None, None, None]) -> None:
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        """Run a coroutine in the background. The set keeps its task alive: asyncio itself holds weak references."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
 
 def _stamp(source: str) -> tuple[int, ...] | None:
-    """What changes when a bundle does; None while there is none, as for a moment when it is replaced."""
+    """Times, sizes and inodes of a bundle's files; None while they are missing, as in the middle of a replacement."""
     for folder in (Path(source), Path(source) / IN_RUN):
         try:
             found = [(folder / name).stat() for name in (MANIFEST, BACKBONE)]
@@ -254,21 +258,18 @@ def _stamp(source: str) -> tuple[int, ...] | None:
     return None
 
 
-# JOINED What happens in the engines, told to metrics and logs.
-
-
 WARNINGS: frozenset[Event] = frozenset({"worker died", "worker killed", "worker failed", "reload refused"})
 """Events that an operator should look at."""
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
-    """An `engine.Observer`."""
+class EngineObserver:
+    """Passes on what happens in the engines to metrics and logs; implements `engine.Observer`."""
 
     metrics: Metrics
 
     def answered(self, model: str, done: WorkerResult) -> None:
-        """Count a photo, and what its time went to."""
+        """Count a photo, and record the time that each stage took."""
         metrics = self.metrics
         if done.prediction is not None:
             metrics.photo(model, done.prediction)
@@ -278,7 +279,7 @@ class Watch:
             metrics.stage_seconds.labels(model, stage).observe(seconds)
 
     def event(self, name: Event, **facts: object) -> None:
-        """Log it, and count restarts and reloads."""
+        """Log an event, and count restarts and reloads."""
         model = str(facts.get("model"))
         if name == "worker died":
             self.metrics.worker_restarts.labels(model).inc()
@@ -289,8 +290,8 @@ class Watch:
         event(name, level="warning" if name in WARNINGS else "info", **facts)
 
 
-def look(engines: Engines, budget: Budget) -> Iterator[Metric]:
-    """What the queues, the workers and the bundles are like now."""
+def current_state(engines: Engines, budget: Budget) -> Iterator[Metric]:
+    """Yield gauges of the queues, the workers and the bundles as they are now."""
     photos = GaugeMetricFamily("nameplate_queue_photos", "Photos under way, waiting ones included.", labels=["model"])
     memory = GaugeMetricFamily(
         "nameplate_worker_resident_memory_bytes", "Memory of a worker.", labels=["model", "worker"]
@@ -320,26 +321,26 @@ class Service:
     budget: Budget
     metrics: Metrics = field(default_factory=Metrics)
     keys: Keys | None = None
-    """None where anybody may ask."""
+    """None if no keys are required."""
     feedback: FeedbackStore | None = None
-    """Where users' corrections are kept; None keeps none."""
+    """The store of users' corrections; None if corrections are not taken."""
     draining: bool = False
-    """Whether it was told to stop: no longer ready, and nothing new is to come."""
+    """Whether the service is stopping: it is no longer ready, and proxies should send nothing new."""
 
     @classmethod
     def of(cls, settings: ServeSettings) -> Service:
-        """A service whose bundles are read and checked, and whose workers are not started yet.
+        """Make a service: its bundles are read and checked, its workers are not started yet.
 
         Raises:
             NameplateError: a bundle cannot be served.
-            UsageError: settings that do not go together.
+            UsageError: some settings contradict each other.
         """
         check(settings)
         keys = None if settings.keys is None else Keys(settings.keys, failed=_keys_not_read)
         metrics, budget = Metrics(), Budget(settings.queue_bytes)
-        engines = Engines(settings, Watch(metrics))
+        engines = Engines(settings, EngineObserver(metrics))
         engines.load()
-        metrics.watch(lambda: look(engines, budget))
+        metrics.add_gauges(lambda: current_state(engines, budget))
         return cls(settings, engines, budget, metrics, keys, _open_feedback(settings))
 
     @property
@@ -359,45 +360,46 @@ def _open_feedback(settings: ServeSettings) -> FeedbackStore | None:
 
 
 def check(settings: ServeSettings) -> None:
-    """
+    """Check that the settings go together.
+
     Raises:
-        UsageError: settings that do not go together.
+        UsageError: some settings contradict each other.
     """
     check_runtime(settings.runtime)
     if settings.queue_photos < settings.photos:
         raise UsageError(
             f"The queue takes {settings.queue_photos} photos and one request may bring {settings.photos}: "
-            "it would be refused always."
+            "such a request would always be refused."
         )
     if settings.rate is not None:
         parse_rate(settings.rate)
     if settings.queue_bytes < settings.body_bytes:
         raise UsageError(
             f"The queue takes {settings.queue_bytes:,} bytes and one request may bring {settings.body_bytes:,}: "
-            "it would be refused always."
+            "such a request would always be refused."
         )
 
 
 def service_of(request: Request) -> Service:
-    """The service that a request has reached."""
+    """Return the service that a request has reached."""
     service: Service = request.app.state.service
     return service
 
 
 def json_response(value: object, status: int = 200) -> Response:
-    """An answer as JSON, encoded as everywhere in Nameplate."""
+    """Make a JSON response, encoded by msgspec as all of Nameplate's JSON."""
     return Response(msgspec.json.encode(value), status, media_type="application/json")
 
 
-class Gone(Exception):  # noqa: N818 - no error of ours
-    """The client has hung up."""
+class Gone(Exception):  # noqa: N818 - nothing has failed
+    """The client has closed the connection."""
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Do some work, and drop it when the client hangs up. The request's body must have been read.
+    """Await some work, and cancel it when the client closes the connection. The body must have been read before.
 
     Raises:
-        Gone: it has.
+        Gone: the client has closed the connection.
     """
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_disconnected(request))

@@ -1,4 +1,4 @@
-"""`ServeSettings`: all that an operator may choose of the service, with every default."""
+"""`ServeSettings`: everything that an operator may choose, with every default."""
 
 from __future__ import annotations
 
@@ -16,53 +16,53 @@ class ServeSettings:
     """How the service runs. `nameplate serve --help` says the same."""
 
     bundles: tuple[str, ...] = (DEFAULT_BUNDLE,)
-    """What is served; the first answers where a request names none."""
+    """The bundles to serve. The first one answers requests that name no model."""
     host: str = "127.0.0.1"
     """The address to listen on."""
     port: int = 8000
-    """0 takes any that is free."""
+    """The port to listen on; 0 takes any free one."""
     workers: int = 1
     """Worker processes for each bundle."""
     threads: int | None = None
-    """Processors for the workers of a bundle together; None takes those that this process may use."""
+    """Processors for all workers of one bundle together; None takes those that this process may use."""
     runtime: str = "auto"
-    """What runs the backbone; `auto` is ONNX Runtime here, as in `nameplate identify`."""
+    """The runtime that runs the backbone; `auto` is ONNX Runtime here, as in `nameplate identify`."""
     tta: str = NO_TTA
-    """Test-time augmentation."""
+    """The kind of test-time augmentation."""
     limits: Limits = field(default_factory=lambda: Limits(bytes=20 * MEBIBYTE))
-    """What one photo may cost."""
+    """Limits on the bytes, pixels and decoding time of one photo."""
     photos: int = 20
-    """Photos that one request may bring."""
+    """The most photos of one request."""
     body_bytes: int = 64 * MEBIBYTE
-    """Size of one request's body."""
+    """The most bytes of one request's body."""
     queue_photos: int = 128
-    """Photos of one bundle that may be under way, waiting ones included; beyond, requests are refused."""
+    """The most photos of one bundle that may be in the queue or with workers; beyond, requests are refused."""
     queue_bytes: int = 256 * MEBIBYTE
-    """Bytes of all requests' bodies that may be in memory; beyond, requests are refused."""
+    """The most bytes of request bodies that may be in memory at once; beyond, requests are refused."""
     batch_wait: float = 0.004
-    """Seconds that a picture may wait for others to fill its batch."""
+    """The most seconds that a prepared photo may wait for others to fill its batch."""
     request_seconds: float = 30.0
-    """A request that takes longer is given up."""
+    """Seconds after which a request is given up."""
     body_seconds: float = 30.0
-    """A body that takes longer to arrive is given up."""
+    """Seconds after which a body that is still arriving is given up."""
     stop_delay: float = 0.0
-    """Seconds after SIGTERM in which it says that it is not ready, and still answers, so that a proxy sees it."""
+    """Seconds after SIGTERM in which the service reports not ready but still answers, so that a proxy can notice."""
     drain_seconds: float = 30.0
-    """Then requests under way have so long to end."""
+    """Seconds after that in which requests under way may end."""
     keys: Path | None = None
-    """File of hashed API keys (`nameplate keys`); None asks for none."""
+    """The file of hashed API keys (`nameplate keys`); None requires no keys."""
     rate: str | None = None
-    """Requests that one key, or one address where there are no keys, may send, such as `600/minute`."""
+    """How many requests one key (or one address, without keys) may send, such as `600/minute`; None sets no limit."""
     cors: tuple[str, ...] = ()
     """Origins whose pages may call the API."""
     allowed_hosts: tuple[str, ...] = ()
-    """Host names that requests may be for, besides those of this machine where it listens there alone."""
+    """Host names that requests may be for. A service that listens on loopback only also allows this machine's own."""
     trusted_proxies: str = "127.0.0.1"
-    """Addresses of proxies whose X-Forwarded-For is believed."""
+    """Addresses of proxies whose X-Forwarded-For header is trusted."""
     feedback: str | None = None
-    """Database for users' corrections: a SQLAlchemy URL, or the path of a SQLite file; None keeps none."""
+    """The database for users' corrections: a SQLAlchemy URL or the path of a SQLite file; None takes no corrections."""
     feedback_bytes: int = 10 * 1024 * MEBIBYTE
-    """What that database may hold; beyond, corrections are refused."""
+    """The most bytes that this database may hold; beyond, corrections are refused."""
     reload_on_change: bool = False
     """Whether a bundle that changes on disk is exchanged for the new one."""
     page: bool = True

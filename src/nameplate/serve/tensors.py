@@ -1,11 +1,11 @@
-"""Open Inference Protocol V2: a request's tensors out of its body. No HTTP here.
+"""Open Inference Protocol V2: read a request's tensors from its body, and write an answer's. No HTTP here.
 
-Both forms are read: tensors inside the JSON, and after it (the binary tensor data extension). Sources:
+Tensors may stand inside the JSON or follow it as bytes (the binary tensor data extension). Sources:
 github.com/kserve/open-inference-protocol, specification/protocol/inference_rest.md, and
 github.com/triton-inference-server/server, docs/protocol/extension_binary_data.md.
 
-A body is hostile until read. What a header may make us allocate is bounded before it is parsed: it says few objects,
-and all lists but the tensors' data are short. The data are parsed when their number is known to be what the shape says.
+Bodies are hostile until read. What parsing may allocate is bounded first: the JSON may hold few objects, and all lists
+except the tensors' data must be short. The data are parsed only after their number was found to match the shape.
 """
 
 from __future__ import annotations
@@ -24,31 +24,32 @@ from nameplate.errors import UsageError, did_you_mean
 from nameplate.types import Floats
 
 PHOTO, PICTURE = "photo", "picture"
-"""The inputs, of which a request brings one: files' bytes (N), and prepared pictures uint8 (N, H, W, 3)."""
+"""The inputs' names in the protocol, of which a request brings one: the bytes of N files, or N prepared model inputs,
+uint8 (N, H, W, 3)."""
 EMBEDDING, PROBABILITIES, NAMEPLATE = "embedding", "probabilities", "nameplate"
-"""The outputs: float32 (N, D), float32 (N, C), and the most probable nameplates (N)."""
+"""The outputs' names: float32 (N, D), float32 (N, C), and the N most probable nameplates."""
 OUTPUTS = (EMBEDDING, PROBABILITIES, NAMEPLATE)
-"""In the order in which they are sent where none is asked for."""
+"""All outputs, in the order in which they are sent if the request names none."""
 MOST_OBJECTS = 32
-"""JSON objects that a request may hold; one input and three outputs with their parameters make ten."""
+"""The most JSON objects in a request; one input and three outputs with their parameters make ten."""
 SMALL = 4096
-"""Characters of a shape or of parameters."""
+"""The most characters of a shape or of parameters."""
 LONGEST_ID = 1024
-"""Characters of a request's id, which is sent back."""
+"""The most characters of a request's id, which is sent back."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
-    """What one model's requests may bring."""
+class InputSpec:
+    """What requests to one model may bring."""
 
     height: int
-    """Of a prepared picture."""
+    """Height of a prepared model input, in pixels."""
     width: int
-    """Of a prepared picture."""
+    """Width of a prepared model input, in pixels."""
     photos: int
-    """The most that one request may bring, at least 1."""
+    """The most photos of one request, at least 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,24 +58,27 @@ class Wanted:
 
     name: str
     binary: bool
-    """Whether after the JSON rather than in it."""
+    """Whether its data follow the JSON rather than stand in it."""
 
 
 @dataclass(frozen=True, slots=True)
 class InferRequest:
-    """A request that was read: photos or pictures, never both."""
+    """A request that was read: photos or prepared model inputs, never both."""
 
     photos: tuple[bytes, ...] | None
-    """Files' bytes."""
-    pictures: NDArray[np.uint8] | None
-    """N×H×W×3."""
+    """The files' bytes."""
+    inputs: NDArray[np.uint8] | None
+    """Prepared model inputs, uint8 N×H×W×3."""
     outputs: tuple[Wanted, ...]
     id: str | None
-    """What the client calls the request."""
+    """The client's id of the request."""
 
     def __len__(self) -> int:
-        """Photos, or pictures."""
-        return len(self.photos or ()) if self.pictures is None else len(self.pictures)
+        """Number of photos or model inputs."""
+        return len(self.photos or ()) if self.inputs is None else len(self.inputs)
+
+
+# The request's JSON. `Raw` members are decoded later, after their length was checked.
 
 
 class _InputParameters(msgspec.Struct):
@@ -113,37 +117,37 @@ class _Request(msgspec.Struct):
     parameters: msgspec.Raw = msgspec.Raw(b"{}")
 
 
-def read_request(body: bytes, header_length: str | None, terms: Terms) -> InferRequest:
+def read_request(body: bytes, header_length: str | None, spec: InputSpec) -> InferRequest:
     """Read an inference request.
 
     Args:
-        body: JSON, and behind it what is sent as binary data.
-        header_length: what `Inference-Header-Content-Length` says of the JSON's length in bytes; None: all is JSON.
-        terms: of the model that is asked.
+        body: the JSON, followed by the binary data if there are any.
+        header_length: the value of `Inference-Header-Content-Length`, the JSON's length in bytes; None if all is JSON.
+        spec: what the model takes.
 
     Raises:
-        UsageError: the body lies, is damaged, or brings or asks for what the model does not take or give.
+        UsageError: the body is damaged or contradicts itself, or asks for what the model does not offer.
     """
     head, tail = _parts(body, header_length)
     if head.count(b"{") > MOST_OBJECTS:
         raise UsageError(f"The request's JSON holds more than {MOST_OBJECTS} objects: send one input.")
-    said = _decoded(head, _Request, "The request")
-    if len(said.inputs) != 1:
-        raise UsageError(f"The request brings {len(said.inputs)} inputs. Send one: '{PHOTO}' or '{PICTURE}'.")
-    if said.id is not None and len(said.id) > LONGEST_ID:
+    request = _decoded(head, _Request, "The request")
+    if len(request.inputs) != 1:
+        raise UsageError(f"The request brings {len(request.inputs)} inputs. Send one: '{PHOTO}' or '{PICTURE}'.")
+    if request.id is not None and len(request.id) > LONGEST_ID:
         raise UsageError(f"The request's id is longer than {LONGEST_ID} characters.")
-    binary = _small(said.parameters, _RequestParameters, "The request's 'parameters'").binary_data_output
-    outputs = _wanted(said.outputs or [_Output(name) for name in OUTPUTS], binary=binary)
-    [given] = said.inputs
+    binary = _small(request.parameters, _RequestParameters, "The request's 'parameters'").binary_data_output
+    outputs = _wanted(request.outputs or [_Output(name) for name in OUTPUTS], binary=binary)
+    [given] = request.inputs
     if given.name == PHOTO:
-        return InferRequest(_photos(given, tail, terms), None, outputs, said.id)
+        return InferRequest(_photos(given, tail, spec), None, outputs, request.id)
     if given.name == PICTURE:
-        return InferRequest(None, _pictures(given, tail, terms), outputs, said.id)
+        return InferRequest(None, _inputs(given, tail, spec), outputs, request.id)
     raise UsageError(f"There is no input '{given.name[:40]}': send '{PHOTO}' or '{PICTURE}'.")
 
 
 def _parts(body: bytes, header_length: str | None) -> tuple[bytes, bytes | None]:
-    """The JSON, and what follows it; None where all is JSON."""
+    """Split a body into the JSON and the bytes that follow it; None if all is JSON."""
     if header_length is None:
         return body, None
     digits = header_length.strip()
@@ -169,34 +173,36 @@ def _small(text: msgspec.Raw, kind: type[T], what: str) -> T:
 
 
 def _wanted(asked: Sequence[_Output], *, binary: bool) -> tuple[Wanted, ...]:
-    """The outputs that are asked for; `binary` says how those are sent that do not say themselves."""
+    """Return the outputs that are asked for; `binary` holds for those that do not say how they are to be sent."""
     outputs = []
     for output in asked:
-        said = _small(output.parameters, _OutputParameters, f"'parameters' of output '{output.name[:40]}'")
+        parameters = _small(output.parameters, _OutputParameters, f"'parameters' of output '{output.name[:40]}'")
         if output.name not in OUTPUTS:
             near = did_you_mean(output.name[:40], OUTPUTS)
             raise UsageError(f"There is no output '{output.name[:40]}': there are {', '.join(OUTPUTS)}.{near}")
-        if said.classification:
+        if parameters.classification:
             raise UsageError(
                 f"Output '{output.name}' asks for 'classification', which is not supported: "
                 f"ask for '{PROBABILITIES}' and rank them; /v1/models names the columns."
             )
-        if said.shared_memory_region is not None:
+        if parameters.shared_memory_region is not None:
             raise UsageError(f"Output '{output.name}' asks for shared memory, which is not supported.")
-        outputs.append(Wanted(output.name, binary if said.binary_data is None else said.binary_data))
+        outputs.append(Wanted(output.name, binary if parameters.binary_data is None else parameters.binary_data))
     if len({output.name for output in outputs}) < len(outputs):
         raise UsageError("The request asks for an output twice: name each once.")
     return tuple(outputs)
 
 
 def _content(given: _Input, tail: bytes | None) -> tuple[bytes | None, msgspec.Raw]:
-    """A tensor's binary data, None where there are none, and its JSON data, empty where it has none."""
-    said = _small(given.parameters, _InputParameters, f"'parameters' of input '{given.name}'")
-    if said.shared_memory_region is not None:
+    """Return a tensor's binary data (None if it has none) and its JSON data (empty if it has none)."""
+    parameters = _small(given.parameters, _InputParameters, f"'parameters' of input '{given.name}'")
+    if parameters.shared_memory_region is not None:
         raise UsageError(f"Input '{given.name}' lies in shared memory, which is not supported: send its data.")
-    if given.name == PHOTO and said.content_type != "base64":
-        raise UsageError(f"Input '{PHOTO}' is of content_type '{said.content_type[:40]}': 'base64' is what is read.")
-    if said.binary_data_size is None:
+    if given.name == PHOTO and parameters.content_type != "base64":
+        raise UsageError(
+            f"Input '{PHOTO}' is of content_type '{parameters.content_type[:40]}': 'base64' is what is read."
+        )
+    if parameters.binary_data_size is None:
         if tail:
             raise UsageError(f"{len(tail):,} bytes follow the JSON, and no input has 'binary_data_size'.")
         if not bytes(given.data):
@@ -204,16 +210,16 @@ def _content(given: _Input, tail: bytes | None) -> tuple[bytes | None, msgspec.R
         return None, given.data
     if bytes(given.data):
         raise UsageError(f"Input '{given.name}' has both 'data' and 'binary_data_size': send one.")
-    if said.binary_data_size != len(tail or b""):
+    if parameters.binary_data_size != len(tail or b""):
         raise UsageError(
-            f"Input '{given.name}' says 'binary_data_size' {said.binary_data_size}, but {len(tail or b''):,} bytes "
-            "follow the JSON. Is Inference-Header-Content-Length right?"
+            f"Input '{given.name}' says 'binary_data_size' {parameters.binary_data_size}, but {len(tail or b''):,} "
+            "bytes follow the JSON. Is Inference-Header-Content-Length right?"
         )
     return tail or b"", given.data
 
 
-def _shape(given: _Input, datatype: str, sides: tuple[int, ...], terms: Terms) -> int:
-    """N of a tensor that must be of shape (N, *sides)."""
+def _shape(given: _Input, datatype: str, sides: tuple[int, ...], spec: InputSpec) -> int:
+    """Check that a tensor is of shape (N, *sides), and return N."""
     if given.datatype != datatype:
         raise UsageError(f"Input '{given.name}' is of datatype '{given.datatype[:40]}': '{datatype}' is what is taken.")
     side = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
@@ -221,20 +227,20 @@ def _shape(given: _Input, datatype: str, sides: tuple[int, ...], terms: Terms) -
     if len(shape) != 1 + len(sides) or tuple(shape[1:]) != sides:
         expected = ", ".join(map(str, ("N", *sides)))
         raise UsageError(f"Input '{given.name}' is of shape {shape[:8]}: [{expected}] is what is taken.")
-    if not 1 <= shape[0] <= terms.photos:
-        raise UsageError(f"Input '{given.name}' brings {shape[0]} photos: one request may bring 1 to {terms.photos}.")
+    if not 1 <= shape[0] <= spec.photos:
+        raise UsageError(f"Input '{given.name}' brings {shape[0]} photos: one request may bring 1 to {spec.photos}.")
     return shape[0]
 
 
-def _photos(given: _Input, tail: bytes | None, terms: Terms) -> tuple[bytes, ...]:
-    """Files' bytes, from binary data or from base64 (RFC 4648, section 4) in the JSON."""
-    number = _shape(given, "BYTES", (), terms)
+def _photos(given: _Input, tail: bytes | None, spec: InputSpec) -> tuple[bytes, ...]:
+    """Return the files' bytes, from binary data or from base64 (RFC 4648, section 4) in the JSON."""
+    number = _shape(given, "BYTES", (), spec)
     binary, data = _content(given, tail)
     if binary is not None:
         return _elements(binary, number)
     text = bytes(data)
-    if text.count(b",") >= terms.photos:  # base64 has no commas
-        raise UsageError(f"Input '{PHOTO}' has more than {terms.photos} elements.")
+    if text.count(b",") >= spec.photos:  # base64 has no commas, so this bounds the list before it is parsed
+        raise UsageError(f"Input '{PHOTO}' has more than {spec.photos} elements.")
     strings = _decoded(text, list[str], f"'data' of input '{PHOTO}'")
     if len(strings) != number:
         raise UsageError(f"Input '{PHOTO}' is of shape [{number}] and has {len(strings)} elements.")
@@ -248,24 +254,24 @@ def _photos(given: _Input, tail: bytes | None, terms: Terms) -> tuple[bytes, ...
 
 
 def _elements(data: bytes, number: int) -> tuple[bytes, ...]:
-    """BYTES as binary data: each element's length, 4 bytes little-endian, then its bytes."""
-    found, at = [], 0
+    """Split binary data of type BYTES: each element is its length, 4 bytes little-endian, followed by its bytes."""
+    elements, start = [], 0
     for place in range(number):
-        end = at + 4 + (struct.unpack_from("<I", data, at)[0] if at + 4 <= len(data) else 0)
+        end = start + 4 + (struct.unpack_from("<I", data, start)[0] if start + 4 <= len(data) else 0)
         if end > len(data):
             raise UsageError(f"Input '{PHOTO}': element {place + 1} of {number} reaches past the data's end.")
-        found.append(data[at + 4 : end])
-        at = end
-    if at != len(data):
-        raise UsageError(f"Input '{PHOTO}': {len(data) - at:,} bytes follow its {number} elements.")
-    return tuple(found)
+        elements.append(data[start + 4 : end])
+        start = end
+    if start != len(data):
+        raise UsageError(f"Input '{PHOTO}': {len(data) - start:,} bytes follow its {number} elements.")
+    return tuple(elements)
 
 
-def _pictures(given: _Input, tail: bytes | None, terms: Terms) -> NDArray[np.uint8]:
-    """Prepared pictures, uint8 N×H×W×3."""
-    sides = (terms.height, terms.width, 3)
-    number = _shape(given, "UINT8", sides, terms)
-    values = number * terms.height * terms.width * 3
+def _inputs(given: _Input, tail: bytes | None, spec: InputSpec) -> NDArray[np.uint8]:
+    """Return prepared model inputs, uint8 N×H×W×3."""
+    sides = (spec.height, spec.width, 3)
+    number = _shape(given, "UINT8", sides, spec)
+    values = number * spec.height * spec.width * 3
     binary, data = _content(given, tail)
     if binary is None:
         return _numbers(bytes(data), values).reshape(number, *sides)
@@ -275,16 +281,16 @@ def _pictures(given: _Input, tail: bytes | None, terms: Terms) -> NDArray[np.uin
 
 
 def _numbers(text: bytes, values: int) -> NDArray[np.uint8]:
-    """A JSON list of bytes, flat or nested: the protocol takes both, row by row."""
+    """Parse a JSON list of bytes, which the protocol allows to be flat or nested, in row-major order."""
     if text.count(b",") + 1 != values:
         raise UsageError(f"Input '{PICTURE}' has {text.count(b',') + 1:,} elements, its shape makes {values:,}.")
+    # Without its inner brackets a nested list is a flat one, whose length is known already.
     flat = b"[" + text.translate(None, b"[]") + b"]"
     byte = Annotated[int, msgspec.Meta(ge=0, le=255)]
     return np.array(_decoded(flat, list[byte], f"'data' of input '{PICTURE}'"), np.uint8)
 
 
-# JOINED Open Inference Protocol V2: an answer's tensors into its body, the other way round from `tensors.py`.
-
+# Answers.
 
 Tensor: TypeAlias = "Floats | Sequence[str]"
 
@@ -292,13 +298,16 @@ Tensor: TypeAlias = "Floats | Sequence[str]"
 def write_response(
     model: str, version: str, request: InferRequest, tensors: Mapping[str, Tensor]
 ) -> tuple[bytes, int | None]:
-    """An answer's body, and the length of the JSON in it where binary data follow.
+    """Encode an answer.
 
     Args:
-        model: its name.
-        version: its version.
-        request: what is answered.
-        tensors: output → float32 array, or strings; at least those that are asked for.
+        model: the model's name.
+        version: the model's version.
+        request: the request, which says which outputs are sent, and how.
+        tensors: output's name → float32 array or strings; at least the outputs that are asked for.
+
+    Returns:
+        The body, and the length of the JSON in bytes if binary data follow it.
     """
     outputs, tail = [], []
     for wanted in request.outputs:
@@ -316,8 +325,8 @@ def write_response(
         else:
             shown["data"] = tensor.ravel().tolist() if isinstance(tensor, np.ndarray) else list(tensor)
         outputs.append(shown)
-    said = {} if request.id is None else {"id": request.id}
-    head = msgspec.json.encode({"model_name": model, "model_version": version, **said, "outputs": outputs})
+    named = {} if request.id is None else {"id": request.id}
+    head = msgspec.json.encode({"model_name": model, "model_version": version, **named, "outputs": outputs})
     return b"".join((head, *tail)), len(head) if tail else None
 
 

@@ -1,7 +1,10 @@
-"""A worker: a process that decodes, embeds and classifies photos, and nothing else.
+"""A worker process: it decodes, embeds and classifies photos, and does nothing else.
 
-`python -m nameplate.serve.worker FD` is started by `supervisor.py` with one end of a socket pair. Hostile bytes
-are decoded here alone, so that what kills a decoder kills no more than this process.
+`ipc.start_worker` runs `python -m nameplate.serve.worker FD`, where FD is one end of a socket pair. Hostile bytes are
+decoded only here, so a photo that crashes a decoder ends this process and not the service.
+
+Decoder threads prepare photos and put them into `Batches`; runner threads take small batches, embed and classify them,
+and send the answers.
 """
 
 from __future__ import annotations
@@ -47,25 +50,22 @@ from nameplate.runtime.ort import OnnxRuntime
 from nameplate.runtime.select import make_runtime
 from nameplate.serve.ipc import LENGTHS, Cancel, Failed, Frame, Ready, Setup, WorkerJob, WorkerResult, for_worker, frame
 
-# JOINED `Batches`: pictures on their way to the runtime, taken in small batches, none kept waiting for long.
-
-
 T = TypeVar("T")
 
 
 class Batches(Generic[T]):
-    """A queue that several decoders fill and several runners empty.
+    """A queue of prepared photos that several decoders fill and several runners empty, batch by batch.
 
-    A runner that is free takes what is there: a picture waits for others only while some are being decoded,
-    and never longer than `wait`. Runners that are free at once share what is there, so that none idles.
+    A free runner takes what is there: a photo waits for others only while some are being decoded, and never longer
+    than `wait`. If several runners are free, they share what is there, so that none is idle.
     """
 
     def __init__(self, size: int, wait: float) -> None:
         """Make an empty queue.
 
         Args:
-            size: pictures a batch at most.
-            wait: seconds that a picture may wait for others, at most.
+            size: the most photos of a batch.
+            wait: the most seconds that a photo may wait for others.
         """
         self.size, self._wait = size, wait
         self._ready: deque[tuple[float, T]] = deque()
@@ -74,39 +74,39 @@ class Batches(Generic[T]):
         self._changed = threading.Condition()
 
     def expect(self) -> None:
-        """Say that a picture is being decoded; `put` or `give_up` must follow."""
+        """Announce a photo that is being decoded; `put` or `give_up` must follow."""
         with self._changed:
             self._coming += 1
 
     def give_up(self) -> None:
-        """The picture that was expected does not come."""
+        """Withdraw an announced photo: it could not be decoded, or nobody waits for it."""
         with self._changed:
             self._coming -= 1
             self._changed.notify_all()
 
     def put(self, item: T) -> None:
-        """Add the picture that was expected."""
+        """Add an announced photo."""
         with self._changed:
             self._coming -= 1
             self._ready.append((time.monotonic(), item))
             self._changed.notify_all()
 
     def take(self) -> list[T]:
-        """The next batch, of one picture at least; waits until there is one."""
+        """Take the next batch, of at least one photo; wait until there is one."""
         with self._changed:
             self._idle += 1
             try:
                 while True:
                     pause = self._pause()
                     if pause == 0:
-                        count = min(self.size, -(-len(self._ready) // self._idle))
+                        count = min(self.size, -(-len(self._ready) // self._idle))  # a fair share, rounded up
                         return [self._ready.popleft()[1] for _ in range(count)]
                     self._changed.wait(pause)
             finally:
                 self._idle -= 1
 
     def _pause(self) -> float | None:
-        """Seconds to wait for a batch to fill; 0 to take what is there, None until something comes."""
+        """Return how many seconds to wait for a batch to fill: 0 to take what is there, None if nothing is there."""
         if not self._ready:
             return None
         if len(self._ready) >= self.size or self._coming == 0:
@@ -115,7 +115,7 @@ class Batches(Generic[T]):
 
 
 NICE = 5
-"""Below the service: where processors are few it answers, and refuses, at once, and the work takes what is left."""
+"""Niceness of workers. The service has priority, so that it still refuses at once when all processors are busy."""
 
 
 @dataclass(slots=True)
@@ -125,43 +125,43 @@ class Task:
     job: WorkerJob
     photo: bytes
     until: float
-    """When it is late, on the monotonic clock."""
+    """The deadline, on the monotonic clock."""
     prepared: PreparedPhoto | None = None
-    """None until it is decoded, and where it cannot be."""
+    """None until the photo is decoded, or if it cannot be."""
     outcome: Outcome | None = None
-    """What the answer is made of; None until it is embedded, and where nobody waits any more."""
+    """What the answer is made from; None until the photo is embedded, or if the job was dropped."""
     shown: NDArray[np.uint8] | None = None
-    """The photo to draw the heat map on, uint8 H×W×3, where one is asked for."""
+    """The photo that the heat map is drawn on, uint8 H×W×3, if one is asked for."""
     cancelled: bool = False
     decoded: float = 0.0
     """Seconds that decoding took."""
     ready: float = 0.0
-    """When its model inputs were ready, on the monotonic clock."""
+    """When the model inputs were ready, on the monotonic clock."""
 
     @property
     def dropped(self) -> bool:
-        """Whether nobody waits for it any more."""
+        """Whether nobody waits for the answer any more."""
         return self.cancelled or time.monotonic() > self.until
 
 
 class Worker:
-    """Decoders and runners over one model, side by side."""
+    """The worker's model, its decoder threads and its runner threads."""
 
     def __init__(self, setup: Setup, reply: Callable[[Frame], None]) -> None:
         """Load the bundle.
 
         Args:
-            setup: which, and how.
-            reply: sends a frame to the service; called from several threads.
+            setup: which bundle to serve, and how.
+            reply: sends a frame to the service; it is called from several threads.
 
         Raises:
-            NameplateError: it cannot be served.
+            NameplateError: the bundle cannot be served.
         """
         self._reply = reply
         settings = Settings(setup.runtime, setup.threads, setup.limits, tta=setup.tta)
-        self._model = Model(load_bundle(setup.bundle), settings)  # the service has proven it (`engines`)
+        self._model = Model(load_bundle(setup.bundle), settings)  # the service has checked the bundle (`Engines`)
         self._model.require_head()
-        self._whole = setup.tta != NO_TTA
+        self._with_tta = setup.tta != NO_TTA
         self._runtime, size = _open(setup, self._model.bundle.backbone)
         self._batches: Batches[Task] = Batches(size, setup.batch_wait)
         self._tasks: dict[int, Task] = {}
@@ -169,20 +169,27 @@ class Worker:
         self._threads = setup.threads
 
     def warm_up(self) -> Ready:
-        """Run a full batch and the golden photo; what the service holds its answer against."""
+        """Run a full batch, which allocates all memory, and identify the reference image.
+
+        Returns:
+            The message that says so; the service checks the prediction in it.
+
+        Raises:
+            BundleError: the reference image cannot be read.
+        """
         size = self._model.bundle.manifest.preprocess
         self._runtime.run(np.zeros((self._batches.size, size.height, size.width, 3), np.uint8))
-        task = Task(WorkerJob(0, "golden", 0), reference_photo(), time.monotonic() + 3600)
+        task = Task(WorkerJob(0, "reference image", 0), reference_photo(), time.monotonic() + 3600)
         self._decode(task)
         if isinstance(task.outcome, UnreadablePhoto):
-            raise BundleError(f"The golden photo cannot be read: {task.outcome.failure}.")
+            raise BundleError(f"The reference image cannot be read: {task.outcome.failure}.")
         self._embed([task])
         assert task.outcome is not None
-        prediction, _ = self._model.answer("golden", task.outcome)
+        prediction, _ = self._model.answer("reference image", task.outcome)
         return Ready(self._runtime.name, prediction)
 
     def run(self, receive: Callable[[], tuple[bytes, bytes] | None]) -> None:
-        """Work until `receive` has no more frames."""
+        """Work until `receive` returns None, which means that the service has closed the socket."""
         for number in range(self._threads):
             threading.Thread(target=self._guarded, args=(self._runner,), name=f"run-{number}", daemon=True).start()
         while (received := receive()) is not None:
@@ -197,7 +204,7 @@ class Worker:
                     task.cancelled = True
 
     def _guarded(self, work: Callable[..., None], *arguments: Task) -> None:
-        """What fails unforeseen ends the process: the service starts another one, and tells."""
+        """Call `work`. An exception that nobody foresaw ends the process, and the service starts another worker."""
         try:
             work(*arguments)
         except BaseException:
@@ -205,7 +212,7 @@ class Worker:
             os._exit(1)
 
     def _prepare(self, task: Task) -> None:
-        """In a decoder's thread: the model inputs, and the photo to draw on where a heat map is asked for."""
+        """Decode a job's photo and pass it on. Runs in a decoder's thread."""
         start = time.monotonic()
         if not task.dropped:
             self._decode(task)
@@ -218,18 +225,19 @@ class Worker:
             self._finish(task)
 
     def _decode(self, task: Task) -> None:
+        """Set the task's model inputs, and the photo to draw on if a heat map is asked for; or its failure."""
         size = self._model.bundle.manifest.preprocess
-        if task.job.form == "picture":
-            picture = np.frombuffer(task.photo, np.uint8).reshape(size.height, size.width, 3)
-            # Of the photo that it was made of nothing is known, so neither is its quality.
-            decoded: DecodedPhoto | UnreadablePhoto = DecodedPhoto(PhotoFile(None, size.width, size.height), picture)
+        if task.job.form == "input":
+            pixels = np.frombuffer(task.photo, np.uint8).reshape(size.height, size.width, 3)
+            decoded: DecodedPhoto | UnreadablePhoto = DecodedPhoto(PhotoFile(None, size.width, size.height), pixels)
         else:
             decoded = decode_photo(task.photo, self._model.settings, (size.height, size.width))
         if isinstance(decoded, UnreadablePhoto):
             task.outcome = decoded
             return
         task.prepared = self._model.embedder.prepare_decoded(decoded)
-        if task.job.form == "picture":
+        if task.job.form == "input":
+            # The original photo is unknown, and the model input tells nothing about its size or sharpness.
             task.prepared = replace(task.prepared, quality=None)
         if task.job.heatmap:
             from nameplate.model.cam import SHOWN
@@ -238,24 +246,23 @@ class Worker:
             task.shown = shown(decoded.pixels, SHOWN)
 
     def _runner(self) -> None:
+        """Embed and answer batches for ever. Runs in a thread of its own."""
         while True:
             taken = self._batches.take()
             start = time.monotonic()
             tasks = [task for task in taken if not task.dropped]
             self._embed(tasks)
             embedded = time.monotonic() - start
-            # Those that wait for a heat map come last: it is drawn here, and must keep nobody else waiting.
+            # Jobs with a heat map are finished last: drawing it takes a while, and the others must not wait for it.
             for task in sorted(taken, key=lambda task: task.job.heatmap):
                 self._finish(task, start - task.ready, embedded, len(tasks))
 
     def _embed(self, tasks: list[Task]) -> None:
-        """The network sees these photos, with test-time augmentation one after the other: all views of a photo make
-        the batches.
-        """
-        if self._whole:
+        """Set the outcomes of some tasks. With TTA, each photo's views make batches of their own."""
+        if self._with_tta:
             for task in tasks:
                 assert task.prepared is not None
-                source = task.prepared.inputs[0] if task.job.form == "picture" else task.photo
+                source = task.prepared.inputs[0] if task.job.form == "input" else task.photo
                 [task.outcome] = self._model.embedder.embed([(source, task.prepared)])
             return
         photos = [task.prepared for task in tasks if task.prepared is not None]
@@ -266,7 +273,7 @@ class Worker:
             task.outcome = embedded(photo, embedding[None], self._runtime.name)
 
     def _finish(self, task: Task, waited: float = 0.0, embedded: float = 0.0, batch: int = 0) -> None:
-        """Reply, and forget the task."""
+        """Send the answer and forget the task."""
         self._tasks.pop(task.job.id, None)
         job, outcome = task.job, task.outcome
         if outcome is None:
@@ -291,29 +298,30 @@ class Worker:
         )
 
     def _heat_map(self, task: Task) -> HeatMap | None:
-        """The map of a photo that is prepared: it is not decoded again."""
+        """Draw the heat map of a prepared photo; the photo is not decoded again."""
         from nameplate.model.cam import explain_mapped, explainable, map_prepared
         from nameplate.report.explanation import heat_json
 
-        if self._maps is None or not explainable(self._model) or task.prepared is None or task.shown is None:
+        if self._cam_runtime is None or not explainable(self._model) or task.prepared is None or task.shown is None:
             return None
-        [mapped] = map_prepared(self._model, iter([task.prepared]), self._maps)
+        [mapped] = map_prepared(self._model, iter([task.prepared]), self._cam_runtime)
         if isinstance(mapped, UnreadablePhoto):
             return None
         return heat_json(explain_mapped(self._model, mapped, task.shown), self._model.bundle.manifest.preprocess)
 
     @cached_property
-    def _maps(self) -> OnnxRuntime | None:
-        """The backbone with its maps, opened when the first heat map is asked for; None where it gives none."""
-        maps = OnnxRuntime(self._model.bundle.backbone, 1, maps=True)
-        return maps if maps.has_maps else None
+    def _cam_runtime(self) -> OnnxRuntime | None:
+        """The backbone with its feature maps, opened at the first heat map; None if the backbone exports none."""
+        runtime = OnnxRuntime(self._model.bundle.backbone, 1, maps=True)
+        return runtime if runtime.has_maps else None
 
 
 def _open(setup: Setup, backbone: bytes) -> tuple[OnnxRuntime | OpenVino, int]:
-    """The runtime, and how many photos make a batch. Both choices give the same bits as any other (tests say so).
+    """Open the runtime and choose the batch size. The answers do not depend on the choice, bit by bit (see the tests).
 
-    ONNX Runtime is faster with a batch a thread than with one batch over all of them; OpenVINO, whose batches have
-    a fixed shape, answers single photos eight times as fast in batches of one, and loses nothing (docs/benchmarks.md).
+    ONNX Runtime is faster with one batch per thread than with one batch over all threads. OpenVINO's batches have a
+    fixed shape: with batches of one it answers single photos eight times as fast, and loses no throughput
+    (docs/benchmarks.md).
     """
     if setup.runtime in ("auto", "onnxruntime"):
         return make_runtime("onnxruntime", backbone, 1), BATCH
@@ -322,7 +330,7 @@ def _open(setup: Setup, backbone: bytes) -> tuple[OnnxRuntime | OpenVino, int]:
 
 def main() -> None:
     """Serve the socket whose number is the first argument, until the service closes it."""
-    for each in (signal.SIGINT, signal.SIGTERM):  # a terminal sends them to the whole group; the service decides
+    for each in (signal.SIGINT, signal.SIGTERM):  # a terminal sends them to the whole group, but the service decides
         signal.signal(each, signal.SIG_IGN)
     connection = socket.socket(fileno=int(sys.argv[1]))
     sending = threading.Lock()
@@ -349,13 +357,13 @@ def main() -> None:
     except NameplateError as error:
         reply(frame(Failed(str(error))))
         sys.exit(1)
-    with suppress(OSError):  # the service is gone
+    with suppress(OSError):  # the service has ended
         worker.run(receive)
-    os._exit(0)  # threads that still decode are left behind
+    os._exit(0)  # does not wait for threads that still decode
 
 
 def _exactly(connection: socket.socket, length: int) -> bytes | None:
-    """So many bytes, or None where the other side has closed."""
+    """Receive exactly `length` bytes; None if the other side has closed the socket."""
     data = bytearray(length)
     view, got = memoryview(data), 0
     while got < length:

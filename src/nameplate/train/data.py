@@ -1,8 +1,8 @@
-"""Batches of photos, prepared in threads beside the network.
+"""Makes batches of augmented photos in threads, and mixes them with MixUp and CutMix.
 
-Threads, because decoding and resizing release the interpreter's lock, and so nothing is copied between
-processes. Everything that is drawn depends on the seed, the epoch and the photo alone, so a resumed run sees
-the same pictures.
+Threads suffice because decoding and resizing release the interpreter lock, and nothing has to be copied between
+processes. All random numbers depend only on the seed, the epoch and the photo, so that a resumed run sees the same
+model inputs.
 """
 
 from __future__ import annotations
@@ -26,23 +26,21 @@ from nameplate.model.pipeline import Settings, UnreadablePhoto, prepare_photo
 from nameplate.train.schedule import steps_per_epoch
 from nameplate.types import Preprocess
 
-# JOINED MixUp and CutMix of a batch.
-
 
 def mix(
     photos: torch.Tensor, classes: torch.Tensor, settings: Mixing, draw: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """Mix a batch with itself in another order, or leave it.
+    """Mix a batch with a permutation of itself by MixUp or CutMix, or leave it as it is, at random.
 
     Args:
         photos: uint8 N×H×W×3.
         classes: int64 (N,).
-        settings: how often, and how much.
-        draw: where chance comes from.
+        settings: probabilities and Beta distributions.
+        draw: the random generator.
 
     Returns:
-        The photos (float32 0–255 after MixUp, else uint8), the other classes int64 (N,), and the share of the
-        first classes, 0–1.
+        The photos (float32 0–255 after MixUp, otherwise uint8), the classes of the second photos int64 (N,), and the
+        weight of the first classes in the loss, 0–1.
     """
     chance = draw.random()
     if chance >= settings.mixup + settings.cutmix or len(photos) < 2:
@@ -51,6 +49,7 @@ def mix(
     if chance < settings.mixup:
         share = float(draw.beta(settings.mixup_alpha, settings.mixup_alpha))
         return photos.float().mul(share).add(photos[order].float(), alpha=1 - share), classes[order], share
+    # CutMix: a rectangle with the aspect of the input, whose area is the share of the second photo.
     height, width = photos.shape[1:3]
     side = math.sqrt(1 - float(draw.beta(settings.cutmix_alpha, settings.cutmix_alpha)))
     tall, wide = round(height * side), round(width * side)
@@ -61,31 +60,31 @@ def mix(
 
 
 AHEAD = 6
-"""Batches that may wait for the network."""
+"""Largest number of batches in memory, the one in the network included."""
 
 Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Photos that go through the network together."""
+    """Model inputs that go through the network together."""
 
     photos: Pixels
     """uint8 N×H×W×3."""
     places: NDArray[np.int64]
-    """int64 (N,): which photos these are, by their place in the list; unreadable ones are left out."""
+    """int64 (N,): the index of each photo in the list of paths; unreadable photos are left out."""
     lost: tuple[tuple[str, str], ...]
-    """Photos that could not be read this time, and why."""
+    """Path and reason of each photo of the batch that could not be read this time."""
 
 
 def epoch_batches(count: int, batch: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
-    """The photos' places of every step of an epoch: each photo once, see `steps_per_epoch`."""
-    order = np.random.default_rng([seed, epoch, count]).permutation(count)  # `count` is no photo's place
+    """The indices of the photos in each step of an epoch, int64; each photo occurs at most once."""
+    order = np.random.default_rng([seed, epoch, count]).permutation(count)  # differs from every [seed, epoch, photo]
     return [order[step * batch : (step + 1) * batch] for step in range(steps_per_epoch(count, batch))]
 
 
 def in_order(places: NDArray[np.int64], batch: int) -> list[NDArray[np.int64]]:
-    """All places, in batches."""
+    """The indices in batches, in their order."""
     return [places[i : i + batch] for i in range(0, len(places), batch)]
 
 
@@ -98,24 +97,24 @@ def training_batches(
     epoch: int,
     threads: int,
 ) -> Iterator[Batch]:
-    """Augmented photos.
+    """Batches of augmented training photos.
 
     Args:
         paths: all training photos.
-        batches: the places of each batch's photos, from `epoch_batches` or `in_order`.
-        size: (height, width) of the network's picture.
-        settings: how photos are varied.
-        seed: of what is drawn.
-        epoch: counts over the whole run; another epoch, other draws.
-        threads: that prepare photos.
+        batches: the indices of the photos in each batch, from `epoch_batches` or `in_order`.
+        size: (height, width) of the model's input in pixels.
+        settings: the augmentation.
+        seed: seed of the random numbers.
+        epoch: number of the epoch in the whole run; each epoch has other random numbers.
+        threads: number of threads that prepare photos.
     """
 
     def prepare(place: int) -> Pixels:
         draw = np.random.default_rng([seed, epoch, place])
         photo = decode(paths[place], at_least=size)
-        scenery = None  # a plain background
+        scenery = None  # the background is one colour
         if settings.zoom_out and settings.fill == "scene":
-            with contextlib.suppress(PhotoError):
+            with contextlib.suppress(PhotoError):  # an unreadable background is no reason to lose the photo
                 scenery = decode(paths[int(draw.integers(len(paths)))], at_least=size)
         return augment(photo, *size, settings, draw, scenery)
 
@@ -125,7 +124,7 @@ def training_batches(
 def plain_batches(
     paths: Sequence[str], batches: Sequence[NDArray[np.int64]], settings: Preprocess, threads: int
 ) -> Iterator[Batch]:
-    """Photos just as the bundle will see them: prepared by the pipeline that answers, too."""
+    """Batches of photos without augmentation, prepared by the same pipeline that serves the bundle."""
 
     def prepare(place: int) -> Pixels:
         photo = prepare_photo(paths[place], settings, Settings())
@@ -137,7 +136,7 @@ def plain_batches(
 
 
 def unreadable(paths: Sequence[str]) -> NameplateError:
-    """What to say when not one of these photos could be read."""
+    """The error for a list of photos none of which can be read."""
     return NameplateError(
         f"None of {len(paths):,} photos can be read any more; the first, '{paths[0]}'. "
         "When they are back, or with --data and the folder that they are in now: nameplate train --resume."
@@ -147,20 +146,23 @@ def unreadable(paths: Sequence[str]) -> NameplateError:
 def _batches(
     paths: Sequence[str], batches: Sequence[NDArray[np.int64]], prepare: Callable[[int], Pixels], threads: int
 ) -> Iterator[Batch]:
+    """Batches whose photos `prepare` makes in threads, in order, a limited number ahead."""
+
     def one(place: int) -> Pixels | str:
         try:
             return prepare(place)
         except PhotoError as error:
             return str(error)
 
-    ahead = (AHEAD - 1) * max(map(len, batches), default=1)  # one batch is with the network
+    ahead = (AHEAD - 1) * max(map(len, batches), default=1)  # one batch is in the network
     with contextlib.closing(ordered_map(one, map(int, chain.from_iterable(batches)), threads, ahead)) as made:
         for places in batches:
             yield _gather(paths, places, list(islice(made, len(places))))
 
 
 def _gather(paths: Sequence[str], places: NDArray[np.int64], made: Sequence[Pixels | str]) -> Batch:
-    good = [number for number, picture in enumerate(made) if not isinstance(picture, str)]
+    """A batch from prepared photos and, in place of unreadable ones, the reasons."""
+    good = [number for number, pixels in enumerate(made) if not isinstance(pixels, str)]
     lost = tuple((paths[places[n]], text) for n, text in enumerate(made) if isinstance(text, str))
     photos = np.stack([made[number] for number in good]) if good else np.zeros((0, 1, 1, 3), np.uint8)
     return Batch(photos, places[good], lost)

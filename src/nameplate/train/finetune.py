@@ -1,4 +1,4 @@
-"""`start` and `fine_tune`: a network trained in the stages of a recipe, from labelled photos to a bundle."""
+"""Trains a network by a recipe, from labelled photos to a bundle: `start` makes the run, `fine_tune` trains it."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from nameplate.fit.run import (
     Moved,
     Run,
     load_run,
-    parts_of,
     refuse_gone,
     relocate,
     rows,
     save_run,
+    split_of,
     versions,
 )
-from nameplate.fit.split import Split, split_parts
+from nameplate.fit.split import Split, split_photos
 from nameplate.model.classifier import fit_head
 from nameplate.model.embeddings import Progress, embed_photos
 from nameplate.model.model import Model
@@ -50,7 +50,7 @@ from nameplate.train.weights import load_weights
 from nameplate.types import Preprocess
 
 HEAD_START_PHOTOS = 20_000
-"""Photos, at most, whose embeddings the classifier is fitted on before the first stage."""
+"""Largest number of photos for `Recipe.head_start`."""
 
 Watch = Callable[[StepEvent], None]
 Say = Callable[[str], None]
@@ -58,13 +58,14 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class FineTuned:
-    """What `fine_tune` made."""
+    """The result of `fine_tune`."""
 
     finished: Finished
-    parts: Split
+    split: Split
     state: State
+    """The state at the end of the training."""
     resumed: int
-    """Steps that were done before this call."""
+    """Number of steps that were completed before this call."""
 
 
 def start(
@@ -77,41 +78,41 @@ def start(
     overwrite: bool = False,
     progress: Progress = lambda *_: None,
 ) -> None:
-    """Read and split the photos and write the run's folder, which `fine_tune` then works in.
+    """Read and split the photos, and write the folder of the run for `fine_tune`.
 
-    Every process of a run calls it; the main one does it.
+    All processes of a run call this function; the main process does the work.
 
     Args:
-        read: gives the labelled photos; the main process alone calls it. Where the data itself has parts, its
-            validation (or test) part is held out.
-        folder: the run's.
+        read: returns the labelled photos; only the main process calls it. Where the data set has parts, its validation
+            (or test) part is held out.
+        folder: the folder of the run.
         recipe: how to train.
-        threads: processors that each process uses; None takes those that it may use, shared evenly by the
-            processes on this machine.
-        index: put small pictures of the photos that train into the bundle, for `nameplate explain`.
-        overwrite: replace a run that is there.
+        threads: number of processors for each process; None shares the available ones evenly between the processes on
+            this machine.
+        index: whether to put the neighbour index of the training photos into the bundle, for `nameplate explain`.
+        overwrite: whether to replace a run that is at `folder`.
         progress: see `Progress`.
 
     Raises:
         DataError: fewer than two nameplates with readable photos to train on.
-        NameplateError: `folder` is there already, is written by another run, or cannot be written; or the weights
-            cannot be had.
-        UsageError: an unknown backbone, or one that the recipe cannot train; or a batch, or all photos, that the
-            processes cannot share.
+        NameplateError: `folder` exists and `overwrite` is false, another run writes it, or it cannot be written; or the
+            weights cannot be loaded.
+        UsageError: the backbone is unknown, or the recipe cannot train it; or there are too few photos, or the batch is
+            not divisible, for this number of processes.
     """
     accelerator = _accelerator()
     if accelerator.is_main_process:
-        neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's word for processes on this machine
-        threads = threads or max(1, available_cpus() // neighbours)
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # set by torchrun: the processes on this machine
+        threads = threads or max(1, available_cpus() // local)
         refuse_folder(folder, overwrite)
         with working_in(folder):
-            refuse_folder(folder, overwrite)  # again: another run may have begun there meanwhile
+            refuse_folder(folder, overwrite)  # again under the lock: another run may have begun there in between
             _start(accelerator, read, folder, recipe, threads, index, progress)
     accelerator.wait_for_everyone()
 
 
 def look_elsewhere(folder: Path, sources: Sequence[Path], progress: Progress = lambda *_: None) -> Moved | None:
-    """`relocate`, by the main process of those that work on a run; the others wait for it and get None.
+    """Call `relocate` in the main process of a run; the other processes wait for it and return None.
 
     Raises:
         DataError: see `relocate`.
@@ -124,14 +125,16 @@ def look_elsewhere(folder: Path, sources: Sequence[Path], progress: Progress = l
 
 
 def _accelerator() -> Accelerator:
-    return Accelerator(cpu=not torch.accelerator.is_available())  # said, so that processes on CPUs meet too
+    """The processes of this run and their device."""
+    # `cpu` must be explicit: otherwise processes on CPUs would not form a group.
+    return Accelerator(cpu=not torch.accelerator.is_available())
 
 
 def refuse_folder(folder: Path, overwrite: bool) -> None:
-    """Keep a new run from a folder that holds something.
+    """Refuse a folder that a new run must not write to.
 
     Raises:
-        NameplateError: it holds something else than a run, or a run and `overwrite` is false.
+        NameplateError: the folder holds something that is not a run, or a run and `overwrite` is false.
     """
     if is_free(folder):
         return
@@ -156,23 +159,23 @@ def _start(
     _refuse_recipe(recipe, folder, accelerator.num_processes)
     keep_memory()
     torch.set_num_threads(threads)
-    find_backbone(recipe.backbone)  # an unknown name is said before the photos are read
+    find_backbone(recipe.backbone)  # an unknown name is refused before the photos are read
     dataset = read()
     embedded = embed_photos(dataset.photos, Model.load(threads=threads), progress)
-    parts = split_parts(dataset, embedded, recipe.holdout, recipe.seed, progress)
-    if parts.train.sum() < accelerator.num_processes:
-        raise UsageError(f"{parts.train.sum()} training photos are too few for {accelerator.num_processes} processes.")
-    network, origin = _network(recipe, len(parts.nameplates), recipe.weights)
-    classifier_matrix(network)  # a classifier that no bundle can hold is refused now, not after hours
-    layer_numbers(network)  # and a network that cannot be trained in stages
+    split = split_photos(dataset, embedded, recipe.holdout, recipe.seed, progress)
+    if split.train.sum() < accelerator.num_processes:
+        raise UsageError(f"{split.train.sum()} training photos are too few for {accelerator.num_processes} processes.")
+    network, origin = _network(recipe, len(split.nameplates), recipe.weights)
+    classifier_matrix(network)  # refuse a classifier that a bundle cannot store now, not after hours
+    layer_numbers(network)  # the same for a network that cannot be trained in stages
     run = Run(
         schema=SCHEMA,
         recipe=recipe,
-        photos=rows(parts),
-        nameplates=parts.nameplates,
-        ids=parts.ids,
-        unreadable=parts.unreadable,
-        lost=parts.lost,
+        photos=rows(split),
+        nameplates=split.nameplates,
+        ids=split.ids,
+        unreadable=split.unreadable,
+        lost=split.lost,
         made=datetime.now(UTC).isoformat(timespec="seconds"),
         bfloat16=_bfloat16(recipe, network, accelerator),
         threads=threads,
@@ -182,7 +185,7 @@ def _start(
         versions=versions("accelerate", "numpy", "pillow", "simplejpeg", "timm", "torch"),
         index=index,
         begun_in=str(Path.cwd()),
-        excluded=parts.excluded,
+        excluded=split.excluded,
     )
     clear_folder(folder)
     save_run(folder, run)
@@ -191,7 +194,7 @@ def _start(
 
 
 def _refuse_recipe(recipe: Recipe, folder: Path, processes: int) -> None:
-    """Before any work, what would fail later: a batch that cannot be shared, weights that would be deleted."""
+    """Check first what would fail later: a batch that cannot be shared, or weights that would be deleted."""
     for stage in recipe.stages:
         if stage.batch % processes:
             raise UsageError(f"A batch of {stage.batch} cannot be shared evenly by {processes} processes.")
@@ -201,20 +204,21 @@ def _refuse_recipe(recipe: Recipe, folder: Path, processes: int) -> None:
 
 
 def fine_tune(folder: Path, *, watch: Watch = lambda _: None, say: Say = lambda _: None) -> FineTuned | None:
-    """Train a run to its end, from its last checkpoint on, and write its bundle.
+    """Train a run from its last checkpoint to its end, and write its bundle.
 
     Args:
-        folder: of a run that `start` made.
+        folder: the folder of a run, from `start`.
         watch: called after each step.
-        say: called with what is being done when no step is.
+        say: called with a short text at everything that is not a training step.
 
     Returns:
-        What was made; None in all processes but the main one.
+        The result in the main process; None in the others.
 
     Raises:
-        NameplateError: no run, one that another process works on, a loss that is no number, photos that are gone, a
-            full disk, an exported network that is not the trained one, or another process of the run that has ended.
-        UsageError: another number of processes than the run began with.
+        NameplateError: `folder` is no run, another process works on it, the loss is not finite, all photos of a batch
+            are missing, the disk is full, the exported network disagrees with the trained one, or another process of
+            the run has ended.
+        UsageError: the number of processes is not the one that the run began with.
     """
     run = load_run(folder)
     refuse_gone(folder, run)
@@ -227,16 +231,16 @@ def fine_tune(folder: Path, *, watch: Watch = lambda _: None, say: Say = lambda 
 
 @contextmanager
 def _together(folder: Path, accelerator: Accelerator) -> Iterator[None]:
-    """Say how to go on where another process of the run has ended, or cannot be reached.
+    """Explain how to resume when another process of the run has ended or cannot be reached.
 
     Raises:
-        NameplateError: in place of what the library for communication raised.
+        NameplateError: in place of the error of the communication library.
     """
     try:
         yield
     except RuntimeError as error:
-        # NCCL and the store raise a type of their own. Gloo raises a plain RuntimeError, which its name alone tells
-        # from a fault of ours.
+        # NCCL and the store raise types of their own. Gloo raises a plain RuntimeError, which only its text
+        # distinguishes from an error of this program.
         lost = isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
         if accelerator.num_processes == 1 or not lost:
             raise
@@ -247,74 +251,77 @@ def _together(folder: Path, accelerator: Accelerator) -> Iterator[None]:
 
 
 def _fine_tune(folder: Path, run: Run, accelerator: Accelerator, watch: Watch, say: Say) -> FineTuned | None:
+    """`fine_tune`, within the lock on the folder."""
     keep_memory()
     torch.set_num_threads(run.threads)
-    recipe, parts = run.recipe, parts_of(run)
+    recipe, split = run.recipe, split_of(run)
     if accelerator.is_main_process:
         _clear(folder)
     saved = load_checkpoint(folder)
-    network, _ = _network(recipe, len(parts.nameplates), "none" if saved else _weights(run))
+    network, _ = _network(recipe, len(split.nameplates), "none" if saved else _weights(run))
     network.to(accelerator.device, memory_format=torch.channels_last)
     if recipe.head_start and saved is None:
         say("fit the classifier on the frozen backbone")
-        _head_start(network, run, parts)
+        _head_start(network, run, split)
     if accelerator.device.type == "cpu":
         depthwise_in_float32(network)
-    job = _job(folder, run, parts)
+    job = _job(folder, run, split)
     resumed = saved[0].steps if saved else 0
     if not accelerator.is_main_process:
         fit(job, network, accelerator, saved, watch, None)
         return None
-    monitor = RunMonitor(folder, run, parts, saved[0] if saved else None)
+    monitor = RunMonitor(folder, run, split, saved[0] if saved else None)
     try:
         training = fit(job, network, accelerator, saved, monitor.watch(watch), monitor)
         if saved and training.state.steps == resumed:
             say("all epochs were done before")
-        made = finish(folder, run, parts, kept(training), training.state, say)
+        made = finish(folder, run, split, kept(training), training.state, say)
     except BaseException as error:
         monitor.stopped("interrupted" if isinstance(error, KeyboardInterrupt) else str(error))
         raise
     monitor.finished(training.state, made)
-    return FineTuned(made, parts, training.state, resumed)
+    return FineTuned(made, split, training.state, resumed)
 
 
 def _weights(run: Run) -> str:
-    """What a run begins with; a file that it names by a relative path is meant from where it was begun."""
+    """The weights that a run begins with; a relative path starts at the folder where the run was begun."""
     file = Path(run.begun_in) / run.recipe.weights
     return str(file) if run.begun_in and file.exists() else run.recipe.weights
 
 
 def _clear(folder: Path) -> None:
-    """Remove what a killed process had half written."""
+    """Remove incomplete files that a killed process left behind."""
     for left in (*folder.glob(".*.part"), *folder.glob(".*.old-*")):
         shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def _network(recipe: Recipe, classes: int, weights: str) -> tuple[Network, str]:
-    """The network at its beginning, the same each time, and what its weights are."""
+    """The network before training, the same each time, and a line on the origin of its weights."""
     torch.manual_seed(recipe.seed)
     backbone, last = find_backbone(recipe.backbone), recipe.stages[-1]
     body = build(backbone, classes, dropout=recipe.dropout, drop_path=recipe.drop_path, size=(last.height, last.width))
     network = Network(body, backbone.mean, backbone.std)
     for parameter in network.classifier.parameters():
-        torch.nn.init.zeros_(parameter)  # every class alike
+        torch.nn.init.zeros_(parameter)  # all classes begin with equal probability
     return network, load_weights(body, backbone, weights)
 
 
-def _job(folder: Path, run: Run, parts: Split) -> TrainingJob:
+def _job(folder: Path, run: Run, split: Split) -> TrainingJob:
+    """The job of the training loop."""
     return TrainingJob(
         recipe=run.recipe,
         run=folder,
-        paths=tuple(photo.path for photo, train in zip(parts.photos, parts.train, strict=True) if train),
-        classes=parts.classes[parts.train],
-        held_paths=tuple(photo.path for photo, held in zip(parts.photos, parts.held, strict=True) if held),
-        held_classes=parts.classes[parts.held],
+        paths=tuple(photo.path for photo, train in zip(split.photos, split.train, strict=True) if train),
+        classes=split.classes[split.train],
+        holdout_paths=tuple(photo.path for photo, held in zip(split.photos, split.holdout, strict=True) if held),
+        holdout_classes=split.classes[split.holdout],
         threads=run.threads,
         bfloat16=run.bfloat16,
     )
 
 
 def _bfloat16(recipe: Recipe, network: Network, accelerator: Accelerator) -> bool:
+    """Whether to train in bfloat16: as the recipe says, or what is faster here."""
     if recipe.precision != "auto":
         return recipe.precision == "bfloat16"
     stage = recipe.stages[-1]
@@ -322,13 +329,13 @@ def _bfloat16(recipe: Recipe, network: Network, accelerator: Accelerator) -> boo
     return faster_in_bfloat16(network, accelerator.device, stage.height, stage.width, batch)
 
 
-def _head_start(network: Network, run: Run, parts: Split) -> None:
-    """Fit the classifier on what the frozen backbone says of the training photos, as the first stage sees them."""
+def _head_start(network: Network, run: Run, split: Split) -> None:
+    """Fit the classifier on embeddings of the frozen backbone, at the input size of the first stage."""
     recipe, stage = run.recipe, run.recipe.stages[0]
     settings = Preprocess(stage.height, stage.width, recipe.fit, recipe.interpolation)
-    chosen = np.flatnonzero(parts.train)
+    chosen = np.flatnonzero(split.train)
     chosen = chosen[:: -(-len(chosen) // HEAD_START_PHOTOS)]
-    paths = [parts.photos[i].path for i in chosen]
+    paths = [split.photos[i].path for i in chosen]
     network.eval()
     device = next(network.parameters()).device
     embeddings, places = [], []
@@ -340,10 +347,10 @@ def _head_start(network: Network, run: Run, parts: Split) -> None:
     if not places:
         raise unreadable(paths)
     there = chosen[np.concatenate(places)]
-    photos = [parts.photos[i] for i in there]
-    fold = folds([str(p.label) for p in photos], [str(p.sha256) for p in photos], parts.groups[there], 3, recipe.seed)
-    head = fit_head(np.concatenate(embeddings), parts.classes[there], fold)
+    photos = [split.photos[i] for i in there]
+    fold = folds([str(p.label) for p in photos], [str(p.sha256) for p in photos], split.groups[there], 3, recipe.seed)
+    head = fit_head(np.concatenate(embeddings), split.classes[there], fold)
     weight, bias = classifier_matrix(network)
-    with torch.no_grad():  # in the calibrated scale, so that the first steps are small
+    with torch.no_grad():  # divided by the temperature: calibrated logits give small first gradients
         weight.copy_(torch.from_numpy(head.weight.T / head.temperature).to(device))
         bias.copy_(torch.from_numpy(head.bias / head.temperature).to(device))

@@ -1,4 +1,4 @@
-"""`finish`: a trained network → the bundle, exported, checked against torch, judged."""
+"""Makes a bundle from a trained network: exports it, checks it against torch, calibrates and evaluates it."""
 
 from __future__ import annotations
 
@@ -34,43 +34,44 @@ from nameplate.train.network import Network, has_places
 from nameplate.types import Evaluation, Exported, Floats, Preprocess
 
 PARITY_PHOTOS = 2000
-"""Photos, at most, on which the runtimes are held against torch: held-out ones where there are any."""
-STRETCH = 64
-"""Batches of prepared photos that are kept in memory at once, while each runtime embeds them."""
+"""Largest number of photos for the comparison with torch; they are held-out photos where there are any."""
+CHUNK = 64
+"""Number of batches of model inputs that are in memory at once, while each runtime embeds them."""
 WHITENING_PHOTOS = 6000
-"""Training photos, at most, that the embedding is whitened by."""
+"""Largest number of training photos for the whitening."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What came of a run."""
+    """The result of a run."""
 
     bundle: Bundle
     evaluation: Evaluation | None
-    """On the held-out photos; None where none were held out."""
+    """Metrics on the held-out photos; None where none were held out."""
     parity: tuple[Parity, ...]
+    """The agreement of each runtime with torch."""
     probabilities: Floats
-    """Of the held-out photos that can still be read, N×C."""
+    """float32 N×C: probabilities of the held-out photos that can still be read."""
     places: NDArray[np.int64]
-    """int64 (N,): which of `Split.photos` these are."""
+    """int64 (N,): the index in `Split.photos` of each of these photos."""
     exported: Exported
-    """Which epoch's weights the bundle holds."""
+    """The epoch whose weights the bundle holds."""
     runtime: str = JUDGED_BY
-    """What computed the embeddings that are judged."""
+    """The runtime that the metrics are of."""
 
 
 def finish(
-    folder: Path, run: Run, parts: Split, network: Network, state: State, say: Callable[[str], None]
+    folder: Path, run: Run, split: Split, network: Network, state: State, say: Callable[[str], None]
 ) -> Finished:
-    """Write a run's weights and bundle.
+    """Write the weights and the bundle of a run.
 
     Args:
-        folder: the run's.
-        run: what was trained.
-        parts: its photos.
+        folder: the folder of the run.
+        run: the settings of the run.
+        split: its photos and their parts.
         network: with the weights to keep.
-        state: where the run ended; says which epoch's weights these are, and so the picture's size.
-        say: called with what is being done.
+        state: the state at the end; it says which epoch's weights these are, and with that the input size.
+        say: called with a short text at each step.
 
     Raises:
         NameplateError: the exported network is not the trained one, or something cannot be written.
@@ -78,132 +79,132 @@ def finish(
     rounded = round_weights(network)
     _save_weights(folder, run, rounded)
     say("export")
-    embeddings, classes = training_embeddings(run, parts, rounded.embed, state)
+    embeddings, classes = training_embeddings(run, split, rounded.embed, state)
     white = whiten(embeddings, classes)
     size = exported(run.recipe, state).epoch
     embedder = Embedder(rounded, white, places=has_places(rounded, size.height, size.width))
     head, known = head_of(rounded, white), fit_detector(white(embeddings), classes)
     candidate = Candidate(embedder, head, known, rounded)
-    return make_bundle(folder / IN_RUN, folder.resolve().name, run, parts, state, candidate, say)
+    return make_bundle(folder / IN_RUN, folder.resolve().name, run, split, state, candidate, say)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
-    """A trained network taken apart as a bundle holds it, and what the parts together must answer."""
+    """The parts of a bundle, and the network that they must agree with."""
 
     embedder: torch.nn.Module
-    """uint8 N×H×W×3 → float32 N×D, or that and its map N×h×w×D; on the CPU."""
+    """uint8 N×H×W×3 → embeddings float32 N×D, or these and the map N×h×w×D; on the CPU."""
     head: tuple[Floats, Floats]
-    """Weight D×C and bias C."""
+    """Weight D×C and bias C of the classifier."""
     known: MahalanobisDetector
-    """Where the training photos lie."""
+    """Fitted on the embeddings of the training photos."""
     network: torch.nn.Module
-    """uint8 N×H×W×3 → the logits N×C that embedder and head must give; on the CPU."""
+    """uint8 N×H×W×3 → the logits N×C that embedder and classifier together must give; on the CPU."""
 
 
 def make_bundle(
     target: Path,
     name: str,
     run: Run,
-    parts: Split,
+    split: Split,
     state: State,
     candidate: Candidate,
     say: Callable[[str], None],
 ) -> Finished:
-    """Export an embedder, hold it against torch, calibrate and judge it, and write the bundle.
+    """Export an embedder, compare it with torch, calibrate and evaluate it, and write the bundle.
 
     Args:
-        target: the bundle's folder, replaced where it is there.
-        name: what the bundle is called.
-        run: what was trained.
-        parts: its photos.
-        state: where the run ended.
-        candidate: what becomes the bundle.
-        say: called with what is being done.
+        target: the folder of the bundle; a bundle that is there is replaced.
+        name: name of the bundle.
+        run: the settings of the run.
+        split: its photos and their parts.
+        state: the state at the end of the run.
+        candidate: the parts of the bundle.
+        say: called with a short text at each step.
 
     Raises:
-        NameplateError: the exported network is not the trained one, or the bundle cannot be written.
+        NameplateError: the exported network disagrees with the trained one, or the bundle cannot be written.
     """
     kept = exported(run.recipe, state)
-    draft = _draft(name, run, parts, kept, candidate)
+    draft = _draft(name, run, split, kept, candidate)
     say("judge")
     able = {trial.runtime for trial in probe(draft, run.threads) if trial.error is None}
-    held_out, pictures = _embed_held_out(draft, parts, run, [JUDGED_BY, *sorted(able - {JUDGED_BY})])
+    held_out, inputs = _embed_held_out(draft, split, run, [JUDGED_BY, *sorted(able - {JUDGED_BY})])
     say("hold the exported network against torch")
     runtimes = ["onnxruntime", *sorted(able & {"openvino"})]
-    parity = check_parity(candidate.network, draft, pictures, runtimes, run.threads)
+    parity = check_parity(candidate.network, draft, inputs, runtimes, run.threads)
     calibrated = calibrate_bundle(draft, held_out)
-    provenance = _provenance(run, parts, state, kept, parity)
-    index = _index(draft, parts, run) if run.index else None
+    provenance = _provenance(run, split, state, kept, parity)
+    index = _index(draft, split, run) if run.index else None
     bundle = finalize(target, calibrated, provenance, index=index, overwrite=True)
     places = held_out.embedded[0].places
     return Finished(bundle, calibrated.evaluation, parity, calibrated.probs, places, kept)
 
 
-def _draft(name: str, run: Run, parts: Split, kept: Exported, candidate: Candidate) -> Bundle:
-    """The bundle before it is calibrated, its backbone exported."""
+def _draft(name: str, run: Run, split: Split, kept: Exported, candidate: Candidate) -> Bundle:
+    """The bundle with the exported backbone, before calibration."""
     size = kept.epoch
     backbone, (weight, bias) = export_onnx(candidate.embedder, size.height, size.width), candidate.head
     manifest = Manifest(
         schema=SCHEMA,
         name=name,
-        nameplates=parts.nameplates,
-        ids=parts.ids,
+        nameplates=split.nameplates,
+        ids=split.ids,
         preprocess=Preprocess(size.height, size.width, run.recipe.fit, run.recipe.interpolation),
         embedding=len(weight),
         temperature=1.0,
         files={BACKBONE: File(sha256(backbone), len(backbone))},
     )
-    return Bundle(manifest, backbone, weight, bias, photos_csv(parts.photos, parts.groups), candidate.known)
+    return Bundle(manifest, backbone, weight, bias, photos_csv(split.photos, split.groups), candidate.known)
 
 
 def _embed_held_out(
-    draft: Bundle, parts: Split, run: Run, runtimes: Sequence[str]
+    draft: Bundle, split: Split, run: Run, runtimes: Sequence[str]
 ) -> tuple[HeldOut, NDArray[np.uint8]]:
-    """Embed the held-out photos by each runtime, decoding each photo once.
+    """Embed the held-out photos in each runtime; each photo is decoded only once.
 
     Returns:
-        What the runtimes gave, and up to `PARITY_PHOTOS` prepared photos, uint8 N×H×W×3, to hold the runtimes against
-        torch on: held-out ones, or training photos where none are held out.
+        The embeddings, and up to `PARITY_PHOTOS` model inputs, uint8 N×H×W×3, for the comparison with torch. They show
+        held-out photos, or training photos where none are held out.
 
     Raises:
         NameplateError: none of the photos can be read.
     """
     opened = {name: make_runtime(name, draft.backbone, run.threads) for name in runtimes}
     embeddings: dict[str, list[Floats]] = {name: [] for name in runtimes}
-    chosen = np.flatnonzero(parts.held)
-    for_parity = _spread(chosen if len(chosen) else np.flatnonzero(parts.train))
+    chosen = np.flatnonzero(split.holdout)
+    for_parity = _spread(chosen if len(chosen) else np.flatnonzero(split.train))
     places: list[NDArray[np.int64]] = []
-    pictures: list[NDArray[np.uint8]] = []
-    prepared = _prepared(draft, parts, chosen, run)
-    # All prepared photos would not fit into memory, and a batch alone would keep most processors idle.
-    while stretch := list(itertools.islice(prepared, STRETCH)):
+    inputs: list[NDArray[np.uint8]] = []
+    prepared = _prepared(draft, split, chosen, run)
+    # All model inputs together may not fit into memory, and single batches would leave most processors idle.
+    while chunk := list(itertools.islice(prepared, CHUNK)):
         for name, runtime in opened.items():
-            embeddings[name].extend(runtime.embed(batch for batch, _ in stretch))
-        places.extend(of for _, of in stretch)
-        pictures.extend(batch[np.isin(of, for_parity)] for batch, of in stretch)
+            embeddings[name].extend(runtime.embed(batch for batch, _ in chunk))
+        places.extend(of for _, of in chunk)
+        inputs.extend(batch[np.isin(of, for_parity)] for batch, of in chunk)
     if not len(chosen):
-        pictures = [batch for batch, _ in _prepared(draft, parts, for_parity, run)]
+        inputs = [batch for batch, _ in _prepared(draft, split, for_parity, run)]
     empty = np.zeros((0, draft.manifest.embedding), np.float32)
     where = np.concatenate([np.zeros(0, np.int64), *places])
     embedded = (RuntimeEmbeddings(name, np.concatenate([empty, *rows]), where) for name, rows in embeddings.items())
-    return HeldOut(tuple(embedded), parts.classes), np.concatenate(pictures)
+    return HeldOut(tuple(embedded), split.classes), np.concatenate(inputs)
 
 
 def _spread(chosen: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Every n-th place, so that `PARITY_PHOTOS` are left at most."""
+    """Every n-th index, so that at most `PARITY_PHOTOS` are left."""
     return chosen[:: -(-len(chosen) // PARITY_PHOTOS)]
 
 
 def _prepared(
-    bundle: Bundle, parts: Split, chosen: NDArray[np.int64], run: Run
+    bundle: Bundle, split: Split, chosen: NDArray[np.int64], run: Run
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
-    """Pictures as the bundle wants them, and which of the photos they are of; unreadable ones are left out.
+    """Batches of model inputs with the indices of their photos; unreadable photos are left out.
 
     Raises:
-        NameplateError: none can be read.
+        NameplateError: none of the photos can be read.
     """
-    paths = [parts.photos[place].path for place in chosen]
+    paths = [split.photos[place].path for place in chosen]
     found = False
     for batch in plain_batches(paths, in_order(np.arange(len(paths)), BATCH), bundle.manifest.preprocess, run.threads):
         if len(batch.places):
@@ -214,19 +215,22 @@ def _prepared(
 
 
 def training_embeddings(
-    run: Run, parts: Split, embed: Callable[[torch.Tensor], torch.Tensor], state: State
+    run: Run, split: Split, embed: Callable[[torch.Tensor], torch.Tensor], state: State
 ) -> tuple[Floats, NDArray[np.int64]]:
-    """Embeddings of training photos as one epoch more would see them: as they are the network knows them too well.
+    """Embeddings of augmented training photos, as a further epoch would draw them.
+
+    The network has fitted the training photos, so that their embeddings vary less than those of new photos. With a new
+    augmentation they vary more like them.
 
     Returns:
-        float32 N×D and their classes, int64 (N,); N ≤ `WHITENING_PHOTOS`.
+        Embeddings float32 N×D and classes int64 (N,); N ≤ `WHITENING_PHOTOS`.
 
     Raises:
-        NameplateError: none can be read any more.
+        NameplateError: none of the photos can be read.
     """
     recipe, kept = run.recipe, exported(run.recipe, state).epoch
-    chosen = np.random.default_rng(recipe.seed).permutation(np.flatnonzero(parts.train))[:WHITENING_PHOTOS]
-    paths = [parts.photos[place].path for place in chosen]
+    chosen = np.random.default_rng(recipe.seed).permutation(np.flatnonzero(split.train))[:WHITENING_PHOTOS]
+    paths = [split.photos[place].path for place in chosen]
     batches = in_order(np.arange(len(paths)), BATCH)
     size = (kept.height, kept.width)
     embeddings, places = [], []
@@ -237,23 +241,24 @@ def training_embeddings(
                 places.append(chosen[batch.places])
     if not places:
         raise unreadable(paths)
-    return np.concatenate(embeddings), parts.classes[np.concatenate(places)]
+    return np.concatenate(embeddings), split.classes[np.concatenate(places)]
 
 
-def _index(bundle: Bundle, parts: Split, run: Run) -> bytes:
-    """The index of the photos that trained; those that are gone are left out."""
+def _index(bundle: Bundle, split: Split, run: Run) -> bytes:
+    """The neighbour index of the training photos as a file; photos that can no longer be read are left out."""
     places: list[NDArray[np.int64]] = []
 
-    def pictures() -> Iterator[NDArray[np.uint8]]:
-        for batch, of in _prepared(bundle, parts, np.flatnonzero(parts.train), run):
+    def inputs() -> Iterator[NDArray[np.uint8]]:
+        for batch, of in _prepared(bundle, split, np.flatnonzero(split.train), run):
             places.append(of)
             yield batch
 
-    embeddings = np.concatenate(list(make_runtime(JUDGED_BY, bundle.backbone, run.threads).embed(pictures())))
-    return make_index([parts.photos[place] for place in np.concatenate(places)], embeddings, run.threads)
+    embeddings = np.concatenate(list(make_runtime(JUDGED_BY, bundle.backbone, run.threads).embed(inputs())))
+    return make_index([split.photos[place] for place in np.concatenate(places)], embeddings, run.threads)
 
 
 def _save_weights(folder: Path, run: Run, network: Network) -> None:
+    """Write the weights, under the tensor names of timm, for later runs."""
     metadata = {"backbone": run.recipe.backbone, "nameplates": "\n".join(run.nameplates)}
     tensors = {name: value.contiguous() for name, value in network.body.state_dict().items()}
     try:
@@ -263,13 +268,13 @@ def _save_weights(folder: Path, run: Run, network: Network) -> None:
         raise NameplateError(f"Cannot write '{folder / WEIGHTS}': {error}.") from None
 
 
-def _provenance(run: Run, parts: Split, state: State, kept: Exported, parity: tuple[Parity, ...]) -> dict[str, object]:
+def _provenance(run: Run, split: Split, state: State, kept: Exported, parity: tuple[Parity, ...]) -> dict[str, object]:
     backbone = find_backbone(run.recipe.backbone)
     return {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "recipe": asdict(run.recipe),
         "metrics": None,
-        "data": data_record(parts),
+        "data": data_record(split),
         "runtime": JUDGED_BY,
         "backbone": f"{backbone.timm}, {run.weights}",
         "epochs": state.epoch,

@@ -1,4 +1,4 @@
-"""timm's backbones, frozen: loaded, run as they are, and what they cost."""
+"""Loads and runs pretrained backbones without training, and measures their cost."""
 
 from __future__ import annotations
 
@@ -21,19 +21,21 @@ from nameplate.train.weights import load_weights
 from nameplate.types import Interpolation, Preprocess
 
 WARM_UP, LEAST_BATCHES, SPEED_SECONDS = 3, 10, 2.0
-"""Batches before the clock runs, and how many, or how long, it runs at least."""
+"""Number of warm-up batches, and the least number of timed batches and seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a network costs."""
+    """The size and the speed of a network."""
 
     parameters: int
+    """Number of trainable weights."""
     gmacs: float
-    """10⁹ multiplications with addition for one photo."""
+    """10⁹ multiply-accumulate operations for one photo."""
     photos_per_second: float
+    """Throughput in batches of `BATCH`, in float32."""
     megabytes: float
-    """10⁶ bytes of all weights, those of batch norms' statistics among them."""
+    """10⁶ bytes of all weights, including batch norm statistics."""
 
 
 class TorchRuntime:
@@ -46,7 +48,7 @@ class TorchRuntime:
         self._device = next(network.parameters()).device
 
     def embed(self, batches: Iterable[Batch]) -> Iterator[Embedding]:
-        """One batch after another, in float32."""
+        """The embeddings of each batch: uint8 N×H×W×3 → float32 N×D."""
         for batch in batches:
             with torch.inference_mode():
                 embeddings = self._network.embed(torch.from_numpy(batch).to(self._device)).float().cpu().numpy()
@@ -56,25 +58,26 @@ class TorchRuntime:
 def load_network(
     backbone: Backbone, classes: int, size: tuple[int, int], threads: int, weights: str
 ) -> tuple[Network, str]:
-    """A backbone with its weights, ready to embed, and what the weights are.
+    """A backbone with its weights, on the fastest device, and a line on the origin of the weights.
 
     Raises:
-        UsageError, NameplateError: see `training.weights.load_weights`.
+        UsageError: see `weights.load_weights`.
+        NameplateError: see `weights.load_weights`.
     """
     keep_memory()
     torch.set_num_threads(threads)
-    torch.manual_seed(0)  # of weights that begin at random
+    torch.manual_seed(0)  # random weights are the same in each run
     body = build(backbone, classes, dropout=0.0, drop_path=0.0, size=size)
-    told = load_weights(body, backbone, weights)
+    origin = load_weights(body, backbone, weights)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     network = Network(body, backbone.mean, backbone.std).eval()
-    return network.to(device, memory_format=torch.channels_last), told
+    return network.to(device, memory_format=torch.channels_last), origin
 
 
 def cost_of(backbone: Backbone, classes: int, size: tuple[int, int], threads: int) -> Cost:
-    """`measure` of a backbone with random weights: what it costs does not depend on them.
+    """`measure` a backbone with random weights, because its cost does not depend on them.
 
-    The state of torch's random numbers is left as it was, so that a training run beside it draws the same.
+    The state of torch's random generator does not change, so that a training in the same process is not affected.
     """
     with torch.random.fork_rng():
         network, _ = load_network(backbone, classes, size, threads, weights="none")
@@ -82,12 +85,13 @@ def cost_of(backbone: Backbone, classes: int, size: tuple[int, int], threads: in
 
 
 def measure(network: Network, height: int, width: int) -> Cost:
-    """Count a network's weights and operations, and time it in batches of `BATCH`.
+    """Count the weights and operations of a network, and measure its throughput.
 
-    Operations are those of convolutions and matrix products, as `torch.utils.flop_counter` counts them (two for a
-    multiplication with addition).
+    The operations are those of convolutions and matrix products, counted by `torch.utils.flop_counter`, which counts a
+    multiply-accumulate as two.
     """
     device = next(network.parameters()).device
+    # Attention runs as plain matrix products, which are counted on every device.
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
         network(torch.zeros(1, height, width, 3, dtype=torch.uint8, device=device))
@@ -100,7 +104,7 @@ def measure(network: Network, height: int, width: int) -> Cost:
 
 
 def _speed(network: Network, height: int, width: int) -> float:
-    """Photos a second, of the quickest batch: what else the machine does only makes batches slower."""
+    """Photos per second in the fastest batch; other load on the machine can only make a batch slower."""
     device = next(network.parameters()).device
     photos = torch.zeros(BATCH, height, width, 3, dtype=torch.uint8, device=device)
     seconds: list[float] = []
@@ -115,18 +119,18 @@ def _speed(network: Network, height: int, width: int) -> float:
 
 
 def interpolation_of(backbone: Backbone) -> Interpolation:
-    """The resampling that a backbone's weights were trained with, as near as Nameplate has it."""
+    """The resampling filter that the weights were trained with; bicubic where Nameplate does not have it."""
     known: dict[str, Interpolation] = {name: name for name in get_args(Interpolation)}
     return known.get(backbone.interpolation, "bicubic")
 
 
 def stand_in_bundle(backbone: Backbone, weights: str, network: Network, size: tuple[int, int]) -> Bundle:
-    """A bundle that says how photos are prepared and names the embedding cache; it is never run.
+    """A bundle without a backbone: it holds the preprocessing and the digest for the embedding cache, and is never run.
 
     Args:
         backbone: the settings that the weights were trained with.
-        weights: what the weights are, as `load_network` says.
-        network: loaded.
+        weights: the origin of the weights, from `load_network`.
+        network: the loaded network.
         size: (height, width) of the model's input.
     """
     device = next(network.parameters()).device

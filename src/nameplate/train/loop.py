@@ -1,7 +1,7 @@
-"""The training loop: one for a CPU, a GPU, several GPUs or nodes (started by torchrun or accelerate).
+"""The training loop for a CPU, a GPU, or several GPUs or machines (started by torchrun or accelerate).
 
-Chance depends on the seed and the step alone, and a checkpoint holds everything else: a run that was killed
-goes on as if it had not been.
+All random numbers depend only on the seed and the step, and a checkpoint holds everything else. So a run that was
+killed continues as if it had not been interrupted.
 """
 
 from __future__ import annotations
@@ -24,75 +24,75 @@ from nameplate.errors import NameplateError
 from nameplate.fit.recipe import Recipe, Stage
 from nameplate.train.checkpoint import State, Tensors, optimizer_tensors, part, restore_optimizer, save_checkpoint
 from nameplate.train.data import Batch, epoch_batches, in_order, mix, plain_batches, training_batches, unreadable
-from nameplate.train.network import Network, freeze, learn, parameter_groups
+from nameplate.train.network import Network, freeze, parameter_groups, train_mode
 from nameplate.train.schedule import learning_rate_now
 from nameplate.types import Epoch, Exported, Floats, Preprocess
 
 CHECKPOINT_SECONDS = 300.0
-"""Time between two checkpoints within an epoch; each epoch ends with one as well."""
+"""Time in seconds between two checkpoints within an epoch; each epoch ends with one as well."""
 VALIDATION_BATCH = 64
-"""Photos that are judged together."""
+"""Batch size of the validation."""
 EMA_WARMUP = 10
-"""The moving average begins short: after n steps it keeps no more than (1 + n) / (this + n)."""
+"""Warm-up of the moving average: after n steps its decay is at most (1 + n) / (EMA_WARMUP + n)."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingJob:
-    """What is to be trained, on what."""
+    """What is trained, and on which photos."""
 
     recipe: Recipe
     run: Path
-    """The run's folder."""
+    """The folder of the run."""
     paths: tuple[str, ...]
-    """Training photos."""
+    """The training photos."""
     classes: NDArray[np.int64]
-    """Their classes."""
-    held_paths: tuple[str, ...]
-    """Validation photos, none where nothing is held out."""
-    held_classes: NDArray[np.int64]
-    """Their classes."""
+    """int64 (N,): their classes."""
+    holdout_paths: tuple[str, ...]
+    """The held-out photos for validation; empty where none are held out."""
+    holdout_classes: NDArray[np.int64]
+    """int64: their classes."""
     threads: int
-    """That prepare photos."""
+    """Number of threads that prepare photos."""
     bfloat16: bool
-    """Whether the network computes in bfloat16 while it is trained."""
+    """Whether the network is trained in bfloat16."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepEvent:
-    """What to tell somebody who watches."""
+    """The progress after a step, for progress bars and TensorBoard."""
 
     state: State
     stage: Stage
     steps: int
-    """Of this epoch."""
+    """Number of steps in the epoch."""
     loss: float
-    """Mean of the epoch so far."""
+    """Mean training loss of the epoch so far."""
     learning_rate: float
-    """Of the backbone's last layer."""
+    """Learning rate of the backbone's last layer."""
     accuracy: float
-    """Of the last batches, as augmented and mixed."""
+    """Accuracy on the last batches, which are augmented and mixed, 0–1."""
     photos_per_second: float
     left: float
-    """Seconds, estimated from the pixels still to go."""
+    """Estimated time to the end of the run in seconds, in proportion to the remaining pixels."""
 
 
 @dataclass(slots=True)
 class Training:
-    """Everything that changes."""
+    """Everything that changes during the training."""
 
     network: Network
     average: Network | None
-    """The moving average of the weights."""
+    """The moving average of the weights; None without one."""
     state: State
     best: Tensors | None = None
-    """The weights of the stage's best epoch, where it restores them."""
+    """The weights of the best epoch of the stage, if the stage restores them."""
     chosen: Tensors | None = None
-    """The weights of `State.kept_epoch`."""
+    """The weights of `State.kept_epoch`, if there is one."""
     optimizer: torch.optim.Optimizer | None = None
 
 
 Watch = Callable[[StepEvent], None]
-Told = Callable[[Training], None]
+OnEpochEnd = Callable[[Training], None]
 
 
 def fit(
@@ -101,23 +101,23 @@ def fit(
     accelerator: Accelerator,
     saved: tuple[State, Tensors] | None,
     watch: Watch,
-    told: Told | None,
+    on_epoch_end: OnEpochEnd | None,
 ) -> Training:
-    """Train through all stages, or what is left of them.
+    """Train through all stages, or through the rest of them after a checkpoint.
 
     Args:
         job: what to train.
-        network: on the accelerator's device, its starting weights loaded.
+        network: the network with its first weights, on the device of the accelerator.
         accelerator: the processes that train together.
-        saved: the checkpoint to go on from.
+        saved: the checkpoint to resume from; None begins at the first stage.
         watch: called after each step.
-        told: called after each epoch.
+        on_epoch_end: called after each epoch.
 
     Returns:
-        The network with the weights to keep, those of `exported`, in `average` (or in `network`, without one).
+        The training; the weights of the epoch `exported` are in `average`, or in `network` where there is no average.
 
     Raises:
-        NameplateError: a loss or a weight is no number, no photo of a batch can be read, or no checkpoint can be
+        NameplateError: a loss or a weight is not finite, no photo of a batch can be read, or a checkpoint cannot be
             written.
     """
     training = Training(network, copy.deepcopy(network) if job.recipe.ema else None, State())
@@ -129,10 +129,10 @@ def fit(
         saved = None
         while training.state.stage_epoch < stage.epochs and not _patience_over(training.state, stage):
             _epoch(job, training, stepped, accelerator, watch)
-            _judge(job, training, accelerator)
+            _validate(job, training, accelerator)
             _save(job, training, accelerator)
-            if told is not None:
-                told(training)
+            if on_epoch_end is not None:
+                on_epoch_end(training)
         _end_stage(training, stage)
     if training.chosen is not None:
         kept(training).load_state_dict(training.chosen)
@@ -140,7 +140,7 @@ def fit(
 
 
 def exported(recipe: Recipe, state: State) -> Exported:
-    """The epoch whose weights a run that has gone to its end leaves."""
+    """The epoch whose weights a completed run exports."""
     chosen = state.kept_epoch or (state.best_epoch if recipe.stages[-1].restore_best else 0)
     best: Epoch | None = None
     for row in state.history:
@@ -151,17 +151,17 @@ def exported(recipe: Recipe, state: State) -> Exported:
 
 
 def kept(training: Training) -> Network:
-    """The network whose weights count: the moving average where there is one."""
+    """The network that is validated and exported: the moving average where there is one."""
     return training.average or training.network
 
 
 def evaluate_network(
     network: Network, paths: Sequence[str], settings: Preprocess, accelerator: Accelerator, threads: int
 ) -> tuple[Floats, NDArray[np.int64]]:
-    """Logits of photos, prepared as the bundle will, every photo once however many processes there are.
+    """Logits of photos that are prepared as for the bundle. The processes share the photos, each photo once.
 
     Returns:
-        float32 N×C, and int64 (N,) the places of the photos that they are of: unreadable ones are left out.
+        Logits float32 N×C, and the indices of their photos int64 (N,), ascending; unreadable photos are left out.
     """
     mine = np.arange(accelerator.process_index, len(paths), accelerator.num_processes)
     network.eval()
@@ -181,23 +181,25 @@ def evaluate_network(
 def _begin_stage(
     job: TrainingJob, training: Training, accelerator: Accelerator, saved: Tensors | None
 ) -> torch.nn.Module:
-    """Freeze, make the optimiser, wrap the network for the processes; what is returned is stepped."""
+    """Freeze layers and make the optimiser of a stage; returns the network as it is called in each step."""
     recipe, number = job.recipe, training.state.stage
     stage = recipe.stages[number]
     freeze(training.network, stage.train)
     groups = parameter_groups(training.network, recipe.weight_decay, stage.layer_decay, stage.head_factor)
-    step_events = training.optimizer
+    previous = training.optimizer
     training.optimizer = _optimizer(recipe, groups, accelerator)
     before = recipe.stages[number - 1] if number else None
     if saved is not None:
         restore_optimizer(training.optimizer, saved)
-    elif step_events is not None and before and not before.restore_best and before.train == stage.train:
-        training.optimizer.state.update(step_events.state)  # else it begins afresh
+    elif previous is not None and before and not before.restore_best and before.train == stage.train:
+        # The same parameters are trained and none was restored, so that the moments are still valid.
+        training.optimizer.state.update(previous.state)
     stepped = torch.compile(training.network, dynamic=False) if recipe.compile else training.network
     return accelerator.prepare_model(stepped) if accelerator.num_processes > 1 else stepped
 
 
 def _optimizer(recipe: Recipe, groups: list[dict[str, object]], accelerator: Accelerator) -> torch.optim.Optimizer:
+    """The optimiser of a recipe; each step sets its learning rates, so that they begin at 0."""
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True)
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
@@ -207,7 +209,7 @@ def _optimizer(recipe: Recipe, groups: list[dict[str, object]], accelerator: Acc
 def _epoch(
     job: TrainingJob, training: Training, stepped: torch.nn.Module, accelerator: Accelerator, watch: Watch
 ) -> None:
-    """The rest of one epoch, from the step that the state stands at."""
+    """Train the rest of an epoch, from the current step of the state."""
     state, recipe = training.state, job.recipe
     stage = recipe.stages[state.stage]
     whole = epoch_batches(len(job.paths), stage.batch, recipe.seed, state.epoch)
@@ -215,7 +217,7 @@ def _epoch(
     size = (stage.height, stage.width)
     stream = training_batches(job.paths, mine, size, recipe.augmentation, recipe.seed, state.epoch, job.threads)
     mixed = state.epoch < recipe.mixing.until * sum(s.epochs for s in recipe.stages)
-    learn(training.network)
+    train_mode(training.network)
     before, begun, saved_at, right, seen = state.epoch_seconds, time.monotonic(), time.monotonic(), 0.0, 0
     try:
         for batch in stream:
@@ -290,13 +292,15 @@ def _step(
         torch.nn.utils.clip_grad_norm_(training.network.parameters(), recipe.clip)
     optimizer.step()
     if training.average is not None and recipe.ema is not None:
-        _follow(training.average, training.network, min(recipe.ema, (1 + state.steps) / (EMA_WARMUP + state.steps)))
+        _update_average(
+            training.average, training.network, min(recipe.ema, (1 + state.steps) / (EMA_WARMUP + state.steps))
+        )
     likely = first if share >= 0.5 else second
     return value, float((logits.detach().argmax(1) == likely).float().mean())
 
 
-def _follow(average: Network, network: Network, keep: float) -> None:
-    """Move the average's weights, and its batch norms' statistics, towards the network's."""
+def _update_average(average: Network, network: Network, keep: float) -> None:
+    """Move the weights and batch norm statistics of the average towards those of the network."""
     with torch.no_grad():
         mine, theirs = average.state_dict(), network.state_dict()
         floats = [name for name, value in mine.items() if value.is_floating_point()]
@@ -305,17 +309,17 @@ def _follow(average: Network, network: Network, keep: float) -> None:
             mine[name].copy_(theirs[name])
 
 
-def _judge(job: TrainingJob, training: Training, accelerator: Accelerator) -> None:
-    """Validate, and write the epoch into the state."""
+def _validate(job: TrainingJob, training: Training, accelerator: Accelerator) -> None:
+    """Validate the network, and add the epoch to the state."""
     state, recipe = training.state, job.recipe
     stage = recipe.stages[state.stage]
     begun, loss, top1 = time.monotonic(), None, None
-    if job.held_paths:
+    if job.holdout_paths:
         settings = Preprocess(stage.height, stage.width, recipe.fit, recipe.interpolation)
-        logits, places = evaluate_network(kept(training), job.held_paths, settings, accelerator, job.threads)
+        logits, places = evaluate_network(kept(training), job.holdout_paths, settings, accelerator, job.threads)
         if not len(places):
-            raise unreadable(job.held_paths)
-        truth = torch.from_numpy(job.held_classes[places])
+            raise unreadable(job.holdout_paths)
+        truth = torch.from_numpy(job.holdout_classes[places])
         loss = float(functional.cross_entropy(torch.from_numpy(logits), truth))
         top1 = float((logits.argmax(1) == truth.numpy()).mean())
     speed = state.photos / max(state.epoch_seconds, 1e-9)
@@ -343,7 +347,7 @@ def _judge(job: TrainingJob, training: Training, accelerator: Accelerator) -> No
 
 
 def _better(row: Epoch, other: Epoch) -> bool:
-    """Whether an epoch names more of the held-out photos rightly, or as many at less loss; both were judged."""
+    """Whether an epoch has a higher validation top-1 than another, or the same at a lower loss."""
     one, two = ((each.validation_top1 or 0.0, -(each.validation_loss or 0.0)) for each in (row, other))
     return one > two
 
@@ -368,7 +372,7 @@ def _end_stage(training: Training, stage: Stage) -> None:
 
 
 def _save(job: TrainingJob, training: Training, accelerator: Accelerator) -> None:
-    """A checkpoint, by the main process; the others go on and wait for it at the next step."""
+    """Write a checkpoint in the main process; the others wait for it in the next step."""
     if accelerator.is_main_process:
         if not all(bool(weight.isfinite().all()) for weight in training.network.parameters()):
             rate = job.recipe.stages[training.state.stage].learning_rate
@@ -397,7 +401,7 @@ def _restore(training: Training, state: State, tensors: Tensors) -> None:
 
 
 def _left(job: TrainingJob, state: State, photos_per_second: float) -> float:
-    """Seconds to the end of the last stage if no patience ends one sooner: time goes with the pixels."""
+    """Estimated seconds to the end of the last stage, in proportion to the pixels; patience may end it sooner."""
     stages = job.recipe.stages
     here = stages[state.stage]
     done = state.photos / max(1, len(job.paths))

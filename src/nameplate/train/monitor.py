@@ -1,4 +1,4 @@
-"""What a run leaves for people to look at: metrics.csv, TensorBoard's events and the page."""
+"""Writes the reports of a training run: metrics.csv, TensorBoard events and index.html."""
 
 from __future__ import annotations
 
@@ -21,30 +21,27 @@ from nameplate.train.finish import Finished
 from nameplate.train.loop import StepEvent, Training, Watch
 from nameplate.types import Epoch
 
-# JOINED `Board`: a run's figures for TensorBoard, as event files.
-
-
 FLUSH_SECONDS = 10
-"""How long a figure may wait in memory."""
+"""Longest time in seconds before TensorBoard writes a value to disk."""
 
 
 class Board:
-    """Writes to a folder that `tensorboard --logdir FOLDER` reads; one process of a run opens one.
+    """Writes event files that `tensorboard --logdir FOLDER` reads; only one process of a run opens a board.
 
-    Every curve is drawn over the run's steps, so that resuming hides what the interrupted run wrote past its
-    checkpoint, and curves of different recipes compare.
+    The x-axis of every curve is the step of the run, not the epoch. So a resumed run replaces the events that the
+    interrupted run wrote after its last checkpoint, and curves of different recipes are comparable.
     """
 
     def __init__(self, folder: Path, purge_step: int | None = None) -> None:
         """Open a new event file in `folder`.
 
         Args:
-            folder: Where earlier event files of the same run may lie.
-            purge_step: The first step that is (again) to come after resuming; TensorBoard forgets older events
-                from this step on. None for a run from the beginning.
+            folder: the folder for event files; it may hold earlier ones of the same run.
+            purge_step: the first step after resuming; TensorBoard discards earlier events from this step on. None for
+                a run from the beginning.
 
         Raises:
-            NameplateError: TensorBoard's package is missing, or the folder cannot be written to.
+            NameplateError: the package of TensorBoard is missing, or the folder cannot be written to.
         """
         try:
             from torch.utils.tensorboard import SummaryWriter
@@ -55,15 +52,15 @@ class Board:
             self._writer = SummaryWriter(str(folder), purge_step=purge_step, flush_secs=FLUSH_SECONDS)
 
     def write_step(self, step: int, loss: float, learning_rate: float) -> None:
-        """One training step, counted from 1 over the whole run.
+        """Write the values of one training step, counted from 1 over the whole run.
 
         Raises:
-            NameplateError: the disk is full, or otherwise not to be written to. So do `write` and `close`.
+            NameplateError: the files cannot be written, such as on a full disk; `write` and `close` raise it, too.
         """
         self._scalars(step, {"step/loss": loss, "step/learning-rate": learning_rate})
 
     def write(self, epoch: Epoch, step: int) -> None:
-        """One epoch, which ended with `step`; it is on disk when this returns."""
+        """Write the values of an epoch, which ended with `step`; they are on disk when this returns."""
         figures = {
             "epoch/epoch": epoch.epoch,
             "epoch/stage": epoch.stage,
@@ -80,7 +77,7 @@ class Board:
             self._writer.flush()
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write pending values and close the event file."""
         with self._writing():
             self._writer.close()
 
@@ -99,34 +96,34 @@ class Board:
 
 
 PHOTOS, TIMES = 4, 6
-"""Photos that the page shows augmented, and how often each."""
+"""Number of training photos that the report shows augmented, and number of variants of each."""
 PAIRS = 6
-"""Confused pairs that it shows."""
+"""Number of confused pairs in the report."""
 LISTED = 20
-"""Photos left out that it names."""
+"""Number of left-out photos that the report lists."""
 BOARD_STEPS = 10
-"""TensorBoard is told of every so many steps."""
+"""Number of steps between two points of TensorBoard's step curves."""
 
 
 class RunMonitor:
-    """Keeps a run's table, events and page up to date; one in the main process."""
+    """Keeps metrics.csv, the events and the report of a run up to date; only the main process has one."""
 
-    def __init__(self, folder: Path, run: Run, parts: Split, resumed: State | None) -> None:
-        self._folder, self._run, self._parts = folder, run, parts
-        at_end = resumed is not None and bool(resumed.history) and resumed.step == 0  # of an epoch
+    def __init__(self, folder: Path, run: Run, split: Split, resumed: State | None) -> None:
+        self._folder, self._run, self._split = folder, run, split
+        at_end = resumed is not None and bool(resumed.history) and resumed.step == 0  # the checkpoint ends an epoch
         self._board = Board(folder / EVENTS, purge_step=resumed.steps + (not at_end) if resumed else None)
         self._sheet = self._draw_sheet()
         self._state = resumed or State()
-        if at_end:  # it may have been killed before this was written
+        if at_end:  # the run may have been killed between the checkpoint and these reports
             self._write()
 
     def __call__(self, training: Training) -> None:
-        """An epoch is done."""
+        """Write the reports after an epoch."""
         self._state = training.state
         self._write()
 
     def watch(self, watch: Watch) -> Watch:
-        """`watch`, with TensorBoard listening."""
+        """A callback that calls `watch` and also writes steps to TensorBoard."""
 
         def both(event: StepEvent) -> None:
             if event.state.steps % BOARD_STEPS == 0:
@@ -136,14 +133,14 @@ class RunMonitor:
         return both
 
     def stopped(self, reason: str) -> None:
-        """The run ended before its end; why, counts more than that it can be written."""
+        """Write that the run stopped early; a failure to write is ignored, because it would hide the first error."""
         with suppress(NameplateError, OSError):
             self._page(f"stopped: {reason}")
         with suppress(NameplateError, OSError):
             self._board.close()
 
     def finished(self, state: State, made: Finished) -> None:
-        """The run is done, the bundle written."""
+        """Write the final report, after the bundle was written."""
         self._state = state
         self._page(FINISHED, made)
         self._board.close()
@@ -155,9 +152,9 @@ class RunMonitor:
         self._page(RUNNING)
 
     def _draw_sheet(self) -> bytes | None:
-        """Photos as the network will see them; None where none can be read."""
+        """A contact sheet of augmented training photos; None where no photo can be read."""
         recipe, stage = self._run.recipe, self._run.recipe.stages[-1]
-        chosen = [photo for photo, train in zip(self._parts.photos, self._parts.train, strict=True) if train]
+        chosen = [photo for photo, train in zip(self._split.photos, self._split.train, strict=True) if train]
         found, _ = examples(chosen, PHOTOS, (stage.height, stage.width))
         if not found:
             return None
@@ -188,40 +185,43 @@ class RunMonitor:
         )
 
     def _facts(self) -> list[tuple[str, str]]:
-        run, parts = self._run, self._parts
+        run, split = self._run, self._split
         return [
-            ("photos", f"{int(parts.train.sum()):,} to train on, {int(parts.held.sum()):,} held out"),
-            ("nameplates", f"{len(parts.nameplates):,}"),
-            ("copies", f"{parts.copies:,}, kept on one side of the split"),
+            ("photos", f"{int(split.train.sum()):,} to train on, {int(split.holdout.sum()):,} held out"),
+            ("nameplates", f"{len(split.nameplates):,}"),
+            ("copies", f"{split.copies:,}, kept on one side of the split"),
             ("backbone", f"{run.recipe.backbone}, {run.weights}"),
             ("device", f"{run.device}, {run.processes} × {run.threads} threads"),
             ("precision", "bfloat16" if run.bfloat16 else "float32"),
             ("judged by", JUDGED_BY),
             ("seed", str(run.recipe.seed)),
             ("begun", run.made),
-            ("data", f"SHA-256 {parts.digest}"),
+            ("data", f"SHA-256 {split.digest}"),
             ("versions", ", ".join(f"{name} {number}" for name, number in run.versions.items())),
         ]
 
     def _notes(self) -> list[str]:
-        left_out = [*self._parts.unreadable, *self._state.lost.items()]
+        left_out = [*self._split.unreadable, *self._state.lost.items()]
         notes = [f"{path}: {reason}" for path, reason in left_out[:LISTED]]
         if len(left_out) > LISTED:
             notes.append(f"… and {len(left_out) - LISTED:,} more photos left out")
-        notes += self._parts.told
+        notes += self._split.notes
         return notes
 
     def _confused(self, made: Finished) -> list[ConfusedPair]:
-        """The most frequent confusions, with a photo of each kind; those whose photos are gone are left out."""
+        """The most frequent confusions, each with a misclassified photo and a training photo of the wrong nameplate.
+
+        Pairs whose photos can no longer be read are left out.
+        """
         if made.evaluation is None:
             return []
-        named, pairs = made.probabilities.argmax(1), []
+        y_pred, pairs = made.probabilities.argmax(1), []
         for pair in made.evaluation.confusions[:PAIRS]:
-            truth, wrong = (self._parts.nameplates.index(name) for name in (pair.truth, pair.named))
-            taken = made.places[(self._parts.classes[made.places] == truth) & (named == wrong)]
-            alike = np.flatnonzero(self._parts.train & (self._parts.classes == wrong))
+            truth, wrong = (self._split.nameplates.index(name) for name in (pair.truth, pair.named))
+            taken = made.places[(self._split.classes[made.places] == truth) & (y_pred == wrong)]
+            alike = np.flatnonzero(self._split.train & (self._split.classes == wrong))
             try:
-                photo, example = (decode(self._parts.photos[found[0]].path) for found in (taken, alike))
+                photo, example = (decode(self._split.photos[found[0]].path) for found in (taken, alike))
             except PhotoError:
                 continue
             pairs.append(ConfusedPair(pair.truth, pair.named, pair.photos, photo, example))
@@ -229,6 +229,7 @@ class RunMonitor:
 
 
 def _parity(made: Finished) -> list[tuple[str, str]]:
+    """Runtime → a sentence on how closely it agrees with torch."""
     return [
         (each.runtime, f"{each.same:,} of {each.photos:,} photos as torch, largest gap of a probability {each.gap:.1e}")
         for each in made.parity

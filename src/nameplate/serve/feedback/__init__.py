@@ -1,9 +1,7 @@
-"""Users' corrections: kept in a database, moderated, and exported as photos to train on.
+"""Users' corrections: stored in a database, moderated, and exported as photos to train on.
 
-text.py        what users may write
-tables.py      the two tables
-database.py    SQLite or PostgreSQL, and what becomes of their errors
-revisions.py   brings a database to the tables as they are now; its steps are in migrations/
-store.py       `FeedbackStore`: corrections kept, listed, judged, deleted
+database.py    the two tables, in SQLite or PostgreSQL, and the migrations that bring a database up to date
+store.py       `FeedbackStore`: corrections added, listed, judged and deleted
 export.py      corrections → a data set
+migrations/    the migrations' steps
 """

@@ -1,4 +1,7 @@
-"""SQLite or PostgreSQL: how each is opened, read and written, and its errors in words."""
+"""The database of corrections: its tables, and how SQLite and PostgreSQL are opened, read, written and migrated.
+
+The tables here are as the newest step in migrations/ leaves them; a test compares the two.
+"""
 
 from __future__ import annotations
 
@@ -44,27 +47,22 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from nameplate.errors import DatabaseError, RuntimeUnavailableError, UsageError
 
-# JOINED The two tables: photos, each once, and what users said of them.
-#
-# JOINED They are as the newest step in migrations/ leaves them; a test holds the two against each other.
-
-
 Status = Literal["new", "accepted", "rejected"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 
 
 class Instant(TypeDecorator[datetime]):
-    """A moment in UTC; SQLite keeps no zone, so it is put back on reading."""
+    """A moment in UTC. SQLite stores no time zone, so it is added when a value is read."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        """Into the database."""
+        """Convert a value for the database."""
         return None if value is None else value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        """Out of the database."""
+        """Convert a value from the database."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
@@ -79,7 +77,7 @@ METADATA = MetaData(
         "ix": "ix_%(table_name)s_%(column_0_name)s",
     }
 )
-# `bytes` comes last: SQLite reads a row from its beginning, and most questions are not about the pixels.
+# `bytes` is the last column: SQLite reads rows from their beginning, and most queries do not need the photo.
 photos = Table(
     "feedback_photos",
     METADATA,
@@ -113,22 +111,22 @@ corrections = Table(
 
 
 BUSY_SECONDS = 30
-"""How long a connection waits for another one's lock, and a statement may take."""
+"""How long a connection waits for another one's lock, and how long a statement may take."""
 CONNECT_SECONDS = 10
 LOCK = 0x6E616D65706C6174
-"""PostgreSQL's advisory lock that writers hold, one at a time: the letters `nameplat`."""
+"""Key of PostgreSQL's advisory lock, which one writer at a time holds: the letters `nameplat` in ASCII."""
 
 
 def open_engine(database: str, *, create: bool) -> Engine:
-    """Make ready to talk to a database; nothing is asked of it yet.
+    """Make an engine for a database; it does not connect yet.
 
     Args:
         database: the path of a SQLite file, or a URL: `sqlite:///…`, `postgresql://…`.
-        create: whether a SQLite file that is not there is made.
+        create: whether to create a SQLite file that does not exist.
 
     Raises:
-        UsageError: neither, or a SQLite database in memory.
-        DatabaseError: no such file, or none can be made there.
+        UsageError: `database` is neither, or a SQLite database in memory.
+        DatabaseError: the file does not exist, or cannot be created.
         RuntimeUnavailableError: PostgreSQL's driver is not installed.
     """
     url = _url(database)
@@ -147,19 +145,19 @@ def open_engine(database: str, *, create: bool) -> Engine:
 
 
 def shown(url: URL) -> str:
-    """A database's URL without its password, in its host's part or as a parameter."""
+    """Return a database's URL without its password, which may stand before the host or in a parameter."""
     hidden = {name: "***" if "pass" in name else value for name, value in url.query.items()}
     return url.set(query=hidden).render_as_string(hide_password=True)
 
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
-    """A connection that sees one state of the database however long it reads.
+    """Open a connection for reading, which sees one state of the database until the block ends.
 
     Raises:
-        DatabaseError: anything that goes wrong with it.
+        DatabaseError: the database fails.
     """
-    with _in_words(engine), engine.connect() as connection:
+    with _as_database_error(engine), engine.connect() as connection:
         if engine.dialect.name == "postgresql":
             connection = connection.execution_options(isolation_level="REPEATABLE READ")
         with connection.begin():
@@ -168,12 +166,12 @@ def reading(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
-    """A connection that writes while no other does, all of it or nothing.
+    """Open a connection for writing, as the only writer. The block's changes are committed together or not at all.
 
     Raises:
-        DatabaseError: anything that goes wrong with it.
+        DatabaseError: the database fails.
     """
-    with _in_words(engine), engine.connect() as connection:
+    with _as_database_error(engine), engine.connect() as connection:
         connection = connection.execution_options(immediate=True)
         with connection.begin():
             if engine.dialect.name == "postgresql":
@@ -182,7 +180,8 @@ def writing(engine: Engine) -> Iterator[Connection]:
 
 
 @contextmanager
-def _in_words(engine: Engine) -> Iterator[None]:
+def _as_database_error(engine: Engine) -> Iterator[None]:
+    """Turn SQLAlchemy's errors into a `DatabaseError`, without the SQL and the password."""
     try:
         yield
     except SQLAlchemyError as error:
@@ -196,7 +195,7 @@ def _url(database: str) -> URL:
         return URL.create("sqlite", database=database)
     try:
         url = make_url(database)
-    except (ArgumentError, ValueError):  # its text is not repeated: it may hold a password
+    except (ArgumentError, ValueError):  # their text is not shown: it may hold a password
         raise UsageError("This is no URL of a database; PostgreSQL's is postgresql://USER@HOST/NAME.") from None
     if url.drivername in ("postgresql", "postgres", "postgresql+psycopg"):
         return url.set(drivername="postgresql+psycopg")
@@ -210,19 +209,19 @@ def _url(database: str) -> URL:
 
 
 def _require_file(path: Path, create: bool) -> None:
-    """A file of one's own: others on the machine need not read users' photos."""
+    """Check that a SQLite file exists, or create it readable by its owner only: it will hold users' photos."""
     if create and not path.is_file():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch(mode=0o600)  # another server may have made it a moment ago
+            path.touch(mode=0o600)  # does not fail if another server has just created it
         except OSError as error:
-            raise DatabaseError(f"Cannot make the database '{path}': {error.strerror or error}.") from None
+            raise DatabaseError(f"Cannot create the database '{path}': {error.strerror or error}.") from None
     if not path.is_file():
         raise DatabaseError(f"There is no database '{path}'. 'nameplate serve --feedback {path}' makes one.")
 
 
 def _postgres_arguments(url: URL) -> dict[str, Any]:
-    """The operator's own parameters win."""
+    """Return connection parameters for PostgreSQL; those in the operator's URL take precedence."""
     milliseconds = BUSY_SECONDS * 1000
     options = f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}"
     ours = {"connect_timeout": CONNECT_SECONDS, "options": options, "application_name": "nameplate"}
@@ -230,20 +229,23 @@ def _postgres_arguments(url: URL) -> dict[str, Any]:
 
 
 def _set_up_sqlite(connection: sqlite3.Connection, _: object) -> None:
-    """Source: sqlite.org/wal.html, sqlite.org/pragma.html."""
-    connection.isolation_level = None  # BEGIN is ours to say: see below
+    """Set up a new SQLite connection. Sources: sqlite.org/wal.html, sqlite.org/pragma.html."""
+    connection.isolation_level = None  # Python's module must not send BEGIN: `_begin_sqlite` does
     with closing(connection.cursor()) as cursor:
         cursor.execute("PRAGMA foreign_keys = ON")
-        cursor.execute("PRAGMA secure_delete = ON")  # what a user has deleted is overwritten
+        cursor.execute("PRAGMA secure_delete = ON")  # deleted photos are overwritten
         _write_ahead(cursor)
 
 
 def _write_ahead(cursor: sqlite3.Cursor) -> None:
-    """Readers and the writer do not wait for each other; the change of mode itself does not wait as other locks do."""
+    """Switch to the write-ahead log, in which readers and the writer do not wait for each other.
+
+    SQLite's busy timeout does not hold for the switch itself, so this loop waits.
+    """
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         with suppress(sqlite3.OperationalError):
-            if cursor.execute("PRAGMA journal_mode = WAL").fetchone() == ("wal",):  # or is so already
+            if cursor.execute("PRAGMA journal_mode = WAL").fetchone() == ("wal",):  # also if it was on already
                 return
         if time.monotonic() > deadline:
             raise sqlite3.OperationalError("database is locked")
@@ -251,29 +253,28 @@ def _write_ahead(cursor: sqlite3.Cursor) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    """A writer takes its lock at once: one that reads first and then writes may be refused without waiting."""
+    """Begin a transaction. A writer takes its lock at once: SQLite may refuse without waiting to give one later."""
     immediate = connection.get_execution_options().get("immediate")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
 
-# JOINED Brings a database to the tables as they are now, one step of migrations/ after the other.
-
+# Migrations.
 
 VERSION_TABLE = "feedback_revision"
-"""Where a database says how far it is; Alembic's own name for it may be taken by another program."""
+"""The table with the database's revision. Alembic's default name could be taken by another program."""
 FOLDER = Path(__file__).parent / "migrations"
 _ONE_THREAD = threading.Lock()
-"""Alembic keeps the migration that is under way in a global."""
+"""Held during a migration, because Alembic keeps the current one in a global variable."""
 
 
 def migrate(engine: Engine, revision: str = "head") -> list[str]:
-    """Take the steps that a database has not taken, all or none; servers that start at once do it one by one.
+    """Run the steps that a database lacks, in one transaction. Servers that start at once do so one after the other.
 
     Returns:
-        The steps taken.
+        The revisions of the steps that were run.
 
     Raises:
-        DatabaseError: made by a newer Nameplate, or anything that goes wrong with it.
+        DatabaseError: the database was made by a newer Nameplate, or fails.
     """
     script = ScriptDirectory(FOLDER)
     with _ONE_THREAD, writing(engine) as connection:
@@ -286,10 +287,10 @@ def migrate(engine: Engine, revision: str = "head") -> list[str]:
 
 
 def require_newest(engine: Engine) -> None:
-    """Look whether all steps were taken.
+    """Check that a database is at the newest revision.
 
     Raises:
-        DatabaseError: they were not, or the database was made by a newer Nameplate.
+        DatabaseError: it is not, or it was made by a newer Nameplate.
     """
     script = ScriptDirectory(FOLDER)
     with reading(engine) as connection:
@@ -311,10 +312,10 @@ def _revision(connection: Connection, script: ScriptDirectory) -> str | None:
 
 
 def _upgrade(connection: Connection, script: ScriptDirectory, target: str) -> None:
-    """Alembic's `upgrade` on a connection whose transaction is ours."""
+    """Run Alembic's `upgrade` inside the transaction of this connection."""
 
     def steps(revision: Any, _: MigrationContext) -> Any:
-        return script._upgrade_revs(target, revision)  # what alembic.command.upgrade itself calls
+        return script._upgrade_revs(target, revision)  # as alembic.command.upgrade does
 
     with EnvironmentContext(Config(), script, fn=steps, destination_rev=target) as environment:
         environment.configure(connection=connection, target_metadata=METADATA, version_table=VERSION_TABLE)

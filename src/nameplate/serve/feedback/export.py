@@ -1,9 +1,9 @@
-"""Corrections → a data set that `nameplate train` and `nameplate extra-data` read: photos and a table.
+"""Corrections → a data set of photos and a table, which `nameplate train` and `nameplate extra-data` read.
 
-train.csv      a row a photo: path, label, source, group, and what is known of the corrections
+train.csv      a row per photo: path, label, source, group, and facts about its corrections
 photos/        the photos as they were sent, named by their digests
-left-out.csv   corrections that are not in it, and why
-manifest.json  what was asked for, counts, versions and the data's digest
+left-out.csv   the corrections that were left out, and why
+manifest.json  the selection, counts, versions and the data's digest
 """
 
 from __future__ import annotations
@@ -53,31 +53,33 @@ class Selection:
 
     statuses: tuple[Status, ...] = ("new", "accepted")
     since: datetime | None = None
-    """The moment of the earliest."""
+    """Only corrections from this moment on."""
     model: str | None = None
     """Only corrections of this model's answers."""
     include_conflicts: bool = False
-    """Whether a photo of which different nameplates are said is exported, under each of them."""
+    """Whether a photo with contradicting corrections is exported, once under each nameplate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was exported."""
+    """The counts of an export; `manifest.json` has these fields as keys."""
 
     photos: int
     corrections: int
     unmoderated: int
-    """Photos that nobody has accepted."""
+    """Photos without an accepted correction."""
     nameplates: dict[str, int]
-    """Photos of each."""
+    """Nameplate → number of photos."""
     left_out: dict[str, int]
-    """Corrections that were left out, by reason."""
+    """Reason → number of corrections that were left out."""
     digest: str
-    """SHA-256 of which photos are there under which names."""
+    """SHA-256 of all photos' digests with their labels."""
 
 
 @dataclass(slots=True)
 class _Tally:
+    """What was exported and left out so far."""
+
     photos: list[Photo] = field(default_factory=list)
     corrections: int = 0
     unmoderated: int = 0
@@ -107,18 +109,18 @@ def export(
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Exported:
-    """Write corrections as a data set, whole or not at all, with one photo in memory at a time.
+    """Write corrections as a data set, completely or not at all, with one photo in memory at a time.
 
     Args:
-        store: where they are.
+        store: the corrections.
         output: the folder to write; `nameplate train` takes it, or the table in it.
-        selection: which ones.
-        overwrite: whether a folder that is there is replaced.
-        progress: called with photos done and in all.
+        selection: which corrections are exported.
+        overwrite: whether an existing folder is replaced.
+        progress: called with the numbers of photos done and in all.
 
     Raises:
-        DataError: there are none to export.
-        DatabaseError: the database does not do as it is asked.
+        DataError: there are no corrections to export.
+        DatabaseError: the database fails.
     """
     selection, tally = selection or Selection(), _Tally()
     with whole_folder(output, overwrite=overwrite) as folder, reading(store.engine) as connection:
@@ -139,7 +141,7 @@ def _rows(
     tally: _Tally,
     progress: Callable[[int, int], None] | None,
 ) -> Iterator[dict[str, object]]:
-    """The table's rows, each photo written before its row."""
+    """Yield the table's rows; each photo is written before its row."""
     everything = count_photos(connection)
     grouped = groupby(entries_by_photo(connection), key=lambda entry: entry.sha256)
     for number, (photo, group) in enumerate(grouped, start=1):
@@ -159,10 +161,10 @@ def _rows(
 def chosen(
     entries: Sequence[Entry], selection: Selection, leave_out: Callable[[Sequence[Entry], str], None]
 ) -> dict[str, list[Entry]]:
-    """One photo's corrections that are exported, by nameplate; `leave_out` is told of the others.
+    """Choose the corrections of one photo that are exported, by nameplate; `leave_out` gets the others.
 
-    Whether nameplates are at odds is judged on all that was not rejected, asked for or not. Where some were accepted,
-    these alone say what the photo shows.
+    Whether corrections contradict each other is judged on all that are not rejected, selected or not. If some were
+    accepted, only these count.
     """
     kept: list[Entry] = []
     for entry in entries:
@@ -181,6 +183,7 @@ def chosen(
 
 
 def _unwanted(entry: Entry, selection: Selection) -> str | None:
+    """Why a correction is not selected; None if it is."""
     if entry.status not in selection.statuses:
         return {"new": "not moderated", "accepted": "accepted", "rejected": "rejected"}[entry.status]
     if selection.since is not None and entry.time < selection.since:
@@ -191,7 +194,7 @@ def _unwanted(entry: Entry, selection: Selection) -> str | None:
 
 
 def _problem(data: bytes, photo: str) -> tuple[str, str] | None:
-    """Why a photo cannot be exported, and in more words."""
+    """Why a photo cannot be exported, as a reason and a detail; None if it can."""
     if (found := sha256(data)) != photo:
         return "not the photo that was stored", f"its SHA-256 is {found}"
     try:
@@ -204,7 +207,9 @@ def _problem(data: bytes, photo: str) -> tuple[str, str] | None:
 def _written(
     folder: Path, data: bytes, label: str, said: Sequence[Entry], place: int, tally: _Tally
 ) -> dict[str, object]:
-    """Write a photo and count it; a photo at odds gets a file for each name, so that the table stays one row a file."""
+    """Write a photo, count it and return its row. A photo with several nameplates gets one file for each, since the
+    table has one row per file.
+    """
     first = next((entry for entry in said if entry.status == "accepted"), said[0])
     path = f"{PHOTOS}/{first.sha256}{f'-{place + 1}' if place else ''}{SUFFIXES.get(first.format, '.jpg')}"
     (folder / path).write_bytes(data)

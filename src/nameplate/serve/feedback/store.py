@@ -1,4 +1,7 @@
-"""`FeedbackStore`: corrections kept, listed, judged and deleted. Its calls block: a server makes them in a thread."""
+"""`FeedbackStore`: adds, lists, judges and deletes corrections. Its methods block, so a server calls them in a thread.
+
+`clean_nameplate` and `clean_comment` normalise and check the text of users before it is stored.
+"""
 
 from __future__ import annotations
 
@@ -27,23 +30,22 @@ from nameplate.serve.feedback.database import (
 from nameplate.serve.settings import ServeSettings
 from nameplate.storage import sha256
 
-# JOINED What users may write: nameplates and comments, normalised and held to a length.
-
+# Text that users write.
 
 NAMEPLATE_CHARACTERS = 200
 COMMENT_CHARACTERS = 2_000
 DECOMPOSED = 4
-"""How much longer text may arrive than it is kept: composing letters and their marks shortens it."""
+"""How many times longer text may be before normalisation: NFC joins letters and their marks, which shortens it."""
 UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
-"""Unicode's general categories (Unicode Standard, section 4.5) of what a name has none of: control and format
-characters, which make two names that look alike, and what is assigned to nothing."""
+"""Unicode general categories (Unicode Standard, section 4.5) that names may not contain: control and format characters,
+which make two different names look alike, and unassigned code points."""
 
 
 def clean_nameplate(text: str, field: str = "nameplate") -> str:
-    """A name on one line: NFC, each run of white space one blank.
+    """Normalise a name to one line in NFC, with single spaces.
 
     Raises:
-        UsageError: empty, longer than 200 characters, or with characters that cannot be seen.
+        UsageError: the name is empty, longer than 200 characters, or has characters that cannot be seen.
     """
     cleaned = " ".join(_composed(text, field, NAMEPLATE_CHARACTERS).split())
     if not cleaned:
@@ -53,19 +55,19 @@ def clean_nameplate(text: str, field: str = "nameplate") -> str:
 
 
 def clean_comment(text: str, field: str = "comment") -> str:
-    """Some lines of text: NFC, white space collapsed within each; may be empty.
+    """Normalise a comment to NFC, with single spaces within each line; it may be empty.
 
     Raises:
-        UsageError: longer than 2,000 characters, or with control characters.
+        UsageError: the comment is longer than 2,000 characters, or has control characters.
     """
     lines = _composed(text, field, COMMENT_CHARACTERS).splitlines()
     cleaned = "\n".join(" ".join(line.split()) for line in lines).strip()
-    _check(cleaned.replace("\n", " "), field, COMMENT_CHARACTERS, UNSEEN - {"Cf"})  # emoji are joined by these
+    _check(cleaned.replace("\n", " "), field, COMMENT_CHARACTERS, UNSEEN - {"Cf"})  # format characters join emoji
     return cleaned
 
 
 def known_spelling(text: str, nameplates: Iterable[str]) -> str:
-    """The nameplate that equals the text up to case, else the text."""
+    """Return the nameplate that equals the text except for case, or else the text itself."""
     folded = text.casefold()
     return next((name for name in nameplates if name.casefold() == folded), text)
 
@@ -89,60 +91,60 @@ def _too_long(field: str, length: int, characters: int) -> UsageError:
 
 
 CORRECTION_BYTES = 16 * 1024
-"""What a correction counts for beside its photo: no text that is taken can be larger."""
+"""Bytes that a correction counts as, without its photo; the texts that are accepted cannot be larger."""
 ROWS = 500
-"""Rows that are fetched at a time, none with its photo."""
+"""Rows that are fetched at a time; none has its photo."""
 DEFAULT_BYTES: int = ServeSettings().feedback_bytes
 
 
 class StoreFullError(NameplateError):
-    """There is no room for another correction."""
+    """The store has no room for another correction."""
 
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """What a user says of a photo; all text is clean (see text.py)."""
+    """What a user says about a photo. All text is clean. The field names are the table's columns."""
 
     nameplate: str
-    """The right one."""
+    """The right nameplate, according to the user."""
     client: str
     """The name of the user's API key, never an address."""
     predicted: str | None = None
-    """What had been said."""
+    """The nameplate that the model predicted."""
     confidence: float | None = None
-    """Its probability, 0–1."""
+    """The prediction's probability, 0–1."""
     verdict: str | None = None
-    """Its verdict."""
+    """The prediction's verdict."""
     model: str | None = None
-    """The model that had said it."""
+    """The name of the model."""
     digest: str | None = None
-    """That model's seal."""
+    """The digest of the model's bundle."""
     comment: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry(Correction):
-    """A correction as it is kept."""
+    """A correction as it is stored."""
 
     id: str = ""
     time: datetime = datetime.min
     """UTC."""
     status: Status = "new"
     sha256: str = ""
-    """Of the photo's bytes."""
+    """Digest of the photo's bytes."""
     size: int = 0
-    """Of the photo, in bytes."""
+    """Size of the photo in bytes."""
     width: int = 0
-    """Pixels as stored."""
+    """Width in pixels, before any rotation that EXIF asks for."""
     height: int = 0
-    """Pixels as stored."""
+    """Height in pixels, before any rotation that EXIF asks for."""
     format: str = ""
-    """As `photos.Header` names it."""
+    """The photo's format, by the name in `images.header.Header`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """How much is gone."""
+    """The numbers of corrections and photos that were deleted."""
 
     corrections: int
     photos: int
@@ -151,7 +153,7 @@ class Deleted:
 class FeedbackStore:
     """Corrections in a database.
 
-    Every method raises `DatabaseError` where the database does not do as it is asked.
+    Every method raises `DatabaseError` if the database fails.
     """
 
     def __init__(self, engine: Engine, cap: int = DEFAULT_BYTES) -> None:
@@ -164,13 +166,13 @@ class FeedbackStore:
 
         Args:
             database: the path of a SQLite file, or a URL.
-            cap: bytes that it may hold.
-            create: whether a new database is made, and an old one brought up to date.
+            cap: the most bytes that it may hold.
+            create: whether to create a new database, and to migrate an old one.
 
         Raises:
-            DatabaseError: not there, not to be reached, or of another version.
-            UsageError: not a path, and not the URL of such a database.
-            RuntimeUnavailableError: its driver is not installed.
+            DatabaseError: the database does not exist, cannot be reached, or has another version.
+            UsageError: `database` is no path and no URL of a supported database.
+            RuntimeUnavailableError: the database's driver is not installed.
         """
         engine = open_engine(database, create=create)
         try:
@@ -199,10 +201,18 @@ class FeedbackStore:
         return shown(self.engine.url)
 
     def add(self, said: Correction, data: bytes, header: Header) -> str:
-        """Keep a correction and its photo, each once: said again by the same client, it is the one that there is.
+        """Store a correction and its photo.
+
+        Photos are stored once each. The same correction of the same photo by the same client is stored once too, so
+        that sending it twice does no harm.
+
+        Args:
+            said: the correction.
+            data: the photo's bytes.
+            header: the photo's header.
 
         Returns:
-            Its id.
+            The correction's id.
 
         Raises:
             StoreFullError: there is no room.
@@ -218,11 +228,11 @@ class FeedbackStore:
             )
             if known is not None:
                 return str(known)
-            there = connection.scalar(select(photos.c.sha256).where(photos.c.sha256 == digest)) is not None
-            self._require_room(connection, CORRECTION_BYTES + (0 if there else len(data)))
-            if not there:
-                seen = {"width": header.width, "height": header.height, "format": header.format}
-                connection.execute(insert(photos).values(sha256=digest, size=len(data), bytes=data, **seen))
+            is_stored = connection.scalar(select(photos.c.sha256).where(photos.c.sha256 == digest)) is not None
+            self._require_room(connection, CORRECTION_BYTES + (0 if is_stored else len(data)))
+            if not is_stored:
+                shape = {"width": header.width, "height": header.height, "format": header.format}
+                connection.execute(insert(photos).values(sha256=digest, size=len(data), bytes=data, **shape))
             row = {field.name: getattr(said, field.name) for field in fields(Correction)}
             id_ = str(uuid.uuid4())
             connection.execute(
@@ -231,7 +241,7 @@ class FeedbackStore:
         return id_
 
     def size(self) -> int:
-        """Bytes that count towards the cap."""
+        """Return the bytes that count towards the cap."""
         with reading(self.engine) as connection:
             return _size(connection)
 
@@ -242,12 +252,12 @@ class FeedbackStore:
         client: str | None = None,
         newest: int | None = None,
     ) -> Iterator[Entry]:
-        """Corrections, newest first, without their photos' bytes.
+        """Yield corrections, newest first, without their photos' bytes.
 
         Args:
-            status: only those.
-            client: only of this one.
-            newest: no more than so many.
+            status: only corrections with this status.
+            client: only corrections of this client.
+            newest: the most corrections to yield.
         """
         chosen = _ENTRIES.order_by(corrections.c.time.desc(), corrections.c.id).limit(newest)
         if status is not None:
@@ -259,13 +269,17 @@ class FeedbackStore:
                 yield Entry(**row._mapping)
 
     def set_status(self, ids: Sequence[str], status: Status) -> int:
-        """Judge corrections, all of them or none; the beginning of an id does, where it is the only one.
+        """Set the status of corrections, of all or none.
+
+        Args:
+            ids: ids, or beginnings of ids that are unique.
+            status: the new status.
 
         Returns:
-            How many.
+            The number of corrections.
 
         Raises:
-            UsageError: there is none of such an id, or more than one.
+            UsageError: an id does not exist, or its beginning is not unique.
         """
         with writing(self.engine) as connection:
             found = _found(connection, ids)
@@ -273,23 +287,23 @@ class FeedbackStore:
         return len(found)
 
     def delete_ids(self, ids: Sequence[str]) -> Deleted:
-        """Delete corrections, all of them or none, and photos that nobody else spoke of; ids as in `set_status`.
+        """Delete corrections, all or none, and photos that have no correction left; ids as in `set_status`.
 
         Raises:
-            UsageError: there is none of such an id, or more than one.
+            UsageError: an id does not exist, or its beginning is not unique.
         """
         with writing(self.engine) as connection:
             return _delete(connection, corrections.c.id.in_(_found(connection, ids)))
 
     def delete_client(self, client: str) -> Deleted:
-        """Delete all that a client said, and the photos that nobody else spoke of."""
+        """Delete all corrections of a client, and the photos that have no correction left."""
         with writing(self.engine) as connection:
             return _delete(connection, corrections.c.client == client)
 
-    def delete_before(self, event: datetime) -> Deleted:
-        """Delete what was said before a moment, and the photos that nobody spoke of since."""
+    def delete_before(self, moment: datetime) -> Deleted:
+        """Delete all corrections before a moment, and the photos that have no correction left."""
         with writing(self.engine) as connection:
-            return _delete(connection, corrections.c.time < event)
+            return _delete(connection, corrections.c.time < moment)
 
     def _require_room(self, connection: Connection, more: int) -> None:
         held = _size(connection)
@@ -307,19 +321,19 @@ _ENTRIES = (
 
 
 def entries_by_photo(connection: Connection) -> Iterator[Entry]:
-    """All corrections, those of one photo together, the first said first."""
+    """Yield all corrections, grouped by photo and the oldest first."""
     order = (corrections.c.sha256, corrections.c.time, corrections.c.id)
     for row in connection.execute(_ENTRIES.order_by(*order)):
         yield Entry(**row._mapping)
 
 
 def count_photos(connection: Connection) -> int:
-    """How many photos there are."""
+    """Count the photos."""
     return connection.scalar(select(func.count()).select_from(photos)) or 0
 
 
 def photo_bytes(connection: Connection, digest: str) -> bytes:
-    """A photo by its digest, as it was sent."""
+    """Return the bytes of the photo with a digest, as they were sent."""
     return bytes(connection.execute(select(photos.c.bytes).where(photos.c.sha256 == digest)).scalar_one())
 
 
@@ -330,7 +344,7 @@ def _size(connection: Connection) -> int:
 
 
 def _found(connection: Connection, ids: Sequence[str]) -> list[str]:
-    """Whole ids for ids or their beginnings, each once."""
+    """Return the whole ids for ids or their beginnings, each once."""
     found: dict[str, None] = {}
     for id_ in ids:
         begins = corrections.c.id.startswith(id_, autoescape=True)
@@ -343,7 +357,7 @@ def _found(connection: Connection, ids: Sequence[str]) -> list[str]:
 
 
 def _delete(connection: Connection, which: ColumnElement[bool]) -> Deleted:
-    """Corrections, and photos that none is left of."""
+    """Delete corrections, and then the photos that have none left."""
     gone = connection.execute(delete(corrections).where(which)).rowcount
-    spoken_of = select(corrections.c.sha256).where(corrections.c.sha256 == photos.c.sha256).exists()
-    return Deleted(gone, connection.execute(delete(photos).where(~spoken_of)).rowcount)
+    has_correction = select(corrections.c.sha256).where(corrections.c.sha256 == photos.c.sha256).exists()
+    return Deleted(gone, connection.execute(delete(photos).where(~has_correction)).rowcount)

@@ -1,4 +1,4 @@
-/** The card of an advert: what was claimed, what became of it, and each photo's part. */
+/** The card of an advert: the claim, the verdict, and each photo's contribution. */
 
 import { verdictText } from "./card.js";
 import { element } from "./element.js";

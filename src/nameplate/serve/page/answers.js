@@ -1,4 +1,4 @@
-/** The answers on the page: a card each, how far it is, and what stopped it. */
+/** The answers on the page: one card each, the progress, and the problem that stopped the requests. */
 
 import { advertCard } from "./advert.js";
 import { photoCard } from "./card.js";
@@ -14,7 +14,7 @@ export function setActions(actions) {
   does = actions;
 }
 
-/** Draw what has changed; `anew`: everything, as in another language. */
+/** Draw what has changed; with `anew` everything, as after a change of language. */
 export function drawAnswers({ anew = false } = {}) {
   byId("results").hidden = visit.shown.length === 0 && visit.running === null && visit.halt === null;
   const cards = visit.shown.map((entry) => (entry.node = (!anew && entry.node) || card(entry)));
@@ -25,18 +25,18 @@ export function drawAnswers({ anew = false } = {}) {
   drawHistory(earlier(), open);
 }
 
-/** Draw one entry's card anew, where it is. */
+/** Redraw one entry's card in its place. */
 export function redraw(entry) {
   entry.node = entry.node?.isConnected ? replace(entry.node, card(entry)) : null;
 }
 
-/** Keep all answers for this visit. */
+/** Store all answers in the history of this visit. */
 export const keep = () => remember(visit.entries);
 
 const actions = () => ({ ...does, feedback: visit.service.feedback ? does.feedback : null });
 const card = (entry) => (entry.kind === "photo" ? photoCard(entry, actions()) : advertCard(entry));
 
-/** How far it is. */
+/** Draw the progress. */
 export function drawProgress() {
   byId("running").hidden = visit.running === null;
   const photos = visit.running?.photos ?? [];
@@ -48,7 +48,7 @@ export function drawProgress() {
   byId("progress-text").textContent = many ? say("progress", { done, count: photos.length }) : say("working");
 }
 
-/** What stopped it, and how it goes on. */
+/** Draw the problem that stopped the requests, with the button that continues. */
 export function drawHalt() {
   const { halt } = visit;
   if (halt === null) return byId("halt").replaceChildren();
@@ -63,7 +63,7 @@ export function drawHalt() {
   return byId("halt").replaceChildren(box);
 }
 
-/** Why the requests stopped; `again` goes on with them. */
+/** Set the problem that stopped the requests; `again` continues them. */
 export function halted(error, again) {
   if (error.name !== "AbortError" && error.kind === undefined) throw error;
   visit.halt = { refusal: error.name === "AbortError" ? null : error, again };
@@ -74,7 +74,7 @@ export function halted(error, again) {
   if (error.name === "AbortError") announce(say("cancelled"));
 }
 
-/** Show something of earlier again. */
+/** Show an entry of the history again. */
 export function open(entry) {
   if (visit.running === null) visit.halt = null;
   show(visit.running ? [entry, ...visit.shown] : [entry]);

@@ -9,7 +9,7 @@ import { ranking } from "./ranking.js";
 const NAMED = 4; // candidates that a headline lists
 const TONES = { answer: "good", unsure: "so-so", "unknown car": "off", "not a car": "off", "poor photo": "off", unreadable: "bad" };
 
-/** `does`: heat(entry), feedback(entry) or null where the service takes none. */
+/** Make a card. `does` has the actions: heat(entry), and feedback(entry) or null if the service takes none. */
 export function photoCard(entry, does) {
   const children = entry.row ? answered(entry, does) : [pending(entry)];
   const headline = element("h3", { className: "file", tabIndex: -1, textContent: entry.name });
@@ -52,7 +52,7 @@ function answered(entry, does) {
   ];
 }
 
-/** What may be done with an answer, in words. */
+/** The verdict in words. */
 export function verdictText(row) {
   const more = row.candidates.length - NAMED;
   const first = row.candidates.slice(0, NAMED);

@@ -1,4 +1,4 @@
-/** The form that verifies an advert: its photos in a tray, and what it claims. */
+/** The form that verifies an advert: a tray with its photos, and its claim. */
 
 import { drawAnswers, halted, keep } from "./answers.js";
 import { announce, button, byId, element } from "./element.js";
@@ -18,7 +18,7 @@ export async function addToTray(files, folders = []) {
   }
 }
 
-/** The tray's photos, each with a way out, and what forbids sending them. */
+/** Draw the tray's photos, each with a button to remove it, and the reason if they cannot be sent. */
 export function drawTray() {
   const count = visit.tray.length;
   byId("tray-title").textContent = count ? say("advertPhotos", { count }) : say("noAdvertPhotos");

@@ -1,8 +1,8 @@
-/** Elements of the page. Text goes in as text, never as markup. */
+/** Elements of the page. Text is always inserted as text, never as markup, so that no file name can be a script. */
 
 export const byId = (id) => document.getElementById(id);
 
-/** An element with properties or attributes, and children: elements, texts, or nothing. */
+/** Make an element with properties or attributes, and children: elements, texts, or nothing. */
 export function element(tag, properties = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -17,7 +17,7 @@ export function element(tag, properties = {}, ...children) {
 export const button = (text, action, properties = {}) =>
   element("button", { type: "button", textContent: text, onclick: action, ...properties });
 
-/** Put one element in another's place; the focus stays on what has the same data-role. */
+/** Replace an element by another; the focus moves to the element with the same data-role. */
 export function replace(old, made) {
   const role = old.contains(document.activeElement) ? document.activeElement.dataset.role : undefined;
   old.replaceWith(made);
@@ -25,7 +25,7 @@ export function replace(old, made) {
   return made;
 }
 
-/** Tell a screen reader, without moving the focus. */
+/** Announce a text to screen readers, without moving the focus. */
 export function announce(text) {
   byId("status").textContent = text;
 }

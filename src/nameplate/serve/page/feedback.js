@@ -1,4 +1,4 @@
-/** The form for "wrong? tell us": it says what will be stored before anything is. */
+/** The form for corrections ("wrong? tell us"). It says what will be stored before anything is sent. */
 
 import { byId } from "./element.js";
 import { say } from "./language.js";

@@ -1,9 +1,9 @@
-/** The heat map of a photo: what in it speaks for the nameplate, and the box that says most. */
+/** The heat map of a photo: which regions speak for the nameplate, and a box around the strongest. */
 
 import { element } from "./element.js";
 import { say } from "./language.js";
 
-/** A figure, from what /v1/identify?heatmap=true says of the photo. */
+/** Make a figure from the answer of /v1/identify?heatmap=true. */
 export function heatFigure({ nameplate, region, width, height, png }) {
   const image = element("img", { src: `data:image/png;base64,${png}`, alt: say("heatOf", { name: nameplate }) });
   return element(

@@ -1,4 +1,4 @@
-/** What was answered earlier in this visit: answers and small pictures, in this tab alone. */
+/** The history of this visit: answers and thumbnails, stored for this tab only. */
 
 import { element, byId } from "./element.js";
 import { say } from "./language.js";
@@ -8,7 +8,7 @@ import { inShort } from "./photo.js";
 const KEPT = 60;
 const FIELDS = ["id", "kind", "name", "state", "model", "row", "thumb", "wide", "found", "thumbs", "names", "told"];
 
-/** Entries of before a reload, newest first. */
+/** Read the entries from before the page was reloaded, newest first. */
 export function remembered() {
   try {
     return JSON.parse(thisVisit.read("history")) ?? [];
@@ -17,7 +17,7 @@ export function remembered() {
   }
 }
 
-/** Keep the newest; where the browser has no room, fewer of them. */
+/** Store the newest entries; fewer if the browser's storage is full. */
 export function remember(entries) {
   const done = entries.filter((entry) => entry.state === "done");
   for (let count = Math.min(KEPT, done.length); count > 0; count = Math.floor(count / 2)) {
@@ -28,7 +28,7 @@ export function remember(entries) {
 
 const small = (entry) => Object.fromEntries(FIELDS.map((field) => [field, entry[field]]));
 
-/** Draw them; `open` shows one again. */
+/** Draw the entries; `open` shows one again. */
 export function drawHistory(entries, open) {
   byId("history").hidden = entries.length === 0;
   byId("visits").replaceChildren(...entries.map((entry) => element("li", {}, visit(entry, open))));

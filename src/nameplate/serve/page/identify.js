@@ -1,4 +1,4 @@
-/** Identifies the photos that are shown, some at a time, until none waits. */
+/** Identifies the photos on the page, a few per request, until none waits. */
 
 import { drawAnswers, drawProgress, halted, keep, redraw } from "./answers.js";
 import { announce, byId } from "./element.js";
@@ -7,7 +7,7 @@ import { inShort, photo, portion, refused } from "./photo.js";
 import * as service from "./service.js";
 import { begin, show, visit } from "./visit.js";
 
-/** Photos that were just given: they join those under way, or take the place of those shown. */
+/** Take new photos: while requests are under way they join the others, otherwise they replace what is shown. */
 export async function identifyPhotos(files, folders = []) {
   const entries = files.map((file, place) => Object.assign(photo(file), { folder: folders[place] }));
   while (visit.running?.task === "verify") await visit.running.ended;
@@ -77,7 +77,7 @@ async function send(entries, signal) {
   }
 }
 
-/** A row each, also where none of the photos could be read and the service therefore refused. */
+/** Return one row per photo, also if the service refused because no photo could be read. */
 async function results(entries, options) {
   try {
     return (await service.identify(entries.map(({ file }) => file), options)).results;
@@ -87,7 +87,7 @@ async function results(entries, options) {
   }
 }
 
-/** Show or hide the heat map of a photo; the service is asked once. */
+/** Show or hide a photo's heat map; it is requested only once. */
 export async function toggleHeat(entry) {
   if (entry.heatWaits) return;
   entry.heatProblem = null;

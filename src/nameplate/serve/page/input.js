@@ -1,8 +1,8 @@
-/** The ways in for photos: dropped, pasted, picked, taken. */
+/** The ways to add photos: drop, paste, choose files, take with the camera. */
 
 import { byId } from "./element.js";
 
-/** `take(files)` gets what came, `open` says whether it may come now. */
+/** `take(files)` gets the files; `open` says whether files are accepted now. */
 export function listen(take, open) {
   for (const id of ["pick", "camera"]) {
     byId(id).addEventListener("change", ({ target }) => {

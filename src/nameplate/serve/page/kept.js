@@ -1,4 +1,4 @@
-/** What the browser keeps. A browser may forbid that: then nothing is kept, and all else works. */
+/** The browser's storage. If the browser forbids it, nothing is stored and everything else works. */
 
 function keeper(name) {
   return {

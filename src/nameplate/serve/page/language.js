@@ -21,7 +21,7 @@ export function say(key, values = {}) {
   return text.replace(/\{(\w+)\}/g, (_, name) => shown(values[name]));
 }
 
-/** A problem's title and what to do about it. */
+/** A problem's title, and what the user can do. */
 export function sayProblem(kind, values) {
   const both = WORDS[current].problem[kind] ?? WORDS[current].problem.unexpected;
   return both.map((text) => text.replace("{status}", values.status ?? "?"));
@@ -31,7 +31,7 @@ export const has = (group, key) => Object.hasOwn(WORDS[current][group], key);
 
 const shown = (value) => (typeof value === "number" ? new Intl.NumberFormat(current).format(value) : String(value));
 
-/** A probability in percent; never "0 %" or "100 %" of what is neither. */
+/** A probability in percent; never rounded to "0 %" or "100 %". */
 export function percent(chance) {
   const format = new Intl.NumberFormat(current, { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
   if (chance > 0.999) return `> ${format.format(0.999)}`;
@@ -39,7 +39,7 @@ export function percent(chance) {
   return format.format(chance);
 }
 
-/** A file's size, rounded so that what is over a limit never looks like it. */
+/** A file's size, rounded so that a size above a limit never looks equal to it. */
 export function size(bytes) {
   const mebibytes = bytes / 2 ** 20;
   const format = new Intl.NumberFormat(current, { maximumSignificantDigits: 3, roundingMode: "ceil" });
@@ -49,7 +49,7 @@ export function size(bytes) {
 /** "A, B or C" */
 export const either = (names) => new Intl.ListFormat(current, { type: "disjunction" }).format(names);
 
-/** Put all fixed texts of the document into the language. */
+/** Set all fixed texts of the document in the current language. */
 export function translate() {
   document.documentElement.lang = current;
   for (const each of document.querySelectorAll("[data-say]")) each.textContent = say(each.dataset.say);

@@ -1,4 +1,4 @@
-/** The page: asks what the service is, and wires the parts together. */
+/** The page's start: asks the service about itself and connects the modules. */
 
 import { drawAnswers, keep, redraw, setActions } from "./answers.js";
 import { addToTray, drawTray, submitClaim } from "./claim.js";

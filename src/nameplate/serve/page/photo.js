@@ -1,4 +1,4 @@
-/** A photo that the user gave: its small pictures, what forbids sending it, and how many go together. */
+/** A photo that the user gave: its thumbnails, the reason if it cannot be sent, and how many go into a request. */
 
 import { percent, say, size } from "./language.js";
 
@@ -12,7 +12,7 @@ let last = 0;
 /** A new photo. `state`: waiting, sent, stopped, refused, done. */
 export const photo = (file) => ({ id: `${Date.now()}-${++last}`, kind: "photo", name: file.name, file, state: "waiting" });
 
-/** Draw the photo small, once for its card and once for the history; what the browser cannot show has no picture. */
+/** Draw two thumbnails, for the card and for the history; a photo that the browser cannot show has none. */
 async function draw(entry) {
   let bitmap;
   try {
@@ -40,7 +40,7 @@ function small(bitmap, longest, quality) {
   return canvas.toDataURL("image/jpeg", quality);
 }
 
-/** Draw a photo small, and find why it is not sent: a function that says it, or null. */
+/** Draw a photo's thumbnails and find out whether it can be sent: a function that gives the reason, or null. */
 export async function refused(entry, limits) {
   const most = Math.min(limits.photo_bytes, limits.body_bytes - FORM_BYTES);
   if (entry.file.size > most) return () => say("refusal.bytes", { size: size(entry.file.size), limit: size(most) });
@@ -58,7 +58,7 @@ export async function refused(entry, limits) {
   return null;
 }
 
-/** The first photos of those waiting that one request may bring; one at least. */
+/** The first waiting photos that fit into one request; at least one. */
 export function portion(waiting, limits) {
   const most = Math.min(TOGETHER, limits.photos);
   let bytes = FORM_BYTES;
@@ -71,7 +71,7 @@ export function portion(waiting, limits) {
   return waiting.slice(0, count);
 }
 
-/** Why so many photos cannot be verified at once, or null. */
+/** Why these photos cannot be verified in one request, or null. */
 export function tooMuch(photos, limits) {
   const bytes = photos.reduce((sum, each) => sum + each.file.size, FORM_BYTES);
   if (photos.length > limits.photos) return say("tooMany", { count: photos.length, limit: limits.photos });

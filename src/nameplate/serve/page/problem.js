@@ -1,11 +1,11 @@
-/** What went wrong, in words, with what to do about it. */
+/** Problems in words, with what the user can do. */
 
 import { announce, button, element } from "./element.js";
 import { say, sayProblem } from "./language.js";
 
 const POINTLESS = ["not-allowed", "not-found", "too-large", "not-a-photo", "unreadable", "unprocessable", "bad-request"];
 
-/** A box for a refusal. `again` tries once more, after the time that the service asked for; `close` removes the box. */
+/** A box for a refusal. `again` tries again, after the time that the service names; `close` removes the box. */
 export function problemBox(refusal, { again = null, close = null } = {}) {
   const [title, advice] = sayProblem(refusal.kind, { status: refusal.status });
   const offer = again && !POINTLESS.includes(refusal.kind);

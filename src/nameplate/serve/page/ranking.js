@@ -3,7 +3,7 @@
 import { element } from "./element.js";
 import { percent } from "./language.js";
 
-/** A bar, whose width is a share of its place. Its number stands beside it, so a screen reader skips it. */
+/** A bar whose width is a share of its column. Screen readers skip it, since its number is beside it. */
 export function bar(share, tone = "") {
   const filled = element("span", { className: "filled" });
   filled.style.width = `${100 * Math.min(1, Math.max(0, share))}%`;

@@ -1,8 +1,8 @@
-/** What this page asks of the service. */
+/** The page's requests to the service. */
 
 import { thisVisit } from "./kept.js";
 
-/** A request that was refused, or that did not arrive. `kind` is a problem's kind, or network, offline, unexpected. */
+/** A request that was refused or did not arrive. `kind` is a problem's kind, or network, offline, unexpected. */
 export class Refusal extends Error {
   constructor(kind, { status = null, detail = "", retryAfter = null, results = null } = {}) {
     super(detail || kind);
@@ -16,7 +16,7 @@ export const setKey = (value) => thisVisit.write("key", value || null);
 export const service = () => ask("v1/service");
 export const models = async () => (await ask("v1/models")).models;
 
-/** Photos in, one row each: whole files, never shrunk, as that may change the answer. */
+/** Identify photos, one row each. Files are sent unchanged: a smaller photo may get another answer. */
 export const identify = (files, { model, heatmap = false, signal }) =>
   ask(`v1/identify?${query({ model, heatmap })}`, form({ photos: files }), signal);
 
@@ -25,7 +25,7 @@ export const verify = (files, claimed, { model, signal }) =>
 
 export const tell = (fields) => ask("v1/feedback", form(fields));
 
-/** What is chosen; the service has a model of its own choice. */
+/** Query parameters for the chosen model; without one, the service uses its first. */
 const query = (chosen) => new URLSearchParams(Object.entries(chosen).filter(([, value]) => value));
 
 function form(fields) {

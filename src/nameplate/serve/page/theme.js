@@ -1,4 +1,4 @@
-/** Light, dark, or as the system: set before the first paint. */
+/** The theme: light, dark, or the system's. It is set before the first paint, so that nothing flashes. */
 
 import { forever } from "./kept.js";
 

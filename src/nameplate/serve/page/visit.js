@@ -1,4 +1,4 @@
-/** What this visit holds: what the service is, what was given to it, and what it answered. */
+/** The state of this visit: the service, the photos that were given, and the answers. */
 
 export const visit = {
   service: { version: "", feedback: false, keys: false, limits: { photos: 1, photo_bytes: 2 ** 20, body_bytes: 2 ** 20, pixels: 1e7 } },
@@ -12,7 +12,7 @@ export const visit = {
   halt: null, // why they stopped: a Refusal, or "cancelled"; and what goes on with them
 };
 
-/** Requests begin; `end` says that they are over. One thing runs at a time: others await `visit.running.ended`. */
+/** Begin requests; `end` ends them. Only one task runs at a time: others await `visit.running.ended`. */
 export function begin(task, photos) {
   const stop = new AbortController();
   let resolve;
@@ -25,7 +25,7 @@ export function begin(task, photos) {
   return { signal: stop.signal, end };
 }
 
-/** Show these from now on; what was shown is history. */
+/** Show these entries; those shown before move to the history. */
 export function show(entries) {
   visit.shown = entries;
   for (const entry of entries) if (!visit.entries.includes(entry)) visit.entries.unshift(entry);

@@ -1,1 +1,1 @@
-"""One module an endpoint."""
+"""The endpoints: photos, corrections, status, and the Open Inference Protocol."""

@@ -1,4 +1,4 @@
-"""POST /v1/feedback: a user says what a photo shows."""
+"""POST /v1/feedback: a user corrects an answer by saying what a photo shows."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ router = APIRouter(tags=["photos"])
 
 PHOTO = "photo"
 NOBODY = "anonymous"
-"""Who speaks where the service asks for no keys: addresses are never kept."""
+"""The client's name in a service without keys. Addresses are never stored."""
 RETRY_SECONDS = 10.0
+"""When a client may try again after the database failed."""
 
 
 @router.post(
@@ -54,7 +55,8 @@ async def feedback(request: Request) -> Response:
         photo = _only_photo(form)
         served = service.engines.find(form.fields.get("model") or None)
         said = _clean(form.fields, served.engine.model.nameplates)
-        # A worker decodes it whole: hostile bytes do no harm there. Only what it survives is looked at here.
+        # A worker decodes the photo first, where hostile bytes do no harm. This process reads only the header, and only
+        # of a photo that the worker could decode.
         [answer] = await unless_gone(request, served.engine.answer([photo], [PHOTO]))
         if answer.prediction.failure is not None:
             raise _unreadable(answer.prediction.failure)
@@ -79,7 +81,11 @@ def _unreadable(failure: Failure) -> Problem:
 
 
 def _clean(fields: dict[str, str], nameplates: tuple[str, ...]) -> dict[str, str]:
-    """`nameplate`, `predicted` (may be empty) and `comment`, as they are kept."""
+    """Return the fields `nameplate`, `predicted` (may be empty) and `comment` as they are stored.
+
+    Raises:
+        Problem: a field is empty, too long, or holds characters that cannot be seen.
+    """
     predicted = fields.get("predicted", "").strip()
     try:
         return {
@@ -92,7 +98,11 @@ def _clean(fields: dict[str, str], nameplates: tuple[str, ...]) -> dict[str, str
 
 
 def _correction(said: dict[str, str], client: str, now: Prediction, served: Served) -> Correction:
-    """What the client was told counts; confidence and verdict are known where the model still says that."""
+    """Make the correction of the answer that the client has seen.
+
+    The client may have been answered by an earlier bundle, so its `predicted` counts; confidence and verdict are known
+    only if the current model predicts the same.
+    """
     predicted = said["predicted"] or now.nameplate
     same = predicted == now.nameplate
     return Correction(
@@ -108,12 +118,16 @@ def _correction(said: dict[str, str], client: str, now: Prediction, served: Serv
 
 
 async def _keep(store: FeedbackStore, correction: Correction, photo: bytes, header: Header) -> str:
-    """Its id. The database is waited for in a thread."""
+    """Store a correction, in a thread because the store blocks, and return its id.
+
+    Raises:
+        Problem: the store is full, or the database fails.
+    """
     try:
         return await asyncio.to_thread(store.add, correction, photo, header)
     except StoreFullError as error:
         event("correction refused", level="error", reason=f"{error} Delete some: 'nameplate feedback delete'.")
         raise Problem("full", "There is no room for more corrections.") from None
     except DatabaseError as error:
-        event("correction lost", level="error", reason=str(error))  # no business of the client's
+        event("correction lost", level="error", reason=str(error))  # the client is not told: it may hold a host name
         raise Problem("not-ready", "Corrections cannot be kept just now; try again.", RETRY_SECONDS) from None

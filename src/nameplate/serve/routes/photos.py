@@ -1,4 +1,4 @@
-"""POST /v1/identify."""
+"""POST /v1/identify and POST /v1/verify."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from nameplate.serve.service import json_response, service_of, unless_gone
 router = APIRouter(tags=["photos"])
 
 MOST_TOP = 1000
-"""Nameplates that may be asked for."""
+"""The most nameplates that a request may ask for."""
 
 
 @router.post(
@@ -53,11 +53,11 @@ async def identify(
 ) -> Response:
     """Photos in field `photos` of a form, or one as the body; the answers are those of `nameplate identify --json`."""
     service = service_of(request)
-    service.engines.get(model).require_room(1)  # before the body is read
+    service.engines.get(model).require_room(1)  # a full queue refuses before the body is read
     async with read_form(request) as form:
         photos, names = await photos_of(form, service)
         served = service.engines.find(model)
-        named = model_name(served)  # before the wait: it may be exchanged meanwhile
+        named = model_name(served)  # read now: a reload may exchange the model during the wait
         request.state.log.update(model=served.engine.name, photos=len(photos))
         found = await unless_gone(request, served.engine.answer(photos, names, top=top, heatmap=heatmap))
     rows = [prediction_json(answer.prediction, answer.heatmap if heatmap else UNSET) for answer in found]
@@ -66,9 +66,10 @@ async def identify(
 
 
 def refuse_if_none_readable(found: list[ServedAnswer], rows: list[Row]) -> None:
-    """
+    """Refuse a request if none of its photos can be read.
+
     Raises:
-        Problem: no photo could be read: of the first one's kind, with all rows.
+        Problem: no photo can be read. Its kind is that of the first photo, and it holds all rows.
     """
     first = found[0].prediction
     failure = first.failure
@@ -80,9 +81,6 @@ def refuse_if_none_readable(found: list[ServedAnswer], rows: list[Row]) -> None:
         f"{first.photo}: {failure}.{several}",
         extra={"reason": failure.reason, "results": rows},
     )
-
-
-# JOINED POST /v1/verify.
 
 
 EXAMPLE = {
@@ -123,11 +121,11 @@ async def verify(
 ) -> Response:
     """A nameplate, words of one, or a make in field `claimed`, and all photos of the advert in field `photos`."""
     service = service_of(request)
-    service.engines.get(model).require_room(1)  # before the body is read
+    service.engines.get(model).require_room(1)  # a full queue refuses before the body is read
     async with read_form(request) as form:
         photos, names = await photos_of(form, service)
         served = service.engines.find(model)
-        known, named = served.engine.model, model_name(served)  # before the wait: it may be exchanged meanwhile
+        known, named = served.engine.model, model_name(served)  # read now: a reload may exchange the model meanwhile
         request.state.log.update(model=served.engine.name, photos=len(photos))
         claimed = form.fields.get("claimed", "").strip()
         _refuse_what_cannot_be_judged(known, claimed, false_accepts, false_accepts_of)
@@ -140,9 +138,10 @@ async def verify(
 
 
 def _refuse_what_cannot_be_judged(model: Model, claimed: str, rate: float, lies: Lies) -> None:
-    """
+    """Refuse claims that the model cannot judge.
+
     Raises:
-        Problem: nothing is claimed, nothing that the model knows, or its thresholds say nothing of such lies.
+        Problem: the claim is empty or unknown to the model, or the model has no thresholds for such lies.
     """
     if not claimed:
         raise Problem("unprocessable", "Say in field 'claimed' what is claimed.")

@@ -1,7 +1,7 @@
-"""The Open Inference Protocol V2 below /v2: what KServe, Triton's clients and their like speak.
+"""The endpoints of the Open Inference Protocol V2, below /v2, for clients of KServe, Triton and the like.
 
 Source: github.com/kserve/open-inference-protocol, specification/protocol/inference_rest.md. A model's version is the
-beginning of its digest, so that another bundle of that name is another version.
+beginning of its bundle's digest, so another bundle of the same name is another version.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from nameplate.serve.tensors import (
     PICTURE,
     PROBABILITIES,
     InferRequest,
+    InputSpec,
     Tensor,
-    Terms,
     read_request,
     write_response,
 )
 
 VERSION_DIGITS = 12
-"""Of a bundle's digest, that make its version."""
+"""Leading digits of a bundle's digest that are its version."""
 HEADER = "Inference-Header-Content-Length"
 PLATFORM = "nameplate_onnx"
 
@@ -44,14 +44,20 @@ router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
 
 def _answered(description: str, *more: str, **properties: Any) -> dict[int | str, dict[str, Any]]:
-    """For a route's `responses`: a JSON object of these members, perhaps in other media types too."""
+    """Describe a route's answer, for its `responses`: a JSON object with these members.
+
+    Args:
+        description: what the status 200 means.
+        more: further media types of the answer.
+        properties: the members' JSON schemas.
+    """
     schema = {"type": "object", "required": list(properties), "properties": properties}
     content: dict[str, Any] = {"application/json": {"schema": schema}}
     return {200: {"description": description, "content": content | {kind: {} for kind in more}}}
 
 
 def _refused(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The refusals of a route, besides those of who may not ask, or not so often."""
+    """Describe a route's refusals; those of access control (401, 403, 429) are added."""
     schema = {"type": "object", "required": ["error"], "properties": {"error": TEXT}}
     content = {"application/json": {"schema": schema}}
     return {status: {"description": "Refused, and why", "content": content} for status in (*statuses, 401, 403, 429)}
@@ -86,7 +92,7 @@ INFER_BODY = {
     responses={**_answered("The server", name=TEXT, version=TEXT, extensions=LIST), **_refused()},
 )
 async def server() -> Response:
-    """Its name, version, and what it speaks beyond the protocol."""
+    """The server's name, version and extensions of the protocol."""
     return json_response({"name": "nameplate", "version": __version__, "extensions": ["binary_tensor_data"]})
 
 
@@ -120,7 +126,7 @@ async def ready(request: Request) -> Response:
 )
 @router.get("/models/{name}/versions/{version}", include_in_schema=False)
 async def metadata(request: Request, name: str) -> Response:
-    """-1 stands for the number of photos."""
+    """In shapes, -1 stands for the number of photos."""
     served = _find(request, name)
     manifest = served.engine.model.bundle.manifest
     size = manifest.preprocess
@@ -149,7 +155,7 @@ async def metadata(request: Request, name: str) -> Response:
 )
 @router.get("/models/{name}/versions/{version}/ready", include_in_schema=False)
 async def model_ready(request: Request, name: str) -> Response:
-    """Like the server's, of one model."""
+    """As /v2/health/ready, for one model."""
     served = _find(request, name)
     if service_of(request).draining or not served.engine.ready:
         raise Problem("not-ready", f"'{name}' is not ready.", retry_after=1)
@@ -167,13 +173,13 @@ async def model_ready(request: Request, name: str) -> Response:
 )
 @router.post("/models/{name}/versions/{version}/infer", include_in_schema=False)
 async def infer(request: Request, name: str) -> Response:
-    """All photos are answered, or none: the protocol has no tensor for a photo that cannot be read."""
-    _find(request, name).engine.require_room(1)  # before the body is read
+    """All photos are answered or none: the protocol cannot express that one photo cannot be read."""
+    _find(request, name).engine.require_room(1)  # a full queue refuses before the body is read
     async with read_body(request) as body:
         asked = await asyncio.to_thread(_read, body, request, name)
         del body
         served = _find(request, name)
-        engine, version = served.engine, _version(served)  # together: the model may be exchanged meanwhile
+        engine, version = served.engine, _version(served)  # read now: a reload may exchange the model meanwhile
         request.state.log.update(model=name, photos=len(asked))
         found = await unless_gone(request, _answers(engine, asked))
     _refuse_unreadable(found)
@@ -184,7 +190,11 @@ async def infer(request: Request, name: str) -> Response:
 
 
 def _find(request: Request, name: str) -> Served:
-    """The model of that name and of the version that the address names, if it does."""
+    """Find the model of that name and, if the path names a version, of that version.
+
+    Raises:
+        Problem: there is none (`not-found`).
+    """
     served = service_of(request).engines.find(name)
     wanted = request.path_params.get("version")
     if wanted not in (None, _version(served)):
@@ -200,18 +210,20 @@ def _read(body: bytes, request: Request, name: str) -> InferRequest:
     service = service_of(request)
     size = service.engines.get(name).model.bundle.manifest.preprocess
     try:
-        return read_request(body, request.headers.get(HEADER), Terms(size.height, size.width, service.settings.photos))
+        return read_request(
+            body, request.headers.get(HEADER), InputSpec(size.height, size.width, service.settings.photos)
+        )
     except UsageError as error:
         raise Problem("bad-request", str(error)) from None
 
 
 async def _answers(engine: Engine, asked: InferRequest) -> list[ServedAnswer]:
     wanted = any(output.name == EMBEDDING for output in asked.outputs)
-    if asked.pictures is None:
+    if asked.inputs is None:
         photos: Sequence[bytes] = asked.photos or ()
         return await engine.answer(photos, _names(len(photos)), top=1, embeddings=wanted)
-    photos = [picture.tobytes() for picture in asked.pictures]
-    return await engine.answer(photos, _names(len(photos)), form="picture", top=1, embeddings=wanted)
+    photos = [each.tobytes() for each in asked.inputs]
+    return await engine.answer(photos, _names(len(photos)), form="input", top=1, embeddings=wanted)
 
 
 def _names(photos: int) -> list[str]:
@@ -219,9 +231,10 @@ def _names(photos: int) -> list[str]:
 
 
 def _refuse_unreadable(found: Sequence[ServedAnswer]) -> None:
-    """
+    """Refuse a request with a photo that cannot be read.
+
     Raises:
-        Problem: a photo cannot be read; of the first one's kind.
+        Problem: a photo cannot be read; its kind is that of the first such photo.
     """
     for prediction in (answer.prediction for answer in found):
         if prediction.failure is not None:
@@ -230,7 +243,7 @@ def _refuse_unreadable(found: Sequence[ServedAnswer]) -> None:
 
 
 def _tensors(found: Sequence[ServedAnswer]) -> dict[str, Tensor]:
-    """What was found, as the outputs."""
+    """Return the answers as output's name → tensor."""
     tensors: dict[str, Tensor] = {
         PROBABILITIES: np.stack([answer.probs for answer in found if answer.probs is not None]),
         NAMEPLATE: [str(answer.prediction.nameplate) for answer in found],

@@ -1,4 +1,4 @@
-"""GET /v1/models, GET /v1/service, POST /v1/models/{name}/reload."""
+"""Health, metrics, the models that are served and their reload, and the service's limits."""
 
 from __future__ import annotations
 
@@ -26,9 +26,6 @@ from nameplate.serve.schema import (
 )
 from nameplate.serve.service import Served, Service, json_response, service_of
 
-# JOINED GET /health/live, GET /health/ready.
-
-
 router = APIRouter()
 
 
@@ -54,9 +51,6 @@ async def ready(request: Request) -> Response:
     return json_response(ReadyModels(ready=True, models=service.engines.ready))
 
 
-# JOINED GET /metrics.
-
-
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def metrics(request: Request) -> Response:
     """What Prometheus reads; needs a key where the service has keys."""
@@ -64,7 +58,7 @@ async def metrics(request: Request) -> Response:
 
 
 def model_name(served: Served) -> ModelName:
-    """Which bundle has answered."""
+    """Return the name and digest of the bundle that answers."""
     return ModelName(served.engine.name, served.digest)
 
 

@@ -1,1 +1,1 @@
-"""The steps that a database goes through; `revisions.py` takes it through them."""
+"""The steps that bring a database to the newest version of its tables; `database.migrate` runs them."""

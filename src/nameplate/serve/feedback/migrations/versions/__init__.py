@@ -1,1 +1,1 @@
-"""One module a step, in the order that their `down_revision`s give."""
+"""One module per step; each names its predecessor as `down_revision`."""

@@ -1,4 +1,4 @@
-"""Photos, and what users said of them."""
+"""The first version of the tables: photos and corrections."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make both tables."""
+    """Create both tables."""
     op.create_table(
         "feedback_photos",
         sa.Column("sha256", sa.String(64), nullable=False),

@@ -1,4 +1,4 @@
-"""The golden photo: a model is held to what it said of it, by any runtime, and another one is told from it."""
+"""The reference image: a model must repeat its recorded answer with any runtime, and another model does not give it."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nameplate.audit.labels import STRANGE, UNLIKE_CLASS, ood_score, unlike_class
+from nameplate.audit.labels import CLASS_OUTLIER_SCORE, OUTLIER_SCORE, ood_score, unlike_class
 
 RANDOM = np.random.default_rng(0)
 ROWS = RANDOM.standard_normal((600, 40)).astype(np.float32) @ RANDOM.standard_normal((40, 40)).astype(np.float32)
@@ -18,7 +18,7 @@ def test_what_leaves_the_data_is_stranger_than_what_goes_as_far_along_it() -> No
     flat[5, :10] += far * np.resize([1, -1], 10)  # in one photo they do not
     strange = ood_score(flat)
     assert strange.argmax() == 5
-    assert strange[5] > STRANGE > strange[6]
+    assert strange[5] > OUTLIER_SCORE > strange[6]
 
 
 def test_a_photo_that_no_class_suits_is_stranger_than_one_that_is_known() -> None:
@@ -35,7 +35,7 @@ def test_a_photo_of_another_class_is_unlike_its_own_and_one_alone_is_like_nothin
     classes[0], classes[599] = 1, 3
     strange = unlike_class(rows, classes)
     assert strange.argmax() == 0
-    assert strange[0] > UNLIKE_CLASS
+    assert strange[0] > CLASS_OUTLIER_SCORE
     assert strange[599] == -np.inf
 
 
@@ -54,4 +54,4 @@ def test_each_photo_is_held_against_the_others_alone() -> None:
     low, middle, high = np.quantile(outside, [0.25, 0.5, 0.75])
     assert np.isclose(ood_score(few)[7], (distance - middle) / (high - low))
     assert ood_score(few).argmax() == 7
-    assert ood_score(few)[7] > STRANGE
+    assert ood_score(few)[7] > OUTLIER_SCORE

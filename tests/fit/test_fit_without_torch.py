@@ -11,7 +11,7 @@ import pytest
 
 import nameplate.fit
 
-NEEDS_ONNX = {"half", "int8", "int8_attempt", "quantize"}
+NEEDS_ONNX = {"half", "int8", "quantize"}
 NAMES = sorted(module.name for module in pkgutil.iter_modules(nameplate.fit.__path__))
 
 

@@ -16,7 +16,7 @@ from nameplate.images.transforms import preprocess  # noqa: E402
 from nameplate.runtime.select import make_runtime  # noqa: E402
 from nameplate.train.backbones import build, find_backbone  # noqa: E402
 from nameplate.train.export import Embedder, export_onnx, round_weights  # noqa: E402
-from nameplate.train.network import Network, classifier_matrix, learn  # noqa: E402
+from nameplate.train.network import Network, classifier_matrix, train_mode  # noqa: E402
 from nameplate.types import Preprocess  # noqa: E402
 
 LARGE = ("EfficientNetB7", "EfficientNetV2L", "ResNet152V2")
@@ -41,7 +41,7 @@ def test_it_builds_trains_a_step_and_is_exported(name: str) -> None:
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0  # one batch's statistics: else a deep random network's numbers explode
     before = classifier_matrix(network)[0].detach().clone()
-    learn(network)
+    train_mode(network)
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
     loss = torch.nn.functional.cross_entropy(network(photos), classes)
     loss.backward()

@@ -15,7 +15,7 @@ from nameplate.data.split import near_pairs
 from nameplate.demo import photos_folder
 from nameplate.evaluate.evaluator import evaluate_model, same_picture, trained_digests
 from nameplate.fit.linear_probe import train_head
-from nameplate.fit.split import split_parts
+from nameplate.fit.split import split_photos
 from nameplate.model.embeddings import DatasetEmbeddings, embed_photos
 from nameplate.model.model import Model
 from nameplate.storage import sha256_of
@@ -84,9 +84,9 @@ def test_a_photo_that_vanished_meanwhile_is_like_nothing(embedded: DatasetEmbedd
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_split_never_parts_a_picture_from_its_copy(folder: Path, embedded: DatasetEmbeddings, seed: int) -> None:
-    parts = split_parts(read_dataset(folder), embedded, 0.3, seed)
+    parts = split_photos(read_dataset(folder), embedded, 0.3, seed)
     trained = {picture(photo) for photo in parts.photos if photo.split == "train"}
-    assert parts.held.any()
+    assert parts.holdout.any()
     assert not trained & {picture(photo) for photo in parts.photos if photo.split == "validation"}
 
 

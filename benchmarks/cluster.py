@@ -1,8 +1,9 @@
 """What Ray costs and what it brings: `python benchmarks/cluster.py PHOTOS.csv -o OUT.json` (docs/cluster.md).
 
-The same photos by one process and by one and two workers of a local Ray, in turn, several rounds; then what a part
-costs beside its photos: Ray's scheduling, the ledger, the listing. One processor a worker, and one for the process that
-they are held against. Start-up is left out of the rates: each is of the photos after the first part of its run.
+The same photos are predicted by one process and by one and two workers of a local Ray, in turn, in several rounds.
+Then follows the cost of a shard apart from its photos: Ray's scheduling, the manifest, the listing. Each worker has
+one processor, and so has the single process that they are compared with. The rates do not include the start: each is
+of the photos after the first shard of its run.
 """
 
 from __future__ import annotations
@@ -141,7 +142,7 @@ class _Nothing:
 
 
 def _overheads(root: Path, model: Model) -> dict[str, float]:
-    """Seconds a part of Ray's scheduling and of the ledger, and seconds a photo of the listing."""
+    """Seconds per shard for Ray's scheduling and for the manifest, and seconds per photo for the listing."""
     found = {"Ray's scheduling, seconds a part": _scheduling(300)}
     references = [f"/photos/{number // 1000:06d}/{number:012d}.jpg" for number in range(200_000)]
     with locked(root):

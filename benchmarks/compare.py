@@ -1,9 +1,9 @@
-"""Whether `nameplate compare` ranks backbones frozen as it does fine-tuned, and at what share of the time.
+"""Compares the rankings of `nameplate compare` with frozen and with fine-tuned backbones, and their times.
 
     python benchmarks/compare.py DATA -o OUT --backbones Lite0,Lite1,Lite2
 
-Each protocol has a cache of its own, so that neither finds photos that the other embedded. Both comparisons go on
-where they were after an interruption; the times are then those of the rows added up.
+Each protocol has its own cache, so that neither uses embeddings of the other. Both comparisons can be resumed after an
+interruption; their times are then the sums over the rows.
 """
 
 from __future__ import annotations

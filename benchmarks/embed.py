@@ -8,8 +8,8 @@ and loading the model are left out on both sides).
 
 timm's side is the loop of its `inference.py`, which is not in the PyPI package, from the same parts and with
 its defaults: `create_dataset`, `create_loader` with prefetcher, 2 workers, batches of 256, float32. `timm-best`
-adds what its options offer on a CPU: channels_last, bfloat16 autocast, batches of 32. Both resize to the picture of the
-model that ships without a crop, as Nameplate does. The network is EfficientNet-Lite0 on each side (timm's with
+adds what its options offer on a CPU: channels_last, bfloat16 autocast, batches of 32. Both resize to the input size
+of the shipped model without a crop, as Nameplate does. The network is EfficientNet-Lite0 on each side (timm's with
 ImageNet's weights: what they are changes no timing).
 """
 

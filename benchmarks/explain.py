@@ -1,11 +1,11 @@
-"""Whether the hot region of `nameplate explain` is what the answer hangs on: it is hidden, and other parts are.
+"""Tests whether the answer depends on the hot region of `nameplate explain`, by hiding it and other regions.
 
     python benchmarks/explain.py PHOTOS --photos 300
 
-PHOTOS is a data set; where it has parts, those of validation and test are used. Of each photo a box of the same size
-and shape is painted grey, in the model's picture: the hottest one, one at random, the middle, and the hottest one of
-another photo (cars stand in the middle of most photos: a map must beat a box that knows only that). Each is held
-against the random one, on the same photos.
+PHOTOS is a data set; where it has parts, its validation and test photos are used. In the model's input of each photo,
+a box of one size and shape is painted grey: the hottest one, a random one, the centre, and the hottest one of another
+photo. (Cars are in the centre of most photos, so a map must be better than a box that uses only this.) Each box is
+compared with the random one on the same photos.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("data", type=Path)
     parser.add_argument("--photos", type=int, default=300)
-    parser.add_argument("--area", type=float, default=AREA, help="share of the picture that is hidden")
+    parser.add_argument("--area", type=float, default=AREA, help="share of the model input that is hidden")
     parser.add_argument("--seed", type=int, default=20)
     parser.add_argument("--model", default=DEFAULT_BUNDLE)
     arguments = parser.parse_args()
@@ -86,8 +86,8 @@ def hidden_boxes(
 
 
 def painted(mapped: MappedPhoto, box: Region) -> NDArray[np.uint8]:
-    """The model's picture with a box painted grey."""
-    picture = mapped.picture.copy()
+    """The model's input with a grey box."""
+    picture = mapped.model_input.copy()
     height, width = picture.shape[:2]
     rows = slice(round(box.top * height), round(box.bottom * height))
     picture[rows, round(box.left * width) : round(box.right * width)] = GREY

@@ -1,10 +1,11 @@
-"""The verdict of `nameplate extra-data` on cases whose answer is known, made from any labelled photos.
+"""Tests the verdict of `nameplate extra-data` on cases with a known answer, which are made of labelled photos.
 
     python benchmarks/extra_data.py FOLDER --case helps --draws 10
 
 helps: BASE is small and EXTRA is the rest of the same photos. hurts: the labels of EXTRA are permuted among its
-photos. twenty: EXTRA is twenty photos. `--per-class` photos of each nameplate train in BASE, `--judging` of each judge,
-and at most `--extra` of each are EXTRA. `--nameplates` takes that many, drawn anew each time. No photo is copied.
+photos. twenty: EXTRA is twenty photos. `--per-class` photos of each nameplate train in BASE, `--judging` of each
+judge, and at most `--extra` of each are EXTRA. `--nameplates` takes that many, drawn anew each time. No photo is
+copied.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def make_case(
     random: np.random.Generator,
     folder: Path,
 ) -> None:
-    """Write base.csv and extra.csv; `parts` are photos of each nameplate that train, judge, and are EXTRA."""
+    """Write base.csv and extra.csv; `parts` are numbers of photos a nameplate: training, evaluation, EXTRA."""
     base: list[tuple[str, str, str]] = []
     extra: list[tuple[str, str]] = []
     train, judging, further = parts

@@ -1,11 +1,12 @@
-"""Accuracy of a head fitted on a few photos of each nameplate, over random draws.
+"""Measures the accuracy of a linear classifier with a few photos of each nameplate, over random draws.
 
     python benchmarks/few_photos.py FOLDER --draws 10
     python benchmarks/few_photos.py FOLDER --draws 20 --unknown CARS
 
-Judged on all other photos, less the copies of those trained on. `--model` names another bundle whose backbone
-embeds; `--only` takes a file that lists the nameplates to use, a line each. `--unknown CARS`, a folder of cars of other
-nameplates, trains each draw as `nameplate train` does, and counts the verdicts on both.
+The classifier is evaluated on all other photos, without copies of the training photos. `--model` gives another bundle,
+whose backbone embeds the photos. `--only` is a file with the nameplates to use, one on each line. With `--unknown
+CARS`, a folder of cars of other nameplates, each draw is trained like `nameplate train`, and the verdicts on both are
+counted.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""How often photos of whole cars are called "not a car", and how often other things pass for one.
+"""Measures how often photos of whole cars get the verdict "not a car", and how often other photos do not get it.
 
     python benchmarks/not_cars.py [--model BUNDLE] FOLDER ...
 
-Of each folder only the half is judged that chose nothing (`chooses`); with --all every photo.
+Only that half of each folder is evaluated that chose no threshold (`chooses`); with --all it is every photo.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python benchmarks/poor_photos.py CARS196 [--folders FOLDER ...] [--model BUNDLE]
 
-Of CARS196 the photos are judged that the bundle's table names as held out, by nameplate and file name, so that it may
-be a copy in other colours. A degraded photo is decoded once, as the pipeline decodes it, and varied as
-`robustness.py` does. Where a photo is a `poor photo` now, it was an `unknown car` before. The table is Markdown.
+Of CARS196, the photos are evaluated that the bundle's table lists as held out. They are found by nameplate and file
+name, so that CARS196 may be a copy in other colours. A photo is decoded once by the pipeline, and degraded as in
+`robustness.py`. A photo that is a `poor photo` now was an `unknown car` before. The table is Markdown.
 """
 
 from __future__ import annotations

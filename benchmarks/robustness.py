@@ -1,10 +1,10 @@
-"""What worse photos cost a bundle: held-out photos as they are, and each of them blurred, small, dark and so on.
+"""Measures a bundle on degraded photos: held-out photos unchanged, and each of them blurred, small, dark and so on.
 
     python benchmarks/robustness.py BUNDLE PHOTOS [--photos N] [--tta NAME] [--json]
 
-A photo is decoded once, as the pipeline decodes it, and each variant then goes through the ordinary pipeline. Photos
-that trained the model are left out. `--tta` looks at every variant in that way too, and holds it against one look.
-The table is Markdown.
+A photo is decoded once by the pipeline, and each variant then goes through the ordinary pipeline. Photos that trained
+the model are left out. With `--tta` every variant is also predicted with those TTA views, and compared with a single
+view. The table is Markdown.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ VARIANTS: dict[str, Vary] = {
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How one variant fared, looked at in one way."""
+    """The results of one variant with one set of TTA views."""
 
     variant: str
     tta: str
@@ -130,9 +130,9 @@ class Result:
     wrong_answers: float
     """Share of the photos that were answered, and wrongly."""
     against_plain: Paired | None
-    """Against the photos as they are, looked at in the same way; None for these."""
+    """The comparison with the unchanged photos and the same views; None for the unchanged photos."""
     gain: Paired | None
-    """Against one look at the same variant; None for one look."""
+    """The comparison with a single view of the same variant; None for a single view."""
     photos_per_second: float
 
 
@@ -169,7 +169,7 @@ def main() -> None:
 
 
 def held_out(model: Model, folder: Path, count: int | None) -> tuple[list[Photo], list[Pixels]]:
-    """Labelled photos to judge on and their pixels; says how many were left out, and why."""
+    """Labelled photos to evaluate on and their pixels; prints how many were left out, and why."""
     model.require_head()
     trained, known = trained_digests(model.bundle), set(model.nameplates)
     dataset = read_dataset(folder)

@@ -1,11 +1,11 @@
-"""The service under load: against the bare runtime, against LitServe, and at three times what it can do.
+"""Measures the service under load: against the bare runtime, against LitServe, and at three times its capacity.
 
     python benchmarks/serving.py FOLDER -o OUT                               # OUT.json, OUT.png and a table
     python benchmarks/serving.py FOLDER -o OUT --peer-python VENV/bin/python # also LitServe, installed there
 
-Everything runs on this machine: the server, and `load.py`, which sends photos from a process of its own, whose share of
-a processor is told. The bare runtime is `Model.stream` over the same photos from memory, the sides in turn, so that
-they meet the same machine. A server's answers are held against those of `Model.stream`.
+Everything runs on this machine: the server, and `load.py`, which sends photos from its own process and whose CPU time
+is reported. The bare runtime is `Model.stream` over the same photos from memory. All sides run in turn, so that the
+machine is in the same state for each. The answers of a server are compared with those of `Model.stream`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The picture of what `serving.py` measured."""
+"""Plots the measurements of `serving.py`."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""What a caller receives who wants the truth among `candidates`: gates and sets together, in ways to share out 5 %.
+"""Measures gates and prediction sets together, for several ways to divide the permitted 5 % of errors between them.
 
     python benchmarks/sets.py CARS196 --strangers RUSSIAN10 EUROPE20 [--scenes 2 3] [--halvings 20]
 
-Thresholds are chosen on one half of the photos that trained nothing, and judged on the other and on strangers; scenes
-are made of that other half as `whole_scenes.py` makes them (each photo is 1/N of the frame). CARS196 may be a copy in
-other colours: who trained is told by nameplate and file name, too.
+Thresholds are chosen on one half of the held-out photos, and evaluated on the other half and on OOD photos. Scenes are
+made of the other half as in `whole_scenes.py` (each photo is 1/N of the frame). CARS196 may be a copy in other
+colours: training photos are also found by nameplate and file name.
 """
 
 from __future__ import annotations

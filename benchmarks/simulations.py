@@ -1,9 +1,10 @@
-"""How often each interval holds the truth, and each test tells a difference that is none: by simulation.
+"""Simulates how often each interval contains the true value, and how often each test is significant without an effect.
 
     python benchmarks/simulations.py [--repeats 2000] [--only paired seeds]
 
-Prints the tables of docs/statistics.md. An interval should hold the truth in 95 %, a test tell nothing in at most 5 %,
-and the promised number of photos tell in 80 % or more. With 2,000 repeats a share of 95 % is known to ±1 point.
+It prints the tables of docs/statistics.md. An interval should contain the true value in 95 %, a test without an effect
+be significant in at most 5 %, and a test with the promised number of photos be significant in 80 % or more. With 2,000
+repeats a share of 95 % is known to ±1 point.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Row:
     what: str
     photos: str
     share: float
-    """Of the repeats in which the interval held the truth, or the test told."""
+    """Share of the repeats in which the interval contains the true value, or the test is significant."""
     repeats: int
     width: float = float("nan")
     """Mean width of the interval."""
@@ -58,7 +59,7 @@ def main() -> None:
 
 
 def held(what: str, photos: str, truth: float, draw: Callable[[], Metric], repeats: int) -> Row:
-    """How often an interval holds the truth."""
+    """How often an interval contains the true value."""
     found = [draw() for _ in range(repeats)]
     inside = np.mean([each.low - 1e-12 <= truth <= each.high + 1e-12 for each in found])
     return Row(what, photos, float(inside), repeats, float(np.mean([each.high - each.low for each in found])))
@@ -176,20 +177,18 @@ STRANGERS: dict[str, tuple[float, float]] = {
     "easy": (4.5, 1.0),
     "wide": (6.0, 4.0),
 }
-"""Mean and deviation of strangers' scores; those of known photos are 0 and 1."""
+"""Mean and standard deviation of the scores of OOD photos; those of known photos are 0 and 1."""
 COUNTS = ((50, 50), (50, 400), (300, 100), (1000, 1000))
 
 
 def auroc(random: Random, repeats: int) -> Iterator[Row]:
-    """Known photos and strangers of several distances."""
-    return _separations(random, repeats, lambda known, strangers: separation(known, strangers).auroc, auroc_of)
+    """Known photos and OOD photos at several distances."""
+    return _separations(random, repeats, lambda known, ood: separation(known, ood).auroc, auroc_of)
 
 
 def false_accepts(random: Random, repeats: int) -> Iterator[Row]:
     """The share that passes where 95 % of the known photos do."""
-    return _separations(
-        random, repeats, lambda known, strangers: separation(known, strangers).false_accepts, false_accepts_of
-    )
+    return _separations(random, repeats, lambda known, ood: separation(known, ood).false_accepts, false_accepts_of)
 
 
 def auroc_of(mean: float, deviation: float) -> float:
@@ -213,15 +212,13 @@ def _separations(
     truth: Callable[[float, float], float],
 ) -> Iterator[Row]:
     for name, (mean, deviation) in STRANGERS.items():
-        for known, strangers in COUNTS:
+        for known, ood in COUNTS:
 
-            def draw(
-                known: int = known, strangers: int = strangers, mean: float = mean, deviation: float = deviation
-            ) -> Metric:
-                return figure(random.normal(size=known), random.normal(mean, deviation, strangers))
+            def draw(known: int = known, ood: int = ood, mean: float = mean, deviation: float = deviation) -> Metric:
+                return figure(random.normal(size=known), random.normal(mean, deviation, ood))
 
             true = truth(mean, deviation)
-            yield held(f"{name}, truth {true:.3f}", f"{known} known, {strangers} not", true, draw, repeats)
+            yield held(f"{name}, truth {true:.3f}", f"{known} known, {ood} not", true, draw, repeats)
 
 
 def aliases(random: Random, repeats: int) -> Iterator[Row]:
@@ -248,7 +245,7 @@ def gains_of(
 
 
 def pairs(random: Random, repeats: int) -> Iterator[Row]:
-    """Two ways of one run each: coverage, what is told of nothing, and how often test and interval disagree."""
+    """Two methods with one run each: coverage, false positives, and how often test and interval disagree."""
     apart: list[bool] = []
     for copies in (1, 3):
         for better, worse in ((0.05, 0.05), (0.15, 0.15), (0.12, 0.04)):

@@ -1,4 +1,4 @@
-"""What makes a training step fast on a CPU: the same step in several settings, each in a process of its own.
+"""Measures the time of a training step on a CPU in several settings, each in its own process.
 
     python benchmarks/training_step.py --rounds 3
 

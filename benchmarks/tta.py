@@ -1,9 +1,9 @@
-"""What each way of test-time augmentation is worth on labelled photos, against one look at each.
+"""Measures the gain of each kind of test-time augmentation on labelled photos, against a single view.
 
     python benchmarks/tta.py DATA [--every 1] [--ways "mirror,scales,closer" original]
 
-Photos that trained the model are left out. All looks of a way are made once; the ways that are parts of it (mirror
-and scales of "mirror,scales") are judged from the same embeddings.
+Photos that trained the model are left out. All TTA views of a plan are computed once; plans that are parts of it
+(mirror and scales of "mirror,scales") are evaluated on the same embeddings.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""False accepts and false rejects of `verify`, on adverts made from photos that trained nothing.
+"""Measures false accepts and false rejects of `verify`, on adverts that are made of held-out photos.
 
     python benchmarks/verify.py CARS196 [--interiors FOLDER]
 

@@ -1,9 +1,9 @@
-"""Accuracy where the photo is a third of a larger scene: each held-out photo on a background, at a random place.
+"""Measures the accuracy where a photo is a third of a larger scene, at a random place on a background.
 
     python benchmarks/whole_scenes.py CARS196 [--tta none closer] [--every 1] [--parts 3]
 
-The background is grey, or the top fifth of another held-out photo (sky, houses) stretched over the frame.
-Photos that trained the model are left out. Every way of looking after the first is held against it, photo by photo.
+The background is grey, or the top fifth of another held-out photo (sky, houses), stretched to the frame. Photos that
+trained the model are left out. Every TTA plan after the first one is compared with it photo by photo.
 """
 
 from __future__ import annotations

@@ -3,11 +3,12 @@
     python tools/calibrate_cars196.py src/nameplate/model/shipped/cars196 CARS196 NOT_CARS [--dry-run]
     python tools/calibrate_cars196.py src/nameplate/model/shipped/cars196 CARS196 --thresholds
 
-Where its cars lie is learned from the photos that trained it; temperatures and thresholds are chosen on CARS196's
-photos that trained nothing, and "not a car" on NOT_CARS, a folder of photos of other things. Backbone, head and table
-of photos stay as they are. With `--thresholds` all stays as it is but the thresholds of `unknown car` and of the sets.
+The OOD detector is fitted on the training photos. Temperatures and thresholds are chosen on the held-out photos of
+CARS196, and the threshold of "not a car" on NOT_CARS, a folder of photos of other things. Backbone, classifier and
+table of photos do not change. With `--thresholds` only the thresholds of `unknown car` and of the prediction sets
+change.
 
-CARS196 may be a copy in other colours or other bytes: who trained is told by nameplate and file name, too.
+CARS196 may be a copy in other colours or with other bytes: training photos are also found by nameplate and file name.
 """
 
 from __future__ import annotations
@@ -63,13 +64,15 @@ def choose_thresholds_again(folder: Path, dataset: Dataset) -> None:
     assert bundle.ood_detector is not None
     assert bundle.weight is not None
     assert bundle.bias is not None
-    before, truth = bundle.manifest.thresholds, evaluate_model(model, held_out(dataset, bundle))
+    before, reference = bundle.manifest.thresholds, evaluate_model(model, held_out(dataset, bundle))
     distances, odds = (
-        bundle.ood_detector.distances(truth.embeddings),
-        bundle.ood_detector.non_car_log_odds(truth.embeddings),
+        bundle.ood_detector.distances(reference.embeddings),
+        bundle.ood_detector.non_car_log_odds(reference.embeddings),
     )
     makes = bundle.manifest.makes
-    after = choose_thresholds(truth.probabilities, truth.y_true, makes, distances, before.far, before.no_car, odds)
+    after = choose_thresholds(
+        reference.probabilities, reference.y_true, makes, distances, before.far, before.no_car, odds
+    )
     print(before, after, sep="\n")
     manifest = replace(bundle.manifest, thresholds=after)
     save_bundle(folder, replace(bundle, manifest=manifest), overwrite=True)
@@ -113,16 +116,16 @@ def main() -> None:
     assert bundle.bias is not None
     manifest = replace(bundle.manifest, schema=SCHEMA, temperatures=temperatures)
     manifest = replace(manifest, temperature=temperatures.get("onnxruntime", manifest.temperature))
-    truth = next(iter(judged.values()))
+    reference = next(iter(judged.values()))
     gate, no_car = (
         (None, None) if bundle.ood_detector is None else (bundle.ood_detector.gate, bundle.manifest.thresholds.no_car)
     )
-    known = replace(fit_detector(truth.training.embeddings, truth.training.columns), gate=gate)
+    known = replace(fit_detector(reference.training.embeddings, reference.training.columns), gate=gate)
     others = embed_photos(list_photos(arguments.not_cars), model)
     far = float(np.quantile(known.distances(others.embeddings)[1], NOT_CARS_PASSED))
-    probs = probabilities(logits[truth.runtime], manifest.temperature_of(truth.runtime))
-    distances, odds = known.distances(truth.embeddings), known.non_car_log_odds(truth.embeddings)
-    manifest = with_verdicts(manifest, probs, truth.y_true, distances, far, no_car, odds)
+    probs = probabilities(logits[reference.runtime], manifest.temperature_of(reference.runtime))
+    distances, odds = known.distances(reference.embeddings), known.non_car_log_odds(reference.embeddings)
+    manifest = with_verdicts(manifest, probs, reference.y_true, distances, far, no_car, odds)
     manifest = with_reference(manifest, bundle.backbone, bundle.weight, bundle.bias)
     print(manifest.thresholds)
     save_bundle(arguments.bundle, replace(bundle, manifest=manifest, ood_detector=known), overwrite=True)

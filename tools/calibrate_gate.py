@@ -78,8 +78,8 @@ def main() -> None:
     arguments = parser.parse_args()
     bundle = load_bundle(arguments.bundle)
     model = Model.load(arguments.bundle, runtime="onnxruntime")
-    truth = evaluate_model(model, read_dataset(arguments.photos))
-    own = sorted(truth.training.photos, key=lambda photo: str(photo.sha256))[:OWN_CARS]
+    reference = evaluate_model(model, read_dataset(arguments.photos))
+    own = sorted(reference.training.photos, key=lambda photo: str(photo.sha256))[:OWN_CARS]
     cars, of_cars = learned_from(model, [*own, *halves(model, arguments.backbone_class_means)], once=True)
     others, of_others = learned_from(model, halves(model, arguments.others), once=False)
     gate, no_car = fit_gate(cars, others, (of_cars, of_others))
@@ -89,9 +89,9 @@ def main() -> None:
     assert bundle.bias is not None
     known = replace(bundle.ood_detector, gate=gate)
     far = bundle.manifest.thresholds.far
-    distances = known.distances(truth.embeddings)
-    odds = known.non_car_log_odds(truth.embeddings)
-    manifest = with_verdicts(bundle.manifest, truth.probabilities, truth.y_true, distances, far, no_car, odds)
+    distances = known.distances(reference.embeddings)
+    odds = known.non_car_log_odds(reference.embeddings)
+    manifest = with_verdicts(bundle.manifest, reference.probabilities, reference.y_true, distances, far, no_car, odds)
     manifest = with_reference(manifest, bundle.backbone, bundle.weight, bundle.bias)
     print(manifest.thresholds)
     target = arguments.output or arguments.bundle

@@ -105,7 +105,7 @@ def main() -> None:
 
 
 def split(folder: Path) -> tuple[list[bytes], list[bytes]]:
-    """The files of a folder: those that choose, and those that judge."""
+    """The files of a folder: those that choose the thresholds, and those that evaluate them."""
     files = sorted((read_bytes(photo.path) for photo in list_photos(folder)), key=_digest)[:MOST]
     first = [in_calibration_half(_digest(data)) for data in files]
     return (

@@ -236,8 +236,8 @@ class TestShardWorker:
 
 
 def _made(job: Job, part: int) -> ShardRecord | str:
-    """What a worker that is new to a job makes of one of its parts: a line, or what stood in its way."""
+    """What a worker that is new to a job makes of one of its shards: a record, or the error."""
     assert "cars196" in shipped()
-    [outcome] = ShardWorker(WorkerConfig(str(job.root), "cars196", Limits(), 1))({"part": [part]})["made"]
+    [outcome] = ShardWorker(WorkerConfig(str(job.root), "cars196", Limits(), 1))({"shard": [part]})["made"]
     found = msgspec.json.decode(outcome)
-    return msgspec.convert(found["line"], ShardRecord) if found["line"] else str(found["error"])
+    return msgspec.convert(found["record"], ShardRecord) if found["record"] else str(found["error"])

@@ -35,7 +35,7 @@ def test_json_is_data_alone_and_a_second_call_shows_the_table(data: Path, tmp_pa
     rows = said["comparison"]["rows"]
     assert [row["error"] is None for row in rows] == [True, True, False]
     shown = nameplate(*arguments)
-    assert "judged before" in shown.stderr
+    assert "evaluated before" in shown.stderr
     assert "The best is test_" in shown.stdout
     assert f"{100 * rows[0]['top1']['value']:.1f} %" in shown.stdout
 
@@ -58,5 +58,5 @@ def test_what_makes_no_comparison_is_wrong_usage(data: Path, tmp_path: Path, arg
 def test_where_none_can_be_judged_it_fails(data: Path, tmp_path: Path) -> None:
     weights = "Lite0=none.safetensors,Lite1=none.safetensors"
     done = nameplate("compare", data, "-o", tmp_path / "out", "--backbones", weights, "--threads", "1", check=1)
-    assert "None could be judged" in done.stderr
+    assert "No candidate could be evaluated" in done.stderr
     assert "There are no weights 'none.safetensors'" in done.stderr

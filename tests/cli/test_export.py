@@ -98,7 +98,7 @@ def test_a_gate_that_fails_says_its_figures_and_writes_nothing_unless_kept(tiny:
 def test_few_photos_are_refused_and_nothing_is_written(tiny: Path, tmp_path: Path) -> None:
     done = nameplate("export", tiny, "--int8", "--calibrate", TRAIN, "-o", tmp_path / "out", check=1)
     said = " ".join(done.stderr.split())
-    assert "Only 500 photos of the data can judge" in said
+    assert "Only 500 photos of the data can evaluate" in said
     assert "1,000 are needed" in said
     assert "--min-photos" in said
     assert not (tmp_path / "out").exists()

@@ -48,12 +48,12 @@ def test_train_names_and_counts_a_nameplate_that_is_only_in_val(
     assert json.loads((bundle / "bundle.json").read_text("utf-8"))["nameplates"] == ["Нива", "Хёндай"]
     assert said["photos"] == 24
     assert said["data"] == {"read_as": ["folder per class, in parts"], "notes": []}
-    assert "left out Golf: no photo of it trains, so 5 held-out photos of it cannot be judged." in lines
-    assert "the figures are of the rest" in lines
+    assert "left out Golf: it has no training photo, so its 5 held-out photos cannot be evaluated." in lines
+    assert "the metrics do not include them" in lines
     assert "images to predict: a folder beside the parts 'Training' and 'Validation'; it holds 3 photos" in lines
     left_out = said["left_out"]
     assert isinstance(left_out, list)
-    golf = [row for row in left_out if row["reason"] == "no photo of its nameplate, 'Golf', trains"]
+    golf = [row for row in left_out if row["reason"] == "its nameplate, 'Golf', has no training photo"]
     assert {Path(row["path"]).parent for row in golf} == {data / "Validation" / "Golf"}
     assert len(golf) == 5
     assert str(data / "images to predict") in {row["path"] for row in left_out}
@@ -90,7 +90,7 @@ def test_a_layout_that_cannot_be_told_is_one_sentence_in_every_command(command: 
     bundle: list[str] = ["cars196"] if command == "evaluate" else []
     output: list[str | Path] = [] if command == "evaluate" else ["-o", tmp_path / "out.html"]
     done = nameplate(command, *bundle, tmp_path / "data", *output, check=1)
-    assert "It cannot be told what is a nameplate" in done.stderr
+    assert "are nameplates is ambiguous" in done.stderr
     assert "--layout classes" in done.stderr
     wrong = nameplate(command, *bundle, tmp_path / "data", *output, "--layout", "deep", check=2)
     assert "There is no layout 'deep': give auto, classes, parts or makes." in wrong.stderr

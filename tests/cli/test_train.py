@@ -362,7 +362,7 @@ def test_resuming_a_finished_run_says_that_it_is_and_keeps_it(
     shutil.copytree(finished[0], run)
     code, out, err = call(monkeypatch, capsys, "train", "--resume", run)
     assert code == 0, err
-    assert "all epochs were done before" in err
+    assert "all epochs were completed before" in err
     assert "Held out" in out
     _same_end(run, finished[0])
 
@@ -432,9 +432,9 @@ def test_a_loss_that_is_no_number_is_one_line(
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["--resume", "."], 1, "is no run to go on with"),
-        (["DATA", "--recipe", "RECIPE", "-o", "DATA"], 1, "is no run, so it is not replaced"),
-        (["DATA", "--recipe", "RECIPE", "-o", "DATA", "--overwrite"], 1, "is no run, so it is not replaced"),
+        (["--resume", "."], 1, "is not a run that can be resumed"),
+        (["DATA", "--recipe", "RECIPE", "-o", "DATA"], 1, "is not a run, so it is not replaced"),
+        (["DATA", "--recipe", "RECIPE", "-o", "DATA", "--overwrite"], 1, "is not a run, so it is not replaced"),
         (["DATA", "--recipe", "RECIPE", "-o", "r", "--backbone", "EfficentNetB7"], 2, "EfficientNetB7"),
         (["nowhere", "--recipe", "RECIPE", "-o", "r"], 1, "There is no 'nowhere'"),
     ],

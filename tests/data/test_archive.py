@@ -397,7 +397,7 @@ def test_an_interrupted_unpacking_leaves_nothing(tmp_path: Path, own_cache: Path
 
 def test_a_full_disk_ends_the_unpacking_with_advice(tmp_path: Path) -> None:
     full = OSError(errno.ENOSPC, "No space left on device")
-    with pytest.raises(DataError, match=r"No space left on device\. Free some space and go on"):
+    with pytest.raises(DataError, match=r"No space left on device\. Free some space and run the command again"):
         module._reason(full, tmp_path)
 
 

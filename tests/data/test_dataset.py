@@ -137,7 +137,7 @@ def test_a_folder_without_photos_says_what_was_there(tmp_path: Path) -> None:
 
 
 def test_what_is_no_source_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="No data named"):
+    with pytest.raises(DataError, match="No data given"):
         read_dataset()
     with pytest.raises(DataError, match=r"There is no '.*nowhere'"):
         read_dataset(tmp_path / "nowhere")
@@ -208,7 +208,7 @@ def test_rows_without_a_label_and_one_path_with_two_labels_are_refused_by_name(t
     [
         ("photo_url,label\na,x\n", "has the columns photo_url, label; one must be named path, "),
         ("path,colour\na,x\n", "has the columns path, colour; one must be named label, "),
-        ("path,label,label\na,x,y\n", "have one name"),
+        ("path,label,label\na,x,y\n", "have the same name"),
         ("path,label\n", "no rows"),
         ("path,label\n\n", "no rows"),
         ("path,label\na.jpg,\n", "No labelled photos"),

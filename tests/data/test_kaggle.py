@@ -118,7 +118,7 @@ def test_an_id_that_is_no_plain_file_name_is_refused_with_its_line(tmp_path: Pat
 
 def test_an_id_that_stands_twice_is_refused(tmp_path: Path) -> None:
     for tables in ({"train": "1.jpg,0\n1.jpg,7\n"}, {"sample": "1.jpg,0\n1.jpg,0\n"}):
-        with pytest.raises(DataError, match=r"line 3: the Id '1\.jpg' stands twice"):
+        with pytest.raises(DataError, match=r"line 3: the Id '1\.jpg' occurs twice"):
             kaggle.read_competition(_make(tmp_path, **tables))
         _make(tmp_path)
 

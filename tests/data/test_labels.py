@@ -76,12 +76,12 @@ def test_a_number_is_matched_only_where_it_is_one_ids_alone() -> None:
     ("data", "text"),
     [
         ("Волга\n".encode("cp1251"), "must be UTF-8"),
-        (b"", "holds no class names"),
-        (b"\n \n", "holds no class names"),
-        (b"id,name\n", "holds no class names"),
-        (b"BMW\nBMW\n", "stands twice"),
-        (b"1,BMW\n1,Audi\n", "stands twice"),
-        (b"1,BMW\n2,BMW\n", "stands twice"),
+        (b"", "has no class names"),
+        (b"\n \n", "has no class names"),
+        (b"id,name\n", "has no class names"),
+        (b"BMW\nBMW\n", "occurs twice"),
+        (b"1,BMW\n1,Audi\n", "occurs twice"),
+        (b"1,BMW\n2,BMW\n", "occurs twice"),
         (b"x" * 200_000, "Cannot read the class names"),
     ],
 )

@@ -51,7 +51,7 @@ def test_blank_lines_and_spaces_around_column_names_are_passed_over(tmp_path: Pa
         (b"path,label\n\n\n", "has no rows"),
         ("путь,метка\na,b\n".encode("cp1251"), "is not UTF-8 .* Save it as UTF-8"),
         ("path,label\na,b\n".encode("utf-16"), "is not UTF-8"),
-        (b"path,path\na,b\n", "Two columns of .* have one name: path, path"),
+        (b"path,path\na,b\n", "Two columns of .* have the same name: path, path"),
         (b"path,label,\na,b,c\nd,e\n", "row 3: 2 cells, but the header has 3"),
         (b"path,label\na,b,c\n", "row 2: 3 cells, but the header has 2"),
         (b'path,label\n"a,b\n', "Cannot read the table"),

@@ -148,7 +148,7 @@ def test_it_goes_on_where_it_was_and_what_was_done_is_not_done_again(
     (target / "judged" / "two.json").write_bytes(b"{")  # as by another program: it is judged anew
     said: list[str] = []
     made = run(data, target, ONE, TWO, NONE, said=said)
-    assert [text.endswith("judged before") for text in said] == [True, False, False]
+    assert [text.endswith("evaluated before") for text in said] == [True, False, False]
     assert made.waiting == ()
     before, after = ({row.name: row for row in each.rows} for each in (compared[1], made))
     assert after["one"] == before["one"]

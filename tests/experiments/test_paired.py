@@ -86,7 +86,7 @@ def test_verdicts_are_in_words_and_the_right_way_round() -> None:
     turned = {each.name: each.verdict for each in with_verdicts(rows, pairs(FOUND, ALONE, "c"), "c", True)}
     assert turned["a"].startswith("better than c by 40.0 points (+")
     assert summary(rows, pairs(FOUND, ALONE, "c"), "c", True) == "Better than c: a, b."
-    assert summary(rows[:1], (), "a", False).startswith("Only a could be judged")
+    assert summary(rows[:1], (), "a", False).startswith("Only a could be evaluated")
 
 
 def test_a_verdict_reads_a_pair_from_either_end() -> None:

@@ -51,7 +51,7 @@ def test_a_small_difference_cannot_be_told_and_it_is_said_how_many_photos_would(
     assert found.word == "cannot be told"
     assert found.top1.photos_to_tell is not None
     assert found.top1.photos_to_tell > 120
-    assert "photos to judge on" in result.how_to_tell(found)
+    assert "evaluation photos are needed" in result.how_to_tell(found)
 
 
 def test_no_difference_needs_no_more_photos() -> None:
@@ -76,7 +76,7 @@ def test_one_nameplate_may_gain_alone() -> None:
     found = verdict(without, added)
     assert {each.nameplate: each.word for each in found.per_class} == {"a": "helps", "b": "cannot be told"}
     assert [each.added for each in found.per_class] == [7, 0]
-    assert result.about_classes(found) == "a (+33) gains. For the other 1 it cannot be told."
+    assert result.about_classes(found) == "a (+33) gains. For the other 1 the difference is not significant."
 
 
 def test_a_nameplate_that_fares_alike_still_has_an_interval() -> None:

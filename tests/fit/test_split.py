@@ -125,15 +125,15 @@ def test_nameplates_that_do_not_train_or_cannot_be_read_are_named_and_counted() 
     assert found.untrained == {"Cato": 2}
     assert found.lost == (("Dune", 2),)
     assert [(entry.name, entry.reason) for entry in found.left_out] == [
-        ("2.jpg", "held out, and a copy of a training photo: it says nothing of a model"),
-        ("3.jpg", "no photo of its nameplate, 'Cato', trains"),
-        ("4.jpg", "no photo of its nameplate, 'Cato', trains"),
+        ("2.jpg", "held out, but a copy of a training photo, so it is not evaluated"),
+        ("3.jpg", "its nameplate, 'Cato', has no training photo"),
+        ("4.jpg", "its nameplate, 'Cato', has no training photo"),
     ]
     assert found.notes == [
-        "Cato: no photo of it trains, so 2 held-out photos of it cannot be judged.",
-        "In all 1 nameplate of which no photo trains, 2 held-out photos: the figures are of the rest.",
-        "Dune: of 2 photos none can be read.",
-        "1 held-out photo: they are copies of training photos.",
+        "Cato: it has no training photo, so its 2 held-out photos cannot be evaluated.",
+        "In total, 1 nameplate without a training photo, with 2 held-out photos; the metrics do not include them.",
+        "Dune: none of its 2 photos can be read.",
+        "1 held-out photo not evaluated: copies of training photos.",
     ]
 
 

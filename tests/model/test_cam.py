@@ -46,7 +46,7 @@ def test_the_mean_of_the_map_is_the_embedding(model: Model, mapped: list[MappedP
 def test_what_the_backbone_saw_comes_along(model: Model, mapped: list[MappedPhoto]) -> None:
     size = model.bundle.manifest.preprocess
     expected = preprocess(decode(renders()[0], at_least=(size.height, size.width)), size)
-    assert np.array_equal(mapped[0].picture, expected)
+    assert np.array_equal(mapped[0].model_input, expected)
 
 
 def test_an_unreadable_photo_keeps_its_place_and_stops_nothing(model: Model, tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_evidence_adds_up_to_the_log_odds_slope(model: Model, mapped: list[Mappe
 
 def test_a_backbone_without_maps_says_what_to_do(model: Model) -> None:
     old = Model(replace(model.bundle, backbone=first_output_alone(model.bundle.backbone)), model.settings)
-    with pytest.raises(BundleError, match="'cars196' cannot show where it looks.*train it again"):
+    with pytest.raises(BundleError, match="'cars196' cannot show heat maps: its backbone gives no map.*train it again"):
         next(photo_maps(old, renders()))
 
 

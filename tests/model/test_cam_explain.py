@@ -35,13 +35,13 @@ def test_hiding_the_hot_region_costs_more_than_hiding_another_one(model: Model) 
         probs = model.probabilities(each.places.mean((0, 1))[None], "onnxruntime")[0]
         named = int(probs.argmax())
         box = hot_region(evidence_map(model, each.places, named, "onnxruntime"))
-        height, width = each.picture.shape[:2]
+        height, width = each.model_input.shape[:2]
         across, down = round((box.right - box.left) * width), round((box.bottom - box.top) * height)
         corners = [(round(box.left * width), round(box.top * height))]
         corners += [(int(random.integers(width - across)), int(random.integers(height - down))) for _ in range(2)]
         painted = []
         for left, top in corners:
-            picture = each.picture.copy()
+            picture = each.model_input.copy()
             picture[top : top + down, left : left + across] = GREY
             painted.append(picture)
         after = model.probabilities(model.embed(painted), "onnxruntime")[:, named]
@@ -54,18 +54,18 @@ def test_hiding_the_hot_region_costs_more_than_hiding_another_one(model: Model) 
 def test_an_explanation_agrees_with_the_prediction(model: Model) -> None:
     [answer] = model.predict([render()])
     found = explain(model, render(), model.nameplates[100])
-    assert (found.named.nameplate, found.photo) == (answer.nameplate, str(render()))
+    assert (found.predicted.nameplate, found.photo) == (answer.nameplate, str(render()))
     assert [name for name, _ in found.top] == [name for name, _ in answer.top]
-    assert found.named.confidence == pytest.approx(answer.confidence, abs=1e-5)
+    assert found.predicted.confidence == pytest.approx(answer.confidence, abs=1e-5)
     assert found.claimed is not None
     assert found.claimed.nameplate == model.nameplates[100]
-    assert 0 <= found.claimed.confidence < found.named.confidence
-    assert not np.allclose(found.claimed.evidence, found.named.evidence)
+    assert 0 <= found.claimed.confidence < found.predicted.confidence
+    assert not np.allclose(found.claimed.evidence, found.predicted.evidence)
     assert found.nearest is None
     whole = decode(render())
     assert (found.height, found.width) == whole.shape[:2]
-    assert found.named.region is not None
-    left, top, right, bottom = found.named.region
+    assert found.predicted.region is not None
+    left, top, right, bottom = found.predicted.region
     assert 0 <= left < right <= found.width
     assert 0 <= top < bottom <= found.height
     assert (right - left) * (bottom - top) == pytest.approx(0.15 * found.width * found.height, rel=0.1)
@@ -79,13 +79,13 @@ def test_confidence_and_evidence_are_cut_at_the_temperature_of_the_runtime_that_
     [answer] = Model(bundle, model.settings).predict([render()])
     assert answer.confidence is not None
     assert answer.confidence < 0.9
-    assert fresh.named.confidence == pytest.approx(answer.confidence, abs=1e-5)
+    assert fresh.predicted.confidence == pytest.approx(answer.confidence, abs=1e-5)
     # at so high a temperature many nameplates speak against the named one; at 0.02 only the second one would
     [mapped] = all_mapped(photo_maps(model, [render()]))
-    [number] = [place for place, name in enumerate(model.nameplates) if name == fresh.named.nameplate]
+    [number] = [place for place, name in enumerate(model.nameplates) if name == fresh.predicted.nameplate]
     warm = Model(bundle, model.settings)
-    assert np.array_equal(fresh.named.evidence, evidence_map(warm, mapped.places, number, "onnxruntime"))
-    assert not np.allclose(fresh.named.evidence, evidence_map(warm, mapped.places, number, "openvino"))
+    assert np.array_equal(fresh.predicted.evidence, evidence_map(warm, mapped.places, number, "onnxruntime"))
+    assert not np.allclose(fresh.predicted.evidence, evidence_map(warm, mapped.places, number, "openvino"))
 
 
 def test_a_photo_on_its_side_is_explained_upright(model: Model, tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_photo_on_its_side_is_explained_upright(model: Model, tmp_path: Path) 
     assert (found.width, found.height) == (straight.width, straight.height)
     assert found.pixels.shape == straight.pixels.shape
     assert np.abs(found.pixels.astype(int) - straight.pixels).mean() < 4
-    assert found.named.nameplate == straight.named.nameplate
+    assert found.predicted.nameplate == straight.predicted.nameplate
 
 
 def test_a_nameplate_is_found_by_name_or_id(model: Model) -> None:
@@ -124,7 +124,7 @@ def test_one_nameplate_has_nothing_to_be_held_against(model: Model) -> None:
     assert bundle.bias is not None
     manifest = replace(bundle.manifest, nameplates=("A",), ids=("A",))
     alone = Model(replace(bundle, manifest=manifest, weight=bundle.weight[:, :1], bias=bundle.bias[:1]), model.settings)
-    with pytest.raises(BundleError, match="one nameplate alone"):
+    with pytest.raises(BundleError, match="knows only one nameplate"):
         explain(alone, render())
     with pytest.raises(BundleError, match="no head"):
         explain(Model(replace(bundle, weight=None, bias=None), model.settings), render())

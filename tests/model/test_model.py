@@ -171,7 +171,8 @@ def test_a_stream_answers_as_predict_does_and_before_all_photos_are_read(model: 
 
 @pytest.mark.parametrize("call", ["predict", "stream", "probabilities", "require_head"])
 def test_a_bundle_without_a_head_names_nothing_and_says_what_to_do(headless: Model, call: str) -> None:
-    with pytest.raises(BundleError, match="'lite0' embeds photos but names no cars.*nameplate train"):
+    said = "'lite0' has no head, so it embeds photos but knows no nameplates.*nameplate train"
+    with pytest.raises(BundleError, match=said):
         if call == "predict":
             headless.predict(PHOTOS[:1])
         elif call == "stream":

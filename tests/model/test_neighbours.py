@@ -64,7 +64,7 @@ def test_each_photo_is_its_own_nearest(tmp_path: Path, data: bytes) -> None:
         assert first.nameplate == photo.label
         assert first.similarity == pytest.approx(1, abs=2e-3)
         assert second.similarity < 0.95
-        picture = decode(first.picture)
+        picture = decode(first.thumbnail)
         assert max(picture.shape[:2]) == LONGEST
         whole = decode(photo.path)
         assert abs(float(picture.mean()) - float(whole.mean())) < 3

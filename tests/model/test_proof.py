@@ -196,6 +196,6 @@ def test_a_map_with_nan_is_not_explained(tmp_path: Path) -> None:
     model.graph.output.append(places)
     known = Model.load(save(tmp_path / "theirs", model.SerializeToString()), runtime="onnxruntime")
     assert known.predict(BLACK)[0].error is None
-    assert explain(known, GREY).named.nameplate in known.nameplates
+    assert explain(known, GREY).predicted.nameplate in known.nameplates
     with pytest.raises(PhotoError, match="not computed"):
         explain(known, BLACK)

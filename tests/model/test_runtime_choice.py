@@ -190,7 +190,7 @@ def test_a_backbone_that_does_not_load_is_a_bundle_error(name: str, backbone: by
 @pytest.mark.parametrize("name", BOTH)
 def test_pictures_that_the_backbone_does_not_take_are_a_bundle_error(bundle: Bundle, name: str) -> None:
     runtime = make_runtime(name, bundle.backbone, 1)
-    with pytest.raises(BundleError, match=r"does not take pictures of \(2, 100, 224, 3\)"):
+    with pytest.raises(BundleError, match=r"does not accept model inputs of shape \(2, 100, 224, 3\)"):
         list(runtime.embed([np.zeros((2, 100, 224, 3), np.uint8)]))
 
 

@@ -233,7 +233,7 @@ def test_an_upright_phone_photo_is_looked_at_where_the_car_is(model: Model, tmp_
 
 def test_a_backbone_without_maps_cannot_look_closer(model: Model) -> None:
     blind = Bundle(model.bundle.manifest, first_output_alone(model.bundle.backbone), model.bundle.weight)
-    with pytest.raises(BundleError, match="'cars196' cannot look closer: its backbone gives no map"):
+    with pytest.raises(BundleError, match="'cars196' cannot be used with --tta closer: its backbone gives no map"):
         Model(blind, replace(model.settings, tta="closer"))
     assert Model(blind, replace(model.settings, tta="mirror")).embedder
 

@@ -186,7 +186,7 @@ def test_accepting_takes_more_than_either_quantile() -> None:
     crossed = ClaimThresholds(100, CUT.reject, CUT.accept, {"alike": CUT.accept})
     assert crossed.at(1, 0.01) == CUT.at(1, 0.01)
     assert crossed.at(1, 0.01, "alike")[0] == pytest.approx(0.6)
-    with pytest.raises(UsageError, match=r"how often random wrong claims.*mixed, alike"):
+    with pytest.raises(UsageError, match=r"wrong claims of the kind 'random'.*mixed, alike"):
         check_rate(0.01, "random", crossed)
     with pytest.raises(UsageError, match="Unknown wrong claims 'odd'"):
         check_rate(0.01, "odd")  # type: ignore[arg-type]

@@ -151,7 +151,7 @@ def test_verify_says_what_the_command_says(server: Running, files: Path) -> None
         ("/v1/identify?model=cars", {"content": PHOTO}, 404, "Did you mean 'cars196'"),
         ("/v1/identify?top=0", {"content": PHOTO}, 422, "top"),
         ("/v1/identify", {"files": {"picture": PHOTO}}, 422, "field 'photos'"),
-        ("/v1/identify", {"files": [("photos", PHOTO)] * 21}, 413, "21 photos; one request may bring 20"),
+        ("/v1/identify", {"files": [("photos", PHOTO)] * 21}, 413, "brings 21 photos; at most 20 are allowed"),
         ("/v1/identify", {"content": b"x", "headers": {"content-type": "multipart/form-data"}}, 400, "form"),
         ("/v1/verify", {"files": {"photos": PHOTO}}, 422, "claimed"),
         ("/v1/verify", {"files": {"photos": PHOTO}, "data": {"claimed": "Jeep Libertie"}}, 422, "Did you mean 'Jeep"),

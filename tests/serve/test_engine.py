@@ -92,16 +92,16 @@ def test_many_at_once_get_the_answers_that_each_would_get_alone(model: Model, wo
     run(work)
 
 
-def test_pictures_that_are_prepared_already_get_the_same_answers(model: Model) -> None:
+def test_model_inputs_that_are_prepared_already_get_the_same_answers(model: Model) -> None:
     from nameplate.images import decode, preprocess
 
     size = model.bundle.manifest.preprocess
-    pictures = [preprocess(decode(photo, at_least=(size.height, size.width)), size).tobytes() for photo in PHOTOS[:3]]
+    inputs = [preprocess(decode(photo, at_least=(size.height, size.width)), size).tobytes() for photo in PHOTOS[:3]]
 
     async def work() -> None:
         async with running(model) as engine:
             files = await engine.answer(PHOTOS[:3], ["a", "b", "c"])
-            prepared = await engine.answer(pictures, ["a", "b", "c"], form="input")
+            prepared = await engine.answer(inputs, ["a", "b", "c"], form="input")
         assert [answer.prediction for answer in files] == [answer.prediction for answer in prepared]
 
     run(work)

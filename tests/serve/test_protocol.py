@@ -62,7 +62,7 @@ def photo_input(files: list[bytes] = FILES) -> Any:
     return http.InferInput("photo", [len(files)], "BYTES").set_data_from_numpy(np.array(files, dtype=np.object_))
 
 
-def pictures(model: Model) -> NDArray[np.uint8]:
+def model_inputs(model: Model) -> NDArray[np.uint8]:
     size = model.bundle.manifest.preprocess
     return np.stack([preprocess(decode(file, at_least=(size.height, size.width)), size) for file in FILES])
 
@@ -101,8 +101,8 @@ def test_photos_give_what_the_model_says_to_the_bit(client: Any, model: Model, v
     check(client.infer("cars196", [photo_input()], model_version=version), model)
 
 
-def test_prepared_pictures_give_the_same(client: Any, model: Model) -> None:
-    made = pictures(model)
+def test_prepared_model_inputs_give_the_same(client: Any, model: Model) -> None:
+    made = model_inputs(model)
     given = http.InferInput("picture", list(made.shape), "UINT8").set_data_from_numpy(made)
     check(client.infer("cars196", [given]), model)
 

@@ -78,7 +78,7 @@ def test_a_boundary_that_is_not_the_forms_is_refused(boundary: bytes) -> None:
 
 
 def test_a_field_as_long_as_a_photo_is_refused() -> None:
-    with pytest.raises(Problem, match="is it a photo without a name"):
+    with pytest.raises(Problem, match="If it is a photo, give its part a file name"):
         read_multipart(*_encoded([("photos", "a.jpg", b"")], {"photos": "x" * (FIELD_BYTES + 1)}))
 
 

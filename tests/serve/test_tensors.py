@@ -44,7 +44,7 @@ def photo_input() -> Any:
     return made.set_data_from_numpy(np.array(FILES, dtype=np.object_))
 
 
-def picture_input(*, binary: bool = True) -> Any:
+def model_input(*, binary: bool = True) -> Any:
     return http.InferInput(PICTURE, list(PICTURES.shape), "UINT8").set_data_from_numpy(PICTURES, binary_data=binary)
 
 
@@ -64,15 +64,15 @@ def test_a_stock_client_s_photos_are_read() -> None:
 
 
 @pytest.mark.parametrize("binary", [True, False])
-def test_a_stock_client_s_pictures_are_read(binary: bool) -> None:
-    read = read_request(*sent(picture_input(binary=binary)), SPEC)
+def test_a_stock_client_s_model_inputs_are_read(binary: bool) -> None:
+    read = read_request(*sent(model_input(binary=binary)), SPEC)
     assert read.photos is None
     assert read.inputs is not None
     assert read.inputs.dtype == np.uint8
     np.testing.assert_array_equal(read.inputs, PICTURES)
 
 
-def test_pictures_may_be_nested_in_json() -> None:
+def test_model_inputs_may_be_nested_in_json() -> None:
     read = read_request(in_json(PICTURES.tolist(), PICTURES.shape, PICTURE, "UINT8"), None, SPEC)
     np.testing.assert_array_equal(read.inputs, PICTURES)
     assert read.outputs == ALL_JSON
@@ -127,7 +127,7 @@ REFUSED: dict[str, tuple[tuple[bytes, str | None], str]] = {
     "lists without end": ((b'{"inputs": ' + b"[" * 100_000, None), "cannot be read"),
     "data without end": ((in_json(0)[:-4] + b"[" * 100_000, None), "cannot be read"),
     "many objects": ((b'{"inputs":[' + b"{}," * MOST_OBJECTS + b"{}]}", None), f"more than {MOST_OBJECTS} objects"),
-    "two inputs": (sent(photo_input(), picture_input()), "brings 2 inputs"),
+    "two inputs": (sent(photo_input(), model_input()), "brings 2 inputs"),
     "no input": ((b'{"inputs": []}', None), "brings 0 inputs"),
     "another input": (rewritten({"name": "foto"}), "no input 'foto'"),
     "another datatype": (rewritten({"datatype": "UINT8"}), "'BYTES' is what is taken"),

@@ -14,7 +14,7 @@ def _filled(batches: Batches[int], count: int) -> None:
         batches.put(number)
 
 
-def test_a_picture_that_is_alone_waits_for_nothing() -> None:
+def test_a_photo_that_is_alone_waits_for_nothing() -> None:
     batches: Batches[int] = Batches(8, wait=60)
     _filled(batches, 1)
     start = time.monotonic()
@@ -22,7 +22,7 @@ def test_a_picture_that_is_alone_waits_for_nothing() -> None:
     assert time.monotonic() - start < 5
 
 
-def test_a_picture_waits_for_those_that_are_being_decoded_but_not_for_long() -> None:
+def test_a_photo_waits_for_those_that_are_being_decoded_but_not_for_long() -> None:
     batches: Batches[int] = Batches(8, wait=0.2)
     _filled(batches, 1)
     batches.expect()  # and never comes

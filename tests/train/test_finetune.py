@@ -161,7 +161,7 @@ def test_going_on_with_a_finished_run_trains_nothing_and_says_so(
     said: list[str] = []
     made = fine_tune(run, say=said.append)
     assert made is not None
-    assert said[0] == "all epochs were done before"
+    assert said[0] == "all epochs were completed before"
     assert (made.resumed, made.state.history) == (made.state.steps, finished[1].state.history)
     first, second = (load_file(each / "weights.safetensors") for each in (run, finished[0]))
     assert first.keys() == second.keys()
@@ -211,7 +211,7 @@ def test_a_folder_is_replaced_only_where_it_is_a_run_and_that_is_wanted(tmp_path
     (run / "run.json").write_text("{}")
     file.write_text("dear")
     for other in (mine, file):
-        with pytest.raises(NameplateError, match="is no run, so it is not replaced"):
+        with pytest.raises(NameplateError, match="is not a run, so it is not replaced"):
             refuse_folder(other, overwrite=True)
     with pytest.raises(NameplateError, match="--resume '.*run'.*--overwrite"):
         refuse_folder(run, overwrite=False)

@@ -332,7 +332,7 @@ def test_a_photo_that_vanishes_is_listed_and_the_rest_train(copied: Path, tmp_pa
     assert [round((row.validation_top1 or 0) * 5, 6) % 1 for row in state.history] == [0, 0]  # judged on 5 of the 6
 
 
-@pytest.mark.parametrize(("kind", "said"), [("paths", "of a batch"), ("held_paths", "photos can be read any more")])
+@pytest.mark.parametrize(("kind", "said"), [("paths", "of a batch"), ("holdout_paths", "photos can be read any more")])
 def test_a_run_whose_photos_all_vanish_says_so(kind: str, said: str, copied: Path, tmp_path: Path) -> None:
     job = make_job(tmp_path / "run", replace(TINY, stages=(replace(SMALL, batch=20),)), folder=copied)
 

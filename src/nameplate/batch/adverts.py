@@ -79,7 +79,8 @@ def read_adverts(table: Path) -> list[Advert]:
             f"between semicolons), or '{ADVERT}', '{CLAIMED}' and 'photo', a photo a row."
         )
     found: dict[str, Advert] = {}
-    for number, row in enumerate(rows, start=2):
+    for number, row in enumerate(rows, start=2):  # row 1 of the file is the header
+        # Rows without an advert's name are adverts of their own, called by their number.
         name = row.get(ADVERT, "").strip() or str(number - 1)
         claimed = nfc(row[CLAIMED].strip())
         cells = row[PHOTOS].split(";") if PHOTOS in row else [row[str(single)]]
@@ -122,6 +123,7 @@ def verify_table(
         raise UsageError(f"Cannot write '{target}': its name must end in {', '.join(FORMATS)}.")
     for thresholds in (model.bundle.manifest.claims, model.bundle.manifest.make_claims):
         check_rate(rate, lies, thresholds)
+    # The journal resumes only the same job: another bundle, table or rate would mix results.
     with writing(target), journal(target, (model.bundle.manifest, list(adverts), rate, lies), Checked) as kept:
         rest = adverts[kept.resumed :]
         for number, checked in enumerate(_check(model, rest, rate, lies), start=kept.resumed + 1):
@@ -142,6 +144,7 @@ def _check(model: Model, adverts: Sequence[Advert], rate: float, lies: Lies) -> 
     """Verify adverts; the photos of all of them pass through the model in one stream."""
     answers = model.answers(photo for advert in adverts for photo in advert.photos)
     for advert in adverts:
+        # Taken even if the claim is unknown: the stream holds this advert's answers before the next one's.
         of_advert = [next(answers) for _ in advert.photos]
         try:
             found = model.judge_claim(advert.claimed, of_advert, rate=rate, lies=lies)

@@ -73,7 +73,7 @@ def is_nested(source: str) -> bool:
     """
     if not source.lower().endswith(".zip"):
         return False
-    archive = open_archive(source, Limits(), _LIMITS)
+    archive = open_archive(source, Limits(), _LIMITS)  # only names are read here, so the limits on photos do not matter
     try:
         names = (member.name.lower() for member in archive.members(source) if not is_junk(member.name))
         return any(is_archive(name) or name.rpartition("/")[2] == "train.csv" for name in names)
@@ -190,8 +190,9 @@ class _Index:
         _check_size(member, self._limits)
         if isinstance(self._archive, Zip):
             return b"".join(self._archive.pieces(member))
+        # pread has no file position, so threads can share the file without a lock.
         data = os.pread(self._file.fileno(), member.size, member.place) if self._file else b""
-        if len(data) != member.size:
+        if len(data) != member.size:  # the file was cut short after it was opened
             raise PhotoError("damaged", f"it claims {member.size:,} bytes and has {len(data):,}")
         return data
 
@@ -209,6 +210,7 @@ def _opened(shard: str, _changed: tuple[int, int], limits: Limits) -> _Index:
 def _index(shard: str, limits: Limits) -> _Index:
     with _opening:  # otherwise several threads would open the same archive at once
         status = os.stat(shard)  # noqa: PTH116 - called for each photo
+        # Time and size are part of the key, so a file that is replaced is opened again.
         return _opened(os.path.abspath(shard), (status.st_mtime_ns, status.st_size), limits)  # noqa: PTH100
 
 
@@ -274,7 +276,7 @@ class MemberStream:
         """Read the stream up to a member and return its bytes; None if no later member has that name."""
         key = _key(name)
         for member in self._members:
-            if member.kind == "damage":
+            if member.kind == "damage":  # kept, to say later what may have become of a missing member
                 self._damage.append(member)
             if member.name in (name, key) and self._archive is not None:
                 _allowed(member)

@@ -238,6 +238,7 @@ class Job:
             write_rows(temporary, self.spec.format, answers, self.spec.top)
         _sync_folder(self.root)  # the file must be on disk before the manifest says so
         data = path.read_bytes()
+        # The counts stand in the manifest so that a resumed job can report them without reading its rows.
         errors: Counter[str] = Counter(answer.reason for answer in answers if answer.reason is not None)
         verdicts = Counter(str(answer.prediction.verdict) for answer in answers)
         return ShardRecord(
@@ -276,7 +277,7 @@ def plan(
         NameplateError: the folder holds another job, or something else.
     """
     before = _read_spec(root)
-    if before is not None and not _differing(before, spec):
+    if before is not None and not _differing(before, spec):  # resume; sources are not listed again
         return Job(root, before)
     if before is not None and not replace_other:
         raise NameplateError(f"'{root}' holds another job: {_differences(before, spec)}. Choose another folder.")
@@ -284,6 +285,7 @@ def plan(
     count, digest = _freeze(root, entries(), spec.part, listed)
     first = Job(root, spec).uris(0) if count else []
     complete = replace(spec, runtime=pin(first), photos=count, listing=digest)
+    # From here on the listing counts as complete.
     with whole_file(root / JOB) as temporary:
         temporary.write_bytes(msgspec.json.format(msgspec.json.encode(complete), indent=2) + b"\n")
     return Job(root, complete)
@@ -310,7 +312,7 @@ def locked(root: Path) -> Iterator[None]:
         WriteError: the folder cannot be made.
     """
     if root.is_dir() and not (root / LOCK).exists() and any(root.iterdir()):
-        raise NameplateError(f"'{root}' is there and holds no job. Choose another folder.")
+        raise NameplateError(f"'{root}' exists and holds no job. Choose another folder.")
     with working_in(root, keep=True):  # the lock file stays, so that a killed run's folder is recognised as a job's
         yield
 

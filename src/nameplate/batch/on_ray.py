@@ -164,7 +164,9 @@ def _sweep(job: Job) -> None:
 def _name(bundle: Bundle) -> str:
     """Return a bundle's name or path for all nodes. One that ships is named, since its path differs between nodes."""
     if bundle.folder is None:
-        raise NameplateError(f"'{bundle.manifest.name}' lies in no folder, so no worker can read it: save it first.")
+        raise NameplateError(
+            f"'{bundle.manifest.name}' is not saved in a folder, so no worker can read it: save it first."
+        )
     return next((name for name, place in shipped().items() if place == bundle.folder), absolute(bundle.folder))
 
 

@@ -147,6 +147,7 @@ def predict_photos(
     for source in sources:
         if is_remote(source):
             check_address(source)  # a malformed address is refused before anything is written
+    # The same relative paths mean other photos in another folder, so the folder is part of the job.
     folder = os.getcwd() if any(not _is_absolute(source) for source in sources) else ""  # noqa: PTH109
     spec = _spec(model, output, options.top, options.shard_size, tuple(map(printable, sources)), printable(folder))
     refuse_overwriting_input([output.file or output.root], (path for source in sources for path in lists_in(source)))
@@ -205,6 +206,7 @@ def _run(
             spec,
             entries,
             lambda first: _pin(model, first),
+            # The folder of a single file is hidden and ours; a folder of parts may be another job's result.
             replace_other=output.file is not None,
             listed=listed,
         )
@@ -229,6 +231,7 @@ def _make(
         running.runtime.open(0)  # loading the backbone must not count as the photos' time
     start = time.perf_counter()
     make = remote or make_shards
+    # `step` counts photos of this run; progress also includes those of earlier runs.
     made = make(running, job, todo, job.record, lambda done: progress(finished + done, job.spec.photos))
     seconds = time.perf_counter() - start
     named = job.spec.photos - finished

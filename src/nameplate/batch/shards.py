@@ -56,6 +56,7 @@ class Reader:
         for uri in uris:
             ahead = is_remote(uri)
             waiting.append(self._fetched(uri) if ahead else self._local(uri))
+            # A local file waits for nothing, but must not overtake objects that were listed before it.
             while len(waiting) > (FETCHED_AHEAD if ahead else 0):
                 yield waiting.popleft()
         yield from waiting
@@ -63,7 +64,7 @@ class Reader:
     def _local(self, uri: str) -> Source:
         if not archives.is_member(uri):
             return uri
-        if archives.is_streamed(uri):
+        if archives.is_streamed(uri):  # read now and in order: see `MemberStream`
             return self._stream.source(uri)
         return partial(read_uri, uri, self._limits)
 

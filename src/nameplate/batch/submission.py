@@ -47,7 +47,9 @@ def submit(
         raise DataError(f"'{source}' is no competition: there is no train.csv in it.", pairs(refused))
     competition = read_competition(root)
     photos = test_photos(competition)
+    # The bundle's `ids` are the competition's Category numbers, in the order of the nameplates.
     categories = dict(zip(model.nameplates, model.bundle.manifest.ids, strict=True))
+    # The competition wants an answer for every photo. The most frequent class is the best guess for unreadable ones.
     filler = Counter(category for _, category in competition.train).most_common(1)[0][0]
     answers: list[str] = []
     unreadable: list[tuple[str, str]] = []

@@ -64,6 +64,7 @@ def join_files(shards: Iterable[Path], target: Path, kind: Format, top: int) -> 
         parquet = import_pyarrow()
         with parquet.ParquetWriter(target, _schema(top)) as writer:
             for shard in shards:
+                # partitioning=None: pyarrow would otherwise make columns of folder names such as year=2026.
                 writer.write_table(parquet.read_table(shard, partitioning=None))
         return
     with target.open("wb") as whole:
@@ -81,6 +82,7 @@ def _csv_header(top: int) -> bytes:
 
 
 def _object(answer: AnsweredPhoto) -> dict[str, object]:
+    # `sha256` comes second, as in the other formats.
     photo, *others = msgspec.to_builtins(prediction_json(answer.prediction)).items()
     return dict([photo, ("sha256", answer.sha256), *others])
 
@@ -105,6 +107,7 @@ def _row(answer: AnsweredPhoto) -> dict[str, object]:
 def _schema(top: int) -> Any:
     import pyarrow
 
+    # A fixed schema, since pyarrow would infer another type for a column that is empty in one file.
     kinds = {name: pyarrow.float64() if name.endswith("confidence") else pyarrow.string() for name in columns(top)}
     return pyarrow.schema(kinds)
 

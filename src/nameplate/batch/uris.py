@@ -106,6 +106,7 @@ def _lines() -> Iterator[str]:
         number += 1
         if len(line) > LINE_BYTES:
             raise DataError(f"Line {number} on standard input is longer than {LINE_BYTES:,} bytes: it is no list.")
+        # UTF-16, which Windows writes, has NUL bytes or begins with one of these marks.
         if b"\0" in line or (number == 1 and line.startswith((b"\xff\xfe", b"\xfe\xff"))):
             raise DataError(f"Line {number} on standard input is no text in UTF-8: save the list as UTF-8.")
         if number == 1:
@@ -116,6 +117,7 @@ def _lines() -> Iterator[str]:
 
 def _listed(table: Path) -> Listed:
     """Yield the URIs in a table's column. Relative paths start from the table's folder."""
+    # `list_rows` reports refused rows through a callback; they are yielded here in their place among the others.
     left_out: list[Refused] = []
     for name in list_rows(table, left_out.append):
         yield from _taken(left_out)
@@ -203,7 +205,7 @@ def _matches_below(base: str, parts: Sequence[str]) -> Listed:
 
 def to_line(uri: str) -> str:
     """Encode a URI as a line of a listing: a JSON string, which can hold any bytes of a file name."""
-    return json.dumps(uri) + "\n"
+    return json.dumps(uri) + "\n"  # escapes newlines and lone surrogates, so a line is always one URI in ASCII
 
 
 def from_line(line: str) -> str:

@@ -132,7 +132,7 @@ def compare(
     else:
         _print_comparison(made, output)
     if made.reference is None:
-        raise NameplateError("None could be judged; each row says why.")
+        raise NameplateError("No candidate could be evaluated; each row gives the reason.")
 
 
 def _backbones(
@@ -345,9 +345,9 @@ def _print_extra_data(made: Experiment, output: Path, seconds: float) -> None:
         screen.step("", how)
     screen.step("Log-loss", f"{verdict.log_loss_without:.3f} without, {verdict.log_loss_added:.3f} with")
     screen.step("Nameplates", result.about_classes(verdict))
-    judged = f"{verdict.photos:,} photos judge, {len(made.seeds)} seeds, by {made.runtime}"
+    judged = f"{verdict.photos:,} photos, {len(made.seeds)} seeds, by {made.runtime}"
     screen.step(
-        "Judged on", f"{judged}; {made.base['trained']:,} photos train without, {len(cleaning.kept):,} more with"
+        "Evaluated on", f"{judged}; {made.base['trained']:,} photos train without, {len(cleaning.kept):,} more with"
     )
     if cleaning.counts:
         counts = "; ".join(f"{count:,}× {reason}" for reason, count in cleaning.counts.items())

@@ -376,7 +376,7 @@ def explain(
         screen.print_json({**as_json(found), "output": str(output)})
         return
     screen.step("Verdict", found.verdict)
-    for word, case in ((found.word, found.named), ("Claimed", found.claimed)):
+    for word, case in ((found.word, found.predicted), ("Claimed", found.claimed)):
         if case is not None:
             screen.step(word, f"{case.nameplate}, {100 * case.confidence:.1f} %")
             screen.step("", _where(case))

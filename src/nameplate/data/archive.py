@@ -38,7 +38,7 @@ from nameplate.data.tar import Tar
 from nameplate.data.zip import Zip
 from nameplate.errors import DataError, Failure, PhotoError
 from nameplate.images.decode import read_header
-from nameplate.images.formats import picture_format
+from nameplate.images.formats import image_format
 from nameplate.storage import cache_folder, open_regular, whole_folder
 from nameplate.types import Limits
 
@@ -129,7 +129,7 @@ def sniffed(archive: Archive, member: Member) -> Member:
     """
     if member.kind != "other" or member.problem is not None or PurePosixPath(member.name).name.startswith("."):
         return member
-    if picture_format(archive.start(member)) is None:
+    if image_format(archive.start(member)) is None:
         return member
     problem = size_problem("photo", member.size, None, archive.limits, archive.budget.limits)
     return replace(member, kind="photo", problem=problem, reason="too large" if problem else member.reason)
@@ -253,7 +253,9 @@ def _reason(error: Exception, folder: Path) -> Why:
     if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR):
         return f"it cannot have this name here: {error.strerror}"
     if isinstance(error, OSError) and error.errno is not None:
-        raise DataError(f"Cannot unpack into '{folder}': {error.strerror}. Free some space and go on.") from None
+        raise DataError(
+            f"Cannot unpack into '{folder}': {error.strerror}. Free some space and run the command again."
+        ) from None
     return Failure("damaged", str(error) or type(error).__name__)
 
 

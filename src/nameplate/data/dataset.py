@@ -89,7 +89,7 @@ def read_dataset(
         UsageError: the layout is unknown.
     """
     if not sources:
-        raise DataError("No data named. Give a folder with one folder per nameplate, a CSV, or a zip.")
+        raise DataError("No data given. Give a folder with one folder per nameplate, a CSV, or a zip.")
     called = read_names(Path(names)) if names is not None else {}
     beside = frozenset(absolute(Path(file)) for file in (names, exclude) if file is not None)
     how = _How(check_layout(layout), limits or Limits(), progress, beside)

@@ -135,7 +135,7 @@ def _rows(table: Path) -> list[dict[str, str]]:
     for number, row in enumerate(rows, start=2):
         name = row["Id"]
         if name in seen or not name or not _is_plain(name):
-            raise DataError(f"'{table}', line {number}: the Id '{name}' stands twice or is not a plain file name.")
+            raise DataError(f"'{table}', line {number}: the Id '{name}' occurs twice or is not a plain file name.")
         if not _is_plain(row["Category"]):
             raise DataError(f"'{table}', line {number}: the Category '{row['Category']}' is no folder's name.")
         seen.add(name)

@@ -141,9 +141,9 @@ def read_names(path: Path) -> dict[str, str]:
         pairs = [(str(number), line.strip()) for number, line in enumerate(filter(str.strip, lines))]
     names = dict(pairs)
     if not names:
-        raise DataError(f"'{path}' holds no class names; write one a line, or rows 'id,name'.")
+        raise DataError(f"'{path}' has no class names; write one on each line, or rows 'id,name'.")
     if len(names) < len(pairs) or len(set(names.values())) < len(names):
-        raise DataError(f"An id or a name stands twice in '{path}'; each must be there once.")
+        raise DataError(f"An id or a name occurs twice in '{path}'; each must occur once.")
     return names
 
 
@@ -194,7 +194,7 @@ def as_labelled(photos: list[Photo], called: Mapping[str, str]) -> tuple[list[Ph
     for label in raw:
         together.setdefault(spelling[label], set()).add(label)
     notes = [
-        f"'{label}' is written in {len(found)} ways, by composed and decomposed letters or spaces at the ends: it is "
+        f"'{label}' is written in {len(found)} ways, which differ in Unicode form or in spaces at the ends: they are "
         "one nameplate."
         for label, found in sorted(together.items())
         if len(found) > 1
@@ -216,7 +216,7 @@ def matched(path: Path, called: Mapping[str, str], found: set[str]) -> list[str]
     if not by_id and not by_name:
         raise DataError(
             f"None of the {len(called):,} ids in '{path}' ({few(called)}) is a class of the data ({few(found)}), nor "
-            "is one of its names. It must hold a name a line (line 1 is id 0), or rows 'id,name'."
+            "is one of its names. It must have one name on each line (line 1 is id 0), or rows 'id,name'."
         )
     notes = []
     without = [id_ for id_, name in called.items() if id_ not in found and name not in found]

@@ -168,7 +168,7 @@ def _unwrapped(root: Folder, layout: Layout, archive: bool, reading: Reading) ->
                 root,
                 f"'{_shown(only)}' is the only folder with photos, and holds photos as well as folders with photos, so "
                 "it may be one nameplate, or a folder around nameplates",
-                f"{deeper}say --layout classes, where {'its folders are nameplates' if archive else 'it is one'}",
+                f"{deeper}pass --layout classes, where {'its folders are nameplates' if archive else 'it is one'}",
             )
         _refuse_strays((top,), reading)
         _leave_out(
@@ -216,7 +216,7 @@ def _are_parts(top: Folder, named: Sequence[Folder]) -> bool:
                 if len(full) == 1
                 else f"{_listed(full)} have the names of parts, and no folders per nameplate inside",
                 "put the photos of each nameplate into a folder of its name inside the parts, give a table with path, "
-                "label and split, or say --layout classes, where these are nameplates",
+                "label and split, or pass --layout classes, where these are nameplates",
             )
         return False
     if len(full) > 1 or not others:
@@ -225,7 +225,7 @@ def _are_parts(top: Folder, named: Sequence[Folder]) -> bool:
         top,
         f"{_listed(full)} is named as a part is, and {_listed(others)} beside it as none, so they may be a part and "
         "something else, or nameplates all",
-        f"give '{printable(full[0].path)}' itself, or say --layout parts or --layout classes",
+        f"give '{printable(full[0].path)}' itself, or pass --layout parts or --layout classes",
     )
 
 
@@ -253,7 +253,7 @@ def _style(root: Folder, levels: Levels) -> str:
         root,
         f"There are folders of makes with folders in them ({_listed_names(nested)}), {why}, so the nameplates may be "
         "the outer folders, or outer and inner ones together",
-        "say --layout classes (--layout parts, if they are in parts) or --layout makes",
+        "pass --layout classes (--layout parts, if they are in parts) or --layout makes",
     )
 
 
@@ -278,7 +278,7 @@ def _take_classes(levels: Levels, reading: Reading, *, parts_inside: bool) -> No
     elif deep:
         reading.notes.append(
             f"Photos in folders inside {_listed(deep)} count for the outer folder. Where the outer folders are makes "
-            "and the inner ones models, say --layout makes."
+            "and the inner ones models, pass --layout makes."
         )
     for level, split in levels:
         for folder in level.folders.values():
@@ -305,7 +305,7 @@ def _take_makes(levels: Levels, reading: Reading) -> None:
                 example = example or nfc(nameplate)
     reading.notes.append(
         f"'{printable(reading.top)}' has a folder per make and in it one per model: nameplates are called by both, as "
-        f"'{example}'. Where the outer folders are the nameplates, say --layout classes."
+        f"'{example}'. Where the outer folders are the nameplates, pass --layout classes."
     )
 
 
@@ -359,7 +359,9 @@ def _listed_names(names: Sequence[str]) -> str:
 
 
 def _cannot_tell(folder: Folder, why: str, advice: str) -> DataError:
-    return DataError(f"It cannot be told what is a nameplate in '{printable(folder.path)}': {why}. Please {advice}.")
+    return DataError(
+        f"Which folders of '{printable(folder.path)}' are nameplates is ambiguous: {why}. Please {advice}."
+    )
 
 
 def tree(root: str, found: Iterable[str | Refused]) -> Folder:

@@ -15,7 +15,7 @@ from pathlib import Path
 from nameplate.data.archive import JUNK, Refused
 from nameplate.data.tables import stream_table
 from nameplate.errors import DataError
-from nameplate.images.formats import SNIFFED, is_photo_name, picture_format
+from nameplate.images.formats import SNIFFED, image_format, is_photo_name
 from nameplate.storage import NotRegularError, open_regular, printable
 
 PATH_COLUMNS = ("path", "photo", "file", "filename", "file_name", "image", "image_path", "filepath", "id")
@@ -180,7 +180,7 @@ def judged(path: str) -> str | Refused:
         return path
     try:
         with open_regular(path) as file:
-            return path if picture_format(file.read(SNIFFED)) is not None else Refused(path, NO_PHOTO)
+            return path if image_format(file.read(SNIFFED)) is not None else Refused(path, NO_PHOTO)
     except (OSError, ValueError) as error:
         return Refused(path, _unopened(path, error))
 

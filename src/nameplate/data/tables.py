@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from nameplate.errors import DataError, RuntimeUnavailableError
-from nameplate.images.formats import SNIFFED, picture_format
+from nameplate.images.formats import SNIFFED, image_format
 from nameplate.storage import cache_folder, open_regular, sha256
 from nameplate.types import Limits
 
@@ -230,7 +230,7 @@ def _check_columns(path: Path, names: Sequence[str]) -> None:
     if len(names) > LIMITS.columns:
         raise DataError(f"The table '{path}' has {len(names):,} columns, the limit is {LIMITS.columns:,}.")
     if len(set(names)) < len(names):
-        raise DataError(f"Two columns of '{path}' have one name: {', '.join(names)}.")
+        raise DataError(f"Two columns of '{path}' have the same name: {', '.join(names)}.")
 
 
 def _is_wanted(name: str, wanted: Collection[str] | None) -> bool:
@@ -392,7 +392,7 @@ def _picture(path: Path, number: int, value: Any) -> str:
 def _put(data: bytes, name: str) -> Path:
     """Write an image to the cache, once, in a folder named by its SHA-256, under a name that a person recognises."""
     plain = re.sub(r"[^\w.() -]", "_", name)[-60:].lstrip(".") or "photo"
-    kind = picture_format(data[:SNIFFED])
+    kind = image_format(data[:SNIFFED])
     suffix = "" if "." in plain else {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}.get(kind or "", "")
     target = cache_folder() / "pictures" / sha256(data)[:32] / f"{plain}{suffix}"
     if target.is_file() and target.stat().st_size == len(data):
@@ -403,7 +403,9 @@ def _put(data: bytes, name: str) -> Path:
         temporary.write_bytes(data)
         temporary.replace(target)
     except OSError as error:
-        raise DataError(f"Cannot write '{target}': {error.strerror}. Free some space and go on.") from None
+        raise DataError(
+            f"Cannot write '{target}': {error.strerror}. Free some space and run the command again."
+        ) from None
     return target
 
 

@@ -43,7 +43,7 @@ def check_address(address: str) -> None:
     if "@" in rest.partition("/")[0]:
         raise UsageError(
             f"An address of '{scheme}://' holds an '@' before its bucket: leave the password out. "
-            "The store's own settings say who you are."
+            "Your credentials come from the settings of the store."
         )
     if not rest.partition("/")[0]:
         raise UsageError(f"'{address}' names no bucket.")
@@ -145,7 +145,7 @@ def _asked(address: str, request: Callable[[], Any]) -> Any:
             return b""  # A range request for an empty object fails.
         raise DataError(
             f"The store of '{address}' does not answer ({type(error).__name__}). "
-            "Check the connection, and who you are to it; then run the same command to go on."
+            "Check the connection and your credentials, then run the same command again to continue."
         ) from None
 
 
@@ -177,8 +177,8 @@ def open_store(scheme: str) -> Any:
         raise _needs_extra(scheme) from None
     except Exception as error:  # As above; Google's asks for credentials at once.
         raise DataError(
-            f"'{scheme}://' cannot be opened ({type(error).__name__}). Check who you are to the store: "
-            "its settings come from the environment or its own files."
+            f"'{scheme}://' cannot be opened ({type(error).__name__}). Check your credentials for the store: "
+            "they come from the environment or the files of the store's tools."
         ) from None
 
 

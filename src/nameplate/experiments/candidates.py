@@ -159,7 +159,9 @@ def of_changes(base: str, changes: Sequence[str], backbone: str, size: tuple[int
     for change in changes:
         key, _, values = change.partition("=")
         if key.strip() == "holdout":
-            raise UsageError("--set holdout: all are judged on the same photos, so it is one for all: --holdout SHARE.")
+            raise UsageError(
+                "--set holdout: all candidates share their evaluation photos. Use --holdout SHARE for all of them."
+            )
         for value in split_values(values) or [""]:  # load_recipe refuses an empty value
             one = f"{key.strip()}={value}"
             changed = _candidate(one, load_recipe(base, [f"seed={seed}", one]), backbone, size)
@@ -193,14 +195,14 @@ def refuse_mixture(candidates: Sequence[Candidate]) -> None:
     """
     if len(candidates) < 2:
         raise UsageError(
-            "A comparison needs two or more. Name them: --backbones A,B, --recipes A,B or --set KEY=V1,V2."
+            "A comparison needs two or more candidates. Name them: --backbones A,B, --recipes A,B or --set KEY=V1,V2."
         )
     kinds = {type(each) for each in candidates}
     if len(kinds) > 1:
         heads = ", ".join(each.name for each in candidates if isinstance(each, Frozen))
         raise UsageError(
-            f"Recipes of heads ({heads}) are cross-validated and recipes of networks are judged on held-out photos. "
-            "Compare each kind for itself."
+            f"Recipes of heads ({heads}) are cross-validated, and recipes of networks are evaluated on held-out "
+            "photos. Compare each kind separately."
         )
     files = [file_name(each.name).casefold() for each in candidates]
     for each, file in zip(candidates, files, strict=True):

@@ -218,13 +218,14 @@ def _compare(
     for sentence in split.notes:
         say(f"left out: {sentence}")
     reading = time.monotonic() - begun
+    # Only after the data was read: a mistake in the arguments must not delete a comparison.
     if overwrite:
         clear_folder(target)
     settings = _settings(plan, split)
     begin(target, settings)
     done = {each.name: found for each in plan.candidates if (found := load_done(target, each))}
     for found in done.values():
-        say(f"{found.row.name}: {_described_row(found.row)}, judged before")
+        say(f"{found.row.name}: {_described_row(found.row)}, evaluated before")
     todo = [each for each in plan.candidates if each.name not in done]
     comparison = _comparison(plan, split, settings, done, reading)
     for candidate in todo:
@@ -254,7 +255,7 @@ def photos_to_evaluate(dataset: Dataset, plan: Plan, progress: Progress) -> Spli
     if not plan.frozen:
         split = split_photos(dataset, embedded, plan.holdout, plan.seed, progress)
         if not split.holdout.any():
-            raise DataError("No photos are held out to judge networks on. Raise --holdout, or give more photos.")
+            raise DataError("No photos are held out to evaluate networks on. Raise --holdout, or give more photos.")
         return split
     photos = [photo.with_(split="train") for photo in embedded.photos]
     nameplates = [name for name in dataset.nameplates if any(photo.label == name for photo in photos)]
@@ -295,7 +296,7 @@ def _evaluate(
     """Evaluate a candidate and keep its row. After an error the row has the reason, and the next call tries again."""
     try:
         row, found = _row(candidate, plan, split, target, bars, training)
-    except WriteError:
+    except WriteError:  # a full disk would fail every further candidate as well
         raise
     except (NameplateError, RuntimeError, MemoryError) as error:  # torch: RuntimeError
         why = str(error).strip().split("\n")[0] or type(error).__name__
@@ -342,6 +343,7 @@ def _comparison(
         first = plan.candidates[0].name
         reference = first if plan.base and first in found else done[0].name
     base = plan.base and reference == plan.candidates[0].name
+    # Groups by key, because an unreadable photo may be missing in the answers of one candidate.
     groups = dict(zip(photo_keys(split.photos), split.groups.tolist(), strict=True))
     tested = pairs(found, groups, reference if base else None)
     return Comparison(
@@ -355,7 +357,7 @@ def _comparison(
         waiting=tuple(each.name for each in plan.candidates if each.name not in judged),
         rows=with_verdicts(done, tested, reference, base) if reference else done,
         reference=reference,
-        summary=summary(done, tested, reference, base) if reference else "None could be judged.",
+        summary=summary(done, tested, reference, base) if reference else "No candidate could be evaluated.",
         pairs=tested,
         unreadable=split.unreadable,
         contenders=tuple(described(each) for each in plan.candidates),
@@ -367,11 +369,11 @@ def _evaluated_on(plan: Plan, split: Split) -> str:
     classes = len(split.nameplates)
     if plan.frozen:
         return (
-            f"Judged on {len(split.photos):,} photos of {classes} nameplates, each by a head that did not see it "
+            f"Evaluated on {len(split.photos):,} photos of {classes} nameplates, each by a head that did not see it "
             f"or a copy of it (cross-validation), embedded by {FROZEN_BY}."
         )
     holdout, training = int(split.holdout.sum()), int(split.train.sum())
-    judged = f"Judged on {holdout:,} photos that were held out, by {JUDGED_BY}"
+    judged = f"Evaluated on {holdout:,} photos that were held out, by {JUDGED_BY}"
     return f"{judged}; trained on {training:,} photos of {classes} nameplates."
 
 

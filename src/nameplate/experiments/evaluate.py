@@ -60,6 +60,7 @@ def evaluate_frozen(
     head = fit_recipe(plain.photos, plain.embeddings, mirrored, classes, groups, candidate.head, progress)
     if head.out_of_fold is None:
         raise DataError("Most nameplates have photos in one fold alone, so nothing can be cross-validated.")
+    # The rows of the mirrored photos follow those of the photos, and are not evaluated.
     probs = probabilities(head.out_of_fold[: len(classes)], head.temperature)
     row = ComparisonRow(
         name=candidate.name,
@@ -113,7 +114,7 @@ def evaluate_tuned(
     """
     made = fine_tune(run, watch=watch, say=say)
     if made is None or made.finished.evaluation is None:
-        raise NameplateError("No held-out photo could be judged.")
+        raise NameplateError("No held-out photo could be evaluated.")
     places, evaluation = made.finished.places, made.finished.evaluation
     backbone = find_backbone(candidate.recipe.backbone)
     row = ComparisonRow(

@@ -135,6 +135,7 @@ def _extra_data(
     ours = _of_base(base, embedded)
     split = split_photos(base, ours, recipe.holdout, recipe.seed, progress)
     mapped, classes = _trainable(mapped, classes, split.nameplates)
+    # The audit sees both data sets together, so that it finds copies across them.
     together = replace(base, photos=(*base.photos, *mapped))
     findings = inspect(together, model, shortcuts=False, progress=progress).findings
     cleaning = clean(_read_of(mapped, embedded), split.photos, findings)
@@ -181,7 +182,7 @@ def evaluation_places(split: Split) -> NDArray[np.int64]:
     chosen = split.holdout & validation if (split.holdout & validation).any() else split.holdout
     if not chosen.any():
         raise DataError(
-            "BASE holds out no photos to judge on. Give it a validation part, more photos, or a larger --holdout."
+            "BASE has no photos to evaluate on. Give it a validation part, more photos, or a larger --holdout."
         )
     return np.flatnonzero(chosen)
 
@@ -295,7 +296,7 @@ def _seed_results(
     """The answers of both models of every seed. Seeds that are complete are read from their files."""
     recipe, seeds = design.recipe, design.seeds
     done = {seed: load_seed(folder, seed) for seed in range(recipe.seed, recipe.seed + seeds)}
-    if None in done.values():
+    if None in done.values():  # embedding mirrored photos takes time, which complete seeds do not need
         train = _trainer(material, embedded, folder, recipe, model, progress, say)
         for place, seed in enumerate(done):
             if done[seed] is None:

@@ -58,6 +58,7 @@ def map_classes(classes: Sequence[str], nameplates: Sequence[str], given: Mappin
             mapped[name] = name
         elif len(same) == 1 and _letters(name):
             mapped[name] = same[0]
+    # An empty nameplate in `given` counts as mapped here: the user decided about that class.
     unmapped = tuple(name for name in classes if name not in mapped)
     return ClassMap(
         {name: to for name, to in mapped.items() if to},

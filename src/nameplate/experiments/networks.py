@@ -65,6 +65,8 @@ class NetworkTrainer:
         embedded = embed_photos(evaluation, model, self.progress)
         if embedded.unreadable:
             path, why = embedded.unreadable[0]
-            raise DataError(f"'{path}' judges and can no longer be read: {why}. Put it back and run the command again.")
+            raise DataError(
+                f"Cannot read the evaluation photo '{path}' any more: {why}. Restore it and run the command again."
+            )
         probs = model.probabilities(embedded.embeddings, embedded.runtime)
         return SeedAnswers.of(probs, model.nameplates, [str(photo.label) for photo in evaluation])

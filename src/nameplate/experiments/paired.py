@@ -79,6 +79,7 @@ def pairs(found: Mapping[str, PairedAnswers], groups: Mapping[str, int], base: s
     """
     wanted = combinations(found, 2) if base is None else ((base, name) for name in found if name != base)
     raw = [pair for first, second in wanted if (pair := _pair(first, second, found, groups)) is not None]
+    # Only tested pairs count: with a base there are fewer of them, and the correction is smaller.
     raised = holm([pair.p for pair in raw])
     return tuple(replace(pair, raised=float(p), told=bool(p < LEVEL)) for pair, p in zip(raw, raised, strict=True))
 
@@ -110,6 +111,7 @@ def ordered(rows: Sequence[ComparisonRow]) -> tuple[ComparisonRow, ...]:
 
 def one_speed(rows: Sequence[ComparisonRow]) -> tuple[ComparisonRow, ...]:
     """The rows, in which all rows of one network at one input size get the highest speed that was measured for it."""
+    # The speed is measured again for each row, and other load on the machine only makes it slower.
     best: dict[tuple[str, int | None, float | None], float] = {}
     for row in rows:
         network = row.backbone, row.parameters, row.gmacs
@@ -165,7 +167,7 @@ def summary(rows: Sequence[ComparisonRow], found: Sequence[Pair], reference: str
     """One sentence: which candidate is best and which are within noise of it, or what each change of a base did."""
     others = [row.name for row in rows if row.error is None and row.name != reference]
     if not others:
-        return f"Only {reference} could be judged, so there is nothing to hold it against."
+        return f"Only {reference} could be evaluated, so there is nothing to compare it with."
     by_outcome: dict[Outcome, list[str]] = {"better": [], "worse": [], "within noise": []}
     for name in others:
         if (pair := _test_of(name, found, reference)) is not None:

@@ -138,13 +138,13 @@ def how_to_tell(verdict: Verdict) -> str:
     if verdict.word != "cannot be told":
         return ""
     if enough is None:
-        return "Both ways name as many photos rightly: there is no difference that more photos could tell."
+        return "Both models have the same top-1, so there is no difference that more photos could show."
     size, photos = f"{100 * abs(verdict.top1.difference.value):.2g} points", _round(enough.photos)
     more = _round(max(1, enough.photos - verdict.photos))
     seeds = f", and {_round(enough.seeds)} seeds" if enough.seeds > len(verdict.without) else ""
     return (
-        f"To tell a difference of {size} takes about {photos} photos to judge on, {more} more than there are{seeds}. "
-        "If it is no larger, it may not matter."
+        f"To detect a difference of {size}, about {photos} evaluation photos are needed, {more} more than there "
+        f"are{seeds}. A difference of that size may not matter."
     )
 
 
@@ -154,8 +154,8 @@ def about_classes(verdict: Verdict) -> str:
     significant = [text for text in (_listed(gain, "gain"), _listed(lose, "lose")) if text]
     rest = len(verdict.per_class) - len(gain) - len(lose)
     if not significant:
-        return f"For none of the {rest:,} nameplates alone can it be told."
-    return f"{'; '.join(significant)}.{f' For the other {rest:,} it cannot be told.' if rest else ''}"
+        return f"The difference is not significant for any of the {rest:,} nameplates alone."
+    return f"{'; '.join(significant)}.{f' For the other {rest:,} the difference is not significant.' if rest else ''}"
 
 
 def points(difference: Metric) -> str:

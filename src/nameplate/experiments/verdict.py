@@ -237,6 +237,7 @@ def _per_class(
 
 
 def _word(difference: float, p: float) -> Word:
+    # A difference within rounding errors has no sign, even where p is small.
     if p >= LEVEL or abs(difference) < ROUNDING:
         return "cannot be told"
     return "helps" if difference > 0 else "hurts"

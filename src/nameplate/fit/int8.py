@@ -155,15 +155,15 @@ def _draft(bundle: Bundle, backbone: bytes) -> Bundle:
 
 def _calibrated(draft: Bundle, before: EvaluationResult, judged: Mapping[str, EvaluationResult]) -> Calibrated:
     """Fit temperatures and thresholds again; where there are too few photos, those of float32 stay."""
-    truth = judged[REFERENCE]
-    enough = len(truth.photos) >= MIN_CALIBRATION
+    reference = judged[REFERENCE]
+    enough = len(reference.photos) >= MIN_CALIBRATION
     if enough:
-        thresholds = replace(draft.manifest.thresholds, far=_moved_non_car_threshold(draft, before, truth))
+        thresholds = replace(draft.manifest.thresholds, far=_moved_non_car_threshold(draft, before, reference))
         draft = replace(draft, manifest=replace(draft.manifest, thresholds=thresholds))
-    everyone = np.arange(len(truth.photos))
+    everyone = np.arange(len(reference.photos))
     # REFERENCE is the first in `judged`, and `calibrate_bundle` chooses the thresholds by the first runtime.
     embedded = tuple(RuntimeEmbeddings(name, found.embeddings, everyone) for name, found in judged.items())
-    return calibrate_bundle(draft, HeldOut(embedded, truth.y_true, truth.groups), thresholds=enough)
+    return calibrate_bundle(draft, HeldOut(embedded, reference.y_true, reference.groups), thresholds=enough)
 
 
 def _moved_non_car_threshold(draft: Bundle, before: EvaluationResult, after: EvaluationResult) -> float | None:
@@ -182,7 +182,7 @@ def _compared(before: EvaluationResult, after: EvaluationResult, calibrated: Bun
         DataError: a photo was changed between the two evaluations.
     """
     if [photo.sha256 for photo in before.photos] != [photo.sha256 for photo in after.photos]:
-        raise DataError("Photos changed while they were judged. Run the command again.")
+        raise DataError("Photos changed during the evaluation. Run the command again.")
     probs = Model(calibrated, Settings()).probabilities(after.embeddings, after.runtime)
     y_pred = probs.argmax(1)
     right = y_pred == after.y_true
@@ -333,9 +333,9 @@ def _refuse_few(holdout: Sequence[Photo], gates: Gates) -> None:
     """Refuse a data set that could not pass the first gate, before anything is computed."""
     if len(holdout) < max(1, gates.photos):
         raise DataError(
-            f"Only {len(holdout):,} photos of the data can judge: they have nameplates that the model knows "
-            f"and did not train it. {gates.photos:,} are needed to tell a loss of {gates.loss} points; "
-            "--min-photos asks for fewer."
+            f"Only {len(holdout):,} photos of the data can evaluate the model: photos of its nameplates that did not "
+            f"train it. {gates.photos:,} are needed to detect a loss of {gates.loss} points; "
+            "--min-photos accepts fewer."
         )
 
 
@@ -354,10 +354,10 @@ def _failures(found: Int8Export, gates: Gates) -> list[str]:
     failed = []
     for each in found.comparisons:
         if each.photos < gates.photos:
-            failed.append(f"{each.photos:,} photos could be judged by {each.runtime}, fewer than {gates.photos:,}")
+            failed.append(f"{each.runtime} evaluated {each.photos:,} photos, fewer than {gates.photos:,}")
         # A bundle whose bfloat16 check fails does not run in bfloat16, so its loss needs no gate.
         if each.points_lost > gates.loss and each.runtime != BFLOAT16_RUNTIME:
-            failed.append(f"by {each.runtime} {each.points_lost:.2f} points of top-1 are lost, more than {gates.loss}")
+            failed.append(f"{each.runtime} loses {each.points_lost:.2f} points of top-1, more than {gates.loss}")
     if not found.speedup >= gates.speedup:  # written so that NaN fails
         failed.append(f"it is {found.speedup:.2f} times as fast as float32, less than {gates.speedup}")
     return failed

@@ -207,7 +207,7 @@ def load_run(folder: Path) -> Run:
         return msgspec.convert(said, Run)
     except OSError as error:
         raise NameplateError(
-            f"'{folder}' is no run to go on with: cannot read '{path}' ({error.strerror or error}). "
+            f"'{folder}' is not a run that can be resumed: cannot read '{path}' ({error.strerror or error}). "
             "Give the folder that 'nameplate train --recipe … -o RUN' made."
         ) from None
     except (ValueError, AttributeError, msgspec.ValidationError, RecursionError) as error:

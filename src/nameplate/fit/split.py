@@ -25,7 +25,7 @@ from nameplate.model.embeddings import DatasetEmbeddings, Progress
 from nameplate.storage import absolute, counted, printable, sha256_of
 from nameplate.types import Photo
 
-LEAKED = "held out, and a copy of a training photo: it says nothing of a model"
+LEAKED = "held out, but a copy of a training photo, so it is not evaluated"
 LISTED = 10
 """Largest number of nameplates that are listed for one reason; the others are only counted."""
 
@@ -126,16 +126,18 @@ class Split:
         untrained, sentences = self.untrained, []
         for name, photos in list(untrained.items())[:LISTED]:
             count = counted(photos, "held-out photo")
-            sentences.append(f"{name}: no photo of it trains, so {count} of it cannot be judged.")
+            sentences.append(f"{name}: it has no training photo, so its {count} cannot be evaluated.")
         if untrained:
             names, count = counted(len(untrained), "nameplate"), counted(sum(untrained.values()), "held-out photo")
-            sentences.append(f"In all {names} of which no photo trains, {count}: the figures are of the rest.")
+            sentences.append(
+                f"In total, {names} without a training photo, with {count}; the metrics do not include them."
+            )
         for name, photos in self.lost[:LISTED]:
-            sentences.append(f"{name}: of {counted(photos, 'photo')} none can be read.")
+            sentences.append(f"{name}: none of its {counted(photos, 'photo')} can be read.")
         if len(self.lost) > LISTED:
-            sentences.append(f"In all {len(self.lost):,} nameplates of which no photo can be read.")
+            sentences.append(f"In total, {len(self.lost):,} nameplates without a readable photo.")
         if self.leaked:
-            sentences.append(f"{counted(self.leaked, 'held-out photo')}: they are copies of training photos.")
+            sentences.append(f"{counted(self.leaked, 'held-out photo')} not evaluated: copies of training photos.")
         return sentences
 
     @property
@@ -147,7 +149,7 @@ class Split:
                 printable(self.photos[place].path),
                 LEAKED
                 if self.classes[place] >= 0
-                else f"no photo of its nameplate, '{self.photos[place].label}', trains",
+                else f"its nameplate, '{self.photos[place].label}', has no training photo",
             )
             for place in places
         )

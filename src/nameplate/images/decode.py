@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nameplate.errors import PhotoError
-from nameplate.images.formats import SNIFFED, is_read, picture_format, why_not_read
+from nameplate.images.formats import SNIFFED, image_format, is_read, why_not_read
 from nameplate.images.header import Header
 from nameplate.images.isolated import header_apart, pixels_apart
 from nameplate.images.jpeg import decode_jpeg, jpeg_bytes, read_jpeg_header
@@ -215,7 +215,7 @@ def read_header(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Header:
         PhotoError: the bytes are no photo, the header is cut short, or there are more bytes or pixels than allowed.
     """
     _check_bytes(len(data), limits)
-    format_ = picture_format(data[:SNIFFED])
+    format_ = image_format(data[:SNIFFED])
     if format_ is None or not is_read(format_):
         raise PhotoError("not a photo", why_not_read(data[:LEADING]))
     header = _header(data, format_, limits)

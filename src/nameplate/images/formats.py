@@ -38,7 +38,7 @@ MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (4, b"ftypmsf1", "HEIC"),
 )
 """Formats that are read: (offset, bytes, name). HEIC is read only where its extra is installed."""
-OTHER_PICTURES: tuple[tuple[int, bytes, str], ...] = (
+OTHER_IMAGES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\xff\x0a", "JPEG XL"),
     (0, b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
     (0, b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
@@ -69,16 +69,17 @@ def is_photo_name(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in PHOTO_SUFFIXES  # noqa: PTH122 - a million names
 
 
-def picture_format(start: bytes) -> str | None:
-    r"""The picture format that a file's first bytes (at least `SNIFFED`, or all) say that it is, also of one that is
-    not read; None where they are of no picture.
+def image_format(start: bytes) -> str | None:
+    r"""The image format of a file by its first bytes (at least `SNIFFED`, or all); None where it is no image.
 
-    >>> picture_format(b"\xff\xd8\xff\xe0"), picture_format(b"\0\0\0\x1cftypheic"), picture_format(b"label")
+    Formats that are not read are recognised too.
+
+    >>> image_format(b"\xff\xd8\xff\xe0"), image_format(b"\0\0\0\x1cftypheic"), image_format(b"label")
     ('JPEG', 'HEIC', None)
     """
     if start.startswith(b"ftypmif1", 4) and b"avif" in start[16 : int.from_bytes(start[:4], "big")]:
         return "AVIF"  # says so only among its compatible brands
-    return next((name for at, magic, name in (*OTHER_PICTURES, *MAGIC) if start.startswith(magic, at)), None)
+    return next((name for at, magic, name in (*OTHER_IMAGES, *MAGIC) if start.startswith(magic, at)), None)
 
 
 def is_photo_file(path: str) -> bool:
@@ -87,7 +88,7 @@ def is_photo_file(path: str) -> bool:
         return True
     try:
         with open_regular(path) as file:
-            return picture_format(file.read(SNIFFED)) is not None
+            return image_format(file.read(SNIFFED)) is not None
     except (OSError, ValueError):
         return False
 
@@ -105,7 +106,7 @@ def is_read(format_: str | None) -> bool:
 
 def why_not_read(start: bytes) -> str:
     """What a file that is not read is, by its first bytes (at least 256, or all), and what to do about it."""
-    format_ = picture_format(start)
+    format_ = image_format(start)
     if format_ == "HEIC":
         return f"this is a HEIC photo: pip install 'nameplate[heic]' to have it read; {_read()}"
     if format_ is not None:

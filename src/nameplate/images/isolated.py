@@ -247,8 +247,8 @@ def _broken(reader: _Reader, limits: Limits) -> PhotoError:
         reader.process.wait(1)
     code = reader.process.returncode
     if code == -9:  # The system kills a process when memory runs out.
-        return PhotoError("too large", "its decoder was killed, as happens where memory ends")
-    return PhotoError("damaged", f"its decoder broke down ({code})")
+        return PhotoError("too large", "its decoder was killed, as the system does when memory runs out")
+    return PhotoError("damaged", f"its decoder crashed with the exit code {code}")
 
 
 def _taken() -> _Reader:
@@ -284,13 +284,13 @@ def _started() -> _Reader:
             bufsize=0,
         )
     except OSError as error:
-        raise PhotoError("too slow", f"a process to decode it in cannot be started: {error}") from None
+        raise PhotoError("too slow", f"the process to decode it cannot be started: {error}") from None
     reader = _Reader(process)
     try:
         reader.receive(len(READY))
     except (EOFError, OSError):
         reader.end()
-        raise PhotoError("too slow", "a process to decode it in ended before it began") from None
+        raise PhotoError("too slow", "the process to decode it ended before it was ready") from None
     except BaseException:  # Ctrl-C
         reader.end()
         raise

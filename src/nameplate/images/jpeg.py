@@ -104,13 +104,13 @@ def _decode_again(data: bytes, size: tuple[int, int], inks: bool, message: str, 
     """
     if NO_MEMORY.search(message):
         raise PhotoError("too large", "JPEG: there is not enough memory to decode it")
-    picture = rewritten(data)
+    image_only = rewritten(data)
     try:
-        return _decode_turbo(picture, *size, inks, strict=True)
+        return _decode_turbo(image_only, *size, inks, strict=True)
     except ValueError as error:
-        if not _only_stray(data, picture, str(error), patient):
+        if not _only_stray(data, image_only, str(error), patient):
             raise _jpeg_error(data, message) from None
-    return _decode_turbo(picture, *size, inks, strict=False)
+    return _decode_turbo(image_only, *size, inks, strict=False)
 
 
 def _decode_turbo(data: bytes, height: int, width: int, inks: bool, *, strict: bool) -> NDArray[np.uint8]:
@@ -141,16 +141,16 @@ def _finished(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     return upright
 
 
-def _only_stray(data: bytes, picture: bytes, message: str, patient: bool) -> bool:
+def _only_stray(data: bytes, image_only: bytes, message: str, patient: bool) -> bool:
     """Whether the only error left is stray bytes before the end marker, as some cameras and editors write them."""
     found = re.search(r"(\d+) extraneous bytes before marker 0xd9", message)
     if found is None:
         return False
     if int(found[1]) <= MAX_PADDING and EOI in data:
-        behind = set(picture[-2 - int(found[1]) : -2])
+        behind = set(image_only[-2 - int(found[1]) : -2])
         if behind <= {0x00} or behind <= {0xFF}:
             return True
-    return is_stray(picture, patient=patient)
+    return is_stray(image_only, patient=patient)
 
 
 def _jpeg_error(data: bytes, message: str) -> PhotoError:

@@ -242,14 +242,14 @@ class _Scan:
     """Its data without the stuffed zeros, and whatever follows them."""
 
 
-def is_stray(picture: bytes, *, patient: bool = True) -> bool:
+def is_stray(image_only: bytes, *, patient: bool = True) -> bool:
     """Whether the bytes after the last scan are stray, that is, no part of the image.
 
     In a progressive JPEG they are stray where the last scan only refines coefficients: everything else has been decoded
     without an error. Many zeros at the end are a hole in the file.
 
     Args:
-        picture: the file as `rewritten` returns it.
+        image_only: the file as `rewritten` returns it.
         patient: whether the check may take more than a second.
 
     Raises:
@@ -257,17 +257,17 @@ def is_stray(picture: bytes, *, patient: bool = True) -> bool:
     """
     tables: dict[int, Codes] = {}
     frame, interval, last = None, 0, (0, 0)
-    for marker, start, end in segments(picture):
+    for marker, start, end in segments(image_only):
         if marker in FRAMES:
-            frame = read_frame(picture, start, marker)
+            frame = read_frame(image_only, start, marker)
         elif marker == DHT:
-            tables |= _huffman_tables(picture[start:end])
+            tables |= _huffman_tables(image_only[start:end])
         elif marker == DRI:
-            interval = int.from_bytes(picture[start : start + 2], "big")
+            interval = int.from_bytes(image_only[start : start + 2], "big")
         elif marker == SOS:
             last = (start, end)
-    components, spectrum = scan_parts(picture, last[0])
-    data = picture[last[1] : -len(EOI)]
+    components, spectrum = scan_parts(image_only, last[0])
+    data = image_only[last[1] : -len(EOI)]
     if frame is None or not last[0] or len(spectrum) < 3:
         return False
     if frame.progressive:

@@ -77,7 +77,7 @@ def read_png_header(data: bytes) -> Header:
     return Header("PNG", width, height, read_orientation(exif or raw, xmp), icc)
 
 
-def picture_alone(data: bytes) -> bytes:
+def pixel_chunks_only(data: bytes) -> bytes:
     """Remove every chunk that the pixels do not depend on, and verify the CRC-32 of the IDAT chunks.
 
     Raises:
@@ -198,7 +198,7 @@ def decode_with_pillow(data: bytes, format_: str, orientation: int = 1) -> NDArr
         PhotoError: the photo is damaged, cut short or too large.
     """
     try:
-        with _open_with_pillow(picture_alone(data) if format_ == "PNG" else data, format_) as image:
+        with _open_with_pillow(pixel_chunks_only(data) if format_ == "PNG" else data, format_) as image:
             image.load()
             upright, stored = new_upright(image.height, image.width, orientation)
             for rows in stripes(image.height, image.width):

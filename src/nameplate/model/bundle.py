@@ -219,7 +219,7 @@ def refuse_other_folder(target: Path) -> None:
         NameplateError: `target` is a folder with other content.
     """
     if target.is_dir() and not _is_bundle(target) and any(target.iterdir()):
-        raise NameplateError(f"'{target}' is there and is no bundle, so it is not replaced. Choose another name.")
+        raise NameplateError(f"'{target}' exists and is no bundle, so it is not replaced. Choose another name.")
 
 
 def _is_bundle(folder: Path) -> bool:
@@ -294,7 +294,7 @@ def _read_manifest(folder: Path) -> Manifest:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"'{path}' is damaged: {error}.") from None
     if content.pop(DIGEST, None) != _content_digest(content):
-        raise BundleError(f"'{path}' is damaged: its own SHA-256 is not that of what it says. Copy it again.")
+        raise BundleError(f"'{path}' is damaged: its own SHA-256 does not match its content. Copy it again.")
     problem = _problem(manifest)
     if problem:
         raise BundleError(f"'{path}' is damaged: {problem}.")
@@ -326,7 +326,7 @@ def _problem(manifest: Manifest) -> str | None:
     if any(claims and not claims.usable for claims in (manifest.claims, manifest.make_claims)):
         return "the thresholds for claims are of another form"
     if not (0 < manifest.preprocess.height <= 4096 and 0 < manifest.preprocess.width <= 4096):
-        return f"the picture is {manifest.preprocess.height}×{manifest.preprocess.width}"
+        return f"the model input is {manifest.preprocess.height}×{manifest.preprocess.width}"
     return None
 
 
@@ -336,7 +336,7 @@ def _read(folder: Path, name: str, manifest: Manifest) -> bytes:
     if len(data) != expected.bytes:
         raise BundleError(
             f"'{folder / name}' has {len(data):,} bytes, {MANIFEST} says {expected.bytes:,}: "
-            "it is cut short or not its own. Copy the bundle again."
+            "it is incomplete or belongs to another bundle. Copy the bundle again."
         )
     if sha256(data) != expected.sha256:
         raise BundleError(f"'{folder / name}' is damaged: its SHA-256 is not the one in {MANIFEST}. Copy it again.")

@@ -56,7 +56,7 @@ class MappedPhoto:
 
     photo: EmbeddedPhoto
     """With one view."""
-    picture: Pixels
+    model_input: Pixels
     """The model input, uint8 H×W×3."""
     places: Floats
     """float32 h×w×D: the embedding of each place. Their mean over the places is the photo's embedding."""
@@ -99,9 +99,9 @@ def map_prepared(
     runtime = runtime or OnnxRuntime(model.bundle.backbone, model.settings.threads, maps=True)
     if not runtime.has_maps:
         raise BundleError(
-            f"'{model.bundle.manifest.name}' cannot show where it looks: its backbone gives no map. It was exported "
-            "before Nameplate had maps (train it again), or is a network without a grid of features, as transformers "
-            "are (use another)."
+            f"'{model.bundle.manifest.name}' cannot show heat maps: its backbone gives no map. Either it was exported "
+            "before Nameplate had maps (train it again), or it is a network without a grid of features, such as a "
+            "transformer (use another backbone)."
         )
 
     def run(batches: Iterable[Batch]) -> Iterator[Iterable[tuple[Floats, Floats]]]:
@@ -252,7 +252,7 @@ class Explanation:
     """Width of the upright photo in the file's pixels."""
     height: int
     """Height of the upright photo in the file's pixels."""
-    named: Case
+    predicted: Case
     claimed: Case | None
     """The claimed nameplate; None where none was claimed."""
     verdict: Verdict
@@ -266,9 +266,9 @@ class Explanation:
     def title(self) -> str:
         """A heading that agrees with the verdict: the bare nameplate only where it is the answer."""
         if self.verdict == "answer":
-            return self.named.nameplate
+            return self.predicted.nameplate
         verdict = self.verdict.capitalize()
-        return f"{verdict}: likeliest {self.named.nameplate}" if self.verdict == "unsure" else verdict
+        return f"{verdict}: likeliest {self.predicted.nameplate}" if self.verdict == "unsure" else verdict
 
     @property
     def word(self) -> str:
@@ -294,7 +294,9 @@ def explain(model: Model, photo: PhotoLike, claimed: str | None = None) -> Expla
     """
     model.require_head()
     if not explainable(model):
-        raise BundleError(f"'{model.bundle.manifest.name}' knows one nameplate alone: nothing speaks against another.")
+        raise BundleError(
+            f"'{model.bundle.manifest.name}' knows only one nameplate, so there is none to compare it with."
+        )
     wanted = None if claimed is None else find_nameplate(model, claimed)
     source = as_source(photo, model.settings.limits)
     if not isinstance(source, np.ndarray):

@@ -90,7 +90,7 @@ class Model:
             UsageError: there is no such runtime or test-time augmentation, or fewer than one thread.
         """
         if threads is not None and threads < 1:
-            raise UsageError(f"threads is {threads}: how many processors to use, so 1 or more.")
+            raise UsageError(f"threads is {threads}, but it is the number of processors to use: give 1 or more.")
         return cls(load_proven(name), Settings(runtime, threads or available_cpus(), limits or Limits(), tta=tta))
 
     @property
@@ -141,7 +141,9 @@ class Model:
         """`stream`, each prediction with the probabilities of all nameplates, float32 (C,); None where unreadable."""
         self.require_head()
         if top < 1:
-            raise UsageError(f"top is {top}: how many nameplates to give for each photo, so 1 or more.")
+            raise UsageError(
+                f"top is {top}, but it is the number of nameplates to list for each photo: give 1 or more."
+            )
         return self._answers(each_photo(photos), top)
 
     def _answers(self, photos: Iterable[PhotoLike], top: int) -> Iterator[tuple[Prediction, Floats | None]]:
@@ -281,7 +283,7 @@ class Model:
         """
         if self.bundle.weight is None or self.bundle.bias is None:
             raise BundleError(
-                f"'{self.bundle.manifest.name}' embeds photos but names no cars: it has no head. "
+                f"'{self.bundle.manifest.name}' has no head, so it embeds photos but knows no nameplates. "
                 "Fit one with 'nameplate train DATA -o BUNDLE'."
             )
         return self.bundle.weight, self.bundle.bias

@@ -38,7 +38,7 @@ QUALITY = 80
 """JPEG quality of a thumbnail."""
 MOST_PHOTOS = 20_000
 """Most photos in an index. Of more, those with the smallest digests are kept: a random choice that never changes."""
-PICTURE_LIMITS = Limits(bytes=256 << 10, pixels=LONGEST * LONGEST)
+THUMBNAIL_LIMITS = Limits(bytes=256 << 10, pixels=LONGEST * LONGEST)
 """Limits for decoding a thumbnail."""
 TYPES = {
     "centre": np.float32,
@@ -64,7 +64,7 @@ class NeighbourIndex:
     """float16 N×D, rows of length 1."""
     paths: tuple[str, ...]
     nameplates: tuple[str, ...]
-    pictures: tuple[bytes, ...]
+    thumbnails: tuple[bytes, ...]
     """Thumbnails, as JPEG files."""
 
 
@@ -77,7 +77,7 @@ class Neighbour:
     nameplate: str
     similarity: float
     """Cosine, −1 to 1."""
-    picture: bytes
+    thumbnail: bytes
     """Thumbnail, as a JPEG file."""
 
 
@@ -87,7 +87,7 @@ def nearest(index: NeighbourIndex, embedding: Floats, count: int) -> tuple[Neigh
     cosine = index.embeddings.astype(np.float32) @ _unit((embedding - index.centre) / index.spread)
     best = np.argsort(-cosine, kind="stable")[:count]
     return tuple(
-        Neighbour(index.paths[i], index.nameplates[i], float(np.clip(cosine[i], -1, 1)), index.pictures[i])
+        Neighbour(index.paths[i], index.nameplates[i], float(np.clip(cosine[i], -1, 1)), index.thumbnails[i])
         for i in best.tolist()
     )
 
@@ -107,7 +107,7 @@ def make_index(photos: Sequence[Photo], embeddings: Floats, threads: int) -> byt
     order = sorted(range(len(photos)), key=lambda place: str(photos[place].sha256))[:MOST_PHOTOS]
     chosen = sorted(order)
     made = list(ordered_map(_small, [photos[place].path for place in chosen], threads))
-    there = [(place, picture) for place, picture in zip(chosen, made, strict=True) if picture is not None]
+    there = [(place, thumbnail) for place, thumbnail in zip(chosen, made, strict=True) if thumbnail is not None]
     if not there:
         raise DataError(f"None of the {len(photos):,} photos that train can be read again for the index.")
     rows = embeddings[[place for place, _ in there]]
@@ -120,8 +120,8 @@ def make_index(photos: Sequence[Photo], embeddings: Floats, threads: int) -> byt
             "centre": centre,
             "spread": spread,
             "embeddings": _unit((rows - centre) / spread).astype(np.float16),
-            "pictures": np.frombuffer(b"".join(picture for _, picture in there), np.uint8),
-            "ends": np.cumsum([len(picture) for _, picture in there], dtype=np.int64),
+            "pictures": np.frombuffer(b"".join(thumbnail for _, thumbnail in there), np.uint8),
+            "ends": np.cumsum([len(thumbnail) for _, thumbnail in there], dtype=np.int64),
             "names": np.frombuffer(msgspec.json.encode(names), np.uint8),
         }
     )
@@ -163,15 +163,15 @@ def _parsed(data: bytes, bundle: Bundle) -> NeighbourIndex:
     ):
         raise ValueError(f"{photos} names, embeddings {embeddings.shape} and {ends.shape} pictures")
     if not (np.isfinite([centre, spread]).all() and (spread >= LEAST_SPREAD / 2).all()):
-        raise ValueError("its centre and spread are none")
+        raise ValueError("its centre or its spread is not a valid number")
     if not (np.abs(embeddings) <= 1).all():
         raise ValueError("an embedding is not of length 1")
     pictures = tensors["pictures"].tobytes()
     # The ends come from a file, so every slice is checked before it is cut.
     begins = np.concatenate([[0], ends[:-1]])
     lengths = ends - begins
-    if begins.min() < 0 or lengths.min() < 1 or lengths.max() > PICTURE_LIMITS.bytes or ends[-1] != len(pictures):
-        raise ValueError("the pictures do not lie one behind the other")
+    if begins.min() < 0 or lengths.min() < 1 or lengths.max() > THUMBNAIL_LIMITS.bytes or ends[-1] != len(pictures):
+        raise ValueError("the ends of its thumbnails are inconsistent")
     # An index that was copied from another bundle would show other cars.
     if not {nameplate for _, nameplate in names} <= set(bundle.manifest.nameplates):
         raise ValueError("it has a nameplate that the bundle does not know")

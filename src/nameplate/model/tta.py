@@ -330,7 +330,8 @@ def _open_maps(bundle: Bundle, threads: int) -> OnnxRuntime:
     runtime = OnnxRuntime(bundle.backbone, threads, maps=True)
     if not runtime.has_maps:
         raise BundleError(
-            f"'{bundle.manifest.name}' cannot look closer: its backbone gives no map. It was exported before Nameplate "
-            "had maps (train it again), or is a network without a grid of features. 'mirror' and 'scales' need none."
+            f"'{bundle.manifest.name}' cannot be used with --tta closer: its backbone gives no map. Either it was "
+            "exported before Nameplate had maps (train it again), or it is a network without a grid of features. "
+            "'mirror' and 'scales' need no map."
         )
     return runtime

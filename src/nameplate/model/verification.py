@@ -79,8 +79,8 @@ class ClaimThresholds:
         if lies not in self.lies:
             there = ", ".join((DEFAULT_LIES, *self.lies))
             raise UsageError(
-                f"This model does not know how often {lies} wrong claims are accepted, only of these: {there}. "
-                "Ask for one of them, or train it again."
+                f"This model has no thresholds for wrong claims of the kind '{lies}', only for: {there}. "
+                "Choose one of these, or train the model again."
             )
         return self.lies[lies]
 

@@ -16,7 +16,7 @@ from nameplate.images.decode import decode
 from nameplate.images.transforms import frame
 from nameplate.model.cam import SHOWN, Case, Explanation, upsample
 from nameplate.model.model import Model
-from nameplate.model.neighbours import PICTURE_LIMITS, Neighbour
+from nameplate.model.neighbours import THUMBNAIL_LIMITS, Neighbour
 from nameplate.model.verification import HeatMap, Region
 from nameplate.report.page import thumbnail_uri, write_page
 from nameplate.storage import whole_file
@@ -40,7 +40,7 @@ Pixels = NDArray[np.uint8]
 
 def heat_scale(explanation: Explanation) -> float:
     """The evidence that gets the strongest colour: one for all maps of a photo, so that they can be compared."""
-    cases = [case for case in (explanation.named, explanation.claimed) if case is not None]
+    cases = [case for case in (explanation.predicted, explanation.claimed) if case is not None]
     return max(float(np.abs(case.evidence).max()) for case in cases) or 1.0
 
 
@@ -67,7 +67,7 @@ def heat_map(explanation: Explanation, case: Case, size: Preprocess, longest: in
 
 def side_by_side(explanation: Explanation, size: Preprocess, longest: int) -> bytes:
     """A PNG of the map of the named nameplate, and to its right that of the claimed one where there is one."""
-    cases = [case for case in (explanation.named, explanation.claimed) if case is not None]
+    cases = [case for case in (explanation.predicted, explanation.claimed) if case is not None]
     maps = [heat_map(explanation, case, size, longest) for case in cases]
     height, width = maps[0].shape[:2]
     sheet = Image.new("RGB", (len(maps) * (width + GAP) - GAP, height), "white")
@@ -130,7 +130,7 @@ def write_explanation(explanation: Explanation, model: Model, target: Path) -> N
         return case, thumbnail_uri(heat_map(explanation, case, size, SHOWN), SHOWN)
 
     claimed = explanation.claimed
-    other = claimed is not None and claimed.nameplate != explanation.named.nameplate
+    other = claimed is not None and claimed.nameplate != explanation.predicted.nameplate
     write_page(
         target,
         "explain.html",
@@ -139,7 +139,7 @@ def write_explanation(explanation: Explanation, model: Model, target: Path) -> N
         model=model.bundle.manifest.name,
         nameplates=len(model.nameplates),
         photo=thumbnail_uri(shown(explanation.pixels, SHOWN), SHOWN),
-        cases=[drawn(case) for case in (explanation.named, claimed if other else None) if case is not None],
+        cases=[drawn(case) for case in (explanation.predicted, claimed if other else None) if case is not None],
         agreed=claimed is not None and not other,
         nearest=[(neighbour, _picture(neighbour)) for neighbour in explanation.nearest or ()],
     )
@@ -148,15 +148,15 @@ def write_explanation(explanation: Explanation, model: Model, target: Path) -> N
 def _picture(neighbour: Neighbour) -> str | None:
     """The neighbour's small picture, decoded under limits before it is shown; None where it is none."""
     try:
-        decode(neighbour.picture, limits=PICTURE_LIMITS)
+        decode(neighbour.thumbnail, limits=THUMBNAIL_LIMITS)
     except PhotoError:
         return None
-    return f"data:image/jpeg;base64,{base64.b64encode(neighbour.picture).decode()}"
+    return f"data:image/jpeg;base64,{base64.b64encode(neighbour.thumbnail).decode()}"
 
 
 def as_json(explanation: Explanation) -> dict[str, object]:
     """What `explain --json` says."""
-    named, claimed = explanation.named, explanation.claimed
+    named, claimed = explanation.predicted, explanation.claimed
     rows, columns = named.evidence.shape
     return {
         "photo": explanation.photo,
@@ -184,7 +184,7 @@ def heat_json(explanation: Explanation, size: Preprocess) -> HeatMap:
         explanation: of the photo.
         size: how the photo became the model's picture.
     """
-    named = explanation.named
+    named = explanation.predicted
     pixels = heat_map(explanation, named, size, SHOWN)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")

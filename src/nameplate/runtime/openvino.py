@@ -73,7 +73,7 @@ class OpenVino:
             with self.watch("infer"):
                 request.infer({0: self._openvino.Tensor(full, shared_memory=True)})
         except Exception as error:  # as above
-            raise BundleError(f"The backbone does not take pictures of {batch.shape}: {error}") from None
+            raise BundleError(f"The backbone does not accept model inputs of shape {batch.shape}: {error}") from None
         found = request.get_output_tensor().data
         # The request's next call overwrites its output, so the rows are copied.
         return checked_output(found[: len(batch)].copy() if found.shape else found, len(batch))

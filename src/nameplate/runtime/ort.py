@@ -73,7 +73,7 @@ class OnnxRuntime:
             with self.watch("infer"):
                 found: list[Any] = self._session.run(outputs, {self._input: batch})
         except Exception as error:  # as above
-            raise BundleError(f"The backbone does not take pictures of {batch.shape}: {error}") from None
+            raise BundleError(f"The backbone does not accept model inputs of shape {batch.shape}: {error}") from None
         return found
 
 

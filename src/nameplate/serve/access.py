@@ -62,6 +62,7 @@ def names_allowed(listens_on: str, allowed: Sequence[str]) -> frozenset[str] | N
         allowed: the names that the operator allows; `*` allows any.
     """
     named = frozenset(name.lower() for name in allowed)
+    # A service on a public address cannot know its names unless the operator gives them.
     if "*" in named or not (named or is_loopback(listens_on)):
         return None
     return named | THIS_MACHINE if is_loopback(listens_on) else named
@@ -93,6 +94,7 @@ class Hosts:
         """Why the Host header is refused; None if it is allowed."""
         if self.names is None:
             return None
+        # With two Host headers, a proxy and this check might each look at another one.
         if sum(name == b"host" for name, _ in scope["headers"]) > 1:
             return "The request has several Host headers."
         name = host_name(headers.get(b"host", ""))
@@ -176,7 +178,7 @@ class Window:
         """
         now = time.monotonic() if now is None else now
         times = self._clients.setdefault(client, deque())
-        self._clients.move_to_end(client)
+        self._clients.move_to_end(client)  # in order of the last request; the first is forgotten first
         while times and times[0] <= now - self.seconds:
             times.popleft()
             self._held -= 1
@@ -289,6 +291,7 @@ class Authentication:
         key = None if token is None else self.keys.find(token)
         if key is not None:
             return Client(key.name, key.admin, by_key=True), None
+        # After the key: a client that sends one is known by it on open paths too.
         if needs_no_key(scope["path"]):
             return Client(address, admin=False), None
         wrong = "This API key is unknown: it was revoked, or mistyped." if token else "This needs an API key."

@@ -124,6 +124,7 @@ class Engine:
         self.reference = self.reference or ReferenceAnswer(first.ready.reference.top)  # type: ignore[union-attr]
         self.since = time.time()
         self._spawn(self._supervise(first))
+        # The first worker has proven that the bundle can be served; the others may start while it answers.
         for _ in range(self.settings.workers - 1):
             self._spawn(self._supervise(None))
         self._spawn(self._kill_stalled())
@@ -173,6 +174,7 @@ class Engine:
                     loop.create_future())
             for photo, name in zip(photos, names, strict=True)
         ]  # fmt: skip
+        # No await since `require_room`, so no other request can have filled the queue in between.
         self._queue.update((waiting.job.id, waiting) for waiting in wanted)
         self._pump()
         try:
@@ -181,7 +183,7 @@ class Engine:
         except TimeoutError:
             raise Problem("late", f"No answer within {seconds:g} s. Try again later.", self._backlog) from None
         finally:
-            self._forget(wanted)
+            self._forget(wanted)  # also if this coroutine is cancelled because the client has gone
 
     def require_room(self, photos: int) -> None:
         """Refuse a request early, before any more work is done for it.
@@ -252,6 +254,7 @@ class Engine:
             self._seconds_per_photo += 0.05 * (min(1.0, now - self._last_answer) - self._seconds_per_photo)
         self._last_answer = now
         waiting = self._under_way.pop(done.id, None)
+        # The worker still answers what it has, but gets nothing new; `_kill_stalled` ends it when it is done.
         if done.stale and waiting is not None and waiting.worker is not None:
             waiting.worker.leaving = True
         if done.prediction is not None:
@@ -327,7 +330,7 @@ class Engine:
                     young += 1
                     continue
                 self._broken = ""
-            born = time.monotonic()
+            born = time.monotonic()  # a start does not count as life
             self._pump()
             await worker.listen(self._done)
             self.workers.remove(worker)

@@ -101,6 +101,7 @@ class ProblemResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response in the form that the path requires."""
         scope.setdefault("state", {})["problem"] = self.problem.kind
+        # The added slash makes /v2 itself match, but not /v2x.
         if f"{scope['path']}/".startswith(f"{PROTOCOL}/"):
             self.body = msgspec.json.encode({"error": self.problem.detail})
             self.headers["Content-Type"], self.headers["Content-Length"] = "application/json", str(len(self.body))

@@ -206,7 +206,7 @@ class Worker:
         try:
             async with asyncio.timeout(START_SECONDS):
                 message, _ = await self._receive()
-        except TimeoutError:
+        except TimeoutError:  # the caller ends the process
             raise NameplateError(f"A worker was not ready after {START_SECONDS:.0f} s.") from None
         except (asyncio.IncompleteReadError, ConnectionError):
             code = await self.process.wait()
@@ -231,7 +231,7 @@ class Worker:
             Its exit code.
         """
         self.leaving = True
-        self.writer.close()
+        self.writer.close()  # the worker reads the end of the stream, and ends
         with suppress(TimeoutError, ProcessLookupError):
             async with asyncio.timeout(patience):
                 return await self.process.wait()
@@ -248,9 +248,11 @@ class Worker:
 
 async def start_worker(setup: Setup) -> Worker:
     """Start a worker process and send it its setup; it is not warm yet."""
+    # A socket pair and not pipes: it is one file descriptor for the child, and closing it ends the worker.
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     with theirs:
+        # -P: modules in the current folder must not shadow installed ones.
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-P", "-m", "nameplate.serve.worker", str(theirs.fileno()),
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, pass_fds=(theirs.fileno(),),

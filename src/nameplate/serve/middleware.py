@@ -88,6 +88,7 @@ def protect(app: ASGIApp, service: Protected) -> ASGIApp:
     # Each wrapper goes around the one before, so the last one here is the first that a request meets.
     if settings.rate is not None:
         app = Rate(app, window=Window(*parse_rate(settings.rate)))
+    # Without keys this still sets the request's client, which rate limits, routes and logs need.
     app = Authentication(app, keys=service.keys)
     if settings.cors:
         app = CORSMiddleware(

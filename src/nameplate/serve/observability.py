@@ -114,7 +114,7 @@ def _printable(text: str) -> str:
 def set_up_logging(level: int = logging.WARNING) -> None:
     """Write what other libraries log in the same format; start uvicorn with `log_config=None`."""
     root = logging.getLogger()
-    root.handlers = [StderrHandler()]
+    root.handlers = [StderrHandler()]  # replaces handlers that a library has installed while it was imported
     root.setLevel(level)
     # The parser of forms warns of every malformed body. The client gets a 400 and the request is logged anyway, so
     # the warning tells nothing, and a client could fill the log with it.
@@ -143,6 +143,7 @@ class Logs:
             await self.app(scope, receive, send)
             return
         request = _Request(scope, receive, send)
+        # Called before the application, so that requests in flight are counted even if it never returns.
         self.begun()
         try:
             await self.app(scope, request.receive, request.send)
@@ -184,6 +185,7 @@ class _Request:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            # A route's own id, or that of an inner proxy, would contradict the log.
             headers = [(name, value) for name, value in message.get("headers", ()) if name != b"x-request-id"]
             message = {**message, "headers": [*headers, (b"x-request-id", self.id)]}
         elif message["type"] == "http.response.body":
@@ -215,6 +217,7 @@ class _Request:
             **({"problem": self.problem} if self.problem else {}),
             **self.facts,
         }
+        # 503 is the service protecting itself, which an operator may want to see; other 5xx are failures.
         _log("info" if status < 500 else "warning" if status == 503 else "error", line)
         return seconds
 

@@ -106,7 +106,9 @@ async def photos_of(form: Form, service: Service, name: str = "photos") -> tuple
     if not form.files:
         raise Problem("unprocessable", f"There is no photo. Send one as the body, or files in field '{name}'.")
     if len(form.files) > service.settings.photos:
-        raise Problem("too-large", f"{len(form.files)} photos; one request may bring {service.settings.photos}.")
+        raise Problem(
+            "too-large", f"The request brings {len(form.files)} photos; at most {service.settings.photos} are allowed."
+        )
     return [file.data for file in form.files], [
         file.name or f"photo {number}" for number, file in enumerate(form.files, start=1)
     ]
@@ -132,7 +134,10 @@ async def _read(request: Request, service: Service, hold: Hold, take: Callable[[
                 hold.take(len(chunk))
                 take(chunk)
     except TimeoutError:
-        raise Problem("slow-body", f"It took longer than {service.settings.body_seconds:g} s.") from None
+        raise Problem(
+            "slow-body",
+            f"The body took longer than {service.settings.body_seconds:g} s to arrive. Send fewer photos at once.",
+        ) from None
     except ClientDisconnect:
         raise Problem("bad-request", "The client hung up before the body's end.") from None
 
@@ -240,7 +245,8 @@ class _Parts:
             self.files.append(UploadedFile(name or "?", _text(options.get(b"filename", b""))[:NAME_LENGTH], data))
         elif len(data) > FIELD_BYTES or len(self.fields) >= FIELDS:
             raise Problem(
-                "too-large", f"Field '{name[:80]}' is too long, or one too many; is it a photo without a name?"
+                "too-large",
+                f"Field '{name[:80]}' is too long, or one field too many. If it is a photo, give its part a file name.",
             )
         else:
             self.fields[name] = _text(data)

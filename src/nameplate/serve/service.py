@@ -49,6 +49,7 @@ class Hold:
             Problem: the budget is exhausted (`full`).
         """
         budget = self.budget
+        # No lock: only the event loop's thread calls this, and nothing is awaited here.
         if budget.used + count > budget.cap:
             raise Problem(
                 "full",
@@ -133,7 +134,7 @@ class Engines:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*(served.engine.stop(patience) for served in self.served.values()))
-        self.remove_copies()
+        self.remove_copies()  # last: a worker that restarts meanwhile still reads its copy
 
     def remove_copies(self) -> None:
         """Delete the copies of the bundles from disk."""
@@ -184,6 +185,7 @@ class Engines:
         return changed
 
     async def _exchange(self, served: Served) -> bool:
+        # Reading and hashing a bundle takes seconds; in a thread, the event loop goes on answering.
         new = await asyncio.to_thread(self._read, served.source)
         try:
             if new.digest == served.digest:
@@ -214,6 +216,7 @@ class Engines:
                 if (original / name).is_file():
                     shutil.copyfile(original / name, folder / name)
             settings = self.settings
+            # This process only judges answers with the model and never opens the runtime, so the choice is free.
             model = Model.load(folder, runtime="onnxruntime", threads=1, limits=settings.limits, tta=settings.tta)
             model.require_head()
             digest = sha256((folder / MANIFEST).read_bytes())
@@ -249,7 +252,7 @@ class Engines:
 
 def _stamp(source: str) -> tuple[int, ...] | None:
     """Times, sizes and inodes of a bundle's files; None while they are missing, as in the middle of a replacement."""
-    for folder in (Path(source), Path(source) / IN_RUN):
+    for folder in (Path(source), Path(source) / IN_RUN):  # a bundle itself, or the folder of a training run
         try:
             found = [(folder / name).stat() for name in (MANIFEST, BACKBONE)]
         except OSError:
@@ -401,6 +404,7 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     Raises:
         Gone: the client has closed the connection.
     """
+    # Starlette reports a closed connection only to who asks for the next message, so a second task asks for it.
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_disconnected(request))
     try:

@@ -129,6 +129,7 @@ def read_request(body: bytes, header_length: str | None, spec: InputSpec) -> Inf
         UsageError: the body is damaged or contradicts itself, or asks for what the model does not offer.
     """
     head, tail = _parts(body, header_length)
+    # Counting braces is crude, also in strings, but it needs no parser and so bounds what the parser can allocate.
     if head.count(b"{") > MOST_OBJECTS:
         raise UsageError(f"The request's JSON holds more than {MOST_OBJECTS} objects: send one input.")
     request = _decoded(head, _Request, "The request")
@@ -151,6 +152,7 @@ def _parts(body: bytes, header_length: str | None) -> tuple[bytes, bytes | None]
     if header_length is None:
         return body, None
     digits = header_length.strip()
+    # int() alone would accept signs, underscores and other scripts' digits, and take long for a million of them.
     if not (digits.isascii() and digits.isdigit() and len(digits) < 20 and 0 < int(digits) <= len(body)):
         raise UsageError(
             f"Inference-Header-Content-Length is '{digits[:40]}', the body has {len(body):,} bytes: "
@@ -162,6 +164,7 @@ def _parts(body: bytes, header_length: str | None) -> tuple[bytes, bytes | None]
 def _decoded(text: bytes | msgspec.Raw, kind: type[T], what: str) -> T:
     try:
         return msgspec.json.decode(text, type=kind)
+    # ValueError: text that is not UTF-8. RecursionError: brackets nested too deeply.
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise UsageError(f"{what} cannot be read: {error}.") from None
 
@@ -332,5 +335,5 @@ def write_response(
 
 def _binary(tensor: Tensor) -> bytes:
     if isinstance(tensor, np.ndarray):
-        return tensor.astype("<f4", order="C", copy=False).tobytes()
+        return tensor.astype("<f4", order="C", copy=False).tobytes()  # the protocol is little-endian
     return b"".join(struct.pack("<I", len(text)) + text for text in (string.encode() for string in tensor))

@@ -68,9 +68,9 @@ class Batches(Generic[T]):
             wait: the most seconds that a photo may wait for others.
         """
         self.size, self._wait = size, wait
-        self._ready: deque[tuple[float, T]] = deque()
-        self._coming = 0
-        self._idle = 0
+        self._ready: deque[tuple[float, T]] = deque()  # with the time of arrival, which bounds the wait
+        self._coming = 0  # photos that are being decoded
+        self._idle = 0  # runners that wait in `take`
         self._changed = threading.Condition()
 
     def expect(self) -> None:
@@ -179,6 +179,7 @@ class Worker:
         """
         size = self._model.bundle.manifest.preprocess
         self._runtime.run(np.zeros((self._batches.size, size.height, size.width, 3), np.uint8))
+        # An hour, since a cold start on a busy machine must not make the reference image "late".
         task = Task(WorkerJob(0, "reference image", 0), reference_photo(), time.monotonic() + 3600)
         self._decode(task)
         if isinstance(task.outcome, UnreadablePhoto):
@@ -197,6 +198,7 @@ class Worker:
             if isinstance(message, WorkerJob):
                 task = Task(message, received[1], time.monotonic() + message.seconds)
                 self._tasks[message.id] = task
+                # Announced before a thread decodes it, so that a runner already waits for it to fill its batch.
                 self._batches.expect()
                 self._decoders.submit(self._guarded, self._prepare, task)
             elif isinstance(message, Cancel):
@@ -240,6 +242,7 @@ class Worker:
             # The original photo is unknown, and the model input tells nothing about its size or sharpness.
             task.prepared = replace(task.prepared, quality=None)
         if task.job.heatmap:
+            # Imported only when needed: most workers never draw a heat map, and start faster without it.
             from nameplate.model.cam import SHOWN
             from nameplate.report.explanation import shown
 
@@ -280,6 +283,7 @@ class Worker:
             self._reply(frame(WorkerResult(job.id)))
             return
         prediction, probs = self._model.answer(job.name, outcome, job.top)
+        # Arrays travel as raw bytes behind the message: in MessagePack they would be copied number by number.
         body = b"" if probs is None else np.ascontiguousarray(probs).tobytes()
         rest = outcome.embedding.tobytes() if job.embedding and isinstance(outcome, EmbeddedPhoto) else b""
         self._reply(
@@ -312,6 +316,7 @@ class Worker:
     @cached_property
     def _cam_runtime(self) -> OnnxRuntime | None:
         """The backbone with its feature maps, opened at the first heat map; None if the backbone exports none."""
+        # Heat maps come from ONNX Runtime whatever answers, since `OpenVino` gives no maps.
         runtime = OnnxRuntime(self._model.bundle.backbone, 1, maps=True)
         return runtime if runtime.has_maps else None
 
@@ -346,7 +351,7 @@ def main() -> None:
         head, body = (_exactly(connection, length) for length in LENGTHS.unpack(lengths))
         return None if head is None or body is None else (head, body)
 
-    os.nice(NICE)
+    os.nice(NICE)  # before any thread starts, since each thread has a niceness of its own on Linux
     first = receive()
     setup = None if first is None else for_worker(first[0])
     if not isinstance(setup, Setup):

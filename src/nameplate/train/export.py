@@ -186,7 +186,7 @@ def check_parity(
     """
     with torch.inference_mode():
         logits = np.concatenate([network(torch.from_numpy(batch)).numpy() for batch in _batches(inputs)])
-    truth = probabilities(logits, 1.0)
+    expected = probabilities(logits, 1.0)
     results = []
     assert bundle.weight is not None
     assert bundle.bias is not None
@@ -194,15 +194,14 @@ def check_parity(
         runtime = make_runtime(name, bundle.backbone, threads)
         embeddings = np.concatenate(list(runtime.embed(_batches(inputs))))
         probs = probabilities(embeddings @ bundle.weight + bundle.bias, 1.0)
-        same = int((probs.argmax(1) == truth.argmax(1)).sum())
-        results.append(Parity(name, len(inputs), same, float(np.abs(probs - truth).max())))
+        same = int((probs.argmax(1) == expected.argmax(1)).sum())
+        results.append(Parity(name, len(inputs), same, float(np.abs(probs - expected).max())))
     for parity in results:
         if not parity.holds:
             raise NameplateError(
                 f"The exported network is not the trained one: {parity.runtime} agrees with torch on "
                 f"{parity.same:,} of {parity.photos:,} photos (largest gap between probabilities {parity.gap:.2g}). "
-                "No bundle is written; "
-                "the weights are kept in the run's folder."
+                "No bundle is written; the weights are in the folder of the run."
             )
     return tuple(results)
 

@@ -139,10 +139,10 @@ def refuse_folder(folder: Path, overwrite: bool) -> None:
     if is_free(folder):
         return
     if not (folder / RUN).is_file():
-        raise NameplateError(f"'{folder}' is there and is no run, so it is not replaced. Choose another name.")
+        raise NameplateError(f"'{folder}' exists and is not a run, so it is not replaced. Choose another name.")
     if not overwrite:
         raise NameplateError(
-            f"'{folder}' is there already. Go on with it (nameplate train --resume '{folder}'), "
+            f"'{folder}' is there already. Resume it (nameplate train --resume '{folder}'), "
             "choose another name, or pass --overwrite."
         )
 
@@ -246,7 +246,7 @@ def _together(folder: Path, accelerator: Accelerator) -> Iterator[None]:
             raise
         raise NameplateError(
             f"Another of the {accelerator.num_processes} processes has ended, or cannot be reached: see its messages. "
-            f"Go on from the last checkpoint with as many processes: nameplate train --resume '{folder}'."
+            f"Resume from the last checkpoint with the same number of processes: nameplate train --resume '{folder}'."
         ) from error
 
 
@@ -274,7 +274,7 @@ def _fine_tune(folder: Path, run: Run, accelerator: Accelerator, watch: Watch, s
     try:
         training = fit(job, network, accelerator, saved, monitor.watch(watch), monitor)
         if saved and training.state.steps == resumed:
-            say("all epochs were done before")
+            say("all epochs were completed before")
         made = finish(folder, run, split, kept(training), training.state, say)
     except BaseException as error:
         monitor.stopped("interrupted" if isinstance(error, KeyboardInterrupt) else str(error))

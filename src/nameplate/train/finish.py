@@ -127,10 +127,10 @@ def make_bundle(
     """
     kept = exported(run.recipe, state)
     draft = _draft(name, run, split, kept, candidate)
-    say("judge")
+    say("evaluate")
     able = {trial.runtime for trial in probe(draft, run.threads) if trial.error is None}
     held_out, inputs = _embed_held_out(draft, split, run, [JUDGED_BY, *sorted(able - {JUDGED_BY})])
-    say("hold the exported network against torch")
+    say("compare the exported network with torch")
     runtimes = ["onnxruntime", *sorted(able & {"openvino"})]
     parity = check_parity(candidate.network, draft, inputs, runtimes, run.threads)
     calibrated = calibrate_bundle(draft, held_out)

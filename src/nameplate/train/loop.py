@@ -267,8 +267,9 @@ def _step(
     """One step of the optimiser; the batch's loss and accuracy."""
     recipe, state, optimizer = job.recipe, training.state, training.optimizer
     assert optimizer is not None
-    chance = [recipe.seed, state.steps, accelerator.process_index]
-    draw = np.random.default_rng(chance)
+    # The step is counted over the whole run, so that a resumed run draws the same numbers.
+    seed = [recipe.seed, state.steps, accelerator.process_index]
+    draw = np.random.default_rng(seed)
     torch.manual_seed(int(draw.integers(2**62)))  # dropout and stochastic depth
     photos, first = torch.from_numpy(batch.photos), torch.from_numpy(job.classes[batch.places])
     second, share = first, 1.0
@@ -319,9 +320,9 @@ def _validate(job: TrainingJob, training: Training, accelerator: Accelerator) ->
         logits, places = evaluate_network(kept(training), job.holdout_paths, settings, accelerator, job.threads)
         if not len(places):
             raise unreadable(job.holdout_paths)
-        truth = torch.from_numpy(job.holdout_classes[places])
-        loss = float(functional.cross_entropy(torch.from_numpy(logits), truth))
-        top1 = float((logits.argmax(1) == truth.numpy()).mean())
+        y_true = torch.from_numpy(job.holdout_classes[places])
+        loss = float(functional.cross_entropy(torch.from_numpy(logits), y_true))
+        top1 = float((logits.argmax(1) == y_true.numpy()).mean())
     speed = state.photos / max(state.epoch_seconds, 1e-9)
     state.seconds += state.epoch_seconds + time.monotonic() - begun
     rate = learning_rate_now(recipe, len(job.paths), state.stage, state.stage_steps)
@@ -376,7 +377,7 @@ def _save(job: TrainingJob, training: Training, accelerator: Accelerator) -> Non
     if accelerator.is_main_process:
         if not all(bool(weight.isfinite().all()) for weight in training.network.parameters()):
             rate = job.recipe.stages[training.state.stage].learning_rate
-            raise NameplateError(_diverged(job, training.state, "A weight is no number any more", rate))
+            raise NameplateError(_diverged(job, training.state, "A weight is not finite", rate))
         save_checkpoint(job.run, training.state, dict(_tensors(training)))
 
 

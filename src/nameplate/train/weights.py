@@ -126,13 +126,13 @@ def _weights_file(source: str) -> Path:
     path = Path(source).expanduser()
     if path.is_dir():
         if not (path / WEIGHTS).is_file():
-            raise UsageError(f"The folder '{source}' has no {WEIGHTS}: it is no run, or one that has not ended.")
+            raise UsageError(f"The folder '{source}' has no {WEIGHTS}: it is not a run, or the run has not ended.")
         return path / WEIGHTS
     if not path.is_file():
         raise UsageError(f"There are no weights '{source}'. Give auto, none, a .safetensors file or a run's folder.")
     if path.suffix != ".safetensors":
         raise UsageError(
-            f"'{source}' is no .safetensors file. If it is a pickle of weights, convert it first: "
+            f"'{source}' is not a .safetensors file. If it is a pickle of weights, convert it first: "
             f"nameplate convert-weights '{source}' '{path.with_suffix('.safetensors')}'"
         )
     return path
@@ -186,7 +186,7 @@ def _fit(network: nn.Module, backbone: Backbone, tensors: Tensors, origin: str) 
         lists = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
         faults = "; ".join(f"{what}: {_some(names)}" for what, names in lists.items() if names)
         raise NameplateError(
-            f"These weights are not a '{backbone.timm}': {faults}. Name the backbone that they are of. ({origin})"
+            f"These weights are not a '{backbone.timm}': {faults}. Name the backbone that they belong to. ({origin})"
         )
     network.load_state_dict(tensors if whole else given, strict=False)
     if whole:

@@ -123,6 +123,7 @@ def export(
         DatabaseError: the database fails.
     """
     selection, tally = selection or Selection(), _Tally()
+    # One read transaction for everything: corrections that arrive meanwhile cannot make table and photos differ.
     with whole_folder(output, overwrite=overwrite) as folder, reading(store.engine) as connection:
         (folder / PHOTOS).mkdir()
         write_table(folder / TRAIN_TABLE, COLUMNS, _rows(connection, folder, selection, tally, progress))
@@ -198,6 +199,7 @@ def _problem(data: bytes, photo: str) -> tuple[str, str] | None:
     if (found := sha256(data)) != photo:
         return "not the photo that was stored", f"its SHA-256 is {found}"
     try:
+        # A photo may be damaged behind an intact header, so the whole of it is decoded.
         decode(data, at_least=(Preprocess().height, Preprocess().width))
     except PhotoError as error:
         return "unreadable", str(error)
@@ -215,12 +217,13 @@ def _written(
     (folder / path).write_bytes(data)
     tally.photos.append(Photo(path, label, source=SOURCE, sha256=first.sha256))
     tally.corrections += len(said)
+    # `first` is an accepted correction if there is any.
     tally.unmoderated += first.status != "accepted"
     return {
         "path": path,
         "label": label,
         "source": SOURCE,
-        "group": first.sha256[:16],
+        "group": first.sha256[:16],  # files of the same photo stay in the same split
         "sha256": first.sha256,
         "width": first.width,
         "height": first.height,

@@ -73,6 +73,7 @@ def known_spelling(text: str, nameplates: Iterable[str]) -> str:
 
 
 def _composed(text: str, field: str, characters: int) -> str:
+    # Before normalising, whose time grows with the text; the exact limit is checked afterwards.
     if len(text) > DECOMPOSED * characters:
         raise _too_long(field, len(text), characters)
     return unicodedata.normalize("NFC", text)
@@ -219,6 +220,7 @@ class FeedbackStore:
         """
         digest = sha256(data)
         with writing(self.engine) as connection:
+            # Writers take turns (`writing`), so nobody can add the same correction between this query and the insert.
             known = connection.scalar(
                 select(corrections.c.id).where(
                     corrections.c.sha256 == digest,
@@ -338,6 +340,7 @@ def photo_bytes(connection: Connection, digest: str) -> bytes:
 
 
 def _size(connection: Connection) -> int:
+    # Recomputed each time: a counter of its own could drift away from what is stored.
     pixels = connection.scalar(select(func.coalesce(func.sum(photos.c.size), 0))) or 0
     rows = connection.scalar(select(func.count()).select_from(corrections)) or 0
     return int(pixels) + CORRECTION_BYTES * rows
@@ -347,6 +350,7 @@ def _found(connection: Connection, ids: Sequence[str]) -> list[str]:
     """Return the whole ids for ids or their beginnings, each once."""
     found: dict[str, None] = {}
     for id_ in ids:
+        # autoescape: % and _ in what a user types must not act as wildcards. Two rows suffice to tell "not unique".
         begins = corrections.c.id.startswith(id_, autoescape=True)
         near = connection.scalars(select(corrections.c.id).where(begins).limit(2)).all() if id_ else []
         if len(near) != 1:

@@ -50,7 +50,10 @@ async def feedback(request: Request) -> Response:
     """One file `photo` and the right `nameplate`; perhaps what was `predicted`, by which `model`, and a `comment`."""
     service = service_of(request)
     if service.feedback is None:
-        raise Problem("not-found", "This service keeps no corrections; whoever runs it may turn that on: --feedback.")
+        raise Problem(
+            "not-found",
+            "This service stores no corrections. Its operator can start it with --feedback DATABASE to allow them.",
+        )
     async with read_form(request) as form:
         photo = _only_photo(form)
         served = service.engines.find(form.fields.get("model") or None)
@@ -130,4 +133,6 @@ async def _keep(store: FeedbackStore, correction: Correction, photo: bytes, head
         raise Problem("full", "There is no room for more corrections.") from None
     except DatabaseError as error:
         event("correction lost", level="error", reason=str(error))  # the client is not told: it may hold a host name
-        raise Problem("not-ready", "Corrections cannot be kept just now; try again.", RETRY_SECONDS) from None
+        raise Problem(
+            "not-ready", "Corrections cannot be stored at the moment. Try again later.", RETRY_SECONDS
+        ) from None

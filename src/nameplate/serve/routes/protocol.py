@@ -158,13 +158,13 @@ async def model_ready(request: Request, name: str) -> Response:
     """As /v2/health/ready, for one model."""
     served = _find(request, name)
     if service_of(request).draining or not served.engine.ready:
-        raise Problem("not-ready", f"'{name}' is not ready.", retry_after=1)
+        raise Problem("not-ready", f"'{name}' is not ready. Try again shortly.", retry_after=1)
     return json_response({"name": name, "ready": True})
 
 
 @router.post(
     "/models/{name}/infer",
-    summary="Photos or prepared pictures to embeddings, probabilities and nameplates",
+    summary="Photos or prepared model inputs to embeddings, probabilities and nameplates",
     responses={
         **_answered("Tensors", "application/octet-stream", model_name=TEXT, model_version=TEXT, outputs=TENSORS),
         **_refused(400, 404, 408, 413, 415, 422, 503),
@@ -176,6 +176,7 @@ async def infer(request: Request, name: str) -> Response:
     """All photos are answered or none: the protocol cannot express that one photo cannot be read."""
     _find(request, name).engine.require_room(1)  # a full queue refuses before the body is read
     async with read_body(request) as body:
+        # Base64 and JSON numbers of many megabytes take long to parse, so a thread does it.
         asked = await asyncio.to_thread(_read, body, request, name)
         del body
         served = _find(request, name)

@@ -1,0 +1,239 @@
+"""Make an ONNX car detector from the TFLite file inside the npm package `@mediapipe/objectron`.
+
+    npm pack @mediapipe/objectron@0.4.1675468480 && tar xzf mediapipe-objectron-*.tgz
+    pip install tflite
+    python tools/make_detector.py package/objectron_solution_packed_assets.data detector.onnx --size 192 --photos PHOTOS
+
+The network is an SSD MobileNetV2 trained on Open Images (Apache-2.0, by Google's MediaPipe). It is convolutional, so it
+runs at other sizes than its own 300×300 pixels; boxes are then relative to anchors of the same size in pixels. The
+ONNX file takes uint8 N×size×size×3 and gives `boxes`, float32 N×A×4 (encoded y, x, height, width), and `scores`,
+float32 N×A×2 (logits of Vehicle and Car). With --photos the file is checked against OpenVINO's own reading of the
+TFLite file, at 300 pixels.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import onnx
+import tflite
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from nameplate.data import list_photos
+from nameplate.fit.half import store_as_half
+from nameplate.images.decode import decode
+from nameplate.images.transforms import preprocess
+from nameplate.types import Preprocess
+
+FILE = slice(184, 9987912)
+"""Where the TFLite file lies among the package's assets; the names of its 24 classes are in the bytes before it."""
+OWN_SIZE = 300
+"""Height and width that the network was trained at, in pixels."""
+VEHICLE, CAR, CLASSES = 18, 23, 24
+GAP = 1e-3
+"""The largest difference from the TFLite file that is allowed, of logits and of encoded boxes; 3e-5 was measured."""
+RELU6 = 3
+"""TFLite's number of the activation function ReLU6; 0 is none, and the file has no other."""
+
+
+@dataclass
+class Graph:
+    """The ONNX graph while it is built; names and shapes are kept by the number of the TFLite tensor."""
+
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    tensors: list[onnx.TensorProto] = field(default_factory=list)
+    names: dict[int, str] = field(default_factory=dict)
+    sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    def node(self, operator: str, inputs: list[str], output: str, **attributes: object) -> str:
+        """Append a node with one output; return the output's name."""
+        self.nodes.append(helper.make_node(operator, inputs, [output], **attributes))
+        return output
+
+    def constant(self, name: str, values: NDArray[np.generic]) -> str:
+        """Append a constant; return its name."""
+        self.tensors.append(numpy_helper.from_array(values, name))
+        return name
+
+
+def convert(data: bytes, size: int, classes: list[int]) -> onnx.ModelProto:
+    """Convert the TFLite file to ONNX, operator by operator.
+
+    Args:
+        data: the TFLite file.
+        size: height and width of the input, in pixels.
+        classes: the classes whose scores are kept.
+
+    Raises:
+        ValueError: the file has an operator or an activation function that it did not have when this was written.
+    """
+    model = tflite.Model.GetRootAsModel(data, 0)
+    subgraph, graph = model.Subgraphs(0), Graph()
+    constants = _constants(model)
+    _begin(graph, subgraph.Inputs(0), size)
+    operators = {number: name for name, number in vars(tflite.BuiltinOperator).items() if isinstance(number, int)}
+    for number in range(subgraph.OperatorsLength()):
+        operator = subgraph.Operators(number)
+        code = model.OperatorCodes(operator.OpcodeIndex())
+        kind = operators[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
+        inputs = [operator.Inputs(place) for place in range(operator.InputsLength())]
+        output, name = operator.Outputs(0), f"n{number}"
+        if kind == "DEQUANTIZE":
+            constants[output] = constants[inputs[0]].astype(np.float32)
+        elif kind in ("CONV_2D", "DEPTHWISE_CONV_2D"):
+            _convolution(graph, operator, kind, [inputs[0], output], [constants[place] for place in inputs[1:]], name)
+        elif kind == "ADD":
+            graph.names[output] = graph.node("Add", [graph.names[place] for place in inputs], name)
+            graph.sizes[output] = graph.sizes[inputs[0]]
+        elif kind == "RESHAPE":
+            graph.names[output] = _rows(graph, inputs[0], int(subgraph.Tensors(output).ShapeAsNumpy()[-1]), name)
+        elif kind == "CONCATENATION":
+            graph.names[output] = graph.node("Concat", [graph.names[place] for place in inputs], name, axis=1)
+        else:
+            raise ValueError(f"The TFLite file has an operator {kind}, which this tool does not convert.")
+    return _end(graph, [graph.names[subgraph.Outputs(place)] for place in range(2)], size, classes)
+
+
+def same_padding(length: int, kernel: int, stride: int) -> tuple[int, int, int]:
+    """TFLite's SAME: the output's length, and how many zeros stand before and behind the input.
+
+    >>> same_padding(300, 3, 2)
+    (150, 0, 1)
+    """
+    out = -(-length // stride)
+    zeros = max((out - 1) * stride + kernel - length, 0)
+    return out, zeros // 2, zeros - zeros // 2
+
+
+def _constants(model: tflite.Model) -> dict[int, NDArray[np.generic]]:
+    kinds = {tflite.TensorType.FLOAT32: np.float32, tflite.TensorType.FLOAT16: np.float16}
+    found: dict[int, NDArray[np.generic]] = {}
+    subgraph = model.Subgraphs(0)
+    for place in range(subgraph.TensorsLength()):
+        tensor = subgraph.Tensors(place)
+        data = model.Buffers(tensor.Buffer()).DataAsNumpy()
+        if isinstance(data, np.ndarray) and data.size and tensor.Type() in kinds:
+            found[place] = np.frombuffer(data.tobytes(), kinds[tensor.Type()]).reshape(tensor.ShapeAsNumpy())
+    return found
+
+
+def _begin(graph: Graph, entry: int, size: int) -> None:
+    """From uint8 N×H×W×3 to float32 N×3×H×W in [-1, 1]."""
+    graph.node("Cast", ["input"], "pixels", to=TensorProto.FLOAT)
+    graph.node("Transpose", ["pixels"], "planes", perm=[0, 3, 1, 2])
+    graph.node("Mul", ["planes", graph.constant("scale", np.array(2 / 255, np.float32))], "scaled")
+    graph.names[entry] = graph.node("Sub", ["scaled", graph.constant("one", np.array(1, np.float32))], "x")
+    graph.sizes[entry] = size, size
+    graph.constant("zero", np.array(0, np.float32))
+    graph.constant("six", np.array(6, np.float32))
+
+
+def _convolution(
+    graph: Graph, operator: tflite.Operator, kind: str, ends: list[int], weights: list[NDArray[np.generic]], name: str
+) -> None:
+    options = tflite.Conv2DOptions() if kind == "CONV_2D" else tflite.DepthwiseConv2DOptions()
+    table = operator.BuiltinOptions()
+    options.Init(table.Bytes, table.Pos)
+    # TFLite has the filters as out×height×width×in, of a depthwise convolution as 1×height×width×channels.
+    filters = weights[0].transpose((0, 3, 1, 2) if kind == "CONV_2D" else (3, 0, 1, 2))
+    stride, (entry, output) = options.StrideH(), ends
+    height, top, bottom = same_padding(graph.sizes[entry][0], filters.shape[2], stride)
+    width, left, right = same_padding(graph.sizes[entry][1], filters.shape[3], stride)
+    if options.Padding() != tflite.Padding.SAME or options.FusedActivationFunction() not in (0, RELU6):
+        raise ValueError(f"{name}: a padding or activation function that this tool does not convert.")
+    tensors = [
+        graph.constant(f"{name}.weight", np.ascontiguousarray(filters)),
+        graph.constant(f"{name}.bias", weights[1]),
+    ]
+    bounded = options.FusedActivationFunction() == RELU6
+    plain = graph.node(
+        "Conv",
+        [graph.names[entry], *tensors],
+        f"{name}.sum" if bounded else name,
+        strides=[stride, stride],
+        pads=[top, left, bottom, right],
+        group=1 if kind == "CONV_2D" else filters.shape[0],
+    )
+    graph.names[output] = graph.node("Clip", [plain, "zero", "six"], name) if bounded else plain
+    graph.sizes[output] = height, width
+
+
+def _rows(graph: Graph, entry: int, columns: int, name: str) -> str:
+    """A feature map's predictions as rows, one per anchor; what is rows already stays as it is."""
+    if entry not in graph.sizes:
+        return graph.names[entry]
+    last = graph.node("Transpose", [graph.names[entry]], f"{name}.last", perm=[0, 2, 3, 1])
+    return graph.node("Reshape", [last, graph.constant(f"{name}.shape", np.array([0, -1, columns]))], name)
+
+
+def _end(graph: Graph, ends: list[str], size: int, classes: list[int]) -> onnx.ModelProto:
+    boxes, scores = ends
+    graph.node("Identity", [boxes], "boxes")
+    graph.node("Gather", [scores, graph.constant("classes", np.array(classes))], "scores", axis=2)
+    entry = helper.make_tensor_value_info("input", TensorProto.UINT8, ["N", size, size, 3])
+    outputs = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", "A", columns])
+        for name, columns in (("boxes", 4), ("scores", len(classes)))
+    ]
+    made = helper.make_graph(graph.nodes, "detector", [entry], outputs, graph.tensors)
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    store_as_half(model)
+    onnx.checker.check_model(model)
+    return model
+
+
+def largest_gap(data: bytes, photos: list[str]) -> float:
+    """The largest difference between the ONNX file at 300 pixels and the TFLite file as OpenVINO reads it."""
+    from onnxruntime import InferenceSession
+
+    session = InferenceSession(convert(data, OWN_SIZE, list(range(CLASSES))).SerializeToString())
+    return max(
+        float(np.abs(expected - found).max())
+        for pixels, expecteds in _by_openvino(data, photos)
+        for expected, found in zip(expecteds, session.run(None, {"input": pixels}), strict=True)
+    )
+
+
+def _by_openvino(data: bytes, photos: list[str]) -> Iterator[tuple[NDArray[np.uint8], list[NDArray[np.float32]]]]:
+    from openvino import Core
+
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "detector.tflite").write_bytes(data)
+        core = Core()
+        compiled = core.compile_model(
+            core.read_model(Path(folder) / "detector.tflite"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+        )
+        for photo in photos:
+            pixels = preprocess(decode(photo), Preprocess(OWN_SIZE, OWN_SIZE))[None]
+            found = compiled(pixels.astype(np.float32) * np.float32(2 / 255) - 1)
+            yield pixels, [found[0], found[1]]
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("assets", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--size", type=int, default=192, help="Height and width of the input, in pixels.")
+    parser.add_argument("--photos", type=Path, help="Check the file on these photos.")
+    arguments = parser.parse_args()
+    data = arguments.assets.read_bytes()[FILE]
+    if arguments.photos is not None:
+        photos = [photo.path for photo in list_photos(arguments.photos)][:50]
+        gap = largest_gap(data, photos)
+        print(f"largest difference from the TFLite file on {len(photos)} photos: {gap:.1e}")
+        if gap > GAP:
+            raise SystemExit(f"It is more than {GAP:g}: nothing is written.")
+    model = convert(data, arguments.size, [VEHICLE, CAR])
+    arguments.output.write_bytes(model.SerializeToString())
+    print(f"{arguments.output}: {arguments.output.stat().st_size / 1e6:.1f} MB, {arguments.size}×{arguments.size}")
+
+
+if __name__ == "__main__":
+    main()

@@ -50,7 +50,7 @@ def test_the_page_shows_all_escaped_and_needs_nothing_beside_it(tmp_path: Path) 
     write_comparison(tmp_path, PAGE)
     text = (tmp_path / "index.html").read_text("utf-8")
     assert "<script" not in text
-    for seen in ("90.0 %", "80.0 % – 95.0 %", "−20.0", "2e-05", "no weights", "3 of 4 judged", "40 photos would tell"):
+    for seen in ("90.0 %", "80.0 % – 95.0 %", "−20.0", "2e-05", "no weights", "3 of 4 done", "40 photos would show it"):
         assert seen in text
     references = re.findall(r'(?:src|srcset|href)="(.{11})', text)
     assert references == ["data:image/"] * 2

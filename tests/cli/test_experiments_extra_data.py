@@ -22,7 +22,7 @@ def test_a_verdict_in_text_and_then_as_json(data: Path) -> None:
     said = nameplate(*arguments).stdout
     assert said.startswith("Verdict")
     assert "95 % interval" in said
-    assert "80 photos judge, 3 seeds" in said
+    assert "80 photos, 3 seeds" in said
     again = nameplate(*arguments, "--seeds", "4", "--json")
     value = json.loads(again.stdout)
     assert value["verdict"] in ("helps", "hurts", "cannot be told")

@@ -288,7 +288,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_the_checkpoint_before_it_stay
     assert all(bool(value.isfinite().all()) for value in saved[1].values())
 
 
-@pytest.mark.parametrize(("held", "said"), [(3, "The validation loss is nan"), (0, "A weight is no number")])
+@pytest.mark.parametrize(("held", "said"), [(3, "The validation loss is nan"), (0, "A weight is not finite")])
 def test_weights_ruined_by_an_epochs_last_step_are_not_saved(held: int, said: str, tmp_path: Path) -> None:
     ruin = replace(SMALL, batch=100, learning_rate=1e39, schedule="constant")
     with pytest.raises(NameplateError, match=said):

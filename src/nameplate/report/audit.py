@@ -42,13 +42,13 @@ from nameplate.types import Doubles
 # Plots of a data set; each function returns a PNG's bytes.
 
 MUCH = 10
-"""Ratio of the largest size to the smallest from which sizes are drawn by their logarithms."""
+"""Ratio of the largest size to the smallest; above it the axis is logarithmic."""
 NAMED = 45
-"""Classes up to which each bar has its name; of more only the ends are named."""
+"""Most classes for which each bar is labelled; with more, only the first and the last bars are."""
 
 
 def counts_plot(counts: dict[str, int], *, dark: bool = False) -> bytes:
-    """Photos of each class, the largest first."""
+    """Draw the number of photos of each class, the largest class first."""
     colours = DARK if dark else LIGHT
     order = sorted(counts, key=lambda name: -counts[name])
     values = [counts[name] for name in order]
@@ -90,7 +90,7 @@ def measures_plot(
     *,
     dark: bool = False,
 ) -> bytes:
-    """Sizes, aspect ratios, files, brightness and sharpness of the photos, each float64 (N,)."""
+    """Draw histograms of sizes, aspect ratios, file sizes, brightness and sharpness, each float64 (N,)."""
     colours = DARK if dark else LIGHT
     figure = Figure((6.4, 6.6), layout="constrained", facecolor=colours["paper"])
     panels = figure.subplots(3, 2)
@@ -112,7 +112,7 @@ def measures_plot(
 
 
 def scale_sizes(axis: Axis, pixels: Doubles) -> None:
-    """Steps of 1, 2 and 5 times the powers of ten where sizes differ by much, else even ones: there are always some."""
+    """Return tick positions: 1, 2 and 5 times powers of ten if the values span a wide range, else even steps."""
     low, high = float(pixels.min()), float(pixels.max())
     if high > MUCH * low:
         axis._set_axes_scale("log")  # type: ignore[attr-defined]  # the one way to name an axis without its letter
@@ -132,7 +132,7 @@ def _histogram(axes: Axes, values: Doubles, title: str, colours: dict[str, str])
 
 
 def shortcut_plot(rows: Sequence[tuple[str, float, float, float]], guessing: float, *, dark: bool = False) -> bytes:
-    """Accuracy with parts of the photos hidden: (what is seen, share, low, high) each, and what guessing gives."""
+    """Draw the accuracy with parts of photos hidden: rows of (visible part, share, low, high), and guessing."""
     colours = DARK if dark else LIGHT
     figure = Figure((5.2, 0.5 * len(rows) + 0.7), layout="constrained", facecolor=colours["paper"])
     axes = figure.add_subplot()
@@ -153,13 +153,13 @@ def shortcut_plot(rows: Sequence[tuple[str, float, float, float]], guessing: flo
 
 
 MOST_SHOWN, MOST_COPIES = 60, 6
-"""Findings of a kind, and copies of one picture, that the page shows."""
+"""How many findings of one kind, and how many copies of one photo, the page shows."""
 EXAMPLES, MOST_EXAMPLES = 6, 1000
-"""Photos of a class, and of all classes, in the grid."""
+"""How many photos of one class, and of all classes, the grid shows."""
 EARLIER = "on an earlier list"
-"""Kind of a row of the list that was there before."""
+"""The kind of a row that was on an earlier list."""
 SHOWN, SMALL = 200, 130
-"""Longest sides of pictures of findings and of examples, in pixels."""
+"""Longest sides of the images of findings and of examples, in pixels."""
 TITLES = {
     UNREADABLE: ("Unreadable", "They cannot be decoded, or are damaged: nothing can be learnt from them."),
     EXACT: ("Exact duplicates", "Files of the same bytes. One of each is enough."),
@@ -172,7 +172,7 @@ TITLES = {
         "First what is no car, or a part of one, then what is unlike any photo here, then what is unlike its class.",
     ),
 }
-"""Of each kind: its heading, and what it means."""
+"""The heading and the explanation of each kind of finding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +245,7 @@ def left_out(audit: Audit) -> Iterator[dict[str, object]]:
 
 
 def as_json(audit: Audit, seconds: float) -> dict[str, object]:
-    """The report as plain data."""
+    """Return the report as plain data."""
     counts = class_counts(audit)
     sizes = np.array([(photo.width, photo.height) for photo in audit.photos], np.float64).reshape(-1, 2)
     looks = [look for look in audit.measurements if look is not None]
@@ -288,7 +288,7 @@ def as_json(audit: Audit, seconds: float) -> dict[str, object]:
 
 
 def class_counts(audit: Audit) -> dict[str, int]:
-    """Photos of each class that can be read."""
+    """Count the readable photos of each class."""
     found = Counter(photo.label for photo in audit.photos)
     return {name: found[name] for name in audit.dataset.nameplates}
 
@@ -333,7 +333,7 @@ def _write_page(audit: Audit, said: dict[str, object], written: AuditFiles, thre
 
 
 def _examples(audit: Audit) -> dict[str, list[str]]:
-    """Some photos of each class, always the same ones: those whose digests come first."""
+    """Choose some photos of each class by the order of their digests, so that the choice is the same in every run."""
     each = max(1, min(EXAMPLES, MOST_EXAMPLES // max(1, len(audit.dataset.nameplates))))
     found: dict[str, list[str]] = {name: [] for name in audit.dataset.nameplates}
     for photo in sorted(audit.photos, key=lambda photo: str(photo.sha256)):
@@ -350,7 +350,7 @@ def _picture(wanted: tuple[str, int]) -> tuple[str, str | None]:
 def _extremes(
     audit: Audit, measure: Callable[[Measurements], float], count: int = EXAMPLES
 ) -> list[tuple[str, str | None]]:
-    """The photos with the least of something."""
+    """Return the photos with the lowest values of a measurement."""
     known = [
         (photo.path, look) for photo, look in zip(audit.photos, audit.measurements, strict=True) if look is not None
     ]
@@ -382,6 +382,6 @@ def _hidden(audit: Audit) -> dict[bool, str] | None:
 
 
 def finding_counts(findings: Sequence[Finding]) -> dict[str, int]:
-    """How many of each kind, all kinds in their order."""
+    """Count the findings of each kind, in the order of the kinds."""
     found = Counter(finding.kind for finding in findings)
     return {kind: found[kind] for kind in KINDS}

@@ -32,17 +32,17 @@ from nameplate.types import Doubles, Floats, Verdict
 # Plots of an evaluation; each function returns a PNG's bytes.
 
 NAMED = 60
-"""Classes up to which each row has its name and each cell its count; of more only blocks are named."""
+"""Most classes for which each row is labelled and each cell has its count; with more, only makes are labelled."""
 BLOCK = 3
-"""Classes that a make must have for its name to find room beside a matrix of more."""
+"""Least number of classes of a make that is labelled beside a larger matrix; smaller blocks have no room for a name."""
 LEAST = 0.5
-"""How far from the paper the palest cell is, 0–1, so that a single mistake shows."""
+"""Strength of the palest colour, 0–1, so that a single mistake is visible."""
 
 
 def matrix_plot(
     matrix: NDArray[np.int64], names: Sequence[str], blocks: Sequence[str] | None = None, *, dark: bool = False
 ) -> bytes:
-    """A confusion matrix; what is wrong stands out, and what never happens is blank.
+    """Draw a confusion matrix in which mistakes stand out and empty cells stay blank.
 
     Args:
         matrix: int64 C×C, rows the truth.
@@ -72,7 +72,7 @@ def matrix_plot(
 
 
 def _cells(matrix: NDArray[np.int64], colours: dict[str, str]) -> Doubles:
-    """Colours of the cells by their share of the row, on a root scale; C×C×3."""
+    """Return the colours of the cells, C×C×3, by their share of the row on a square-root scale."""
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     depth = np.where(matrix > 0, LEAST + (1 - LEAST) * np.sqrt(shares), 0.0)[..., None]
     right = np.eye(len(matrix), dtype=bool)[..., None]
@@ -82,7 +82,7 @@ def _cells(matrix: NDArray[np.int64], colours: dict[str, str]) -> Doubles:
 
 
 def _stretches(blocks: Sequence[str]) -> list[tuple[int, int, str]]:
-    """Where each block begins and ends."""
+    """Return the first and the last index of each block."""
     found, start = [], 0
     for name, members in groupby(blocks):
         length = len(list(members))
@@ -107,7 +107,7 @@ def _counts(axes: Axes, matrix: NDArray[np.int64], colours: dict[str, str]) -> N
 
 
 def reliability_plot(calibration: Calibration, confidence: Floats, *, dark: bool = False) -> bytes:
-    """Share named rightly against confidence, with Wilson's intervals; below it how the confidences lie."""
+    """Draw the accuracy against the confidence, with Wilson's intervals, above a histogram of confidences."""
     colours = DARK if dark else LIGHT
     figure = Figure((5.0, 5.2), layout="constrained", facecolor=colours["paper"])
     above, below = figure.subplots(2, sharex=True, height_ratios=[3, 1])
@@ -133,7 +133,7 @@ def reliability_plot(calibration: Calibration, confidence: Floats, *, dark: bool
 
 
 def risk_plot(curve: tuple[Doubles, Doubles], selective: RiskCoverage, *, dark: bool = False) -> bytes:
-    """The share of wrong answers against the share of photos answered, surest first."""
+    """Draw the share of wrong answers (risk) against the share of photos answered (coverage), most confident first."""
     colours = DARK if dark else LIGHT
     figure = Figure((5.0, 3.6), layout="constrained", facecolor=colours["paper"])
     axes = figure.add_subplot()
@@ -160,9 +160,9 @@ def risk_plot(curve: tuple[Doubles, Doubles], selective: RiskCoverage, *, dark: 
 
 
 MISTAKES, PAIRS = 24, 16
-"""Mistakes and pairs of nameplates that the page shows."""
+"""How many mistakes, and how many confused pairs of nameplates, the page shows."""
 OPEN_ROWS = 20
-"""Rows of a table that show at once; the rest unfolds."""
+"""How many rows of a table are visible at once; the rest can be unfolded."""
 SHOWN = 200
 """Longest side of a photo on the page, in pixels."""
 
@@ -260,7 +260,7 @@ def _pictures(shown: Sequence[Mistake], threads: int) -> dict[str, str | None]:
 
 
 def _matrix(result: EvaluationResult) -> dict[bool, str]:
-    """The confusion matrix of the nameplates that have photos or were predicted, make by make."""
+    """Return the confusion matrix of the nameplates that have photos or were predicted, ordered by make."""
     counts = confusion_matrix(result.y_true, result.y_pred, len(result.nameplates))
     there = [place for place in range(len(counts)) if counts[place].any() or counts[:, place].any()]
     makes = makes_of(result.nameplates)

@@ -25,26 +25,26 @@ from nameplate.types import Floats, Preprocess
 # Heat maps over photos: red is evidence for a nameplate, blue against it; the box marks the strongest evidence for it.
 
 COLOURS = "coolwarm"
-"""Even steps of what the eye sees to both sides of nothing: K. Moreland, "Diverging Color Maps for Scientific
-Visualization", 2009."""
+"""A diverging colour map with perceptually even steps: K. Moreland, "Diverging Color Maps for Scientific Visualization",
+2009."""
 STRONGEST = 0.8
-"""How much of the colour is laid over the photo where the evidence is strongest."""
+"""Opacity of the colour over the photo where the evidence is strongest."""
 GREYED = 0.75
-"""How far the photo's own colours are taken back, so that none is taken for heat."""
+"""How far the photo's own colours are desaturated, so that none is mistaken for evidence."""
 GAP = 8
-"""Pixels between two maps."""
+"""Distance between two maps, in pixels."""
 
 Pixels = NDArray[np.uint8]
 
 
 def heat_scale(explanation: Explanation) -> float:
-    """The evidence that gets the strongest colour: one for all maps of a photo, so that they can be compared."""
+    """Return the evidence that gets the strongest colour. All maps of a photo share it, to be comparable."""
     cases = [case for case in (explanation.predicted, explanation.claimed) if case is not None]
     return max(float(np.abs(case.evidence).max()) for case in cases) or 1.0
 
 
 def heat_map(explanation: Explanation, case: Case, size: Preprocess, longest: int) -> Pixels:
-    """The photo under its evidence, its longest side as asked for, uint8 H×W×3.
+    """Draw the evidence over a photo that is resized to the given longest side; uint8 H×W×3.
 
     Args:
         explanation: gives the photo.
@@ -65,7 +65,7 @@ def heat_map(explanation: Explanation, case: Case, size: Preprocess, longest: in
 
 
 def side_by_side(explanation: Explanation, size: Preprocess, longest: int) -> bytes:
-    """A PNG of the map of the named nameplate, and to its right that of the claimed one where there is one."""
+    """Return a PNG with the map of the predicted nameplate and, to its right, of the claimed one if any."""
     cases = [case for case in (explanation.predicted, explanation.claimed) if case is not None]
     maps = [heat_map(explanation, case, size, longest) for case in cases]
     height, width = maps[0].shape[:2]
@@ -78,14 +78,14 @@ def side_by_side(explanation: Explanation, size: Preprocess, longest: int) -> by
 
 
 def shown(photo: Pixels, longest: int) -> Pixels:
-    """A photo with its longest side as asked for, made larger too: a map needs room."""
+    """Resize a photo to the given longest side. Small photos are enlarged, since a map needs room."""
     scale = longest / max(photo.shape[:2])
     size = max(1, round(photo.shape[1] * scale)), max(1, round(photo.shape[0] * scale))
     return np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.LANCZOS))
 
 
 def _laid_out(grid: Floats, height: int, width: int, size: Preprocess) -> Floats:
-    """Evidence where the model's picture lies over a photo of height×width; nothing where it does not."""
+    """Resize the evidence to the part of a height×width photo that the model input covers; it is zero elsewhere."""
     left, top, right, bottom = (round(side) for side in frame(width, height, size))
     drawn = upsample(grid, max(1, bottom - top), max(1, right - left))
     heat = np.zeros((height, width), np.float32)
@@ -114,7 +114,7 @@ SUFFIXES = (".html", ".htm", ".png")
 
 
 def write_explanation(explanation: Explanation, model: Model, target: Path) -> None:
-    """Write a page, or where the name ends in .png the maps alone; whole.
+    """Write a page, or only the maps if the name ends in .png.
 
     Raises:
         NameplateError: it cannot be written.
@@ -145,7 +145,7 @@ def write_explanation(explanation: Explanation, model: Model, target: Path) -> N
 
 
 def _picture(neighbour: Neighbour) -> str | None:
-    """The neighbour's small picture, decoded under limits before it is shown; None where it is none."""
+    """Return the neighbour's thumbnail as a data URI, decoded under limits; None if it cannot be decoded."""
     try:
         decode(neighbour.thumbnail, limits=THUMBNAIL_LIMITS)
     except PhotoError:
@@ -154,7 +154,7 @@ def _picture(neighbour: Neighbour) -> str | None:
 
 
 def as_json(explanation: Explanation) -> dict[str, object]:
-    """What `explain --json` says."""
+    """Return what `explain --json` prints."""
     named, claimed = explanation.predicted, explanation.claimed
     rows, columns = named.evidence.shape
     return {
@@ -177,7 +177,7 @@ def as_json(explanation: Explanation) -> dict[str, object]:
 
 
 def heat_json(explanation: Explanation, size: Preprocess) -> HeatMap:
-    """The heat map of the named nameplate, for an answer in JSON; `png` is bytes.
+    """Return the heat map of the predicted nameplate for an answer in JSON; `png` is bytes.
 
     Args:
         explanation: of the photo.

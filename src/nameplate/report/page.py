@@ -21,7 +21,7 @@ THUMBNAIL = 240
 
 
 def write_page(target: Path, template: str, **data: object) -> None:
-    """Fill a template of `report/templates` and write it whole; every value is escaped."""
+    """Fill a template of `report/templates` and write the page; every value is escaped."""
     environment = Environment(
         loader=PackageLoader("nameplate.report"),
         autoescape=True,
@@ -31,21 +31,21 @@ def write_page(target: Path, template: str, **data: object) -> None:
     environment.filters["percent"] = lambda share: f"{100 * share:.1f} %"
     text = environment.get_template(template).render(**data)
     with whole_file(target) as temporary:
-        temporary.write_text(text, "utf-8", errors="backslashreplace")  # a file's name need not be UTF-8
+        temporary.write_text(text, "utf-8", errors="backslashreplace")  # the name of a file need not be valid UTF-8
 
 
 def png_uri(png: bytes) -> str:
-    """A PNG as a data URI."""
+    """Return a PNG as a data URI."""
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def light_and_dark(draw: Callable[[bool], bytes]) -> dict[bool, str]:
-    """A plot for light pages (False) and for dark ones (True), as data URIs; `draw` is told whether it is dark."""
+    """Return a plot for light and for dark pages as data URIs; `draw` takes whether the page is dark."""
     return {dark: png_uri(draw(dark)) for dark in (False, True)}
 
 
 def file_thumbnail_uri(path: str, longest: int = THUMBNAIL) -> str | None:
-    """`thumbnail_uri` of a file; None where it cannot be read."""
+    """Return the `thumbnail_uri` of a file; None if it cannot be read."""
     try:
         return thumbnail_uri(decode(path, at_least=(longest, longest)), longest)
     except PhotoError:
@@ -53,7 +53,7 @@ def file_thumbnail_uri(path: str, longest: int = THUMBNAIL) -> str | None:
 
 
 def thumbnail_uri(photo: NDArray[np.uint8], longest: int = THUMBNAIL) -> str:
-    """A photo, made small (its longest side in pixels), as a JPEG data URI."""
+    """Return a photo, reduced to the given longest side in pixels, as a JPEG data URI."""
     image = Image.fromarray(photo)
     image.thumbnail((longest, longest))
     buffer = io.BytesIO()

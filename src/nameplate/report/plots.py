@@ -30,7 +30,7 @@ DARK = {
 
 
 def confusion_plot(matrix: NDArray[np.int64], nameplates: Sequence[str]) -> bytes:
-    """A confusion matrix of counts, int64 C×C, rows the truth; coloured by the share of each row."""
+    """Draw a confusion matrix of counts, int64 C×C, whose rows are the true classes; colours are shares of the row."""
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     side = max(4.5, 0.46 * len(nameplates) + 2)
     figure = Figure((side + 1.2, side), layout="constrained")
@@ -49,7 +49,7 @@ def confusion_plot(matrix: NDArray[np.int64], nameplates: Sequence[str]) -> byte
 
 
 def class_plot(evaluation: Evaluation) -> bytes:
-    """F1 of every nameplate, best first."""
+    """Draw the F1 of every nameplate, best first."""
     results = sorted(evaluation.classes, key=lambda result: result.f1)
     figure = Figure((6.5, 0.32 * len(results) + 0.9), layout="constrained")
     axes = figure.add_subplot()
@@ -65,7 +65,7 @@ def class_plot(evaluation: Evaluation) -> bytes:
 
 
 def curves_plot(epochs: Sequence[Epoch], *, best: int | None = None, word: str = "best", dark: bool = False) -> bytes:
-    """A run's curves, one below the other: loss, validation top-1, learning rate; bands show the stages.
+    """Draw the curves of a run, one below the other: loss, validation top-1 and learning rate. Bands show the stages.
 
     Args:
         epochs: At least one, in order. What is None or not finite leaves a gap; without any validation its
@@ -102,7 +102,7 @@ def curves_plot(epochs: Sequence[Epoch], *, best: int | None = None, word: str =
 
 
 def at_most_whole(axis: Axis, whole: float) -> None:
-    """Keep ticks of shares between nothing and all: room above 100 % is for marks, and no share lies there."""
+    """Keep the ticks of shares within 0–100 %: the room above is for marks, and no share lies there."""
     low, high = axis.get_view_interval()
     axis.set_ticks([tick for tick in axis.get_majorticklocs() if low <= tick <= high and 0 <= tick <= whole])
 
@@ -113,18 +113,18 @@ def _series(values: Sequence[float | None]) -> Doubles:
 
 
 def _whole_ticks(x: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Round numbers of epochs to write at the axis, at most about eight."""
+    """Return about eight round numbers of epochs for the axis."""
     step = next((step for step in (1, 2, 5, 10, 20, 50, 100) if len(x) <= 8 * step), 500)
     return x[x % step == 0] if len(x) > step else x
 
 
 def _line(axes: Axes, x: NDArray[np.int64], y: Doubles, colour: str, label: str = "") -> None:
-    """A curve; its points show where they are few, or alone."""
+    """Draw a curve; its points are marked if there are few, or if one stands alone."""
     axes.plot(x, y, color=colour, linewidth=1.7, marker="o", markersize=3.2 if len(x) <= 20 else 0, label=label)
 
 
 def dress(axes: Axes, colours: dict[str, str]) -> None:
-    """Paper, ink and a light grid in the colours of a page, `LIGHT` or `DARK`."""
+    """Set background, text and grid to the colours of a page, `LIGHT` or `DARK`."""
     axes.set_facecolor(colours["paper"])
     axes.spines[:].set_visible(False)
     axes.grid(axis="y", color=colours["soft"], alpha=0.25, linewidth=0.6)
@@ -133,7 +133,7 @@ def dress(axes: Axes, colours: dict[str, str]) -> None:
 
 
 def _spans(epochs: Sequence[Epoch], value: Callable[[Epoch], object]) -> list[tuple[float, float, Epoch]]:
-    """Where each stretch of one value begins and ends on the axis of epochs, and its first epoch."""
+    """Return the start and the end of each run of equal values on the axis of epochs, and its first epoch."""
     stretches = [list(members) for _, members in groupby(epochs, key=value)]
     return [(stretch[0].epoch - 0.5, stretch[-1].epoch + 0.5, stretch[0]) for stretch in stretches]
 
@@ -144,7 +144,7 @@ def _stage_bands(axes: Axes, epochs: Sequence[Epoch], colours: dict[str, str]) -
 
 
 def _sizes_above(axes: Axes, epochs: Sequence[Epoch], colours: dict[str, str]) -> None:
-    """The photo sizes between a panel and its title; upright where a stretch is narrower than the words."""
+    """Write the photo sizes above a panel, vertically if a stage is narrower than the text."""
     spans = _spans(epochs, lambda epoch: (epoch.height, epoch.width))
     narrow = min(end - start for start, end, _ in spans) < 0.125 * (spans[-1][1] - spans[0][0])
     for start, end, epoch in spans:
@@ -178,7 +178,7 @@ def _top1_panel(
     _line(axes, x, 100 * top1, colours["accent"])
     axes.set_title("Validation top-1", loc="left", fontsize=9.5, color=colours["ink"])
     axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:g} %"))
-    axes.margins(y=0.22)  # room for the words at the best epoch
+    axes.margins(y=0.22)  # leaves room for the label of the best epoch
     at_most_whole(axes.yaxis, 100)
     for place in np.flatnonzero((x == best) & np.isfinite(top1)):
         axes.plot(x[place], 100 * top1[place], "o", color=colours["second"], markersize=6.5)
@@ -194,7 +194,7 @@ def _top1_panel(
 
 
 def as_png(figure: Figure, dpi: int = DPI) -> bytes:
-    """The figure's PNG."""
+    """Return the figure as PNG bytes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()

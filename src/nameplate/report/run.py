@@ -1,4 +1,4 @@
-"""`write_run_page`: what a training run has done so far, as one HTML file; and `metrics.csv`, the same as a table."""
+"""The page of a training run (`write_run_page`), one HTML file, and the same epochs as the table `metrics.csv`."""
 
 from __future__ import annotations
 
@@ -18,45 +18,45 @@ from nameplate.report.plots import curves_plot
 from nameplate.types import Epoch, Evaluation, Exported
 
 RUNNING = "running"
-"""The state while a page asks the browser to load it anew."""
+"""The state of a run that is going on; its page asks the browser to reload it."""
 FINISHED = "finished"
-"""The state of a run that went to its end."""
+"""The state of a run that has finished."""
 REFRESH_SECONDS = 30
-"""How often a browser loads the page of a running run."""
+"""Seconds after which a browser reloads the page of a run that is going on."""
 HARDEST = 12
-"""Nameplates in the table of the hardest."""
+"""How many nameplates the table of the hardest ones has."""
 COLUMNS = tuple(field.name for field in fields(Epoch))
-"""Of metrics.csv."""
+"""The columns of metrics.csv."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ConfusedPair:
-    """Two nameplates that the model takes for one another, with a photo of each."""
+    """Two nameplates that the model confuses, with a photo of each."""
 
     truth: str
-    """What the photos show."""
+    """The true nameplate."""
     named: str
-    """What they were named."""
+    """The predicted nameplate."""
     count: int
-    """Photos of `truth` that were named `named`."""
+    """Number of photos of `truth` that were predicted as `named`."""
     photo: NDArray[np.uint8]
-    """One of them, H×W×3 RGB."""
+    """One of these photos, uint8 H×W×3, RGB."""
     example: NDArray[np.uint8]
-    """A training photo of `named`, H×W×3 RGB."""
+    """A training photo of `named`, uint8 H×W×3, RGB."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RunPage:
-    """What is known of a run; the page leaves out the sections of what is not."""
+    """What is known about a run. The page leaves out sections for which nothing is known."""
 
     title: str
-    """Names the run."""
+    """The title of the page."""
     state: str = RUNNING
     """running, finished, or stopped with the reason."""
     epochs: Sequence[Epoch] = ()
-    """In order."""
+    """The finished epochs, in order."""
     best: int | None = None
-    """Number of the epoch whose weights are kept; None: see `best_epoch`."""
+    """Number of the epoch whose weights are kept; if None, `best_epoch` decides."""
     recipe: str = ""
     """The recipe as TOML."""
     facts: Sequence[tuple[str, str]] = ()
@@ -64,19 +64,19 @@ class RunPage:
     augmented: bytes | None = None
     """A contact sheet of augmented photos as the network sees them, a JPEG."""
     evaluation: Evaluation | None = None
-    """On the validation part, of the weights that are kept."""
+    """The evaluation of the kept weights on the validation photos."""
     confusions: Sequence[ConfusedPair] = ()
-    """Most frequent first."""
+    """The confused pairs, most frequent first."""
     parity: Sequence[tuple[str, str]] = ()
     """Name and value: how torch, ONNX Runtime and OpenVINO agree."""
     notes: Sequence[str] = ()
     """Photos left out, and why."""
     exported: Exported | None = None
-    """Whose weights the bundle holds, once it is written."""
+    """The epoch whose weights the bundle has, once it is written."""
 
 
 def write_run_page(target: Path, page: RunPage) -> None:
-    """Write a run's page, whole, with all pictures inside it; cheap enough for the end of every epoch.
+    """Write the page of a run with all images inside it. It is cheap enough for the end of every epoch.
 
     Raises:
         NameplateError: the folder cannot be written to.
@@ -105,7 +105,7 @@ def write_run_page(target: Path, page: RunPage) -> None:
 
 
 def exported_words(exported: Exported) -> str:
-    """Which epoch's weights a bundle holds, why, and what that does to its figures."""
+    """Say which epoch's weights a bundle has, why, and what that means for its figures."""
     epoch, best = exported.epoch, exported.best
     said = f"epoch {epoch.epoch} of {exported.epochs}, {epoch.height}×{epoch.width}"
     if best is None or epoch.validation_top1 is None:
@@ -119,7 +119,7 @@ def exported_words(exported: Exported) -> str:
 
 
 def metrics_csv(epochs: Sequence[Epoch]) -> bytes:
-    """The epochs as UTF-8 CSV: `Epoch`'s fields are the columns, None is an empty cell, no digit is lost."""
+    """Return the epochs as UTF-8 CSV: a column for each field of `Epoch`, empty for None, numbers with all digits."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -128,7 +128,7 @@ def metrics_csv(epochs: Sequence[Epoch]) -> bytes:
 
 
 def best_epoch(epochs: Sequence[Epoch], number: int | None = None) -> Epoch | None:
-    """The epoch of that number; without one that of the highest validation top-1, of equals the least loss, if any."""
+    """Return the epoch of a number, else that of the highest validation top-1 and, among equals, the lowest loss."""
     if number is not None:
         return next((epoch for epoch in epochs if epoch.epoch == number), None)
     finite = [epoch for epoch in epochs if epoch.validation_top1 is not None and math.isfinite(epoch.validation_top1)]
@@ -136,7 +136,7 @@ def best_epoch(epochs: Sequence[Epoch], number: int | None = None) -> Epoch | No
 
 
 def _duration(seconds: float) -> str:
-    """12 s, 3 min 05 s, 2 h 07 min."""
+    """Return a duration as text: 12 s, 3 min 05 s, 2 h 07 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -19,19 +19,19 @@ from nameplate.report.plots import INK
 from nameplate.types import Photo
 
 GAP = 4
-"""Pixels between pictures and around them."""
+"""Distance between the images and around them, in pixels."""
 TEXT = 13
-"""Height of the labels' letters in pixels."""
+"""Height of the letters of a label, in pixels."""
 LINE = 20
-"""Height of a label's line in pixels."""
+"""Height of the line of a label, in pixels."""
 QUALITY = 90
-"""Of a JPEG."""
+"""Quality of a JPEG."""
 SUFFIXES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
-"""How the name of a sheet may end, and what it then is."""
+"""The formats of a sheet, by the suffix of its name."""
 
 
 def contact_sheet(rows: Sequence[Sequence[NDArray[np.uint8]]], labels: Sequence[str], kind: str = "JPEG") -> bytes:
-    """Lay rows of pictures on one sheet, each row's label below it.
+    """Lay rows of images on one sheet, each row with its label below it.
 
     Args:
         rows: each the photo itself, of any size, then the pictures made of it; uint8 H×W×3. The last
@@ -74,7 +74,7 @@ def _fitted(pixels: NDArray[np.uint8], height: int, width: int) -> Image.Image:
 
 @cache
 def _font() -> ImageFont.FreeTypeFont:
-    """The font that comes with matplotlib: it has Cyrillic, and is there on every machine."""
+    """Return the font that comes with matplotlib: it has Cyrillic letters and is installed wherever Nameplate is."""
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), TEXT)
 
 
@@ -84,7 +84,7 @@ def _font() -> ImageFont.FreeTypeFont:
 def augmented_rows(
     photos: Sequence[NDArray[np.uint8]], height: int, width: int, settings: Augmentation, seed: int, count: int
 ) -> list[list[NDArray[np.uint8]]]:
-    """Rows for a contact sheet: each photo as it is, then `count` pictures made of it.
+    """Make rows for a contact sheet: each photo as it is, then `count` augmented versions of it.
 
     Args:
         photos: uint8 H×W×3 each; the next one serves as a photo's scenery.
@@ -105,7 +105,7 @@ def augmented_rows(
 def examples(
     photos: Sequence[Photo], count: int, at_least: tuple[int, int]
 ) -> tuple[list[tuple[Photo, NDArray[np.uint8]]], list[tuple[str, str]]]:
-    """Decode up to `count` photos of different nameplates, spread evenly over those that there are.
+    """Decode up to `count` photos of different nameplates, spread evenly over all nameplates.
 
     Args:
         photos: labelled; those of a validation or test part are passed over.

@@ -25,8 +25,8 @@ from nameplate.types import Floats, Preprocess
 # Heat maps over photos: red is evidence for a nameplate, blue against it; the box marks the strongest evidence for it.
 
 COLOURS = "coolwarm"
-"""A diverging colour map with perceptually even steps: K. Moreland, "Diverging Color Maps for Scientific Visualization",
-2009."""
+"""A diverging colour map with perceptually even steps: K. Moreland, "Diverging Color Maps for Scientific
+Visualization", 2009."""
 STRONGEST = 0.8
 """Opacity of the colour over the photo where the evidence is strongest."""
 GREYED = 0.75

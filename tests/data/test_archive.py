@@ -398,7 +398,7 @@ def test_an_interrupted_unpacking_leaves_nothing(tmp_path: Path, own_cache: Path
 def test_a_full_disk_ends_the_unpacking_with_advice(tmp_path: Path) -> None:
     full = OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(DataError, match=r"No space left on device\. Free some space and run the command again"):
-        module._reason(full, tmp_path)
+        module.why_left_out(full, tmp_path)
 
 
 def test_nothing_is_unpacked_where_the_cache_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

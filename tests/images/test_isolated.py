@@ -80,7 +80,7 @@ def test_photos_read_elsewhere_are_the_same(name: str) -> None:
 
 def test_a_reader_that_dies_costs_one_photo_and_no_more() -> None:
     assert decode(SOUND["plain.tiff"]).shape == (47, 61, 3)
-    for reader in isolated._idle:
+    for reader in isolated.idle:
         reader.process.kill()
         reader.process.wait()
     assert decode(SOUND["plain.tiff"]).shape == (47, 61, 3)
@@ -262,7 +262,7 @@ def test_readers_end_with_their_process(end: str) -> None:
         import os, signal
         from nameplate.images import decode, isolated
         decode({encode(picture(8, 8), "TIFF")!r})
-        print(isolated._idle[0].process.pid, flush=True)
+        print(isolated.idle[0].process.pid, flush=True)
         {end}
     """)
     assert out.stderr == ""
@@ -284,13 +284,13 @@ def test_a_forked_process_has_readers_of_its_own() -> None:
         decode(data)
         child = os.fork()
         if child == 0:
-            assert not isolated._idle
+            assert not isolated.idle
             decode(data)
-            isolated._end_all()
+            isolated.end_all()
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
         decode(data)
-        print(len(isolated._idle))
+        print(len(isolated.idle))
     """,
         "-W", "error",
     )  # fmt: skip

@@ -66,7 +66,7 @@ def test_the_solver_run_to_its_end_is_scikit_learns(
     rows = random.normal(size=(400, 20)).astype(np.float32)
     classes = np.minimum(random.geometric(0.4, 400) - 1, 4)
     rows[:, :5] += 1.5 * np.eye(5, dtype=np.float32)[classes]
-    ours = room._fit(None, rows, classes, 5, strength, balanced)
+    ours = room.minimise(None, rows, classes, 5, strength, balanced)
     theirs = LogisticRegression(C=strength, max_iter=5000, tol=1e-8, class_weight="balanced" if balanced else None).fit(
         rows.astype(np.float64), classes
     )
@@ -85,7 +85,7 @@ def test_the_steps_that_a_fit_takes_come_near_the_end() -> None:
     scaled = room._Scaling(embeddings, classes)(embeddings)
     fitted = None
     for strength in room.STRENGTHS[:4]:
-        fitted = room._fit(fitted, scaled, classes, 8, strength, False)
+        fitted = room.minimise(fitted, scaled, classes, 8, strength, False)
     assert fitted is not None
     theirs = LogisticRegression(C=0.1, max_iter=5000, tol=1e-8).fit(scaled.astype(np.float64), classes)
     best = objective(theirs.coef_.T, theirs.intercept_, scaled, classes, 0.1)

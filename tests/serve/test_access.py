@@ -110,10 +110,10 @@ def test_however_many_addresses_come_few_are_remembered(monkeypatch: pytest.Monk
     window = Window(20, 3600)
     for number in range(1000):
         window.hit(f"client {number}", float(number))
-        assert len(window._clients) <= 10
+        assert len(window.clients) <= 10
     for number in range(100):
         window.hit(f"often {number % 3}", 2000.0 + number)
-        assert sum(map(len, window._clients.values())) == window._held <= 25
+        assert sum(map(len, window.clients.values())) == window.held <= 25
 
 
 @pytest.mark.parametrize(

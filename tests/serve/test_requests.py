@@ -113,7 +113,7 @@ def test_photos_are_let_go_with_their_form_and_not_by_the_garbage_collector() ->
     try:
         reader = FormReader(boundary)
         reader.write(body)
-        parts = weakref.ref(reader._parts)
+        parts = weakref.ref(reader.parts)
         del reader
         assert parts() is None
     finally:

@@ -219,7 +219,7 @@ def _unpack_member(archive: Archive, member: Member, folder: Path) -> Why | None
     except FileExistsError:
         return "another entry has the same name"
     except (OSError, ValueError) as error:
-        return _reason(error, target.parent)
+        return why_left_out(error, target.parent)
     return None
 
 
@@ -244,7 +244,7 @@ def _write(target: Path, pieces: Iterable[bytes]) -> None:
             raise
 
 
-def _reason(error: Exception, folder: Path) -> Why:
+def why_left_out(error: Exception, folder: Path) -> Why:
     """Why an entry is left out after an error. Errors of the disk end the unpacking, since the user has to solve them.
 
     Raises:
@@ -274,7 +274,7 @@ def _unpack_inner(
             yield member.shown, error.failure if isinstance(error, PhotoError) else Failure("damaged", error.detail)
             return
         except OSError as error:
-            yield member.shown, _reason(error, folder)
+            yield member.shown, why_left_out(error, folder)
             return
         try:
             yield from _unpack_into(inner, target, f"{member.shown}/", progress)

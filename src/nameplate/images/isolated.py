@@ -168,7 +168,8 @@ class _Reader:
 
 
 _lock = threading.Lock()
-_idle: list[_Reader] = []
+idle: list[_Reader] = []
+"""Child processes that wait for a photo."""
 _busy: dict[int, _Reader] = {}
 """Identifier of a thread → the child process that the thread waits for."""
 
@@ -254,7 +255,7 @@ def _broken(reader: _Reader, limits: Limits) -> PhotoError:
 def _taken() -> _Reader:
     """An idle child process, or a new one; it is marked as busy for this thread."""
     with _lock:
-        reader = _idle.pop() if _idle else None
+        reader = idle.pop() if idle else None
     if reader is None or reader.process.poll() is not None:
         if reader is not None:
             reader.end()
@@ -267,8 +268,8 @@ def _taken() -> _Reader:
 def _give_back(reader: _Reader, *, sound: bool) -> None:
     with _lock:
         _busy.pop(threading.get_ident(), None)
-        if sound and len(_idle) < (os.cpu_count() or 1):
-            _idle.append(reader)
+        if sound and len(idle) < (os.cpu_count() or 1):
+            idle.append(reader)
             return
     reader.end()
 
@@ -301,17 +302,18 @@ def _forget() -> None:
     """Forget all child processes after a fork, since they belong to the parent."""
     global _lock
     _lock = threading.Lock()
-    for reader in (*_idle, *_busy.values()):
+    for reader in (*idle, *_busy.values()):
         reader.process.returncode = 0
-    _idle.clear()
+    idle.clear()
     _busy.clear()
 
 
-def _end_all() -> None:
-    for reader in (*_idle, *_busy.values()):
+def end_all() -> None:
+    """End every child process."""
+    for reader in (*idle, *_busy.values()):
         reader.end()
 
 
-atexit.register(_end_all)
+atexit.register(end_all)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)

@@ -157,7 +157,7 @@ def fit_at(
     scaled, fitted = scaling(embeddings), None
     # The weaker strengths are fitted first, so that the result is that of the path in cross-validation.
     for step in STRENGTHS[: STRENGTHS.index(strength) + 1]:
-        fitted = _fit(fitted, scaled, classes, int(classes.max()) + 1, step, balanced)
+        fitted = minimise(fitted, scaled, classes, int(classes.max()) + 1, step, balanced)
     assert fitted is not None
     weight, bias = scaling.unfold(fitted[:-1], fitted[-1])
     return Head(weight, bias, temperature, strength, scores or {})
@@ -176,7 +176,7 @@ def _path(
     losses: list[float] = []
     fitted = None
     for strength in STRENGTHS:
-        fitted = _fit(fitted, scaled, classes, count, strength, balanced)
+        fitted = minimise(fitted, scaled, classes, count, strength, balanced)
         logits.append(scaled_test @ fitted[:-1] + fitted[-1])
         losses.append(log_loss(probabilities(logits[-1], fit_temperature(logits[-1], test[1])), test[1]))
         if losses[-1] > min(losses):
@@ -228,7 +228,7 @@ def whitening(within: Floats, shrinkage: float = CLASSIFIER_SHRINKAGE) -> Floats
     return np.asarray((directions * (1 / scale[spanned] - rest)) @ directions.T + rest * np.eye(size), np.float32)
 
 
-def _fit(
+def minimise(
     start: Floats | None,
     scaled: Floats,
     classes: NDArray[np.int64],

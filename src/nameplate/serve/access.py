@@ -167,8 +167,8 @@ class Window:
 
     def __init__(self, amount: int, seconds: float) -> None:
         self.amount, self.seconds = amount, seconds
-        self._clients: OrderedDict[str, deque[float]] = OrderedDict()
-        self._held = 0
+        self.clients: OrderedDict[str, deque[float]] = OrderedDict()
+        self.held = 0
 
     def hit(self, client: str, now: float | None = None) -> float:
         """Count a request of a client. Requests that are refused do not count.
@@ -177,17 +177,17 @@ class Window:
             0 if the request may pass, else the seconds until one would.
         """
         now = time.monotonic() if now is None else now
-        times = self._clients.setdefault(client, deque())
-        self._clients.move_to_end(client)  # in order of the last request; the first is forgotten first
+        times = self.clients.setdefault(client, deque())
+        self.clients.move_to_end(client)  # in order of the last request; the first is forgotten first
         while times and times[0] <= now - self.seconds:
             times.popleft()
-            self._held -= 1
+            self.held -= 1
         if len(times) >= self.amount:
             return times[0] + self.seconds - now
         times.append(now)
-        self._held += 1
-        while len(self._clients) > CLIENTS or self._held > REQUESTS:
-            self._held -= len(self._clients.popitem(last=False)[1])
+        self.held += 1
+        while len(self.clients) > CLIENTS or self.held > REQUESTS:
+            self.held -= len(self.clients.popitem(last=False)[1])
         return 0.0
 
 

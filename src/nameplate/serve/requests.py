@@ -160,9 +160,9 @@ class FormReader:
         """
         # The parser refers to the parts, but the parts not to the parser: a reference cycle would keep photos in memory
         # until the garbage collector runs.
-        self._parts = _Parts()
+        self.parts = _Parts()
         try:
-            self._parser = MultipartParser(boundary, self._parts.callbacks())
+            self._parser = MultipartParser(boundary, self.parts.callbacks())
         except FormParserError as error:
             raise _unreadable(error) from None
 
@@ -185,11 +185,11 @@ class FormReader:
         """
         # The parser does not complain about a form that is cut short: without this check, the last photo would be
         # missing from the answer, and nobody would notice.
-        if not self._parts.ended:
+        if not self.parts.ended:
             raise Problem(
                 "bad-request", "The form is cut short, or its boundary is not the one that Content-Type names."
             )
-        return Form(tuple(self._parts.files), self._parts.fields)
+        return Form(tuple(self.parts.files), self.parts.fields)
 
 
 class _Parts:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from nameplate.demo import photos_folder
 
 FORBIDDEN = ["torch", "timm", "torchvision", "accelerate", "sklearn", "matplotlib", "openvino", "ray"]
 
@@ -41,3 +44,14 @@ def bind_root() -> None:
     for capability in (override, read_search):
         if process.prctl(drop, capability, 0, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), "cannot give up root's rights")
+
+
+def few_photos(target: Path) -> Path:
+    """Put 36 renders of 4 nameplates into a folder per nameplate, one of them broken; return the folder."""
+    for folder in sorted(photos_folder("test").iterdir())[:4]:
+        (target / folder.name).mkdir(parents=True)
+        for path in sorted(folder.iterdir())[:9]:
+            shutil.copy(path, target / folder.name)
+    broken = target / "Corvane Lark" / "000.jpg"
+    broken.write_bytes(broken.read_bytes()[:2000])
+    return target

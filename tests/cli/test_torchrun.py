@@ -7,7 +7,6 @@ import importlib.util
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -16,9 +15,8 @@ from typing import Any
 
 import pytest
 
-from nameplate.demo import photos_folder
 from nameplate.fit.recipe import Recipe, Stage, recipe_toml
-from tests.cli.run import nameplate
+from tests.cli.run import few_photos, nameplate
 
 NEEDED = ("torch", "timm", "accelerate", "onnx", "onnxscript", "tensorboard")
 pytestmark = [
@@ -68,15 +66,7 @@ main()
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """36 photos of 4 nameplates, one of them broken."""
-    target = tmp_path_factory.mktemp("data") / "photos"
-    for folder in sorted(photos_folder("test").iterdir())[:4]:
-        (target / folder.name).mkdir(parents=True)
-        for path in sorted(folder.iterdir())[:9]:
-            shutil.copy(path, target / folder.name)
-    broken = target / "Corvane Lark" / "000.jpg"
-    broken.write_bytes(broken.read_bytes()[:2000])
-    return target
+    return few_photos(tmp_path_factory.mktemp("data") / "photos")
 
 
 @pytest.fixture(scope="module")

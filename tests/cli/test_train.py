@@ -28,7 +28,7 @@ from nameplate.demo import photo, photos_folder
 from nameplate.fit.recipe import Mixing, Recipe, Stage, recipe_toml
 from nameplate.images.augment import Augmentation
 from nameplate.storage import working_in, writing
-from tests.cli.run import FORBIDDEN, nameplate
+from tests.cli.run import FORBIDDEN, few_photos, nameplate
 
 needs_torch = pytest.mark.torch
 MISSING = [
@@ -87,15 +87,7 @@ def started(tmp_path: Path) -> Started:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """32 photos of 4 nameplates, one of them broken."""
-    target = tmp_path_factory.mktemp("data") / "photos"
-    for folder in sorted(photos_folder("test").iterdir())[:4]:
-        (target / folder.name).mkdir(parents=True)
-        for path in sorted(folder.iterdir())[:9]:
-            shutil.copy(path, target / folder.name)
-    broken = target / "Corvane Lark" / "000.jpg"
-    broken.write_bytes(broken.read_bytes()[:2000])
-    return target
+    return few_photos(tmp_path_factory.mktemp("data") / "photos")
 
 
 def written(target: Path, recipe: Recipe) -> Path:

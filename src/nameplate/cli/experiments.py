@@ -30,7 +30,9 @@ from nameplate.types import HeadRecipe
 
 if TYPE_CHECKING:
     from nameplate.experiments.candidates import Candidate
+    from nameplate.experiments.result import Experiment
     from nameplate.report.compare import Comparison, ComparisonRow
+
 
 BASE = "fine-tune"
 """The recipe that `--set` changes where none is named."""
@@ -217,10 +219,6 @@ def _cells(row: ComparisonRow) -> tuple[str, ...]:
 
 
 # extra-data
-
-
-if TYPE_CHECKING:
-    from nameplate.experiments.result import Experiment
 
 
 @app.command("extra-data")

@@ -29,6 +29,9 @@ from nameplate.model.verification import DEFAULT_LIES, DEFAULT_RATE, RATES
 if TYPE_CHECKING:
     from nameplate.batch.predict import JobResult, Profile
     from nameplate.data import Refused
+    from nameplate.model.cam import Case
+    from nameplate.model.model import Model
+    from nameplate.model.verification import ClaimVerdict, Lies, Verified
 
 
 @app.command()
@@ -210,10 +213,6 @@ def submit(
 # verify
 
 
-if TYPE_CHECKING:
-    from nameplate.model.model import Model
-    from nameplate.model.verification import ClaimVerdict, Lies, Verified
-
 LIES = {"mixed": "half of the same make", "random": "random", "same-make": "same make", "alike": "the most alike"}
 STYLES: dict[ClaimVerdict, str] = {"accept": "bold green", "reject": "bold red", "unsure": "bold yellow"}
 
@@ -337,10 +336,6 @@ def _percent(share: float) -> str:
 
 
 # explain
-
-
-if TYPE_CHECKING:
-    from nameplate.model.cam import Case
 
 
 @app.command()

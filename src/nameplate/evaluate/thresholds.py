@@ -29,8 +29,6 @@ from nameplate.model.verification import MOST_PHOTOS, RATES, ClaimThresholds, Li
 from nameplate.storage import sha256
 from nameplate.types import Doubles, Floats
 
-Floats = Floats
-
 # The gate: a binary classifier of embeddings, whole cars against everything else.
 
 OTHERS_PASSED = 0.03

@@ -36,6 +36,10 @@ from nameplate.runtime.base import BATCH
 from nameplate.storage import clear_folder, is_free, whole_file, working_in
 from nameplate.types import HeadRecipe
 
+if TYPE_CHECKING:
+    from nameplate.train.finetune import Say, Watch
+
+
 SETTINGS, JUDGED, RUNS = "settings.json", "judged", "runs"
 SCHEMA = 1
 """Version of the format of these files."""
@@ -136,9 +140,6 @@ def described(candidate: Candidate) -> dict[str, object]:
     """A candidate as plain data, as the JSON files hold it."""
     return msgspec.json.decode(msgspec.json.encode(candidate), type=dict[str, object])
 
-
-if TYPE_CHECKING:
-    from nameplate.train.finetune import Say, Watch
 
 Bars = Callable[[], AbstractContextManager[Progress]]
 Training = Callable[[], "AbstractContextManager[tuple[Watch, Say]]"]

@@ -10,12 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from nameplate.images.transforms import preprocess
+from nameplate.images.transforms import Pixels, preprocess
 from nameplate.types import Flaw, Preprocess
-
-Pixels = NDArray[np.uint8]
 
 VIEW = Preprocess(192, 288, "squash", "bicubic")
 """Size at which light and sharpness are measured: the model input of the bundle that ships."""

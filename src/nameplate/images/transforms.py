@@ -12,6 +12,9 @@ from PIL import Image, ImageFilter
 
 from nameplate.types import Floats, Interpolation, Preprocess
 
+Pixels = NDArray[np.uint8]
+"""A photo or a model input, uint8 H×W×3, RGB."""
+
 FILTERS: dict[Interpolation, Image.Resampling] = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,

@@ -19,7 +19,7 @@ from nameplate.defaults import TOP
 from nameplate.errors import BundleError, PhotoError, UsageError
 from nameplate.images.parallel import ordered_map
 from nameplate.images.quality import flaws
-from nameplate.images.transforms import frame
+from nameplate.images.transforms import Pixels, frame
 from nameplate.model.bundle import all_finite
 from nameplate.model.classifier import probabilities
 from nameplate.model.model import Model
@@ -27,7 +27,6 @@ from nameplate.model.neighbours import Neighbour, nearest, read_index
 from nameplate.model.pipeline import (
     NOT_COMPUTED,
     EmbeddedPhoto,
-    Pixels,
     PreparedPhoto,
     UnreadablePhoto,
     bytes_of,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from nameplate.errors import DataError
 from nameplate.images.parallel import ordered_map
 from nameplate.images.quality import MEASURE, Quality
+from nameplate.images.transforms import Pixels
 from nameplate.model.bundle import Bundle
 from nameplate.model.cache import EmbeddingCache
 from nameplate.model.model import Model
@@ -22,7 +23,6 @@ from nameplate.model.pipeline import (
     EmbeddedPhoto,
     Hidden,
     Outcome,
-    Pixels,
     PreparedPhoto,
     Settings,
     UnreadablePhoto,

@@ -28,7 +28,7 @@ from nameplate.images.decode import decode_with_header, read_bytes, read_header
 from nameplate.images.parallel import ordered_map
 from nameplate.images.phash import perceptual_hash
 from nameplate.images.quality import Quality, measure_quality
-from nameplate.images.transforms import preprocess
+from nameplate.images.transforms import Pixels, preprocess
 from nameplate.model.bundle import Bundle, all_finite
 from nameplate.model.runtime_choice import ChosenRuntime
 from nameplate.runtime.base import BATCH, Batch, Batching, Runtime, Watch, no_watch
@@ -51,7 +51,6 @@ NOT_COMPUTED = Failure("not computed", "of this photo the model computes NaN, in
 """The failure of a photo whose embedding or probabilities are not finite numbers."""
 
 Hidden = Literal["centre", "border"]
-Pixels = NDArray[np.uint8]
 Source = str | Path | bytes | Pixels | Callable[[], bytes]
 """A path, a file's bytes, pixels, or a function that returns a file's bytes and is called in one of the threads."""
 T = TypeVar("T")

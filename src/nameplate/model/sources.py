@@ -14,7 +14,8 @@ from PIL import Image, ImageOps
 
 from nameplate.errors import PhotoError, Reason, UsageError
 from nameplate.images.pillow import to_rgb
-from nameplate.model.pipeline import Pixels, Source
+from nameplate.images.transforms import Pixels
+from nameplate.model.pipeline import Source
 from nameplate.storage import printable
 from nameplate.types import Limits
 

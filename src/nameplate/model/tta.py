@@ -24,14 +24,13 @@ from nameplate.defaults import NO_TTA
 from nameplate.errors import BundleError, UsageError
 from nameplate.images.augment import Augmentation, augment
 from nameplate.images.parallel import ordered_map
-from nameplate.images.transforms import WHOLE, Box, centred, crop, frame, preprocess, sharpened, sharpness_of
+from nameplate.images.transforms import WHOLE, Box, Pixels, centred, crop, frame, preprocess, sharpened, sharpness_of
 from nameplate.model.bundle import Bundle, all_finite
 from nameplate.model.pipeline import (
     AHEAD,
     DecodedPhoto,
     EmbeddedPhoto,
     Outcome,
-    Pixels,
     PreparedPhoto,
     Settings,
     Source,

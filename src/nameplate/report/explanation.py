@@ -8,12 +8,11 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from nameplate.errors import PhotoError
 from nameplate.images.decode import decode
-from nameplate.images.transforms import frame
+from nameplate.images.transforms import Pixels, frame
 from nameplate.model.cam import SHOWN, Case, Explanation, upsample
 from nameplate.model.model import Model
 from nameplate.model.neighbours import THUMBNAIL_LIMITS, Neighbour
@@ -33,8 +32,6 @@ GREYED = 0.75
 """How far the photo's own colours are desaturated, so that none is mistaken for evidence."""
 GAP = 8
 """Distance between two maps, in pixels."""
-
-Pixels = NDArray[np.uint8]
 
 
 def heat_scale(explanation: Explanation) -> float:

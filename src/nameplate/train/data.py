@@ -22,6 +22,7 @@ from nameplate.fit.recipe import Mixing
 from nameplate.images.augment import Augmentation, augment
 from nameplate.images.decode import decode
 from nameplate.images.parallel import ordered_map
+from nameplate.images.transforms import Pixels
 from nameplate.model.pipeline import Settings, UnreadablePhoto, prepare_photo
 from nameplate.train.schedule import steps_per_epoch
 from nameplate.types import Preprocess
@@ -61,8 +62,6 @@ def mix(
 
 AHEAD = 6
 """Largest number of batches in memory, the one in the network included."""
-
-Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,10 +50,11 @@ def evaluate_frozen(
     cost = measure(network, *size)
     bundle, runtime = stand_in_bundle(backbone, weights, network, size), TorchRuntime(network)
 
-    def embed(photos: Sequence[Photo], *, mirror: bool) -> DatasetEmbeddings:
-        return embed_with(runtime, photos, bundle, Settings(threads=threads, mirror=mirror), progress)
+    def embed(photos: Sequence[Photo], *, mirror: bool = False, also_mirrored: bool = False) -> DatasetEmbeddings:
+        settings = Settings(threads=threads, mirror=mirror)
+        return embed_with(runtime, photos, bundle, settings, progress, also_mirrored=also_mirrored)
 
-    plain = embed(split.photos, mirror=False)
+    plain = embed(split.photos, also_mirrored=candidate.head.mirror)
     there = still_readable(split.photos, plain)
     classes, groups = split.classes[there], split.groups[there]
     mirrored = embed(plain.photos, mirror=True) if candidate.head.mirror else None

@@ -2,18 +2,21 @@
 
     npm pack @mediapipe/objectron@0.4.1675468480 && tar xzf mediapipe-objectron-*.tgz
     pip install tflite
-    python tools/make_detector.py package/objectron_solution_packed_assets.data detector.onnx --size 192 --photos PHOTOS
+    mv package/objectron_solution_packed_assets.data assets
+    python tools/make_detector.py assets detector.onnx --calibrate CARS196 --photos PHOTOS
 
 The network is an SSD MobileNetV2 trained on Open Images (Apache-2.0, by Google's MediaPipe). It is convolutional, so it
 runs at other sizes than its own 300×300 pixels; boxes are then relative to anchors of the same size in pixels. The
 ONNX file takes uint8 N×size×size×3 and gives `boxes`, float32 N×A×4 (encoded y, x, height, width), and `scores`,
-float32 N×A×2 (logits of Vehicle and Car). With --photos the file is checked against OpenVINO's own reading of the
-TFLite file, at 300 pixels.
+float32 N×A×2 (logits of Vehicle and Car). With --calibrate the convolutions, except those that predict boxes and
+scores, are quantised to int8 with 7-bit weights, which every processor computes alike. With --photos the conversion is
+checked against OpenVINO's own reading of the TFLite file, at 300 pixels and in float32.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,9 +29,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from nameplate.data import list_photos
+from nameplate.defaults import DEFAULT_BUNDLE
 from nameplate.fit.half import store_as_half
+from nameplate.fit.quantize import quantize
 from nameplate.images.decode import decode
-from nameplate.images.transforms import preprocess
+from nameplate.images.transforms import PAD_GREY, preprocess
+from nameplate.model.bundle import load_bundle
+from nameplate.storage import sha256
 from nameplate.types import Preprocess
 
 FILE = slice(184, 9987912)
@@ -36,6 +43,14 @@ FILE = slice(184, 9987912)
 OWN_SIZE = 300
 """Height and width that the network was trained at, in pixels."""
 VEHICLE, CAR, CLASSES = 18, 23, 24
+SIZE, MAPS = 160, 2
+"""What ships: height and width of the input in pixels, and how many of the six feature maps predict boxes, the finest
+ones. The others are for boxes of about the whole input and larger (docs/detector.md)."""
+ALL_MAPS = 6
+CALIBRATION, BITS = 300, 7
+"""How many photos calibrate, and how many bits the weights have."""
+SHARES = (1.0, 0.5, 1 / 3, 0.2)
+"""The shares of the frame that photos to calibrate on take, in turn."""
 GAP = 1e-3
 """The largest difference from the TFLite file that is allowed, of logits and of encoded boxes; 3e-5 was measured."""
 RELU6 = 3
@@ -53,7 +68,7 @@ class Graph:
 
     def node(self, operator: str, inputs: list[str], output: str, **attributes: object) -> str:
         """Append a node with one output; return the output's name."""
-        self.nodes.append(helper.make_node(operator, inputs, [output], **attributes))
+        self.nodes.append(helper.make_node(operator, inputs, [output], output, **attributes))
         return output
 
     def constant(self, name: str, values: NDArray[np.generic]) -> str:
@@ -62,13 +77,14 @@ class Graph:
         return name
 
 
-def convert(data: bytes, size: int, classes: list[int]) -> onnx.ModelProto:
+def convert(data: bytes, size: int, classes: list[int], maps: int = ALL_MAPS) -> onnx.ModelProto:
     """Convert the TFLite file to ONNX, operator by operator.
 
     Args:
         data: the TFLite file.
         size: height and width of the input, in pixels.
-        classes: the classes whose scores are kept.
+        classes: the classes whose scores are computed.
+        maps: how many of the feature maps predict boxes, finest first.
 
     Raises:
         ValueError: the file has an operator or an activation function that it did not have when this was written.
@@ -77,24 +93,26 @@ def convert(data: bytes, size: int, classes: list[int]) -> onnx.ModelProto:
     subgraph, graph = model.Subgraphs(0), Graph()
     constants = _constants(model)
     _begin(graph, subgraph.Inputs(0), size)
-    operators = {number: name for name, number in vars(tflite.BuiltinOperator).items() if isinstance(number, int)}
-    for number in range(subgraph.OperatorsLength()):
-        operator = subgraph.Operators(number)
-        code = model.OperatorCodes(operator.OpcodeIndex())
-        kind = operators[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
-        inputs = [operator.Inputs(place) for place in range(operator.InputsLength())]
-        output, name = operator.Outputs(0), f"n{number}"
+    steps = list(_operators(model))
+    rows = {output: inputs[0] for kind, _, inputs, output in steps if kind == "RESHAPE"}
+    class_heads = {entry for output, entry in rows.items() if _columns(subgraph, output) == CLASSES}
+    for number, (kind, operator, inputs, output) in enumerate(steps):
+        name = f"n{number}"
         if kind == "DEQUANTIZE":
             constants[output] = constants[inputs[0]].astype(np.float32)
         elif kind in ("CONV_2D", "DEPTHWISE_CONV_2D"):
-            _convolution(graph, operator, kind, [inputs[0], output], [constants[place] for place in inputs[1:]], name)
+            weights = [constants[place] for place in inputs[1:]]
+            if output in class_heads:
+                weights = [_of_classes(values, classes) for values in weights]
+            _convolution(graph, operator, kind, [inputs[0], output], weights, name)
         elif kind == "ADD":
             graph.names[output] = graph.node("Add", [graph.names[place] for place in inputs], name)
             graph.sizes[output] = graph.sizes[inputs[0]]
         elif kind == "RESHAPE":
-            graph.names[output] = _rows(graph, inputs[0], int(subgraph.Tensors(output).ShapeAsNumpy()[-1]), name)
+            columns = _columns(subgraph, output)
+            graph.names[output] = _rows(graph, inputs[0], len(classes) if columns == CLASSES else columns, name)
         elif kind == "CONCATENATION":
-            graph.names[output] = graph.node("Concat", [graph.names[place] for place in inputs], name, axis=1)
+            graph.names[output] = graph.node("Concat", [graph.names[place] for place in inputs[:maps]], name, axis=1)
         else:
             raise ValueError(f"The TFLite file has an operator {kind}, which this tool does not convert.")
     return _end(graph, [graph.names[subgraph.Outputs(place)] for place in range(2)], size, classes)
@@ -109,6 +127,26 @@ def same_padding(length: int, kernel: int, stride: int) -> tuple[int, int, int]:
     out = -(-length // stride)
     zeros = max((out - 1) * stride + kernel - length, 0)
     return out, zeros // 2, zeros - zeros // 2
+
+
+def _operators(model: tflite.Model) -> Iterator[tuple[str, tflite.Operator, list[int], int]]:
+    """Each operator's kind, itself, and the tensors that it reads and makes."""
+    kinds = {number: name for name, number in vars(tflite.BuiltinOperator).items() if isinstance(number, int)}
+    subgraph = model.Subgraphs(0)
+    for number in range(subgraph.OperatorsLength()):
+        operator = subgraph.Operators(number)
+        code = model.OperatorCodes(operator.OpcodeIndex())
+        kind = kinds[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
+        yield kind, operator, [operator.Inputs(place) for place in range(operator.InputsLength())], operator.Outputs(0)
+
+
+def _columns(subgraph: tflite.SubGraph, tensor: int) -> int:
+    return int(subgraph.Tensors(tensor).ShapeAsNumpy()[-1])
+
+
+def _of_classes(values: NDArray[np.generic], classes: list[int]) -> NDArray[np.generic]:
+    """A class head's filters or biases, anchor by anchor along the first axis, of these classes alone."""
+    return values.reshape(-1, CLASSES, *values.shape[1:])[:, classes].reshape(-1, *values.shape[1:])
 
 
 def _constants(model: tflite.Model) -> dict[int, NDArray[np.generic]]:
@@ -175,17 +213,52 @@ def _rows(graph: Graph, entry: int, columns: int, name: str) -> str:
 def _end(graph: Graph, ends: list[str], size: int, classes: list[int]) -> onnx.ModelProto:
     boxes, scores = ends
     graph.node("Identity", [boxes], "boxes")
-    graph.node("Gather", [scores, graph.constant("classes", np.array(classes))], "scores", axis=2)
+    graph.node("Identity", [scores], "scores")
+    nodes = _needed(graph.nodes)
+    read = {name for node in nodes for name in node.input}
     entry = helper.make_tensor_value_info("input", TensorProto.UINT8, ["N", size, size, 3])
     outputs = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", "A", columns])
         for name, columns in (("boxes", 4), ("scores", len(classes)))
     ]
-    made = helper.make_graph(graph.nodes, "detector", [entry], outputs, graph.tensors)
+    tensors = [tensor for tensor in graph.tensors if tensor.name in read]
+    made = helper.make_graph(nodes, "detector", [entry], outputs, tensors)
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     store_as_half(model)
     onnx.checker.check_model(model)
     return model
+
+
+def _needed(nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """The nodes that the outputs depend on, in their order."""
+    read, kept = {"boxes", "scores"}, []
+    for node in reversed(nodes):
+        if read.intersection(node.output):
+            read.update(node.input)
+            kept.append(node)
+    return kept[::-1]
+
+
+def heads(model: onnx.ModelProto) -> list[str]:
+    """Names of the convolutions that predict boxes and scores: nothing but a transposition follows them."""
+    turned = {node.input[0] for node in model.graph.node if node.op_type == "Transpose"}
+    return [node.name for node in model.graph.node if node.op_type == "Conv" and node.output[0] in turned]
+
+
+def calibration_inputs(folder: Path, size: int) -> NDArray[np.uint8]:
+    """Photos that trained the bundle that ships, each squashed into a share of a grey frame, at a random place."""
+    rows = csv.DictReader((load_bundle(DEFAULT_BUNDLE).photos or b"").decode().splitlines())
+    # By nameplate and file name, since the folder may be a copy in other colours.
+    trained = {Path(row["path"]).parts[-2:] for row in rows if row["split"] == "train"}
+    photos = [photo for photo in list_photos(folder) if Path(photo.path).parts[-2:] in trained]
+    chosen = np.unique(np.linspace(0, len(photos) - 1, min(CALIBRATION, len(photos))).round().astype(int))
+    draw, inputs = np.random.default_rng(0), np.full((len(chosen), size, size, 3), PAD_GREY, np.uint8)
+    for number, place in enumerate(chosen):
+        side = round(size * SHARES[number % len(SHARES)] ** 0.5)
+        top, left = draw.integers(size - side + 1, size=2)
+        small = preprocess(decode(photos[place].path), Preprocess(side, side))
+        inputs[number, top : top + side, left : left + side] = small
+    return inputs
 
 
 def largest_gap(data: bytes, photos: list[str]) -> float:
@@ -220,7 +293,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("assets", type=Path)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--size", type=int, default=192, help="Height and width of the input, in pixels.")
+    parser.add_argument("--size", type=int, default=SIZE, help="Height and width of the input, in pixels.")
+    parser.add_argument("--maps", type=int, default=MAPS, help="How many of the feature maps predict boxes.")
+    parser.add_argument("--calibrate", type=Path, help="Quantise to int8, with the ranges of these photos.")
     parser.add_argument("--photos", type=Path, help="Check the file on these photos.")
     arguments = parser.parse_args()
     data = arguments.assets.read_bytes()[FILE]
@@ -230,9 +305,12 @@ def main() -> None:
         print(f"largest difference from the TFLite file on {len(photos)} photos: {gap:.1e}")
         if gap > GAP:
             raise SystemExit(f"It is more than {GAP:g}: nothing is written.")
-    model = convert(data, arguments.size, [VEHICLE, CAR])
-    arguments.output.write_bytes(model.SerializeToString())
-    print(f"{arguments.output}: {arguments.output.stat().st_size / 1e6:.1f} MB, {arguments.size}×{arguments.size}")
+    model = convert(data, arguments.size, [VEHICLE, CAR], arguments.maps)
+    made = model.SerializeToString()
+    if arguments.calibrate is not None:
+        made = quantize(made, calibration_inputs(arguments.calibrate, arguments.size), heads(model), BITS)
+    arguments.output.write_bytes(made)
+    print(f"{arguments.output}: {len(made) / 1e6:.1f} MB, {arguments.size}×{arguments.size}, SHA-256 {sha256(made)}")
 
 
 if __name__ == "__main__":

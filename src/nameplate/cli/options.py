@@ -105,6 +105,7 @@ ORDER = [
     "augment",
     "recipes",
     "backbones",
+    "backbone",
     "convert-weights",
     "train",
     "compare",

@@ -215,15 +215,15 @@ def _checked(
     _check_columns(path, header)
     every = range(len(header))
     keep = [place for place in every if _is_wanted(header[place], wanted)]
-    told = False
+    narrowed = False
     for number, row in enumerate(rows, start=first):
         lines.row()
         if not row:
             continue
         if len(row) != len(header):
             raise DataError(f"'{path}', row {number}: {len(row)} cells, but the header has {len(header)}.")
-        yield {header[place]: row[place] for place in (keep if told else every)}
-        told = True
+        yield {header[place]: row[place] for place in (keep if narrowed else every)}
+        narrowed = True
 
 
 def _check_columns(path: Path, names: Sequence[str]) -> None:

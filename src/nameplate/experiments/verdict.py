@@ -220,8 +220,8 @@ def _per_class(
     added: dict[str, int],
     nameplates: Sequence[str],
 ) -> tuple[ClassVerdict, ...]:
-    judged = [name for name in nameplates if (truth == name).any()]
-    found = [paired(without[:, truth == name], with_[:, truth == name], groups[truth == name]) for name in judged]
+    evaluated = [name for name in nameplates if (truth == name).any()]
+    found = [paired(without[:, truth == name], with_[:, truth == name], groups[truth == name]) for name in evaluated]
     raised = holm([each.p for each in found])
     return tuple(
         ClassVerdict(
@@ -232,7 +232,7 @@ def _per_class(
             float(p),
             _word(each.difference.value, float(p)),
         )
-        for name, each, p in zip(judged, found, raised, strict=True)
+        for name, each, p in zip(evaluated, found, raised, strict=True)
     )
 
 

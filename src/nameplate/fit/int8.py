@@ -136,13 +136,13 @@ def _attempt(inputs: AttemptInputs, in_float: Sequence[str]) -> Attempt:
     progress("quantise", 0, 1)
     draft = _draft(inputs.bundle, quantize(inputs.bundle.backbone, inputs.model_inputs, in_float, inputs.bits))
     progress("quantise", 1, 1)
-    judged = {}
+    results = {}
     for runtime in working(draft, inputs.settings.threads):
         model = Model(draft, replace(inputs.settings, runtime=runtime))
         step = f"int8 {runtime}"
-        judged[runtime] = evaluate_model(model, inputs.dataset, progress=lambda _, a, b, s=step: progress(s, a, b))  # type: ignore[misc]
-    calibrated = _calibrated(draft, inputs.before, judged)
-    comparisons = tuple(_compared(inputs.before, found, calibrated.bundle) for found in judged.values())
+        results[runtime] = evaluate_model(model, inputs.dataset, progress=lambda _, a, b, s=step: progress(s, a, b))  # type: ignore[misc]
+    calibrated = _calibrated(draft, inputs.before, results)
+    comparisons = tuple(_compared(inputs.before, found, calibrated.bundle) for found in results.values())
     return Attempt(calibrated, comparisons, tuple(in_float))
 
 
@@ -153,16 +153,16 @@ def _draft(bundle: Bundle, backbone: bytes) -> Bundle:
     return replace(bundle, manifest=manifest, backbone=backbone, folder=None)
 
 
-def _calibrated(draft: Bundle, before: EvaluationResult, judged: Mapping[str, EvaluationResult]) -> Calibrated:
+def _calibrated(draft: Bundle, before: EvaluationResult, results: Mapping[str, EvaluationResult]) -> Calibrated:
     """Fit temperatures and thresholds again; where there are too few photos, those of float32 stay."""
-    reference = judged[REFERENCE]
+    reference = results[REFERENCE]
     enough = len(reference.photos) >= MIN_CALIBRATION
     if enough:
         thresholds = replace(draft.manifest.thresholds, far=_moved_non_car_threshold(draft, before, reference))
         draft = replace(draft, manifest=replace(draft.manifest, thresholds=thresholds))
     everyone = np.arange(len(reference.photos))
-    # REFERENCE is the first in `judged`, and `calibrate_bundle` chooses the thresholds by the first runtime.
-    embedded = tuple(RuntimeEmbeddings(name, found.embeddings, everyone) for name, found in judged.items())
+    # REFERENCE is the first in `results`, and `calibrate_bundle` chooses the thresholds by the first runtime.
+    embedded = tuple(RuntimeEmbeddings(name, found.embeddings, everyone) for name, found in results.items())
     return calibrate_bundle(draft, HeldOut(embedded, reference.y_true, reference.groups), thresholds=enough)
 
 
@@ -171,7 +171,7 @@ def _moved_non_car_threshold(draft: Bundle, before: EvaluationResult, after: Eva
     far, known = draft.manifest.thresholds.far, draft.ood_detector
     if far is None or known is None:
         return far
-    was, now = (float(np.median(known.distances(judged.embeddings)[1])) for judged in (before, after))
+    was, now = (float(np.median(known.distances(each.embeddings)[1])) for each in (before, after))
     return far * now / was
 
 

@@ -131,10 +131,10 @@ async def verify(
         _refuse_what_cannot_be_judged(known, claimed, false_accepts, false_accepts_of)
         found = await unless_gone(request, served.engine.answer(photos, names))
     refuse_if_none_readable(found, [prediction_json(answer.prediction) for answer in found])
-    judged = known.judge_claim(
+    verified = known.judge_claim(
         claimed, [(a.prediction, a.probs) for a in found], rate=false_accepts, lies=false_accepts_of
     )
-    return json_response(VerifiedClaim(named, **asdict(verified_json(judged))))
+    return json_response(VerifiedClaim(named, **asdict(verified_json(verified))))
 
 
 def _refuse_what_cannot_be_judged(model: Model, claimed: str, rate: float, lies: Lies) -> None:

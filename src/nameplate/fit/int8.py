@@ -116,6 +116,7 @@ def best_attempt(inputs: AttemptInputs, max_loss: float) -> Attempt:
             order = by_sensitivity(
                 inputs.bundle.backbone, inputs.model_inputs, lambda a, b: inputs.progress("sensitivity", a, b)
             )
+        # With every convolution in float32 nothing would be quantised.
         if count and count >= len(order):
             break
         made.append(_attempt(inputs, order[:count]))
@@ -148,6 +149,7 @@ def _attempt(inputs: AttemptInputs, in_float: Sequence[str]) -> Attempt:
 
 def _draft(bundle: Bundle, backbone: bytes) -> Bundle:
     """The bundle with another backbone, before calibration."""
+    # Temperatures and the check of bfloat16 belong to the float32 backbone, so they are removed.
     files = {BACKBONE: File(sha256(backbone), len(backbone))}
     manifest = replace(bundle.manifest, schema=SCHEMA, files=files, temperatures={}, bfloat16=None)
     return replace(bundle, manifest=manifest, backbone=backbone, folder=None)
@@ -172,6 +174,7 @@ def _moved_non_car_threshold(draft: Bundle, before: EvaluationResult, after: Eva
     if far is None or known is None:
         return far
     was, now = (float(np.median(known.distances(each.embeddings)[1])) for each in (before, after))
+    # There are no photos of other things here, so the threshold cannot be chosen anew.
     return far * now / was
 
 
@@ -296,6 +299,7 @@ def export_int8(
     inputs = AttemptInputs(bundle, model_inputs, before, to_evaluate, settings, recipe.bits, progress)
     best = best_attempt(inputs, recipe.gates.loss)
     progress("time", 0, 1)
+    # Speed is measured last and for the best attempt alone, since each measurement takes a while.
     found = replace(_found(inputs, best), unreadable=unreadable)
     progress("time", 1, 1)
     found = replace(found, failed=tuple(_failures(found, recipe.gates)))

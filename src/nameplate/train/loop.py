@@ -214,7 +214,7 @@ def _epoch(
     stage = recipe.stages[state.stage]
     whole = epoch_batches(len(job.paths), stage.batch, recipe.seed, state.epoch)
     mine = [np.array_split(b, accelerator.num_processes)[accelerator.process_index] for b in whole[state.step :]]
-    size = (stage.height, stage.width)
+    size = recipe.preprocess(stage.height, stage.width)
     stream = training_batches(job.paths, mine, size, recipe.augmentation, recipe.seed, state.epoch, job.threads)
     mixed = state.epoch < recipe.mixing.until * sum(s.epochs for s in recipe.stages)
     train_mode(training.network)
@@ -316,7 +316,7 @@ def _validate(job: TrainingJob, training: Training, accelerator: Accelerator) ->
     stage = recipe.stages[state.stage]
     begun, loss, top1 = time.monotonic(), None, None
     if job.holdout_paths:
-        settings = Preprocess(stage.height, stage.width, recipe.fit, recipe.interpolation)
+        settings = recipe.preprocess(stage.height, stage.width)
         logits, places = evaluate_network(kept(training), job.holdout_paths, settings, accelerator, job.threads)
         if not len(places):
             raise unreadable(job.holdout_paths)

@@ -43,7 +43,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 Text = Annotated[str, Meta(min_length=1, description="text")]
 Count = Annotated[int, Meta(ge=1, le=1_000_000, description="a whole number from 1 to 1,000,000")]
 Folds = Annotated[int, Meta(ge=2, le=100, description="a whole number from 2 to 100")]
-Pixels = Annotated[int, Meta(ge=32, le=4096, description="a whole number from 32 to 4096")]
+SideLength = Annotated[int, Meta(ge=32, le=4096, description="a whole number from 32 to 4096")]
 Seed = Annotated[int, Meta(ge=0, lt=2**32, description="a whole number from 0 to 4294967295")]
 # The upper limit refuses infinity, which TOML can write.
 Positive = Annotated[float, Meta(gt=0, le=sys.float_info.max, description="a number above 0")]
@@ -73,9 +73,9 @@ class Mixing:
 class Stage:
     """A part of the training with one input size."""
 
-    height: Pixels
+    height: SideLength
     """Height of the model's input in pixels."""
-    width: Pixels
+    width: SideLength
     """Width of the model's input in pixels."""
     epochs: Count
     """Largest number of epochs; patience may end the stage sooner."""

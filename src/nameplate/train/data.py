@@ -66,7 +66,7 @@ AHEAD = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class PhotoBatch:
     """Model inputs that go through the network together."""
 
     photos: Pixels
@@ -96,7 +96,7 @@ def training_batches(
     seed: int,
     epoch: int,
     threads: int,
-) -> Iterator[Batch]:
+) -> Iterator[PhotoBatch]:
     """Batches of augmented training photos.
 
     Args:
@@ -125,7 +125,7 @@ def training_batches(
 
 def plain_batches(
     paths: Sequence[str], batches: Sequence[NDArray[np.int64]], settings: Preprocess, threads: int
-) -> Iterator[Batch]:
+) -> Iterator[PhotoBatch]:
     """Batches of photos without augmentation, prepared by the same pipeline that serves the bundle."""
 
     def prepare(place: int) -> Pixels:
@@ -147,7 +147,7 @@ def unreadable(paths: Sequence[str]) -> NameplateError:
 
 def _batches(
     paths: Sequence[str], batches: Sequence[NDArray[np.int64]], prepare: Callable[[int], Pixels], threads: int
-) -> Iterator[Batch]:
+) -> Iterator[PhotoBatch]:
     """Batches whose photos `prepare` makes in threads, in order, a limited number ahead."""
 
     def one(place: int) -> Pixels | str:
@@ -162,9 +162,9 @@ def _batches(
             yield _gather(paths, places, list(islice(made, len(places))))
 
 
-def _gather(paths: Sequence[str], places: NDArray[np.int64], made: Sequence[Pixels | str]) -> Batch:
+def _gather(paths: Sequence[str], places: NDArray[np.int64], made: Sequence[Pixels | str]) -> PhotoBatch:
     """A batch from prepared photos and, in place of unreadable ones, the reasons."""
     good = [number for number, pixels in enumerate(made) if not isinstance(pixels, str)]
     lost = tuple((paths[places[n]], text) for n, text in enumerate(made) if isinstance(text, str))
     photos = np.stack([made[number] for number in good]) if good else np.zeros((0, 1, 1, 3), np.uint8)
-    return Batch(photos, places[good], lost)
+    return PhotoBatch(photos, places[good], lost)

@@ -84,12 +84,12 @@ def finish(
     size = exported(run.recipe, state).epoch
     embedder = Embedder(rounded, white, places=has_places(rounded, size.height, size.width))
     head, known = head_of(rounded, white), fit_detector(white(embeddings), classes)
-    candidate = Candidate(embedder, head, known, rounded)
+    candidate = BundleParts(embedder, head, known, rounded)
     return make_bundle(folder / IN_RUN, folder.resolve().name, run, split, state, candidate, say)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Candidate:
+class BundleParts:
     """The parts of a bundle, and the network that they must agree with."""
 
     embedder: torch.nn.Module
@@ -108,7 +108,7 @@ def make_bundle(
     run: Run,
     split: Split,
     state: State,
-    candidate: Candidate,
+    candidate: BundleParts,
     say: Callable[[str], None],
 ) -> Finished:
     """Export an embedder, compare it with torch, calibrate and evaluate it, and write the bundle.
@@ -141,7 +141,7 @@ def make_bundle(
     return Finished(bundle, calibrated.evaluation, parity, calibrated.probs, places, kept)
 
 
-def _draft(name: str, run: Run, split: Split, kept: Exported, candidate: Candidate) -> Bundle:
+def _draft(name: str, run: Run, split: Split, kept: Exported, candidate: BundleParts) -> Bundle:
     """The bundle with the exported backbone, before calibration."""
     size = kept.epoch
     backbone, (weight, bias) = export_onnx(candidate.embedder, size.height, size.width), candidate.head

@@ -26,7 +26,7 @@ from nameplate.model.ood import fit_detector
 from nameplate.train.backbones import build, find_backbone
 from nameplate.train.checkpoint import State, load_checkpoint
 from nameplate.train.export import Whitening, export_onnx, round_weights, whiten
-from nameplate.train.finish import Candidate, make_bundle, training_embeddings
+from nameplate.train.finish import BundleParts, make_bundle, training_embeddings
 from nameplate.train.network import Network
 from nameplate.train.schedule import keep_memory
 from nameplate.train.weights import load_weights
@@ -164,7 +164,7 @@ def main() -> None:
     name = arguments.target.name
     known = fit_detector(np.concatenate([logits, stages], 1).astype(np.float32), classes)
     made = make_bundle(
-        arguments.target, name, run, parts, state, Candidate(features, (weight, bias), known, answers), print
+        arguments.target, name, run, parts, state, BundleParts(features, (weight, bias), known, answers), print
     )
     bundle = load_bundle(arguments.target)
     assert bundle.photos is not None

@@ -507,6 +507,7 @@ def test_without_torch_the_commands_say_what_to_install(tmp_path: Path) -> None:
         ["train", str(photos_folder("test")), "--recipe", "fast", "-o", "run"],
         ["train", "--resume", "run"],
         ["backbones"],
+        ["backbone", "Lite0", "-o", "bundle"],
         ["convert-weights", "a.pth", "b.safetensors"],
     ):
         done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=tmp_path)

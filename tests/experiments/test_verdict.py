@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from nameplate.evaluate.significance import paired
 from nameplate.experiments import result
-from nameplate.experiments.verdict import SeedAnswers, SeedResult, Verdict, give_verdict
+from nameplate.experiments.verdict import ExtraDataVerdict, SeedAnswers, SeedResult, give_verdict
 
 NAMEPLATES = ("a", "b", "c")
 TRUTHS = ["a"] * 60 + ["b"] * 60
@@ -19,7 +19,7 @@ def answers(right: Rights) -> SeedAnswers:
     return SeedAnswers(named, tuple(np.where(right, 0.9, 0.05).tolist()))
 
 
-def verdict(without: list[Rights], added: list[Rights], groups: NDArray[np.int64] = EACH) -> Verdict:
+def verdict(without: list[Rights], added: list[Rights], groups: NDArray[np.int64] = EACH) -> ExtraDataVerdict:
     trials = [SeedResult(20 + k, answers(a), answers(b)) for k, (a, b) in enumerate(zip(without, added, strict=True))]
     return give_verdict(trials, TRUTHS, groups, {"a": 7}, NAMEPLATES)
 

@@ -21,7 +21,7 @@ from nameplate.model.reference import ReferenceAnswer
 from nameplate.serve import engine as engine_module
 from nameplate.serve.engine import KILLER, Engine
 from nameplate.serve.errors import Problem
-from nameplate.serve.ipc import Worker, WorkerResult
+from nameplate.serve.ipc import WorkerProcess, WorkerResult
 from nameplate.serve.settings import ServeSettings
 from nameplate.types import Limits
 from tests.images import torture
@@ -206,13 +206,13 @@ def test_a_decoder_that_is_left_behind_ends_with_its_worker(model: Model) -> Non
 
 
 def test_a_killed_worker_that_is_slow_to_end_is_killed_once(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    listen = Worker.listen
+    listen = WorkerProcess.listen
 
-    async def listen_longer(worker: Worker, done: Callable[[WorkerResult, bytes], None]) -> None:
+    async def listen_longer(worker: WorkerProcess, done: Callable[[WorkerResult, bytes], None]) -> None:
         await listen(worker, done)
         await asyncio.sleep(1)  # as if its socket had closed a second later: five looks of the engine
 
-    monkeypatch.setattr(Worker, "listen", listen_longer)
+    monkeypatch.setattr(WorkerProcess, "listen", listen_longer)
     seen = Seen()
 
     async def work() -> None:

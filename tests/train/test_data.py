@@ -17,7 +17,7 @@ from nameplate.demo import photos_folder
 from nameplate.images.augment import Augmentation
 from nameplate.model import pipeline
 from nameplate.model.pipeline import Settings, prepare_photo
-from nameplate.train.data import AHEAD, Batch, epoch_batches, plain_batches, training_batches
+from nameplate.train.data import AHEAD, PhotoBatch, epoch_batches, plain_batches, training_batches
 from nameplate.types import Fit, Preprocess
 from tests.outcomes import prepared
 
@@ -33,16 +33,16 @@ def steps(count: int, batch: int, seed: int = 1, epoch: int = 0) -> list[NDArray
     return epoch_batches(count, batch, seed, epoch)
 
 
-def same(a: list[Batch], b: list[Batch]) -> bool:
+def same(a: list[PhotoBatch], b: list[PhotoBatch]) -> bool:
     return len(a) == len(b) and all(
         np.array_equal(x.photos, y.photos) and np.array_equal(x.places, y.places) and x.lost == y.lost
         for x, y in zip(a, b, strict=True)
     )
 
 
-def varied(count: int = 24, start: int = 0, seed: int = 1, epoch: int = 0, threads: int = 2) -> list[Batch]:
+def varied(count: int = 24, start: int = 0, seed: int = 1, epoch: int = 0, threads: int = 2) -> list[PhotoBatch]:
     todo = steps(count, 4)[start:]
-    return list(training_batches(paths(count), todo, (48, 64), VARIED, seed, epoch, threads))
+    return list(training_batches(paths(count), todo, Preprocess(48, 64), VARIED, seed, epoch, threads))
 
 
 def served(path: str, settings: Preprocess) -> NDArray[np.uint8]:
@@ -159,7 +159,9 @@ def test_unreadable_photos_are_left_out_with_the_reason(tmp_path: Path) -> None:
     todo = [np.array([3, 0, 4, 1]), np.array([5, 6]), np.array([2])]
     for found in (
         list(plain_batches(photos, todo, Preprocess(48, 64), 2)),
-        list(training_batches(photos, todo, (48, 64), replace(VARIED, zoom_out=1), 1, 0, 2)),  # also as scenery
+        list(
+            training_batches(photos, todo, Preprocess(48, 64), replace(VARIED, zoom_out=1), 1, 0, 2)
+        ),  # also as scenery
     ):
         mixed, none, good = found
         assert mixed.places.tolist() == [0, 1]

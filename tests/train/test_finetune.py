@@ -32,7 +32,7 @@ from safetensors.torch import load_file  # noqa: E402
 from nameplate.fit.run import load_run  # noqa: E402
 from nameplate.train import finish  # noqa: E402
 from nameplate.train.checkpoint import load_checkpoint, part  # noqa: E402
-from nameplate.train.data import Batch, plain_batches  # noqa: E402
+from nameplate.train.data import PhotoBatch, plain_batches  # noqa: E402
 from nameplate.train.finetune import FineTuned, fine_tune, refuse_folder, start  # noqa: E402
 from tests.outcomes import all_mapped  # noqa: E402
 
@@ -119,7 +119,7 @@ def test_held_out_photos_are_prepared_once_for_all_runtimes(
 ) -> None:
     prepared: list[str] = []
 
-    def counting(paths: Sequence[str], *rest: Any) -> Iterator[Batch]:
+    def counting(paths: Sequence[str], *rest: Any) -> Iterator[PhotoBatch]:
         prepared.extend(paths)
         return plain_batches(paths, *rest)
 

@@ -175,6 +175,7 @@ def _spec(model: Model, output: Output, top: int, shard_size: int, sources: tupl
         versions(),
         sources,
         folder,
+        cars=settings.cars,
     )
 
 
@@ -289,7 +290,7 @@ def _probe_inputs(model: Model, uris: Sequence[str]) -> Batch | None:
 
 # The profile of a job.
 
-STAGES = ("read", "decode", "resize", "infer", "judge", "write")
+STAGES = ("read", "decode", "locate", "resize", "infer", "judge", "write")
 """The stages of a photo, by the names that `Settings.watch` gets; `judge` is the head, the verdict and the row."""
 SAMPLE = 256
 """Photos of the job on which decoding alone and inference alone are timed."""
@@ -298,7 +299,7 @@ ROUNDS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class StageTime:
     """One stage of the run."""
 
     stage: str
@@ -315,7 +316,7 @@ class Profile:
     threads: int
     seconds: float
     """Seconds of the run, for its photos alone."""
-    stages: tuple[Stage, ...]
+    stages: tuple[StageTime, ...]
     photos_per_second: float
     decode_alone: float
     """Photos per second if all processors only read, decode and resize."""
@@ -351,7 +352,7 @@ def profile_job(model: Model, job: Job, spent: Mapping[str, float], seconds: flo
     decode, infer, reached = len(prepared) / decoding, len(inputs) / inferring, photos / seconds
     floor = 1 / (1 / decode + 1 / infer)
     stages = tuple(
-        Stage(name, round(spent[name], 3), round(spent[name] / seconds / threads, 3))
+        StageTime(name, round(spent[name], 3), round(spent[name] / seconds / threads, 3))
         for name in STAGES
         if name in spent
     )

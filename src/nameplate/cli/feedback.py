@@ -19,7 +19,7 @@ from nameplate.errors import UsageError
 
 if TYPE_CHECKING:
     from nameplate.serve.feedback.database import Status
-    from nameplate.serve.feedback.export import Exported
+    from nameplate.serve.feedback.export import ExportSummary
     from nameplate.serve.feedback.store import Deleted, Entry, FeedbackStore
 
 VARIABLE = "NAMEPLATE_FEEDBACK"
@@ -218,7 +218,7 @@ def _print(entries: Sequence[Entry]) -> None:
     screen.print_table(("id", "time (UTC)", "status", "nameplate", "was named", "client", "comment"), rows)
 
 
-def _print_exported(made: Exported, output: Path) -> None:
+def _print_exported(made: ExportSummary, output: Path) -> None:
     for reason, count in made.left_out.items():
         screen.step("Left out", f"{count:,}× {reason}")
     screen.step(

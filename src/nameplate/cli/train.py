@@ -1,4 +1,4 @@
-"""The commands about training: `train`, `augment`, `recipes`, `backbones`, `convert-weights`."""
+"""The commands about training: `train`, `augment`, `recipes`, `backbones`, `backbone`, `convert-weights`."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ from nameplate.cli.options import (
     RecipeOption,
     RuntimeOption,
     Threads,
+    WholePhoto,
+    which_cars,
 )
 from nameplate.defaults import DEFAULT_BUNDLE, DEFAULT_RECIPE
 from nameplate.errors import DataError, NameplateError, UsageError, WriteError
@@ -94,6 +96,7 @@ def train(
         typer.Option("--index", help="Store thumbnails of the training photos in the bundle, for 'explain'."),
     ] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing bundle or run.")] = False,
+    whole_photo: WholePhoto = False,
     runtime: RuntimeOption = "auto",
     threads: Threads = None,
     json: Json = False,
@@ -103,7 +106,7 @@ def train(
 
     if resume is not None:
         others = (data, output, changes, backbone, names, exclude, holdout, seed, mirror, balanced, threads)
-        changed = recipe != DEFAULT_RECIPE or layout != "auto"
+        changed = recipe != DEFAULT_RECIPE or layout != "auto" or whole_photo
         if any(other not in (None, []) for other in others) or changed or overwrite or index:
             raise UsageError(
                 "--resume takes photos, recipe and folder from the run: give nothing with it but --data and --json."
@@ -133,6 +136,7 @@ def train(
             output,
             chosen,
             backbone or DEFAULT_BUNDLE,
+            whole_photo=whole_photo,
             index=index,
             overwrite=overwrite,
             runtime=runtime,
@@ -140,6 +144,8 @@ def train(
             json=json,
         )
         return
+    if whole_photo:
+        chosen = replace(chosen, locate="none")
     if backbone is not None:
         chosen = replace(chosen, backbone=backbone)
     train_by_recipe(read, output, recipe=chosen, index=index, overwrite=overwrite, threads=threads, json=json)
@@ -228,6 +234,71 @@ def backbones(
         screen.print_backbones(found)
 
 
+@app.command()
+def backbone(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="One of 'nameplate backbones', such as timm:convnext_tiny.", show_default=False
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="BUNDLE", help="The bundle to write.")],
+    weights: Annotated[
+        str,
+        typer.Option(help="auto (those that belong to NAME), a .safetensors file, a run's folder, or none (random)."),
+    ] = "auto",
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HxW", help="Input size of the network, in pixels.", show_default="that of the weights' training"
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing bundle.")] = False,
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Export a network with its weights as a bundle, for 'train --backbone BUNDLE', which then needs no torch."""
+    with needs_train_extra():
+        from nameplate.train.headless import export_backbone
+    from nameplate.experiments.candidates import parse_size
+
+    begun = time.monotonic()
+    made = export_backbone(
+        name,
+        output,
+        weights=weights,
+        size=None if size is None else parse_size(size),
+        threads=threads,
+        overwrite=overwrite,
+        say=lambda text: screen.notes.print(f"{text} …"),
+    )
+    manifest, seconds = made.bundle.manifest, time.monotonic() - begun
+    height, width = manifest.preprocess.height, manifest.preprocess.width
+    size_bytes = manifest.files["backbone.onnx"].bytes
+    if json:
+        screen.print_json(
+            {
+                "bundle": str(output),
+                "backbone": made.backbone.timm,
+                "weights": made.weights,
+                "licence": made.backbone.licence,
+                "height": height,
+                "width": width,
+                "embedding": manifest.embedding,
+                "bytes": size_bytes,
+                "parity": made.parity,
+                "seconds": seconds,
+            }
+        )
+        return
+    screen.step("Exported", f"{made.backbone.timm}, {height}×{width}, an embedding of {manifest.embedding:,} numbers")
+    screen.step("Weights", made.weights)
+    for each in made.parity:
+        screen.step("As torch", f"{each.pictures} pictures by {each.runtime}, gap ≤ {each.gap:.1e} of their spread")
+    screen.step("Wrote", f"{output}  ({size_bytes / 1e6:.0f} MB, {seconds:.0f} s)")
+    screen.step("Next", f"nameplate train DATA --backbone '{output}' -o OUT")
+
+
 @app.command("convert-weights")
 def convert_weights(
     source: Annotated[Path, typer.Argument(metavar="IN.pth", help="The file of pickled weights.", show_default=False)],
@@ -273,6 +344,7 @@ def train_head_alone(
     recipe: HeadRecipe,
     backbone: str,
     *,
+    whole_photo: bool,
     index: bool,
     overwrite: bool,
     runtime: str,
@@ -290,7 +362,7 @@ def train_head_alone(
     refuse_other_folder(output)
     if output.exists() and not overwrite:
         raise UsageError(f"'{output}' is there already. Choose another name, or pass --overwrite.")
-    model = Model.load(backbone, runtime=runtime, threads=threads)
+    model = Model.load(backbone, runtime=runtime, threads=threads, cars=which_cars(whole_photo=whole_photo))
     refuse_overwriting_input([output], [model.bundle.folder])
     with screen.progress() as report:
         dataset = read(report)

@@ -24,8 +24,8 @@ from nameplate.data.members import (
     DEEP,
     JUNK,
     NO_PHOTO,
+    ArchiveBudget,
     ArchiveLimits,
-    Budget,
     Member,
     NoArchiveError,
     Refused,
@@ -46,8 +46,8 @@ __all__ = [
     "JUNK",
     "REPORT",
     "ArchiveLimits",
-    "Progress",
     "Refused",
+    "UnpackProgress",
     "archive_stem",
     "first_reasons",
     "is_archive",
@@ -57,7 +57,7 @@ __all__ = [
     "unpack",
 ]
 
-Progress = Callable[[int, int], None]
+UnpackProgress = Callable[[int, int], None]
 Archive = Zip | Tar
 
 REPORT = "refused.json"
@@ -72,7 +72,7 @@ def unpack(
     archive: Path,
     limits: Limits,
     archive_limits: ArchiveLimits | None = None,
-    progress: Progress | None = None,
+    progress: UnpackProgress | None = None,
 ) -> tuple[Path, tuple[Refused, ...]]:
     """Unpack an archive into the cache, unless an earlier call did; return its folder and the refused entries.
 
@@ -98,7 +98,7 @@ def unpack(
 
 
 def open_archive(
-    path: str | os.PathLike[str], limits: Limits, archive_limits: ArchiveLimits, budget: Budget | None = None
+    path: str | os.PathLike[str], limits: Limits, archive_limits: ArchiveLimits, budget: ArchiveBudget | None = None
 ) -> Archive:
     """Open an archive to read its members.
 
@@ -117,7 +117,7 @@ def open_archive(
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise NoArchiveError(name, str(reason)) from None
-    budget = budget or Budget(name, os.fstat(file.fileno()).st_size, archive_limits)
+    budget = budget or ArchiveBudget(name, os.fstat(file.fileno()).st_size, archive_limits)
     return Zip(file, limits, budget) if name.lower().endswith(".zip") else Tar(file, limits, budget)
 
 
@@ -183,7 +183,9 @@ def _digest(archive: Archive, *limits: object) -> str:
     return digest.hexdigest()[:32]
 
 
-def _unpack_into(archive: Archive, folder: Path, prefix: str, progress: Progress | None) -> Iterator[tuple[str, Why]]:
+def _unpack_into(
+    archive: Archive, folder: Path, prefix: str, progress: UnpackProgress | None
+) -> Iterator[tuple[str, Why]]:
     """Write all accepted entries; yield the names of the others with the reasons."""
     called = prefix.rstrip("/") or archive.budget.archive
     for member in archive.members(called):
@@ -260,7 +262,7 @@ def why_left_out(error: Exception, folder: Path) -> Why:
 
 
 def _unpack_inner(
-    archive: Archive, member: Member, folder: Path, progress: Progress | None
+    archive: Archive, member: Member, folder: Path, progress: UnpackProgress | None
 ) -> Iterator[tuple[str, Why]]:
     suffix = ".zip" if member.name.lower().endswith(".zip") else ".tar"
     with tempfile.NamedTemporaryFile(dir=folder, suffix=suffix) as copy:
@@ -286,7 +288,7 @@ def _inner_folder(copy: str, name: str, outer: Archive) -> PurePosixPath:
     """The folder for an inner archive: one with its name, unless its only top folder has that name already."""
     own = archive_stem(name).strip(".") or "archive"  # '...zip' must not become '..'.
     limits = outer.budget.limits
-    inner = open_archive(copy, outer.limits, limits, Budget(outer.budget.archive, outer.budget.packed, limits))
+    inner = open_archive(copy, outer.limits, limits, ArchiveBudget(outer.budget.archive, outer.budget.packed, limits))
     try:
         names = (PurePosixPath(member.name) for member in inner.members(name) if not is_junk(member.name))
         doubled = all(path.parts[0] == own and len(path.parts) > 1 for path in names)

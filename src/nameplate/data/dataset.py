@@ -11,8 +11,8 @@ from pathlib import Path
 
 from nameplate.data.archive import (
     REPORT,
-    Progress,
     Refused,
+    UnpackProgress,
     archive_stem,
     first_reasons,
     is_archive,
@@ -67,7 +67,7 @@ def read_dataset(
     exclude: str | os.PathLike[str] | None = None,
     layout: str = "auto",
     limits: Limits | None = None,
-    progress: Progress | None = None,
+    progress: UnpackProgress | None = None,
 ) -> Dataset:
     """Read labelled photos; several sources are merged by nameplate.
 
@@ -258,7 +258,7 @@ class _How:
 
     layout: Layout
     limits: Limits
-    progress: Progress | None
+    progress: UnpackProgress | None
     beside: frozenset[str]
     """Absolute paths of files that may lie among the data and do not belong to it."""
 

@@ -105,7 +105,7 @@ class NoArchiveError(DataError):
         self.detail = detail
 
 
-class Budget:
+class ArchiveBudget:
     """Counts what reading an archive costs. Each method raises a `DataError` where a limit is exceeded."""
 
     def __init__(self, archive: str, packed: int, limits: ArchiveLimits) -> None:

@@ -20,7 +20,7 @@ from typing import BinaryIO
 from nameplate.data.members import (
     AGAIN,
     LINK,
-    Budget,
+    ArchiveBudget,
     Member,
     Names,
     NoArchiveError,
@@ -66,7 +66,7 @@ class _Extra:
 class Tar:
     """An open tar archive. Members come in order, and the bytes of a member can be read until the next one comes."""
 
-    def __init__(self, file: BinaryIO, limits: Limits, budget: Budget) -> None:
+    def __init__(self, file: BinaryIO, limits: Limits, budget: ArchiveBudget) -> None:
         self.limits, self.budget, self.names = limits, budget, Names()
         self._file = file
         self.packed = file.read(2) == _GZIP
@@ -238,7 +238,7 @@ class Tar:
 class _Stream:
     """The bytes of a tar in order. No more are unpacked than are read and the budget allows."""
 
-    def __init__(self, file: BinaryIO, budget: Budget, *, packed: bool) -> None:
+    def __init__(self, file: BinaryIO, budget: ArchiveBudget, *, packed: bool) -> None:
         self._file, self._budget = file, budget
         self._gzip = gzip.GzipFile(fileobj=file) if packed else None
         self._buffer, self._used = b"", 0

@@ -12,7 +12,7 @@ from typing import BinaryIO
 from nameplate.data.members import (
     AGAIN,
     LINK,
-    Budget,
+    ArchiveBudget,
     Member,
     Names,
     NoArchiveError,
@@ -40,7 +40,7 @@ METHODS = {9: "deflate64", 12: "bzip2", 14: "lzma", 93: "Zstandard", 95: "xz", 9
 class Zip:
     """An open zip archive. Its members may be read in any order and from any thread."""
 
-    def __init__(self, file: BinaryIO, limits: Limits, budget: Budget) -> None:
+    def __init__(self, file: BinaryIO, limits: Limits, budget: ArchiveBudget) -> None:
         self.limits, self.budget, self.names = limits, budget, Names()
         began = time.perf_counter()
         self._file = file
@@ -125,7 +125,7 @@ class Zip:
 class _Guarded(io.RawIOBase):
     """The file of a zip. One read returns no more bytes than the limit on a table of contents."""
 
-    def __init__(self, file: BinaryIO, budget: Budget) -> None:
+    def __init__(self, file: BinaryIO, budget: ArchiveBudget) -> None:
         self._file, self._budget = file, budget
 
     def read(self, size: int = -1) -> bytes:

@@ -280,7 +280,7 @@ class Mistake:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class ConfusedPair:
     """Two nameplates that are confused."""
 
     first: str
@@ -304,7 +304,7 @@ def surest_mistakes(result: EvaluationResult, count: int) -> tuple[Mistake, ...]
     return tuple(_mistake(result, int(place)) for place in order[:count])
 
 
-def worst_pairs(result: EvaluationResult, count: int) -> tuple[Pair, ...]:
+def worst_pairs(result: EvaluationResult, count: int) -> tuple[ConfusedPair, ...]:
     """The `count` pairs of nameplates with the most confusions, or fewer."""
     places: dict[tuple[int, int], list[int]] = {}
     y_true, named = result.y_true.tolist(), result.y_pred.tolist()
@@ -314,11 +314,11 @@ def worst_pairs(result: EvaluationResult, count: int) -> tuple[Pair, ...]:
     return tuple(_pair(result, one, two, np.array(found)) for (one, two), found in worst)
 
 
-def _pair(result: EvaluationResult, one: int, two: int, places: NDArray[np.int64]) -> Pair:
+def _pair(result: EvaluationResult, one: int, two: int, places: NDArray[np.int64]) -> ConfusedPair:
     there = int((result.y_true[places] == one).sum())
     surest = places[result.confidence[places].argmax()]
     names = result.nameplates
-    return Pair(names[one], names[two], there, len(places) - there, _mistake(result, int(surest)))
+    return ConfusedPair(names[one], names[two], there, len(places) - there, _mistake(result, int(surest)))
 
 
 def _mistake(result: EvaluationResult, place: int) -> Mistake:

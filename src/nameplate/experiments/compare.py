@@ -37,7 +37,8 @@ from nameplate.storage import clear_folder, is_free, whole_file, working_in
 from nameplate.types import HeadRecipe
 
 if TYPE_CHECKING:
-    from nameplate.train.finetune import Say, Watch
+    from nameplate.train.finetune import Say
+    from nameplate.train.loop import OnStep
 
 
 SETTINGS, JUDGED, RUNS = "settings.json", "judged", "runs"
@@ -142,7 +143,7 @@ def described(candidate: Candidate) -> dict[str, object]:
 
 
 Bars = Callable[[], AbstractContextManager[Progress]]
-Training = Callable[[], "AbstractContextManager[tuple[Watch, Say]]"]
+TrainingScreen = Callable[[], "AbstractContextManager[tuple[OnStep, Say]]"]
 
 
 FROZEN_BY = "torch"
@@ -178,7 +179,7 @@ def compare(
     *,
     overwrite: bool = False,
     bars: Bars,
-    training: Training,
+    training: TrainingScreen,
     say: Callable[[str], None] = lambda _: None,
 ) -> Comparison:
     """Evaluate all candidates that have no row yet, and write the comparison after each of them.
@@ -209,7 +210,7 @@ def _compare(
     target: Path,
     overwrite: bool,
     bars: Bars,
-    training: Training,
+    training: TrainingScreen,
     say: Callable[[str], None],
 ) -> Comparison:
     """`compare`, within the lock on the folder."""
@@ -292,7 +293,7 @@ def _settings(plan: Plan, split: Split) -> dict[str, object]:
 
 
 def _evaluate(
-    candidate: Candidate, plan: Plan, split: Split, target: Path, bars: Bars, training: Training
+    candidate: Candidate, plan: Plan, split: Split, target: Path, bars: Bars, training: TrainingScreen
 ) -> FinishedCandidate:
     """Evaluate a candidate and keep its row. After an error the row has the reason, and the next call tries again."""
     try:
@@ -314,7 +315,7 @@ def _evaluate(
 
 
 def _row(
-    candidate: Candidate, plan: Plan, split: Split, target: Path, bars: Bars, training: Training
+    candidate: Candidate, plan: Plan, split: Split, target: Path, bars: Bars, training: TrainingScreen
 ) -> tuple[ComparisonRow, PairedAnswers]:
     """Evaluate a candidate."""
     # Imported here because it imports torch, which --help and a complete comparison do not need.

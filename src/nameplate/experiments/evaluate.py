@@ -22,8 +22,9 @@ from nameplate.model.embeddings import DatasetEmbeddings, Progress, embed_with, 
 from nameplate.model.pipeline import Settings
 from nameplate.report.compare import ComparisonRow
 from nameplate.train.backbones import find_backbone
-from nameplate.train.finetune import Say, Watch, fine_tune, start
+from nameplate.train.finetune import Say, fine_tune, start
 from nameplate.train.frozen_network import Cost, TorchRuntime, cost_of, load_network, measure, stand_in_bundle
+from nameplate.train.loop import OnStep
 from nameplate.types import Photo
 
 
@@ -50,10 +51,11 @@ def evaluate_frozen(
     cost = measure(network, *size)
     bundle, runtime = stand_in_bundle(backbone, weights, network, size), TorchRuntime(network)
 
-    def embed(photos: Sequence[Photo], *, mirror: bool) -> DatasetEmbeddings:
-        return embed_with(runtime, photos, bundle, Settings(threads=threads, mirror=mirror), progress)
+    def embed(photos: Sequence[Photo], *, mirror: bool = False, also_mirrored: bool = False) -> DatasetEmbeddings:
+        settings = Settings(threads=threads, mirror=mirror)
+        return embed_with(runtime, photos, bundle, settings, progress, also_mirrored=also_mirrored)
 
-    plain = embed(split.photos, mirror=False)
+    plain = embed(split.photos, also_mirrored=candidate.head.mirror)
     there = still_readable(split.photos, plain)
     classes, groups = split.classes[there], split.groups[there]
     mirrored = embed(plain.photos, mirror=True) if candidate.head.mirror else None
@@ -98,7 +100,7 @@ def start_run(candidate: Tuned, split: Split, run: Path, threads: int, progress:
 
 
 def evaluate_tuned(
-    candidate: Tuned, split: Split, run: Path, *, watch: Watch, say: Say
+    candidate: Tuned, split: Split, run: Path, *, watch: OnStep, say: Say
 ) -> tuple[ComparisonRow, PairedAnswers]:
     """Train a run to its end, from its last checkpoint on, and evaluate it on the held-out photos.
 

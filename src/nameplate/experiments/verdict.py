@@ -131,7 +131,7 @@ class ClassVerdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ExtraDataVerdict:
     """The effect of further photos."""
 
     word: Word
@@ -161,7 +161,7 @@ def give_verdict(
     groups: NDArray[np.int64],
     added: dict[str, int],
     nameplates: Sequence[str],
-) -> Verdict:
+) -> ExtraDataVerdict:
     """Compare the models with further photos to those without.
 
     Args:
@@ -175,7 +175,7 @@ def give_verdict(
     without, with_ = (_right([pick(result) for result in results], truth) for pick in (_without, _added))
     loss_without, loss_with = (_losses([pick(result) for result in results]) for pick in (_without, _added))
     found = paired(without, with_, groups)
-    return Verdict(
+    return ExtraDataVerdict(
         _word(found.difference.value, found.p),
         tuple(without.mean(1).tolist()),
         tuple(with_.mean(1).tolist()),

@@ -111,7 +111,6 @@ class MemoryBudget:
                 self._changed.notify_all()
 
 
-Source = str | os.PathLike[str] | bytes
 DEFAULT_LIMITS = Limits()
 SCALES = (8, 4, 2, 1)
 """Reductions that libjpeg computes inside the inverse DCT (8 uses the DC coefficient alone)."""
@@ -122,7 +121,7 @@ _memory = MemoryBudget()
 
 
 def decode(
-    source: Source, *, limits: Limits = DEFAULT_LIMITS, at_least: tuple[int, int] | None = None
+    source: str | os.PathLike[str] | bytes, *, limits: Limits = DEFAULT_LIMITS, at_least: tuple[int, int] | None = None
 ) -> NDArray[np.uint8]:
     """Read a photo.
 

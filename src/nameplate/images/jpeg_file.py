@@ -34,7 +34,7 @@ WHOLE_SCAN = bytes((0, 63, 0))
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class FrameHeader:
     """The frame header."""
 
     marker: int
@@ -88,14 +88,14 @@ def scan_end(data: bytes, start: int) -> int:
     return found.start() if found else len(data)
 
 
-def read_frame(data: bytes, start: int, marker: int) -> Frame | None:
+def read_frame(data: bytes, start: int, marker: int) -> FrameHeader | None:
     """Read the frame header whose body begins at `start`; None where it is cut short or states no pixels."""
     count = data[start + 5] if start + 5 < len(data) else 0
     height, width = (int.from_bytes(data[start + at : start + at + 2], "big") for at in (1, 3))
     if not (height and width and count) or start + 6 + 3 * count > len(data):
         return None
     parts = ((data[at], data[at + 1] >> 4, data[at + 1] & 15) for at in range(start + 6, start + 6 + 3 * count, 3))
-    return Frame(marker, height, width, tuple(parts))
+    return FrameHeader(marker, height, width, tuple(parts))
 
 
 def scan_parts(data: bytes, start: int) -> tuple[bytes, bytes]:
@@ -112,7 +112,7 @@ def scan_parts(data: bytes, start: int) -> tuple[bytes, bytes]:
 class Missing:
     """The coefficients that still lack bits while one scan after another is read."""
 
-    def __init__(self, frame: Frame) -> None:
+    def __init__(self, frame: FrameHeader) -> None:
         self._progressive = frame.progressive
         whole = range(64) if frame.progressive else range(1)
         self._left = {component: set(whole) for component, _, _ in frame.components}
@@ -131,12 +131,12 @@ class Missing:
         return not any(self._left.values())
 
 
-def survey(data: bytes) -> tuple[Frame | None, bool]:
+def survey(data: bytes) -> tuple[FrameHeader | None, bool]:
     """Return the frame header (None where there is none), and whether the JPEG has all its scans.
 
     Where scans are missing at the end, libjpeg returns a coarser or grey image without a warning.
     """
-    frame: Frame | None = None
+    frame: FrameHeader | None = None
     missing: Missing | None = None
     for marker, start, _ in segments(data):
         if marker in FRAMES and (frame := read_frame(data, start, marker)):
@@ -156,7 +156,7 @@ def rewritten(data: bytes) -> bytes:
     bytes between its segments are damage and not stray bytes.
     """
     parts, tables = [SOI], set[int]()
-    frame: Frame | None = None
+    frame: FrameHeader | None = None
     missing: Missing | None = None
     for marker, start, end in segments(data):
         if marker in FRAMES and (frame := read_frame(data, start, marker)):
@@ -186,7 +186,7 @@ def _tables(body: bytes) -> set[int]:
     return found
 
 
-def _needed(frame: Frame, components: bytes, spectrum: bytes) -> set[int]:
+def _needed(frame: FrameHeader, components: bytes, spectrum: bytes) -> set[int]:
     """The tables that a scan is coded with, in the form of `_tables`."""
     if frame.marker in ARITHMETIC:
         return set()
@@ -306,7 +306,7 @@ def _step(length: int, symbol: int, *, dc: bool) -> int:
     return length + bits << 16 | (END if ends else 1 if dc else (symbol >> 4) + 1)
 
 
-def _scan(frame: Frame, components: bytes, tables: dict[int, Codes], interval: int, data: bytes) -> _Scan | None:
+def _scan(frame: FrameHeader, components: bytes, tables: dict[int, Codes], interval: int, data: bytes) -> _Scan | None:
     factors = {component: (across, down) for component, across, down in frame.components}
     most = [max(1, *(each[axis] for each in factors.values())) for axis in (0, 1)]
     across, down = (-(-side // (8 * factor)) for side, factor in zip((frame.width, frame.height), most, strict=True))

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from nameplate.errors import NameplateError, PhotoError
 from nameplate.fit.recipe import Mixing
-from nameplate.images.augment import Augmentation, augment
+from nameplate.images.augment import Augmentation, augment, jittered
 from nameplate.images.decode import decode
 from nameplate.images.parallel import ordered_map
-from nameplate.images.transforms import Pixels
+from nameplate.images.transforms import Pixels, crop
+from nameplate.model.detector import crop_box, locate
 from nameplate.model.pipeline import Settings, UnreadablePhoto, prepare_photo
 from nameplate.train.schedule import steps_per_epoch
 from nameplate.types import Preprocess
@@ -65,7 +66,7 @@ AHEAD = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class PhotoBatch:
     """Model inputs that go through the network together."""
 
     photos: Pixels
@@ -90,18 +91,18 @@ def in_order(places: NDArray[np.int64], batch: int) -> list[NDArray[np.int64]]:
 def training_batches(
     paths: Sequence[str],
     batches: Sequence[NDArray[np.int64]],
-    size: tuple[int, int],
+    size: Preprocess,
     settings: Augmentation,
     seed: int,
     epoch: int,
     threads: int,
-) -> Iterator[Batch]:
+) -> Iterator[PhotoBatch]:
     """Batches of augmented training photos.
 
     Args:
         paths: all training photos.
         batches: the indices of the photos in each batch, from `epoch_batches` or `in_order`.
-        size: (height, width) of the model's input in pixels.
+        size: height and width of the model's input, and whether photos are first cropped to their main car.
         settings: the augmentation.
         seed: seed of the random numbers.
         epoch: number of the epoch in the whole run; each epoch has other random numbers.
@@ -110,19 +111,21 @@ def training_batches(
 
     def prepare(place: int) -> Pixels:
         draw = np.random.default_rng([seed, epoch, place])
-        photo = decode(paths[place], at_least=size)
+        photo = decode(paths[place], at_least=(size.height, size.width))
+        for car in locate(photo)[:1] if size.locate != "none" else ():
+            photo = crop(photo, jittered(crop_box(car), settings, draw))
         scenery = None  # the background is one colour
         if settings.zoom_out and settings.fill == "scene":
             with contextlib.suppress(PhotoError):  # an unreadable background is no reason to lose the photo
-                scenery = decode(paths[int(draw.integers(len(paths)))], at_least=size)
-        return augment(photo, *size, settings, draw, scenery)
+                scenery = decode(paths[int(draw.integers(len(paths)))], at_least=(size.height, size.width))
+        return augment(photo, size.height, size.width, settings, draw, scenery)
 
     return _batches(paths, batches, prepare, threads)
 
 
 def plain_batches(
     paths: Sequence[str], batches: Sequence[NDArray[np.int64]], settings: Preprocess, threads: int
-) -> Iterator[Batch]:
+) -> Iterator[PhotoBatch]:
     """Batches of photos without augmentation, prepared by the same pipeline that serves the bundle."""
 
     def prepare(place: int) -> Pixels:
@@ -144,7 +147,7 @@ def unreadable(paths: Sequence[str]) -> NameplateError:
 
 def _batches(
     paths: Sequence[str], batches: Sequence[NDArray[np.int64]], prepare: Callable[[int], Pixels], threads: int
-) -> Iterator[Batch]:
+) -> Iterator[PhotoBatch]:
     """Batches whose photos `prepare` makes in threads, in order, a limited number ahead."""
 
     def one(place: int) -> Pixels | str:
@@ -159,9 +162,9 @@ def _batches(
             yield _gather(paths, places, list(islice(made, len(places))))
 
 
-def _gather(paths: Sequence[str], places: NDArray[np.int64], made: Sequence[Pixels | str]) -> Batch:
+def _gather(paths: Sequence[str], places: NDArray[np.int64], made: Sequence[Pixels | str]) -> PhotoBatch:
     """A batch from prepared photos and, in place of unreadable ones, the reasons."""
     good = [number for number, pixels in enumerate(made) if not isinstance(pixels, str)]
     lost = tuple((paths[places[n]], text) for n, text in enumerate(made) if isinstance(text, str))
     photos = np.stack([made[number] for number in good]) if good else np.zeros((0, 1, 1, 3), np.uint8)
-    return Batch(photos, places[good], lost)
+    return PhotoBatch(photos, places[good], lost)

@@ -31,7 +31,7 @@ from nameplate.train.data import in_order, plain_batches, training_batches, unre
 from nameplate.train.export import Embedder, Parity, check_parity, export_onnx, head_of, round_weights, whiten
 from nameplate.train.loop import exported
 from nameplate.train.network import Network, has_places
-from nameplate.types import Evaluation, Exported, Floats, Preprocess
+from nameplate.types import Evaluation, Exported, Floats
 
 PARITY_PHOTOS = 2000
 """Largest number of photos for the comparison with torch; they are held-out photos where there are any."""
@@ -84,12 +84,12 @@ def finish(
     size = exported(run.recipe, state).epoch
     embedder = Embedder(rounded, white, places=has_places(rounded, size.height, size.width))
     head, known = head_of(rounded, white), fit_detector(white(embeddings), classes)
-    candidate = Candidate(embedder, head, known, rounded)
+    candidate = BundleParts(embedder, head, known, rounded)
     return make_bundle(folder / IN_RUN, folder.resolve().name, run, split, state, candidate, say)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Candidate:
+class BundleParts:
     """The parts of a bundle, and the network that they must agree with."""
 
     embedder: torch.nn.Module
@@ -108,7 +108,7 @@ def make_bundle(
     run: Run,
     split: Split,
     state: State,
-    candidate: Candidate,
+    candidate: BundleParts,
     say: Callable[[str], None],
 ) -> Finished:
     """Export an embedder, compare it with torch, calibrate and evaluate it, and write the bundle.
@@ -141,7 +141,7 @@ def make_bundle(
     return Finished(bundle, calibrated.evaluation, parity, calibrated.probs, places, kept)
 
 
-def _draft(name: str, run: Run, split: Split, kept: Exported, candidate: Candidate) -> Bundle:
+def _draft(name: str, run: Run, split: Split, kept: Exported, candidate: BundleParts) -> Bundle:
     """The bundle with the exported backbone, before calibration."""
     size = kept.epoch
     backbone, (weight, bias) = export_onnx(candidate.embedder, size.height, size.width), candidate.head
@@ -150,7 +150,7 @@ def _draft(name: str, run: Run, split: Split, kept: Exported, candidate: Candida
         name=name,
         nameplates=split.nameplates,
         ids=split.ids,
-        preprocess=Preprocess(size.height, size.width, run.recipe.fit, run.recipe.interpolation),
+        preprocess=run.recipe.preprocess(size.height, size.width),
         embedding=len(weight),
         temperature=1.0,
         files={BACKBONE: File(sha256(backbone), len(backbone))},
@@ -232,7 +232,7 @@ def training_embeddings(
     chosen = np.random.default_rng(recipe.seed).permutation(np.flatnonzero(split.train))[:WHITENING_PHOTOS]
     paths = [split.photos[place].path for place in chosen]
     batches = in_order(np.arange(len(paths)), BATCH)
-    size = (kept.height, kept.width)
+    size = recipe.preprocess(kept.height, kept.width)
     embeddings, places = [], []
     with torch.inference_mode():
         for batch in training_batches(paths, batches, size, recipe.augmentation, recipe.seed, state.epoch, run.threads):

@@ -23,7 +23,7 @@ from torch.nn import functional
 from nameplate.errors import NameplateError
 from nameplate.fit.recipe import Recipe, Stage
 from nameplate.train.checkpoint import State, Tensors, optimizer_tensors, part, restore_optimizer, save_checkpoint
-from nameplate.train.data import Batch, epoch_batches, in_order, mix, plain_batches, training_batches, unreadable
+from nameplate.train.data import PhotoBatch, epoch_batches, in_order, mix, plain_batches, training_batches, unreadable
 from nameplate.train.network import Network, freeze, parameter_groups, train_mode
 from nameplate.train.schedule import learning_rate_now
 from nameplate.types import Epoch, Exported, Floats, Preprocess
@@ -91,7 +91,7 @@ class Training:
     optimizer: torch.optim.Optimizer | None = None
 
 
-Watch = Callable[[StepEvent], None]
+OnStep = Callable[[StepEvent], None]
 OnEpochEnd = Callable[[Training], None]
 
 
@@ -100,7 +100,7 @@ def fit(
     network: Network,
     accelerator: Accelerator,
     saved: tuple[State, Tensors] | None,
-    watch: Watch,
+    watch: OnStep,
     on_epoch_end: OnEpochEnd | None,
 ) -> Training:
     """Train through all stages, or through the rest of them after a checkpoint.
@@ -207,14 +207,14 @@ def _optimizer(recipe: Recipe, groups: list[dict[str, object]], accelerator: Acc
 
 
 def _epoch(
-    job: TrainingJob, training: Training, stepped: torch.nn.Module, accelerator: Accelerator, watch: Watch
+    job: TrainingJob, training: Training, stepped: torch.nn.Module, accelerator: Accelerator, watch: OnStep
 ) -> None:
     """Train the rest of an epoch, from the current step of the state."""
     state, recipe = training.state, job.recipe
     stage = recipe.stages[state.stage]
     whole = epoch_batches(len(job.paths), stage.batch, recipe.seed, state.epoch)
     mine = [np.array_split(b, accelerator.num_processes)[accelerator.process_index] for b in whole[state.step :]]
-    size = (stage.height, stage.width)
+    size = recipe.preprocess(stage.height, stage.width)
     stream = training_batches(job.paths, mine, size, recipe.augmentation, recipe.seed, state.epoch, job.threads)
     mixed = state.epoch < recipe.mixing.until * sum(s.epochs for s in recipe.stages)
     train_mode(training.network)
@@ -260,7 +260,7 @@ def _step(
     training: Training,
     stepped: torch.nn.Module,
     accelerator: Accelerator,
-    batch: Batch,
+    batch: PhotoBatch,
     rate: float,
     mixed: bool,
 ) -> tuple[float, float]:
@@ -316,7 +316,7 @@ def _validate(job: TrainingJob, training: Training, accelerator: Accelerator) ->
     stage = recipe.stages[state.stage]
     begun, loss, top1 = time.monotonic(), None, None
     if job.holdout_paths:
-        settings = Preprocess(stage.height, stage.width, recipe.fit, recipe.interpolation)
+        settings = recipe.preprocess(stage.height, stage.width)
         logits, places = evaluate_network(kept(training), job.holdout_paths, settings, accelerator, job.threads)
         if not len(places):
             raise unreadable(job.holdout_paths)

@@ -18,7 +18,7 @@ from nameplate.report.sheet import augmented_rows, contact_sheet, examples
 from nameplate.storage import whole_file
 from nameplate.train.checkpoint import State
 from nameplate.train.finish import Finished
-from nameplate.train.loop import StepEvent, Training, Watch
+from nameplate.train.loop import OnStep, StepEvent, Training
 from nameplate.types import Epoch
 
 FLUSH_SECONDS = 10
@@ -122,7 +122,7 @@ class RunMonitor:
         self._state = training.state
         self._write()
 
-    def watch(self, watch: Watch) -> Watch:
+    def watch(self, watch: OnStep) -> OnStep:
         """A callback that calls `watch` and also writes steps to TensorBoard."""
 
         def both(event: StepEvent) -> None:

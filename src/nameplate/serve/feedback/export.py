@@ -61,7 +61,7 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
-class Exported:
+class ExportSummary:
     """The counts of an export; `manifest.json` has these fields as keys."""
 
     photos: int
@@ -90,8 +90,8 @@ class _Tally:
             row = {"correction": entry.id, "sha256": entry.sha256, "label": entry.nameplate}
             self.left_out.append({**row, "reason": reason, "detail": detail})
 
-    def exported(self) -> Exported:
-        return Exported(
+    def exported(self) -> ExportSummary:
+        return ExportSummary(
             len(self.photos),
             self.corrections,
             self.unmoderated,
@@ -108,7 +108,7 @@ def export(
     *,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
-) -> Exported:
+) -> ExportSummary:
     """Write corrections as a data set, completely or not at all, with one photo in memory at a time.
 
     Args:
@@ -236,7 +236,7 @@ def _written(
     }
 
 
-def _nothing(store: FeedbackStore, made: Exported) -> str:
+def _nothing(store: FeedbackStore, made: ExportSummary) -> str:
     if not made.left_out:
         return f"There are no corrections in {store.name}."
     reasons = ", ".join(f"{count:,}× {reason}" for reason, count in made.left_out.items())
@@ -245,7 +245,7 @@ def _nothing(store: FeedbackStore, made: Exported) -> str:
     )
 
 
-def _manifest(store: FeedbackStore, selection: Selection, made: Exported) -> bytes:
+def _manifest(store: FeedbackStore, selection: Selection, made: ExportSummary) -> bytes:
     said = {
         "made": datetime.now(UTC),
         "database": store.name,

@@ -100,7 +100,7 @@ def test_a_poor_photo_is_told_by_identify_predict_and_verify(dark: Path, tmp_pat
         nameplate("predict", "cars196", dark, PHOTO, "-o", tmp_path / name)
     with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0])[-1] == "flaws"
+    assert list(rows[0])[-6:] == ["flaws", "box_left", "box_top", "box_right", "box_bottom", "cars"]
     assert [(row["verdict"], row["flaws"]) for row in rows] == [("poor photo", "dark"), (said[1]["verdict"], "")]
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()]
     assert (lines[0]["verdict"], lines[0]["flaws"]) == ("poor photo", ["dark"])

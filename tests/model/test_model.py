@@ -384,12 +384,6 @@ def test_fewer_than_one_thread_is_a_usage_error() -> None:
         Model.load(threads=0)
 
 
-def test_a_closer_look_reads_a_file_once(model: Model) -> None:
-    closer = Model.load(runtime="onnxruntime", threads=2, tta="closer")
-    [file], [path] = closer.predict(io.BytesIO(PHOTOS[3].read_bytes())), closer.predict(PHOTOS[3])
-    assert replace(file, photo=path.photo) == path
-
-
 USER = """
 from collections.abc import Iterator
 from pathlib import Path

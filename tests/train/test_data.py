@@ -42,7 +42,7 @@ def same(a: list[PhotoBatch], b: list[PhotoBatch]) -> bool:
 
 def varied(count: int = 24, start: int = 0, seed: int = 1, epoch: int = 0, threads: int = 2) -> list[PhotoBatch]:
     todo = steps(count, 4)[start:]
-    return list(training_batches(paths(count), todo, (48, 64), VARIED, seed, epoch, threads))
+    return list(training_batches(paths(count), todo, Preprocess(48, 64), VARIED, seed, epoch, threads))
 
 
 def served(path: str, settings: Preprocess) -> NDArray[np.uint8]:
@@ -159,7 +159,9 @@ def test_unreadable_photos_are_left_out_with_the_reason(tmp_path: Path) -> None:
     todo = [np.array([3, 0, 4, 1]), np.array([5, 6]), np.array([2])]
     for found in (
         list(plain_batches(photos, todo, Preprocess(48, 64), 2)),
-        list(training_batches(photos, todo, (48, 64), replace(VARIED, zoom_out=1), 1, 0, 2)),  # also as scenery
+        list(
+            training_batches(photos, todo, Preprocess(48, 64), replace(VARIED, zoom_out=1), 1, 0, 2)
+        ),  # also as scenery
     ):
         mixed, none, good = found
         assert mixed.places.tolist() == [0, 1]

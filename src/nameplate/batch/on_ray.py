@@ -93,7 +93,14 @@ def _ready(config: WorkerConfig) -> tuple[Model, Job]:
     if job.spec.folder:
         os.chdir(job.spec.folder)  # relative paths start there, and this process does nothing else
     spec = job.spec
-    model = Model.load(config.bundle, runtime=spec.runtime, threads=config.threads, limits=config.limits, tta=spec.tta)
+    model = Model.load(
+        config.bundle,
+        runtime=spec.runtime,
+        threads=config.threads,
+        limits=config.limits,
+        tta=spec.tta,
+        cars=spec.cars,
+    )
     if model.bundle.full_digest != spec.bundle:
         raise NameplateError(f"The node {os.uname().nodename} has another bundle as '{config.bundle}'.")
     return model, job

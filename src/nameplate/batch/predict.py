@@ -175,6 +175,7 @@ def _spec(model: Model, output: Output, top: int, shard_size: int, sources: tupl
         versions(),
         sources,
         folder,
+        cars=settings.cars,
     )
 
 
@@ -291,7 +292,7 @@ def _probe_inputs(model: Model, uris: Sequence[str]) -> Batch | None:
 
 # The profile of a job.
 
-STAGES = ("read", "decode", "resize", "infer", "judge", "write")
+STAGES = ("read", "decode", "locate", "resize", "infer", "judge", "write")
 """The stages of a photo, by the names that `Settings.watch` gets; `judge` is the head, the verdict and the row."""
 SAMPLE = 256
 """Photos of the job on which decoding alone and inference alone are timed."""

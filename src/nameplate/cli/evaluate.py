@@ -22,6 +22,8 @@ from nameplate.cli.options import (
     RuntimeOption,
     Threads,
     TtaOption,
+    WholePhoto,
+    which_cars,
 )
 from nameplate.defaults import NO_TTA
 from nameplate.errors import DataError, UsageError
@@ -78,6 +80,7 @@ def evaluate(
         ),
     ] = False,
     all_classes: Annotated[bool, typer.Option(help="Show a row for every nameplate.")] = False,
+    whole_photo: WholePhoto = False,
     tta: TtaOption = NO_TTA,
     runtime: RuntimeOption = "auto",
     threads: Threads = None,
@@ -102,9 +105,10 @@ def evaluate(
             "A model card says what a model is worth on photos that did not train it: no --include-trained."
         )
     _refuse_overwriting(output, card, (*data, names, exclude, *(ood or ())))
-    model = Model.load(bundle, runtime=runtime, threads=threads, tta=tta)
+    cars = which_cars(whole_photo=whole_photo)
+    model = Model.load(bundle, runtime=runtime, threads=threads, tta=tta, cars=cars)
     model.require_head()
-    other = None if against is None else Model.load(against, runtime=runtime, threads=threads, tta=tta)
+    other = None if against is None else Model.load(against, runtime=runtime, threads=threads, tta=tta, cars=cars)
     if other is not None:  # what is compared comes from one runtime
         shared = common_runtime([model.bundle, other.bundle], runtime, model.settings.threads)
         model, other = model.with_settings(runtime=shared), other.with_settings(runtime=shared)

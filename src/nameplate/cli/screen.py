@@ -377,12 +377,23 @@ def figures(evaluation: Evaluation) -> str:
 
 
 def print_prediction(prediction: Prediction) -> None:
-    """Print a photo's name and its most probable nameplates with bars."""
+    """Print a photo's name and its most probable nameplates with bars; those of each car, where all were asked for."""
     out.print(one_line(prediction.photo), style="bold")
     if prediction.error is not None:
         out.print(f"  unreadable  {prediction.error}", style="red")
         return
-    out.print(f"  {_verdict(prediction)}", style=VERDICT_STYLES[prediction.verdict])
+    cars = prediction.cars or (prediction,)
+    for number, car in enumerate(cars, start=1):
+        if len(cars) > 1:
+            out.print(f"  car {number} of {len(cars)}", style="bold")
+        _print_car(car)
+
+
+def _print_car(prediction: Prediction) -> None:
+    """Print the verdict on one car, or on a whole photo, with bars."""
+    box = prediction.box
+    at = f"  ({box.right - box.left} × {box.bottom - box.top} pixels at {box.left}, {box.top})" if box else ""
+    out.print(f"  {_verdict(prediction)}{at}", style=VERDICT_STYLES[prediction.verdict])
     width = max(len(name) for name, _ in prediction.top)
     for place, (name, chance) in enumerate(prediction.top):
         eighths = round(chance * BAR * 8)
@@ -398,7 +409,7 @@ def _verdict(prediction: Prediction) -> str:
     if prediction.verdict == "answer":
         return f"answer: the one nameplate that fits{but}"
     if prediction.verdict != "unsure":
-        return f"{prediction.verdict}{but}"
+        return f"{prediction.verdict}{f': {prediction.why}' if prediction.why else ''}{but}"
     sure = f"make {prediction.make} ({100 * (prediction.make_confidence or 0):.0f} %), " if prediction.make else ""
     return f"unsure: {sure}one of {len(prediction.candidates)} nameplates{but}"
 

@@ -28,6 +28,8 @@ from nameplate.cli.options import (
     RecipeOption,
     RuntimeOption,
     Threads,
+    WholePhoto,
+    which_cars,
 )
 from nameplate.defaults import DEFAULT_BUNDLE, DEFAULT_RECIPE
 from nameplate.errors import DataError, NameplateError, UsageError, WriteError
@@ -94,6 +96,7 @@ def train(
         typer.Option("--index", help="Store thumbnails of the training photos in the bundle, for 'explain'."),
     ] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing bundle or run.")] = False,
+    whole_photo: WholePhoto = False,
     runtime: RuntimeOption = "auto",
     threads: Threads = None,
     json: Json = False,
@@ -103,7 +106,7 @@ def train(
 
     if resume is not None:
         others = (data, output, changes, backbone, names, exclude, holdout, seed, mirror, balanced, threads)
-        changed = recipe != DEFAULT_RECIPE or layout != "auto"
+        changed = recipe != DEFAULT_RECIPE or layout != "auto" or whole_photo
         if any(other not in (None, []) for other in others) or changed or overwrite or index:
             raise UsageError(
                 "--resume takes photos, recipe and folder from the run: give nothing with it but --data and --json."
@@ -133,6 +136,7 @@ def train(
             output,
             chosen,
             backbone or DEFAULT_BUNDLE,
+            whole_photo=whole_photo,
             index=index,
             overwrite=overwrite,
             runtime=runtime,
@@ -140,6 +144,8 @@ def train(
             json=json,
         )
         return
+    if whole_photo:
+        chosen = replace(chosen, locate="none")
     if backbone is not None:
         chosen = replace(chosen, backbone=backbone)
     train_by_recipe(read, output, recipe=chosen, index=index, overwrite=overwrite, threads=threads, json=json)
@@ -338,6 +344,7 @@ def train_head_alone(
     recipe: HeadRecipe,
     backbone: str,
     *,
+    whole_photo: bool,
     index: bool,
     overwrite: bool,
     runtime: str,
@@ -355,7 +362,7 @@ def train_head_alone(
     refuse_other_folder(output)
     if output.exists() and not overwrite:
         raise UsageError(f"'{output}' is there already. Choose another name, or pass --overwrite.")
-    model = Model.load(backbone, runtime=runtime, threads=threads)
+    model = Model.load(backbone, runtime=runtime, threads=threads, cars=which_cars(whole_photo=whole_photo))
     refuse_overwriting_input([output], [model.bundle.folder])
     with screen.progress() as report:
         dataset = read(report)

@@ -26,7 +26,7 @@ from msgspec import Meta
 from nameplate.errors import UsageError
 from nameplate.images.augment import Augmentation, Below1, Share, To1
 from nameplate.storage import printable
-from nameplate.types import Fit, HeadRecipe, Interpolation
+from nameplate.types import Fit, HeadRecipe, Interpolation, Locate, Preprocess
 
 HEAD = "head"
 """The `kind` of recipes that fit a linear classifier on a frozen backbone (`fit/linear_probe.py`)."""
@@ -144,6 +144,8 @@ class Recipe:
     """How a photo is fitted into the model's input outside training."""
     interpolation: Interpolation = "bicubic"
     """Resampling filter outside training."""
+    locate: Locate = "none"
+    """ssd: crop each photo to its main car first, in training and afterwards; none: take the whole photo."""
     precision: Precision = "auto"
     """auto: measure both on this machine and take the faster."""
     compile: bool = False
@@ -156,6 +158,10 @@ class Recipe:
     """Share of the photos of each nameplate that is held out, where the data set has no parts of its own."""
     seed: Seed = _FROZEN.seed
     """Seed of the split and of all random numbers."""
+
+    def preprocess(self, height: int, width: int) -> Preprocess:
+        """How a photo becomes the model's input outside training, at a size in pixels."""
+        return Preprocess(height, width, self.fit, self.interpolation, self.locate)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 from PIL import Image
 
-from nameplate.images.transforms import FILTERS, PAD_GREY
+from nameplate.images.transforms import FILTERS, PAD_GREY, Box
 from nameplate.types import Doubles
 
 Fill = Literal["grey", "nearest", "scene"]
@@ -67,6 +67,8 @@ class Augmentation:
     """Probability that the photo becomes grey."""
     swap: Share = 0.0
     """Probability that the red and blue channels are swapped. Some data sets were saved so, among them cars196."""
+    box: Share = 0.0
+    """Greatest shift of each side of the box of a located car, as a fraction of the box's side, in either direction."""
 
 
 CROP_TRIES = 10
@@ -121,6 +123,25 @@ def augment(
     if _happens(settings.flip, draw):
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return np.asarray(_coloured(image, settings, draw))
+
+
+def jittered(box: Box, settings: Augmentation, draw: np.random.Generator) -> Box:
+    """A box with its four sides shifted at random, within the photo and with an area.
+
+    Args:
+        box: as fractions of the photo's height and width.
+        settings: the amounts.
+        draw: the source of random numbers; with `settings.box` 0 nothing is drawn.
+    """
+    if not settings.box:
+        return box
+    high, wide = box[2] - box[0], box[3] - box[1]
+    # Each side moves by less than half of the box, so that no box turns inside out.
+    top, left, bottom, right = (
+        side + min(settings.box, 0.49) * span * draw.uniform(-1, 1)
+        for side, span in zip(box, (high, wide, high, wide), strict=True)
+    )
+    return max(0.0, top), max(0.0, left), min(1.0, bottom), min(1.0, right)
 
 
 def _happens(probability: float, draw: np.random.Generator) -> bool:

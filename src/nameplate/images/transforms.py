@@ -49,7 +49,7 @@ def preprocess(photo: NDArray[np.uint8], settings: Preprocess) -> NDArray[np.uin
     return FITS[settings.fit](Image.fromarray(photo), settings)
 
 
-def frame(width: int, height: int, settings: Preprocess) -> tuple[float, float, float, float]:
+def frame(width: float, height: float, settings: Preprocess) -> tuple[float, float, float, float]:
     """The box of the model input over a photo: left, top, right, bottom in pixels of the photo.
 
     With the fit "pad" the box reaches beyond the photo; with "crop" it leaves out a part of it.

@@ -35,7 +35,7 @@ from nameplate.serve.ipc import (
     start_worker,
 )
 from nameplate.serve.settings import ServeSettings
-from nameplate.types import Prediction
+from nameplate.types import Cars, Prediction
 
 STALL_SECONDS = 15.0
 """A worker that has work is killed if it sends nothing for this time plus the time limit of one photo."""
@@ -114,7 +114,8 @@ class Engine:
         Raises:
             NameplateError: the bundle cannot be served.
         """
-        if self.settings.tta == NO_TTA:  # the bundle's reference answer was made without TTA
+        # The bundle's reference answer was made without TTA and in the usual way to locate the car.
+        if self.settings.tta == NO_TTA and self.settings.cars == "main":
             self.reference = self.reference or self.model.bundle.manifest.golden
         try:
             first = await self._warm_worker()
@@ -152,6 +153,7 @@ class Engine:
         top: int = TOP,
         heatmap: bool = False,
         embeddings: bool = False,
+        cars: Cars | None = None,
     ) -> list[ServedAnswer]:
         """Identify the cars in photos. Either all photos are queued, or none.
 
@@ -162,6 +164,7 @@ class Engine:
             top: how many nameplates each answer lists.
             heatmap: whether to draw heat maps.
             embeddings: whether the answers hold the embeddings.
+            cars: which cars of each photo are named; None: as the service's settings say.
 
         Raises:
             Problem: the queue is full, the service is not ready, or the answer took too long.
@@ -170,7 +173,7 @@ class Engine:
         seconds = self.settings.request_seconds
         loop, until = asyncio.get_running_loop(), time.monotonic() + seconds
         wanted = [
-            Waiting(WorkerJob(next(self._numbers), name, seconds, form, top, heatmap, embeddings), photo, until,
+            Waiting(WorkerJob(next(self._numbers), name, seconds, form, top, heatmap, embeddings, cars), photo, until,
                     loop.create_future())
             for photo, name in zip(photos, names, strict=True)
         ]  # fmt: skip
@@ -300,7 +303,15 @@ class Engine:
         settings, start = self.settings, time.monotonic()
         folder = self.model.bundle.folder
         worker = await start_worker(
-            Setup(str(folder), settings.runtime, self.threads, settings.limits, settings.tta, settings.batch_wait)
+            Setup(
+                str(folder),
+                settings.runtime,
+                self.threads,
+                settings.limits,
+                settings.tta,
+                settings.cars,
+                settings.batch_wait,
+            )
         )
         self.workers.append(worker)
         try:

@@ -24,7 +24,7 @@ import numpy as np
 from nameplate.defaults import TOP
 from nameplate.errors import Failure, NameplateError
 from nameplate.model.verification import HeatMap
-from nameplate.types import Floats, Limits, Prediction
+from nameplate.types import Cars, Floats, Limits, Prediction
 
 LENGTHS = struct.Struct(">II")
 
@@ -38,6 +38,8 @@ class Setup(msgspec.Struct, tag=True, frozen=True):
     threads: int
     limits: Limits
     tta: str
+    cars: Cars
+    """Which cars of a photo are named, unless a job says it."""
     batch_wait: float
     """Seconds that a prepared photo may wait for others to fill its batch."""
 
@@ -56,6 +58,8 @@ class WorkerJob(msgspec.Struct, tag=True, frozen=True):
     heatmap: bool = False
     embedding: bool = False
     """Whether the answer must hold the embedding too."""
+    cars: Cars | None = None
+    """Which cars of the photo are named; None: as `Setup` says."""
 
 
 class Cancel(msgspec.Struct, tag=True, frozen=True):

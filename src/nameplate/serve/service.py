@@ -219,7 +219,9 @@ class Engines:
                     shutil.copyfile(original / name, folder / name)
             settings = self.settings
             # This process only judges answers with the model and never opens the runtime, so the choice is free.
-            model = Model.load(folder, runtime="onnxruntime", threads=1, limits=settings.limits, tta=settings.tta)
+            model = Model.load(
+                folder, runtime="onnxruntime", threads=1, limits=settings.limits, tta=settings.tta, cars=settings.cars
+            )
             model.require_head()
             digest = sha256((folder / MANIFEST).read_bytes())
             return Served(source, Engine(model, settings, self.observer), folder, digest)

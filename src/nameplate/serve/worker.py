@@ -158,7 +158,7 @@ class Worker:
             NameplateError: the bundle cannot be served.
         """
         self._reply = reply
-        settings = Settings(setup.runtime, setup.threads, setup.limits, tta=setup.tta)
+        settings = Settings(setup.runtime, setup.threads, setup.limits, tta=setup.tta, cars=setup.cars)
         self._model = Model(load_bundle(setup.bundle), settings)  # the service has checked the bundle (`Engines`)
         self._model.require_head()
         self._with_tta = setup.tta != NO_TTA
@@ -237,10 +237,11 @@ class Worker:
         if isinstance(decoded, UnreadablePhoto):
             task.outcome = decoded
             return
-        task.prepared = self._model.embedder.prepare_decoded(decoded)
+        prepared = self._model.embedder.prepare_decoded(decoded, "whole" if task.job.form == "input" else task.job.cars)
         if task.job.form == "input":
             # The original photo is unknown, and the model input tells nothing about its size or sharpness.
-            task.prepared = replace(task.prepared, quality=None)
+            prepared = replace(prepared, car=replace(prepared.car, quality=None))
+        task.prepared = prepared
         if task.job.heatmap:
             # Imported only when needed: most workers never draw a heat map, and start faster without it.
             from nameplate.model.cam import SHOWN
@@ -265,15 +266,20 @@ class Worker:
         if self._with_tta:
             for task in tasks:
                 assert task.prepared is not None
-                source = task.prepared.inputs[0] if task.job.form == "input" else task.photo
-                [task.outcome] = self._model.embedder.embed([(source, task.prepared)])
+                [task.outcome] = self._model.embedder.embed(iter([task.prepared]))
             return
         photos = [task.prepared for task in tasks if task.prepared is not None]
         if not photos:
             return
-        found = self._runtime.run(np.stack([photo.inputs[0] for photo in photos]))
-        for task, photo, embedding in zip(tasks, photos, found, strict=True):
-            task.outcome = embedded(photo, embedding[None], self._runtime.name)
+        inputs = [pixels for photo in photos for pixels in photo.inputs]
+        size = self._batches.size  # photos of several cars may have more inputs together than a batch holds
+        batches = [np.stack(inputs[start : start + size]) for start in range(0, len(inputs), size)]
+        found = np.concatenate([self._runtime.run(batch) for batch in batches])
+        start = 0
+        for task, photo in zip(tasks, photos, strict=True):
+            end = start + len(photo.inputs)
+            task.outcome = embedded(photo, found[start:end], self._runtime.name)
+            start = end
 
     def _finish(self, task: Task, waited: float = 0.0, embedded: float = 0.0, batch: int = 0) -> None:
         """Send the answer and forget the task."""

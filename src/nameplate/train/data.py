@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from nameplate.errors import NameplateError, PhotoError
 from nameplate.fit.recipe import Mixing
-from nameplate.images.augment import Augmentation, augment
+from nameplate.images.augment import Augmentation, augment, jittered
 from nameplate.images.decode import decode
 from nameplate.images.parallel import ordered_map
-from nameplate.images.transforms import Pixels
+from nameplate.images.transforms import Pixels, crop
+from nameplate.model.detector import crop_box, locate
 from nameplate.model.pipeline import Settings, UnreadablePhoto, prepare_photo
 from nameplate.train.schedule import steps_per_epoch
 from nameplate.types import Preprocess
@@ -92,7 +93,7 @@ def in_order(places: NDArray[np.int64], batch: int) -> list[NDArray[np.int64]]:
 def training_batches(
     paths: Sequence[str],
     batches: Sequence[NDArray[np.int64]],
-    size: tuple[int, int],
+    size: Preprocess,
     settings: Augmentation,
     seed: int,
     epoch: int,
@@ -103,7 +104,7 @@ def training_batches(
     Args:
         paths: all training photos.
         batches: the indices of the photos in each batch, from `epoch_batches` or `in_order`.
-        size: (height, width) of the model's input in pixels.
+        size: height and width of the model's input, and whether photos are first cropped to their main car.
         settings: the augmentation.
         seed: seed of the random numbers.
         epoch: number of the epoch in the whole run; each epoch has other random numbers.
@@ -113,12 +114,14 @@ def training_batches(
     def prepare(place: int) -> Pixels:
         # A generator for each photo: the result does not depend on which thread prepares it, or when.
         draw = np.random.default_rng([seed, epoch, place])
-        photo = decode(paths[place], at_least=size)
+        photo = decode(paths[place], at_least=(size.height, size.width))
+        for car in locate(photo)[:1] if size.locate != "none" else ():
+            photo = crop(photo, jittered(crop_box(car), settings, draw))
         scenery = None  # the background is one colour
         if settings.zoom_out and settings.fill == "scene":
             with contextlib.suppress(PhotoError):  # an unreadable background is no reason to lose the photo
-                scenery = decode(paths[int(draw.integers(len(paths)))], at_least=size)
-        return augment(photo, *size, settings, draw, scenery)
+                scenery = decode(paths[int(draw.integers(len(paths)))], at_least=(size.height, size.width))
+        return augment(photo, size.height, size.width, settings, draw, scenery)
 
     return _batches(paths, batches, prepare, threads)
 

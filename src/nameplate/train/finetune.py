@@ -47,7 +47,6 @@ from nameplate.train.monitor import RunMonitor
 from nameplate.train.network import Network, classifier_matrix, depthwise_in_float32, layer_numbers
 from nameplate.train.schedule import faster_in_bfloat16, keep_memory
 from nameplate.train.weights import load_weights
-from nameplate.types import Preprocess
 
 HEAD_START_PHOTOS = 20_000
 """Largest number of photos for `Recipe.head_start`."""
@@ -331,7 +330,7 @@ def _bfloat16(recipe: Recipe, network: Network, accelerator: Accelerator) -> boo
 def _head_start(network: Network, run: Run, split: Split) -> None:
     """Fit the classifier on embeddings of the frozen backbone, at the input size of the first stage."""
     recipe, stage = run.recipe, run.recipe.stages[0]
-    settings = Preprocess(stage.height, stage.width, recipe.fit, recipe.interpolation)
+    settings = recipe.preprocess(stage.height, stage.width)
     chosen = np.flatnonzero(split.train)
     chosen = chosen[:: -(-len(chosen) // HEAD_START_PHOTOS)]
     paths = [split.photos[i].path for i in chosen]

@@ -31,7 +31,7 @@ from nameplate.train.data import in_order, plain_batches, training_batches, unre
 from nameplate.train.export import Embedder, Parity, check_parity, export_onnx, head_of, round_weights, whiten
 from nameplate.train.loop import exported
 from nameplate.train.network import Network, has_places
-from nameplate.types import Evaluation, Exported, Floats, Preprocess
+from nameplate.types import Evaluation, Exported, Floats
 
 PARITY_PHOTOS = 2000
 """Largest number of photos for the comparison with torch; they are held-out photos where there are any."""
@@ -153,7 +153,7 @@ def _draft(name: str, run: Run, split: Split, kept: Exported, candidate: BundleP
         name=name,
         nameplates=split.nameplates,
         ids=split.ids,
-        preprocess=Preprocess(size.height, size.width, run.recipe.fit, run.recipe.interpolation),
+        preprocess=run.recipe.preprocess(size.height, size.width),
         embedding=len(weight),
         temperature=1.0,
         files={BACKBONE: File(sha256(backbone), len(backbone))},
@@ -236,7 +236,7 @@ def training_embeddings(
     chosen = np.random.default_rng(recipe.seed).permutation(np.flatnonzero(split.train))[:WHITENING_PHOTOS]
     paths = [split.photos[place].path for place in chosen]
     batches = in_order(np.arange(len(paths)), BATCH)
-    size = (kept.height, kept.width)
+    size = recipe.preprocess(kept.height, kept.width)
     embeddings, places = [], []
     with torch.inference_mode():
         for batch in training_batches(paths, batches, size, recipe.augmentation, recipe.seed, state.epoch, run.threads):

@@ -217,7 +217,7 @@ def _epoch(
     # The batches are those of a run with one process; each process takes its part of each. A resumed epoch leaves out
     # the steps that are done.
     mine = [np.array_split(b, accelerator.num_processes)[accelerator.process_index] for b in whole[state.step :]]
-    size = (stage.height, stage.width)
+    size = recipe.preprocess(stage.height, stage.width)
     stream = training_batches(job.paths, mine, size, recipe.augmentation, recipe.seed, state.epoch, job.threads)
     # MixUp and CutMix are off in the last epochs, so that the network ends on unmixed photos.
     mixed = state.epoch < recipe.mixing.until * sum(s.epochs for s in recipe.stages)
@@ -325,7 +325,7 @@ def _validate(job: TrainingJob, training: Training, accelerator: Accelerator) ->
     stage = recipe.stages[state.stage]
     begun, loss, top1 = time.monotonic(), None, None
     if job.holdout_paths:
-        settings = Preprocess(stage.height, stage.width, recipe.fit, recipe.interpolation)
+        settings = recipe.preprocess(stage.height, stage.width)
         logits, places = evaluate_network(kept(training), job.holdout_paths, settings, accelerator, job.threads)
         if not len(places):
             raise unreadable(job.holdout_paths)

@@ -29,6 +29,7 @@ from nameplate.serve.requests import photos_of, read_form
 from nameplate.serve.routes.status import model_name
 from nameplate.serve.schema import EXAMPLE_MODEL, EXAMPLE_ROW, Identified, VerifiedClaim, answers, photos_body, problems
 from nameplate.serve.service import json_response, service_of, unless_gone
+from nameplate.types import Cars
 
 router = APIRouter(tags=["photos"])
 
@@ -50,6 +51,7 @@ async def identify(
     model: Annotated[str | None, Query(description="A model that /v1/models lists; none: the first.")] = None,
     top: Annotated[int, Query(ge=1, le=MOST_TOP, description="How many nameplates to give for each.")] = TOP,
     heatmap: Annotated[bool, Query(description="Whether to draw what speaks for the answer.")] = False,
+    all_: Annotated[bool, Query(alias="all", description="Whether to name every car that is located.")] = False,
 ) -> Response:
     """Photos in field `photos` of a form, or one as the body; the answers are those of `nameplate identify --json`."""
     service = service_of(request)
@@ -59,7 +61,8 @@ async def identify(
         served = service.engines.find(model)
         named = model_name(served)  # read now: a reload may exchange the model during the wait
         request.state.log.update(model=served.engine.name, photos=len(photos))
-        found = await unless_gone(request, served.engine.answer(photos, names, top=top, heatmap=heatmap))
+        cars: Cars | None = "all" if all_ else None
+        found = await unless_gone(request, served.engine.answer(photos, names, top=top, heatmap=heatmap, cars=cars))
     rows = [prediction_json(answer.prediction, answer.heatmap if heatmap else UNSET) for answer in found]
     refuse_if_none_readable(found, rows)
     return json_response(Identified(named, rows))
@@ -129,7 +132,8 @@ async def verify(
         request.state.log.update(model=served.engine.name, photos=len(photos))
         claimed = form.fields.get("claimed", "").strip()
         _refuse_what_cannot_be_judged(known, claimed, false_accepts, false_accepts_of)
-        found = await unless_gone(request, served.engine.answer(photos, names))
+        cars = known.all_cars().settings.cars
+        found = await unless_gone(request, served.engine.answer(photos, names, cars=cars))
     refuse_if_none_readable(found, [prediction_json(answer.prediction) for answer in found])
     verified = known.judge_claim(
         claimed, [(a.prediction, a.probs) for a in found], rate=false_accepts, lies=false_accepts_of

@@ -1,0 +1,179 @@
+"""Car detector: `locate` finds the whole cars in a photo, so that each is named from a crop and not from the scene.
+
+The network is an SSD with MobileNetV2 (W. Liu et al., "SSD: Single Shot MultiBox Detector", 2016; M. Sandler et al.,
+"MobileNetV2", 2018), trained on Open Images by Google's MediaPipe. docs/detector.md is its model card, and
+`tools/make_detector.py` makes the file. ONNX Runtime runs it on one photo and one thread at a time, inside the threads
+that decode photos. So the boxes of a photo depend neither on the runtime of the backbone, nor on other photos.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+import numpy as np
+from PIL import Image
+
+from nameplate.errors import BundleError
+from nameplate.images.transforms import WHOLE, Box, Pixels
+from nameplate.runtime.ort import import_onnxruntime
+from nameplate.storage import sha256
+from nameplate.types import Floats
+
+FILE = "detector.onnx"
+SHA256 = "682825d02e4c7427b5d171ca1fbb6263c07da7a837494f9af6cba380666f6f55"
+"""Of the file in the package."""
+
+LEAST_SCORE = 0.3
+"""Boxes with a lower score are not cars."""
+OVERLAP = 0.5
+"""Of two boxes with a greater intersection over union, only the one with the higher score is kept."""
+INSIDE = 0.8
+"""A box that lies in a kept one with a greater share of its area is a part of that car, such as a window."""
+LEAST_SIDE = 0.03
+"""A box with a shorter side, as a share of the photo's, shows the edge of a car at most."""
+MARGIN = 0.05
+"""Share of a box's side that a crop has more on each side."""
+NEARLY_ALL = 0.9
+"""A main car whose box covers more than this share of the photo is named from the whole photo."""
+MOST_CARS = 10
+"""Number of cars that are kept of one photo."""
+CANDIDATES = 100
+"""Number of boxes that are compared with each other; with more, `LEAST_SCORE` would let a hostile photo take long."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocatedCar:
+    """A car that was found in a photo."""
+
+    box: Box
+    """Its box, within the photo."""
+    score: float
+    """The detector's confidence that this is a car or another vehicle, `LEAST_SCORE`–1."""
+
+    @property
+    def area(self) -> float:
+        """Share of the photo that the box covers."""
+        top, left, bottom, right = self.box
+        return (bottom - top) * (right - left)
+
+
+def locate(pixels: Pixels) -> tuple[LocatedCar, ...]:
+    """The whole cars in a photo, the main car first, at most `MOST_CARS`.
+
+    The result depends on the pixels alone. Processors round sums differently, which moves a side of a box by less than
+    0.1 % of the photo's side.
+
+    Args:
+        pixels: the upright photo, uint8 H×W×3, of any size.
+
+    Raises:
+        BundleError: the detector's file in the package is damaged.
+    """
+    boxes, scores = _detector().boxes(pixels)
+    kept = _without_overlaps(boxes, scores)
+    cars = [LocatedCar((float(box[0]), float(box[1]), float(box[2]), float(box[3])), float(s)) for box, s in kept]
+    return tuple(sorted(cars, key=prominence, reverse=True)[:MOST_CARS])
+
+
+def prominence(car: LocatedCar) -> float:
+    """How likely it is the car that the photo is about; the highest is the main car.
+
+    A photo is taken of the car that is large and clearly seen. The score tells a clear car from a large building, and
+    the square root keeps a large but partly hidden car in the foreground from always being first.
+    """
+    return car.score * math.sqrt(car.area)
+
+
+def crop_box(car: LocatedCar) -> Box:
+    """The part of the photo to name a car from: its box with `MARGIN`, as far as the photo reaches.
+
+    It is `WHOLE` for a car that fills the photo: its crop would be hardly smaller, and cost tight photos some accuracy.
+    """
+    if car.area > NEARLY_ALL:
+        return WHOLE
+    top, left, bottom, right = car.box
+    down, across = MARGIN * (bottom - top), MARGIN * (right - left)
+    return max(0.0, top - down), max(0.0, left - across), min(1.0, bottom + down), min(1.0, right + across)
+
+
+class CarDetector:
+    """The network; safe to use from several threads at once."""
+
+    def __init__(self, network: bytes) -> None:
+        """Load the network.
+
+        Args:
+            network: the ONNX file, uint8 N×S×S×3 → `boxes`, float32 N×A×4 (top, left, bottom, right, within 0–1), and
+                `scores`, float32 N×A (probability of a car or another vehicle).
+
+        Raises:
+            BundleError: it cannot be loaded.
+        """
+        onnxruntime = import_onnxruntime()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1  # photos are computed side by side, in the threads that decode them
+        options.log_severity_level = 4
+        try:
+            self._session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's errors have no common base but Exception
+            raise BundleError(f"ONNX Runtime cannot load the car detector: {error}") from None
+        self._size = int(self._session.get_inputs()[0].shape[1])
+
+    def boxes(self, pixels: Pixels) -> tuple[Floats, Floats]:
+        """All boxes with a score of at least `LEAST_SCORE`.
+
+        Args:
+            pixels: uint8 H×W×3.
+
+        Returns:
+            float32 K×4, top, left, bottom, right within 0–1, and their scores, float32 (K,); the best score first.
+        """
+        squashed = _squashed(pixels, self._size)
+        boxes, scores = (found[0] for found in self._session.run(["boxes", "scores"], {"input": squashed[None]}))
+        there = np.flatnonzero(scores >= LEAST_SCORE)
+        there = there[np.argsort(-scores[there], kind="stable")[:CANDIDATES]]
+        return boxes[there], scores[there]
+
+
+@cache
+def _load() -> CarDetector:
+    network = (resources.files("nameplate.model") / "shipped" / FILE).read_bytes()
+    if sha256(network) != SHA256:
+        raise BundleError("The car detector in the package is damaged. Install Nameplate again.")
+    return CarDetector(network)
+
+
+_LOADING = threading.Lock()
+
+
+def _detector() -> CarDetector:
+    """The detector of the package, which a process loads once, when it first needs it."""
+    with _LOADING:  # `cache` alone would let several threads load it at the same time
+        return _load()
+
+
+def _squashed(pixels: Pixels, size: int) -> Pixels:
+    # `reducing_gap` first averages whole blocks of pixels, which takes half the time of one filter over all of them.
+    return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR, reducing_gap=1.0))
+
+
+def _without_overlaps(boxes: Floats, scores: Floats) -> list[tuple[Floats, np.float32]]:
+    """Greedy non-maximum suppression; very narrow boxes are left out."""
+    kept: list[tuple[Floats, np.float32]] = []
+    for box, score in zip(boxes, scores, strict=True):
+        if (box[2:] - box[:2]).min() >= LEAST_SIDE and not any(_same_car(box, other) for other, _ in kept):
+            kept.append((box, score))
+    return kept
+
+
+def _same_car(box: Floats, better: Floats) -> bool:
+    """Whether a box shows the same car as a better one, or a part of it."""
+    sides = np.minimum(box[2:], better[2:]) - np.maximum(box[:2], better[:2])
+    if (sides <= 0).any():
+        return False
+    both, area, other = (float(each.prod()) for each in (sides, box[2:] - box[:2], better[2:] - better[:2]))
+    return both > OVERLAP * (area + other - both) or both > INSIDE * area

@@ -1,4 +1,4 @@
-"""What the service is deployed with: as far as it can be checked where no containers run."""
+"""The deployment of the service, as far as it can be checked without containers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is unlike the rest."""
+"""Outliers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Archives read in place: every photo or a row that says why not, whatever is wrong with the archive."""
+"""Archives read in place: every photo, or a row with the reason, whatever is wrong with the archive."""
 
 from __future__ import annotations
 

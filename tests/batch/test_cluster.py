@@ -1,4 +1,4 @@
-"""How many workers fit where, what an address is, and a cluster that is not there."""
+"""How many workers fit on a cluster, addresses, and a cluster that cannot be reached."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs on disk: killed, resumed, held by one run at a time, and never mixed up."""
+"""Jobs on disk: killed, resumed, locked by one run at a time, and never mixed up."""
 
 from __future__ import annotations
 

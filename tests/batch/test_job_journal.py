@@ -1,4 +1,4 @@
-"""Journals: what an interrupted job leaves, and who may go on with it."""
+"""Journals: what an interrupted job leaves, and which job may resume it."""
 
 from __future__ import annotations
 

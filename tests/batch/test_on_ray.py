@@ -1,4 +1,4 @@
-"""Jobs on Ray: the bytes of one machine, whatever dies; and nothing that outlives them or listens to others."""
+"""Jobs on Ray: the same bytes as on one machine, whatever dies; no process outlives them, none listens to others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`predict_photos` into one file: restartable, one row a photo."""
+"""`predict_photos` into one file: restartable, one row per photo."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""References: what is listed from folders, patterns, tables, archives and standard input, and read again."""
+"""URIs: what is listed from folders, patterns, tables, archives and standard input, and read again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How commands end: full disks, closed streams, faults, interruptions; and what a narrow terminal shows."""
+"""How commands end: full disks, closed streams, internal errors, interruptions; and output on a narrow terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`nameplate export --int8` as a user runs it: what it writes, what it refuses, what then works with it."""
+"""`nameplate export --int8` as a user runs it: its output, its refusals, and that other commands read the result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the commands say of labelled photos that they merge, match or leave out: in lines and in `--json`."""
+"""Messages about labelled photos that are merged, matched or left out: in lines and in `--json`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every command says what it leaves out, on stderr and in --json, and none writes over what it reads."""
+"""Every command reports what it leaves out, on stderr and in --json, and none overwrites its input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is shown: harmless to a terminal, and no longer than can be read."""
+"""Output on a terminal: without control characters, and of limited length."""
 
 from __future__ import annotations
 

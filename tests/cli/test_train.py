@@ -1,4 +1,4 @@
-"""`train` by recipes and its kin as processes: killed, interrupted, cut short of disk, several at once."""
+"""`train` by recipes as processes: killed, interrupted, without disk space, several at once."""
 
 from __future__ import annotations
 

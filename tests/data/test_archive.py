@@ -1,4 +1,4 @@
-"""Zip archives, hostile ones above all."""
+"""Zip archives, above all hostile ones."""
 
 from __future__ import annotations
 

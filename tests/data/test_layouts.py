@@ -1,4 +1,4 @@
-"""Which folder is a nameplate: parts, makes, nameplates, and what is refused since it cannot be told."""
+"""Which folder is a nameplate: parts, makes, nameplates, and ambiguous layouts, which are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Listing folders and lists: what is a photo, what is left out and why, and that every walk ends."""
+"""Listings of folders and lists: what is a photo, what is left out and why, and that every walk ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stratified, seeded splits that never part a group."""
+"""Stratified, seeded splits that keep groups together."""
 
 from __future__ import annotations
 

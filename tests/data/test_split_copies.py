@@ -1,4 +1,4 @@
-"""Pairs of photos of one picture."""
+"""Pairs of photos of one image."""
 
 from __future__ import annotations
 

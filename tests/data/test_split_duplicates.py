@@ -1,4 +1,4 @@
-"""Copies of one picture."""
+"""Copies of one image."""
 
 from __future__ import annotations
 

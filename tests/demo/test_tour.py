@@ -1,4 +1,4 @@
-"""The tour, and the photos that it is over."""
+"""The tour, and the embedded photos that it uses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calibration held against scikit-learn's bins, and its interval against simulation."""
+"""Calibration compared with scikit-learn's bins, and its interval with simulation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two models on the same photos: which are compared, and what is said."""
+"""Two models on the same photos: which photos are compared, and how the result is worded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One answer to which photos are of one picture, on renders and copies made of them."""
+"""All modules agree on which photos are copies of one image, on renders and copies made of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metrics held against scikit-learn's, their intervals against theory and simulation."""
+"""Metrics compared with scikit-learn's; their intervals compared with theory and simulation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verdicts judged on a head for some of the rendered designs, with others as strangers."""
+"""Verdicts of a head that knows some of the rendered designs, with the others as OOD samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AUROC and false accepts, held against scikit-learn."""
+"""AUROC and false accepts, compared with scikit-learn's."""
 
 from __future__ import annotations
 

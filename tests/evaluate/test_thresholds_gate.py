@@ -1,4 +1,4 @@
-"""A gate: what tells cars from other things, and where it is cut."""
+"""The gate that separates cars from other things, and its threshold."""
 
 from __future__ import annotations
 

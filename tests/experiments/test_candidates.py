@@ -1,4 +1,4 @@
-"""What is compared, and what is refused to be."""
+"""The candidates of a comparison, and which mixtures are refused."""
 
 from __future__ import annotations
 

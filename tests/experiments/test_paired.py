@@ -1,4 +1,4 @@
-"""Two ways held against each other photo by photo, and what is said of it."""
+"""Two candidates compared photo by photo, and how the result is worded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`calibrate_bundle` and `finalize`: what every way of making a bundle shares."""
+"""`calibrate_bundle` and `finalize`, which every way of making a bundle shares."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`train_head` from photos to a bundle: what it keeps apart, what it writes down, and that it does so again."""
+"""`train_head` from photos to a bundle: the split, the records, and that a repetition gives the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A backbone in int8: as near as int8 can be, whole, and run by every runtime."""
+"""A backbone in int8: close to float32, complete, and accepted by every runtime."""
 
 from __future__ import annotations
 

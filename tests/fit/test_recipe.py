@@ -1,4 +1,4 @@
-"""Recipes: what ships, what a file may say, how a wrong one is refused, and the page that describes them."""
+"""Recipes: those that ship, what a file may contain, how a wrong one is refused, and the page that describes them."""
 
 from __future__ import annotations
 

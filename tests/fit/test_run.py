@@ -1,4 +1,4 @@
-"""run.json: it comes back as it was, whatever photos are called, and damage is said in words."""
+"""run.json: it is read as it was written, whatever the photos are called, and damage is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which photos train and which judge: nothing twice, nothing lost, no copy on both sides."""
+"""Which photos train and which evaluate: no photo twice, none lost, no copy in both parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Photos varied at random: what each amount does, how far, and that the generator decides all."""
+"""Augmentation: the effect of each amount, its range, and that the generator decides everything."""
 
 from __future__ import annotations
 

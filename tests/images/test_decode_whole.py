@@ -1,4 +1,4 @@
-"""JPEGs and PNGs that every viewer shows whole are read, and those that lost pixels are not."""
+"""JPEGs and PNGs that every viewer shows completely are read; those that lost pixels are refused."""
 
 from __future__ import annotations
 

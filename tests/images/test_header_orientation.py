@@ -1,4 +1,4 @@
-"""Which way up: as Pillow and the viewers have it."""
+"""EXIF orientation, as Pillow and image viewers apply it."""
 
 from __future__ import annotations
 

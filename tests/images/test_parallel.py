@@ -1,4 +1,4 @@
-"""One prefetcher: the order, the bound, what an exception does, and that nothing stays behind."""
+"""`ordered_map`: the order, the bound on memory, exceptions, and that no thread remains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two pictures under the best crop of one to the other."""
+"""Two images under the best crop of one to the other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pixels of any size → the model's picture."""
+"""Pixels of any size → the model input."""
 
 from __future__ import annotations
 

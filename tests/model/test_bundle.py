@@ -1,4 +1,4 @@
-"""The bundle on disk: whole or not at all when written, whole or refused when read."""
+"""The bundle on disk: it is written completely or not at all, and a damaged one is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Maps: their mean is the embedding, for the bundle that ships and any head; hot regions and where they lie."""
+"""Class activation maps: their mean is the embedding, for the shipped bundle and for any head; hot regions."""
 
 from __future__ import annotations
 

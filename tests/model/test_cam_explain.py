@@ -1,4 +1,4 @@
-"""`explain`: the map shows what the answer hangs on, and a claimed nameplate is found or named rightly."""
+"""`explain`: the map shows what the answer depends on, and a claimed nameplate is found."""
 
 from __future__ import annotations
 

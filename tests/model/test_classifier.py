@@ -1,4 +1,4 @@
-"""The linear head, held against scikit-learn's logistic regression."""
+"""The linear head, compared with scikit-learn's logistic regression."""
 
 from __future__ import annotations
 

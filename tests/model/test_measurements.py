@@ -1,4 +1,4 @@
-"""What one photo is like."""
+"""The measurements of one photo."""
 
 from __future__ import annotations
 

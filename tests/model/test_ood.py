@@ -1,4 +1,4 @@
-"""Where the known cars lie: distances held against scikit-learn's, storage, hostile tensors."""
+"""The Mahalanobis detector: distances compared with scikit-learn's, storage, hostile tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Photos → embeddings in order, in flat memory; and the cache of them."""
+"""Photos → embeddings in order, in bounded memory; and the cache of embeddings."""
 
 from __future__ import annotations
 

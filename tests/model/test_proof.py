@@ -1,4 +1,4 @@
-"""Bundles from elsewhere whose backbone does not work, or means harm: one sentence each, and nothing hangs."""
+"""Bundles whose backbone does not work or is hostile: one sentence for each, and nothing hangs."""
 
 from __future__ import annotations
 

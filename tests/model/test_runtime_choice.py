@@ -1,4 +1,4 @@
-"""What computes a backbone, and how one is chosen: real runtimes in real processes."""
+"""The choice of the runtime, with real runtimes in real processes."""
 
 from __future__ import annotations
 

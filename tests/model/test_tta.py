@@ -1,4 +1,4 @@
-"""Test-time augmentation: what each look shows, that the order of photos decides nothing, and what is averaged."""
+"""Test-time augmentation: the content of each view, independence of the order of photos, and the average."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verdicts: which one, with which candidates and make."""
+"""Verdicts, with their candidates and makes."""
 
 from __future__ import annotations
 

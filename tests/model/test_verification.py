@@ -1,4 +1,4 @@
-"""Claims: what they mean, and what becomes of them."""
+"""Claims: how they are matched to nameplates, and how they are decided."""
 
 from __future__ import annotations
 

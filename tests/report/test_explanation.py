@@ -1,4 +1,4 @@
-"""The page and the picture of an explanation: red where it speaks for, blue where against, boxes where they belong."""
+"""The page and the image of an explanation: red for evidence, blue against it, and the boxes."""
 
 from __future__ import annotations
 

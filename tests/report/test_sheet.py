@@ -1,4 +1,4 @@
-"""Rows of photos in one picture."""
+"""Rows of photos in one image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys, rates, hosts and origins: who may ask what, how often and from where."""
+"""Keys, rates, hosts and origins: which requests are allowed, how many and from where."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""API keys: made, kept as hashes, revoked, and read again while the service runs."""
+"""API keys: made, stored as hashes, revoked, and read again while the service runs."""
 
 from __future__ import annotations
 

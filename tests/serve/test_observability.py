@@ -1,4 +1,4 @@
-"""One line a request, which nothing in a request can forge."""
+"""One log line per request, which no content of a request can forge."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of backbones, what is known of each, and that they build."""
+"""Names of backbones, what is known about each, and that they can be built."""
 
 from __future__ import annotations
 

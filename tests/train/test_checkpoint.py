@@ -1,4 +1,4 @@
-"""Checkpoints: what comes back, what a full disk and damage do, and that the next step is the same."""
+"""Checkpoints: what is restored, a full disk, damage, and that the next step is the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches in threads: which photos, which pictures, what is left out, and that nothing stays behind."""
+"""Batches prepared in threads: which photos, which pixels, what is left out, and that no thread remains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From labelled photos to a run's folder and its bundle, and what is refused on the way."""
+"""From labelled photos to the folder and the bundle of a run, and what is refused."""
 
 from __future__ import annotations
 

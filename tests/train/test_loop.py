@@ -1,4 +1,4 @@
-"""The loop: rates, stages, patience, averages, what happens when a run is cut off, and when things break."""
+"""The training loop: rates, stages, patience, averages, interruptions and errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run leaves to look at: it agrees with the checkpoint, whatever interrupted the run."""
+"""The files that a run leaves agree with the checkpoint, whatever interrupted the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What TensorBoard reads back, with its own reader."""
+"""The files for TensorBoard, read with TensorBoard's own reader."""
 
 from __future__ import annotations
 

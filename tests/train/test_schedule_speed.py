@@ -1,4 +1,4 @@
-"""Memory that is kept, and a measurement that changes nothing."""
+"""The memory allocator, and timings that do not change the training."""
 
 from __future__ import annotations
 

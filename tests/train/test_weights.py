@@ -1,4 +1,4 @@
-"""First weights: from packages, a hub that really answers, one that does not, files, and pickles that would bite."""
+"""First weights: from packages, a hub that answers, one that does not, files, and hostile pickles."""
 
 from __future__ import annotations
 

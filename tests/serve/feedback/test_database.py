@@ -1,4 +1,4 @@
-"""How databases are opened, and what is said where they cannot be."""
+"""How databases are opened, and the errors where they cannot be."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Corrections kept, listed, judged and deleted, in both databases."""
+"""Corrections stored, listed, moderated and deleted, in both databases."""
 
 from __future__ import annotations
 

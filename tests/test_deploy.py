@@ -55,7 +55,7 @@ def test_all_that_the_image_copies_is_there_and_let_through() -> None:
     assert all((ROOT / name).exists() for name in copied)
 
 
-def test_the_health_check_tells_ready_from_not() -> None:
+def test_the_health_check_distinguishes_ready_from_not_ready() -> None:
     [check] = re.findall(r"^HEALTHCHECK .* CMD (\[.*\])$", DOCKERFILE, re.MULTILINE)
     program, *arguments = json.loads(check)
     assert program == "python"

@@ -111,7 +111,7 @@ def test_the_most_sensitive_convolution_comes_first(pictures: NDArray[np.uint8])
     assert first > last
 
 
-def test_nothing_to_quantise_is_told(pictures: NDArray[np.uint8]) -> None:
+def test_a_backbone_without_convolutions_is_refused(pictures: NDArray[np.uint8]) -> None:
     plain = tiny_backbone()
     for backbone, in_float in ((quantize(plain, pictures), ()), (plain, convolutions(folded(plain)))):
         with pytest.raises(BundleError, match="nothing to quantise"):

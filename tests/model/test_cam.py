@@ -113,7 +113,7 @@ def test_a_map_is_drawn_out_smoothly() -> None:
     assert np.abs(large[5::10, 5::10] - grid).mean() < np.abs(large[5::10, 5::10] - grid[::-1]).mean() / 4
 
 
-def test_a_region_lies_in_the_photo_as_the_picture_does() -> None:
+def test_a_region_is_mapped_to_the_photo_like_the_model_input() -> None:
     whole, corner = Region(0, 0, 1, 1), Region(0.5, 0.5, 1, 1)
     assert region_in_photo(corner, 400, 200, Preprocess(100, 100, "squash")) == (200, 100, 400, 200)
     assert region_in_photo(whole, 400, 200, Preprocess(100, 100, "pad")) == (0, 0, 400, 200)

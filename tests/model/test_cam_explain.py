@@ -71,7 +71,7 @@ def test_an_explanation_agrees_with_the_prediction(model: Model) -> None:
     assert (right - left) * (bottom - top) == pytest.approx(0.15 * found.width * found.height, rel=0.1)
 
 
-def test_confidence_and_evidence_are_cut_at_the_temperature_of_the_runtime_that_gives_maps(model: Model) -> None:
+def test_confidence_and_evidence_use_the_temperature_of_the_runtime_that_gives_maps(model: Model) -> None:
     """Whatever ran before, and whatever the bundle says of other runtimes: an explanation agrees with `identify`."""
     manifest = replace(model.bundle.manifest, temperature=0.02, temperatures={"onnxruntime": 5.0, "openvino": 0.02})
     bundle = replace(model.bundle, manifest=manifest)

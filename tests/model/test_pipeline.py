@@ -85,7 +85,7 @@ def embed_uncached(
 COLOURS = [mean_colour(path) for path in PATHS]
 
 
-def test_the_colours_tell_the_photos_apart() -> None:
+def test_the_colours_distinguish_the_photos() -> None:
     assert len({tuple(colour) for colour in COLOURS}) == len(PATHS) == 24
 
 
@@ -290,7 +290,7 @@ def test_each_preprocessing_runtime_and_mirroring_has_its_own(model: Model, own_
         assert len(list(own_cache.iterdir())) == number
 
 
-def test_mirrored_twins_are_embedded_while_photos_are_decoded_and_have_the_same_bits(
+def test_mirrored_photos_are_embedded_in_the_same_pass_and_have_the_same_bits(
     model: Model, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos = [photo.with_(split=(None, "train", "test")[n % 3]) for n, photo in enumerate(PHOTOS)]

@@ -201,6 +201,7 @@ def _run(
     progress: Callable[[int, int], None],
 ) -> JobResult:
     model.require_head()  # fails now rather than in the first shard
+    # The lock is held to the end, so that two runs cannot write the same shards.
     with locked(output.root):
         job = plan(
             output.root,
@@ -215,6 +216,7 @@ def _run(
         if output.file is not None:
             with whole_file(output.file) as temporary:
                 join_files(map(job.path, range(job.shards)), temporary, job.spec.format, job.spec.top)
+            # Only after the joined file is complete under its final name; a crash before loses nothing.
             remove(output.root)
     return done
 

@@ -351,9 +351,10 @@ def _print_extra_data(made: Experiment, output: Path, seconds: float) -> None:
         screen.step("", how)
     screen.step("Log-loss", f"{verdict.log_loss_without:.3f} without, {verdict.log_loss_added:.3f} with")
     screen.step("Nameplates", result.about_classes(verdict))
-    judged = f"{verdict.photos:,} photos, {len(made.seeds)} seeds, by {made.runtime}"
+    holdout = f"{verdict.photos:,} photos, {len(made.seeds)} seeds, by {made.runtime}"
     screen.step(
-        "Evaluated on", f"{judged}; {made.base['trained']:,} photos train without, {len(cleaning.kept):,} more with"
+        "Evaluated on",
+        f"{holdout}; {made.base['trained']:,} photos train without, {len(cleaning.kept):,} more with",
     )
     if cleaning.counts:
         counts = "; ".join(f"{count:,}× {reason}" for reason, count in cleaning.counts.items())

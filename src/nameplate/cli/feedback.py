@@ -191,11 +191,11 @@ def _status(text: str) -> Status:
 
 def _judge(database: str, ids: Sequence[str], status: Status, *, json: bool) -> None:
     with opened(database) as store:
-        judged = store.set_status(ids, status)
+        changed = store.set_status(ids, status)
     if json:
-        screen.print_json({status: judged})
+        screen.print_json({status: changed})
     else:
-        screen.out.print(f"{judged:,} {status}")
+        screen.out.print(f"{changed:,} {status}")
 
 
 def _tell_deleted(gone: Deleted, *, json: bool) -> None:

@@ -152,8 +152,8 @@ def predict(
     left_out = done.left_out
     screen.tell_counted(left_out)
     if json:
-        told = {"left_out": screen.left_out_json(left_out.first), "left_out_total": left_out.total}
-        screen.print_json({"output": str(output), **asdict(done), **told})
+        unlisted = {"left_out": screen.left_out_json(left_out.first), "left_out_total": left_out.total}
+        screen.print_json({"output": str(output), **asdict(done), **unlisted})
     else:
         _print(output, done)
 

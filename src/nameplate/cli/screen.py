@@ -142,16 +142,16 @@ def _bars() -> Iterator[Callable[[str, int, int], None]]:
 
 def _lines() -> Callable[[str, int, int], None]:
     begin: dict[str, tuple[float, int]] = {}
-    told: dict[str, float] = {}
+    last_shown: dict[str, float] = {}
     before: dict[str, int] = {}
 
     def report(step: str, done: int, total: int) -> None:
         now = time.monotonic()
         if step not in begin or done <= 1 or done < before[step]:  # the same step may start again for other photos
-            begin[step], told[step] = (now, done), now  # and may start in the middle after an interruption
+            begin[step], last_shown[step] = (now, done), now  # and may start in the middle after an interruption
         before[step] = done
-        if now - told[step] >= LOG_SECONDS:
-            told[step] = now
+        if now - last_shown[step] >= LOG_SECONDS:
+            last_shown[step] = now
             rate = (done - begin[step][1]) / (now - begin[step][0])
             left = f", {(total - done) / rate:.0f} s left" if rate and done < total else ""
             notes.print(f"{step}: {done:,} of {total:,}, {rate:,.0f}/s{left}")
@@ -206,14 +206,14 @@ def _training_bar() -> Iterator[tuple[Callable[[StepEvent], None], Callable[[str
 
 
 def _training_lines() -> tuple[Callable[[StepEvent], None], Callable[[str], None]]:
-    told = time.monotonic()
+    last_shown = time.monotonic()
     tell = _tell_epochs()
 
     def watch(event: StepEvent) -> None:
-        nonlocal told
+        nonlocal last_shown
         tell(event)
-        if time.monotonic() - told >= LOG_SECONDS:
-            told = time.monotonic()
+        if time.monotonic() - last_shown >= LOG_SECONDS:
+            last_shown = time.monotonic()
             notes.print(
                 f"{event.stage.height}×{event.stage.width} epoch {event.state.epoch + 1}, "
                 f"step {event.state.step:,} of {event.steps:,}: {_figures(event)}"
@@ -248,8 +248,8 @@ def _tell_epochs() -> Callable[[StepEvent | None], None]:
         if done is None:
             done = len(history)  # epochs that a resumed run finished earlier
         for row in history[done:]:
-            judged = "" if row.validation_top1 is None else f", validation top-1 {100 * row.validation_top1:.1f} %"
-            notes.print(f"epoch {row.epoch}, {row.height}×{row.width}: loss {row.train_loss:.3f}{judged}")
+            validation = "" if row.validation_top1 is None else f", validation top-1 {100 * row.validation_top1:.1f} %"
+            notes.print(f"epoch {row.epoch}, {row.height}×{row.width}: loss {row.train_loss:.3f}{validation}")
         done = len(history)
 
     return tell

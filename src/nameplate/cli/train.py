@@ -375,14 +375,14 @@ def train_head_alone(
     screen.tell_refused(list(trained.unreadable), "unreadable")
     tell_parts(trained.split)
     if json:
-        judged = None if trained.evaluation is None else as_json(trained.evaluation)
+        evaluation = None if trained.evaluation is None else as_json(trained.evaluation)
         screen.print_json(
             {
                 "bundle": str(output),
                 "photos": trained.photos,
                 "seconds": seconds,
                 "runtime": trained.runtime,
-                "evaluation": judged,
+                "evaluation": evaluation,
                 "data": how_read(dataset),
                 "left_out": left_out_json(refused, trained.split, trained.unreadable),
             }
@@ -421,13 +421,13 @@ def train_by_recipe(
     if read is not None and recipe is not None:
         with screen.progress() as report:
 
-            def told() -> Dataset:
+            def read_again() -> Dataset:
                 dataset = read(report)
                 tell(dataset)
                 refused.extend((entry.name, entry.reason) for entry in dataset.refused)
                 return dataset
 
-            start(told, run, recipe, threads=threads, index=index, overwrite=overwrite, progress=report)
+            start(read_again, run, recipe, threads=threads, index=index, overwrite=overwrite, progress=report)
     with _to_go_on(run), screen.training(quiet=not main) as (watch, say):
         made = fine_tune(run, watch=watch, say=say)
     if made is not None:
@@ -472,7 +472,7 @@ def _tell(made: FineTuned, refused: list[tuple[str, str]], run: Path, seconds: f
     tell_parts(split)
     photos = int(split.train.sum())
     if json:
-        judged = None if finished.evaluation is None else as_json(finished.evaluation)
+        evaluation = None if finished.evaluation is None else as_json(finished.evaluation)
         screen.print_json(
             {
                 "run": str(run),
@@ -485,7 +485,7 @@ def _tell(made: FineTuned, refused: list[tuple[str, str]], run: Path, seconds: f
                 "seconds": seconds,
                 "runtime": finished.runtime,
                 "parity": finished.parity,
-                "evaluation": judged,
+                "evaluation": evaluation,
                 "left_out": left_out_json(refused, split, unreadable),
             }
         )
@@ -496,6 +496,6 @@ def _tell(made: FineTuned, refused: list[tuple[str, str]], run: Path, seconds: f
         screen.print_held_out(finished.evaluation)
     for each in finished.parity:
         screen.step("As torch", f"{each.same:,} of {each.photos:,} photos by {each.runtime}, gap ≤ {each.gap:.1e}")
-    screen.step("Wrote", f"{run}  ({seconds:.0f} s, judged by {finished.runtime})")
+    screen.step("Wrote", f"{run}  ({seconds:.0f} s, evaluated by {finished.runtime})")
     screen.step("See", str((run / "index.html").resolve()))
     screen.step("Next", f"nameplate identify --model '{run}' PHOTO")

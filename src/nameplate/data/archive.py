@@ -212,12 +212,14 @@ def _unpack_member(archive: Archive, member: Member, folder: Path) -> Why | None
         pieces: Iterable[bytes] = _pieces(archive, member)
         if member.kind == "photo":
             data = b"".join(pieces)
+            # Entries that are no photos are refused now, with their reason, and not one by one in a later command.
             read_header(data, archive.limits)
             pieces = (data,)
         target.parent.mkdir(parents=True, exist_ok=True)
         _write(target, pieces)
     except PhotoError as error:
         return error.failure
+    # File systems that ignore case take `A.jpg` and `a.jpg` for one file.
     except FileExistsError:
         return "another entry has the same name"
     except (OSError, ValueError) as error:
@@ -237,6 +239,7 @@ def _pieces(archive: Archive, member: Member) -> Iterator[bytes]:
 
 
 def _write(target: Path, pieces: Iterable[bytes]) -> None:
+    # `x` refuses an existing file and does not follow a symbolic link at the target.
     with target.open("xb") as file:
         try:
             for piece in pieces:
@@ -271,6 +274,7 @@ def _unpack_inner(
                 copy.write(piece)
             copy.flush()
             target = folder / _inner_folder(copy.name, member.name, archive)
+            # The inner archive shares the budget of the outer one, so nesting cannot multiply what is allowed.
             inner = open_archive(copy.name, archive.limits, archive.budget.limits, archive.budget)
         except (PhotoError, NoArchiveError) as error:
             yield member.shown, error.failure if isinstance(error, PhotoError) else Failure("damaged", error.detail)
@@ -288,6 +292,7 @@ def _inner_folder(copy: str, name: str, outer: Archive) -> PurePosixPath:
     """The folder for an inner archive: one with its name, unless its only top folder has that name already."""
     own = archive_stem(name).strip(".") or "archive"  # '...zip' must not become '..'.
     limits = outer.budget.limits
+    # A budget of its own: reading the names first must not count twice.
     inner = open_archive(copy, outer.limits, limits, ArchiveBudget(outer.budget.archive, outer.budget.packed, limits))
     try:
         names = (PurePosixPath(member.name) for member in inner.members(name) if not is_junk(member.name))

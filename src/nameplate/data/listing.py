@@ -133,7 +133,7 @@ def walk(folder: str, passing_over: Collection[str] = ()) -> Iterator[str | Refu
             continue
         path = f"{here.path.rstrip('/')}/{name}"
         if not name.endswith("/"):
-            yield judged(path)
+            yield photo_or_refused(path)
             continue
         below = _step(path[:-1], here, above | {each.key for each in way}, entered)
         if isinstance(below, Refused):
@@ -171,7 +171,7 @@ def _opened(path: str, *, linked: bool) -> _Open | Refused:
     return _Open(path, iter(found.names), key, linked)
 
 
-def judged(path: str) -> str | Refused:
+def photo_or_refused(path: str) -> str | Refused:
     """Return the path where it is a photo by its name or its first bytes, or else why it is left out.
 
     A file with the name of a photo is not opened, since decoding decides whether it can be read.

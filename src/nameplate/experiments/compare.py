@@ -335,11 +335,11 @@ def _row(
 
 
 def _comparison(
-    plan: Plan, split: Split, settings: dict[str, object], judged: dict[str, FinishedCandidate], reading: float
+    plan: Plan, split: Split, settings: dict[str, object], finished: dict[str, FinishedCandidate], reading: float
 ) -> Comparison:
-    names = [each.name for each in plan.candidates if each.name in judged]
-    done = one_speed(ordered([judged[name].row for name in names]))
-    found = {name: judged[name].answers for name in names if judged[name].row.error is None}
+    names = [each.name for each in plan.candidates if each.name in finished]
+    done = one_speed(ordered([finished[name].row for name in names]))
+    found = {name: finished[name].answers for name in names if finished[name].row.error is None}
     reference = None
     if found:
         first = plan.candidates[0].name
@@ -356,7 +356,7 @@ def _comparison(
         data=data_record(split),
         versions=versions("numpy", "pillow", "scipy", "simplejpeg", "timm", "torch"),
         seconds_to_read=reading,
-        waiting=tuple(each.name for each in plan.candidates if each.name not in judged),
+        waiting=tuple(each.name for each in plan.candidates if each.name not in finished),
         rows=with_verdicts(done, tested, reference, base) if reference else done,
         reference=reference,
         summary=summary(done, tested, reference, base) if reference else "No candidate could be evaluated.",
@@ -375,8 +375,8 @@ def _evaluated_on(plan: Plan, split: Split) -> str:
             f"or a copy of it (cross-validation), embedded by {FROZEN_BY}."
         )
     holdout, training = int(split.holdout.sum()), int(split.train.sum())
-    judged = f"Evaluated on {holdout:,} photos that were held out, by {JUDGED_BY}"
-    return f"{judged}; trained on {training:,} photos of {classes} nameplates."
+    held_out = f"Evaluated on {holdout:,} photos that were held out, by {JUDGED_BY}"
+    return f"{held_out}; trained on {training:,} photos of {classes} nameplates."
 
 
 def _described_row(row: ComparisonRow) -> str:

@@ -23,9 +23,17 @@ from nameplate.model.pipeline import Settings
 from nameplate.report.compare import ComparisonRow
 from nameplate.train.backbones import find_backbone
 from nameplate.train.finetune import Say, fine_tune, start
-from nameplate.train.frozen_network import Cost, TorchRuntime, cost_of, load_network, measure, stand_in_bundle
+from nameplate.train.frozen_network import (
+    Cost,
+    TorchRuntime,
+    cost_of,
+    interpolation_of,
+    load_network,
+    measure,
+    stand_in_bundle,
+)
 from nameplate.train.loop import OnStep
-from nameplate.types import Photo
+from nameplate.types import Photo, Preprocess
 
 
 def evaluate_frozen(
@@ -49,7 +57,8 @@ def evaluate_frozen(
     size = candidate.height, candidate.width
     network, weights = load_network(backbone, len(split.nameplates), size, threads, candidate.weights)
     cost = measure(network, *size)
-    bundle, runtime = stand_in_bundle(backbone, weights, network, size), TorchRuntime(network)
+    preprocess = Preprocess(*size, "squash", interpolation_of(backbone), candidate.locate)
+    bundle, runtime = stand_in_bundle(backbone, weights, network, preprocess), TorchRuntime(network)
 
     def embed(photos: Sequence[Photo], *, mirror: bool = False, also_mirrored: bool = False) -> DatasetEmbeddings:
         settings = Settings(threads=threads, mirror=mirror)

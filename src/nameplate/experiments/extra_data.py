@@ -131,9 +131,8 @@ def _extra_data(
     """`extra_data`, within the lock on the folder."""
     recipe = design.recipe
     mapped, classes = _mapped(base, extra, design.class_map)
-    # In one call, so that one runtime embeds all. The heads also need the mirrored photos, which are decoded once here.
     mirror = isinstance(recipe, HeadRecipe) and recipe.mirror
-    embedded = embed_photos([*base.photos, *mapped], model, progress, also_mirrored=mirror)
+    embedded = embed_photos([*base.photos, *mapped], model, progress, also_mirrored=mirror)  # one call, so one runtime
     ours = _of_base(base, embedded)
     split = split_photos(base, ours, recipe.holdout, recipe.seed, progress)
     mapped, classes = _trainable(mapped, classes, split.nameplates)

@@ -92,6 +92,7 @@ def calibrate_bundle(
     """
     weight, bias = _head_of(draft)
     first = held_out.embedded[0]
+    # The runtimes' embeddings differ slightly, above all in bfloat16, so each one gets a temperature of its own.
     logits = {each.runtime: each.embeddings @ weight + bias for each in held_out.embedded}
     temperatures = fit_temperatures(
         {each.runtime: (logits[each.runtime], held_out.classes[each.places]) for each in held_out.embedded}

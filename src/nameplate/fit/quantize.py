@@ -75,12 +75,14 @@ def quantize(
             _CalibrationBatches(model.graph.input[0].name, inputs),
             op_types_to_quantize=list(QUANTISED),
             nodes_to_exclude=list(in_float),
+            # A scale for each filter: the filters of depthwise convolutions differ widely in size.
             per_channel=True,
             reduce_range=bits == 7,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
         )
         made = onnx.load(target)
+    # What stays in float32 is stored as float16, as in the float32 bundle.
     store_as_half(made)
     return _cleaned(made)
 
@@ -190,6 +192,7 @@ def training_and_holdout(
         except PhotoError as error:
             unreadable.append((photo.path, str(error)))
             continue
+        # By digest and not by path: the data may have moved since the training.
         if photo.sha256 in trained or (not trained and photo.split == "train"):
             train.append(photo)
         elif photo.label in known:

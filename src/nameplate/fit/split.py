@@ -184,10 +184,12 @@ def split_photos(
             embedded.unreadable,
         )
     ids = [dataset.ids.get(name, name) for name in nameplates]
+    # A photo of which a copy is still used is not recorded as excluded: `evaluate` would leave the copy out, too.
     excluded = _digests(dataset.excluded_paths) - {str(photo.sha256) for photo in photos}
     split = Split.of(photos, groups, nameplates, ids, embedded.unreadable, sorted(excluded))
     readable = {str(photo.label) for photo in photos}
     every = Counter(str(photo.label) for photo in dataset.photos)
+    # The counts are of the data set, because an unreadable photo is not in `embedded`.
     return replace(split, lost=tuple((name, every[name]) for name in dataset.nameplates if name not in readable))
 
 

@@ -168,6 +168,7 @@ def _cropped(
         return image.resize((width, height), FILTERS["bicubic"])
     wide, high, left, top = 1.0, 1.0, 0.0, 0.0  # Fractions of the photo's width and height.
     for _ in range(CROP_TRIES):
+        # The logarithm makes a crop as often twice as wide as half as wide.
         area, stretch = draw.uniform(*crop), math.exp(_either_way(math.log(aspect), draw))
         across, down = math.sqrt(area * stretch), math.sqrt(area / stretch)
         if across <= 1 and down <= 1:
@@ -189,6 +190,7 @@ def _zoomed_out(
     """The photo as a part of a larger scene, at a random place."""
     share = draw.uniform(settings.zoom_out_to, 1)
     high, wide = max(1, round(share * height)), max(1, round(share * width))
+    # The crop is milder here than in `_cropped`, because the car is small already.
     least = max(ZOOM_OUT_KEEPS, settings.crop[0])
     part = _cropped(image, high, wide, (least, max(least, settings.crop[1])), settings.aspect, draw)
     scene = _background(image, height, width, settings.fill, draw, scenery)

@@ -13,7 +13,6 @@ import threading
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from itertools import pairwise
 
 import numpy as np
 from PIL import Image
@@ -25,21 +24,8 @@ from nameplate.storage import sha256
 from nameplate.types import Floats
 
 FILE = "detector.onnx"
-SHA256 = "ade5a32378d34d8d028501cea0ea43d1b8858408ccc7fe739e48f32d58fccbcf"
+SHA256 = "af33e2c692250d193f2f9748cde9c99c65e568a0530d51227c58d0650283716d"
 """Of the file in the package."""
-SIZE = 172
-"""Height and width of the detector's input in pixels. Halved seven times it gives the same sequence of even and odd
-numbers as 300. So each cell sees the same place relative to its anchors as in training, which it does not at 160 or
-192: boxes are then shifted by 5 % of the photo (docs/detector.md)."""
-TRAINED_SIZE = 300
-"""Height and width that the network was trained at. At `SIZE`, anchors keep their size in pixels, so that they are
-larger as shares of the photo."""
-STRIDE = 16
-"""Pixels of the input for each cell of the finest grid. Every further grid has half as many cells along each side."""
-SCALES = (0.2, 0.35, 0.5, 0.65)
-"""Sides of the square anchors of the three grids, and one more, as shares of the input at `TRAINED_SIZE`."""
-VARIANCES = (10.0, 5.0)
-"""Divisors of the encoded centres, and of the encoded logarithms of the sides."""
 
 LEAST_SCORE = 0.3
 """Boxes with a lower score are not cars."""
@@ -114,39 +100,15 @@ def crop_box(car: LocatedCar) -> Box:
     return max(0.0, top - down), max(0.0, left - across), min(1.0, bottom + down), min(1.0, right + across)
 
 
-def anchors(size: int) -> Floats:
-    """The boxes that predictions are relative to: float32 A×4, centre y, centre x, height, width, as shares.
-
-    Args:
-        size: height and width of the input in pixels.
-    """
-    found: list[tuple[float, float, float, float]] = []
-    cells = math.ceil(size / STRIDE)
-    for number, (scale, following) in enumerate(pairwise(SCALES)):
-        if number == 0:  # the finest grid has three anchors a cell, the others six
-            kinds = [(1.0, 0.1), (2.0, scale), (0.5, scale)]
-        else:
-            kinds = [(ratio, scale) for ratio in (1.0, 2.0, 0.5, 3.0, 1 / 3)] + [(1.0, math.sqrt(scale * following))]
-        sides = [(s / math.sqrt(ratio) * TRAINED_SIZE / size, s * math.sqrt(ratio) * TRAINED_SIZE / size)
-                 for ratio, s in kinds]  # fmt: skip
-        found += [
-            ((row + 0.5) / cells, (column + 0.5) / cells, high, wide)
-            for row in range(cells)
-            for column in range(cells)
-            for high, wide in sides
-        ]
-        cells = math.ceil(cells / 2)
-    return np.array(found, np.float32)
-
-
 class CarDetector:
-    """The network with its anchors; safe to use from several threads at once."""
+    """The network; safe to use from several threads at once."""
 
     def __init__(self, network: bytes) -> None:
         """Load the network.
 
         Args:
-            network: the ONNX file, uint8 N×S×S×3 → `boxes`, float32 N×A×4, and `scores`, float32 N×A×2 (logits).
+            network: the ONNX file, uint8 N×S×S×3 → `boxes`, float32 N×A×4 (top, left, bottom, right, within 0–1), and
+                `scores`, float32 N×A (probability of a car or another vehicle).
 
         Raises:
             BundleError: it cannot be loaded.
@@ -160,7 +122,6 @@ class CarDetector:
         except Exception as error:  # onnxruntime's errors have no common base but Exception
             raise BundleError(f"ONNX Runtime cannot load the car detector: {error}") from None
         self._size = int(self._session.get_inputs()[0].shape[1])
-        self._anchors = anchors(self._size)
 
     def boxes(self, pixels: Pixels) -> tuple[Floats, Floats]:
         """All boxes with a score of at least `LEAST_SCORE`.
@@ -171,13 +132,11 @@ class CarDetector:
         Returns:
             float32 K×4, top, left, bottom, right within 0–1, and their scores, float32 (K,); the best score first.
         """
-        encoded, logits = self._session.run(["boxes", "scores"], {"input": _squashed(pixels, self._size)[None]})
-        best = logits[0].max(1)
-        # The sigmoid rises everywhere, so that few logits need it.
-        there = np.flatnonzero(best >= math.log(LEAST_SCORE / (1 - LEAST_SCORE)))
-        there = there[np.argsort(-best[there], kind="stable")[:CANDIDATES]]
-        scores = 1 / (1 + np.exp(-best[there]))
-        return _decoded(encoded[0][there], self._anchors[there]), scores
+        squashed = _squashed(pixels, self._size)
+        boxes, scores = (found[0] for found in self._session.run(["boxes", "scores"], {"input": squashed[None]}))
+        there = np.flatnonzero(scores >= LEAST_SCORE)
+        there = there[np.argsort(-scores[there], kind="stable")[:CANDIDATES]]
+        return boxes[there], scores[there]
 
 
 @cache
@@ -200,14 +159,6 @@ def _detector() -> CarDetector:
 def _squashed(pixels: Pixels, size: int) -> Pixels:
     # `reducing_gap` first averages whole blocks of pixels, which takes half the time of one filter over all of them.
     return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR, reducing_gap=1.0))
-
-
-def _decoded(encoded: Floats, anchors: Floats) -> Floats:
-    """Boxes from what the network says of each anchor: float32 K×4 → float32 K×4, top, left, bottom, right in 0–1."""
-    centres = encoded[:, :2] / VARIANCES[0] * anchors[:, 2:] + anchors[:, :2]
-    halves = np.exp(np.minimum(encoded[:, 2:] / VARIANCES[1], 4)) * anchors[:, 2:] / 2
-    boxes: Floats = np.clip(np.concatenate([centres - halves, centres + halves], 1), 0, 1)
-    return boxes
 
 
 def _without_overlaps(boxes: Floats, scores: Floats) -> list[tuple[Floats, np.float32]]:

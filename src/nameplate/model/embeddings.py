@@ -112,33 +112,42 @@ def embed_with(
     settings = replace(settings, hashes=True)
     cache = _cache(bundle, settings, runtime.name)
     mirror_cache = _cache(bundle, replace(settings, mirror=True), runtime.name) if also_mirrored else None
-    good: list[Photo] = []
-    embeddings, hashes, qualities, bad = [], [], [], []
+    outcomes: list[Outcome] = []
     try:
         prepared = _prepared(photos, bundle.manifest.preprocess, settings, cache, mirror_cache)
         found: Iterator[Outcome | CachedPhoto] = embed_prepared(bundle, prepared, runtime)
-        for number, (photo, outcome) in enumerate(zip(photos, found, strict=True), start=1):
-            outcome = _cached(outcome, cache, mirror_cache)
-            if isinstance(outcome, EmbeddedPhoto):
-                # Always there: `settings.hashes` is set, and no source is a model input.
-                assert outcome.hash is not None
-                assert outcome.car.quality is not None
-                good.append(photo.with_(sha256=outcome.digest, width=outcome.file.width, height=outcome.file.height))
-                embeddings.append(outcome.embedding)
-                hashes.append(outcome.hash)
-                qualities.append(outcome.car.quality)
-            else:
-                bad.append((photo.path, str(outcome.failure)))
+        for number, outcome in enumerate(found, start=1):
+            outcomes.append(_cached(outcome, cache, mirror_cache))
             progress(_step_name(settings), number, len(photos))
     finally:
         cache.flush()  # an interrupted run continues from here
         if mirror_cache is not None:
             mirror_cache.flush()
+    return _collected(photos, outcomes, runtime.name)
+
+
+def _collected(photos: Sequence[Photo], outcomes: Sequence[Outcome], runtime: str) -> DatasetEmbeddings:
+    """Separate embedded from unreadable photos.
+
+    Raises:
+        DataError: none of the photos can be read.
+    """
+    good: list[Photo] = []
+    embeddings, hashes, qualities, bad = [], [], [], []
+    for photo, outcome in zip(photos, outcomes, strict=True):
+        if isinstance(outcome, EmbeddedPhoto):
+            # Always there: `settings.hashes` is set, and no source is a model input.
+            assert outcome.hash is not None
+            assert outcome.car.quality is not None
+            good.append(photo.with_(sha256=outcome.digest, width=outcome.file.width, height=outcome.file.height))
+            embeddings.append(outcome.embedding)
+            hashes.append(outcome.hash)
+            qualities.append(outcome.car.quality)
+        else:
+            bad.append((photo.path, str(outcome.failure)))
     if not good:
         raise DataError(f"None of {len(photos):,} photos can be read; the first, '{bad[0][0]}': {bad[0][1]}.", bad)
-    return DatasetEmbeddings(
-        tuple(good), np.stack(embeddings), np.stack(hashes), tuple(bad), runtime.name, tuple(qualities)
-    )
+    return DatasetEmbeddings(tuple(good), np.stack(embeddings), np.stack(hashes), tuple(bad), runtime, tuple(qualities))
 
 
 def _step_name(settings: Settings) -> str:

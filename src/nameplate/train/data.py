@@ -50,9 +50,11 @@ def mix(
     order = torch.from_numpy(draw.permutation(len(photos)))
     if chance < settings.mixup:
         share = float(draw.beta(settings.mixup_alpha, settings.mixup_alpha))
+        # Mixing before the normalisation gives the same as after it, because both are linear.
         return photos.float().mul(share).add(photos[order].float(), alpha=1 - share), classes[order], share
     # CutMix: a rectangle with the aspect of the input, whose area is the share of the second photo.
     height, width = photos.shape[1:3]
+    # The area grows with the square of the side.
     side = math.sqrt(1 - float(draw.beta(settings.cutmix_alpha, settings.cutmix_alpha)))
     tall, wide = round(height * side), round(width * side)
     top, left = int(draw.integers(height - tall + 1)), int(draw.integers(width - wide + 1))
@@ -110,6 +112,7 @@ def training_batches(
     """
 
     def prepare(place: int) -> Pixels:
+        # A generator for each photo: the result does not depend on which thread prepares it, or when.
         draw = np.random.default_rng([seed, epoch, place])
         photo = decode(paths[place], at_least=(size.height, size.width))
         for car in locate(photo)[:1] if size.locate != "none" else ():

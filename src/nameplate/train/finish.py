@@ -79,6 +79,7 @@ def finish(
     rounded = round_weights(network)
     _save_weights(folder, run, rounded)
     say("export")
+    # Whitening and detector are fitted on the network as it is exported, with its weights rounded to float16.
     embeddings, classes = training_embeddings(run, split, rounded.embed, state)
     white = whiten(embeddings, classes)
     size = exported(run.recipe, state).epoch
@@ -128,9 +129,11 @@ def make_bundle(
     kept = exported(run.recipe, state)
     draft = _draft(name, run, split, kept, candidate)
     say("evaluate")
+    # OpenVINO can crash on unsupported CPUs, so each runtime is tried in another process first.
     able = {trial.runtime for trial in probe(draft, run.threads) if trial.error is None}
     held_out, inputs = _embed_held_out(draft, split, run, [JUDGED_BY, *sorted(able - {JUDGED_BY})])
     say("compare the exported network with torch")
+    # bfloat16 is left out: it differs from torch by more than the comparison allows, and has a check of its own.
     runtimes = ["onnxruntime", *sorted(able & {"openvino"})]
     parity = check_parity(candidate.network, draft, inputs, runtimes, run.threads)
     calibrated = calibrate_bundle(draft, held_out)
@@ -183,6 +186,7 @@ def _embed_held_out(
             embeddings[name].extend(runtime.embed(batch for batch, _ in chunk))
         places.extend(of for _, of in chunk)
         inputs.extend(batch[np.isin(of, for_parity)] for batch, of in chunk)
+    # Nothing was embedded above, so training photos serve for the comparison with torch.
     if not len(chosen):
         inputs = [batch for batch, _ in _prepared(draft, split, for_parity, run)]
     empty = np.zeros((0, draft.manifest.embedding), np.float32)

@@ -171,6 +171,7 @@ def evaluate_network(
             if len(batch.places):
                 logits = network(torch.from_numpy(batch.photos).to(accelerator.device))
                 found.append((batch.places, logits.float().cpu().numpy()))
+    # Every process gets all parts, so all of them take the same decisions on patience and the best epoch.
     found = gather_object(found)
     places = np.concatenate([part for part, _ in found]) if found else np.zeros(0, np.int64)
     logits = np.concatenate([part for _, part in found]) if found else np.zeros((0, 0), np.float32)
@@ -213,9 +214,12 @@ def _epoch(
     state, recipe = training.state, job.recipe
     stage = recipe.stages[state.stage]
     whole = epoch_batches(len(job.paths), stage.batch, recipe.seed, state.epoch)
+    # The batches are those of a run with one process; each process takes its part of each. A resumed epoch leaves out
+    # the steps that are done.
     mine = [np.array_split(b, accelerator.num_processes)[accelerator.process_index] for b in whole[state.step :]]
     size = recipe.preprocess(stage.height, stage.width)
     stream = training_batches(job.paths, mine, size, recipe.augmentation, recipe.seed, state.epoch, job.threads)
+    # MixUp and CutMix are off in the last epochs, so that the network ends on unmixed photos.
     mixed = state.epoch < recipe.mixing.until * sum(s.epochs for s in recipe.stages)
     train_mode(training.network)
     before, begun, saved_at, right, seen = state.epoch_seconds, time.monotonic(), time.monotonic(), 0.0, 0
@@ -229,6 +233,8 @@ def _epoch(
                 loss, accuracy = _step(job, training, stepped, accelerator, batch, rate, mixed)
             except torch.OutOfMemoryError:
                 raise NameplateError(_too_large(job, stage)) from None
+            # `accuracy` and `loss` are those of this process. The processes share batches evenly, so photos are counted
+            # times their number.
             state.loss += loss
             state.photos += len(batch.places) * accelerator.num_processes
             state.step, state.steps, state.stage_steps = state.step + 1, state.steps + 1, state.stage_steps + 1
@@ -278,11 +284,13 @@ def _step(
     photos, first, second = (each.to(accelerator.device, non_blocking=True) for each in (photos, first, second))
     with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=job.bfloat16):
         logits = stepped(photos)
+    # The loss is computed in float32, because bfloat16 has only three significant digits.
     logits = logits.float()
     loss = share * functional.cross_entropy(logits, first, label_smoothing=recipe.label_smoothing)
     if share < 1:
         loss = loss + (1 - share) * functional.cross_entropy(logits, second, label_smoothing=recipe.label_smoothing)
     value = float(loss.detach())
+    # Checked before the update, so that the weights and the last checkpoint remain usable.
     if not math.isfinite(value):
         raise NameplateError(_diverged(job, state, f"The loss is {value}", rate))
     for group in optimizer.param_groups:
@@ -306,6 +314,7 @@ def _update_average(average: Network, network: Network, keep: float) -> None:
         mine, theirs = average.state_dict(), network.state_dict()
         floats = [name for name, value in mine.items() if value.is_floating_point()]
         torch._foreach_lerp_([mine[n] for n in floats], [theirs[n] for n in floats], 1 - keep)
+        # Integer buffers, such as the number of batches that a batch norm has seen, cannot be averaged.
         for name in mine.keys() - set(floats):
             mine[name].copy_(theirs[name])
 
@@ -344,6 +353,7 @@ def _validate(job: TrainingJob, training: Training, accelerator: Accelerator) ->
         and (not state.kept_epoch or _better(row, state.history[state.kept_epoch - 1]))
     ):
         state.kept_epoch, training.chosen = state.epoch, _copy(kept(training))
+    # The counters of the epoch start again; those of the run and of the stage go on.
     state.step, state.loss, state.photos, state.epoch_seconds = 0, 0.0, 0, 0.0
 
 
@@ -375,6 +385,7 @@ def _end_stage(training: Training, stage: Stage) -> None:
 def _save(job: TrainingJob, training: Training, accelerator: Accelerator) -> None:
     """Write a checkpoint in the main process; the others wait for it in the next step."""
     if accelerator.is_main_process:
+        # A checkpoint with a NaN would make the run impossible to continue, so it is not written.
         if not all(bool(weight.isfinite().all()) for weight in training.network.parameters()):
             rate = job.recipe.stages[training.state.stage].learning_rate
             raise NameplateError(_diverged(job, training.state, "A weight is not finite", rate))

@@ -144,6 +144,7 @@ def _rows(
 ) -> Iterator[dict[str, object]]:
     """Yield the table's rows; each photo is written before its row."""
     everything = count_photos(connection)
+    # `groupby` joins neighbours alone, and the query is sorted by photo.
     grouped = groupby(entries_by_photo(connection), key=lambda entry: entry.sha256)
     for number, (photo, group) in enumerate(grouped, start=1):
         named = chosen(list(group), selection, tally.leave_out)
@@ -164,7 +165,7 @@ def chosen(
 ) -> dict[str, list[Entry]]:
     """Choose the corrections of one photo that are exported, by nameplate; `leave_out` gets the others.
 
-    Whether corrections contradict each other is judged on all that are not rejected, selected or not. If some were
+    Whether corrections contradict each other is decided on all that are not rejected, selected or not. If some were
     accepted, only these count.
     """
     kept: list[Entry] = []
@@ -176,6 +177,7 @@ def chosen(
     overruled = [entry for entry in kept if accepted and entry.nameplate not in accepted]
     leave_out(overruled, "another nameplate was accepted")
     kept = [entry for entry in kept if entry not in overruled]
+    # Also corrections that are not selected count here: `--since` must not hide that a label is in dispute.
     said = accepted or {entry.nameplate for entry in standing} | {entry.nameplate for entry in kept}
     if len(said) > 1 and not selection.include_conflicts:
         leave_out(kept, "different nameplates for one photo")

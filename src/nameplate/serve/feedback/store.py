@@ -230,6 +230,7 @@ class FeedbackStore:
             )
             if known is not None:
                 return str(known)
+            # Several corrections may share a photo, whose bytes count once.
             is_stored = connection.scalar(select(photos.c.sha256).where(photos.c.sha256 == digest)) is not None
             self._require_room(connection, CORRECTION_BYTES + (0 if is_stored else len(data)))
             if not is_stored:

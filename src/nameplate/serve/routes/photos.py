@@ -155,10 +155,10 @@ async def verify(
         cars: Cars = "whole" if whole else known.all_cars().settings.cars
         found = await unless_gone(request, served.engine.answer(photos, names, cars=cars))
     refuse_if_none_readable(found, [prediction_json(answer.prediction) for answer in found])
-    judged = known.judge_claim(
+    verified = known.judge_claim(
         claimed, [(a.prediction, a.probs) for a in found], rate=false_accepts, lies=false_accepts_of
     )
-    return json_response(VerifiedClaim(named, **asdict(verified_json(judged))))
+    return json_response(VerifiedClaim(named, **asdict(verified_json(verified))))
 
 
 def _refuse_what_cannot_be_judged(model: Model, claimed: str, rate: float, lies: Lies) -> None:

@@ -48,9 +48,9 @@ STRIDE = 16
 OWN_SIZE = 300
 """Height and width that the network was trained at, in pixels."""
 VEHICLE, CAR, CLASSES = 18, 23, 24
-SIZE, MAPS = 172, 2
+SIZE, MAPS = 172, 3
 """What ships: height and width of the input in pixels, and how many of the six feature maps predict boxes, the finest
-ones. The others are for boxes of about the whole input and larger (docs/detector.md)."""
+ones. The others are for boxes that are larger than the input (docs/detector.md)."""
 ALL_MAPS = 6
 FITTED = ((9.73, 15.41, 1.007), (19.25, 26.98, 1.050), (31.31, 54.80, 1.069))
 """Of each feature map at `SIZE`: the centre of the first anchor and the distance to the next, in pixels on both axes,

@@ -20,6 +20,7 @@ from nameplate.images.transforms import preprocess
 from nameplate.model.model import Model
 from tests.cli.run import nameplate
 from tests.serve.running import Running, serving
+from tests.serve.scenes import as_file, locating_bundle, scene
 
 pytest.importorskip("fastapi")
 http = pytest.importorskip("tritonclient.http")
@@ -91,6 +92,7 @@ def test_the_server_and_the_model_describe_themselves(client: Any, model: Model,
     assert described["inputs"][1]["shape"] == [-1, size.height, size.width, 3]
     assert sizes["embedding"] == [-1, model.bundle.manifest.embedding]
     assert sizes["probabilities"] == [-1, len(model.nameplates)]
+    assert described["outputs"][-1] == {"name": "box", "datatype": "INT32", "shape": [-1, 4]}
 
 
 def test_photos_give_what_the_model_says_to_the_bit(client: Any, model: Model, version: str) -> None:
@@ -105,6 +107,26 @@ def test_prepared_model_inputs_give_the_same(client: Any, model: Model) -> None:
     made = model_inputs(model)
     given = http.InferInput("picture", list(made.shape), "UINT8").set_data_from_numpy(made)
     check(client.infer("cars196", [given]), model)
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_the_box_is_that_of_the_main_car_or_minus_one(tmp_path: Path, binary: bool) -> None:
+    files = [as_file(scene()), as_file(scene(), turned=True), as_file(np.full((90, 120, 3), 120, np.uint8))]
+    bundle = locating_bundle(tmp_path / "bundle")
+    locating = Model.load(str(bundle), runtime="onnxruntime")
+    boxes = [found.box for found in locating.predict(list(files))]
+    asked = [http.InferRequestedOutput("box", binary_data=binary)]
+    with serving(bundle, "--threads", "1") as running, http.InferenceServerClient(address(running)) as client:
+        given = client.infer("cars196", [photo_input(files)], outputs=asked).as_numpy("box")
+        made = model_inputs(locating)
+        prepared = http.InferInput("picture", list(made.shape), "UINT8").set_data_from_numpy(made)
+        whole = client.infer("cars196", [prepared], outputs=asked).as_numpy("box")
+    assert given.dtype == np.int32
+    expected = [(-1,) * 4 if box is None else (box.left, box.top, box.right, box.bottom) for box in boxes]
+    assert given.tolist() == [list(box) for box in expected]
+    assert [box is None for box in boxes] == [False, False, True]
+    assert (whole == -1).all()
+    assert whole.shape == (len(FILES), 4)
 
 
 def test_json_gives_the_same(server: Running, model: Model) -> None:

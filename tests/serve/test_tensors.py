@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 
 from nameplate.errors import UsageError
 from nameplate.serve.tensors import (
+    BOX,
     EMBEDDING,
     MOST_OBJECTS,
     NAMEPLATE,
+    NO_BOX,
     OUTPUTS,
     PHOTO,
     PICTURE,
@@ -238,10 +240,11 @@ TENSORS: dict[str, Any] = {
     EMBEDDING: np.array([[0.1, -2.5e-20, 3e38], [1, 2, 3]], np.float32),
     PROBABILITIES: np.array([[1.0, 0.0], [0.3, 0.7]], np.float32).T.copy().T,  # not in C's order
     NAMEPLATE: ["Лада Веста", ""],
+    BOX: np.array([[1, 2, 70_000, 4], NO_BOX], np.int32),
 }
 
 
-@pytest.mark.parametrize("outputs", [ALL_BINARY, ALL_JSON, (ALL_JSON[2], ALL_BINARY[1], ALL_JSON[0])])
+@pytest.mark.parametrize("outputs", [ALL_BINARY, ALL_JSON, (ALL_JSON[2], ALL_BINARY[3], ALL_BINARY[1], ALL_JSON[0])])
 def test_a_stock_client_reads_what_is_written(outputs: tuple[Wanted, ...]) -> None:
     body, length = write_response("cars", "0123", InferRequest(FILES, None, outputs, "7"), TENSORS)
     assert (length is None) == (outputs == ALL_JSON)
@@ -249,6 +252,8 @@ def test_a_stock_client_reads_what_is_written(outputs: tuple[Wanted, ...]) -> No
     for name in (EMBEDDING, PROBABILITIES):
         assert result.as_numpy(name).dtype == np.float32
         np.testing.assert_array_equal(result.as_numpy(name), TENSORS[name])
+    assert result.as_numpy(BOX).dtype == np.int32
+    np.testing.assert_array_equal(result.as_numpy(BOX), TENSORS[BOX])
     assert [name.decode() if isinstance(name, bytes) else name for name in result.as_numpy(NAMEPLATE)] == TENSORS[
         NAMEPLATE
     ]

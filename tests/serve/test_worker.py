@@ -62,3 +62,14 @@ def test_runners_that_are_free_share_what_is_there() -> None:
         runner.join(10)
     assert sorted(map(len, taken)) == [2, 2]
     assert sorted(number for batch in taken for number in batch) == [0, 1, 2, 3]
+
+
+def test_a_photo_of_many_cars_fills_a_batch() -> None:
+    batches: Batches[int] = Batches(4, wait=60, cars_of=lambda cars: cars)
+    for cars in (1, 2, 10, 1, 3, 2, 1):
+        batches.expect()
+        batches.put(cars)
+    batches.expect()  # so that nothing but a full batch is taken at once
+    assert [batches.take() for _ in range(3)] == [[1, 2], [10], [1, 3]]
+    threading.Timer(0.1, batches.give_up).start()
+    assert batches.take() == [2, 1]

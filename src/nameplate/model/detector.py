@@ -24,7 +24,7 @@ from nameplate.storage import sha256
 from nameplate.types import Floats
 
 FILE = "detector.onnx"
-SHA256 = "682825d02e4c7427b5d171ca1fbb6263c07da7a837494f9af6cba380666f6f55"
+SHA256 = "af33e2c692250d193f2f9748cde9c99c65e568a0530d51227c58d0650283716d"
 """Of the file in the package."""
 
 LEAST_SCORE = 0.3

@@ -96,7 +96,8 @@ class WorkerResult(msgspec.Struct, tag=True, frozen=True):
     """Whether a decoder that exceeded its time limit is still running. Threads cannot be stopped, so the worker should
     be replaced."""
     seconds: dict[str, float] = msgspec.field(default_factory=dict)
-    """Seconds to `decode`, to `wait` for the runtime, and to `embed` the batch."""
+    """Seconds to `decode`, to `locate` cars where they are sought, to `wait` for the runtime, and to `embed` the
+    batch."""
     batch: int = 0
     """Photos in the job's batch."""
 

@@ -275,7 +275,7 @@ class Metrics:
         )
         self.stage_seconds = Histogram(
             "nameplate_stage_seconds",
-            "A photo's time in its worker: decode, wait for the runtime, embed with its batch.",
+            "A photo's time in its worker: decode, locate cars, wait for the runtime, embed with its batch.",
             ["model", "stage"],
             buckets=STAGE_BUCKETS,
             registry=to,

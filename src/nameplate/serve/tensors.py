@@ -26,12 +26,15 @@ from nameplate.types import Floats
 PHOTO, PICTURE = "photo", "picture"
 """The inputs' names in the protocol, of which a request brings one: the bytes of N files, or N prepared model inputs,
 uint8 (N, H, W, 3)."""
-EMBEDDING, PROBABILITIES, NAMEPLATE = "embedding", "probabilities", "nameplate"
-"""The outputs' names: float32 (N, D), float32 (N, C), and the N most probable nameplates."""
-OUTPUTS = (EMBEDDING, PROBABILITIES, NAMEPLATE)
+EMBEDDING, PROBABILITIES, NAMEPLATE, BOX = "embedding", "probabilities", "nameplate", "box"
+"""The outputs' names: float32 (N, D), float32 (N, C), the N most probable nameplates, and int32 (N, 4), the box of the
+car that each answer is about: left, top, right, bottom, in pixels of the upright photo."""
+NO_BOX = (-1, -1, -1, -1)
+"""The box where the whole photo was named."""
+OUTPUTS = (EMBEDDING, PROBABILITIES, NAMEPLATE, BOX)
 """All outputs, in the order in which they are sent if the request names none."""
 MOST_OBJECTS = 32
-"""The most JSON objects in a request; one input and three outputs with their parameters make ten."""
+"""The most JSON objects in a request; one input and four outputs with their parameters make twelve."""
 SMALL = 4096
 """The most characters of a shape or of parameters."""
 LONGEST_ID = 1024
@@ -295,7 +298,9 @@ def _numbers(text: bytes, values: int) -> NDArray[np.uint8]:
 
 # Answers.
 
-Tensor: TypeAlias = "Floats | Sequence[str]"
+Tensor: TypeAlias = "Floats | NDArray[np.int32] | Sequence[str]"
+NUMBERS = {"f": ("FP32", "<f4"), "i": ("INT32", "<i4")}
+"""numpy's kind of an array → its datatype in the protocol, and the form of its binary data, which is little-endian."""
 
 
 def write_response(
@@ -307,7 +312,7 @@ def write_response(
         model: the model's name.
         version: the model's version.
         request: the request, which says which outputs are sent, and how.
-        tensors: output's name → float32 array or strings; at least the outputs that are asked for.
+        tensors: output's name → float32 array, int32 array or strings; at least the outputs that are asked for.
 
     Returns:
         The body, and the length of the JSON in bytes if binary data follow it.
@@ -315,12 +320,8 @@ def write_response(
     outputs, tail = [], []
     for wanted in request.outputs:
         tensor = tensors[wanted.name]
-        numbers = isinstance(tensor, np.ndarray)
-        shown: dict[str, object] = {
-            "name": wanted.name,
-            "datatype": "FP32" if numbers else "BYTES",
-            "shape": np.shape(tensor) if numbers else (len(tensor),),
-        }
+        datatype = NUMBERS[tensor.dtype.kind][0] if isinstance(tensor, np.ndarray) else "BYTES"
+        shown: dict[str, object] = {"name": wanted.name, "datatype": datatype, "shape": np.shape(tensor)}
         if wanted.binary:
             data = _binary(tensor)
             tail.append(data)
@@ -335,5 +336,5 @@ def write_response(
 
 def _binary(tensor: Tensor) -> bytes:
     if isinstance(tensor, np.ndarray):
-        return tensor.astype("<f4", order="C", copy=False).tobytes()  # the protocol is little-endian
+        return tensor.astype(NUMBERS[tensor.dtype.kind][1], order="C", copy=False).tobytes()
     return b"".join(struct.pack("<I", len(text)) + text for text in (string.encode() for string in tensor))

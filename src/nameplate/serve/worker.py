@@ -19,7 +19,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Generic, TypeVar
@@ -44,7 +44,7 @@ from nameplate.model.pipeline import (
 )
 from nameplate.model.reference import reference_photo
 from nameplate.model.verification import HeatMap
-from nameplate.runtime.base import BATCH
+from nameplate.runtime.base import BATCH, Stopwatch
 from nameplate.runtime.openvino import OpenVino
 from nameplate.runtime.ort import OnnxRuntime
 from nameplate.runtime.select import make_runtime
@@ -57,17 +57,19 @@ class Batches(Generic[T]):
     """A queue of prepared photos that several decoders fill and several runners empty, batch by batch.
 
     A free runner takes what is there: a photo waits for others only while some are being decoded, and never longer
-    than `wait`. If several runners are free, they share what is there, so that none is idle.
+    than `wait`. If several runners are free, they share what is there, so that none is idle. A photo in which many cars
+    are named fills a batch, so that others wait for it no longer than for as many photos of one car.
     """
 
-    def __init__(self, size: int, wait: float) -> None:
+    def __init__(self, size: int, wait: float, cars_of: Callable[[T], int] = lambda _: 1) -> None:
         """Make an empty queue.
 
         Args:
-            size: the most photos of a batch.
+            size: the most cars of a batch; a photo with more is a batch of its own.
             wait: the most seconds that a photo may wait for others.
+            cars_of: how many cars of a photo are named.
         """
-        self.size, self._wait = size, wait
+        self.size, self._wait, self._cars_of = size, wait, cars_of
         self._ready: deque[tuple[float, T]] = deque()  # with the time of arrival, which bounds the wait
         self._coming = 0  # photos that are being decoded
         self._idle = 0  # runners that wait in `take`
@@ -99,17 +101,26 @@ class Batches(Generic[T]):
                 while True:
                     pause = self._pause()
                     if pause == 0:
-                        count = min(self.size, -(-len(self._ready) // self._idle))  # a fair share, rounded up
-                        return [self._ready.popleft()[1] for _ in range(count)]
+                        return self._share()
                     self._changed.wait(pause)
             finally:
                 self._idle -= 1
+
+    def _share(self) -> list[T]:
+        """Take out the photos for one runner: at least one, then as many as a batch has room for."""
+        share = -(-len(self._ready) // self._idle)  # a fair one, rounded up
+        taken = [self._ready.popleft()[1]]
+        room = self.size - self._cars_of(taken[0])
+        while len(taken) < share and self._cars_of(self._ready[0][1]) <= room:
+            taken.append(self._ready.popleft()[1])
+            room -= self._cars_of(taken[-1])
+        return taken
 
     def _pause(self) -> float | None:
         """Return how many seconds to wait for a batch to fill: 0 to take what is there, None if nothing is there."""
         if not self._ready:
             return None
-        if len(self._ready) >= self.size or self._coming == 0:
+        if sum(self._cars_of(item) for _, item in self._ready) >= self.size or self._coming == 0:
             return 0
         return max(0.0, self._ready[0][0] + self._wait - time.monotonic())
 
@@ -134,7 +145,9 @@ class Task:
     """The photo that the heat map is drawn on, uint8 H×W×3, if one is asked for."""
     cancelled: bool = False
     decoded: float = 0.0
-    """Seconds that decoding took."""
+    """Seconds that decoding and preparing took, without locating."""
+    located: float | None = None
+    """Seconds that locating cars took; None where none were sought."""
     ready: float = 0.0
     """When the model inputs were ready, on the monotonic clock."""
 
@@ -142,6 +155,22 @@ class Task:
     def dropped(self) -> bool:
         """Whether nobody waits for the answer any more."""
         return self.cancelled or time.monotonic() > self.until
+
+    @property
+    def cars(self) -> int:
+        """How many cars of the photo are named; 1 where the whole photo is."""
+        return 1 if self.prepared is None else 1 + len(self.prepared.others)
+
+
+class _Stages(threading.local):
+    """A stopwatch for each thread, so that each decoder measures the photo that it prepares."""
+
+    def __init__(self) -> None:
+        self.stopwatch = Stopwatch()
+
+    def watch(self, stage: str) -> AbstractContextManager[None]:
+        """Measure a stage of this thread's photo; implements `runtime.base.Watch`."""
+        return self.stopwatch(stage)
 
 
 class Worker:
@@ -158,12 +187,15 @@ class Worker:
             NameplateError: the bundle cannot be served.
         """
         self._reply = reply
-        settings = Settings(setup.runtime, setup.threads, setup.limits, tta=setup.tta, cars=setup.cars)
+        self._stages = _Stages()
+        settings = Settings(
+            setup.runtime, setup.threads, setup.limits, tta=setup.tta, cars=setup.cars, watch=self._stages.watch
+        )
         self._model = Model(load_bundle(setup.bundle), settings)  # the service has checked the bundle (`Engines`)
         self._model.require_head()
         self._with_tta = setup.tta != NO_TTA
         self._runtime, size = _open(setup, self._model.bundle.backbone)
-        self._batches: Batches[Task] = Batches(size, setup.batch_wait)
+        self._batches: Batches[Task] = Batches(size, setup.batch_wait, lambda task: task.cars)
         self._tasks: dict[int, Task] = {}
         self._decoders = ThreadPoolExecutor(setup.threads, thread_name_prefix="decode")
         self._threads = setup.threads
@@ -216,10 +248,12 @@ class Worker:
     def _prepare(self, task: Task) -> None:
         """Decode a job's photo and pass it on. Runs in a decoder's thread."""
         start = time.monotonic()
+        self._stages.stopwatch = Stopwatch()
         if not task.dropped:
             self._decode(task)
         task.ready = time.monotonic()
-        task.decoded = task.ready - start
+        task.located = self._stages.stopwatch.seconds.get("locate")
+        task.decoded = task.ready - start - (task.located or 0.0)
         if task.prepared is not None and not task.dropped:
             self._batches.put(task)
         else:
@@ -272,7 +306,7 @@ class Worker:
         if not photos:
             return
         inputs = [pixels for photo in photos for pixels in photo.inputs]
-        size = self._batches.size  # photos of several cars may have more inputs together than a batch holds
+        size = self._batches.size  # a photo of many cars may have more inputs than a batch holds
         batches = [np.stack(inputs[start : start + size]) for start in range(0, len(inputs), size)]
         found = np.concatenate([self._runtime.run(batch) for batch in batches])
         start = 0
@@ -292,6 +326,7 @@ class Worker:
         # Arrays travel as raw bytes behind the message: in MessagePack they would be copied number by number.
         body = b"" if probs is None else np.ascontiguousarray(probs).tobytes()
         rest = outcome.embedding.tobytes() if job.embedding and isinstance(outcome, EmbeddedPhoto) else b""
+        located = {} if task.located is None else {"locate": task.located}
         self._reply(
             frame(
                 WorkerResult(
@@ -300,7 +335,7 @@ class Worker:
                     len(body),
                     self._heat_map(task) if job.heatmap and prediction.failure is None else None,
                     prediction.failure is not None and prediction.failure.reason == "too slow",
-                    {"decode": task.decoded, "wait": waited, "embed": embedded},
+                    {"decode": task.decoded, **located, "wait": waited, "embed": embedded},
                     batch,
                 ),
                 body + rest,

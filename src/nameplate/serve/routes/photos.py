@@ -35,6 +35,9 @@ router = APIRouter(tags=["photos"])
 
 MOST_TOP = 1000
 """The most nameplates that a request may ask for."""
+Whole = Annotated[
+    bool, Query(description="Whether to name the whole photo, also where the model locates the car in it.")
+]
 
 
 @router.post(
@@ -51,21 +54,37 @@ async def identify(
     model: Annotated[str | None, Query(description="A model that /v1/models lists; none: the first.")] = None,
     top: Annotated[int, Query(ge=1, le=MOST_TOP, description="How many nameplates to give for each.")] = TOP,
     heatmap: Annotated[bool, Query(description="Whether to draw what speaks for the answer.")] = False,
-    all_: Annotated[bool, Query(alias="all", description="Whether to name every car that is located.")] = False,
+    all_: Annotated[
+        bool, Query(alias="all", description="Whether to name every car that is located; not with `whole`.")
+    ] = False,
+    whole: Whole = False,
 ) -> Response:
     """Photos in field `photos` of a form, or one as the body; the answers are those of `nameplate identify --json`."""
-    service = service_of(request)
+    service, cars = service_of(request), _which_cars(every=all_, whole=whole)
     service.engines.get(model).require_room(1)  # a full queue refuses before the body is read
     async with read_form(request) as form:
         photos, names = await photos_of(form, service)
         served = service.engines.find(model)
         named = model_name(served)  # read now: a reload may exchange the model during the wait
         request.state.log.update(model=served.engine.name, photos=len(photos))
-        cars: Cars | None = "all" if all_ else None
         found = await unless_gone(request, served.engine.answer(photos, names, top=top, heatmap=heatmap, cars=cars))
     rows = [prediction_json(answer.prediction, answer.heatmap if heatmap else UNSET) for answer in found]
     refuse_if_none_readable(found, rows)
     return json_response(Identified(named, rows))
+
+
+def _which_cars(*, every: bool, whole: bool) -> Cars | None:
+    """Which cars of the photos a request asks for; None: as the service's settings say.
+
+    Raises:
+        Problem: it asks for both.
+    """
+    if every and whole:
+        raise Problem(
+            "unprocessable",
+            "'all' names every car and 'whole' the photo without locating any: ask for one of them.",
+        )
+    return "all" if every else "whole" if whole else None
 
 
 def refuse_if_none_readable(found: list[ServedAnswer], rows: list[Row]) -> None:
@@ -121,6 +140,7 @@ async def verify(
             "same-make; alike, the nameplate that the model takes such photos for most often."
         ),
     ] = DEFAULT_LIES,
+    whole: Whole = False,
 ) -> Response:
     """A nameplate, words of one, or a make in field `claimed`, and all photos of the advert in field `photos`."""
     service = service_of(request)
@@ -132,7 +152,7 @@ async def verify(
         request.state.log.update(model=served.engine.name, photos=len(photos))
         claimed = form.fields.get("claimed", "").strip()
         _refuse_what_cannot_be_judged(known, claimed, false_accepts, false_accepts_of)
-        cars = known.all_cars().settings.cars
+        cars: Cars = "whole" if whole else known.all_cars().settings.cars
         found = await unless_gone(request, served.engine.answer(photos, names, cars=cars))
     refuse_if_none_readable(found, [prediction_json(answer.prediction) for answer in found])
     verified = known.judge_claim(

@@ -122,7 +122,7 @@ def test_bfloat16_is_held_against_float32_on_the_photos_that_both_embedded() -> 
     assert bfloat16_check(HEAD, HeldOut((half, exact), classes)) == Bfloat16Check(2, 1.0, 0.5)
     assert bfloat16_check(HEAD, HeldOut((half,), classes)) is None
     assert bfloat16_check(HEAD, HeldOut((exact,), classes)) is None
-    apart = replace(half, embeddings=wrong[:1], places=np.array([0]))
+    apart = replace(half, embeddings=wrong[:1], indices=np.array([0]))
     assert bfloat16_check(HEAD, HeldOut((apart, exact), classes)) is None
 
 

@@ -107,7 +107,7 @@ def test_the_bundle_names_photos_and_says_how_it_was_made(finished: tuple[Path, 
     assert {each.runtime for each in made.finished.parity} >= {"onnxruntime"}
     assert all(each.same == each.photos for each in made.finished.parity)
     assert made.finished.evaluation is not None
-    held = [made.split.photos[place] for place in made.finished.places]
+    held = [made.split.photos[place] for place in made.finished.indices]
     assert len(held) == made.finished.evaluation.photos == int(made.split.holdout.sum())
     answers = Model.load(str(run)).predict([photo.path for photo in held], top=1)
     right = sum(answer.nameplate == photo.label for answer, photo in zip(answers, held, strict=True))

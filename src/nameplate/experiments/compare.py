@@ -269,13 +269,13 @@ def photos_to_evaluate(dataset: Dataset, plan: Plan, progress: Progress) -> Spli
 
 def at_most(dataset: Dataset, each: int, seed: int) -> Dataset:
     """A data set with at most `each` photos of every nameplate in each of its parts, drawn at random."""
-    places: dict[tuple[str | None, str | None], list[int]] = {}
-    for place, photo in enumerate(dataset.photos):
-        places.setdefault((photo.label, photo.split), []).append(place)
+    by_class: dict[tuple[str | None, str | None], list[int]] = {}
+    for i, photo in enumerate(dataset.photos):
+        by_class.setdefault((photo.label, photo.split), []).append(i)
     kept: list[int] = []
-    for members in places.values():
+    for members in by_class.values():
         kept += np.random.default_rng(seed).permutation(members)[:each].tolist()
-    return replace(dataset, photos=tuple(dataset.photos[place] for place in sorted(kept)))
+    return replace(dataset, photos=tuple(dataset.photos[i] for i in sorted(kept)))
 
 
 def _settings(plan: Plan, split: Split) -> dict[str, object]:

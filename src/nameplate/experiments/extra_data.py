@@ -140,7 +140,7 @@ def _extra_data(
     together = replace(base, photos=(*base.photos, *mapped))
     findings = inspect(together, model, shortcuts=False, progress=progress).findings
     cleaning = clean(_read_of(mapped, embedded), split.photos, findings)
-    evaluation = evaluation_places(split)
+    evaluation = evaluation_indices(split)
     material = _material(base, split, cleaning, evaluation)
     settings = _settings(split, cleaning, recipe, model)
     _claim(folder, settings)
@@ -171,7 +171,7 @@ def _extra_data(
     return made
 
 
-def evaluation_places(split: Split) -> NDArray[np.int64]:
+def evaluation_indices(split: Split) -> NDArray[np.int64]:
     """The indices of the photos to evaluate on, int64: the validation part, or the test part where there is none.
 
     Copies of training photos are left out.
@@ -246,7 +246,7 @@ def _material(base: Dataset, split: Split, cleaning: Cleaning, evaluation: NDArr
     return Material(
         train=tuple(photo for photo, train in zip(split.photos, split.train, strict=True) if train),
         extra=cleaning.kept,
-        evaluation=tuple(split.photos[place].with_(split="validation") for place in evaluation),
+        evaluation=tuple(split.photos[i].with_(split="validation") for i in evaluation),
         nameplates=split.nameplates,
         ids=base.ids,
     )
@@ -299,11 +299,11 @@ def _seed_results(
     done = {seed: load_seed(folder, seed) for seed in range(recipe.seed, recipe.seed + seeds)}
     if None in done.values():  # embedding mirrored photos takes time, which complete seeds do not need
         train = _trainer(material, embedded, folder, recipe, model, progress, say)
-        for place, seed in enumerate(done):
+        for i, seed in enumerate(done):
             if done[seed] is None:
                 done[seed] = result = train(seed)
                 save_seed(folder, result)
-            progress("seeds", place + 1, seeds)
+            progress("seeds", i + 1, seeds)
     return [result for result in done.values() if result is not None]
 
 

@@ -52,7 +52,7 @@ class Finished:
     """The agreement of each runtime with torch."""
     probabilities: Floats
     """float32 N×C: probabilities of the held-out photos that can still be read."""
-    places: NDArray[np.int64]
+    indices: NDArray[np.int64]
     """int64 (N,): the index in `Split.photos` of each of these photos."""
     exported: Exported
     """The epoch whose weights the bundle holds."""
@@ -140,8 +140,8 @@ def make_bundle(
     provenance = _provenance(run, split, state, kept, parity)
     index = _index(draft, split, run) if run.index else None
     bundle = finalize(target, calibrated, provenance, index=index, overwrite=True)
-    places = held_out.embedded[0].places
-    return Finished(bundle, calibrated.evaluation, parity, calibrated.probs, places, kept)
+    indices = held_out.embedded[0].indices
+    return Finished(bundle, calibrated.evaluation, parity, calibrated.probs, indices, kept)
 
 
 def _draft(name: str, run: Run, split: Split, kept: Exported, candidate: BundleParts) -> Bundle:
@@ -177,20 +177,20 @@ def _embed_held_out(
     embeddings: dict[str, list[Floats]] = {name: [] for name in runtimes}
     chosen = np.flatnonzero(split.holdout)
     for_parity = _spread(chosen if len(chosen) else np.flatnonzero(split.train))
-    places: list[NDArray[np.int64]] = []
+    indices: list[NDArray[np.int64]] = []
     inputs: list[NDArray[np.uint8]] = []
     prepared = _prepared(draft, split, chosen, run)
     # All model inputs together may not fit into memory, and single batches would leave most processors idle.
     while chunk := list(itertools.islice(prepared, CHUNK)):
         for name, runtime in opened.items():
             embeddings[name].extend(runtime.embed(batch for batch, _ in chunk))
-        places.extend(of for _, of in chunk)
+        indices.extend(of for _, of in chunk)
         inputs.extend(batch[np.isin(of, for_parity)] for batch, of in chunk)
     # Nothing was embedded above, so training photos serve for the comparison with torch.
     if not len(chosen):
         inputs = [batch for batch, _ in _prepared(draft, split, for_parity, run)]
     empty = np.zeros((0, draft.manifest.embedding), np.float32)
-    where = np.concatenate([np.zeros(0, np.int64), *places])
+    where = np.concatenate([np.zeros(0, np.int64), *indices])
     embedded = (RuntimeEmbeddings(name, np.concatenate([empty, *rows]), where) for name, rows in embeddings.items())
     return HeldOut(tuple(embedded), split.classes), np.concatenate(inputs)
 
@@ -208,12 +208,12 @@ def _prepared(
     Raises:
         NameplateError: none of the photos can be read.
     """
-    paths = [split.photos[place].path for place in chosen]
+    paths = [split.photos[i].path for i in chosen]
     found = False
     for batch in plain_batches(paths, in_order(np.arange(len(paths)), BATCH), bundle.manifest.preprocess, run.threads):
-        if len(batch.places):
+        if len(batch.indices):
             found = True
-            yield batch.photos, chosen[batch.places]
+            yield batch.photos, chosen[batch.indices]
     if not found and len(paths):
         raise unreadable(paths)
 
@@ -234,31 +234,31 @@ def training_embeddings(
     """
     recipe, kept = run.recipe, exported(run.recipe, state).epoch
     chosen = np.random.default_rng(recipe.seed).permutation(np.flatnonzero(split.train))[:WHITENING_PHOTOS]
-    paths = [split.photos[place].path for place in chosen]
+    paths = [split.photos[i].path for i in chosen]
     batches = in_order(np.arange(len(paths)), BATCH)
     size = recipe.preprocess(kept.height, kept.width)
-    embeddings, places = [], []
+    embeddings, indices = [], []
     with torch.inference_mode():
         for batch in training_batches(paths, batches, size, recipe.augmentation, recipe.seed, state.epoch, run.threads):
-            if len(batch.places):
+            if len(batch.indices):
                 embeddings.append(embed(torch.from_numpy(batch.photos)).numpy())
-                places.append(chosen[batch.places])
-    if not places:
+                indices.append(chosen[batch.indices])
+    if not indices:
         raise unreadable(paths)
-    return np.concatenate(embeddings), split.classes[np.concatenate(places)]
+    return np.concatenate(embeddings), split.classes[np.concatenate(indices)]
 
 
 def _index(bundle: Bundle, split: Split, run: Run) -> bytes:
     """The neighbour index of the training photos as a file; photos that can no longer be read are left out."""
-    places: list[NDArray[np.int64]] = []
+    indices: list[NDArray[np.int64]] = []
 
     def inputs() -> Iterator[NDArray[np.uint8]]:
         for batch, of in _prepared(bundle, split, np.flatnonzero(split.train), run):
-            places.append(of)
+            indices.append(of)
             yield batch
 
     embeddings = np.concatenate(list(make_runtime(JUDGED_BY, bundle.backbone, run.threads).embed(inputs())))
-    return make_index([split.photos[place] for place in np.concatenate(places)], embeddings, run.threads)
+    return make_index([split.photos[i] for i in np.concatenate(indices)], embeddings, run.threads)
 
 
 def _save_weights(folder: Path, run: Run, network: Network) -> None:

@@ -218,7 +218,7 @@ class RunMonitor:
         y_pred, pairs = made.probabilities.argmax(1), []
         for pair in made.evaluation.confusions[:PAIRS]:
             truth, wrong = (self._split.nameplates.index(name) for name in (pair.truth, pair.named))
-            taken = made.places[(self._split.classes[made.places] == truth) & (y_pred == wrong)]
+            taken = made.indices[(self._split.classes[made.indices] == truth) & (y_pred == wrong)]
             alike = np.flatnonzero(self._split.train & (self._split.classes == wrong))
             try:
                 photo, example = (decode(self._split.photos[found[0]].path) for found in (taken, alike))

@@ -136,6 +136,7 @@ def _telltales(
         if len(mine) < MIN_PHOTOS:
             continue
         share = wilson(int(mine.sum()), len(mine))
+        # Compared with the other classes: a border that helps all classes alike is no shortcut of one of them.
         if share.low > others.mean() + GIVEN_AWAY:
             found.append(Telltale(nameplate, share, len(mine)))
     return tuple(sorted(found, key=lambda telltale: -telltale.border.low))

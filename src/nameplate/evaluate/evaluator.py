@@ -162,6 +162,7 @@ def evaluate_model(
         raise DataError(_nothing_left(dataset, embedded, chosen, unknown, include_trained=include_trained))
     photos, y_true, embeddings = _those(embedded, chosen.columns, chosen.kept)
     probs = model.probabilities(embeddings, embedded.runtime)
+    # A training photo may have a label that the model does not know, where the data were relabelled since.
     known_and_trained = (chosen.columns >= 0) & chosen.trained
     counts, evaluated = Counter(str(photo.label) for photo in dataset.photos), {str(photo.label) for photo in photos}
     known = [name for name in dataset.nameplates if nfc(name) in columns]

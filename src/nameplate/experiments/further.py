@@ -191,6 +191,7 @@ def clean(extra: Sequence[Photo], base: Sequence[Photo], findings: Iterable[Find
     for photo in extra:
         if photo.group in adverts:
             take(photo.path, ADVERT_OF_HELD, adverts[photo.group])
+    # Photos that were removed above cannot be the copy that is kept.
     for members in _copies(findings, own, extra):
         there = sorted(index_of[path] for path in members if path in index_of and path not in reasons)
         for entry in _spare(members, own, [extra[i] for i in there]):

@@ -90,6 +90,7 @@ def pool(cluster: Cluster, workers: int | None, threads: int | None, most: int) 
         UsageError: the workers do not fit into the nodes.
     """
     if threads is None:
+        # Few workers with many threads need less memory than many with one, because each worker loads the model.
         usual = range(min(THREADS, max(cluster.nodes)), 1, -1)
         threads = next((t for t in usual if _fits(cluster.nodes, workers, t)), 1)
     slots = _slots(cluster.nodes, threads)
@@ -217,6 +218,7 @@ def _start(ray: Any, cpus: int, folder: Path) -> None:
             return
         except Exception:
             ray.shutdown()
+            # The last attempt's error is the one that is reported.
             if not left:
                 raise
 
@@ -289,6 +291,7 @@ def _noise_in(path: Path) -> Iterator[Callable[[], AbstractContextManager[None]]
             finally:
                 sys.stderr = visible
 
+        # Native code writes to descriptor 2 itself, so replacing `sys.stderr` would not catch it.
         os.dup2(file.fileno(), 2)
         _SINK.file = file
         if _handle(python) == 2:  # otherwise something, such as pytest, has redirected it already

@@ -27,7 +27,7 @@ from nameplate.errors import DataError, NameplateError, UsageError, WriteError
 from nameplate.evaluate.evaluator import same_picture
 from nameplate.experiments.candidates import Candidate, Frozen, Tuned, file_name, refuse_mixture
 from nameplate.experiments.paired import PairedAnswers, one_speed, ordered, pairs, photo_keys, summary, with_verdicts
-from nameplate.fit.run import JUDGED_BY, RUN, data_record, load_run, versions
+from nameplate.fit.run import EVALUATION_RUNTIME, RUN, data_record, load_run, versions
 from nameplate.fit.split import Split, split_photos
 from nameplate.model.embeddings import Progress, embed_photos
 from nameplate.model.model import Model
@@ -352,7 +352,7 @@ def _comparison(
         protocol=plan.protocol,
         judged=_evaluated_on(plan, split),
         made=datetime.now(UTC).isoformat(timespec="seconds"),
-        settings={**settings, "threads": plan.threads, "runtime": FROZEN_BY if plan.frozen else JUDGED_BY},
+        settings={**settings, "threads": plan.threads, "runtime": FROZEN_BY if plan.frozen else EVALUATION_RUNTIME},
         data=data_record(split),
         versions=versions("numpy", "pillow", "scipy", "simplejpeg", "timm", "torch"),
         seconds_to_read=reading,
@@ -375,7 +375,7 @@ def _evaluated_on(plan: Plan, split: Split) -> str:
             f"or a copy of it (cross-validation), embedded by {FROZEN_BY}."
         )
     holdout, training = int(split.holdout.sum()), int(split.train.sum())
-    held_out = f"Evaluated on {holdout:,} photos that were held out, by {JUDGED_BY}"
+    held_out = f"Evaluated on {holdout:,} photos that were held out, by {EVALUATION_RUNTIME}"
     return f"{held_out}; trained on {training:,} photos of {classes} nameplates."
 
 

@@ -33,7 +33,7 @@ from nameplate.experiments.further import ClassMap, Cleaning, clean, map_classes
 from nameplate.experiments.result import Experiment, write_extra_page, write_result
 from nameplate.experiments.verdict import Material, SeedResult, give_verdict, load_seed, save_seed
 from nameplate.fit.recipe import Recipe
-from nameplate.fit.run import JUDGED_BY, versions
+from nameplate.fit.run import EVALUATION_RUNTIME, versions
 from nameplate.fit.split import Split, split_photos
 from nameplate.model.embeddings import DatasetEmbeddings, Progress, embed_photos
 from nameplate.model.model import Model
@@ -163,7 +163,7 @@ def _extra_data(
         settings=settings,
         seeds=tuple(result.seed for result in results),
         versions=versions("numpy", "onnxruntime", "pillow", "scipy", "simplejpeg"),
-        runtime=embedded.runtime if isinstance(recipe, HeadRecipe) else _judged_by(model),
+        runtime=embedded.runtime if isinstance(recipe, HeadRecipe) else _evaluation_runtime(model),
         made=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     write_result(folder, made)
@@ -323,12 +323,12 @@ def _trainer(
         return ProbeTrainer(material, embedded, model, recipe, progress).train_seed
     from nameplate.experiments.networks import NetworkTrainer  # imports torch
 
-    runtime, threads = _judged_by(model), model.settings.threads
+    runtime, threads = _evaluation_runtime(model), model.settings.threads
     return NetworkTrainer(
         material, folder, recipe, runtime=runtime, threads=threads, progress=progress, say=say
     ).train_seed
 
 
-def _judged_by(model: Model) -> str:
+def _evaluation_runtime(model: Model) -> str:
     """The runtime for all networks of an experiment: with `auto`, one might use bfloat16 and another not."""
-    return JUDGED_BY if model.settings.runtime == "auto" else model.settings.runtime
+    return EVALUATION_RUNTIME if model.settings.runtime == "auto" else model.settings.runtime

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from nameplate.errors import NameplateError
 from nameplate.fit.finalize import HeldOut, RuntimeEmbeddings, calibrate_bundle, finalize
-from nameplate.fit.run import JUDGED_BY, WEIGHTS, Run, data_record, exported_record, versions
+from nameplate.fit.run import EVALUATION_RUNTIME, WEIGHTS, Run, data_record, exported_record, versions
 from nameplate.fit.split import Split, photos_csv
 from nameplate.model.bundle import BACKBONE, IN_RUN, SCHEMA, Bundle, File, Manifest
 from nameplate.model.neighbours import make_index
@@ -56,7 +56,7 @@ class Finished:
     """int64 (N,): the index in `Split.photos` of each of these photos."""
     exported: Exported
     """The epoch whose weights the bundle holds."""
-    runtime: str = JUDGED_BY
+    runtime: str = EVALUATION_RUNTIME
     """The runtime that the metrics are of."""
 
 
@@ -131,7 +131,7 @@ def make_bundle(
     say("evaluate")
     # OpenVINO can crash on unsupported CPUs, so each runtime is tried in another process first.
     able = {trial.runtime for trial in probe(draft, run.threads) if trial.error is None}
-    held_out, inputs = _embed_held_out(draft, split, run, [JUDGED_BY, *sorted(able - {JUDGED_BY})])
+    held_out, inputs = _embed_held_out(draft, split, run, [EVALUATION_RUNTIME, *sorted(able - {EVALUATION_RUNTIME})])
     say("compare the exported network with torch")
     # bfloat16 is left out: it differs from torch by more than the comparison allows, and has a check of its own.
     runtimes = ["onnxruntime", *sorted(able & {"openvino"})]
@@ -257,7 +257,7 @@ def _index(bundle: Bundle, split: Split, run: Run) -> bytes:
             indices.append(of)
             yield batch
 
-    embeddings = np.concatenate(list(make_runtime(JUDGED_BY, bundle.backbone, run.threads).embed(inputs())))
+    embeddings = np.concatenate(list(make_runtime(EVALUATION_RUNTIME, bundle.backbone, run.threads).embed(inputs())))
     return make_index([split.photos[i] for i in np.concatenate(indices)], embeddings, run.threads)
 
 
@@ -279,7 +279,7 @@ def _provenance(run: Run, split: Split, state: State, kept: Exported, parity: tu
         "recipe": asdict(run.recipe),
         "metrics": None,
         "data": data_record(split),
-        "runtime": JUDGED_BY,
+        "runtime": EVALUATION_RUNTIME,
         "backbone": f"{backbone.timm}, {run.weights}",
         "epochs": state.epoch,
         "exported": exported_record(kept),

@@ -149,7 +149,7 @@ def refused(call: Any, *arguments: Any, **named: Any) -> tuple[str, str]:
     return error.value.status(), error.value.message()
 
 
-def test_what_is_not_there(client: Any) -> None:
+def test_unknown_models_and_versions_are_reported(client: Any) -> None:
     assert not client.is_model_ready("cars195")
     status, says = refused(client.infer, "cars195", [photo_input()])
     assert status == "404"

@@ -160,7 +160,7 @@ def test_a_name_that_was_rebound_to_this_machine_is_refused(host: str) -> None:
     assert client_of(Service()).get("/health/live", headers={"Host": host}).status_code == 200
 
 
-def test_hosts_where_the_service_listens_elsewhere() -> None:
+def test_hosts_of_a_service_on_a_public_address() -> None:
     assert names_allowed("0.0.0.0", ()) is None
     assert names_allowed("0.0.0.0", ("Cars.example",)) == frozenset({"cars.example"})
     assert names_allowed("127.0.0.1", ("*",)) is None

@@ -53,7 +53,7 @@ def test_keys_come_and_go_while_the_service_runs(tmp_path: Path) -> None:
     assert known.find(second) is not None
 
 
-def test_an_older_file_put_in_place_is_seen(tmp_path: Path) -> None:
+def test_an_older_file_moved_into_place_is_noticed(tmp_path: Path) -> None:
     """A backup that is moved back may have the same size, and even the same time."""
     file, backup = tmp_path / "keys", tmp_path / "backup"
     old = add_key(backup, "one").encode()

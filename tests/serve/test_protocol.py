@@ -209,7 +209,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read(server: Running) 
     assert b'{"error":"The body may have ' in answer
 
 
-def test_elsewhere_refusals_keep_their_form(server: Running) -> None:
+def test_other_routes_keep_their_form_of_refusals(server: Running) -> None:
     answer = server.get("/v2nd")
     assert (answer.status_code, answer.headers["Content-Type"]) == (404, "application/problem+json")
     assert "detail" in answer.json()

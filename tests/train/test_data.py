@@ -94,14 +94,14 @@ def test_the_inputs_do_not_depend_on_the_threads() -> None:
 
 
 @pytest.mark.parametrize("changed", [{"seed": 2}, {"epoch": 1}])
-def test_another_epoch_or_seed_varies_otherwise(changed: dict[str, int]) -> None:
+def test_another_epoch_or_seed_gives_another_augmentation(changed: dict[str, int]) -> None:
     here, there = varied(8), varied(8, **changed)
     for a, b in zip(here, there, strict=True):
         assert np.array_equal(a.indices, b.indices)
         assert not any(np.array_equal(x, y) for x, y in zip(a.photos, b.photos, strict=True))
 
 
-def test_photos_come_with_their_own_places() -> None:
+def test_photos_come_with_their_own_indices() -> None:
     todo = [np.array([5, 2, 7]), np.array([0])]
     found = list(plain_batches(paths(10), todo, Preprocess(48, 64), 2))
     for batch, wanted in zip(found, todo, strict=True):

@@ -151,9 +151,7 @@ def test_the_classifier_begins_on_what_the_backbone_says(finished: tuple[Path, F
     assert begun < cold
 
 
-def test_going_on_with_a_finished_run_trains_nothing_and_says_so(
-    finished: tuple[Path, FineTuned], tmp_path: Path
-) -> None:
+def test_resuming_a_finished_run_trains_nothing_and_says_so(finished: tuple[Path, FineTuned], tmp_path: Path) -> None:
     run = tmp_path / "again"
     shutil.copytree(finished[0], run)
     (run / ".checkpoint.safetensors.x.part").write_bytes(b"half written")

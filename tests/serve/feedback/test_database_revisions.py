@@ -48,7 +48,7 @@ def test_every_older_database_is_brought_up_to_date(engine: Engine, revision: st
     assert say(FeedbackStore(engine))
 
 
-def test_a_newer_database_is_refused_and_left(engine: Engine) -> None:
+def test_a_newer_database_is_refused_and_not_changed(engine: Engine) -> None:
     migrate(engine)
     with writing(engine) as connection:
         connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))

@@ -105,7 +105,7 @@ def test_a_status_is_set_for_all_or_none(store: FeedbackStore) -> None:
     assert [entry.status for entry in store.entries()] == ["new", "rejected", "rejected"]
 
 
-def test_a_beginning_of_two_ids_is_refused(store: FeedbackStore) -> None:
+def test_an_ambiguous_beginning_of_an_id_is_refused(store: FeedbackStore) -> None:
     begins = [say(store, number)[0] for number in range(17)]  # 16 digits: two ids share one
     twice = next(digit for digit in begins if begins.count(digit) > 1)
     with pytest.raises(UsageError, match="more than one"):

@@ -11,11 +11,11 @@ import pytest
 from nameplate import Model
 from nameplate.demo import photos_folder
 from nameplate.errors import BundleError
-from nameplate.images import decode, preprocess
 from nameplate.model.cam import MappedPhoto, Region, evidence_map, hot_region, photo_maps, region_in_photo, upsample
+from nameplate.model.pipeline import Settings, prepare_photo
 from nameplate.runtime.onnx_file import first_output_alone
 from nameplate.types import Floats, Preprocess
-from tests.outcomes import all_mapped, unreadable
+from tests.outcomes import all_mapped, prepared, unreadable
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +44,8 @@ def test_the_mean_of_the_map_is_the_embedding(model: Model, mapped: list[MappedP
 
 
 def test_the_model_input_is_returned_with_the_map(model: Model, mapped: list[MappedPhoto]) -> None:
-    size = model.bundle.manifest.preprocess
-    expected = preprocess(decode(renders()[0], at_least=(size.height, size.width)), size)
-    assert np.array_equal(mapped[0].model_input, expected)
+    expected = prepared(prepare_photo(renders()[0], model.bundle.manifest.preprocess, Settings()))
+    assert np.array_equal(mapped[0].model_input, expected.car.inputs[0])
 
 
 def test_an_unreadable_photo_keeps_its_position_and_stops_nothing(model: Model, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Rules of the code's manner that no linter here checks."""
+"""Rules of style that no linter here checks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files and folders written whole or not at all."""
+"""Files and folders are written completely or not at all."""
 
 from __future__ import annotations
 

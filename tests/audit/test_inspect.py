@@ -73,7 +73,7 @@ def renders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Audit]:
     return folder, inspect(read_dataset(folder), Model.load())
 
 
-def test_leaks_and_copies_under_several_classes_are_told(renders: tuple[Path, Audit]) -> None:
+def test_leaks_and_copies_under_several_classes_are_reported(renders: tuple[Path, Audit]) -> None:
     audit = renders[1]
     (leak,) = of_kind(audit, LEAK)
     assert {Path(path).name for path in leak.photos} >= {"leak.jpg"}
@@ -98,7 +98,7 @@ def test_findings_come_by_kind_and_the_worst_first(renders: tuple[Path, Audit]) 
         assert all(0 <= score <= 1 for score in scores)
 
 
-def test_one_class_alone_is_looked_at_without_second_opinions(tmp_path: Path) -> None:
+def test_one_class_alone_is_inspected_without_a_label_check(tmp_path: Path) -> None:
     shutil.copytree(photos_folder("train") / "Ostrel Tarn", tmp_path / "cars" / "Ostrel Tarn")
     audit = inspect(read_dataset(tmp_path / "cars"), Model.load())
     assert audit.accuracy is None

@@ -1,4 +1,4 @@
-"""Labels held against second opinions."""
+"""Wrong labels, compared with out-of-fold answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How commands end: full disks, closed streams, faults, interruptions; and what a narrow terminal shows."""
+"""How commands end: full disks, closed streams, internal errors, interruptions; and output on a narrow terminal."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_whatever_fails_is_one_line(kind: str, code: int, said: str) -> None:
     assert (done.returncode, done.stdout) == (code, "")
 
 
-def test_the_traceback_is_shown_to_who_asks_for_it() -> None:
+def test_the_traceback_is_shown_on_request() -> None:
     done = fault("zero", NAMEPLATE_DEBUG="1")
     assert done.stderr.startswith("Traceback (most recent call last)")
     assert "in zero" in done.stderr
@@ -169,7 +169,7 @@ def test_an_interrupted_command_says_that_what_was_done_is_kept() -> None:
         ["compare", "photos", "--exclude=http://example.org/list.csv", "-o", "c"],
     ],
 )
-def test_addresses_are_said_not_to_be_fetched(arguments: list[str], tmp_path: Path) -> None:
+def test_web_addresses_are_refused(arguments: list[str], tmp_path: Path) -> None:
     done = subprocess.run([*NAMEPLATE, *arguments], capture_output=True, text=True, cwd=tmp_path, check=False)
     [address] = [word.removeprefix("--exclude=") for word in arguments if "://" in word]
     assert done.stderr.startswith(f"error '{address}' is an address, and '{arguments[0]}' reads files")

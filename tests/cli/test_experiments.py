@@ -55,7 +55,7 @@ def test_what_makes_no_comparison_is_wrong_usage(data: Path, tmp_path: Path, arg
     assert not (tmp_path / "out").exists()
 
 
-def test_where_none_can_be_judged_it_fails(data: Path, tmp_path: Path) -> None:
+def test_if_no_candidate_can_be_evaluated_it_fails(data: Path, tmp_path: Path) -> None:
     weights = "Lite0=none.safetensors,Lite1=none.safetensors"
     done = nameplate("compare", data, "-o", tmp_path / "out", "--backbones", weights, "--threads", "1", check=1)
     assert "No candidate could be evaluated" in done.stderr

@@ -39,7 +39,9 @@ def test_a_verdict_in_text_and_then_as_json(data: Path) -> None:
         (("--set", "mirrored=1"), 2, "mirror"),
     ],
 )
-def test_what_cannot_be_done_is_said(data: Path, tmp_path: Path, more: tuple[str, ...], code: int, said: str) -> None:
+def test_impossible_requests_are_refused(
+    data: Path, tmp_path: Path, more: tuple[str, ...], code: int, said: str
+) -> None:
     done = nameplate("extra-data", data / "base.csv", data / "extra.csv", "-o", tmp_path / "o", *more, check=code)
     assert said in done.stderr
     assert done.stdout == ""

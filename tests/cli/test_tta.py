@@ -18,7 +18,7 @@ from .run import nameplate
 PHOTOS = sorted(photos_folder("test").glob("*/*.jpg"))[::50]
 
 
-def test_identify_and_predict_look_in_the_way_asked_for(tmp_path: Path) -> None:
+def test_identify_and_predict_use_the_given_tta(tmp_path: Path) -> None:
     expected = Model.load(runtime="onnxruntime", tta="mirror,scales").predict(PHOTOS)
     shown = json.loads(nameplate("identify", *PHOTOS, "--tta", "mirror,scales", "--json").stdout)
     assert [each["confidence"] for each in shown] == pytest.approx([each.confidence for each in expected], rel=1e-3)

@@ -1,4 +1,4 @@
-"""Calibration held against scikit-learn's bins, and its interval against simulation."""
+"""Calibration compared with scikit-learn's bins, and its interval with simulation."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def test_the_interval_holds_the_error_of_endless_photos(boast: float, photos: in
     assert sum(each.low <= error <= each.high for each in held) > 22
 
 
-def test_true_confidences_show_no_more_than_chance_and_boasts_do() -> None:
+def test_calibrated_confidences_are_within_chance_and_overconfident_ones_are_not() -> None:
     honest, boasting = calibrate(*sure(2000, 2)), calibrate(*sure(2000, 2, 2.5))
     assert honest.by_chance.low < honest.ece.value < honest.by_chance.high
     assert honest.ece.low == 0
     assert boasting.ece.low > boasting.by_chance.high
 
 
-def test_copies_of_one_picture_widen_the_interval() -> None:
+def test_copies_of_one_image_widen_the_interval() -> None:
     confidence, right = sure(400, 3, 2.5)
     confidence, right = np.repeat(confidence, 4), np.repeat(right, 4)
     alone, grouped = calibrate(confidence, right), calibrate(confidence, right, np.repeat(np.arange(400), 4))

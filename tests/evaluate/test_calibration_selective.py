@@ -1,4 +1,4 @@
-"""Risk and coverage held against their definition, worked out by hand."""
+"""Risk and coverage, compared with their definition, computed by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether looking several times is a gain: on the same photos, with an interval."""
+"""The gain of test-time augmentation on the same photos, with its interval."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metrics held against scikit-learn's, their intervals against theory and simulation."""
+"""Metrics compared with scikit-learn's; their intervals compared with theory and simulation."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_figure_worth_as_many_photos_as_it_has_gets_wilsons_interval() -> None
     assert effective_wilson(1.0, 0.0, 50, 20).interval == pytest.approx(wilson(20, 20).interval)
 
 
-def test_copies_of_one_picture_count_as_one_in_top_1() -> None:
+def test_copies_of_one_image_count_as_one_in_top_1() -> None:
     right = np.arange(40) % 8 > 0
     alone, copied = share(right, np.arange(40)), share(np.repeat(right, 5), np.repeat(np.arange(40), 5))
     assert alone.interval == pytest.approx(wilson(35, 40).interval)

@@ -1,4 +1,4 @@
-"""Results by make held against scikit-learn's on the makes."""
+"""Results by make, compared with scikit-learn's on the makes."""
 
 from __future__ import annotations
 

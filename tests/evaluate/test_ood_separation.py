@@ -1,4 +1,4 @@
-"""AUROC and false accepts, held against scikit-learn."""
+"""AUROC and false accepts, compared with scikit-learn's."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_auroc_is_scikit_learns(known: list[int], strangers: list[int]) -> None:
     assert auroc(np.array(known, float), np.array(strangers, float)) == pytest.approx(theirs)
 
 
-def test_what_lies_apart_is_told_apart() -> None:
+def test_separate_scores_are_separated() -> None:
     random = np.random.default_rng(0)
     known, strangers = random.normal(size=500), random.normal(6, size=80)
     found = separation(known, strangers)
@@ -35,7 +35,7 @@ def test_what_lies_apart_is_told_apart() -> None:
     assert found.false_accepts.high < 0.06
 
 
-def test_all_told_apart_is_not_sure_to_stay_so() -> None:
+def test_perfect_separation_keeps_an_interval() -> None:
     found = separation(np.arange(50.0), np.arange(100.0, 130.0)).auroc
     assert (found.value, found.high) == (1, 1)
     assert found.low == pytest.approx(wilson(30, 30).low)  # the fewer, and at most their variance

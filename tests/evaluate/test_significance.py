@@ -55,7 +55,7 @@ def test_signs_are_flipped_in_all_ways() -> None:
     assert sign_flip(np.zeros(4, np.int64)) == 1
 
 
-def test_the_test_tells_exactly_where_the_interval_leaves_nothing_out() -> None:
+def test_the_test_is_significant_exactly_where_the_interval_excludes_zero() -> None:
     random = np.random.default_rng(5)
     for photos in (4, 9, 26, 60, 104):
         for better in range(photos + 1):
@@ -71,7 +71,7 @@ def test_the_test_tells_exactly_where_the_interval_leaves_nothing_out() -> None:
             assert found.significant == (not found.difference.low <= 0 <= found.difference.high)
 
 
-def test_pictures_of_unlike_sizes_have_fewer_degrees_of_freedom() -> None:
+def test_groups_of_different_sizes_have_fewer_degrees_of_freedom() -> None:
     """Satterthwaite's, from the matrix of the squared sum written out."""
     sizes = np.array([5, 1, 1, 3, 2])
     spread = _parts(np.random.default_rng(0).normal(size=(1, 12)), np.repeat(np.arange(5), sizes))
@@ -104,7 +104,7 @@ def test_the_parts_of_runs_and_photos_are_those_of_the_crossed_design() -> None:
     assert at_the_edge.p == pytest.approx(0.05, abs=1e-6)
 
 
-def test_copies_of_a_single_picture_tell_nothing() -> None:
+def test_copies_of_a_single_image_show_no_difference() -> None:
     for second in (np.ones(9), np.full(9, 0.3), np.ones((3, 9))):
         found = paired(np.zeros_like(second), second, np.zeros(9))
         assert not found.significant
@@ -134,7 +134,7 @@ def test_the_promise_is_kept_by_the_exact_power(better: int, worse: int) -> None
     assert 0.78 <= power <= 0.91
 
 
-def test_one_run_of_rights_and_wrongs_is_judged_by_mcnemar() -> None:
+def test_one_run_of_right_and_wrong_answers_is_tested_by_mcnemar() -> None:
     first = np.array([1] * 50 + [0] * 10 + [1] * 2 + [0] * 5)
     second = np.array([1] * 50 + [1] * 10 + [0] * 2 + [0] * 5)
     found = paired(first, second)
@@ -164,7 +164,7 @@ def test_noise_is_called_noise_about_nineteen_times_in_twenty() -> None:
     assert told <= 0.07 * 400
 
 
-def test_copies_of_one_picture_count_as_one() -> None:
+def test_copies_of_one_image_count_as_one() -> None:
     random = np.random.default_rng(2)
     first, second = random.random((2, 60)) < [[0.6], [0.8]]
     alone = paired(first, second, np.arange(60)).difference
@@ -175,7 +175,7 @@ def test_copies_of_one_picture_count_as_one() -> None:
     assert naive.low > copied.low
 
 
-def test_the_photos_to_tell_do_tell() -> None:
+def test_photos_to_tell_are_enough() -> None:
     random = np.random.default_rng(3)
     gain = np.array([1] * 12 + [-1] * 8 + [0] * 80)  # 4 points of 100 photos: noise
     found = paired(np.zeros(100), gain)
@@ -185,7 +185,7 @@ def test_the_photos_to_tell_do_tell() -> None:
     assert 0.7 <= np.mean([paired(np.zeros(len(draw)), draw).significant for draw in draws]) <= 0.9
 
 
-def test_runs_that_differ_more_than_the_ways_cannot_be_told_by_more_photos() -> None:
+def test_more_photos_do_not_help_where_runs_differ_more_than_methods() -> None:
     second = np.stack([np.r_[np.ones(60), np.zeros(40)], np.r_[np.zeros(58), np.ones(42)]])
     found = paired(np.full((2, 100), 0.5), second)
     assert not found.significant

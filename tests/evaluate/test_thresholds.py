@@ -1,4 +1,4 @@
-"""Thresholds: conformal sets held against MAPIE, and what they promise on photos that chose nothing."""
+"""Thresholds: prediction sets compared with MAPIE's, and their coverage on photos that chose nothing."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def test_the_shares_that_are_stated_are_those_of_fresh_adverts() -> None:
     assert stated["random"] < stated["mixed"] < stated["alike"]
 
 
-def test_more_photos_tell_more() -> None:
+def test_more_photos_separate_claims_better() -> None:
     claims, _ = choose_claims(*_answers(2000, 0), MAKES)
     assert claims is not None
     missed = []

@@ -1,4 +1,4 @@
-"""A gate: what tells cars from other things, and where it is cut."""
+"""The gate that separates cars from other things, and its threshold."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _drawn(count: int, shift: float, seed: int) -> Floats:
     return rows.astype(np.float32)
 
 
-def test_other_things_pass_as_seldom_as_was_asked_and_cars_are_kept() -> None:
+def test_other_things_pass_at_the_chosen_rate_and_cars_are_kept() -> None:
     cars, others = _drawn(600, 0, 0), _drawn(400, 2.5, 1)
     gate, cut = fit_gate(cars, others, (np.arange(600), np.arange(400)))
     assert gate.shape == (13,)

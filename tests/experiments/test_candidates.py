@@ -1,4 +1,4 @@
-"""What is compared, and what is refused to be."""
+"""The candidates of a comparison, and which mixtures are refused."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_change_that_is_none_is_refused(change: str) -> None:
         changes("fine-tune", change)
 
 
-def test_what_decides_the_judging_photos_is_one_for_all() -> None:
+def test_the_settings_of_the_evaluation_photos_are_the_same_for_all() -> None:
     with pytest.raises(UsageError, match="--holdout"):
         changes("fine-tune", "holdout=0.1,0.2")
 
@@ -116,7 +116,7 @@ def test_a_backbone_may_bring_its_weights() -> None:
     assert split_weights("Lite0=none") == ("Lite0 (none)", "Lite0", "none")
 
 
-def test_names_become_files_that_stay_apart() -> None:
+def test_different_names_become_different_files() -> None:
     names = ["dropout=0.1", "dropout=0.2", "augmentation.crop=[0.5,1]", "../up", "Нива"]
     assert len({file_name(name) for name in names}) == len(names)
     assert file_name("../up") == "up"

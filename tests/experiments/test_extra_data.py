@@ -54,7 +54,7 @@ def test_shuffled_labels_hurt(tmp_path: Path, model: Model) -> None:
     assert made.verdict.log_loss.difference.low > 0
 
 
-def test_of_twenty_photos_more_it_cannot_be_told(tmp_path: Path, model: Model) -> None:
+def test_twenty_more_photos_give_no_verdict(tmp_path: Path, model: Model) -> None:
     made = judge(cases.base(tmp_path, 6), cases.extra(tmp_path, 14, photos=20), tmp_path / "out", model)
     assert made.verdict.word == "cannot be told"
 
@@ -142,7 +142,7 @@ def test_a_folder_of_another_experiment_is_refused(
         judge(tmp_path / "base.csv", tmp_path / "extra.csv", tmp_path / "mine", model)
 
 
-def test_what_judges_does_not_depend_on_extra(tmp_path: Path, model: Model) -> None:
+def test_the_evaluation_photos_do_not_depend_on_extra(tmp_path: Path, model: Model) -> None:
     """Without parts of its own BASE is split as `train` splits it."""
     base = photos_folder("test")
     held = []
@@ -156,7 +156,7 @@ def test_what_judges_does_not_depend_on_extra(tmp_path: Path, model: Model) -> N
     assert held[0]["trained"] == parts.train.sum()
 
 
-def test_the_validation_part_judges_before_the_test_part(tmp_path: Path, model: Model) -> None:
+def test_the_validation_part_is_preferred_to_the_test_part(tmp_path: Path, model: Model) -> None:
     rows = cases.rows()
     photos = [(p, n, "train") for n, paths in rows.items() for p in paths[:3]]
     photos += [(p, n, "validation") for n, paths in rows.items() for p in paths[3:5]]

@@ -1,4 +1,4 @@
-"""`calibrate_bundle` and `finalize`: what every way of making a bundle shares."""
+"""`calibrate_bundle` and `finalize`, which every way of making a bundle shares."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def held_out(count: int, *runtimes: str) -> HeldOut:
     return HeldOut(tuple(embedded), photos(count, 1)[1])
 
 
-def test_each_runtime_gets_its_temperature_and_the_first_one_is_judged() -> None:
+def test_each_runtime_gets_its_temperature_and_the_first_one_is_evaluated() -> None:
     held = held_out(120, "openvino", "onnxruntime")
     made = calibrate_bundle(draft(), held)
     manifest = made.bundle.manifest

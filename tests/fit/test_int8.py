@@ -1,4 +1,4 @@
-"""The attempts of `export_int8`, and the gates that they are held to."""
+"""The attempts of `export_int8`, and the gates that they must pass."""
 
 from __future__ import annotations
 

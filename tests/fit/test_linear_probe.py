@@ -1,4 +1,4 @@
-"""`train_head` from photos to a bundle: what it keeps apart, what it writes down, and that it does so again."""
+"""`train_head` from photos to a bundle: the split, the records, and that a repetition gives the same."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def test_no_group_is_on_both_sides(trained: tuple[Path, Trained]) -> None:
     assert made.copies == len(rows) - len(sides) >= 30
 
 
-def test_every_nameplate_gives_its_share_to_be_judged(trained: tuple[Path, Trained]) -> None:
+def test_every_nameplate_gives_its_share_to_the_holdout(trained: tuple[Path, Trained]) -> None:
     _, made = trained
     rows = table(made.bundle.photos)
     held = Counter(row["label"] for row in rows if row["split"] == "validation")
@@ -363,7 +363,7 @@ def test_the_datas_own_split_is_kept(few: Dataset, model: Model, tmp_path: Path,
     assert (made.photos, made.evaluation.photos if made.evaluation else None) == (30, 10)
 
 
-def test_photos_that_the_split_does_not_speak_of_are_trained_on(few: Dataset, model: Model, tmp_path: Path) -> None:
+def test_photos_without_a_split_are_trained_on(few: Dataset, model: Model, tmp_path: Path) -> None:
     photos = tuple(p.with_(split="validation" if n % 4 == 0 else None) for n, p in enumerate(few.photos))
     made = train_head(replace(few, photos=photos), tmp_path / "b", model=model)
     assert Counter(row["split"] for row in table(made.bundle.photos)) == {"train": 30, "validation": 10}
@@ -458,7 +458,7 @@ def test_an_interrupted_run_leaves_nothing_behind(few: Dataset, model: Model, tm
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bundle_that_is_there_is_not_replaced_unasked(few: Dataset, model: Model, tmp_path: Path) -> None:
+def test_an_existing_bundle_is_not_replaced_without_overwrite(few: Dataset, model: Model, tmp_path: Path) -> None:
     target = tmp_path / "b"
     train_head(few, target, model=model)
     before = (target / HEAD).read_bytes()
@@ -470,7 +470,7 @@ def test_a_bundle_that_is_there_is_not_replaced_unasked(few: Dataset, model: Mod
     assert [entry.name for entry in tmp_path.iterdir()] == ["b"]
 
 
-def test_progress_tells_each_step_to_its_end(few: Dataset, model: Model, tmp_path: Path) -> None:
+def test_progress_reports_each_step_to_its_end(few: Dataset, model: Model, tmp_path: Path) -> None:
     last: dict[str, tuple[int, int]] = {}
     train_head(
         few,
@@ -545,9 +545,7 @@ def test_where_bfloat16_costs_too_much_float32_is_used_and_the_cost_is_recorded(
     assert check.photos == made.evaluation.photos  # of this head, not of the bundle that gave the backbone
 
 
-def test_where_bfloat16_did_not_run_the_bundle_says_what_its_parent_said(
-    trained: tuple[Path, Trained], model: Model
-) -> None:
+def test_without_bfloat16_the_bundle_keeps_the_check_of_its_parent(trained: tuple[Path, Trained], model: Model) -> None:
     assert load_bundle(trained[0]).manifest.bfloat16 == model.bundle.manifest.bfloat16
 
 

@@ -1,4 +1,4 @@
-"""A backbone in int8: as near as int8 can be, whole, and run by every runtime."""
+"""A backbone in int8: close to float32, complete, and accepted by every runtime."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_the_most_sensitive_convolution_comes_first(pictures: NDArray[np.uint8])
     assert first > last
 
 
-def test_nothing_to_quantise_is_told(pictures: NDArray[np.uint8]) -> None:
+def test_a_backbone_without_convolutions_is_refused(pictures: NDArray[np.uint8]) -> None:
     plain = tiny_backbone()
     for backbone, in_float in ((quantize(plain, pictures), ()), (plain, convolutions(folded(plain)))):
         with pytest.raises(BundleError, match="nothing to quantise"):

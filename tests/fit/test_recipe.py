@@ -1,4 +1,4 @@
-"""Recipes: what ships, what a file may say, how a wrong one is refused, and the page that describes them."""
+"""Recipes: those that ship, what a file may contain, how a wrong one is refused, and the page that describes them."""
 
 from __future__ import annotations
 
@@ -360,7 +360,7 @@ def test_values_that_do_not_go_together_are_refused() -> None:
     assert network("fast", "mixing.cutmix=0.5", "mixing.mixup=0.5").mixing.mixup == 0.5
 
 
-def test_changes_are_judged_together_not_one_by_one() -> None:
+def test_changes_are_checked_together_not_one_by_one() -> None:
     recipe = network("fine-tune", "mixing.mixup=0.9", "mixing.cutmix=0.1")
     assert (recipe.mixing.mixup, recipe.mixing.cutmix) == (0.9, 0.1)
 

@@ -1,4 +1,4 @@
-"""run.json: it comes back as it was, whatever photos are called, and damage is said in words."""
+"""run.json: it is read as it was written, whatever the photos are called, and damage is reported."""
 
 from __future__ import annotations
 
@@ -91,14 +91,14 @@ def test_the_file_is_whole_or_not_at_all(tmp_path: Path, run: Run) -> None:
 # --- damage -------------------------------------------------------------------------------------------
 
 
-def test_a_folder_that_is_no_run_is_said(tmp_path: Path) -> None:
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(NameplateError, match=rf"'{folder}' is not a run .*No such file.*nameplate train"):
             load_run(folder)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "7", "null", "\xff", "[" * 100_000, '{"schema": 1}', "{}"])
-def test_damage_is_said(tmp_path: Path, text: str) -> None:
+def test_damage_is_reported(tmp_path: Path, text: str) -> None:
     (tmp_path / RUN).write_bytes(text.encode("latin-1"))
     with pytest.raises(NameplateError, match=f"'{tmp_path / RUN}' is damaged: .* Train anew with another --output"):
         load_run(tmp_path)
@@ -158,7 +158,7 @@ except NameplateError as error:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs setrlimit")
-def test_a_full_disk_is_said(tmp_path: Path, run: Run) -> None:
+def test_a_full_disk_is_reported(tmp_path: Path, run: Run) -> None:
     save_run(tmp_path / "good", run)
     done = subprocess.run(
         [sys.executable, "-c", FULL, tmp_path / "good", tmp_path / "full"], capture_output=True, text=True, timeout=600

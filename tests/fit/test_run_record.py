@@ -1,4 +1,4 @@
-"""What a bundle says of its own making."""
+"""What a bundle records about its training."""
 
 from __future__ import annotations
 

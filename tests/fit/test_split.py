@@ -1,4 +1,4 @@
-"""Which photos train and which judge: nothing twice, nothing lost, no copy on both sides."""
+"""Which photos train and which evaluate: no photo twice, none lost, no copy in both parts."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_the_split_is_the_seeds_and_its_share_every_nameplates() -> None:
     assert Counter(p.label for p, held in zip(photos, one.holdout, strict=True) if held) == dict.fromkeys(NAMES[:3], 5)
 
 
-def test_the_datas_own_parts_are_kept_and_copies_across_them_not_judged() -> None:
+def test_the_parts_of_the_data_are_kept_and_copies_across_them_are_not_evaluated() -> None:
     parts_said: list[SplitName | None] = ["train", "train", None, "validation", "test", "validation", "test"]
     labels = ["Alto", "Brisa", "Alto", "Alto", "Brisa", "Brisa", "Dune"]
     digests = [0, 1, 2, 0, 4, 5, 6]  # the fourth is a copy of the first

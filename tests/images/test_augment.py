@@ -1,4 +1,4 @@
-"""Photos varied at random: what each amount does, how far, and that the generator decides all."""
+"""Augmentation: the effect of each amount, its range, and that the generator decides everything."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _flat(colour: tuple[int, int, int] = (200, 100, 50)) -> Pixels:
     return np.full((60, 90, 3), colour, np.uint8)
 
 
-def test_nothing_asked_for_is_the_picture_that_is_served(car: Pixels) -> None:
+def test_without_any_amount_the_result_is_the_served_input(car: Pixels) -> None:
     draw = np.random.default_rng(0)
     before = draw.bit_generator.state
     assert np.array_equal(augment(car, HEIGHT, WIDTH, NOTHING, draw), _plain(car))
@@ -253,7 +253,7 @@ def test_a_scene_is_by_thirds_flat_soft_and_sharp() -> None:
     }
 
 
-def test_red_and_blue_change_places_as_often_as_asked() -> None:
+def test_red_and_blue_are_swapped_with_the_given_probability() -> None:
     pictures = _draws(_flat((200, 100, 50)), Augmentation(swap=0.25, flip=0), 200)
     colours = [tuple(picture[0, 0].tolist()) for picture in pictures]
     assert set(colours) == {(200, 100, 50), (50, 100, 200)}
@@ -285,7 +285,7 @@ def test_colours_are_pillows(car: Pixels, name: str) -> None:
     assert max(factors) > 1.5
 
 
-def test_brightness_may_be_asked_for_beyond_black(car: Pixels) -> None:
+def test_brightness_beyond_black_is_allowed(car: Pixels) -> None:
     assert any((picture == 0).all() for picture in _draws(car, Augmentation(brightness=3, flip=0), 40))
 
 

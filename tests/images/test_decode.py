@@ -119,13 +119,13 @@ def test_lossless_formats_give_back_the_very_pixels(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["lossy.webp", "still.avif", "animated.webp", "animated.avif"])
-def test_lossy_formats_give_the_first_picture_nearly(name: str) -> None:
+def test_lossy_formats_give_nearly_the_first_image(name: str) -> None:
     pixels = decode(SOUND[name]).astype(int)
     assert abs(pixels - np.asarray(picture())).mean() < 8
     assert abs(pixels - np.asarray(picture(seed=1))).mean() > 8
 
 
-def test_of_an_animated_gif_and_of_a_stereo_photo_the_first_picture_is_taken() -> None:
+def test_the_first_image_of_an_animated_gif_and_of_a_stereo_photo_is_taken() -> None:
     first = np.asarray(picture().quantize(64).convert("RGB"))
     assert np.array_equal(decode(SOUND["animated.gif"]), first)
     assert np.array_equal(decode(SOUND["still.gif"]), first)
@@ -149,7 +149,7 @@ def test_16_bit_samples_keep_their_high_byte() -> None:
     assert np.array_equal(decode(SOUND["rgb16.png"]), np.stack([ramp >> 8, ramp[::-1] >> 8, ramp // 2 >> 8], axis=-1))
 
 
-def test_grey_palette_and_1_bit_pictures_become_rgb() -> None:
+def test_grey_palette_and_1_bit_images_become_rgb() -> None:
     assert np.array_equal(decode(SOUND["grey.png"]), np.asarray(picture().convert("L").convert("RGB")))
     assert np.array_equal(decode(SOUND["palette.png"]), np.asarray(picture().quantize(64).convert("RGB")))
     assert np.array_equal(decode(SOUND["palette.bmp"]), decode(SOUND["palette.png"]))
@@ -205,7 +205,7 @@ def test_the_eight_orientations_differ() -> None:
     assert len({decode(oriented("PNG", orientation)).tobytes() for orientation in range(1, 9)}) == 8
 
 
-def test_orientation_behind_the_pictures_data_counts_too() -> None:
+def test_orientation_after_the_image_data_counts_too() -> None:
     data = oriented("PNG", 6)
     at = data.index(b"eXIf") - 4
     end = at + 12 + int.from_bytes(data[at : at + 4], "big")
@@ -309,7 +309,7 @@ def test_filler_before_the_end_mark_is_no_damage() -> None:
 
 
 @pytest.mark.parametrize("name", ["rgb.png", "palette.png"])
-def test_one_wrong_bit_in_a_pngs_picture_data_is_found(name: str) -> None:
+def test_one_wrong_bit_in_the_image_data_of_a_png_is_found(name: str) -> None:
     data = SOUND[name]
     begin, end = data.index(b"IDAT") + 4, data.index(b"IEND") - 4
     for at in {*range(begin, end, 37), *range(end - 40, end)}:
@@ -348,9 +348,7 @@ TIGHT = Limits(pixels=1_000_000)  # so that a damaged size costs no time
         max_size=4,
     ),
 )
-def test_damage_of_any_kind_gives_a_photo_error_or_a_picture(
-    name: str, damages: list[tuple[str, float, bytes]]
-) -> None:
+def test_damage_of_any_kind_gives_a_photo_error_or_an_image(name: str, damages: list[tuple[str, float, bytes]]) -> None:
     data = SMALL[name]
     for kind, where, extra in damages:
         at = int(where * len(data))
@@ -498,7 +496,7 @@ def test_a_photo_of_hundreds_of_scans_is_given_up_in_time() -> None:
             thread.join(30)
 
 
-def test_a_slow_photo_within_its_time_is_read_and_its_damage_still_told() -> None:
+def test_a_slow_photo_within_its_time_is_read_and_its_damage_reported() -> None:
     data = torture.many_scans(side=1024, planes=4)
     assert decode(data, limits=Limits(seconds=60)).shape == (1024, 1024, 3)
     assert refusal(data[:-40], Limits(seconds=60)).reason == "truncated"
@@ -536,7 +534,7 @@ def test_a_smaller_decode_keeps_twice_what_the_model_needs(
 
 @pytest.mark.parametrize("scale", [2, 4, 8])
 @pytest.mark.parametrize("progressive", [False, True])
-def test_a_smaller_decode_shows_the_same_picture(scale: int, progressive: bool) -> None:
+def test_a_smaller_decode_shows_the_same_image(scale: int, progressive: bool) -> None:
     data = encode(picture(480, 640), "JPEG", quality=90, progressive=progressive)
     pixels = decode(data, at_least=(480 // scale // 2, 640 // scale // 2))
     assert pixels.shape == (480 // scale, 640 // scale, 3)

@@ -1,4 +1,4 @@
-"""JPEGs and PNGs that every viewer shows whole are read, and those that lost pixels are not."""
+"""JPEGs and PNGs that every viewer shows completely are read; those that lost pixels are refused."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("change", CHANGES)
-def test_what_is_no_part_of_the_picture_is_no_damage(name: str, change: str) -> None:
+def test_bytes_outside_the_image_are_no_damage(name: str, change: str) -> None:
     data = SOUND[name]
     changed = CHANGES[change](data)
     assert changed != data
@@ -140,14 +140,14 @@ def test_a_photo_whose_rest_is_zeros_is_refused(name: str) -> None:
             decode(data[:end] + bytes(5000))
 
 
-def test_a_huffman_table_that_is_gone_is_damage_though_libjpeg_has_another() -> None:
+def test_a_missing_huffman_table_is_damage_though_libjpeg_has_a_default() -> None:
     data = encode(picture(), "JPEG", optimize=True)
     at = before(data, 0xC4)
     with pytest.raises(PhotoError, match="damaged"):
         decode(data[:at] + b"\0" + data[at + 1 :])
 
 
-def test_a_large_photo_with_stray_bytes_is_told_from_a_damaged_one_elsewhere() -> None:
+def test_a_large_photo_with_stray_bytes_is_checked_in_another_process() -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (700, 1000, 3), dtype=np.uint8))
     data = encode(noise, "JPEG", quality=85)
     changed = data[:-2] + b"\x17abc" * 15 + data[-2:]

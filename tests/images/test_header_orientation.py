@@ -1,4 +1,4 @@
-"""Which way up: as Pillow and the viewers have it."""
+"""EXIF orientation, as Pillow and image viewers apply it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_of_two_exif_segments_the_first_counts(first: int, second: int) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_xmp_tells_where_exif_does_not(orientation: int) -> None:
+def test_xmp_is_used_where_exif_has_no_orientation(orientation: int) -> None:
     quoted = XMP % f'"{orientation}"'.encode()
     assert said(jpeg(XMP_JPEG + quoted)) == orientation
     element = b"<tiff:Orientation>%d</tiff:Orientation>" % orientation

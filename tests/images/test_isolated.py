@@ -1,4 +1,4 @@
-"""Photos that take long or much: read in processes of their own, and refused in time and before memory ends."""
+"""Photos that need much time or memory are read in separate processes, and refused within the limits."""
 
 from __future__ import annotations
 

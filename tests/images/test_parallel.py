@@ -1,4 +1,4 @@
-"""One prefetcher: the order, the bound, what an exception does, and that nothing stays behind."""
+"""`ordered_map`: the order, the bound on memory, exceptions, and that no thread remains."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_no_more_items_are_read_than_may_wait_and_no_more_threads_work_than_aske
     assert most_at_work == min(threads, ahead + 1)
 
 
-def test_an_exception_stands_in_its_items_place_and_nothing_is_begun_after_it() -> None:
+def test_an_exception_takes_the_place_of_its_item_and_nothing_is_begun_after_it() -> None:
     begun = []
 
     def work(item: int) -> int:

@@ -1,4 +1,4 @@
-"""What a picture looks like in 256 bits."""
+"""Perceptual hashes of 256 bits."""
 
 from __future__ import annotations
 

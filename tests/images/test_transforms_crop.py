@@ -1,4 +1,4 @@
-"""Parts of photos, and photos as parts of a larger frame."""
+"""Crops of photos, and photos as parts of a larger image."""
 
 from __future__ import annotations
 

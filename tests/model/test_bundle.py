@@ -1,4 +1,4 @@
-"""The bundle on disk: whole or not at all when written, whole or refused when read."""
+"""The bundle on disk: it is written completely or not at all, and a damaged one is refused."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_a_bundle_without_a_head_is_loaded_again(tmp_path: Path) -> None:
     assert set(loaded.manifest.files) == {BACKBONE}
 
 
-def test_a_head_that_lies_otherwise_in_memory_is_stored_the_same(tmp_path: Path) -> None:
+def test_a_head_with_another_memory_layout_is_stored_the_same(tmp_path: Path) -> None:
     turned = np.asfortranarray(WEIGHT)
     strided = np.repeat(BIAS, 2)[::2]
     write(tmp_path / "b", weight=turned, bias=strided)
@@ -473,7 +473,7 @@ def test_a_failure_while_writing_leaves_the_older_bundle_whole(tmp_path: Path, o
     assert what_computes(load_bundle(folder)) == before
 
 
-def test_a_bundle_that_is_there_is_not_replaced_unasked(tmp_path: Path) -> None:
+def test_an_existing_bundle_is_not_replaced_without_overwrite(tmp_path: Path) -> None:
     folder = write(tmp_path / "b")
     other = replace(MANIFEST_3, name="other")
     with pytest.raises(NameplateError, match="is there already"):

@@ -1,4 +1,4 @@
-"""The linear head, held against scikit-learn's logistic regression."""
+"""The linear head, compared with scikit-learn's logistic regression."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ def test_out_of_fold_logits_are_those_of_heads_that_did_not_see_the_fold() -> No
 
 
 @pytest.mark.parametrize("count", [30, 3])
-def test_where_classes_lie_in_one_fold_nothing_is_chosen(count: int) -> None:
+def test_with_classes_in_one_fold_nothing_is_chosen(count: int) -> None:
     embeddings, classes = photos(count, 4, 3, apart=5.0)
     head = fit_head(embeddings, classes, classes)  # a fold a class, as with one photo each
     assert head.cross_validated == {}

@@ -1,4 +1,4 @@
-"""`Model`: photos in, predictions out; and what importing it does not load."""
+"""`Model`: from photos to predictions, and which packages importing it does not load."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The index: what trained comes back as its own nearest, and no content of the file is trusted."""
+"""The neighbour index: training photos are their own nearest neighbours, and no content of the file is trusted."""
 
 from __future__ import annotations
 

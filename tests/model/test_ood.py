@@ -1,4 +1,4 @@
-"""Where the known cars lie: distances held against scikit-learn's, storage, hostile tensors."""
+"""The Mahalanobis detector: distances compared with scikit-learn's, storage, hostile tensors."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_the_map_makes_all_directions_alike() -> None:
     assert values.max() < 1.4
 
 
-def test_a_stranger_is_farther_than_those_that_belong() -> None:
+def test_an_ood_sample_is_farther_than_known_ones() -> None:
     known = fit_detector(_photos(RANDOM, CLASSES), CLASSES)
     belongs, _ = known.distances(_photos(RANDOM, CLASSES[::40]))
     strange, _ = known.distances(RANDOM.normal(size=(50, 24)).astype(np.float32) * 20)

@@ -1,4 +1,4 @@
-"""Bundles from elsewhere whose backbone does not work, or means harm: one sentence each, and nothing hangs."""
+"""Bundles whose backbone does not work or is hostile: one sentence for each, and nothing hangs."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_what_ships_needs_no_proof(own_cache: Path, tmp_path: Path, monkeypatch:
     assert not own_cache.exists()
 
 
-def test_a_process_that_dies_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_dies_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "python"
     script.write_text("#!/bin/sh\ncat > /dev/null\necho boom >&2\nkill -SEGV $$\n")
     script.chmod(0o755)

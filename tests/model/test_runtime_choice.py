@@ -1,4 +1,4 @@
-"""What computes a backbone, and how one is chosen: real runtimes in real processes."""
+"""The choice of the runtime, with real runtimes in real processes."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def test_a_backbone_that_does_not_load_is_a_bundle_error(name: str, backbone: by
 
 
 @pytest.mark.parametrize("name", BOTH)
-def test_pictures_that_the_backbone_does_not_take_are_a_bundle_error(bundle: Bundle, name: str) -> None:
+def test_inputs_that_the_backbone_does_not_accept_are_a_bundle_error(bundle: Bundle, name: str) -> None:
     runtime = make_runtime(name, bundle.backbone, 1)
     with pytest.raises(BundleError, match=r"does not accept model inputs of shape \(2, 100, 224, 3\)"):
         list(runtime.embed([np.zeros((2, 100, 224, 3), np.uint8)]))
@@ -347,7 +347,7 @@ def test_a_short_job_tries_nothing(
     assert not own_cache.exists()
 
 
-def test_a_runtime_is_opened_when_the_first_pictures_come_and_then_kept(
+def test_a_runtime_is_opened_for_the_first_inputs_and_then_kept(
     bundle: Bundle, pictures: Batch, reference: Embedding, own_cache: Path
 ) -> None:
     runtime = ChosenRuntime(bundle, "auto", 1)
@@ -402,7 +402,7 @@ def test_processors_that_this_process_may_not_use_do_not_count() -> None:
     assert 1 <= available_cpus() <= len(os.sched_getaffinity(0))
 
 
-def test_onnx_runtime_tells_nobody_and_leaves_no_file(tmp_path: Path) -> None:
+def test_onnx_runtime_sends_no_telemetry_and_leaves_no_file(tmp_path: Path) -> None:
     """Its telemetry begins with a file `.ses` in the temporary folder."""
     program = "from nameplate import Model; from nameplate.demo import photo; Model.load().embed([photo()])"
     env = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}

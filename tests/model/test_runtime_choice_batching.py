@@ -1,4 +1,4 @@
-"""Batch and stream counts: measured once, in a process of its own, and kept."""
+"""Batch size and number of streams: measured once, in a separate process, and cached."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Test-time augmentation: what each look shows, that the order of photos decides nothing, and what is averaged."""
+"""Test-time augmentation: the content of each view, independence of the order of photos, and the average."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_names_join_in_any_order() -> None:
 # Views
 
 
-def test_a_mirrored_look_is_the_mirror_image(photo: Pixels) -> None:
+def test_a_mirrored_view_is_the_mirror_image(photo: Pixels) -> None:
     mirrored = make_view(photo, ADDED_VIEWS["mirror"][0], SIZE)
     assert np.array_equal(mirrored[:, ::-1], preprocess(photo, SIZE))
     assert np.array_equal(make_view(photo, TTAView(), SIZE), preprocess(photo, SIZE))
@@ -133,7 +133,7 @@ def test_random_passes_keep_the_bundles_fit() -> None:
 # Averages
 
 
-def test_one_look_is_what_it_always_was(model: Model) -> None:
+def test_one_view_gives_the_usual_answer(model: Model) -> None:
     answers = model.predict(PHOTOS)
     probs = model.probabilities(model.embed(PHOTOS), "onnxruntime")
     for answer, row in zip(answers, probs, strict=True):
@@ -142,7 +142,7 @@ def test_one_look_is_what_it_always_was(model: Model) -> None:
 
 
 @pytest.mark.parametrize("way", ["mirror", "mirror,scales"])
-def test_probabilities_are_averaged_over_the_looks(model: Model, way: str) -> None:
+def test_probabilities_are_averaged_over_the_views(model: Model, way: str) -> None:
     size = model.bundle.manifest.preprocess
     pictures = [
         [make_view(decode(path, at_least=(size.height, size.width)), view, size) for view in parse_tta(way).views]
@@ -187,7 +187,7 @@ def _blurred(photo: Pixels, sigma: float = 4) -> Pixels:
     return np.asarray(Image.fromarray(photo).filter(ImageFilter.GaussianBlur(sigma)))
 
 
-def test_a_sharp_photo_gets_one_look_and_a_blurred_or_a_small_one_two(model: Model, photo: Pixels) -> None:
+def test_a_sharp_photo_gets_one_view_and_a_blurred_or_a_small_one_two(model: Model, photo: Pixels) -> None:
     """Whatever stands beside it, and with the bits that it has without."""
     small = np.asarray(Image.fromarray(photo).resize((60, 40)))
     sources = [photo, _blurred(photo), small, photo]
@@ -203,7 +203,7 @@ def test_a_sharp_photo_gets_one_look_and_a_blurred_or_a_small_one_two(model: Mod
         assert row.car.views == pytest.approx(model.embed(looks), rel=1e-3, abs=1e-4)
 
 
-def test_sharpening_joins_the_other_looks(model: Model, photo: Pixels) -> None:
+def test_sharpening_is_combined_with_the_other_views(model: Model, photo: Pixels) -> None:
     rows = model.with_settings(tta="sharpen,mirror").embedder.rows([photo, _blurred(photo), b"junk", photo])
     assert [len(row.car.views) if isinstance(row, EmbeddedPhoto) else None for row in rows] == [2, 3, None, 2]
 
@@ -221,7 +221,7 @@ SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 400), st.just(3))
 
 @settings(max_examples=40, deadline=None)
 @given(st.one_of(SHAPES, SHAPES.map(lambda s: (s[1], s[0], 3))).flatmap(lambda shape: arrays(np.uint8, shape)))
-def test_looks_at_photos_of_a_line_are_pictures_too(pixels: Pixels) -> None:
+def test_views_of_photos_one_pixel_high_are_inputs_too(pixels: Pixels) -> None:
     """Of photos of 1×N pixels each look is a whole picture too."""
     views = parse_tta("mirror,scales,sharpen").views_of(pixels)
     assert TTAView() == views[0]

@@ -1,4 +1,4 @@
-"""Verdicts: which one, with which candidates and make."""
+"""Verdicts, with their candidates and makes."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_far_from_its_nameplates_alone_is_an_unknown_car() -> None:
     assert _judged([0.25] * 4, near=1.5, far=1).verdict == "unknown car"  # undecided counts as well
 
 
-def test_what_was_not_chosen_is_not_told() -> None:
+def test_without_a_threshold_there_is_no_such_verdict() -> None:
     blind = Thresholds()
     assert _judged([0.96, 0.02, 0.01, 0.01], near=99, far=99, cut=blind).verdict == "answer"
     assert _judged([0.7, 0.26, 0.03, 0.01], cut=blind).candidates == ("BMW 1", "BMW 3")
@@ -88,13 +88,13 @@ def test_makes_are_summed() -> None:
     assert probs[0].tolist() == pytest.approx([0.3, 0.7])
 
 
-def test_strangeness_grows_with_distance_and_with_doubt() -> None:
+def test_the_ood_score_grows_with_distance_and_with_uncertainty() -> None:
     sure, torn = np.array([[1, 0]], np.float32), np.array([[0.5, 0.5]], np.float32)
     assert ood_score(np.array([1.5], np.float32), sure, CUT)[0] == pytest.approx(2)
     assert ood_score(np.array([1.5], np.float32), torn, CUT)[0] == pytest.approx(2 + np.log(2))
 
 
-def test_thresholds_that_cannot_be_are_told() -> None:
+def test_impossible_thresholds_are_refused() -> None:
     assert CUT.usable
     assert Thresholds().usable
     for wrong in (

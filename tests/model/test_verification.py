@@ -1,4 +1,4 @@
-"""Claims: what they mean, and what becomes of them."""
+"""Claims: how they are matched to nameplates, and how they are decided."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_without_thresholds_the_probability_itself_is_cut() -> None:
     assert verdicts == ["accept", "unsure", "reject"]
 
 
-def test_thresholds_of_another_form_are_told() -> None:
+def test_thresholds_of_another_form_are_refused() -> None:
     assert CUT.usable
     assert not ClaimThresholds(1, CUT.accept[:2], CUT.reject).usable
     assert not ClaimThresholds(1, tuple(row[:3] for row in CUT.accept), CUT.reject).usable
@@ -144,7 +144,7 @@ def test_a_photo_that_is_surely_another_car_is_never_accepted_and_named(other: P
     assert (rejected.verdict, rejected.code) == ("reject", "another car")
 
 
-def test_a_photo_that_may_be_what_is_claimed_does_not_speak_against_it() -> None:
+def test_a_photo_that_may_show_the_claimed_car_is_not_against_the_claim() -> None:
     claim = read_claim("bmw", NAMES, MAKES)
     unsure = replace(GOLF, verdict="unsure", make="BMW", nameplate=NAMES[1])
     open_make = replace(GOLF, verdict="unsure", make=None)

@@ -119,7 +119,7 @@ def test_a_page_with_everything_shows_it_and_escapes_it(tmp_path: Path) -> None:
         assert seen in page.words
 
 
-def test_all_pictures_are_inside_and_nothing_points_outside(tmp_path: Path) -> None:
+def test_all_images_are_embedded_and_no_link_leads_outside(tmp_path: Path) -> None:
     text = text_of(tmp_path, full_page())
     references = Reader(text).references
     assert len(references) == 5  # curves by day and by night, augmented photos, two of a confused pair
@@ -149,7 +149,7 @@ def test_a_page_without_one_part_and_with_only_that_part(tmp_path: Path, part: s
 
 
 @pytest.mark.parametrize(("state", "refreshes"), [("running", True), ("finished", False), ("stopped: full", False)])
-def test_only_a_running_page_loads_itself_anew(tmp_path: Path, state: str, refreshes: bool) -> None:
+def test_only_a_running_page_reloads_itself(tmp_path: Path, state: str, refreshes: bool) -> None:
     text = text_of(tmp_path, RunPage("run", state))
     assert re.findall('http-equiv="refresh" content="(.*?)"', text) == (["30"] if refreshes else [])
     assert f'class="state {state.split(":")[0]}"' in text
@@ -180,7 +180,7 @@ def epochs(count: int, **changes: object) -> list[Epoch]:
         (60, {"validation_loss": None, "validation_top1": 1.0}),
     ],
 )
-def test_curves_of_any_length_with_gaps_are_pictures(count: int, changes: dict[str, object]) -> None:
+def test_curves_of_any_length_with_gaps_are_drawn(count: int, changes: dict[str, object]) -> None:
     picture = np.asarray(Image.open(io.BytesIO(curves_plot(epochs(count, **changes), best=count))).convert("L"))
     assert picture.shape[1] == 828
     assert picture.std() > 10

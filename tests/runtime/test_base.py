@@ -1,4 +1,4 @@
-"""Batches side by side: the same bits, in order, whatever their size and number."""
+"""Batches that run in parallel: the same bits, in order, for any size and number of batches."""
 
 from __future__ import annotations
 

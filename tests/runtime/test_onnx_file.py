@@ -1,4 +1,4 @@
-"""ONNX files that keep weights elsewhere never reach a runtime; nor does what is no ONNX file."""
+"""ONNX files with external weights, and files that are not ONNX, never reach a runtime."""
 
 from __future__ import annotations
 

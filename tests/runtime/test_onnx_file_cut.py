@@ -1,4 +1,4 @@
-"""What is not asked for is not computed, and what is asked for stays as it is."""
+"""Outputs that are not requested are not computed, and the requested ones do not change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys, rates, hosts and origins: who may ask what, how often and from where."""
+"""Keys, rates, hosts and origins: which requests are allowed, how many and from where."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def locked(tmp_path: Path) -> tuple[Service, str, str]:
     return Service(keys=Keys(file)), ordinary, admin
 
 
-def test_a_key_in_either_header_says_who_asks(locked: tuple[Service, str, str]) -> None:
+def test_a_key_in_either_header_identifies_the_client(locked: tuple[Service, str, str]) -> None:
     service, ordinary, admin = locked
     client = client_of(service)
     assert client.get(WHO, headers={"Authorization": f"Bearer {ordinary}"}).json() == {"name": "shop", "admin": False}
@@ -77,7 +77,7 @@ def test_with_keys_this_machine_needs_one_too(locked: tuple[Service, str, str]) 
     assert client_of(locked[0], "127.0.0.1").get(WHO).status_code == 401
 
 
-def test_who_asks_too_often_is_told_when_to_come_back() -> None:
+def test_a_client_above_its_rate_is_told_when_to_retry() -> None:
     service = Service(ServeSettings(rate="2/minute"))
     client = client_of(service, "192.0.2.1")
     assert [client.get(WHO).status_code for _ in range(3)] == [200, 200, 429]
@@ -87,7 +87,7 @@ def test_who_asks_too_often_is_told_when_to_come_back() -> None:
     assert {client.get(path).status_code for path in ("/", "/health/live", "/page/app.js")} == {200}
 
 
-def test_clients_are_counted_apart(locked: tuple[Service, str, str]) -> None:
+def test_clients_are_counted_separately(locked: tuple[Service, str, str]) -> None:
     service, ordinary, admin = locked
     service.settings = ServeSettings(rate="1/minute")
     client = client_of(service, "192.0.2.1")
@@ -124,7 +124,7 @@ def test_rates_are_written_as_everywhere(text: str, rate: tuple[int, float]) -> 
 
 
 @pytest.mark.parametrize("text", ["", "fast", "600", "0/minute", "-1/minute", "1/minute;2/hour", "99999999/day"])
-def test_a_wrong_rate_is_told_at_the_start(text: str) -> None:
+def test_a_wrong_rate_is_refused_at_the_start(text: str) -> None:
     with pytest.raises(UsageError, match="rate"):
         protect(small_app(Service()), Service(ServeSettings(rate=text)))
 

@@ -1,4 +1,4 @@
-"""The server as its users meet it: a process of its own, spoken to over HTTP."""
+"""The server as its users see it: a separate process, reached over HTTP."""
 
 from __future__ import annotations
 

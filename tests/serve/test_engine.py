@@ -1,4 +1,4 @@
-"""The engine: its answers, its cap, and what becomes of photos when workers die, stall, or nobody waits."""
+"""The engine: its answers, its cap, and what happens to photos when workers die or stall, or nobody waits for them."""
 
 from __future__ import annotations
 

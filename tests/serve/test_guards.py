@@ -1,4 +1,4 @@
-"""The guards of the real service, as a process of its own: keys, rate, hosts, logs and metrics, all at once."""
+"""All guards of the real service together, in a separate process: keys, rate, hosts, logs and metrics."""
 
 from __future__ import annotations
 

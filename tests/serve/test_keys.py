@@ -1,4 +1,4 @@
-"""API keys: made, kept as hashes, revoked, and read again while the service runs."""
+"""API keys: made, stored as hashes, revoked, and read again while the service runs."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_damaged_file_keeps_the_keys_read_before(tmp_path: Path, damage: str |
     assert str(file) in told[0]
 
 
-def test_the_file_is_not_looked_at_for_every_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_is_not_read_for_every_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHECK_SECONDS", 60.0)
     file = tmp_path / "keys"
     token = add_key(file, "shop").encode()
@@ -98,7 +98,7 @@ def test_the_file_is_not_looked_at_for_every_request(tmp_path: Path, monkeypatch
         "np_a_key_in_the_clear",
     ],
 )
-def test_a_line_that_is_no_key_is_told_with_its_number(tmp_path: Path, line: str) -> None:
+def test_a_line_that_is_no_key_is_reported_with_its_number(tmp_path: Path, line: str) -> None:
     file = tmp_path / "keys"
     add_key(file, "good")
     file.write_text(file.read_text() + line + "\n")

@@ -1,4 +1,4 @@
-"""Security headers, on whatever is answered."""
+"""Security headers on every answer."""
 
 from __future__ import annotations
 

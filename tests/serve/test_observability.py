@@ -1,4 +1,4 @@
-"""One line a request, which nothing in a request can forge."""
+"""One log line per request, which no content of a request can forge."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ async def _silent(scope: Scope, receive: Receive, send: Send) -> None:
     return
 
 
-def test_a_client_that_left_is_logged_as_gone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_client_that_disconnected_is_logged(capsys: pytest.CaptureFixture[str]) -> None:
     done: list[tuple[object, ...]] = []
     logs = Logs(_silent, done=lambda *told: done.append(told))
 

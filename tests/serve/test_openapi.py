@@ -1,4 +1,4 @@
-"""Whatever the OpenAPI document allows, and much that it does not, gets an answer that the document describes."""
+"""Every request that OpenAPI allows, and many that it does not, gets an answer that the document describes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The inference protocol over HTTP: a stock Triton client against the real service."""
+"""The inference protocol over HTTP: an unmodified Triton client against the real service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bodies: forms taken apart as they were put together, and refused when they lie."""
+"""Request bodies: forms are read as they were sent, and malformed ones are refused."""
 
 from __future__ import annotations
 

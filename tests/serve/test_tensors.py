@@ -1,4 +1,4 @@
-"""The inference protocol's bodies: what tritonclient sends is read, what lies is refused, what is written it reads."""
+"""Bodies of the inference protocol: tritonclient's requests are read, false sizes refused, and it reads the answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches: none waits for long, none is larger than allowed, free runners share."""
+"""Batches: no photo waits for long, no batch is larger than allowed, free runners share the photos."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints: what comes back, what a full disk and damage do, and that the next step is the same."""
+"""Checkpoints: what is restored, a full disk, damage, and that the next step is the same."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ def test_a_damaged_header_never_ends_in_a_traceback(tmp_path: Path, place: int, 
         assert "No checkpoint can be read" in str(error)
 
 
-def test_two_damaged_ones_are_said_with_their_names(tmp_path: Path) -> None:
+def test_two_damaged_checkpoints_are_reported_with_their_names(tmp_path: Path) -> None:
     two(tmp_path)
     (tmp_path / CHECKPOINT).write_bytes(b"")
     (tmp_path / PREVIOUS).write_bytes(b"\x10" + bytes(30))
@@ -286,7 +286,7 @@ def test_a_full_disk_leaves_the_last_good_one(tmp_path: Path) -> None:
     assert rest == f"1 1.0 {CHECKPOINT}"  # no half-written file either
 
 
-def test_a_folder_that_cannot_be_written_to_is_said(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_to_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(NameplateError, match=r"Cannot write the checkpoint '.*file.*--resume"):
         save_checkpoint(tmp_path / "file", State(), tensors())

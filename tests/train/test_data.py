@@ -1,4 +1,4 @@
-"""Batches in threads: which photos, which pictures, what is left out, and that nothing stays behind."""
+"""Batches prepared in threads: which photos, which pixels, what is left out, and that no thread remains."""
 
 from __future__ import annotations
 
@@ -82,14 +82,14 @@ def test_what_an_epoch_leaves_over_is_not_always_the_same() -> None:
 # --- which pictures -----------------------------------------------------------------------------------
 
 
-def test_the_pictures_are_the_same_when_begun_in_the_middle() -> None:
+def test_the_inputs_are_the_same_when_begun_in_the_middle() -> None:
     whole = varied()
     assert len(whole) == 6
     assert all(batch.photos.shape == (4, 48, 64, 3) and batch.photos.dtype == np.uint8 for batch in whole)
     assert same(varied(start=3), whole[3:])
 
 
-def test_the_pictures_do_not_depend_on_the_threads() -> None:
+def test_the_inputs_do_not_depend_on_the_threads() -> None:
     assert same(varied(threads=1), varied(threads=5))
 
 
@@ -129,7 +129,7 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.mark.parametrize("fit", ["squash", "pad", "crop"])
-def test_plain_pictures_are_those_that_serving_sees(odd: list[str], fit: Fit) -> None:
+def test_plain_inputs_are_those_of_the_service(odd: list[str], fit: Fit) -> None:
     settings = Preprocess(48, 64, fit, "bilinear")
     photos = [*odd, *paths(6)]
     (batch,) = plain_batches(photos, [np.arange(len(photos))], settings, 2)

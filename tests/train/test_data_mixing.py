@@ -1,4 +1,4 @@
-"""MixUp and CutMix: the shares that they state are those of the pixels."""
+"""MixUp and CutMix: the stated weights are those of the pixels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Export: what leaves is what was trained, for every kind of network, and the gate tells when it is not."""
+"""Export: the exported network agrees with the trained one, for every network, and the check finds differences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From labelled photos to a run's folder and its bundle, and what is refused on the way."""
+"""From labelled photos to the folder and the bundle of a run, and what is refused."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def test_one_nameplate_is_refused_and_no_folder_is_left(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_photos_that_are_gone_before_the_first_stage_are_a_clear_end(tmp_path: Path) -> None:
+def test_photos_that_vanish_before_the_first_stage_end_the_run_with_a_clear_error(tmp_path: Path) -> None:
     data = photos(tmp_path / "photos", 2, 3)
     begin(data, tmp_path / "run", replace(TINY, head_start=True))
     shutil.rmtree(data)

@@ -1,4 +1,4 @@
-"""The loop: rates, stages, patience, averages, what happens when a run is cut off, and when things break."""
+"""The training loop: rates, stages, patience, averages, interruptions and errors."""
 
 from __future__ import annotations
 
@@ -347,7 +347,7 @@ def test_a_run_whose_photos_all_vanish_says_so(kind: str, said: str, copied: Pat
     assert saved[0].epoch == 1
 
 
-def test_every_validation_photo_is_judged_once_whatever_the_batch(
+def test_every_validation_photo_is_evaluated_once_whatever_the_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = make_job(tmp_path, TINY, each=1, held=3)

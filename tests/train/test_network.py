@@ -1,4 +1,4 @@
-"""The network that is trained: its pixels, its last layer, what learns of it and how fast."""
+"""The network that is trained: its input, its last layer, which layers are trained and at which rate."""
 
 from __future__ import annotations
 

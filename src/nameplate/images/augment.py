@@ -15,7 +15,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 from PIL import Image
 
-from nameplate.images.transforms import FILTERS, PAD_GREY, Box
+from nameplate.images.transforms import FILTERS, PAD_GREY, Box, check_pixels
 from nameplate.types import Doubles
 
 Fill = Literal["grey", "nearest", "scene"]
@@ -112,8 +112,7 @@ def augment(
     Raises:
         ValueError: the photo is not a uint8 H×W×3 array.
     """
-    if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or 0 in photo.shape:
-        raise ValueError(f"augment takes uint8 H×W×3 pixels, got {photo.dtype} {'×'.join(map(str, photo.shape))}")
+    check_pixels(photo, "augment")
     image = Image.fromarray(photo)
     if _happens(settings.zoom_out, draw):
         image = _zoomed_out(image, height, width, settings, draw, scenery)

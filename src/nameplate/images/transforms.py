@@ -37,8 +37,7 @@ def preprocess(photo: NDArray[np.uint8], settings: Preprocess) -> NDArray[np.uin
     Raises:
         ValueError: `photo` is not a uint8 H×W×3 array, or the fit or filter is unknown.
     """
-    if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or 0 in photo.shape:
-        raise ValueError(f"preprocess takes uint8 H×W×3 pixels, got {photo.dtype} {'×'.join(map(str, photo.shape))}")
+    check_pixels(photo, "preprocess")
     if settings.fit not in FITS or settings.interpolation not in FILTERS:
         raise ValueError(
             f"unknown fit {settings.fit!r} or interpolation {settings.interpolation!r}; "
@@ -47,6 +46,16 @@ def preprocess(photo: NDArray[np.uint8], settings: Preprocess) -> NDArray[np.uin
     if photo.shape[:2] == (settings.height, settings.width):
         return photo
     return FITS[settings.fit](Image.fromarray(photo), settings)
+
+
+def check_pixels(photo: NDArray[np.generic], function: str) -> None:
+    """Check that an array is a photo, uint8 H×W×3; `function` is the name to say in the error.
+
+    Raises:
+        ValueError: it is none, or has no pixels.
+    """
+    if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or 0 in photo.shape:
+        raise ValueError(f"{function} takes uint8 H×W×3 pixels, got {photo.dtype} {'×'.join(map(str, photo.shape))}")
 
 
 def frame(width: float, height: float, settings: Preprocess) -> tuple[float, float, float, float]:

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from nameplate.errors import BundleError
-from nameplate.images.transforms import WHOLE, Box, Pixels
+from nameplate.images.transforms import WHOLE, Box, Pixels, check_pixels
 from nameplate.runtime.ort import import_onnxruntime
 from nameplate.storage import sha256
 from nameplate.types import Floats
@@ -71,8 +71,10 @@ def locate(pixels: Pixels) -> tuple[LocatedCar, ...]:
         pixels: the upright photo, uint8 H×W×3, of any size.
 
     Raises:
+        ValueError: `pixels` is no such array.
         BundleError: the detector's file in the package is damaged.
     """
+    check_pixels(pixels, "locate")
     boxes, scores = _detector().boxes(pixels)
     kept = _without_overlaps(boxes, scores)
     cars = [LocatedCar((float(box[0]), float(box[1]), float(box[2]), float(box[3])), float(s)) for box, s in kept]

@@ -24,6 +24,7 @@ from nameplate.images.augment import Augmentation, augment
 from nameplate.images.parallel import ordered_map
 from nameplate.images.transforms import WHOLE, Box, Pixels, centred, crop, preprocess, sharpened, sharpness_of
 from nameplate.model.bundle import Bundle
+from nameplate.model.detector import MOST_CARS
 from nameplate.model.pipeline import (
     AHEAD,
     DecodedPhoto,
@@ -165,8 +166,9 @@ class TTAEmbedder:
 
     def rows(self, sources: Iterable[Source]) -> Iterator[Outcome]:
         """`pipeline.embed_stream` with all views of each photo: in order, in memory that does not grow."""
-        # The bound is in model inputs, and a photo has one for each view.
-        ahead = max(1, AHEAD // self._tta.view_count)
+        # The bound is in model inputs, and a photo has one for each view of each car.
+        most = self._tta.view_count * (MOST_CARS if self._settings.cars == "all" else 1)
+        ahead = max(2 * self._settings.threads, AHEAD // most)
         return self.embed(ordered_map(self.prepare, sources, self._settings.threads, ahead))
 
     def prepare(self, source: Source) -> PreparedPhoto | UnreadablePhoto:

@@ -1,4 +1,4 @@
-"""The steps that a database goes through."""
+"""The migrations of the database."""
 
 from __future__ import annotations
 

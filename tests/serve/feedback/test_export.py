@@ -90,7 +90,7 @@ def test_conflicts_may_be_included(store: FeedbackStore, tmp_path: Path) -> None
     assert len({photo.group for photo in dataset.photos}) == 2
 
 
-def test_rejected_ones_may_be_looked_at(store: FeedbackStore, tmp_path: Path) -> None:
+def test_rejected_corrections_can_be_exported(store: FeedbackStore, tmp_path: Path) -> None:
     ids = [say(store, 0, "A"), say(store, 1, "A"), say(store, 2, "A")]
     store.set_status(ids, "rejected")
     say(store, 0, "B", "you")
@@ -104,7 +104,7 @@ def test_rejected_ones_may_be_looked_at(store: FeedbackStore, tmp_path: Path) ->
     assert [row["corrections"] for row in rows(tmp_path / "out" / "train.csv")] == [ids[1]]
 
 
-def test_what_is_asked_for(store: FeedbackStore, tmp_path: Path) -> None:
+def test_only_the_selected_corrections_are_exported(store: FeedbackStore, tmp_path: Path) -> None:
     old, new = say(store, 0, "A"), say(store, 1, "A")
     store.set_status([old], "accepted")
     with writing(store.engine) as connection:
@@ -130,7 +130,7 @@ def test_what_is_asked_for(store: FeedbackStore, tmp_path: Path) -> None:
         assert left_out(output) == {({old, new} - {kept}).pop(): reason}
 
 
-def test_a_dispute_is_one_though_one_side_was_not_asked_for(store: FeedbackStore, tmp_path: Path) -> None:
+def test_a_conflict_counts_though_one_side_was_not_selected(store: FeedbackStore, tmp_path: Path) -> None:
     say(store, 0, "A")
     since = datetime.now(UTC)
     say(store, 0, "B", "you")

@@ -1,4 +1,4 @@
-"""Corrections kept, listed, judged and deleted, in both databases."""
+"""Corrections stored, listed, moderated and deleted, in both databases."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_what_is_kept_comes_back(store: FeedbackStore) -> None:
         assert photo_bytes(connection, entry.sha256) == PHOTO
 
 
-def test_said_again_it_is_one(store: FeedbackStore) -> None:
+def test_the_same_correction_is_stored_once(store: FeedbackStore) -> None:
     first = say(store, 0, "Lada Niva", "me")
     assert say(store, 0, "Lada Niva", "me") == first
     others = {say(store, 0, "Lada Niva", "you"), say(store, 0, "Lada 4x4", "me"), say(store, 1, "Lada Niva", "me")}
@@ -93,7 +93,7 @@ def test_corrections_are_listed_newest_first(store: FeedbackStore) -> None:
     assert [entry.id for entry in store.entries(status="new", client="you")] == [ids[1]]
 
 
-def test_judging_is_for_all_or_none(store: FeedbackStore) -> None:
+def test_a_status_is_set_for_all_or_none(store: FeedbackStore) -> None:
     ids = [say(store, number) for number in range(3)]
     assert store.set_status([ids[0], ids[1][:13], ids[0]], "rejected") == 2
     assert [entry.status for entry in store.entries()] == ["new", "rejected", "rejected"]
@@ -123,7 +123,7 @@ def test_deleting_takes_photos_that_nobody_else_spoke_of(store: FeedbackStore) -
     assert store.delete_client("nobody") == Deleted(0, 0)
 
 
-def test_what_is_deleted_is_gone_from_the_file(tmp_path: Path) -> None:
+def test_deleted_corrections_are_removed_from_the_file(tmp_path: Path) -> None:
     with FeedbackStore.open(str(tmp_path / "f.sqlite")) as store:
         say(store, b"a secret of the user's" * 1000)
         store.delete_client("me")
@@ -179,7 +179,7 @@ def test_processes_keep_at_once(store: FeedbackStore, database: str) -> None:
     assert photos(store) == 10
 
 
-def test_a_database_that_goes_away_is_told(store: FeedbackStore) -> None:
+def test_a_database_that_goes_away_is_reported(store: FeedbackStore) -> None:
     with writing(store.engine) as connection:
         connection.execute(text("DROP TABLE feedback_corrections"))
     with pytest.raises(DatabaseError) as failed:

@@ -1,4 +1,4 @@
-"""What users may write."""
+"""Texts that users may send."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def test_leaks_and_copies_under_several_classes_are_reported(renders: tuple[Path
     assert len(audit.photos) == len(audit.measurements) == 402
 
 
-def test_a_dealers_strip_gives_its_class_away_and_nothing_else_does(renders: tuple[Path, Audit]) -> None:
+def test_a_dealers_strip_is_found_as_a_shortcut_and_nothing_else(renders: tuple[Path, Audit]) -> None:
     found = renders[1].shortcuts
     assert found is not None
     assert [telltale.nameplate for telltale in found.telltales] == ["Ostrel Cadence"]
@@ -108,7 +108,7 @@ def test_one_class_alone_is_inspected_without_a_label_check(tmp_path: Path) -> N
     assert np.isfinite([finding.score for finding in audit.findings]).all()
 
 
-def test_what_identify_calls_no_car_is_on_the_list_and_nothing_else_of_outliers(tmp_path: Path) -> None:
+def test_photos_without_a_car_are_the_only_outliers_on_the_list(tmp_path: Path) -> None:
     """One judgement: the audit's, the list's and `extra-data`'s are `identify`'s."""
     for nameplate in sorted(photos_folder("train").iterdir())[:3]:
         (tmp_path / "cars" / nameplate.name).mkdir(parents=True)

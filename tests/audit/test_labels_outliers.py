@@ -39,7 +39,7 @@ def test_a_photo_of_another_class_is_unlike_its_own_and_one_alone_is_like_nothin
     assert strange[599] == -np.inf
 
 
-def test_each_photo_is_held_against_the_others_alone() -> None:
+def test_each_photo_is_compared_with_the_others_alone() -> None:
     few = ROWS[:60].copy()  # hardly more photos than numbers: each makes the direction that it lies in
     few[7] += 20 * np.random.default_rng(1).standard_normal(40).astype(np.float32)
     rows = (few - few.mean(0)).astype(np.float64)

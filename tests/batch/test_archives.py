@@ -298,7 +298,7 @@ def test_more_entries_than_bytes_are_a_bomb() -> None:
         list(archives.list_members("tiny.tar.gz"))
 
 
-def test_a_time_is_allowed() -> None:
+def test_reading_has_a_time_limit() -> None:
     with pytest.raises(DataError, match="is not read within 0 s, which is the limit"):
         unpack(pack("tar", list(PHOTOS.items())), LIMITS, ArchiveLimits(seconds=0))
 

@@ -85,12 +85,12 @@ def test_closed_streams_are_no_fault(streams: str) -> None:
 
 
 @pytest.mark.parametrize("arguments", ["recipes --json", "train --help"])
-def test_a_reader_that_has_seen_enough_is_no_failure(arguments: str) -> None:
+def test_a_reader_that_closes_the_pipe_is_no_failure(arguments: str) -> None:
     done = shell(f"(nameplate {arguments}; echo $? >&2) | true")
     assert done.stderr == "0\n"
 
 
-def test_a_width_of_nothing_is_none_that_is_known() -> None:
+def test_a_terminal_width_of_zero_counts_as_unknown() -> None:
     assert shell("nameplate recipes", COLUMNS="0").stdout == shell("nameplate recipes").stdout != ""
 
 

@@ -49,7 +49,7 @@ def test_json_is_data_alone_and_a_second_call_shows_the_table(data: Path, tmp_pa
         (["--recipes", "fast,fine-tune", "--size", "64x64"], "--size is not for recipes of networks"),
     ],
 )
-def test_what_makes_no_comparison_is_wrong_usage(data: Path, tmp_path: Path, arguments: list[str], why: str) -> None:
+def test_too_few_candidates_are_wrong_usage(data: Path, tmp_path: Path, arguments: list[str], why: str) -> None:
     done = nameplate("compare", data, "-o", tmp_path / "out", *arguments, check=2)
     assert why in done.stderr
     assert not (tmp_path / "out").exists()

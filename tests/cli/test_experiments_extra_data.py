@@ -47,7 +47,7 @@ def test_impossible_requests_are_refused(
     assert done.stdout == ""
 
 
-def test_classes_that_nowhere_belong_are_an_error_and_a_map_mends_it(data: Path, tmp_path: Path) -> None:
+def test_unmapped_classes_are_an_error_and_a_map_solves_it(data: Path, tmp_path: Path) -> None:
     photos = [(path, f"number {i}", "") for i, paths in enumerate(cases.rows().values()) for path in paths[12:14]]
     extra = cases.table(tmp_path / "extra.csv", photos)
     arguments = ("extra-data", data / "base.csv", extra, "-o", tmp_path / "out", "--set", "folds=2")

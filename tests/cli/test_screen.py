@@ -77,7 +77,7 @@ def test_json_of_names_that_are_no_text_is_json(capfdbinary: pytest.CaptureFixtu
     }
 
 
-def test_one_is_one() -> None:
+def test_one_item_is_counted_in_the_singular() -> None:
     assert [screen.counted(n, "advert") for n in (0, 1, 1_000)] == ["0 adverts", "1 advert", "1,000 adverts"]
 
 

@@ -288,7 +288,7 @@ def test_archives_are_unpacked_one_level_deep(tmp_path: Path) -> None:
     }
 
 
-def test_an_inner_archive_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_an_invalid_inner_archive_is_refused(tmp_path: Path) -> None:
     refused = refusals(tmp_path, pack(GOOD, ("inner.zip", b"no zip"), ("cut.zip", pack(GOOD)[:-30])))
     assert all(reason.startswith("damaged: ") for reason in refused.values())
     assert set(refused) == {"inner.zip", "cut.zip"}

@@ -58,7 +58,7 @@ def test_pairs_that_share_a_photo_are_one_group() -> None:
         (("b.jpg", "a.jpg"), "b.jpg"),
     ],
 )
-def test_of_two_copies_the_one_named_copy_goes(names: tuple[str, ...], stays: str) -> None:
+def test_the_one_of_two_copies_that_is_named_copy_is_removed(names: tuple[str, ...], stays: str) -> None:
     assert best_copy([Photo(f"folder copy/{name}") for name in names]).path == f"folder copy/{stays}"
 
 

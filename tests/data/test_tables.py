@@ -58,7 +58,7 @@ def test_blank_lines_and_spaces_around_column_names_are_passed_over(tmp_path: Pa
         (b"path,label\na," + b"x" * 200_000, "Cannot read the table"),
     ],
 )
-def test_a_table_that_is_none_is_refused_with_its_name(tmp_path: Path, data: bytes, text: str) -> None:
+def test_an_invalid_table_is_refused_with_its_name(tmp_path: Path, data: bytes, text: str) -> None:
     path = _write(tmp_path, data)
     with pytest.raises(DataError, match=text) as caught:
         read_table(path)

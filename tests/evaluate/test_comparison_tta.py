@@ -24,7 +24,7 @@ def model() -> Model:
     return Model.load(runtime="onnxruntime", threads=2, tta="mirror")
 
 
-def test_it_is_the_paired_comparison_of_both_ways_on_the_same_photos(model: Model) -> None:
+def test_the_gain_is_the_paired_comparison_on_the_same_photos(model: Model) -> None:
     photos = [Photo(path) for path in PATHS]
     plain = model.probabilities(model.embed(PATHS), "onnxruntime")
     mirrored = np.stack([model.probs(row) for row in all_embedded(model.embedder.rows(PATHS))])

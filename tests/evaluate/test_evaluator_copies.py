@@ -77,7 +77,7 @@ def test_groups_of_the_data_and_copies_are_joined(embedded: DatasetEmbeddings) -
     assert len(np.unique(found)) == 23  # a picture of either design, with their copies
 
 
-def test_a_photo_that_vanished_meanwhile_is_like_nothing(embedded: DatasetEmbeddings) -> None:
+def test_a_photo_that_vanished_meanwhile_is_no_copy(embedded: DatasetEmbeddings) -> None:
     gone = tuple(photo.with_(path="gone.jpg", sha256=f"{place:064x}") for place, photo in enumerate(embedded.photos))
     assert len(np.unique(same_picture(replace(embedded, photos=gone)))) == len(gone)
 

@@ -69,7 +69,7 @@ def test_two_methods_are_distinguished_as_often_as_documented(simulations: Modul
 
 
 @pytest.mark.slow
-def test_seeds_that_differ_are_no_difference_of_the_ways(simulations: ModuleType) -> None:
+def test_differences_between_seeds_are_no_difference_of_the_methods(simulations: ModuleType) -> None:
     for row in rows(simulations, "seeds"):
         assert row.share <= 0.055 + row.error, row
 

@@ -31,13 +31,13 @@ def test_a_gate_needs_both() -> None:
         fit_gate(_drawn(5, 0, 0), _drawn(0, 0, 0), (np.arange(5), np.arange(0)))
 
 
-def test_half_of_all_photos_choose() -> None:
+def test_half_of_all_photos_choose_the_thresholds() -> None:
     assert np.mean([in_calibration_half(sha256(bytes([i, j]))) for i in range(50) for j in range(50)]) == pytest.approx(
         0.5, abs=0.05
     )
 
 
-def test_the_bundle_that_ships_has_one() -> None:
+def test_the_shipped_bundle_has_a_gate() -> None:
     bundle = Model.load("cars196").bundle
     assert bundle.ood_detector is not None
     assert bundle.ood_detector.gate is not None

@@ -58,7 +58,7 @@ def test_a_value_that_the_base_has_already_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("change", ["dropout", "dropout=", "=0.1", "dropuot=0.1", "dropout=2"])
-def test_a_change_that_is_none_is_refused(change: str) -> None:
+def test_an_invalid_change_is_refused(change: str) -> None:
     with pytest.raises(UsageError, match="--set"):
         changes("fine-tune", change)
 
@@ -99,7 +99,7 @@ def test_the_originals_comparison_is_to_the_letter_where_it_can_be() -> None:
 
 
 @pytest.mark.parametrize("text", ["180", "180x", "x240", "180x240x3", "8x240", "180x99999", "-180x240"])
-def test_a_size_that_is_none_is_refused(text: str) -> None:
+def test_an_invalid_size_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--size"):
         parse_size(text)
 

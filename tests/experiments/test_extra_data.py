@@ -14,7 +14,7 @@ import pytest
 from nameplate.data import read_dataset
 from nameplate.demo import photos_folder
 from nameplate.errors import DataError, UsageError
-from nameplate.experiments.extra_data import Design, evaluation_places, extra_data, read_both
+from nameplate.experiments.extra_data import Design, evaluation_indices, extra_data, read_both
 from nameplate.experiments.further import OF_HELD, OF_TRAIN, UNREAD
 from nameplate.experiments.result import Experiment
 from nameplate.experiments.verdict import SEEDS, load_seed
@@ -163,13 +163,13 @@ def test_the_validation_part_is_preferred_to_the_test_part(tmp_path: Path, model
     photos += [(p, n, "test") for n, paths in rows.items() for p in paths[5:8]]
     dataset = read_dataset(cases.table(tmp_path / "base.csv", photos))
     parts = split_photos(dataset, embed_photos(dataset.photos, model), 0.15, 20)
-    assert {parts.photos[i].split for i in evaluation_places(parts)} == {"validation"}
+    assert {parts.photos[i].split for i in evaluation_indices(parts)} == {"validation"}
     no_validation = [row for row in photos if row[2] != "validation"]
     dataset = read_dataset(cases.table(tmp_path / "base.csv", no_validation))
     parts = split_photos(dataset, embed_photos(dataset.photos, model), 0.15, 20)
-    assert {parts.photos[i].split for i in evaluation_places(parts)} == {"test"}
+    assert {parts.photos[i].split for i in evaluation_indices(parts)} == {"test"}
     with pytest.raises(DataError, match="--holdout"):
-        evaluation_places(replace(parts, holdout=np.zeros_like(parts.holdout)))
+        evaluation_indices(replace(parts, holdout=np.zeros_like(parts.holdout)))
 
 
 def test_photos_are_excluded_from_both(tmp_path: Path) -> None:

@@ -55,13 +55,13 @@ def test_copies_of_evaluation_photos_are_removed_also_those_of_the_test_part() -
     assert [entry.detail for entry in found.taken_out] == ["v1", "v1", "x1"]
 
 
-def test_what_is_no_photo_of_a_car_goes() -> None:
+def test_photos_without_a_car_are_removed() -> None:
     found = clean(EXTRA, BASE, [finding(UNREADABLE, "e1", detail="truncated"), finding(OUTLIER, "e2", detail="a map")])
     assert out(found) == {"e1": UNREAD, "e2": NO_CAR}
     assert found.taken_out[1].detail == "a map"
 
 
-def test_copies_of_training_photos_go_under_whatever_label() -> None:
+def test_copies_of_training_photos_are_removed_under_any_label() -> None:
     found = clean(EXTRA, BASE, [finding(EXACT, "t1", "e1"), finding(CROSS_CLASS, "t2", "e3")])
     assert out(found) == {"e1": OF_TRAIN, "e3": OF_TRAIN}
 
@@ -70,7 +70,7 @@ def test_a_copy_in_both_parts_counts_as_one_of_the_evaluation_part() -> None:
     assert out(clean(EXTRA, BASE, [finding(NEAR, "e1", "t1", "v1")])) == {"e1": OF_HELD}
 
 
-def test_of_copies_of_one_another_the_first_stays() -> None:
+def test_the_first_of_several_copies_is_kept() -> None:
     found = clean(EXTRA, BASE, [finding(NEAR, "e5", "e1", "e3")])
     assert out(found) == {"e3": REPEATED, "e5": REPEATED}
     assert {entry.detail for entry in found.taken_out} == {"e1"}
@@ -81,7 +81,7 @@ def test_an_unreadable_copy_is_not_the_one_that_stays() -> None:
     assert out(found) == {"e1": NO_CAR}
 
 
-def test_of_copies_under_two_nameplates_none_stays() -> None:
+def test_copies_under_two_nameplates_are_all_removed() -> None:
     found = clean(EXTRA, BASE, [finding(CROSS_CLASS, "e1", "e2")])
     assert out(found) == {"e1": CONTRADICTS, "e2": CONTRADICTS}
 
@@ -133,7 +133,7 @@ def test_copies_are_found_among_real_photos(tmp_path: Path) -> None:
     }
 
 
-def test_of_two_copies_the_one_named_copy_goes() -> None:
+def test_the_one_of_two_copies_that_is_named_copy_is_removed() -> None:
     extra = [Photo("a copy.jpg", "a", "train"), Photo("a.jpg", "a", "train")]
     found = clean(extra, BASE, [finding(EXACT, "a copy.jpg", "a.jpg")])
     assert out(found) == {"a copy.jpg": REPEATED}

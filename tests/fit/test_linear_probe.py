@@ -192,7 +192,7 @@ def test_unreadable_photos_are_listed_and_not_fatal(trained: tuple[Path, Trained
     assert made.bundle.manifest.provenance["data"]["unreadable"] == 3  # type: ignore[index]
 
 
-def test_no_group_is_on_both_sides(trained: tuple[Path, Trained]) -> None:
+def test_no_group_is_in_both_parts(trained: tuple[Path, Trained]) -> None:
     _, made = trained
     rows = table(made.bundle.photos)
     sides: dict[str, set[str]] = defaultdict(set)
@@ -338,7 +338,7 @@ def test_thresholds_are_chosen_on_held_out_photos_and_on_other_folds_where_these
     assert little.bundle.manifest.claims is None
 
 
-def test_a_head_takes_over_which_photos_are_no_cars(few: Dataset, real: Model, tmp_path: Path) -> None:
+def test_a_head_inherits_which_photos_are_no_cars(few: Dataset, real: Model, tmp_path: Path) -> None:
     made = train_head(few, tmp_path / "b", model=real, recipe=HeadRecipe(mirror=False))
     assert made.bundle.ood_detector is not None
     assert real.bundle.ood_detector is not None
@@ -369,14 +369,14 @@ def test_photos_without_a_split_are_trained_on(few: Dataset, model: Model, tmp_p
     assert Counter(row["split"] for row in table(made.bundle.photos)) == {"train": 30, "validation": 10}
 
 
-def test_nothing_held_out_gives_no_figures(few: Dataset, model: Model, tmp_path: Path) -> None:
+def test_without_held_out_photos_there_are_no_figures(few: Dataset, model: Model, tmp_path: Path) -> None:
     made = train_head(few, tmp_path / "b", model=model, recipe=HeadRecipe(holdout=0))
     assert made.evaluation is None
     assert made.photos == 40
     assert load_bundle(tmp_path / "b").manifest.provenance["metrics"] is None
 
 
-def test_mirroring_balancing_and_the_seed_are_other_recipes(few: Dataset, model: Model, tmp_path: Path) -> None:
+def test_mirroring_balancing_and_the_seed_change_the_head(few: Dataset, model: Model, tmp_path: Path) -> None:
     uneven = replace(few, photos=few.photos[:26])
     plain = HeadRecipe(mirror=False)
     recipes = [plain, replace(plain, mirror=True), replace(plain, balanced=True), replace(plain, seed=21)]
@@ -426,7 +426,7 @@ def hold_one_out(data: Dataset) -> Dataset:
 
 
 @pytest.mark.parametrize("change", [keep_one, break_one, hold_one_out])
-def test_one_nameplate_is_nothing_to_learn(
+def test_one_nameplate_cannot_be_trained(
     few: Dataset, model: Model, tmp_path: Path, change: Callable[[Dataset], Dataset]
 ) -> None:
     with pytest.raises(DataError, match="Only 1 nameplate with readable photos"):
@@ -483,7 +483,7 @@ def test_progress_reports_each_step_to_its_end(few: Dataset, model: Model, tmp_p
     assert all(done == all_ for done, all_ in last.values())
 
 
-def test_a_file_name_that_is_no_text_is_written_down_all_the_same(few: Dataset, model: Model, tmp_path: Path) -> None:
+def test_a_file_name_that_is_not_utf8_is_recorded(few: Dataset, model: Model, tmp_path: Path) -> None:
     strange = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jpg")
     shutil.copy(few.photos[0].path, strange)
     photos = (few.photos[0].with_(path=strange), *few.photos[1:])

@@ -77,7 +77,7 @@ def test_the_same_photos_give_the_same_bytes(pictures: NDArray[np.uint8]) -> Non
     assert quantize(tiny_backbone(), pictures) == quantize(tiny_backbone(), pictures)
 
 
-def test_what_shall_stay_in_float_stays(pictures: NDArray[np.uint8]) -> None:
+def test_excluded_convolutions_stay_in_float(pictures: NDArray[np.uint8]) -> None:
     plain = tiny_backbone()
     names = convolutions(folded(plain))
     assert len(names) == 3
@@ -94,7 +94,7 @@ def test_what_shall_stay_in_float_stays(pictures: NDArray[np.uint8]) -> None:
 
 
 @pytest.mark.parametrize(("bits", "most"), [(8, 127), (7, 64)])
-def test_filters_keep_to_their_bits(pictures: NDArray[np.uint8], bits: int, most: int) -> None:
+def test_filters_use_the_given_number_of_bits(pictures: NDArray[np.uint8], bits: int, most: int) -> None:
     made = onnx.load_from_string(quantize(tiny_backbone(), pictures, bits=bits))
     filters = [onnx.numpy_helper.to_array(t) for t in made.graph.initializer if t.data_type == onnx.TensorProto.INT8]
     assert max(int(np.abs(each.astype(int)).max()) for each in filters) == most

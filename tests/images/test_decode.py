@@ -72,7 +72,7 @@ def test_each_photo_of_the_torture_folder_is_read_or_refused_with_its_reason(
         assert str(caught.value) == f"{reason}: {caught.value.detail}"
 
 
-def test_the_torture_folder_is_walked_whole_and_shows_every_reason_but_slowness(
+def test_the_torture_folder_shows_every_reason_but_slowness(
     folder: tuple[Path, dict[str, str | None]],
 ) -> None:
     assert set(folder[1]) == set(TORTURE) == {entry.name for entry in folder[0].iterdir()}
@@ -99,7 +99,7 @@ def test_a_jpeg_has_pillows_pixels_at_every_size_and_sampling(
 
 
 @pytest.mark.parametrize("name", ["cmyk.jpg", "ycck.jpg"])
-def test_inks_become_the_colours_they_print(name: str) -> None:
+def test_cmyk_becomes_the_printed_colours(name: str) -> None:
     expected = np.asarray(picture().convert("CMYK").convert("RGB")).astype(int)
     if name == "cmyk.jpg":
         assert abs(decode(SOUND[name]) - expected).mean() < 8
@@ -114,7 +114,7 @@ LOSSLESS = (
 
 
 @pytest.mark.parametrize("name", LOSSLESS)
-def test_lossless_formats_give_back_the_very_pixels(name: str) -> None:
+def test_lossless_formats_give_back_the_same_pixels(name: str) -> None:
     assert np.array_equal(decode(SOUND[name]), np.asarray(picture()))
 
 
@@ -160,7 +160,7 @@ def test_grey_palette_and_1_bit_images_become_rgb() -> None:
 
 
 @pytest.mark.parametrize("format_", ["PNG", "WEBP"])
-def test_transparency_is_laid_over_white(format_: str) -> None:
+def test_transparency_is_blended_with_white(format_: str) -> None:
     image = Image.new("RGBA", (4, 1))
     for x, pixel in enumerate([(10, 20, 30, 255), (10, 20, 30, 0), (0, 0, 0, 128), (200, 100, 0, 51)]):
         image.putpixel((x, 0), pixel)
@@ -168,7 +168,7 @@ def test_transparency_is_laid_over_white(format_: str) -> None:
     assert decode(data).tolist() == [[[10, 20, 30], [255] * 3, [127] * 3, [244, 224, 204]]]
 
 
-def test_grey_with_transparency_is_laid_over_white() -> None:
+def test_grey_with_transparency_is_blended_with_white() -> None:
     assert decode(encode(Image.new("LA", (1, 1), (0, 128)), "PNG")).tolist() == [[[127] * 3]]
 
 
@@ -215,7 +215,7 @@ def test_orientation_after_the_image_data_counts_too() -> None:
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
-def test_a_nonsense_orientation_turns_nothing(orientation: int) -> None:
+def test_an_invalid_orientation_turns_nothing(orientation: int) -> None:
     data = oriented("JPEG", orientation)
     assert read_header(data).orientation == 1
     assert decode(data).shape == (47, 61, 3)
@@ -228,7 +228,7 @@ def test_damaged_exif_is_no_reason_to_refuse_a_photo() -> None:
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "AVIF"])
-def test_a_colour_profile_is_stated_and_left_alone(format_: str) -> None:
+def test_a_colour_profile_is_reported_and_not_applied(format_: str) -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
     plain, tagged = encode(picture(), format_), encode(picture(), format_, icc_profile=profile)
     assert not read_header(plain).icc
@@ -269,7 +269,7 @@ CUT = (
 
 
 @pytest.mark.parametrize("name", CUT)
-def test_a_photo_cut_short_is_refused_unless_every_pixel_is_there(name: str) -> None:
+def test_a_truncated_photo_is_refused_unless_every_pixel_is_there(name: str) -> None:
     data = SOUND[name]
     whole = decode(data)
     reasons = set()
@@ -285,7 +285,7 @@ def test_a_photo_cut_short_is_refused_unless_every_pixel_is_there(name: str) -> 
 
 
 @pytest.mark.parametrize("name", ["baseline.jpg", "progressive.jpg", "grey.jpg", "restart.jpg", "cmyk.jpg"])
-def test_a_jpeg_cut_short_and_closed_is_refused(name: str) -> None:
+def test_a_truncated_jpeg_with_an_end_marker_is_refused(name: str) -> None:
     data = SOUND[name]
     ends = {*range(2, len(data) - 2, 37), *torture.scan_starts(data)}
     for end in ends:

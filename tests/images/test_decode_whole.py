@@ -89,7 +89,7 @@ def test_a_scan_header_that_cameras_leave_at_zero_is_no_damage(name: str) -> Non
     assert np.array_equal(decode(changed), decode(SOUND[name]))
 
 
-def test_several_oddities_at_once_are_no_damage() -> None:
+def test_several_harmless_oddities_at_once_are_no_damage() -> None:
     data = SOUND["baseline.jpg"]
     changed = without_spectrum(CHANGES["stray bytes between segments"](CHANGES["a trailer"](data)))
     changed = changed[: behind_scan(changed)] + b"\x17 odd" + changed[behind_scan(changed) :]
@@ -164,7 +164,7 @@ def test_the_tail_of_no_jpeg_is_not_stray() -> None:
 
 @pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"iCCP", b"tEXt"])
 @pytest.mark.parametrize("bad", [False, True])
-def test_a_pngs_texts_and_profiles_are_no_reason_to_refuse_it(kind: bytes, bad: bool) -> None:
+def test_texts_and_profiles_of_a_png_are_no_reason_to_refuse_it(kind: bytes, bad: bool) -> None:
     body = b"Comment\0\0" + b"\1\0\0\0" * (kind == b"iTXt") + zlib.compress(bytes(70_000_000), 9)
     extra = chunk(kind, body)
     if bad:
@@ -174,7 +174,7 @@ def test_a_pngs_texts_and_profiles_are_no_reason_to_refuse_it(kind: bytes, bad: 
     assert np.array_equal(decode(data[:-12] + extra + data[-12:]), decode(data))
 
 
-def test_a_png_in_many_pieces_is_read_and_one_of_no_end_refused() -> None:
+def test_a_png_in_many_chunks_is_read_and_one_with_too_many_refused() -> None:
     rows = b"".join(b"\0" + bytes([row] * 300) for row in range(100))
     packed = zlib.compress(rows, 0)
     whole = png(100, 100, 8, 2, rows)

@@ -91,7 +91,7 @@ def test_an_exception_of_the_items_reaches_the_caller() -> None:
     assert not running()
 
 
-def test_a_map_that_is_closed_waits_for_what_is_under_way_and_begins_no_more() -> None:
+def test_a_closed_map_waits_for_items_under_way_and_begins_no_more() -> None:
     begun, ended = [], []
 
     def work(item: int) -> int:
@@ -109,7 +109,7 @@ def test_a_map_that_is_closed_waits_for_what_is_under_way_and_begins_no_more() -
     assert len(begun) <= 7
 
 
-def test_a_map_over_a_map_ends_whole() -> None:
+def test_a_map_over_a_map_ends_completely() -> None:
     inner = ordered_map(lambda item: item + 1, range(10_000), 2, 5)
     outer = ordered_map(lambda item: item * 2, inner, 2, 5)
     assert [next(outer), next(outer)] == [2, 4]

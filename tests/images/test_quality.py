@@ -128,7 +128,7 @@ def test_a_jpeg_decoded_to_fewer_pixels_than_the_measure_needs_is_not_called_blu
         (None, ()),
     ],
 )
-def test_thresholds_are_the_least_that_is_good_enough(quality: Quality | None, expected: tuple[Flaw, ...]) -> None:
+def test_a_photo_at_a_threshold_is_good_enough(quality: Quality | None, expected: tuple[Flaw, ...]) -> None:
     assert flaws(quality) == expected
 
 

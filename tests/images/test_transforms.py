@@ -46,7 +46,7 @@ def test_squash_and_pad_keep_all_four_edges(shape: tuple[int, int]) -> None:
     assert all(edge.min() > 200 for edge in (inside[0], inside[-1], inside[:, 0], inside[:, -1]))
 
 
-def test_crop_alone_cuts_and_cuts_the_longer_side_evenly() -> None:
+def test_only_crop_cuts_and_it_cuts_the_longer_side_evenly() -> None:
     photo = _marked(80, 240)
     cropped = preprocess(photo, Preprocess(40, 40, "crop", "bilinear"))
     assert cropped[0].min() > 200

@@ -43,12 +43,12 @@ def test_the_mean_of_the_map_is_the_embedding(model: Model, mapped: list[MappedP
         np.testing.assert_allclose(each.places.mean((0, 1)), embedding, atol=1e-4)
 
 
-def test_what_the_backbone_saw_comes_along(model: Model, mapped: list[MappedPhoto]) -> None:
+def test_the_model_input_is_returned_with_the_map(model: Model, mapped: list[MappedPhoto]) -> None:
     expected = prepared(prepare_photo(renders()[0], model.bundle.manifest.preprocess, Settings()))
     assert np.array_equal(mapped[0].model_input, expected.car.inputs[0])
 
 
-def test_an_unreadable_photo_keeps_its_place_and_stops_nothing(model: Model, tmp_path: Path) -> None:
+def test_an_unreadable_photo_keeps_its_position_and_stops_nothing(model: Model, tmp_path: Path) -> None:
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"no photo")
     found = list(photo_maps(model, [bad, *renders()[:1], bad]))
@@ -104,7 +104,7 @@ def test_the_hot_region_holds_the_peak(row: int, column: int) -> None:
     assert hot_region(grid, 1.0) == Region(0, 0, 1, 1)
 
 
-def test_a_map_is_drawn_out_smoothly() -> None:
+def test_a_map_is_enlarged_smoothly() -> None:
     grid = np.random.default_rng(1).normal(size=(6, 9)).astype(np.float32)
     large = upsample(grid, 60, 90)
     assert large.shape == (60, 90)

@@ -119,7 +119,7 @@ def test_an_unreadable_photo_has_its_reason(model: Model, tmp_path: Path) -> Non
             explain(model, path)
 
 
-def test_one_nameplate_has_nothing_to_be_held_against(model: Model) -> None:
+def test_one_nameplate_has_no_other_to_be_compared_with(model: Model) -> None:
     bundle = model.bundle
     assert bundle.weight is not None
     assert bundle.bias is not None

@@ -36,7 +36,7 @@ def test_blur_and_darkness_are_measured_whatever_the_size() -> None:
     assert plain.grey.shape == (64, 64)
 
 
-def test_format_orientation_and_size_are_the_files() -> None:
+def test_format_orientation_and_size_are_those_of_the_file() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     data = encoded(Image.open(PHOTO), "JPEG", exif=exif)

@@ -186,7 +186,7 @@ def test_a_backbone_of_another_size_than_the_bundle_says_is_refused(bundle: Bund
 
 
 @pytest.mark.parametrize("cars", ["main", "all", "whole"])
-def test_pixels_that_are_none_are_an_error_of_the_caller(bundle: Bundle, cars: Cars) -> None:
+def test_invalid_pixels_are_an_error_of_the_caller(bundle: Bundle, cars: Cars) -> None:
     with pytest.raises(ValueError, match="uint8 H×W×3"):
         list(embed_stream(bundle, [np.zeros((5, 5), np.uint8)], Settings("onnxruntime", cars=cars)))
 
@@ -258,7 +258,7 @@ def test_a_second_run_decodes_nothing(model: Model, own_cache: Path) -> None:
     assert [photo.width for photo in second.photos] == [320] * 24
 
 
-def test_without_a_cache_those_limits_refuse_every_photo(model: Model, own_cache: Path) -> None:
+def test_without_a_cache_these_limits_refuse_every_photo(model: Model, own_cache: Path) -> None:
     with pytest.raises(DataError, match=r"None of 24 photos can be read.*too large"):
         embed_photos(PHOTOS, model.with_settings(limits=NO_PIXELS))
 
@@ -279,7 +279,7 @@ def test_a_damaged_shard_is_dropped_and_computed_again(model: Model, own_cache: 
     assert shard.read_bytes() == data
 
 
-def test_each_preprocessing_runtime_and_mirroring_has_its_own(model: Model, own_cache: Path) -> None:
+def test_each_preprocessing_runtime_and_mirroring_has_its_own_cache(model: Model, own_cache: Path) -> None:
     embed_photos(PHOTOS[:2], model)
     manifest = model.bundle.manifest
     padded = replace(model.bundle, manifest=replace(manifest, preprocess=replace(manifest.preprocess, fit="pad")))
@@ -322,7 +322,7 @@ def other_backbone(model: Model) -> dict[str, File]:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs the fast extra")
-def test_each_runtime_has_its_own(model: Model, own_cache: Path) -> None:
+def test_each_runtime_has_its_own_cache(model: Model, own_cache: Path) -> None:
     embed_photos(PHOTOS[:2], model)
     with pytest.raises(DataError):
         embed_photos(PHOTOS[:2], model.with_settings(runtime="openvino", limits=NO_PIXELS))
@@ -333,7 +333,7 @@ class Interrupted(BaseException):
 
 
 @pytest.mark.parametrize("after", [1, 9, 17])
-def test_an_interrupted_run_goes_on_where_it_was(model: Model, own_cache: Path, after: int) -> None:
+def test_an_interrupted_run_continues_where_it_stopped(model: Model, own_cache: Path, after: int) -> None:
     def stop(_: str, done: int, all_: int) -> None:
         assert all_ == 24
         if done == after:
@@ -349,7 +349,7 @@ def test_an_interrupted_run_goes_on_where_it_was(model: Model, own_cache: Path, 
     assert np.array_equal(whole.embeddings[:after], kept.embeddings)
 
 
-def test_a_cache_that_cannot_be_written_stops_nothing(
+def test_a_cache_that_cannot_be_written_is_no_error(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_bytes(b"")

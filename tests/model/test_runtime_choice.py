@@ -112,7 +112,9 @@ def test_openvino_agrees_with_onnx_runtime(bundle: Bundle, pictures: Batch, refe
 
 
 @needs_openvino
-def test_bfloat16_comes_near_where_the_processor_can(bundle: Bundle, pictures: Batch, reference: Embedding) -> None:
+def test_bfloat16_is_close_where_the_processor_supports_it(
+    bundle: Bundle, pictures: Batch, reference: Embedding
+) -> None:
     from nameplate.runtime.openvino import import_openvino
 
     if "BF16" not in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
@@ -142,7 +144,7 @@ def test_the_order_is_kept_over_many_batches(
 
 
 @needs_openvino
-def test_openvino_works_on_no_more_batches_ahead_than_it_has_streams(bundle: Bundle, pictures: Batch) -> None:
+def test_openvino_reads_few_batches_ahead_of_its_streams(bundle: Bundle, pictures: Batch) -> None:
     taken = 0
 
     def counted() -> Iterator[Batch]:
@@ -230,7 +232,7 @@ FREE, CHEAP, DEAR = (Bfloat16Check(1000, 0.8, 0.8 - cost) for cost in (-0.01, 0.
         (FREE, (ProbeResult(ORT, error="died"), ProbeResult(VINO, error="died"), ProbeResult(HALF, error="died")), ORT),
     ],
 )
-def test_the_first_that_agrees_and_costs_nothing_is_chosen(
+def test_the_first_candidate_that_agrees_and_loses_nothing_is_chosen(
     bundle: Bundle, check: Bfloat16Check | None, trials: Sequence[ProbeResult], chosen: str
 ) -> None:
     assert MAX_BFLOAT16_COST == 0.003
@@ -250,7 +252,7 @@ def keep_trials(bundle: Bundle, *trials: ProbeResult) -> None:
 
 
 @needs_openvino
-def test_answers_that_are_compared_come_from_a_runtime_that_is_fit_for_both(bundle: Bundle, own_cache: Path) -> None:
+def test_compared_answers_come_from_a_runtime_that_both_can_use(bundle: Bundle, own_cache: Path) -> None:
     keep_trials(bundle, ProbeResult(ORT, 1), ProbeResult(VINO, 1), ProbeResult(HALF, 0.9996))
     free, dear = with_check(bundle, FREE), with_check(bundle, DEAR)
     assert [common_runtime([each], "auto", 1) for each in (free, dear)] == [HALF, VINO]
@@ -260,7 +262,7 @@ def test_answers_that_are_compared_come_from_a_runtime_that_is_fit_for_both(bund
         common_runtime([free], "tensorrt", 1)
 
 
-def test_int8_is_rounded_a_little_otherwise_by_each_runtime(bundle: Bundle) -> None:
+def test_int8_is_rounded_slightly_differently_by_each_runtime(bundle: Bundle) -> None:
     int8 = replace(bundle, backbone=bundle.backbone + b"DequantizeLinear")
     trials = (ProbeResult(ORT, 1), ProbeResult(VINO, 0.9986))
     assert (bundle.int8, preferred(trials, bundle)) == (False, ORT)
@@ -313,7 +315,7 @@ def test_a_candidate_that_dies_of_a_signal_is_not_used(
 
 
 @needs_openvino
-def test_the_candidates_are_tried_for_real(
+def test_the_candidates_are_tried_in_real_processes(
     bundle: Bundle, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And import nothing from the working folder, which may hold anything."""

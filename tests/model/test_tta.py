@@ -68,7 +68,7 @@ def _scene(path: Path) -> Pixels:
 
 
 @pytest.mark.parametrize("name", ["", "Mirror", "mirror,", "mirror,mirror", "none,mirror", "original,mirror", "crop"])
-def test_other_names_are_refused_with_those_that_there_are(name: str) -> None:
+def test_unknown_names_are_refused_and_the_known_ones_listed(name: str) -> None:
     with pytest.raises(UsageError, match=r"There are none, mirror, scales, sharpen, full, original"):
         parse_tta(name)
     with pytest.raises(UsageError):
@@ -97,7 +97,7 @@ def test_a_mirrored_view_is_the_mirror_image(photo: Pixels) -> None:
     assert np.array_equal(make_view(photo, TTAView(), SIZE), preprocess(photo, SIZE))
 
 
-def test_scales_are_a_part_of_the_photo_and_the_photo_in_a_frame(photo: Pixels) -> None:
+def test_scales_are_a_crop_of_the_photo_and_the_photo_in_a_frame(photo: Pixels) -> None:
     nearer, farther = (make_view(photo, view, SIZE) for view in ADDED_VIEWS["scales"])
     assert np.array_equal(nearer, preprocess(crop(photo, centred(ZOOMS[0])), SIZE))
     assert ZOOMS[0] < 1 < ZOOMS[1]
@@ -107,7 +107,7 @@ def test_scales_are_a_part_of_the_photo_and_the_photo_in_a_frame(photo: Pixels) 
     assert np.ptp(farther[SIZE.height // 2]) > 50
 
 
-def test_random_passes_are_the_notebooks_and_the_same_for_the_same_photo(photo: Pixels) -> None:
+def test_random_passes_are_those_of_the_notebook_and_the_same_for_the_same_photo(photo: Pixels) -> None:
     settings = ORIGINAL_AUGMENTATION
     recipe = load_recipe("original")
     assert isinstance(recipe, Recipe)
@@ -155,7 +155,7 @@ def test_probabilities_are_averaged_over_the_views(model: Model, way: str) -> No
         assert sum(found.values()) == pytest.approx(1, abs=1e-5)
 
 
-def test_embeddings_are_of_the_photo_as_it_is_whatever_the_way(model: Model) -> None:
+def test_embeddings_are_of_the_unchanged_photo_with_any_tta(model: Model) -> None:
     plain = model.embed(PHOTOS[:3])
     assert np.array_equal(model.with_settings(tta="full").embed(PHOTOS[:3]), plain)
     rows = all_embedded(model.with_settings(tta="mirror").embedder.rows(PHOTOS[:3]))
@@ -208,7 +208,7 @@ def test_sharpening_is_combined_with_the_other_views(model: Model, photo: Pixels
     assert [len(row.car.views) if isinstance(row, EmbeddedPhoto) else None for row in rows] == [2, 3, None, 2]
 
 
-def test_what_is_sharpened_is_sharper(photo: Pixels) -> None:
+def test_a_sharpened_input_is_sharper(photo: Pixels) -> None:
     blurred = preprocess(_blurred(photo, 2), SIZE)
     again = make_view(_blurred(photo, 2), TTAView(sharpen=True), SIZE)
     assert sharpness_of(again) > 2 * sharpness_of(blurred)

@@ -32,26 +32,26 @@ def _judged(probs: list[float], near: float = 1.0, far: float = 1.0, cut: Thresh
     return with_verdict(plain, row, NAMES, MAKES, cut, (np.array([near], np.float32), np.array([far], np.float32)))
 
 
-def test_one_candidate_is_an_answer() -> None:
+def test_one_candidate_gives_the_verdict_answer() -> None:
     found = _judged([0.94, 0.03, 0.02, 0.01])
     assert (found.verdict, found.candidates, found.make) == ("answer", ("BMW 1",), "BMW")
     assert found.make_confidence == pytest.approx(0.97)
 
 
-def test_several_of_one_make_leave_the_make() -> None:
+def test_several_candidates_of_one_make_give_the_make() -> None:
     found = _judged([0.5, 0.45, 0.03, 0.02])
     assert (found.verdict, found.candidates) == ("unsure", ("BMW 1", "BMW 3"))
     assert found.make == "BMW"
     assert found.make_confidence == pytest.approx(0.95)
 
 
-def test_several_of_two_makes_leave_nothing() -> None:
+def test_candidates_of_two_makes_give_no_make() -> None:
     found = _judged([0.4, 0.05, 0.35, 0.2])
     assert (found.verdict, found.candidates) == ("unsure", ("BMW 1", "Audi A4", "Audi A6"))
     assert (found.make, found.make_confidence) == (None, None)
 
 
-def test_far_from_all_cars_is_no_car_however_sure() -> None:
+def test_far_from_all_cars_is_not_a_car_at_any_confidence() -> None:
     found = _judged([1.0, 0, 0, 0], near=9, far=2.1)
     assert (found.verdict, found.candidates, found.make) == ("not a car", (), None)
     assert found.nameplate == "BMW 1"  # still told, for who wants it
@@ -120,7 +120,7 @@ def test_a_gate_says_what_is_no_car_and_its_own_nameplates_are_cars_whatever_it_
     assert car_margin((near, cars), None, Thresholds()) is None
 
 
-def test_the_verdict_is_the_margins() -> None:
+def test_the_verdict_depends_on_the_car_margin() -> None:
     row = np.array([1.0, 0, 0, 0], np.float32)
     distances = np.array([1.6], np.float32), np.array([1.0], np.float32)
     plain = Prediction("a.jpg", NAMES[0], 1.0)
@@ -142,7 +142,7 @@ def test_the_verdict_is_the_margins() -> None:
         ("unreadable", "unreadable"),
     ],
 )
-def test_of_flawed_photos_unknown_cars_alone_are_poor_photos(verdict: Verdict, expected: Verdict) -> None:
+def test_only_flawed_photos_of_unknown_cars_are_poor_photos(verdict: Verdict, expected: Verdict) -> None:
     told = Prediction("a.jpg", "BMW 1", 0.9, (("BMW 1", 0.9),), verdict=verdict, candidates=("BMW 1",), make="BMW")
     assert with_flaws(told, ()) == told
     found = with_flaws(told, ("dark", "blurred"))

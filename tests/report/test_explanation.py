@@ -40,7 +40,7 @@ def redness(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
     return pixels[..., 0].astype(np.int64) - pixels[..., 2]
 
 
-def test_red_speaks_for_and_blue_against() -> None:
+def test_red_is_evidence_for_and_blue_against() -> None:
     found = redness(heat_map(explanation(), replace(case(), region=None), Preprocess(40, 60), WIDTH))
     assert found.shape == (HEIGHT, WIDTH)
     assert found[10:40, 10:80].min() > 60
@@ -105,7 +105,7 @@ def test_the_page_needs_nothing_beside_it_and_escapes(tmp_path: Path) -> None:
     assert 'name="viewport"' in page
 
 
-def test_the_page_says_what_is_not_there(tmp_path: Path) -> None:
+def test_the_page_names_missing_parts(tmp_path: Path) -> None:
     quiet = replace(case("Audi", -1), region=None)
     write_explanation(explanation(claimed=quiet), Model.load(threads=1), tmp_path / "p.html")
     page = (tmp_path / "p.html").read_text("utf-8")

@@ -127,7 +127,7 @@ def test_all_images_are_embedded_and_no_link_leads_outside(tmp_path: Path) -> No
     assert not re.search(r"url\(|@import", text)
 
 
-def test_a_page_with_nothing_is_whole_and_leaves_the_sections_out(tmp_path: Path) -> None:
+def test_a_page_without_content_is_valid_and_has_no_sections(tmp_path: Path) -> None:
     text = text_of(tmp_path, RunPage("my run"))
     page = Reader(text)
     assert "No epoch has ended yet." in page.words
@@ -200,7 +200,7 @@ def test_curves_follow_what_they_are_given() -> None:
 
 
 @given(EPOCHS)
-def test_metrics_come_back_as_they_were(history: list[Epoch]) -> None:
+def test_metrics_are_read_as_they_were_written(history: list[Epoch]) -> None:
     rows = csv.DictReader(io.StringIO(metrics_csv(history).decode()))
     cells = ({name: cell or None for name, cell in row.items()} for row in rows)
     assert [msgspec.convert(row, Epoch, strict=False) for row in cells] == history

@@ -36,7 +36,7 @@ def test_each_image_has_its_position_on_grey() -> None:
     ("shape", "fitted"),
     [((400, 100), (60, 15)), ((100, 400), (20, 80)), ((1, 1), (60, 60)), ((1, 5000), (1, 80)), ((5000, 1), (60, 1))],
 )
-def test_an_odd_original_is_fitted_whole_into_its_cell(shape: tuple[int, int], fitted: tuple[int, int]) -> None:
+def test_an_original_of_any_shape_fits_into_its_cell(shape: tuple[int, int], fitted: tuple[int, int]) -> None:
     sheet = _read(contact_sheet([[_flat(60, 80, 255), _flat(60, 80, 255)], [_flat(*shape, 0)]], ["", ""]))
     dark = sheet < 128
     assert (dark.any(1).sum(), dark.any(0).sum()) == fitted

@@ -134,7 +134,7 @@ def test_a_file_that_has_not_changed_is_not_sent_again(url: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["..%2fpage.py", "../page.py", "%2e%2e/settings.py", "nothing.js", "index.html", ""])
-def test_no_address_leads_out_of_the_folder(url: str, name: str) -> None:
+def test_no_url_leads_out_of_the_folder(url: str, name: str) -> None:
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(f"{url}/page/{name}")
     assert caught.value.code == 404

@@ -75,7 +75,7 @@ def test_all_cars_and_the_whole_photo_exclude_each_other(server: Running) -> Non
     assert "ask for one of them" in answer.json()["detail"]
 
 
-def test_verify_judges_the_main_car_or_the_whole_photo_as_the_command_does(server: Running, bundle: Path) -> None:
+def test_verify_uses_the_main_car_or_the_whole_photo_as_the_command_does(server: Running, bundle: Path) -> None:
     [row] = server.identify(SCENE).json()["results"]
     path = bundle.parent / "scene.jpg"
     path.write_bytes(SCENE)

@@ -123,7 +123,7 @@ def test_beyond_the_cap_all_of_a_request_is_refused_and_what_was_taken_is_answer
     run(work)
 
 
-def test_what_nobody_waits_for_never_reaches_the_network(model: Model) -> None:
+def test_a_cancelled_photo_never_reaches_the_network(model: Model) -> None:
     seen = Seen()
 
     async def work() -> None:
@@ -142,7 +142,7 @@ def test_what_nobody_waits_for_never_reaches_the_network(model: Model) -> None:
     run(work)
 
 
-def test_what_is_late_is_given_up(model: Model) -> None:
+def test_a_late_photo_is_given_up(model: Model) -> None:
     async def work() -> None:
         async with running(model, threads=1, request_seconds=0.2) as engine:
             with pytest.raises(Problem, match="No answer within 0.2 s") as refused:
@@ -188,7 +188,7 @@ def test_a_photo_that_kills_two_workers_is_refused_and_takes_no_others_with_it(m
     run(work)
 
 
-def test_a_decoder_that_is_left_behind_ends_with_its_worker(model: Model) -> None:
+def test_an_abandoned_decoder_ends_with_its_worker(model: Model) -> None:
     seen = Seen()
 
     async def work() -> None:
@@ -244,7 +244,7 @@ def test_a_worker_that_stalls_is_killed_and_its_photo_tried_again(
     run(work)
 
 
-def test_it_is_not_ready_where_the_golden_photo_is_answered_otherwise(model: Model) -> None:
+def test_it_is_not_ready_if_the_reference_image_gets_another_answer(model: Model) -> None:
     async def work() -> None:
         engine = Engine(model, ServeSettings(), Seen(), reference=ReferenceAnswer((("Jeep Liberty SUV 2012", 0.9),)))
         with pytest.raises(NameplateError, match="does not answer as it should"):
@@ -271,7 +271,7 @@ def test_stopping_answers_what_is_under_way(model: Model) -> None:
     run(work)
 
 
-def test_a_bundle_that_goes_missing_leaves_it_not_ready_and_says_why(model: Model, tmp_path: Path) -> None:
+def test_a_missing_bundle_makes_it_not_ready_with_the_reason(model: Model, tmp_path: Path) -> None:
     import shutil
 
     assert model.bundle.folder is not None

@@ -149,7 +149,7 @@ def refused(call: Any, *arguments: Any, **named: Any) -> tuple[str, str]:
     return error.value.status(), error.value.message()
 
 
-def test_what_is_not_there(client: Any) -> None:
+def test_unknown_models_and_versions_are_reported(client: Any) -> None:
     assert not client.is_model_ready("cars195")
     status, says = refused(client.infer, "cars195", [photo_input()])
     assert status == "404"
@@ -209,7 +209,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read(server: Running) 
     assert b'{"error":"The body may have ' in answer
 
 
-def test_elsewhere_refusals_keep_their_form(server: Running) -> None:
+def test_other_routes_keep_their_form_of_refusals(server: Running) -> None:
     answer = server.get("/v2nd")
     assert (answer.status_code, answer.headers["Content-Type"]) == (404, "application/problem+json")
     assert "detail" in answer.json()

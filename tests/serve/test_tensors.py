@@ -85,7 +85,7 @@ def test_photos_in_json_are_base64() -> None:
     assert read == InferRequest(FILES, None, ALL_JSON, "7")
 
 
-def test_outputs_come_as_they_are_asked_for() -> None:
+def test_outputs_are_sent_in_the_requested_form() -> None:
     asked = [
         http.InferRequestedOutput(NAMEPLATE, binary_data=False),
         http.InferRequestedOutput(EMBEDDING, binary_data=True),
@@ -98,7 +98,7 @@ def test_outputs_come_as_they_are_asked_for() -> None:
     assert read_request(both, None, SPEC).outputs == (Wanted(EMBEDDING, True), Wanted(NAMEPLATE, False))
 
 
-def test_what_triton_s_own_parameters_say_changes_nothing() -> None:
+def test_parameters_of_triton_change_nothing() -> None:
     body, length = sent(photo_input(), sequence_id=3, sequence_start=True, priority=1, timeout=5)
     assert read_request(body, length, SPEC).photos == FILES
 
@@ -184,7 +184,7 @@ REFUSED: dict[str, tuple[tuple[bytes, str | None], str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_lies_is_refused(case: str) -> None:
+def test_contradictory_requests_are_refused(case: str) -> None:
     (body, length), says = REFUSED[case]
     with pytest.raises(UsageError, match=says):
         read_request(body, length, SPEC)

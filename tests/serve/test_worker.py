@@ -31,7 +31,7 @@ def test_a_photo_waits_for_those_that_are_being_decoded_but_not_for_long() -> No
     assert time.monotonic() - start >= 0.19
 
 
-def test_it_waits_no_more_once_what_was_expected_is_given_up() -> None:
+def test_a_photo_stops_waiting_when_the_expected_one_is_given_up() -> None:
     batches: Batches[int] = Batches(8, wait=60)
     _filled(batches, 1)
     batches.expect()
@@ -47,7 +47,7 @@ def test_no_batch_is_larger_than_the_size_and_the_order_stays() -> None:
     assert [batches.take() for _ in range(3)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
-def test_runners_that_are_free_share_what_is_there() -> None:
+def test_free_runners_share_the_waiting_photos() -> None:
     batches: Batches[int] = Batches(8, wait=0.5)
     taken: list[list[int]] = []
     runners = [threading.Thread(target=lambda: taken.append(batches.take())) for _ in range(2)]

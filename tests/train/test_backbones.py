@@ -70,7 +70,7 @@ def test_dropout_and_drop_path_reach_the_network() -> None:
     assert max(rates) == pytest.approx(0.125, rel=0.1)
 
 
-def test_settings_are_those_that_the_weights_were_trained_with() -> None:
+def test_the_settings_are_those_of_the_weights() -> None:
     lite, resnet = find_backbone("Lite1"), find_backbone("ResNet50")
     assert (lite.height, lite.width, lite.mean, lite.std) == (240, 240, (0.5,) * 3, (0.5,) * 3)
     assert (resnet.mean, resnet.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

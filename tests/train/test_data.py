@@ -35,7 +35,7 @@ def steps(count: int, batch: int, seed: int = 1, epoch: int = 0) -> list[NDArray
 
 def same(a: list[PhotoBatch], b: list[PhotoBatch]) -> bool:
     return len(a) == len(b) and all(
-        np.array_equal(x.photos, y.photos) and np.array_equal(x.places, y.places) and x.lost == y.lost
+        np.array_equal(x.photos, y.photos) and np.array_equal(x.indices, y.indices) and x.lost == y.lost
         for x, y in zip(a, b, strict=True)
     )
 
@@ -57,9 +57,9 @@ def served(path: str, settings: Preprocess) -> NDArray[np.uint8]:
 def test_an_epoch_has_each_photo_once_and_full_batches(count: int, batch: int) -> None:
     found = steps(count, batch)
     assert [len(each) for each in found] == [batch] * (count // batch)
-    places = np.concatenate(found)
-    assert len(set(places.tolist())) == len(places) == count // batch * batch
-    assert set(places.tolist()) <= set(range(count))
+    indices = np.concatenate(found)
+    assert len(set(indices.tolist())) == len(indices) == count // batch * batch
+    assert set(indices.tolist()) <= set(range(count))
 
 
 def test_fewer_photos_than_a_batch_are_one_batch() -> None:
@@ -94,19 +94,19 @@ def test_the_inputs_do_not_depend_on_the_threads() -> None:
 
 
 @pytest.mark.parametrize("changed", [{"seed": 2}, {"epoch": 1}])
-def test_another_epoch_or_seed_varies_otherwise(changed: dict[str, int]) -> None:
+def test_another_epoch_or_seed_gives_another_augmentation(changed: dict[str, int]) -> None:
     here, there = varied(8), varied(8, **changed)
     for a, b in zip(here, there, strict=True):
-        assert np.array_equal(a.places, b.places)
+        assert np.array_equal(a.indices, b.indices)
         assert not any(np.array_equal(x, y) for x, y in zip(a.photos, b.photos, strict=True))
 
 
-def test_photos_come_with_their_own_places() -> None:
+def test_photos_come_with_their_own_indices() -> None:
     todo = [np.array([5, 2, 7]), np.array([0])]
     found = list(plain_batches(paths(10), todo, Preprocess(48, 64), 2))
     for batch, wanted in zip(found, todo, strict=True):
-        assert np.array_equal(batch.places, wanted)
-        for place, picture in zip(batch.places, batch.photos, strict=True):
+        assert np.array_equal(batch.indices, wanted)
+        for place, picture in zip(batch.indices, batch.photos, strict=True):
             assert np.array_equal(picture, served(paths(10)[place], Preprocess(48, 64)))
 
 
@@ -164,9 +164,9 @@ def test_unreadable_photos_are_left_out_with_the_reason(tmp_path: Path) -> None:
         ),  # also as scenery
     ):
         mixed, none, good = found
-        assert mixed.places.tolist() == [0, 1]
+        assert mixed.indices.tolist() == [0, 1]
         assert mixed.photos.shape == (2, 48, 64, 3)
-        assert len(none.places) == len(none.photos) == 0
+        assert len(none.indices) == len(none.photos) == 0
         assert not good.lost
         lost = dict([*mixed.lost, *none.lost])
         assert lost.keys() == bad.keys()

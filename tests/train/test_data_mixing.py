@@ -61,7 +61,7 @@ def test_cutmix_reaches_every_edge() -> None:
     assert hit.any(1).all()
 
 
-def test_mixup_states_the_share_of_light() -> None:
+def test_mixup_states_the_share_of_pixel_values() -> None:
     photos, classes = numbered()
     before, shares = photos.clone(), []
     for seed in range(200):

@@ -107,7 +107,7 @@ def test_the_bundle_names_photos_and_says_how_it_was_made(finished: tuple[Path, 
     assert {each.runtime for each in made.finished.parity} >= {"onnxruntime"}
     assert all(each.same == each.photos for each in made.finished.parity)
     assert made.finished.evaluation is not None
-    held = [made.split.photos[place] for place in made.finished.places]
+    held = [made.split.photos[place] for place in made.finished.indices]
     assert len(held) == made.finished.evaluation.photos == int(made.split.holdout.sum())
     answers = Model.load(str(run)).predict([photo.path for photo in held], top=1)
     right = sum(answer.nameplate == photo.label for answer, photo in zip(answers, held, strict=True))
@@ -151,9 +151,7 @@ def test_the_classifier_begins_on_what_the_backbone_says(finished: tuple[Path, F
     assert begun < cold
 
 
-def test_going_on_with_a_finished_run_trains_nothing_and_says_so(
-    finished: tuple[Path, FineTuned], tmp_path: Path
-) -> None:
+def test_resuming_a_finished_run_trains_nothing_and_says_so(finished: tuple[Path, FineTuned], tmp_path: Path) -> None:
     run = tmp_path / "again"
     shutil.copytree(finished[0], run)
     (run / ".checkpoint.safetensors.x.part").write_bytes(b"half written")

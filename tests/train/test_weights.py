@@ -328,7 +328,7 @@ def test_offline_mode_sends_no_request(hub: type[Hub], monkeypatch: pytest.Monke
     assert "HF_HUB_OFFLINE is set" in said
 
 
-def test_where_no_weights_exist_none_are_pretended() -> None:
+def test_missing_pretrained_weights_are_an_error_that_helps() -> None:
     with torch.device("meta"):
         networks = [make("ResNet152V2"), make("gcvit_xxtiny")]
     with pytest.raises(UsageError, match=r"no pretrained weights of 'ResNet152V2' .*--set weights=none"):

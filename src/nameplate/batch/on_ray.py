@@ -60,6 +60,7 @@ class ShardWorker:
 
     def _make(self, shard: int) -> bytes:
         try:
+            # Loaded with the first shard and not in `__init__`, so that an error can be returned as a row.
             model, job = self._ready = self._ready or _ready(self._config)
             _count_try(job, shard)
             return msgspec.json.encode(_Outcome(record=make_shard(model, job, shard)))
@@ -152,6 +153,8 @@ def _count_try(job: Job, shard: int) -> None:
     Raises:
         NameplateError: the shard was begun more than `TRIES` times.
     """
+    # One byte appended per try: the size of the file is the count, and appending is atomic enough for one worker at a
+    # time.
     with _tries(job, shard).open("ab") as file:
         file.write(b".")
         begun = file.tell()

@@ -111,6 +111,7 @@ def _lines() -> Iterator[str]:
             raise DataError(f"Line {number} on standard input is no text in UTF-8: save the list as UTF-8.")
         if number == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")
+        # `os.fsdecode` keeps bytes that are not UTF-8 as surrogates, so any file name survives.
         if name := os.fsdecode(line).strip("\r\n"):
             yield name
 

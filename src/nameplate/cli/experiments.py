@@ -283,7 +283,7 @@ def extra_data(
     from nameplate.cli.labelled import tell_notes
     from nameplate.data.inputs import refuse_output_inside
     from nameplate.experiments.extra_data import Design, read_both
-    from nameplate.experiments.extra_data import extra_data as judge
+    from nameplate.experiments.extra_data import extra_data as run_extra_data
     from nameplate.experiments.further import read_class_map
     from nameplate.experiments.result import as_json
     from nameplate.fit.recipe import load_recipe
@@ -302,7 +302,7 @@ def extra_data(
         ours, further = read_both(base, extra, names, exclude, layout, report)
         tell_notes((*ours.notes, *further.notes))
         screen.tell_left_out((*ours.refused, *further.refused))
-        made = judge(
+        made = run_extra_data(
             ours,
             further,
             output,

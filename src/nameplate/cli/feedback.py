@@ -86,13 +86,13 @@ def list_(
 @feedback.command()
 def accept(database: DatabaseOption, ids: Ids, json: Json = False) -> None:
     """Accept corrections: they are right."""
-    _judge(database, ids, "accepted", json=json)
+    _moderate(database, ids, "accepted", json=json)
 
 
 @feedback.command()
 def reject(database: DatabaseOption, ids: Ids, json: Json = False) -> None:
     """Reject corrections: they are wrong and are not exported."""
-    _judge(database, ids, "rejected", json=json)
+    _moderate(database, ids, "rejected", json=json)
 
 
 @feedback.command()
@@ -189,7 +189,7 @@ def _status(text: str) -> Status:
     raise UsageError(f"A status is one of {', '.join(STATUSES)}, not '{text}'.")
 
 
-def _judge(database: str, ids: Sequence[str], status: Status, *, json: bool) -> None:
+def _moderate(database: str, ids: Sequence[str], status: Status, *, json: bool) -> None:
     with opened(database) as store:
         changed = store.set_status(ids, status)
     if json:

@@ -137,7 +137,7 @@ ORDER = [
     "keys",
     "feedback",
 ]
-"""The commands in the order in which a user meets them: look, train, judge, use, serve."""
+"""The commands in the order in which a user meets them: inspect, train, evaluate, use, serve."""
 
 
 def _place(command: str) -> int:

@@ -135,6 +135,8 @@ def walk(folder: str, passing_over: Collection[str] = ()) -> Iterator[str | Refu
         if not name.endswith("/"):
             yield photo_or_refused(path)
             continue
+        # A folder that contains this one is a circle. `way` holds those that were entered on the way, `above` those
+        # above the root.
         below = _step(path[:-1], here, above | {each.key for each in way}, entered)
         if isinstance(below, Refused):
             yield below
@@ -156,6 +158,7 @@ def _step(path: str, here: _Open, above: set[tuple[int, int]], entered: set[tupl
         return below
     if below.key in above:
         return Refused(path, CIRCLE)
+    # Outside linked folders a link may lead to a folder that is listed elsewhere, too: the user has put it there.
     if is_link and here.linked:
         if below.key in entered:
             return Refused(path, LISTED)

@@ -27,7 +27,7 @@ from nameplate.errors import DataError, NameplateError, UsageError, WriteError
 from nameplate.evaluate.evaluator import same_picture
 from nameplate.experiments.candidates import Candidate, Frozen, Tuned, file_name, refuse_mixture
 from nameplate.experiments.paired import PairedAnswers, one_speed, ordered, pairs, photo_keys, summary, with_verdicts
-from nameplate.fit.run import JUDGED_BY, RUN, data_record, load_run, versions
+from nameplate.fit.run import EVALUATION_RUNTIME, RUN, data_record, load_run, versions
 from nameplate.fit.split import Split, split_photos
 from nameplate.model.embeddings import Progress, embed_photos
 from nameplate.model.model import Model
@@ -269,13 +269,13 @@ def photos_to_evaluate(dataset: Dataset, plan: Plan, progress: Progress) -> Spli
 
 def at_most(dataset: Dataset, each: int, seed: int) -> Dataset:
     """A data set with at most `each` photos of every nameplate in each of its parts, drawn at random."""
-    places: dict[tuple[str | None, str | None], list[int]] = {}
-    for place, photo in enumerate(dataset.photos):
-        places.setdefault((photo.label, photo.split), []).append(place)
+    by_class: dict[tuple[str | None, str | None], list[int]] = {}
+    for i, photo in enumerate(dataset.photos):
+        by_class.setdefault((photo.label, photo.split), []).append(i)
     kept: list[int] = []
-    for members in places.values():
+    for members in by_class.values():
         kept += np.random.default_rng(seed).permutation(members)[:each].tolist()
-    return replace(dataset, photos=tuple(dataset.photos[place] for place in sorted(kept)))
+    return replace(dataset, photos=tuple(dataset.photos[i] for i in sorted(kept)))
 
 
 def _settings(plan: Plan, split: Split) -> dict[str, object]:
@@ -352,7 +352,7 @@ def _comparison(
         protocol=plan.protocol,
         judged=_evaluated_on(plan, split),
         made=datetime.now(UTC).isoformat(timespec="seconds"),
-        settings={**settings, "threads": plan.threads, "runtime": FROZEN_BY if plan.frozen else JUDGED_BY},
+        settings={**settings, "threads": plan.threads, "runtime": FROZEN_BY if plan.frozen else EVALUATION_RUNTIME},
         data=data_record(split),
         versions=versions("numpy", "pillow", "scipy", "simplejpeg", "timm", "torch"),
         seconds_to_read=reading,
@@ -375,7 +375,7 @@ def _evaluated_on(plan: Plan, split: Split) -> str:
             f"or a copy of it (cross-validation), embedded by {FROZEN_BY}."
         )
     holdout, training = int(split.holdout.sum()), int(split.train.sum())
-    held_out = f"Evaluated on {holdout:,} photos that were held out, by {JUDGED_BY}"
+    held_out = f"Evaluated on {holdout:,} photos that were held out, by {EVALUATION_RUNTIME}"
     return f"{held_out}; trained on {training:,} photos of {classes} nameplates."
 
 

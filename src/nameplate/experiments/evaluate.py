@@ -126,7 +126,7 @@ def evaluate_tuned(
     made = fine_tune(run, watch=watch, say=say)
     if made is None or made.finished.evaluation is None:
         raise NameplateError("No held-out photo could be evaluated.")
-    places, evaluation = made.finished.places, made.finished.evaluation
+    indices, evaluation = made.finished.indices, made.finished.evaluation
     backbone = find_backbone(candidate.recipe.backbone)
     row = ComparisonRow(
         name=candidate.name,
@@ -137,8 +137,8 @@ def evaluate_tuned(
         licence=backbone.licence,
         seconds=made.state.seconds,
     )
-    keys = np.array(photo_keys(made.split.photos))[places]
-    found = answers(keys.tolist(), made.finished.probabilities, made.split.classes[places], split.nameplates)
+    keys = np.array(photo_keys(made.split.photos))[indices]
+    found = answers(keys.tolist(), made.finished.probabilities, made.split.classes[indices], split.nameplates)
     last = candidate.recipe.stages[-1]  # the cost is measured at the input size of the last stage
     cost = cost_of(backbone, len(split.nameplates), (last.height, last.width), load_run(run).threads)
     return with_cost(row, cost), found

@@ -150,11 +150,11 @@ def _in_float32(model: Model, check: Bfloat16Check) -> Model:
 
 def _held_out(embedded: DatasetEmbeddings, split: Split, model: Model, progress: Progress) -> HeldOut:
     """Embeddings of the held-out photos; where they are in bfloat16, `BFLOAT16_PHOTOS` of them in float32 as well."""
-    places = np.flatnonzero(split.holdout)
-    found = [RuntimeEmbeddings(embedded.runtime, embedded.embeddings[places], places)]
-    if embedded.runtime == BFLOAT16_RUNTIME and len(places):
-        chosen = places[:: -(-len(places) // BFLOAT16_PHOTOS)]
-        again = [split.photos[place] for place in chosen]
+    indices = np.flatnonzero(split.holdout)
+    found = [RuntimeEmbeddings(embedded.runtime, embedded.embeddings[indices], indices)]
+    if embedded.runtime == BFLOAT16_RUNTIME and len(indices):
+        chosen = indices[:: -(-len(indices) // BFLOAT16_PHOTOS)]
+        again = [split.photos[i] for i in chosen]
         exact = embed_photos(
             again, model.with_settings(runtime="openvino"), lambda _, a, b: progress("check bfloat16", a, b)
         )

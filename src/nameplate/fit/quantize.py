@@ -219,9 +219,9 @@ def calibration_inputs(
     """
     # Even steps through the photos sorted by nameplate give every nameplate its share.
     ordered = sorted(train, key=lambda photo: (str(photo.label), str(photo.sha256)))
-    places = np.unique(np.linspace(0, len(ordered) - 1, min(CALIBRATION, len(ordered))).round().astype(int))
+    indices = np.unique(np.linspace(0, len(ordered) - 1, min(CALIBRATION, len(ordered))).round().astype(int))
     chosen, inputs = [], []
-    spread = [ordered[place] for place in places]
+    spread = [ordered[i] for i in indices]
     size = bundle.manifest.preprocess
     prepared = ordered_map(lambda photo: prepare_photo(photo.path, size, settings), spread, settings.threads)
     for photo, found in zip(spread, prepared, strict=True):
@@ -229,5 +229,5 @@ def calibration_inputs(
             chosen.append(photo)
             inputs.append(found.inputs[0])
     if not inputs:
-        raise DataError(f"None of {len(places):,} photos to calibrate on can be read.")
+        raise DataError(f"None of {len(indices):,} photos to calibrate on can be read.")
     return np.stack(inputs), tuple(chosen)

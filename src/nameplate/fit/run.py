@@ -37,7 +37,7 @@ from nameplate.types import Evaluation, Exported, Photo
 
 # What a bundle records of its training. These keys are in bundle.json, so they must not change.
 
-JUDGED_BY = "onnxruntime"
+EVALUATION_RUNTIME = "onnxruntime"
 """The runtime that evaluates networks: the same on every machine, so that the metrics of two runs are comparable."""
 
 

@@ -134,12 +134,14 @@ def crop(photo: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
     height, width = photo.shape[:2]
     top, bottom = _edges(box[0], box[2], height)
     left, right = _edges(box[1], box[3], width)
+    # A negative index would count from the end of the photo.
     inside = photo[max(0, top) : max(0, bottom), max(0, left) : max(0, right)]
     beyond = ((max(0, -top), max(0, bottom - height)), (max(0, -left), max(0, right - width)), (0, 0))
     return np.pad(inside, beyond, constant_values=PAD_GREY)
 
 
 def _edges(first: float, last: float, side: int) -> tuple[int, int]:
+    # At least one pixel remains, also of a box that is thinner than a pixel.
     low = min(round(first * side), side - 1)
     return low, max(low + 1, round(last * side))
 

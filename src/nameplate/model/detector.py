@@ -8,7 +8,6 @@ that decode photos. So the boxes of a photo depend neither on the runtime of the
 
 from __future__ import annotations
 
-import math
 import threading
 from dataclasses import dataclass
 from functools import cache
@@ -35,9 +34,9 @@ INSIDE = 0.8
 """A box that lies in a kept one with a greater share of its area is a part of that car, such as a window."""
 LEAST_SIDE = 0.03
 """A box with a shorter side, as a share of the photo's, shows the edge of a car at most."""
-MARGIN = 0.05
-"""Share of a box's side that a crop has more on each side."""
-NEARLY_ALL = 0.9
+CLEAR = 0.85
+"""The main car is the largest of those whose score is at least this share of the best score."""
+NEARLY_ALL = 0.85
 """A main car whose box covers more than this share of the photo is named from the whole photo."""
 MOST_CARS = 10
 """Number of cars that are kept of one photo."""
@@ -78,28 +77,31 @@ def locate(pixels: Pixels) -> tuple[LocatedCar, ...]:
     boxes, scores = _detector().boxes(pixels)
     kept = _without_overlaps(boxes, scores)
     cars = [LocatedCar((float(box[0]), float(box[1]), float(box[2]), float(box[3])), float(s)) for box, s in kept]
-    return tuple(sorted(cars, key=prominence, reverse=True)[:MOST_CARS])
+    return tuple(in_order(cars)[:MOST_CARS])
 
 
-def prominence(car: LocatedCar) -> float:
-    """How likely it is the car that the photo is about; the highest is the main car.
+def in_order(cars: list[LocatedCar]) -> list[LocatedCar]:
+    """Cars with the main car first, the one that the photo is about; the others follow by score.
 
-    A photo is taken of the car that is large and clearly seen. The score tells a clear car from a large building, and
-    the square root keeps a large but partly hidden car in the foreground from always being first.
+    A photo is taken of the car that is large. But a large box may be of no car, or of one that is hardly in the photo,
+    so only those count whose score is near the best one (`CLEAR`).
+
+    Args:
+        cars: the cars of one photo, the one with the best score first.
     """
-    return car.score * math.sqrt(car.area)
+    if not cars:
+        return []
+    clear = [car for car in cars if car.score >= CLEAR * cars[0].score]
+    main = max(clear, key=lambda car: car.area)
+    return [main, *(car for car in cars if car is not main)]
 
 
 def crop_box(car: LocatedCar) -> Box:
-    """The part of the photo to name a car from: its box with `MARGIN`, as far as the photo reaches.
+    """The part of the photo to name a car from: its box, without a margin, which would cost accuracy.
 
-    It is `WHOLE` for a car that fills the photo: its crop would be hardly smaller, and cost tight photos some accuracy.
+    It is `WHOLE` for a car that fills the photo: its crop would be hardly smaller.
     """
-    if car.area > NEARLY_ALL:
-        return WHOLE
-    top, left, bottom, right = car.box
-    down, across = MARGIN * (bottom - top), MARGIN * (right - left)
-    return max(0.0, top - down), max(0.0, left - across), min(1.0, bottom + down), min(1.0, right + across)
+    return WHOLE if car.area > NEARLY_ALL else car.box
 
 
 class CarDetector:

@@ -21,7 +21,7 @@ from nameplate.types import Flaw, Floats, Prediction
 ALWAYS_A_CAR = 1.0
 """A photo whose distance to the nearest nameplate is below the median plus so many interquartile ranges is a car,
 whatever the gate says. Otherwise a model trained on lorries would call lorries `not a car`."""
-PART = 0.6
+PART = 0.7
 """A photo that is `not a car` shows a part of a car where the car detector's box covers more of it: interiors and
 details come out as one box of nearly all of the photo (docs/detector.md)."""
 COVERAGE = 0.95

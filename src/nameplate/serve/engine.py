@@ -68,7 +68,7 @@ class Engine:
     """One served bundle: its queue and its workers."""
 
     model: Model
-    """The service's own copy. It judges claims and answers, and never embeds a photo."""
+    """The service's own copy. It decides claims and verdicts, and never embeds a photo."""
     settings: ServeSettings
     observer: Observer
     workers: list[WorkerProcess] = field(default_factory=list)

@@ -218,7 +218,7 @@ class Engines:
                 if (original / name).is_file():
                     shutil.copyfile(original / name, folder / name)
             settings = self.settings
-            # This process only judges answers with the model and never opens the runtime, so the choice is free.
+            # This process only decides verdicts with the model and never opens the runtime, so the choice is free.
             model = Model.load(
                 folder, runtime="onnxruntime", threads=1, limits=settings.limits, tta=settings.tta, cars=settings.cars
             )

@@ -213,6 +213,7 @@ def _content(given: _Input, tail: bytes | None) -> tuple[bytes | None, msgspec.R
             raise UsageError(f"{len(tail):,} bytes follow the JSON, and no input has 'binary_data_size'.")
         if not bytes(given.data):
             raise UsageError(f"Input '{given.name}' has neither 'data' nor 'binary_data_size': send one.")
+        # The data stand in the JSON and are parsed by the caller, which knows their type.
         return None, given.data
     if bytes(given.data):
         raise UsageError(f"Input '{given.name}' has both 'data' and 'binary_data_size': send one.")
@@ -263,6 +264,7 @@ def _elements(data: bytes, number: int) -> tuple[bytes, ...]:
     """Split binary data of type BYTES: each element is its length, 4 bytes little-endian, followed by its bytes."""
     elements, start = [], 0
     for place in range(number):
+        # Where fewer than 4 bytes are left, `end` still lies beyond the data, so the check below refuses them.
         end = start + 4 + (struct.unpack_from("<I", data, start)[0] if start + 4 <= len(data) else 0)
         if end > len(data):
             raise UsageError(f"Input '{PHOTO}': element {place + 1} of {number} reaches past the data's end.")
@@ -283,6 +285,7 @@ def _inputs(given: _Input, tail: bytes | None, spec: InputSpec) -> NDArray[np.ui
         return _numbers(bytes(data), values).reshape(number, *sides)
     if len(binary) != values:
         raise UsageError(f"Input '{PICTURE}' has {len(binary):,} bytes, its shape makes {values:,}.")
+    # No copy: the array is read-only, and the body stays alive with it.
     return np.frombuffer(binary, np.uint8).reshape(number, *sides)
 
 

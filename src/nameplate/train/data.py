@@ -73,7 +73,7 @@ class PhotoBatch:
 
     photos: Pixels
     """uint8 N×H×W×3."""
-    places: NDArray[np.int64]
+    indices: NDArray[np.int64]
     """int64 (N,): the index of each photo in the list of paths; unreadable photos are left out."""
     lost: tuple[tuple[str, str], ...]
     """Path and reason of each photo of the batch that could not be read this time."""
@@ -85,9 +85,9 @@ def epoch_batches(count: int, batch: int, seed: int, epoch: int) -> list[NDArray
     return [order[step * batch : (step + 1) * batch] for step in range(steps_per_epoch(count, batch))]
 
 
-def in_order(places: NDArray[np.int64], batch: int) -> list[NDArray[np.int64]]:
+def in_order(indices: NDArray[np.int64], batch: int) -> list[NDArray[np.int64]]:
     """The indices in batches, in their order."""
-    return [places[i : i + batch] for i in range(0, len(places), batch)]
+    return [indices[i : i + batch] for i in range(0, len(indices), batch)]
 
 
 def training_batches(
@@ -111,10 +111,10 @@ def training_batches(
         threads: number of threads that prepare photos.
     """
 
-    def prepare(place: int) -> Pixels:
+    def prepare(i: int) -> Pixels:
         # A generator for each photo: the result does not depend on which thread prepares it, or when.
-        draw = np.random.default_rng([seed, epoch, place])
-        photo = decode(paths[place], at_least=(size.height, size.width))
+        draw = np.random.default_rng([seed, epoch, i])
+        photo = decode(paths[i], at_least=(size.height, size.width))
         for car in locate(photo)[:1] if size.locate != "none" else ():
             photo = crop(photo, jittered(crop_box(car), settings, draw))
         scenery = None  # the background is one colour
@@ -131,8 +131,8 @@ def plain_batches(
 ) -> Iterator[PhotoBatch]:
     """Batches of photos without augmentation, prepared by the same pipeline that serves the bundle."""
 
-    def prepare(place: int) -> Pixels:
-        photo = prepare_photo(paths[place], settings, Settings())
+    def prepare(i: int) -> Pixels:
+        photo = prepare_photo(paths[i], settings, Settings())
         if isinstance(photo, UnreadablePhoto):
             raise PhotoError(photo.failure.reason, photo.failure.detail)
         return photo.inputs[0]
@@ -153,21 +153,21 @@ def _batches(
 ) -> Iterator[PhotoBatch]:
     """Batches whose photos `prepare` makes in threads, in order, a limited number ahead."""
 
-    def one(place: int) -> Pixels | str:
+    def one(i: int) -> Pixels | str:
         try:
-            return prepare(place)
+            return prepare(i)
         except PhotoError as error:
             return str(error)
 
     ahead = (AHEAD - 1) * max(map(len, batches), default=1)  # one batch is in the network
     with contextlib.closing(ordered_map(one, map(int, chain.from_iterable(batches)), threads, ahead)) as made:
-        for places in batches:
-            yield _gather(paths, places, list(islice(made, len(places))))
+        for indices in batches:
+            yield _gather(paths, indices, list(islice(made, len(indices))))
 
 
-def _gather(paths: Sequence[str], places: NDArray[np.int64], made: Sequence[Pixels | str]) -> PhotoBatch:
+def _gather(paths: Sequence[str], indices: NDArray[np.int64], made: Sequence[Pixels | str]) -> PhotoBatch:
     """A batch from prepared photos and, in place of unreadable ones, the reasons."""
     good = [number for number, pixels in enumerate(made) if not isinstance(pixels, str)]
-    lost = tuple((paths[places[n]], text) for n, text in enumerate(made) if isinstance(text, str))
+    lost = tuple((paths[indices[n]], text) for n, text in enumerate(made) if isinstance(text, str))
     photos = np.stack([made[number] for number in good]) if good else np.zeros((0, 1, 1, 3), np.uint8)
-    return PhotoBatch(photos, places[good], lost)
+    return PhotoBatch(photos, indices[good], lost)

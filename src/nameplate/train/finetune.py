@@ -336,15 +336,15 @@ def _head_start(network: Network, run: Run, split: Split) -> None:
     paths = [split.photos[i].path for i in chosen]
     network.eval()
     device = next(network.parameters()).device
-    embeddings, places = [], []
+    embeddings, indices = [], []
     with torch.inference_mode():
         for batch in plain_batches(paths, in_order(np.arange(len(paths)), VALIDATION_BATCH), settings, run.threads):
-            if len(batch.places):
+            if len(batch.indices):
                 embeddings.append(network.embed(torch.from_numpy(batch.photos).to(device)).float().cpu().numpy())
-                places.append(batch.places)
-    if not places:
+                indices.append(batch.indices)
+    if not indices:
         raise unreadable(paths)
-    there = chosen[np.concatenate(places)]
+    there = chosen[np.concatenate(indices)]
     photos = [split.photos[i] for i in there]
     fold = folds([str(p.label) for p in photos], [str(p.sha256) for p in photos], split.groups[there], 3, recipe.seed)
     head = fit_head(np.concatenate(embeddings), split.classes[there], fold)

@@ -168,15 +168,15 @@ def evaluate_network(
     found: list[tuple[NDArray[np.int64], Floats]] = []
     with torch.inference_mode():
         for batch in plain_batches(paths, in_order(mine, VALIDATION_BATCH), settings, threads):
-            if len(batch.places):
+            if len(batch.indices):
                 logits = network(torch.from_numpy(batch.photos).to(accelerator.device))
-                found.append((batch.places, logits.float().cpu().numpy()))
+                found.append((batch.indices, logits.float().cpu().numpy()))
     # Every process gets all parts, so all of them take the same decisions on patience and the best epoch.
     found = gather_object(found)
-    places = np.concatenate([part for part, _ in found]) if found else np.zeros(0, np.int64)
+    indices = np.concatenate([part for part, _ in found]) if found else np.zeros(0, np.int64)
     logits = np.concatenate([part for _, part in found]) if found else np.zeros((0, 0), np.float32)
-    order = np.argsort(places)
-    return logits[order], places[order]
+    order = np.argsort(indices)
+    return logits[order], indices[order]
 
 
 def _begin_stage(
@@ -226,7 +226,7 @@ def _epoch(
     try:
         for batch in stream:
             state.lost.update(batch.lost)
-            if not len(batch.places):
+            if not len(batch.indices):
                 raise NameplateError(_none_readable(job, batch.lost))
             rate = learning_rate_now(recipe, len(job.paths), state.stage, state.stage_steps)
             try:
@@ -236,11 +236,11 @@ def _epoch(
             # `accuracy` and `loss` are those of this process. The processes share batches evenly, so photos are counted
             # times their number.
             state.loss += loss
-            state.photos += len(batch.places) * accelerator.num_processes
+            state.photos += len(batch.indices) * accelerator.num_processes
             state.step, state.steps, state.stage_steps = state.step + 1, state.steps + 1, state.stage_steps + 1
             now = time.monotonic()
             state.epoch_seconds = before + now - begun
-            right, seen = right + accuracy * len(batch.places), seen + len(batch.places)
+            right, seen = right + accuracy * len(batch.indices), seen + len(batch.indices)
             speed = state.photos / max(state.epoch_seconds, 1e-9)
             watch(
                 StepEvent(
@@ -277,7 +277,7 @@ def _step(
     seed = [recipe.seed, state.steps, accelerator.process_index]
     draw = np.random.default_rng(seed)
     torch.manual_seed(int(draw.integers(2**62)))  # dropout and stochastic depth
-    photos, first = torch.from_numpy(batch.photos), torch.from_numpy(job.classes[batch.places])
+    photos, first = torch.from_numpy(batch.photos), torch.from_numpy(job.classes[batch.indices])
     second, share = first, 1.0
     if mixed:
         photos, second, share = mix(photos, first, recipe.mixing, draw)
@@ -326,10 +326,10 @@ def _validate(job: TrainingJob, training: Training, accelerator: Accelerator) ->
     begun, loss, top1 = time.monotonic(), None, None
     if job.holdout_paths:
         settings = recipe.preprocess(stage.height, stage.width)
-        logits, places = evaluate_network(kept(training), job.holdout_paths, settings, accelerator, job.threads)
-        if not len(places):
+        logits, indices = evaluate_network(kept(training), job.holdout_paths, settings, accelerator, job.threads)
+        if not len(indices):
             raise unreadable(job.holdout_paths)
-        y_true = torch.from_numpy(job.holdout_classes[places])
+        y_true = torch.from_numpy(job.holdout_classes[indices])
         loss = float(functional.cross_entropy(torch.from_numpy(logits), y_true))
         top1 = float((logits.argmax(1) == y_true.numpy()).mean())
     speed = state.photos / max(state.epoch_seconds, 1e-9)

@@ -34,7 +34,7 @@ def test_sqlite_is_set_up_for_readers_beside_a_writer(tmp_path: Path) -> None:
         ("://geheim", "no URL of a database"),
     ],
 )
-def test_what_is_no_database_of_ours_is_refused(database: str, problem: str) -> None:
+def test_a_foreign_database_is_refused(database: str, problem: str) -> None:
     with pytest.raises(UsageError, match=problem) as refused:
         open_engine(database, create=True)
     assert "geheim" not in str(refused.value)
@@ -46,7 +46,7 @@ def test_reading_does_not_create_a_missing_file(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_that_is_none_is_left_as_it_is(tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_not_changed(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_bytes(b"notes " * 1000)
     with pytest.raises(DatabaseError, match="not a database"):
         FeedbackStore.open(str(tmp_path / "notes.txt"))

@@ -57,7 +57,7 @@ def test_what_was_stored_is_read(store: FeedbackStore, tmp_path: Path) -> None:
     assert "a-secret" not in json.dumps(manifest)
 
 
-def test_rejected_conflicting_and_overruled_ones_stay_out(store: FeedbackStore, tmp_path: Path) -> None:
+def test_rejected_conflicting_and_overruled_corrections_are_left_out(store: FeedbackStore, tmp_path: Path) -> None:
     good = say(store, 0, "A")
     rejected = say(store, 1, "A")
     one, other = say(store, 2, "A"), say(store, 2, "B", "you")
@@ -140,7 +140,7 @@ def test_a_conflict_counts_though_one_side_was_not_selected(store: FeedbackStore
     assert made.left_out == {"too old": 1, "different nameplates for one photo": 1}
 
 
-def test_photos_that_are_damaged_stay_out(store: FeedbackStore, tmp_path: Path) -> None:
+def test_damaged_photos_are_left_out(store: FeedbackStore, tmp_path: Path) -> None:
     say(store, 0)
     cut, other = say(store, PHOTOS[1].read_bytes()[:2000]), say(store, 2)
     with writing(store.engine) as connection:
@@ -162,7 +162,7 @@ def test_nothing_to_export_writes_nothing(store: FeedbackStore, tmp_path: Path) 
     assert not [path for path in tmp_path.iterdir() if "out" in path.name]
 
 
-def test_a_folder_that_is_there_is_kept(store: FeedbackStore, tmp_path: Path) -> None:
+def test_an_existing_folder_is_kept(store: FeedbackStore, tmp_path: Path) -> None:
     say(store)
     export(store, tmp_path / "out")
     before = (tmp_path / "out" / "train.csv").read_bytes()

@@ -1,4 +1,4 @@
-"""`FeedbackStore`: adds, lists, judges and deletes corrections. Its methods block, so a server calls them in a thread.
+"""`FeedbackStore`: adds, lists, moderates and deletes corrections. Its methods block, so servers use a thread.
 
 `clean_nameplate` and `clean_comment` normalise and check the text of users before it is stored.
 """

@@ -167,7 +167,7 @@ async def verify(
 
 
 def _refuse_what_cannot_be_judged(model: Model, claimed: str, rate: float, lies: Lies) -> None:
-    """Refuse claims that the model cannot judge.
+    """Refuse claims that the model cannot decide.
 
     Raises:
         Problem: the claim is empty or unknown to the model, or the model has no thresholds for such lies.

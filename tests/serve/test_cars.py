@@ -11,7 +11,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from nameplate.model.detector import MARGIN
 from nameplate.model.model import Model
 from nameplate.model.verification import prediction_json
 from nameplate.runtime.base import BATCH
@@ -135,9 +134,8 @@ def test_the_heat_map_is_of_the_car_that_is_asked_for(server: Running) -> None:
         assert heat["nameplate"] == car["nameplate"]
         assert (heat["width"], heat["height"]) == (960, 480)
         region = heat["region"]
-        across, down = MARGIN * (box["right"] - box["left"]) + 1, MARGIN * (box["bottom"] - box["top"]) + 1
-        assert box["left"] - across <= region["left"] < region["right"] <= box["right"] + across
-        assert box["top"] - down <= region["top"] < region["bottom"] <= box["bottom"] + down
+        assert box["left"] - 1 <= region["left"] < region["right"] <= box["right"] + 1
+        assert box["top"] - 1 <= region["top"] < region["bottom"] <= box["bottom"] + 1
     assert [row["cars"][0]["nameplate"]] != [row["cars"][1]["nameplate"]]
     [none] = server.identify(SCENE, "?all=true&heatmap=true&car=3").json()["results"]
     assert none["heatmap"] is None

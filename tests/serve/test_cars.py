@@ -124,3 +124,18 @@ def test_many_cars_beside_single_ones_get_the_answers_that_each_would_get_alone(
     together = server.post("/v1/identify?all=true", files=files).json()["results"]
     assert [{**row, "photo": ""} for row in together] == [{**row, "photo": ""} for row in alone]
     assert len(together[0]["cars"]) > BATCH
+
+
+def test_the_heat_map_is_of_the_car_that_is_asked_for(server: Running) -> None:
+    [row] = server.identify(SCENE, "?all=true").json()["results"]
+    for number, car in enumerate(row["cars"], start=1):
+        [found] = server.identify(SCENE, f"?all=true&heatmap=true&car={number}").json()["results"]
+        heat, box = found["heatmap"], car["box"]
+        assert heat["nameplate"] == car["nameplate"]
+        assert (heat["width"], heat["height"]) == (960, 480)
+        region = heat["region"]
+        assert box["left"] - 1 <= region["left"] < region["right"] <= box["right"] + 1
+        assert box["top"] - 1 <= region["top"] < region["bottom"] <= box["bottom"] + 1
+    assert [row["cars"][0]["nameplate"]] != [row["cars"][1]["nameplate"]]
+    [none] = server.identify(SCENE, "?all=true&heatmap=true&car=3").json()["results"]
+    assert none["heatmap"] is None

@@ -151,7 +151,7 @@ class Engine:
         *,
         form: Literal["file", "input"] = "file",
         top: int = TOP,
-        heatmap: bool = False,
+        heatmap: int | None = None,
         embeddings: bool = False,
         cars: Cars | None = None,
     ) -> list[ServedAnswer]:
@@ -162,7 +162,7 @@ class Engine:
             names: the photos' names in the answers.
             form: which of the two `photos` are.
             top: how many nameplates each answer lists.
-            heatmap: whether to draw heat maps.
+            heatmap: number of the car whose heat map is drawn, 0 for the main one; None draws none.
             embeddings: whether the answers hold the embeddings.
             cars: which cars of each photo are named; None: as the service's settings say.
 

@@ -55,7 +55,8 @@ class WorkerJob(msgspec.Struct, tag=True, frozen=True):
     form: Literal["file", "input"] = "file"
     """What the body is: a photo's file, or an already prepared model input, uint8 H×W×3."""
     top: int = TOP
-    heatmap: bool = False
+    heatmap: int | None = None
+    """Number of the car whose heat map is drawn, 0 for the main one; None draws none."""
     embedding: bool = False
     """Whether the answer must hold the embedding too."""
     cars: Cars | None = None

@@ -276,7 +276,7 @@ class Worker:
             # The original photo is unknown, and the model input tells nothing about its size or sharpness.
             prepared = replace(prepared, car=replace(prepared.car, quality=None))
         task.prepared = prepared
-        if task.job.heatmap:
+        if task.job.heatmap is not None:
             # Imported only when needed: most workers never draw a heat map, and start faster without it.
             from nameplate.model.cam import SHOWN
             from nameplate.report.explanation import shown
@@ -292,7 +292,7 @@ class Worker:
             self._embed(tasks)
             embedded = time.monotonic() - start
             # Jobs with a heat map are finished last: drawing it takes a while, and the others must not wait for it.
-            for task in sorted(taken, key=lambda task: task.job.heatmap):
+            for task in sorted(taken, key=lambda task: task.job.heatmap is not None):
                 self._finish(task, start - task.ready, embedded, len(tasks))
 
     def _embed(self, tasks: list[Task]) -> None:
@@ -333,7 +333,7 @@ class Worker:
                     job.id,
                     prediction,
                     len(body),
-                    self._heat_map(task) if job.heatmap and prediction.failure is None else None,
+                    self._heat_map(task) if prediction.failure is None else None,
                     prediction.failure is not None and prediction.failure.reason == "too slow",
                     {"decode": task.decoded, **located, "wait": waited, "embed": embedded},
                     batch,
@@ -343,13 +343,17 @@ class Worker:
         )
 
     def _heat_map(self, task: Task) -> HeatMap | None:
-        """Draw the heat map of a prepared photo; the photo is not decoded again."""
+        """Draw the heat map of a car of a prepared photo; the photo is not decoded again."""
+        if task.job.heatmap is None or task.job.heatmap >= task.cars:
+            return None
         from nameplate.model.cam import explain_mapped, explainable, map_prepared
         from nameplate.report.explanation import heat_json
 
         if self._cam_runtime is None or not explainable(self._model) or task.prepared is None or task.shown is None:
             return None
-        [mapped] = map_prepared(self._model, iter([task.prepared]), self._cam_runtime)
+        cars = (task.prepared.car, *task.prepared.others)
+        alone = replace(task.prepared, car=cars[task.job.heatmap], others=())
+        [mapped] = map_prepared(self._model, iter([alone]), self._cam_runtime)
         if isinstance(mapped, UnreadablePhoto):
             return None
         return heat_json(explain_mapped(self._model, mapped, task.shown), self._model.bundle.manifest.preprocess)

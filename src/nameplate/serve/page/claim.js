@@ -83,4 +83,5 @@ const advert = (found, photos, model) => ({
   model,
   thumbs: photos.map(({ thumb }) => thumb),
   names: photos.map(({ name }) => name),
+  sizes: photos.map(({ size }) => size),
 });

@@ -5,7 +5,7 @@ import { addToTray, drawTray, submitClaim } from "./claim.js";
 import { announce, byId, element } from "./element.js";
 import { askFeedback } from "./feedback.js";
 import { remembered } from "./history.js";
-import { identifyPhotos, toggleHeat } from "./identify.js";
+import { chooseCar, identifyPhotos, toggleHeat } from "./identify.js";
 import { listen } from "./input.js";
 import { language, say, setLanguage, size, translate } from "./language.js";
 import { problemBox } from "./problem.js";
@@ -107,7 +107,7 @@ function wire() {
     announce(say("keyTaken"));
     begin();
   };
-  setActions({ heat: toggleHeat, feedback: (entry) => askFeedback(entry, () => told(entry)) });
+  setActions({ choose: chooseCar, heat: toggleHeat, feedback: (entry) => askFeedback(entry, () => told(entry)) });
   listen(take, () => !byId("feedback").open);
 }
 

@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from nameplate.defaults import TOP
 from nameplate.errors import UsageError
+from nameplate.model.detector import MOST_CARS
 from nameplate.model.model import Model
 from nameplate.model.verification import (
     DEFAULT_LIES,
@@ -54,6 +55,9 @@ async def identify(
     model: Annotated[str | None, Query(description="A model that /v1/models lists; none: the first.")] = None,
     top: Annotated[int, Query(ge=1, le=MOST_TOP, description="How many nameplates to give for each.")] = TOP,
     heatmap: Annotated[bool, Query(description="Whether to draw what speaks for the answer.")] = False,
+    car: Annotated[
+        int, Query(ge=1, le=MOST_CARS, description="Which of `cars` the heat map is of; 1 is the main one.")
+    ] = 1,
     all_: Annotated[
         bool, Query(alias="all", description="Whether to name every car that is located; not with `whole`.")
     ] = False,
@@ -67,7 +71,8 @@ async def identify(
         served = service.engines.find(model)
         named = model_name(served)  # read now: a reload may exchange the model during the wait
         request.state.log.update(model=served.engine.name, photos=len(photos))
-        found = await unless_gone(request, served.engine.answer(photos, names, top=top, heatmap=heatmap, cars=cars))
+        drawn = car - 1 if heatmap else None
+        found = await unless_gone(request, served.engine.answer(photos, names, top=top, heatmap=drawn, cars=cars))
     rows = [prediction_json(answer.prediction, answer.heatmap if heatmap else UNSET) for answer in found]
     refuse_if_none_readable(found, rows)
     return json_response(Identified(named, rows))

@@ -161,11 +161,11 @@ class _Report:
     """Whether an entry is damaged."""
 
 
-Why = Failure | str
+ReasonLeftOut = Failure | str
 """Why an entry is left out: a `Failure` where it cannot be read, or else a sentence."""
 
 
-def _report(left_out: Iterable[tuple[str, Why]]) -> _Report:
+def _report(left_out: Iterable[tuple[str, ReasonLeftOut]]) -> _Report:
     entries = list(left_out)
     damaged = any(isinstance(why, Failure) and why.reason == "damaged" for _, why in entries)
     return _Report(tuple(Refused(name, str(why)) for name, why in entries), damaged)
@@ -185,7 +185,7 @@ def _digest(archive: Archive, *limits: object) -> str:
 
 def _unpack_into(
     archive: Archive, folder: Path, prefix: str, progress: UnpackProgress | None
-) -> Iterator[tuple[str, Why]]:
+) -> Iterator[tuple[str, ReasonLeftOut]]:
     """Write all accepted entries; yield the names of the others with the reasons."""
     called = prefix.rstrip("/") or archive.budget.archive
     for member in archive.members(called):
@@ -200,7 +200,7 @@ def _unpack_into(
     yield from ((note.name, note.reason) for note in archive.names.note(called))
 
 
-def _unpack_member(archive: Archive, member: Member, folder: Path) -> Why | None:
+def _unpack_member(archive: Archive, member: Member, folder: Path) -> ReasonLeftOut | None:
     """Write one photo or table; return why it was refused, None where it was written."""
     target = folder / member.name
     try:
@@ -249,7 +249,7 @@ def _write(target: Path, pieces: Iterable[bytes]) -> None:
             raise
 
 
-def why_left_out(error: Exception, folder: Path) -> Why:
+def why_left_out(error: Exception, folder: Path) -> ReasonLeftOut:
     """Why an entry is left out after an error. Errors of the disk end the unpacking, since the user has to solve them.
 
     Raises:
@@ -266,7 +266,7 @@ def why_left_out(error: Exception, folder: Path) -> Why:
 
 def _unpack_inner(
     archive: Archive, member: Member, folder: Path, progress: UnpackProgress | None
-) -> Iterator[tuple[str, Why]]:
+) -> Iterator[tuple[str, ReasonLeftOut]]:
     suffix = ".zip" if member.name.lower().endswith(".zip") else ".tar"
     with tempfile.NamedTemporaryFile(dir=folder, suffix=suffix) as copy:
         try:

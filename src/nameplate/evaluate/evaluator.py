@@ -281,8 +281,8 @@ class Mistake:
 
 
 @dataclass(frozen=True, slots=True)
-class ConfusedPair:
-    """Two nameplates that are confused."""
+class MutualConfusion:
+    """Two nameplates that are confused, in both directions."""
 
     first: str
     second: str
@@ -305,7 +305,7 @@ def surest_mistakes(result: EvaluationResult, count: int) -> tuple[Mistake, ...]
     return tuple(_mistake(result, int(i)) for i in order[:count])
 
 
-def worst_pairs(result: EvaluationResult, count: int) -> tuple[ConfusedPair, ...]:
+def worst_pairs(result: EvaluationResult, count: int) -> tuple[MutualConfusion, ...]:
     """The `count` pairs of nameplates with the most confusions, or fewer."""
     by_pair: dict[tuple[int, int], list[int]] = {}
     y_true, named = result.y_true.tolist(), result.y_pred.tolist()
@@ -315,11 +315,11 @@ def worst_pairs(result: EvaluationResult, count: int) -> tuple[ConfusedPair, ...
     return tuple(_pair(result, one, two, np.array(found)) for (one, two), found in worst)
 
 
-def _pair(result: EvaluationResult, one: int, two: int, indices: NDArray[np.int64]) -> ConfusedPair:
+def _pair(result: EvaluationResult, one: int, two: int, indices: NDArray[np.int64]) -> MutualConfusion:
     there = int((result.y_true[indices] == one).sum())
     surest = indices[result.confidence[indices].argmax()]
     names = result.nameplates
-    return ConfusedPair(names[one], names[two], there, len(indices) - there, _mistake(result, int(surest)))
+    return MutualConfusion(names[one], names[two], there, len(indices) - there, _mistake(result, int(surest)))
 
 
 def _mistake(result: EvaluationResult, index: int) -> Mistake:

@@ -242,18 +242,8 @@ def _epoch(
             state.epoch_seconds = before + now - begun
             right, seen = right + accuracy * len(batch.indices), seen + len(batch.indices)
             speed = state.photos / max(state.epoch_seconds, 1e-9)
-            watch(
-                StepEvent(
-                    state,
-                    stage,
-                    len(whole),
-                    state.loss / state.step,
-                    rate,
-                    right / seen,
-                    speed,
-                    _left(job, state, speed),
-                )
-            )
+            left = _left(job, state, speed)
+            watch(StepEvent(state, stage, len(whole), state.loss / state.step, rate, right / seen, speed, left))
             if now - saved_at > CHECKPOINT_SECONDS and state.step < len(whole):
                 _save(job, training, accelerator)
                 saved_at = now

@@ -5,6 +5,9 @@ from __future__ import annotations
 import threading
 import time
 
+import pytest
+
+from nameplate.serve import worker
 from nameplate.serve.worker import Batches
 
 
@@ -64,12 +67,20 @@ def test_free_runners_share_the_waiting_photos() -> None:
     assert sorted(number for batch in taken for number in batch) == [0, 1, 2, 3]
 
 
-def test_a_photo_of_many_cars_fills_a_batch() -> None:
+def test_a_photo_of_many_cars_fills_a_batch_and_lets_others_pass() -> None:
     batches: Batches[int] = Batches(4, wait=60, cars_of=lambda cars: cars)
     for cars in (1, 2, 10, 1, 3, 2, 1):
         batches.expect()
         batches.put(cars)
     batches.expect()  # so that nothing but a full batch is taken at once
-    assert [batches.take() for _ in range(3)] == [[1, 2], [10], [1, 3]]
-    threading.Timer(0.1, batches.give_up).start()
-    assert batches.take() == [2, 1]
+    assert [batches.take() for _ in range(4)] == [[1, 1, 1], [2, 2], [3], [10]]
+
+
+def test_no_photo_lets_others_pass_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "YIELD_SECONDS", 0.001)
+    batches: Batches[int] = Batches(4, wait=0, cars_of=lambda cars: cars)
+    batches.expect()
+    batches.put(10)
+    time.sleep(0.1)
+    _filled(batches, 2)  # photos 0 and 1, which count as so many cars
+    assert batches.take() == [10]

@@ -16,13 +16,13 @@ import sys
 import threading
 import time
 import traceback
-from collections import deque
+from bisect import insort
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,12 +53,28 @@ from nameplate.serve.ipc import LENGTHS, Cancel, Failed, Frame, Ready, Setup, Wo
 T = TypeVar("T")
 
 
+YIELD_SECONDS = 0.2
+"""A photo lets others pass that come up to so many seconds after it for each car that it has more than they. So a photo
+of one car does not wait for several of ten cars, which take as long as dozens like it; and none waits for ever."""
+
+
+class _Ready(NamedTuple, Generic[T]):
+    """A prepared photo in the queue."""
+
+    turn: float
+    """When its turn is, on the monotonic clock: the earliest is taken first."""
+    arrived: float
+    """When it came, on the monotonic clock; this bounds the wait for others."""
+    cars: int
+    item: T
+
+
 class Batches(Generic[T]):
     """A queue of prepared photos that several decoders fill and several runners empty, batch by batch.
 
     A free runner takes what is there: a photo waits for others only while some are being decoded, and never longer
     than `wait`. If several runners are free, they share what is there, so that none is idle. A photo in which many cars
-    are named fills a batch, so that others wait for it no longer than for as many photos of one car.
+    are named fills a batch, and it lets photos of fewer cars pass that come shortly after it: `YIELD_SECONDS`.
     """
 
     def __init__(self, size: int, wait: float, cars_of: Callable[[T], int] = lambda _: 1) -> None:
@@ -70,7 +86,7 @@ class Batches(Generic[T]):
             cars_of: how many cars of a photo are named.
         """
         self.size, self._wait, self._cars_of = size, wait, cars_of
-        self._ready: deque[tuple[float, T]] = deque()  # with the time of arrival, which bounds the wait
+        self._ready: list[_Ready[T]] = []  # in the order in which they are taken
         self._coming = 0  # photos that are being decoded
         self._idle = 0  # runners that wait in `take`
         self._changed = threading.Condition()
@@ -90,7 +106,9 @@ class Batches(Generic[T]):
         """Add an announced photo."""
         with self._changed:
             self._coming -= 1
-            self._ready.append((time.monotonic(), item))
+            arrived, cars = time.monotonic(), self._cars_of(item)
+            place = _Ready(arrived + YIELD_SECONDS * (cars - 1), arrived, cars, item)
+            insort(self._ready, place, key=lambda ready: ready.turn)
             self._changed.notify_all()
 
     def take(self) -> list[T]:
@@ -109,20 +127,21 @@ class Batches(Generic[T]):
     def _share(self) -> list[T]:
         """Take out the photos for one runner: at least one, then as many as a batch has room for."""
         share = -(-len(self._ready) // self._idle)  # a fair one, rounded up
-        taken = [self._ready.popleft()[1]]
-        room = self.size - self._cars_of(taken[0])
-        while len(taken) < share and self._cars_of(self._ready[0][1]) <= room:
-            taken.append(self._ready.popleft()[1])
-            room -= self._cars_of(taken[-1])
-        return taken
+        count, room = 1, self.size - self._ready[0].cars
+        while count < share and self._ready[count].cars <= room:
+            room -= self._ready[count].cars
+            count += 1
+        taken = self._ready[:count]
+        del self._ready[:count]
+        return [ready.item for ready in taken]
 
     def _pause(self) -> float | None:
         """Return how many seconds to wait for a batch to fill: 0 to take what is there, None if nothing is there."""
         if not self._ready:
             return None
-        if sum(self._cars_of(item) for _, item in self._ready) >= self.size or self._coming == 0:
+        if sum(ready.cars for ready in self._ready) >= self.size or self._coming == 0:
             return 0
-        return max(0.0, self._ready[0][0] + self._wait - time.monotonic())
+        return max(0.0, min(ready.arrived for ready in self._ready) + self._wait - time.monotonic())
 
 
 NICE = 5

@@ -196,6 +196,23 @@ def test_a_part_of_a_car_is_told(visit: Open, url: str, photos: dict[str, Path])
     expect(page.locator(".card")).to_contain_text("Take a photo of the whole car.")
 
 
+def test_a_car_that_is_small_in_a_large_photo_is_not_called_a_small_photo(
+    visit: Open, url: str, photos: dict[str, Path]
+) -> None:
+    """The service's answer is changed, because it depends on the thresholds of quality."""
+    page = visit()
+    answer = asked(url, photos["two.jpg"])
+    small = {"verdict": "poor photo", "flaws": ["small"], "candidates": []}
+    answer["results"][0]["cars"][1] |= small
+    page.route("**/v1/identify*", lambda route: route.fulfill(json=answer))
+    identify(page, photos["two.jpg"])
+    page.locator("button.car").nth(1).click()
+    expect(page.locator(".card")).to_contain_text("The car is too small in this photo: go closer")
+    answer["results"][0] |= small | {"box": None, "cars": []}
+    identify(page, photos["two.jpg"])
+    expect(page.locator(".card")).to_contain_text("The photo is too small")
+
+
 def test_each_car_has_its_heat_map(visit: Open, photos: dict[str, Path], found: dict[str, Prediction]) -> None:
     page = visit()
     identify(page, photos["two.jpg"])

@@ -20,7 +20,7 @@ from tests.serve.scenes import FILES, as_file, locating_bundle, scene
 for needed in ("fastapi", "uvicorn", "playwright", "axe_playwright_python"):
     pytest.importorskip(needed)
 
-from playwright.sync_api import Locator, Page, expect  # noqa: E402
+from playwright.sync_api import Locator, Page, Route, expect  # noqa: E402
 
 TALL = (480, 960)
 PHOTOS = {
@@ -242,6 +242,16 @@ def test_a_model_that_locates_nothing_is_asked_as_before(visit: Open, bundle: Pa
         identify(page, photos["two.jpg"])
         expect(page.locator(".framed")).to_have_count(0)
         assert [address.partition("?")[2] for address in asked] == ["model=cars196"]
+
+
+def test_photos_that_are_given_before_the_models_are_known_wait_for_them(visit: Open, photos: dict[str, Path]) -> None:
+    """The list of models is held back on its way."""
+    held: list[Route] = []
+    page = visit(before=lambda page: page.route("**/v1/models", lambda route: held.append(route)))
+    page.set_input_files("#pick", photos["two.jpg"])
+    expect(page.locator(".card.waiting")).to_have_count(1)
+    held[0].continue_()
+    expect(page.locator("button.car")).to_have_count(2)
 
 
 def test_boxes_outlast_a_reload(visit: Open, photos: dict[str, Path]) -> None:

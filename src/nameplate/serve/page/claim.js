@@ -61,6 +61,7 @@ async function verify(photos, claimed) {
   show([]);
   drawAnswers();
   byId("answers-title").focus();
+  await visit.begun;
   const { model } = visit;
   try {
     const found = await service.verify(photos.map(({ file }) => file), claimed, { model, signal });

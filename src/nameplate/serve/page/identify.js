@@ -24,6 +24,7 @@ async function work(entries) {
   const photos = [...entries];
   const { signal, end } = begin("identify", photos);
   drawProgress();
+  await visit.begun; // photos may be quicker
   try {
     for (let next = take(photos); next.length; next = take(photos)) await identifyNext(next, signal);
     announce(photos.map((entry) => (entry.row ? `${entry.name}: ${inShort(entry.row)}` : `${entry.name}: ${say("refused")}`)).join("; "));

@@ -2,6 +2,7 @@
 
 export const visit = {
   service: { version: "", feedback: false, keys: false, limits: { photos: 1, photo_bytes: 2 ** 20, body_bytes: 2 ** 20, pixels: 1e7 } },
+  begun: null, // a promise: the service has said what it takes and which models it has, or has failed to
   models: [],
   model: "", // the name of the one that is asked
   task: "identify",

@@ -20,7 +20,7 @@ from tests.serve.scenes import FILES, as_file, locating_bundle, scene
 for needed in ("fastapi", "uvicorn", "playwright", "axe_playwright_python"):
     pytest.importorskip(needed)
 
-from playwright.sync_api import Locator, Page, expect  # noqa: E402
+from playwright.sync_api import Locator, Page, Route, expect  # noqa: E402
 
 TALL = (480, 960)
 PHOTOS = {
@@ -196,6 +196,23 @@ def test_a_part_of_a_car_is_told(visit: Open, url: str, photos: dict[str, Path])
     expect(page.locator(".card")).to_contain_text("Take a photo of the whole car.")
 
 
+def test_a_car_that_is_small_in_a_large_photo_is_not_called_a_small_photo(
+    visit: Open, url: str, photos: dict[str, Path]
+) -> None:
+    """The service's answer is changed, because it depends on the thresholds of quality."""
+    page = visit()
+    answer = asked(url, photos["two.jpg"])
+    small = {"verdict": "poor photo", "flaws": ["small"], "candidates": []}
+    answer["results"][0]["cars"][1] |= small
+    page.route("**/v1/identify*", lambda route: route.fulfill(json=answer))
+    identify(page, photos["two.jpg"])
+    page.locator("button.car").nth(1).click()
+    expect(page.locator(".card")).to_contain_text("The car is too small in this photo: go closer")
+    answer["results"][0] |= small | {"box": None, "cars": []}
+    identify(page, photos["two.jpg"])
+    expect(page.locator(".card")).to_contain_text("The photo is too small")
+
+
 def test_each_car_has_its_heat_map(visit: Open, photos: dict[str, Path], found: dict[str, Prediction]) -> None:
     page = visit()
     identify(page, photos["two.jpg"])
@@ -225,6 +242,20 @@ def test_a_model_that_locates_nothing_is_asked_as_before(visit: Open, bundle: Pa
         identify(page, photos["two.jpg"])
         expect(page.locator(".framed")).to_have_count(0)
         assert [address.partition("?")[2] for address in asked] == ["model=cars196"]
+
+
+def test_photos_that_are_given_before_the_models_are_known_wait_for_them(visit: Open, photos: dict[str, Path]) -> None:
+    """The list of models is held back on its way."""
+    held: list[Route] = []
+    page = visit(before=lambda page: page.route("**/v1/models", lambda route: held.append(route)))
+    page.set_input_files("#pick", photos["two.jpg"])
+    expect(page.locator(".card.waiting")).to_have_count(1)
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator(".card.stopped")).to_have_count(1)
+    page.get_by_role("button", name="Go on").click()
+    expect(page.locator(".card.waiting")).to_have_count(1)
+    held[0].continue_()
+    expect(page.locator("button.car")).to_have_count(2)
 
 
 def test_boxes_outlast_a_reload(visit: Open, photos: dict[str, Path]) -> None:

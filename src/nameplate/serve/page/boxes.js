@@ -4,6 +4,8 @@ import { element } from "./element.js";
 import { say } from "./language.js";
 import { inShort } from "./photo.js";
 
+const LITTLE = 0.015; // share of the photo below which a box has a thin line, so that it hides less of its car
+
 /** The answer for the chosen car, in the form of a photo's row. */
 export const chosenRow = ({ row, chosen = 0 }) => (chosen === 0 ? row : { photo: row.photo, ...row.cars[chosen] });
 
@@ -15,17 +17,17 @@ export function boxed(image, entry, choose = null) {
   const { row, size } = entry;
   const boxes = several(entry) && choose ? row.cars.map(({ box }) => box ?? whole(size)) : [row.box];
   if (boxes.length === 1) return element("div", { className: "framed" }, image, place(element("span", { className: "car", "aria-hidden": "true" }), boxes[0], size));
-  const buttons = boxes.map((box, number) => place(carButton(entry, number, choose), box, size));
+  const buttons = boxes.map((box, number) => place(carButton(entry, number, choose, area(box) < LITTLE * area(whole(size))), box, size));
   const small = [...boxes.keys()].sort((one, other) => area(boxes[other]) - area(boxes[one]));
   for (const [depth, number] of small.entries()) buttons[number].style.zIndex = depth + 1; // small ones over large ones
   return element("div", { className: "framed", role: "group", "aria-label": say("carsFound", { count: boxes.length }) }, image, ...buttons);
 }
 
-function carButton({ row, chosen = 0 }, number, choose) {
+function carButton({ row, chosen = 0 }, number, choose, little) {
   const name = say("carIs", { number: number + 1, count: row.cars.length, answer: inShort(row.cars[number]) });
   return element(
     "button",
-    { type: "button", className: "car", onclick: () => choose(number), "aria-label": name, "aria-pressed": String(number === chosen), "data-role": `car-${number}` },
+    { type: "button", className: little ? "car little" : "car", onclick: () => choose(number), "aria-label": name, "aria-pressed": String(number === chosen), "data-role": `car-${number}` },
     element("span", { className: "tag", "aria-hidden": "true", textContent: number + 1 }),
   );
 }

@@ -26,7 +26,7 @@ function pictureOf(entry, does) {
   if (entry.heatShown && heatOf(entry)) return heatFigure(heatOf(entry));
   const source = entry.picture ?? entry.thumb;
   const shown = source
-    ? element("img", { src: source, alt: say("photoOf", { name: entry.name }) })
+    ? element("img", { src: source, alt: say("photoOf", { name: entry.name }), decoding: "sync" }) // else a choice of another car flickers
     : element("span", { className: "nothing", "aria-hidden": "true", textContent: "?" });
   const framed = source && entry.size && (entry.row?.box || several(entry));
   const photo = framed ? boxed(shown, entry, (number) => does.choose(entry, number)) : shown;
@@ -53,7 +53,7 @@ function answered(entry, does) {
     row.verdict === "unsure" && row.make
       ? element("p", { textContent: say("makeLikely", { make: row.make, percent: percent(row.make_confidence) }) })
       : null,
-    row.flaws ? element("p", { textContent: row.flaws.map((flaw) => say(`flaw.${flaw}`)).join(" ") }) : null,
+    row.flaws ? element("p", { textContent: row.flaws.map((flaw) => say(`flaw.${flaw === "small" && row.box ? "smallCar" : flaw}`)).join(" ") }) : null,
     row.error ? reason(row.error) : null,
     row.why ? element("p", { textContent: say(`why.${row.why}`) }) : null,
     element("p", { className: "soft", textContent: say(row.why && row.verdict === "not a car" ? "takeWhole" : `advice.${row.verdict}`) }),

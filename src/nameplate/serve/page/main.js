@@ -13,7 +13,9 @@ import * as service from "./service.js";
 import { setTheme, theme } from "./theme.js";
 import { visit } from "./visit.js";
 
-async function begin() {
+const begin = () => (visit.begun = askService());
+
+async function askService() {
   byId("trouble").replaceChildren();
   try {
     visit.service = await service.service();

@@ -71,6 +71,7 @@ export const WORDS = {
     moreCars: { one: "and {count} more car", other: "and {count} more cars" },
     flaw: {
       small: "The photo is too small: send it in its full size.",
+      smallCar: "The car is too small in this photo: go closer, or send the photo in its full size.",
       dark: "The photo is too dark: take it in better light.",
       blurred: "The photo is too blurred: hold the camera still, and wipe its lens.",
     },
@@ -245,6 +246,7 @@ export const WORDS = {
     moreCars: { one: "и ещё {count} автомобиль", few: "и ещё {count} автомобиля", many: "и ещё {count} автомобилей", other: "и ещё {count} автомобиля" },
     flaw: {
       small: "Фотография слишком мала: отправьте её в полном размере.",
+      smallCar: "Автомобиль на фотографии слишком мелкий: снимите ближе или отправьте её в полном размере.",
       dark: "Фотография слишком тёмная: снимите при хорошем свете.",
       blurred: "Фотография слишком размыта: держите камеру неподвижно и протрите объектив.",
     },

@@ -64,8 +64,8 @@ def photo_input(files: list[bytes] = FILES) -> Any:
 
 
 def model_inputs(model: Model) -> NDArray[np.uint8]:
-    size = model.bundle.manifest.preprocess
-    return np.stack([preprocess(decode(file, at_least=(size.height, size.width)), size) for file in FILES])
+    photos = (prepared(prepare_photo(file, model.bundle.manifest.preprocess, Settings())) for file in FILES)
+    return np.stack([photo.car.inputs[0] for photo in photos])
 
 
 def check(result: Any, model: Model) -> None:

@@ -115,7 +115,7 @@ def test_files_are_served_with_their_types_and_as_short_as_they_should_be(url: s
         with urllib.request.urlopen(f"{url}/page/{path.name}") as answer:
             assert answer.read() == path.read_bytes()
             assert answer.headers["Content-Type"].startswith(kinds[path.suffix])
-    assert sum(path.stat().st_size for path in folder.iterdir()) < 92_000
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 96_000
 
 
 def test_a_file_that_has_not_changed_is_not_sent_again(url: str) -> None:

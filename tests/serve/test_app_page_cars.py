@@ -250,6 +250,10 @@ def test_photos_that_are_given_before_the_models_are_known_wait_for_them(visit: 
     page = visit(before=lambda page: page.route("**/v1/models", lambda route: held.append(route)))
     page.set_input_files("#pick", photos["two.jpg"])
     expect(page.locator(".card.waiting")).to_have_count(1)
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator(".card.stopped")).to_have_count(1)
+    page.get_by_role("button", name="Go on").click()
+    expect(page.locator(".card.waiting")).to_have_count(1)
     held[0].continue_()
     expect(page.locator("button.car")).to_have_count(2)
 

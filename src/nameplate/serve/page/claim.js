@@ -5,7 +5,7 @@ import { announce, button, byId, element } from "./element.js";
 import { say } from "./language.js";
 import { photo, refused, tooMuch } from "./photo.js";
 import * as service from "./service.js";
-import { begin, show, visit } from "./visit.js";
+import { begin, known, show, visit } from "./visit.js";
 
 /** Add photos to the tray. */
 export async function addToTray(files, folders = []) {
@@ -61,7 +61,7 @@ async function verify(photos, claimed) {
   show([]);
   drawAnswers();
   byId("answers-title").focus();
-  await visit.begun;
+  await known(signal);
   const { model } = visit;
   try {
     const found = await service.verify(photos.map(({ file }) => file), claimed, { model, signal });

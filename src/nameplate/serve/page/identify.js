@@ -6,7 +6,7 @@ import { announce, byId } from "./element.js";
 import { say } from "./language.js";
 import { inShort, photo, portion, refused } from "./photo.js";
 import * as service from "./service.js";
-import { begin, show, visit } from "./visit.js";
+import { begin, known, show, visit } from "./visit.js";
 
 /** Take new photos: while requests are under way they join the others, otherwise they replace what is shown. */
 export async function identifyPhotos(files, folders = []) {
@@ -24,7 +24,7 @@ async function work(entries) {
   const photos = [...entries];
   const { signal, end } = begin("identify", photos);
   drawProgress();
-  await visit.begun; // photos may be quicker
+  await known(signal);
   try {
     for (let next = take(photos); next.length; next = take(photos)) await identifyNext(next, signal);
     announce(photos.map((entry) => (entry.row ? `${entry.name}: ${inShort(entry.row)}` : `${entry.name}: ${say("refused")}`)).join("; "));

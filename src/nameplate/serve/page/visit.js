@@ -26,6 +26,9 @@ export function begin(task, photos) {
   return { signal: stop.signal, end };
 }
 
+/** Wait until the service has said which models it has, since photos may be given before; or until `signal` aborts. */
+export const known = (signal) => Promise.race([visit.begun, new Promise((resolve) => signal.addEventListener("abort", resolve))]);
+
 /** Show these entries; those shown before move to the history. */
 export function show(entries) {
   visit.shown = entries;

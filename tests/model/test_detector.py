@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +16,20 @@ from nameplate.data.dataset import list_photos
 from nameplate.demo import photos_folder
 from nameplate.errors import BundleError
 from nameplate.images.decode import decode
-from nameplate.images.transforms import WHOLE, Box, Pixels
+from nameplate.images.transforms import WHOLE, Box, Pixels, crop
 from nameplate.model import detector
 from nameplate.model.detector import (
     CLEAR,
     LEAST_SCORE,
     MOST_CARS,
+    MOST_WINDOWS,
     NEARLY_ALL,
     CarDetector,
     LocatedCar,
     crop_box,
     in_order,
     locate,
+    windows,
 )
 
 RENDERS = sorted(photos_folder("test").glob("*/*.jpg"))
@@ -124,7 +126,7 @@ def test_golden_boxes() -> None:
         assert (car.score, *car.box) == pytest.approx(GOLDEN[name], abs=TOLERANCE), name
 
 
-SHAPES = [(1, 1), (1, 400), (400, 1), (2, 300), (300, 2), (17, 1999), (172, 172), (173, 171), (1200, 900)]
+SHAPES = [(1, 1), (1, 400), (400, 1), (2, 300), (300, 2), (3000, 2), (17, 1999), (172, 172), (173, 171), (1200, 900)]
 
 
 @pytest.mark.parametrize(("height", "width"), SHAPES)
@@ -173,6 +175,39 @@ def test_a_mirrored_photo_has_mirrored_boxes() -> None:
         top, left, bottom, right = locate(photo)[0].box
         mirrored = locate(np.ascontiguousarray(photo[:, ::-1]))[0].box
         assert overlap(mirrored, (top, 1 - right, bottom, 1 - left)) > 0.85
+
+
+def test_a_car_in_a_photo_that_is_higher_than_wide_is_found_where_it_is() -> None:
+    for number, path in enumerate(RENDERS[::25]):
+        photo = decode(path)
+        high, wide = photo.shape[:2]
+        tall = np.full((2 * wide, wide + 40, 3), GREY, np.uint8)
+        top = number * (tall.shape[0] - high) // 8
+        tall[top : top + high, 20 : 20 + wide] = photo
+        place = (top / tall.shape[0], 20 / tall.shape[1], (top + high) / tall.shape[0], (20 + wide) / tall.shape[1])
+        assert overlap(locate(tall)[0].box, within(locate(photo)[0].box, place)) > 0.7, path
+
+
+def test_a_car_that_its_window_cuts_is_not_taken_for_a_whole_one() -> None:
+    """A car that fills a photo of about 1:2 is higher than the square windows."""
+    for path in RENDERS[::10]:
+        photo = decode(path)
+        close = crop(photo, locate(photo)[0].box)
+        tall = np.pad(np.asarray(Image.fromarray(close).resize((360, 700))), ((20, 20), (20, 20), (0, 0)), "edge")
+        assert overlap(locate(tall)[0].box, (20 / 740, 0.05, 720 / 740, 0.95)) > 0.7, path
+
+
+def test_windows_cover_the_photo_and_are_few() -> None:
+    assert windows(100, 100) == [(0, 100)]
+    assert windows(100, 1000) == [(0, 100)]
+    for height in range(112, 340):
+        whole, *squares = windows(height, 100)
+        assert whole == (0, height)
+        assert 2 <= len(squares) <= MOST_WINDOWS
+        assert {last - first for first, last in squares} == {100}
+        assert (squares[0][0], squares[-1][1]) == (0, height)
+        assert all(later < last for (_, last), (later, _) in pairwise(squares))
+    assert len(windows(100_000, 1)) == 1 + MOST_WINDOWS
 
 
 def boxed(score: float, side: float) -> LocatedCar:

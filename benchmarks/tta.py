@@ -1,6 +1,6 @@
 """Measures the gain of each kind of test-time augmentation on labelled photos, against a single view.
 
-    python benchmarks/tta.py DATA [--every 1] [--ways "mirror,scales,closer" original]
+    python benchmarks/tta.py DATA [--every 1] [--ways mirror,scales original]
 
 Photos that trained the model are left out. All TTA views of a plan are computed once; plans that are parts of it
 (mirror and scales of "mirror,scales") are evaluated on the same embeddings.
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--model", default=DEFAULT_BUNDLE)
     parser.add_argument("--every", type=int, default=1, help="Take every so many-th photo.")
-    parser.add_argument("--ways", nargs="+", default=["mirror,scales,closer", "original"])
+    parser.add_argument("--ways", nargs="+", default=["mirror,scales", "original"])
     arguments = parser.parse_args()
     model, dataset = Model.load(arguments.model, runtime="onnxruntime"), read_dataset(arguments.data)
     known = trained_digests(model.bundle)
@@ -64,7 +64,7 @@ def probs_of(model: Model, paths: list[str], names: tuple[str, ...]) -> dict[str
     begun = time.monotonic()
     for row in model.embedder.rows(paths):
         assert isinstance(row, EmbeddedPhoto), row
-        views = row.views
+        views = row.car.views
         looks += len(np.unique(views, axis=0))
         each = model.probabilities(views, row.runtime)
         for name in names:
@@ -81,7 +81,6 @@ def chosen(name: str, way: str, count: int) -> list[int]:
     if not set(way.split(",")) <= set(ADDED_VIEWS):
         return list(range(count))
     order = [None, *(part for part in ADDED_VIEWS if part in way.split(",") for _ in ADDED_VIEWS[part])]
-    order += ["closer"] * (count - len(order))
     return [place for place, part in enumerate(order) if part is None or part in name.split(",")]
 
 

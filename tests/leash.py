@@ -1,4 +1,4 @@
-"""Processes that a test starts, Ray's too, and that must not outlive it."""
+"""Processes that a test starts, Ray's included, and that must end with it."""
 
 from __future__ import annotations
 

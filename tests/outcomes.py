@@ -1,4 +1,4 @@
-"""What the pipeline made of photos, told apart for tests."""
+"""Prepared, embedded and unreadable photos by their type, for tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the test run's own, in a temporary folder, reached through a socket there."""
+"""A PostgreSQL server for the test run alone, in a temporary folder, reached through a socket there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the service is deployed with: as far as it can be checked where no containers run."""
+"""The deployment of the service, as far as it can be checked without containers."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_all_that_the_image_copies_is_there_and_let_through() -> None:
     assert all((ROOT / name).exists() for name in copied)
 
 
-def test_the_health_check_tells_ready_from_not() -> None:
+def test_the_health_check_distinguishes_ready_from_not_ready() -> None:
     [check] = re.findall(r"^HEALTHCHECK .* CMD (\[.*\])$", DOCKERFILE, re.MULTILINE)
     program, *arguments = json.loads(check)
     assert program == "python"

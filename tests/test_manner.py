@@ -1,4 +1,4 @@
-"""Rules of the code's manner that no linter here checks."""
+"""Rules of style that no linter here checks."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_what_a_method_is_bound_to_is_not_counted() -> None:
     assert crowded(source, most=2) == [("two", 3)]
 
 
-def test_the_places_that_conftest_names_exist() -> None:
+def test_the_folders_that_conftest_names_exist() -> None:
     """A module that moves would lose its markers silently, and `make check` would run it."""
     tests = Path(__file__).parent
     assert [place for place in (*BY_PLACE, *LONGEST_FIRST) if not (tests / place).exists()] == []

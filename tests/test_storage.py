@@ -1,4 +1,4 @@
-"""Files and folders written whole or not at all."""
+"""Files and folders are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -230,7 +230,7 @@ def test_a_folder_that_is_worked_in_is_refused_to_others_and_then_free(tmp_path:
     assert _names(folder) == [LOCK, "made"]
 
 
-def test_what_nothing_came_of_leaves_nothing(tmp_path: Path) -> None:
+def test_a_run_without_a_result_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "own").mkdir()
     for folder in (tmp_path / "new" / "run", tmp_path / "own"):
         with working_in(folder, keep=True):
@@ -241,7 +241,7 @@ def test_what_nothing_came_of_leaves_nothing(tmp_path: Path) -> None:
     assert _names(tmp_path / "own") == []
 
 
-def test_a_killed_run_holds_nothing(tmp_path: Path) -> None:
+def test_a_killed_run_leaves_no_lock(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys; from pathlib import Path; from nameplate.storage import working_in\n"
         "with working_in(Path(sys.argv[1])): os.kill(os.getpid(), signal.SIGKILL)"

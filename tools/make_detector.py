@@ -6,11 +6,13 @@
     python tools/make_detector.py assets detector.onnx --calibrate CARS196 --photos PHOTOS
 
 The network is an SSD MobileNetV2 trained on Open Images (Apache-2.0, by Google's MediaPipe). It is convolutional, so it
-runs at other sizes than its own 300×300 pixels; boxes are then relative to anchors of the same size in pixels. The
-ONNX file takes uint8 N×size×size×3 and gives `boxes`, float32 N×A×4 (encoded y, x, height, width), and `scores`,
-float32 N×A×2 (logits of Vehicle and Car). With --calibrate the convolutions, except those that predict boxes and
-scores, are quantised to int8 with 7-bit weights, which every processor computes alike. With --photos the conversion is
-checked against OpenVINO's own reading of the TFLite file, at 300 pixels and in float32.
+runs at other sizes than its own 300×300 pixels; anchors then keep their size in pixels. The ONNX file takes uint8
+N×size×size×3 and gives `boxes`, float32 N×A×4 (top, left, bottom, right as shares of the input, within 0–1), and
+`scores`, float32 N×A, the greater of the probabilities of Vehicle and Car. Boxes are not suppressed.
+
+With --calibrate all convolutions but those that predict boxes and scores are quantised to int8, with 7-bit weights,
+which processors without VNNI compute like all others. With --photos the conversion is checked against OpenVINO's own
+reading of the TFLite file, at 300 pixels and in float32.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import argparse
 import csv
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise, product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -40,13 +43,25 @@ from nameplate.types import Preprocess
 
 FILE = slice(184, 9987912)
 """Where the TFLite file lies among the package's assets; the names of its 24 classes are in the bytes before it."""
+STRIDE = 16
+"""Pixels of the input for each cell of the finest feature map; each map has half the cells of the one before."""
 OWN_SIZE = 300
 """Height and width that the network was trained at, in pixels."""
 VEHICLE, CAR, CLASSES = 18, 23, 24
-SIZE, MAPS = 160, 2
+SIZE, MAPS = 172, 3
 """What ships: height and width of the input in pixels, and how many of the six feature maps predict boxes, the finest
-ones. The others are for boxes of about the whole input and larger (docs/detector.md)."""
+ones. The others are for boxes that are larger than the input (docs/detector.md)."""
 ALL_MAPS = 6
+FITTED = ((9.73, 15.41, 1.007), (19.25, 26.98, 1.050), (31.31, 54.80, 1.069))
+"""Of each feature map at `SIZE`: the centre of the first anchor and the distance to the next, in pixels on both axes,
+and how many times too large its boxes are. Fitted on training photos, because padding has another weight in a smaller
+input than in training (docs/detector.md). At other sizes anchors are in the middle of their cells."""
+SCALES = (0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0)
+"""Sides of the square anchors of each feature map, and one more, as shares of `OWN_SIZE`."""
+CENTRES, SIDES = 10, 5
+"""What encoded centres and encoded logarithms of sides are divided by."""
+LARGEST_SIDE = 20.0
+"""Greatest encoded logarithm of a side that is decoded, so that nothing overflows: e^(20 / 5) times the anchor."""
 CALIBRATION, BITS = 300, 7
 """How many photos calibrate, and how many bits the weights have."""
 SHARES = (1.0, 0.5, 1 / 3, 0.2)
@@ -55,6 +70,10 @@ GAP = 1e-3
 """The largest difference from the TFLite file that is allowed, of logits and of encoded boxes; 3e-5 was measured."""
 RELU6 = 3
 """TFLite's number of the activation function ReLU6; 0 is none, and the file has no other."""
+
+
+OUTPUTS = ("encoded", "logits")
+"""Names of the network's own outputs: boxes relative to their anchors, and a logit of each class."""
 
 
 @dataclass
@@ -78,7 +97,7 @@ class Graph:
 
 
 def convert(data: bytes, size: int, classes: list[int], maps: int = ALL_MAPS) -> onnx.ModelProto:
-    """Convert the TFLite file to ONNX, operator by operator.
+    """Convert the TFLite file to ONNX, operator by operator; the outputs are still relative to anchors.
 
     Args:
         data: the TFLite file.
@@ -211,15 +230,14 @@ def _rows(graph: Graph, entry: int, columns: int, name: str) -> str:
 
 
 def _end(graph: Graph, ends: list[str], size: int, classes: list[int]) -> onnx.ModelProto:
-    boxes, scores = ends
-    graph.node("Identity", [boxes], "boxes")
-    graph.node("Identity", [scores], "scores")
+    for end, name in zip(ends, OUTPUTS, strict=True):
+        graph.node("Identity", [end], name)
     nodes = _needed(graph.nodes)
     read = {name for node in nodes for name in node.input}
     entry = helper.make_tensor_value_info("input", TensorProto.UINT8, ["N", size, size, 3])
     outputs = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", "A", columns])
-        for name, columns in (("boxes", 4), ("scores", len(classes)))
+        for name, columns in zip(OUTPUTS, (4, len(classes)), strict=True)
     ]
     tensors = [tensor for tensor in graph.tensors if tensor.name in read]
     made = helper.make_graph(nodes, "detector", [entry], outputs, tensors)
@@ -231,12 +249,60 @@ def _end(graph: Graph, ends: list[str], size: int, classes: list[int]) -> onnx.M
 
 def _needed(nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
     """The nodes that the outputs depend on, in their order."""
-    read, kept = {"boxes", "scores"}, []
+    read, kept = set(OUTPUTS), []
     for node in reversed(nodes):
         if read.intersection(node.output):
             read.update(node.input)
             kept.append(node)
     return kept[::-1]
+
+
+def anchors(size: int, maps: int) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """What boxes are relative to, as shares of the input, each float32 A×2, vertical first.
+
+    Returns:
+        Centres, sides, and the sides that a box has whose encoded sides are 0: smaller where boxes come out too large.
+    """
+    centres, sides, corrected, cells = [], [], [], -(-size // STRIDE)
+    for number, (scale, following) in enumerate(pairwise(SCALES[: maps + 1])):
+        first, step, excess = FITTED[number] if size == SIZE else (size / cells / 2, size / cells, 1.0)
+        kinds = [*((ratio, scale) for ratio in (1.0, 2.0, 0.5, 3.0, 1 / 3)), (1.0, (scale * following) ** 0.5)]
+        if number == 0:  # the finest feature map has three anchors a cell, the others six
+            kinds = [(1.0, 0.1), (2.0, scale), (0.5, scale)]
+        for row, column, (ratio, side) in product(range(cells), range(cells), kinds):
+            centres.append(((first + step * row) / size, (first + step * column) / size))
+            sides.append((side / ratio**0.5 * OWN_SIZE / size, side * ratio**0.5 * OWN_SIZE / size))
+            corrected.append((sides[-1][0] / excess, sides[-1][1] / excess))
+        cells = -(-cells // 2)
+    return np.array(centres, np.float32), np.array(sides, np.float32), np.array(corrected, np.float32)
+
+
+def with_boxes(network: bytes, size: int, maps: int) -> bytes:
+    """The network with nodes that decode its outputs to `boxes` and `scores`, see the top of the file."""
+    model, graph = onnx.load_from_string(network), Graph()
+    centres, sides, corrected = anchors(size, maps)
+    graph.node("Gather", ["encoded", graph.constant("columns.centre", np.array([0, 1]))], "centre", axis=2)
+    graph.node("Gather", ["encoded", graph.constant("columns.side", np.array([2, 3]))], "side", axis=2)
+    graph.node("Mul", ["centre", graph.constant("anchor.sides", sides / CENTRES)], "shift")
+    graph.node("Add", ["shift", graph.constant("anchor.centres", centres)], "middle")
+    graph.node("Min", ["side", graph.constant("side.most", np.array(LARGEST_SIDE, np.float32))], "side.bounded")
+    graph.node("Mul", ["side.bounded", graph.constant("side.scale", np.array(1 / SIDES, np.float32))], "side.log")
+    graph.node("Exp", ["side.log"], "side.ratio")
+    graph.node("Mul", ["side.ratio", graph.constant("anchor.halves", corrected / 2)], "half")
+    corners = [graph.node("Sub", ["middle", "half"], "first"), graph.node("Add", ["middle", "half"], "last")]
+    graph.node("Concat", corners, "corners", axis=2)
+    limits = [graph.constant(f"share.{share}", np.array(share, np.float32)) for share in (0, 1)]
+    graph.node("Clip", ["corners", *limits], "boxes")
+    graph.node("ReduceMax", ["logits"], "logit", axes=[2], keepdims=0)
+    graph.node("Sigmoid", ["logit"], "scores")
+    model.graph.node.extend(graph.nodes)
+    model.graph.initializer.extend(graph.tensors)
+    del model.graph.output[:]
+    for name, shape in (("boxes", ["N", "A", 4]), ("scores", ["N", "A"])):
+        model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+    onnx.checker.check_model(model, full_check=True)
+    made: bytes = model.SerializeToString()
+    return made
 
 
 def heads(model: onnx.ModelProto) -> list[str]:
@@ -309,6 +375,7 @@ def main() -> None:
     made = model.SerializeToString()
     if arguments.calibrate is not None:
         made = quantize(made, calibration_inputs(arguments.calibrate, arguments.size), heads(model), BITS)
+    made = with_boxes(made, arguments.size, arguments.maps)
     arguments.output.write_bytes(made)
     print(f"{arguments.output}: {len(made) / 1e6:.1f} MB, {arguments.size}×{arguments.size}, SHA-256 {sha256(made)}")
 

@@ -1,4 +1,4 @@
-"""Train the network of the bundle that ships further: on cars196 in right colours, and on cars of other sources.
+"""Train the network of the bundle that ships further, for a second edition: on cars196 in right colours, and on cars of other sources.
 
     python tools/train_cars196.py OUT --data DATA --cars196 CARS196 [--seconds 4000] [--start BUNDLE]
 
@@ -9,7 +9,7 @@ alone (F. Wang et al., "NormFace", 2017). It makes photos of one nameplate simil
 
 The cosine of the learning rate and the change from small to large photos follow the time that was spent, so that the
 training ends when it has to, however busy the machine. After an interruption the same command continues it.
-`tools/ship_cars196.py` makes the bundle of OUT/average.safetensors.
+`tools/ship_cars196_further.py` makes the bundle of OUT/average.safetensors.
 """
 
 from __future__ import annotations

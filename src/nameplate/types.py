@@ -23,6 +23,14 @@ Layout = Literal["auto", "classes", "parts", "makes"]
 """How a folder of photos is read: `auto` decides by looking; `classes` is a folder for each nameplate, `parts` has
 these inside folders of splits, and `makes` has a folder for each make with one for each model inside."""
 Verdict = Literal["answer", "unsure", "unknown car", "not a car", "poor photo", "unreadable"]
+Locate = Literal["none", "ssd"]
+"""How the car is located before a photo is preprocessed: `none` names the whole photo, `ssd` is the detector of
+model/detector.py. A detector that gives other boxes needs another name, because bundles are fitted to its crops."""
+Cars = Literal["main", "all", "whole"]
+"""Which cars of a photo are named: the `main` one where the bundle locates cars, else the whole photo; `all` that are
+located, whatever the bundle says; or the `whole` photo, whatever the bundle says."""
+Why = Literal["no car found", "a part of a car"]
+"""Why a photo shows no car that can be named, where it is known: see `model.verdict.with_reason`."""
 Flaw = Literal["small", "dark", "blurred"]
 """A photo is too small, too dark or too blurred to recognise a car: see images/quality.py."""
 
@@ -55,6 +63,20 @@ class Preprocess:
     """`squash` ignores the aspect ratio, `pad` adds grey bars, `crop` cuts the longer side. No fit zooms in."""
     interpolation: Interpolation = "bicubic"
     """Resampling filter; all filters are antialiased."""
+    locate: Locate = "none"
+    """Whether the photo is first cropped to its main car."""
+
+
+@dataclass(frozen=True, slots=True)
+class PixelBox:
+    """A box in pixels of the upright photo, as the file states its size."""
+
+    left: int
+    top: int
+    right: int
+    """The first column right of the box."""
+    bottom: int
+    """The first row below the box."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +146,13 @@ class Prediction:
     """Probability of `make`: the sum over the nameplates of the make."""
     flaws: tuple[Flaw, ...] = ()
     """Flaws of the photo itself. Never empty for `poor photo`; for other verdicts a reason to check the answer."""
+    why: Why | None = None
+    """For `not a car` and `unknown car`, the reason where it is known."""
+    box: PixelBox | None = None
+    """The car that this prediction is about; None where the whole photo was named."""
+    cars: tuple[Prediction, ...] | None = None
+    """The prediction of each car that was located, the main car first, each with its box; None unless all cars were
+    asked for (`Cars`)."""
 
     @property
     def error(self) -> str | None:

@@ -73,7 +73,7 @@ def renders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Audit]:
     return folder, inspect(read_dataset(folder), Model.load())
 
 
-def test_leaks_and_copies_under_several_classes_are_told(renders: tuple[Path, Audit]) -> None:
+def test_leaks_and_copies_under_several_classes_are_reported(renders: tuple[Path, Audit]) -> None:
     audit = renders[1]
     (leak,) = of_kind(audit, LEAK)
     assert {Path(path).name for path in leak.photos} >= {"leak.jpg"}
@@ -84,7 +84,7 @@ def test_leaks_and_copies_under_several_classes_are_told(renders: tuple[Path, Au
     assert len(audit.photos) == len(audit.measurements) == 402
 
 
-def test_a_dealers_strip_gives_its_class_away_and_nothing_else_does(renders: tuple[Path, Audit]) -> None:
+def test_a_dealers_strip_is_found_as_a_shortcut_and_nothing_else(renders: tuple[Path, Audit]) -> None:
     found = renders[1].shortcuts
     assert found is not None
     assert [telltale.nameplate for telltale in found.telltales] == ["Ostrel Cadence"]
@@ -98,7 +98,7 @@ def test_findings_come_by_kind_and_the_worst_first(renders: tuple[Path, Audit]) 
         assert all(0 <= score <= 1 for score in scores)
 
 
-def test_one_class_alone_is_looked_at_without_second_opinions(tmp_path: Path) -> None:
+def test_one_class_alone_is_inspected_without_a_label_check(tmp_path: Path) -> None:
     shutil.copytree(photos_folder("train") / "Ostrel Tarn", tmp_path / "cars" / "Ostrel Tarn")
     audit = inspect(read_dataset(tmp_path / "cars"), Model.load())
     assert audit.accuracy is None
@@ -108,7 +108,7 @@ def test_one_class_alone_is_looked_at_without_second_opinions(tmp_path: Path) ->
     assert np.isfinite([finding.score for finding in audit.findings]).all()
 
 
-def test_what_identify_calls_no_car_is_on_the_list_and_nothing_else_of_outliers(tmp_path: Path) -> None:
+def test_photos_without_a_car_are_the_only_outliers_on_the_list(tmp_path: Path) -> None:
     """One judgement: the audit's, the list's and `extra-data`'s are `identify`'s."""
     for nameplate in sorted(photos_folder("train").iterdir())[:3]:
         (tmp_path / "cars" / nameplate.name).mkdir(parents=True)

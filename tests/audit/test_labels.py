@@ -1,4 +1,4 @@
-"""Labels held against second opinions."""
+"""Wrong labels, compared with out-of-fold answers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_large_class_does_not_hide_that_a_small_one_is_like_it() -> None:
     assert alias.right.value == pytest.approx(0.5)
 
 
-def test_a_few_photos_of_one_class_leave_its_share_open() -> None:
+def test_few_photos_of_a_class_give_it_a_wide_interval() -> None:
     """Of five photos two right, of 400 all: 0.7, and the five decide how surely; not as if there were 405."""
     classes = np.repeat([0, 1], [400, 5])
     probs = np.tile(np.array([0.9, 0.1], np.float32), (405, 1))

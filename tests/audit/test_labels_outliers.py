@@ -1,4 +1,4 @@
-"""What is unlike the rest."""
+"""Outliers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ RANDOM = np.random.default_rng(0)
 ROWS = RANDOM.standard_normal((600, 40)).astype(np.float32) @ RANDOM.standard_normal((40, 40)).astype(np.float32)
 
 
-def test_what_leaves_the_data_is_stranger_than_what_goes_as_far_along_it() -> None:
+def test_off_the_data_an_outlier_scores_higher_than_as_far_along_it() -> None:
     flat = ROWS.copy()
     flat[:, 1:10] = flat[:, :1]  # ten directions that go together
     far = 2.5 * flat[:, 0].std() * np.ones(10, np.float32)
@@ -21,7 +21,7 @@ def test_what_leaves_the_data_is_stranger_than_what_goes_as_far_along_it() -> No
     assert strange[5] > OUTLIER_SCORE > strange[6]
 
 
-def test_a_photo_that_no_class_suits_is_stranger_than_one_that_is_known() -> None:
+def test_a_photo_of_no_class_is_more_of_an_outlier_than_a_known_one() -> None:
     probs = np.eye(4, dtype=np.float32)[np.arange(600) % 4]
     probs[9] = 0.25
     with_names, without = ood_score(ROWS, probs), ood_score(ROWS)
@@ -39,7 +39,7 @@ def test_a_photo_of_another_class_is_unlike_its_own_and_one_alone_is_like_nothin
     assert strange[599] == -np.inf
 
 
-def test_each_photo_is_held_against_the_others_alone() -> None:
+def test_each_photo_is_compared_with_the_others_alone() -> None:
     few = ROWS[:60].copy()  # hardly more photos than numbers: each makes the direction that it lies in
     few[7] += 20 * np.random.default_rng(1).standard_normal(40).astype(np.float32)
     rows = (few - few.mean(0)).astype(np.float64)

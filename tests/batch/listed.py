@@ -1,4 +1,4 @@
-"""What a job would name: the photos of a listing, without what is left out of it."""
+"""The photos of a listing, without the entries that are left out."""
 
 from __future__ import annotations
 

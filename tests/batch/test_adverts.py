@@ -1,4 +1,4 @@
-"""Many adverts: read from tables, verified in one stream, gone on with after an interruption."""
+"""Many adverts: read from tables, verified in one stream, resumed after an interruption."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Archives read in place: every photo or a row that says why not, whatever is wrong with the archive."""
+"""Archives read in place: every photo, or a row with the reason, whatever is wrong with the archive."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_names_long_and_foreign_are_read_in_every_form(form: int, suffix: str) -
 
 
 @pytest.mark.parametrize("suffix", ["zip", "tar", "tar.gz"])
-def test_a_photo_is_told_by_its_bytes_and_the_rest_left_out_by_name(suffix: str) -> None:
+def test_a_photo_is_recognised_by_its_bytes_and_the_rest_left_out_by_name(suffix: str) -> None:
     inner = pack("zip", [("1.jpg", PHOTOS[NAMES[0]])], Path("inner.bin")).read_bytes()
     source = pack(
         suffix,
@@ -122,7 +122,7 @@ def test_a_tar_of_archives_alone_says_so() -> None:
 
 
 @pytest.mark.parametrize("suffix", ["zip", "tar", "tar.gz"])
-def test_of_two_members_of_one_name_the_first_counts_and_the_second_is_told(suffix: str) -> None:
+def test_the_first_of_two_members_of_one_name_counts_and_the_second_is_reported(suffix: str) -> None:
     members = [("a.jpg", PHOTOS[NAMES[0]]), ("./a.jpg", PHOTOS[NAMES[1]]), ("e\u0301.jpg", b"1"), ("\xe9.jpg", b"2")]
     source = pack(suffix, members)
     found, errors = outcome(source)
@@ -159,7 +159,7 @@ def _header_at(data: bytes | bytearray, name: str) -> int:
 
 @pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
 @pytest.mark.parametrize("new", [b"\xff", bytes(512)], ids=["one byte", "zeros"])
-def test_a_damaged_header_in_the_middle_costs_one_photo_and_is_told(suffix: str, new: bytes) -> None:
+def test_a_damaged_header_in_the_middle_costs_one_photo_and_is_reported(suffix: str, new: bytes) -> None:
     data = bytearray(tar(PHOTOS.items()))
     at = _header_at(data, NAMES[5]) + (0 if len(new) > 1 else 150)
     data[at : at + len(new)] = new
@@ -176,7 +176,7 @@ def test_a_damaged_header_in_the_middle_costs_one_photo_and_is_told(suffix: str,
         read_uri(f"{source}::{NAMES[5]}", LIMITS)
 
 
-def test_a_hole_of_zeros_over_several_photos_and_two_tars_joined_are_told() -> None:
+def test_a_hole_of_zeros_over_several_photos_and_two_joined_tars_are_reported() -> None:
     data = bytearray(tar(PHOTOS.items()))
     start, end = _header_at(data, NAMES[3]), _header_at(data, NAMES[7])
     data[start:end] = bytes(end - start)
@@ -298,7 +298,7 @@ def test_more_entries_than_bytes_are_a_bomb() -> None:
         list(archives.list_members("tiny.tar.gz"))
 
 
-def test_a_time_is_allowed() -> None:
+def test_reading_has_a_time_limit() -> None:
     with pytest.raises(DataError, match="is not read within 0 s, which is the limit"):
         unpack(pack("tar", list(PHOTOS.items())), LIMITS, ArchiveLimits(seconds=0))
 

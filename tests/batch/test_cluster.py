@@ -1,4 +1,4 @@
-"""How many workers fit where, what an address is, and a cluster that is not there."""
+"""How many workers fit on a cluster, addresses, and a cluster that cannot be reached."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_what_is_no_address_is_refused() -> None:
 class TestUnreachable:
     pytestmark = needs_ray
 
-    def test_a_cluster_that_is_not_there_is_said_at_once_with_the_logs(self) -> None:
+    def test_a_missing_cluster_is_reported_at_once_with_the_logs(self) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{free.getsockname()[1]}"

@@ -1,4 +1,4 @@
-"""Jobs on disk: killed, resumed, held by one run at a time, and never mixed up."""
+"""Jobs on disk: killed, resumed, locked by one run at a time, and never mixed up."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def test_what_an_output_may_be(tmp_path: Path) -> None:
             find_output(path, kind)  # type: ignore[arg-type]
 
 
-def test_what_the_listing_left_out_is_told_again_where_a_job_goes_on(model: Model, tmp_path: Path) -> None:
+def test_what_the_listing_left_out_is_reported_again_when_a_job_is_resumed(model: Model, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
     for number, path in enumerate(sorted(photos_folder("test").glob("*/*.jpg"))[: PART + 5]):

@@ -1,4 +1,4 @@
-"""Journals: what an interrupted job leaves, and who may go on with it."""
+"""Journals: what an interrupted job leaves, and which job may resume it."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def test_an_interrupted_job_finds_reasons_again(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_journal_of_another_job_is_not_gone_on_from(tmp_path: Path) -> None:
+def test_a_journal_of_another_job_is_not_resumed(tmp_path: Path) -> None:
     target = tmp_path / "answers.jsonl"
     _interrupted(target)
     with journal(target, "another job", AnsweredPhoto) as kept:
         assert (kept.done, kept.resumed) == ([], 0)
 
 
-def test_a_journal_with_a_last_line_cut_short_is_gone_on_from(tmp_path: Path) -> None:
+def test_a_journal_with_a_truncated_last_line_is_resumed(tmp_path: Path) -> None:
     target = tmp_path / "answers.jsonl"
     path = _interrupted(target)
     whole = path.read_bytes()

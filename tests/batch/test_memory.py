@@ -1,4 +1,4 @@
-"""Memory: as much for many photos as for few."""
+"""Memory: the same for many photos as for few."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs on Ray: the bytes of one machine, whatever dies; and nothing that outlives them or listens to others."""
+"""Jobs on Ray: the same bytes as on one machine, whatever dies; no process outlives them, none listens to others."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ class TestOnRay:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("then", [(), ("--ray", "--workers", "1", "--threads", "1")], ids=["alone", "on Ray"])
-    def test_a_driver_that_is_killed_is_gone_on_from(
+    def test_a_job_with_a_killed_driver_is_resumed(
         self, leash: Leash, photos: Path, whole: dict[str, bytes], tmp_path: Path, then: tuple[str, ...]
     ) -> None:
         output = tmp_path / "out"
@@ -171,7 +171,7 @@ class TestOnRay:
         assert sorted(_parts(output)) == list(range(7))
 
     @pytest.mark.slow
-    def test_a_job_that_one_machine_began_is_gone_on_with(
+    def test_a_job_that_one_machine_began_is_resumed(
         self, leash: Leash, photos: Path, whole: dict[str, bytes], tmp_path: Path
     ) -> None:
         output = tmp_path / "out"
@@ -187,7 +187,9 @@ class TestOnRay:
         assert not list(output.glob(".part-*"))
 
     @pytest.mark.slow
-    def test_what_stops_a_worker_stops_the_job_and_is_said(self, leash: Leash, photos: Path, tmp_path: Path) -> None:
+    def test_an_error_that_stops_a_worker_stops_the_job_and_is_reported(
+        self, leash: Leash, photos: Path, tmp_path: Path
+    ) -> None:
         output = tmp_path / "out"
         with pytest.raises(KeyboardInterrupt):
             _plan(photos, output, stop=PART + 5)

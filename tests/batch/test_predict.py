@@ -1,4 +1,4 @@
-"""`predict_photos` into one file: restartable, one row a photo."""
+"""`predict_photos` into one file: restartable, one row per photo."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     assert len(target.read_text("utf-8").splitlines()) == 321
 
 
-def test_another_job_is_not_gone_on_with(model: Model, tmp_path: Path) -> None:
+def test_another_job_is_not_resumed(model: Model, tmp_path: Path) -> None:
     target = tmp_path / "answers.jsonl"
     with pytest.raises(KeyboardInterrupt):
         _predict(model, _photos(20), target, stop=15)
@@ -96,7 +96,7 @@ def test_a_file_name_that_is_no_utf8_gets_its_row(model: Model, tmp_path: Path) 
     assert row["nameplate"]
 
 
-def test_a_job_with_other_looks_starts_afresh(model: Model, tmp_path: Path) -> None:
+def test_a_job_with_other_views_starts_again(model: Model, tmp_path: Path) -> None:
     photos, target = _photos(30), tmp_path / "answers.csv"
     with pytest.raises(KeyboardInterrupt):
         _predict(model, photos, target, stop=19)

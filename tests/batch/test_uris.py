@@ -1,4 +1,4 @@
-"""References: what is listed from folders, patterns, tables, archives and standard input, and read again."""
+"""URIs: what is listed from folders, patterns, tables, archives and standard input, and read again."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_file_whose_name_looks_like_a_pattern_is_that_file(here: Path) -> None
     assert list(list_references(["[b].jpg"])) == ["[b].jpg"]
 
 
-def test_nothing_found_and_two_double_stars_are_told(here: Path) -> None:
+def test_nothing_found_and_two_double_stars_are_reported(here: Path) -> None:
     with pytest.raises(DataError, match=r"There are no photos in 'photos/\*\.gif'"):
         list(list_references(["photos/*.gif"]))
     with pytest.raises(UsageError, match="twice"):
@@ -128,7 +128,7 @@ def test_archives_are_read_in_place_in_their_order(here: Path, suffix: str) -> N
 
 
 @pytest.mark.parametrize("suffix", ["zip", "tar", "tar.gz"])
-def test_the_pipeline_reads_members_and_says_which_is_gone(here: Path, suffix: str) -> None:
+def test_the_pipeline_reads_members_and_names_the_missing_one(here: Path, suffix: str) -> None:
     shard = _pack(here / f"shard.{suffix}", {"1.jpg": PHOTO, "2.jpg": b"no photo", "3.jpg": PHOTO})
     names = [f"{shard.name}::{name}" for name in ("1.jpg", "2.jpg", "gone.jpg", "3.jpg", "1.jpg")]
     with Reader(LIMITS) as reader:
@@ -212,7 +212,7 @@ def test_a_list_on_standard_input_is_text(given: bytes, expected: list[str] | st
         assert json.loads(done.stdout) == expected
 
 
-def test_what_patterns_and_archives_leave_out_is_told(here: Path) -> None:
+def test_what_patterns_and_archives_leave_out_is_reported(here: Path) -> None:
     (here / "photos/a/no suffix").write_bytes(PHOTO)
     (here / "photos/z").symlink_to("a")
     assert [e.name for e in list_entries(["photos/a/*"]) if isinstance(e, Refused)] == ["photos/a/notes.txt"]

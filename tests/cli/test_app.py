@@ -115,7 +115,7 @@ def test_train_says_what_it_is_worth_and_refuses_to_overwrite(bundle: Path, comp
     assert "--overwrite" in again.stderr
 
 
-def test_copies_that_the_datas_own_parts_let_straddle_are_not_judged(tmp_path: Path) -> None:
+def test_copies_across_the_parts_of_the_data_are_not_evaluated(tmp_path: Path) -> None:
     for folder in sorted(photos_folder("train").iterdir())[:3]:
         for part, photos in (("train", sorted(folder.iterdir())[:12]), ("val", sorted(folder.iterdir())[10:16])):
             for path in photos:  # the 10th and 11th lie in both parts

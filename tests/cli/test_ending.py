@@ -1,4 +1,4 @@
-"""How commands end: full disks, closed streams, faults, interruptions; and what a narrow terminal shows."""
+"""How commands end: full disks, closed streams, internal errors, interruptions; and output on a narrow terminal."""
 
 from __future__ import annotations
 
@@ -85,12 +85,12 @@ def test_closed_streams_are_no_fault(streams: str) -> None:
 
 
 @pytest.mark.parametrize("arguments", ["recipes --json", "train --help"])
-def test_a_reader_that_has_seen_enough_is_no_failure(arguments: str) -> None:
+def test_a_reader_that_closes_the_pipe_is_no_failure(arguments: str) -> None:
     done = shell(f"(nameplate {arguments}; echo $? >&2) | true")
     assert done.stderr == "0\n"
 
 
-def test_a_width_of_nothing_is_none_that_is_known() -> None:
+def test_a_terminal_width_of_zero_counts_as_unknown() -> None:
     assert shell("nameplate recipes", COLUMNS="0").stdout == shell("nameplate recipes").stdout != ""
 
 
@@ -142,7 +142,7 @@ def test_whatever_fails_is_one_line(kind: str, code: int, said: str) -> None:
     assert (done.returncode, done.stdout) == (code, "")
 
 
-def test_the_traceback_is_shown_to_who_asks_for_it() -> None:
+def test_the_traceback_is_shown_on_request() -> None:
     done = fault("zero", NAMEPLATE_DEBUG="1")
     assert done.stderr.startswith("Traceback (most recent call last)")
     assert "in zero" in done.stderr
@@ -169,7 +169,7 @@ def test_an_interrupted_command_says_that_what_was_done_is_kept() -> None:
         ["compare", "photos", "--exclude=http://example.org/list.csv", "-o", "c"],
     ],
 )
-def test_addresses_are_said_not_to_be_fetched(arguments: list[str], tmp_path: Path) -> None:
+def test_web_addresses_are_refused(arguments: list[str], tmp_path: Path) -> None:
     done = subprocess.run([*NAMEPLATE, *arguments], capture_output=True, text=True, cwd=tmp_path, check=False)
     [address] = [word.removeprefix("--exclude=") for word in arguments if "://" in word]
     assert done.stderr.startswith(f"error '{address}' is an address, and '{arguments[0]}' reads files")

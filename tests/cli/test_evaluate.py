@@ -81,13 +81,15 @@ def test_the_text_says_more_than_right_and_wrong(bundle: Path, other: Path) -> N
         (("--against", "cars196"), 1, "--against cars196: No photo is left to judge"),
     ],
 )
-def test_what_cannot_be_is_said(bundle: Path, tmp_path: Path, options: tuple[str, ...], code: int, text: str) -> None:
+def test_impossible_requests_are_refused(
+    bundle: Path, tmp_path: Path, options: tuple[str, ...], code: int, text: str
+) -> None:
     done = nameplate("evaluate", bundle, TEST, *options, check=code, cwd=tmp_path)
     assert text in done.stderr
     assert not list(tmp_path.iterdir())
 
 
-def test_copies_of_training_photos_are_left_out_and_said(bundle: Path, tmp_path: Path) -> None:
+def test_copies_of_training_photos_are_left_out_and_reported(bundle: Path, tmp_path: Path) -> None:
     with (bundle / "photos.csv").open(encoding="utf-8") as file:
         trained = [row for row in csv.DictReader(file) if row["split"] == "train"][::50]
     for number, row in enumerate(trained):
@@ -106,7 +108,7 @@ def test_copies_of_training_photos_are_left_out_and_said(bundle: Path, tmp_path:
     assert f"{len(trained)} copies of these are left out" in (tmp_path / "r.html").read_text("utf-8")
 
 
-def test_photos_that_exclude_kept_from_training_are_left_out_and_said(tmp_path: Path) -> None:
+def test_photos_that_exclude_kept_from_training_are_left_out_and_reported(tmp_path: Path) -> None:
     data, model = tmp_path / "data", tmp_path / "model"
     for folder in sorted(TEST.iterdir())[:3]:
         shutil.copytree(folder, data / folder.name)

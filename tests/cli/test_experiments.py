@@ -49,13 +49,13 @@ def test_json_is_data_alone_and_a_second_call_shows_the_table(data: Path, tmp_pa
         (["--recipes", "fast,fine-tune", "--size", "64x64"], "--size is not for recipes of networks"),
     ],
 )
-def test_what_makes_no_comparison_is_wrong_usage(data: Path, tmp_path: Path, arguments: list[str], why: str) -> None:
+def test_too_few_candidates_are_wrong_usage(data: Path, tmp_path: Path, arguments: list[str], why: str) -> None:
     done = nameplate("compare", data, "-o", tmp_path / "out", *arguments, check=2)
     assert why in done.stderr
     assert not (tmp_path / "out").exists()
 
 
-def test_where_none_can_be_judged_it_fails(data: Path, tmp_path: Path) -> None:
+def test_if_no_candidate_can_be_evaluated_it_fails(data: Path, tmp_path: Path) -> None:
     weights = "Lite0=none.safetensors,Lite1=none.safetensors"
     done = nameplate("compare", data, "-o", tmp_path / "out", "--backbones", weights, "--threads", "1", check=1)
     assert "No candidate could be evaluated" in done.stderr

@@ -39,13 +39,15 @@ def test_a_verdict_in_text_and_then_as_json(data: Path) -> None:
         (("--set", "mirrored=1"), 2, "mirror"),
     ],
 )
-def test_what_cannot_be_done_is_said(data: Path, tmp_path: Path, more: tuple[str, ...], code: int, said: str) -> None:
+def test_impossible_requests_are_refused(
+    data: Path, tmp_path: Path, more: tuple[str, ...], code: int, said: str
+) -> None:
     done = nameplate("extra-data", data / "base.csv", data / "extra.csv", "-o", tmp_path / "o", *more, check=code)
     assert said in done.stderr
     assert done.stdout == ""
 
 
-def test_classes_that_nowhere_belong_are_an_error_and_a_map_mends_it(data: Path, tmp_path: Path) -> None:
+def test_unmapped_classes_are_an_error_and_a_map_solves_it(data: Path, tmp_path: Path) -> None:
     photos = [(path, f"number {i}", "") for i, paths in enumerate(cases.rows().values()) for path in paths[12:14]]
     extra = cases.table(tmp_path / "extra.csv", photos)
     arguments = ("extra-data", data / "base.csv", extra, "-o", tmp_path / "out", "--set", "folds=2")

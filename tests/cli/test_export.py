@@ -1,4 +1,4 @@
-"""`nameplate export --int8` as a user runs it: what it writes, what it refuses, what then works with it."""
+"""`nameplate export --int8` as a user runs it: its output, its refusals, and that other commands read the result."""
 
 from __future__ import annotations
 
@@ -120,6 +120,6 @@ def test_a_bundle_that_is_there_is_kept(tiny: Path, int8: tuple[Path, dict[str, 
 
 
 @pytest.mark.parametrize("given", [(), ("--int8",), ("--calibrate", str(TRAIN))])
-def test_wrong_usage_is_told(given: tuple[str, ...], tmp_path: Path) -> None:
+def test_wrong_usage_is_reported(given: tuple[str, ...], tmp_path: Path) -> None:
     done = nameplate("export", "cars196", "-o", tmp_path / "out", *given, check=2)
     assert "--int8 and --calibrate DATA" in done.stderr

@@ -41,7 +41,7 @@ def test_corrections_are_listed(database: str) -> None:
     assert "Niva" not in said
 
 
-def test_they_are_judged_exported_and_deleted(database: str, tmp_path: Path) -> None:
+def test_they_are_moderated_exported_and_deleted(database: str, tmp_path: Path) -> None:
     bmw, other, niva = (str(entry["id"]) for entry in listed(database))
     assert nameplate("feedback", "accept", "--database", database, bmw[:8], niva).stdout == "2 accepted\n"
     assert json.loads(nameplate("feedback", "reject", "--database", database, other, "--json").stdout) == {
@@ -65,7 +65,7 @@ def test_they_are_judged_exported_and_deleted(database: str, tmp_path: Path) -> 
     assert listed(database) == []
 
 
-def test_an_export_says_what_nobody_has_looked_at(database: str, tmp_path: Path) -> None:
+def test_an_export_counts_unmoderated_photos(database: str, tmp_path: Path) -> None:
     done = nameplate("feedback", "export", database, "-o", tmp_path / "out")
     assert "1 of 1 photos: nobody has accepted" in done.stderr
     assert "2× different nameplates for one photo" in done.stdout
@@ -76,7 +76,7 @@ def test_an_export_says_what_nobody_has_looked_at(database: str, tmp_path: Path)
     )
 
 
-def test_the_database_may_stand_in_the_environment(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_database_may_be_given_in_the_environment(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NAMEPLATE_FEEDBACK", database)
     id_ = str(listed(database)[0]["id"])
     assert len(json.loads(nameplate("feedback", "list", "--json").stdout)) == 3
@@ -106,7 +106,7 @@ def test_a_new_database_is_made(tmp_path: Path) -> None:
         (["export", "DATABASE", "-o", "out", "--since", "yesterday"], 2, "yesterday"),
     ],
 )
-def test_what_goes_wrong_is_told(database: str, tmp_path: Path, arguments: list[str], code: int, problem: str) -> None:
+def test_errors_are_reported(database: str, tmp_path: Path, arguments: list[str], code: int, problem: str) -> None:
     given = [database if argument == "DATABASE" else argument for argument in arguments]
     done = nameplate("feedback", *given, check=code, cwd=tmp_path)
     assert problem in " ".join(done.stderr.split())

@@ -1,4 +1,4 @@
-"""What the commands say of labelled photos that they merge, match or leave out: in lines and in `--json`."""
+"""Messages about labelled photos that are merged, matched or left out: in lines and in `--json`."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_evaluate_names_nameplates_all_of_whose_photos_trained(
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "audit"])
-def test_a_layout_that_cannot_be_told_is_one_sentence_in_every_command(command: str, tmp_path: Path) -> None:
+def test_an_ambiguous_layout_is_one_sentence_in_every_command(command: str, tmp_path: Path) -> None:
     for part in ("train", "valid"):
         copies(tmp_path / "data" / part, 0, range(2))
     bundle: list[str] = ["cars196"] if command == "evaluate" else []

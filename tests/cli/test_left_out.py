@@ -1,4 +1,4 @@
-"""Every command says what it leaves out, on stderr and in --json, and none writes over what it reads."""
+"""Every command reports what it leaves out, on stderr and in --json, and none overwrites its input."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _is(left_out: list[dict[str, str]], data: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["evaluate", "audit", "predict", "identify"])
-def test_each_command_tells_what_it_leaves_out_and_has_it_in_json(
+def test_each_command_reports_what_it_leaves_out_also_in_json(
     data: Path, model: Path, command: str, tmp_path: Path
 ) -> None:
     arguments: dict[str, tuple[str | Path, ...]] = {
@@ -90,7 +90,7 @@ def test_each_command_tells_what_it_leaves_out_and_has_it_in_json(
     _is(said["left_out"], data)
 
 
-def test_augment_verify_and_submit_tell_too(data: Path, model: Path, tmp_path: Path) -> None:
+def test_augment_verify_and_submit_report_it_too(data: Path, model: Path, tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="needs the train extra")
     sheet = json.loads(nameplate("augment", data, "-o", tmp_path / "s.jpg", "--json", bound=True).stdout)
     _is(sheet["left_out"], data)
@@ -110,7 +110,7 @@ def test_augment_verify_and_submit_tell_too(data: Path, model: Path, tmp_path: P
     assert "left out test_upload/run.exe: " in done.stderr
 
 
-def test_what_is_left_out_is_told_also_where_nothing_is_left(tmp_path: Path) -> None:
+def test_what_is_left_out_is_reported_also_where_nothing_is_left(tmp_path: Path) -> None:
     (tmp_path / "cars/a").mkdir(parents=True)
     for number in range(300):
         (tmp_path / f"cars/a/{number:03d}.doc").write_bytes(b"no photo")
@@ -221,7 +221,7 @@ def test_no_command_writes_over_what_it_reads(tmp_path: Path, arguments: tuple[s
     assert there == files
 
 
-def test_a_class_of_photos_that_cannot_be_read_is_told_also_where_the_command_fails(tmp_path: Path) -> None:
+def test_an_unreadable_class_is_reported_also_where_the_command_fails(tmp_path: Path) -> None:
     for number, path in enumerate(sorted(photos_folder().rglob("*.jpg"))[:3]):
         (tmp_path / "cars/a").mkdir(parents=True, exist_ok=True)
         shutil.copy(path, tmp_path / f"cars/a/{number}.jpg")

@@ -81,7 +81,7 @@ def test_patterns_archives_and_standard_input_join_in_their_order(tmp_path: Path
         (("s3://me:secret@bucket/x", "-o", "out.csv"), 2, "leave the password out"),
     ],
 )
-def test_what_cannot_be_is_told(arguments: tuple[str, ...], code: int, said: str, tmp_path: Path) -> None:
+def test_impossible_requests_are_refused(arguments: tuple[str, ...], code: int, said: str, tmp_path: Path) -> None:
     done = nameplate("predict", "cars196", *arguments, check=code, cwd=tmp_path)
     assert said in done.stderr
     assert "secret" not in done.stderr

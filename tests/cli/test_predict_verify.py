@@ -61,7 +61,7 @@ def test_a_table_of_adverts(tmp_path: Path) -> None:
         (["--batch", "adverts.csv", "-o", "out.csv", "--claimed", "BMW"], "neither photos nor --claimed"),
     ],
 )
-def test_wrong_usage_is_told(arguments: list[str], problem: str) -> None:
+def test_wrong_usage_is_reported(arguments: list[str], problem: str) -> None:
     assert problem in " ".join(nameplate("verify", *arguments, check=2).stderr.split())
 
 
@@ -91,7 +91,7 @@ def dark(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_poor_photo_is_told_by_identify_predict_and_verify(dark: Path, tmp_path: Path) -> None:
+def test_a_poor_photo_is_reported_by_identify_predict_and_verify(dark: Path, tmp_path: Path) -> None:
     said = json.loads(nameplate("identify", dark, PHOTO, "--json").stdout)
     assert (said[0]["verdict"], said[0]["flaws"], said[0]["candidates"]) == ("poor photo", ["dark"], [])
     assert "flaws" not in said[1]  # a good photo's answer is what it was before there were flaws
@@ -100,7 +100,7 @@ def test_a_poor_photo_is_told_by_identify_predict_and_verify(dark: Path, tmp_pat
         nameplate("predict", "cars196", dark, PHOTO, "-o", tmp_path / name)
     with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0])[-1] == "flaws"
+    assert list(rows[0])[-6:] == ["flaws", "box_left", "box_top", "box_right", "box_bottom", "cars"]
     assert [(row["verdict"], row["flaws"]) for row in rows] == [("poor photo", "dark"), (said[1]["verdict"], "")]
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()]
     assert (lines[0]["verdict"], lines[0]["flaws"]) == ("poor photo", ["dark"])

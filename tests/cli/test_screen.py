@@ -1,4 +1,4 @@
-"""What is shown: harmless to a terminal, and no longer than can be read."""
+"""Output on a terminal: without control characters, and of limited length."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_nothing_that_is_shown_drives_a_terminal(capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize("what", ["left out", "unreadable"])
-def test_ten_are_told_each_and_many_by_reason(capsys: pytest.CaptureFixture[str], what: str) -> None:
+def test_ten_are_listed_and_many_are_counted_by_reason(capsys: pytest.CaptureFixture[str], what: str) -> None:
     screen.tell_refused([(f"{n}.txt", "none") for n in range(10)], what)
     assert capsys.readouterr().err.splitlines() == [f"{what} {n}.txt: none" for n in range(10)]
     pairs = [("x.txt", "odd"), *((f"{n}.txt", "none") for n in range(300)), ("y.txt", "strange")]
@@ -55,7 +55,7 @@ def test_ten_are_told_each_and_many_by_reason(capsys: pytest.CaptureFixture[str]
     assert (len(told), told[-1]) == (11, f"… and 290 more {what}")
 
 
-def test_what_was_only_counted_is_told_as_counted(capsys: pytest.CaptureFixture[str]) -> None:
+def test_entries_that_were_only_counted_are_reported_by_number(capsys: pytest.CaptureFixture[str]) -> None:
     left_out = LeftOut()
     for number in range(KEPT):
         left_out.add(Refused(f"{number}.txt", "none"))
@@ -77,7 +77,7 @@ def test_json_of_names_that_are_no_text_is_json(capfdbinary: pytest.CaptureFixtu
     }
 
 
-def test_one_is_one() -> None:
+def test_one_item_is_counted_in_the_singular() -> None:
     assert [screen.counted(n, "advert") for n in (0, 1, 1_000)] == ["0 adverts", "1 advert", "1,000 adverts"]
 
 

@@ -1,4 +1,4 @@
-"""`nameplate train` under torchrun: several processes on one machine, two nodes, a node that dies and a run resumed."""
+"""`nameplate train` under torchrun: several processes on one machine, two nodes, a node that dies, a resumed run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`train` by recipes and its kin as processes: killed, interrupted, cut short of disk, several at once."""
+"""`train` by recipes as processes: killed, interrupted, without disk space, several at once."""
 
 from __future__ import annotations
 
@@ -310,7 +310,7 @@ def test_json_is_one_value_and_all_else_is_on_stderr(finished: tuple[Path, Any],
 @needs_torch
 @needs_extra
 @pytest.mark.parametrize("keep_best", [True, False])
-def test_figures_are_those_of_the_epoch_that_the_bundle_holds_and_which_it_is_is_said(
+def test_figures_are_of_the_epoch_in_the_bundle_and_the_epoch_is_named(
     keep_best: bool,
     data: Path,
     tmp_path: Path,

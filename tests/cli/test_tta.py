@@ -18,12 +18,12 @@ from .run import nameplate
 PHOTOS = sorted(photos_folder("test").glob("*/*.jpg"))[::50]
 
 
-def test_identify_and_predict_look_in_the_way_asked_for(tmp_path: Path) -> None:
-    expected = Model.load(runtime="onnxruntime", tta="mirror,closer").predict(PHOTOS)
-    shown = json.loads(nameplate("identify", *PHOTOS, "--tta", "mirror,closer", "--json").stdout)
+def test_identify_and_predict_use_the_given_tta(tmp_path: Path) -> None:
+    expected = Model.load(runtime="onnxruntime", tta="mirror,scales").predict(PHOTOS)
+    shown = json.loads(nameplate("identify", *PHOTOS, "--tta", "mirror,scales", "--json").stdout)
     assert [each["confidence"] for each in shown] == pytest.approx([each.confidence for each in expected], rel=1e-3)
     table = tmp_path / "answers.csv"
-    nameplate("predict", "cars196", *PHOTOS, "-o", table, "--tta", "mirror,closer")
+    nameplate("predict", "cars196", *PHOTOS, "-o", table, "--tta", "mirror,scales")
     with table.open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["nameplate"] for row in rows] == [each.nameplate for each in expected]

@@ -1,4 +1,4 @@
-"""Zip archives, hostile ones above all."""
+"""Zip archives, above all hostile ones."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_links_and_special_files_are_refused(tmp_path: Path, mode: int, what: st
     assert refused == {f"{what}.jpg": "it is a link or a special file"}
 
 
-def test_names_that_stand_twice_keep_the_first(tmp_path: Path) -> None:
+def test_names_that_occur_twice_keep_the_first(tmp_path: Path) -> None:
     other = encode(picture(9, 9), "JPEG")
     with pytest.warns(UserWarning, match="Duplicate name"):
         data = pack(GOOD, ("good/1.jpg", other))
@@ -228,7 +228,7 @@ def test_a_damaged_or_lying_entry_is_refused_by_name(
     assert refused["bad.jpg"].startswith(reason)
 
 
-def test_a_size_that_lies_low_inflates_no_further(tmp_path: Path) -> None:
+def test_a_size_that_is_too_low_inflates_no_further(tmp_path: Path) -> None:
     bomb = pack(("bad.csv", bytes(300_000_000)), GOOD, method=zipfile.ZIP_DEFLATED)
     data = _patch_both(bomb, b"bad.csv", _smaller)
     tracemalloc.start()
@@ -288,7 +288,7 @@ def test_archives_are_unpacked_one_level_deep(tmp_path: Path) -> None:
     }
 
 
-def test_an_inner_archive_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_an_invalid_inner_archive_is_refused(tmp_path: Path) -> None:
     refused = refusals(tmp_path, pack(GOOD, ("inner.zip", b"no zip"), ("cut.zip", pack(GOOD)[:-30])))
     assert all(reason.startswith("damaged: ") for reason in refused.values())
     assert set(refused) == {"inner.zip", "cut.zip"}
@@ -433,7 +433,7 @@ def test_names_of_macos_without_a_flag_are_utf_8_and_composed(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("name", "encoding"), [("Лада Нива/Ё 1.jpg", "cp866"), ("Citroën/Müller.jpg", "cp437"), ("Škoda.jpg", "utf-8")]
 )
-def test_names_of_windows_without_a_flag_are_told(tmp_path: Path, name: str, encoding: str) -> None:
+def test_names_of_windows_without_a_flag_are_reported(tmp_path: Path, name: str, encoding: str) -> None:
     target, refused = unpack(save(tmp_path, raw_names({name.encode(encoding): JPEG, b"a.jpg": JPEG})), Limits())
     assert files(target) == {name, "a.jpg", "refused.json"}
     said = [f"names of entries that say no encoding were read: 1 as {encoding}; nothing is left out"]
@@ -454,7 +454,7 @@ def test_backslashes_of_powershell_5_part_folders(tmp_path: Path) -> None:
     assert "train/BMW X5/1.jpg" in files(unpack(tmp_path / "cars.zip", Limits())[0])
 
 
-def test_a_photo_is_told_by_its_first_bytes(tmp_path: Path) -> None:
+def test_a_photo_is_recognised_by_its_first_bytes(tmp_path: Path) -> None:
     refused = refusals(tmp_path, pack(GOOD, ("photo", JPEG), ("a.dat", JPEG), ("cut.dat", JPEG[:30]), ("b.dat", b"x")))
     assert refused.pop("b.dat") == "it is neither a photo nor a table"
     assert refused.pop("cut.dat").startswith("truncated: ")
@@ -525,7 +525,7 @@ def test_tables_together_inflate_no_further_than_the_whole_may(tmp_path: Path) -
         unpack(save(tmp_path, data), Limits(), ArchiveLimits(table_bytes=1_000_000))
 
 
-def test_a_zip_of_an_encrypted_zip_is_told_by_the_users_name(tmp_path: Path) -> None:
+def test_a_zip_with_an_encrypted_zip_is_reported_by_the_name_that_the_user_gave(tmp_path: Path) -> None:
     inner = _patch_both(pack(("Kia/1.jpg", JPEG)), b"Kia/1.jpg", _encrypted)
     path = save(tmp_path, pack(("inner.zip", inner)))
     for read in (read_dataset, list_photos):

@@ -80,7 +80,7 @@ def test_folders_below_a_class_belong_to_it(tmp_path: Path) -> None:
     }
 
 
-def test_parts_are_told_from_classes(tmp_path: Path) -> None:
+def test_parts_are_distinguished_from_classes(tmp_path: Path) -> None:
     data = make(tmp_path / "cars", "Train/a/1.jpg", "Train/b/2.jpg", "val/a/3.jpg", "test/b/4.jpg")
     dataset = read_dataset(data)
     assert dataset.kinds == ("folder per class, in parts",)
@@ -366,7 +366,7 @@ def test_a_zip_of_class_folders_is_read_with_and_without_a_top_folder(tmp_path: 
         assert seen == [0, 2, 1, 2]
 
 
-def test_what_an_archive_left_out_is_told(tmp_path: Path) -> None:
+def test_what_an_archive_left_out_is_reported(tmp_path: Path) -> None:
     archive = tmp_path / "cars.zip"
     archive.write_bytes(zipped("a/1.jpg", **{"a/fake__jpg": b"no photo", "a/run__exe": b"MZ"}))
     refused = {entry.name: entry.reason for entry in read_dataset(archive).refused}

@@ -1,4 +1,4 @@
-"""What a command reads is never what it writes over."""
+"""No command overwrites its input."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def test_the_folders_are_found_where_the_archives_put_them(tmp_path: Path, train
     ]
 
 
-def test_photos_that_are_not_there_are_told(tmp_path: Path) -> None:
+def test_missing_photos_are_reported(tmp_path: Path) -> None:
     _touch(_make(tmp_path), "train/0/1.jpg", "train/0/2.jpg", "test_upload/a.jpg")
     found = kaggle.read_competition(tmp_path)
     assert [entry.name for entry in kaggle.train_photos(found)[1]] == ["7/2.jpg"]
@@ -96,7 +96,7 @@ def test_photos_that_are_not_there_are_told(tmp_path: Path) -> None:
         kaggle.test_photos(found)
 
 
-def test_missing_folders_and_samples_are_told(tmp_path: Path) -> None:
+def test_missing_folders_and_samples_are_reported(tmp_path: Path) -> None:
     found = kaggle.read_competition(_make(tmp_path, sample=None))
     assert found.sample == ()
     with pytest.raises(DataError, match=r"no folder 'train'\. Unpack train\.zip"):
@@ -116,7 +116,7 @@ def test_an_id_that_is_no_plain_file_name_is_refused_with_its_line(tmp_path: Pat
         _make(tmp_path)
 
 
-def test_an_id_that_stands_twice_is_refused(tmp_path: Path) -> None:
+def test_an_id_that_occurs_twice_is_refused(tmp_path: Path) -> None:
     for tables in ({"train": "1.jpg,0\n1.jpg,7\n"}, {"sample": "1.jpg,0\n1.jpg,0\n"}):
         with pytest.raises(DataError, match=r"line 3: the Id '1\.jpg' occurs twice"):
             kaggle.read_competition(_make(tmp_path, **tables))

@@ -1,4 +1,4 @@
-"""Which folder is a nameplate: parts, makes, nameplates, and what is refused since it cannot be told."""
+"""Which folder is a nameplate: parts, makes, nameplates, and ambiguous layouts, which are refused."""
 
 from __future__ import annotations
 
@@ -80,12 +80,12 @@ def test_photos_of_a_part_that_have_no_nameplate_are_left_out_and_counted(tmp_pa
     }
 
 
-def test_parts_may_lie_inside_the_nameplates(tmp_path: Path) -> None:
+def test_parts_may_be_inside_the_nameplates(tmp_path: Path) -> None:
     dataset = read_dataset(make(tmp_path, "a/train/1.jpg", "a/val/2.jpg", "b/train/3.jpg", "b/test/4.jpg"))
     assert photos_of(dataset) == {("a", "train"), ("a", "validation"), ("b", "train"), ("b", "test")}
 
 
-def test_folders_around_parts_are_passed_through_and_what_lies_beside_them_named(tmp_path: Path) -> None:
+def test_folders_around_parts_are_skipped_and_entries_beside_them_reported(tmp_path: Path) -> None:
     data = make(tmp_path, "cars/train/a/1.jpg", "cars/train/b/2.jpg", "cars/test/a/3.jpg")
     (data / "docs").mkdir()
     dataset = read_dataset(data)
@@ -111,7 +111,7 @@ def test_folders_around_parts_are_passed_through_and_what_lies_beside_them_named
          ("cars",)),
     ],
 )  # fmt: skip
-def test_what_can_be_read_in_two_ways_is_refused_and_read_as_it_is_said(
+def test_ambiguous_layouts_are_refused_and_read_as_the_option_says(
     tmp_path: Path, names: tuple[str, ...], why: str, layout: str, nameplates: tuple[str, ...]
 ) -> None:
     data = make(tmp_path, *names)
@@ -168,7 +168,7 @@ def test_a_zip_is_read_by_the_same_rule_and_names_what_is_in_it(tmp_path: Path) 
 # --- names --------------------------------------------------------------------------------------------
 
 
-def test_folder_names_of_two_systems_are_one_nameplate_and_it_is_said(tmp_path: Path) -> None:
+def test_folder_names_of_two_systems_are_one_nameplate_and_this_is_noted(tmp_path: Path) -> None:
     decomposed = unicodedata.normalize("NFD", "Хёндай Йети")
     data = make(
         tmp_path, "Хёндай Йети/1.jpg", f"{decomposed}/2.jpg", "Kia Rio/3.jpg", "Kia Rio /4.jpg", "kia  rio/5.jpg"

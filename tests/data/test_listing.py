@@ -1,4 +1,4 @@
-"""Listing folders and lists: what is a photo, what is left out and why, and that every walk ends."""
+"""Listings of folders and lists: what is a photo, what is left out and why, and that every walk ends."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ LEFT_OUT = {
 }
 
 
-def test_photos_are_told_by_name_or_first_bytes_and_all_else_is_left_out_with_its_reason(mixed: Path) -> None:
+def test_photos_are_recognised_by_name_or_first_bytes_and_all_else_is_left_out_with_its_reason(mixed: Path) -> None:
     assert listed(mixed) == (PHOTOS, LEFT_OUT)
 
 
@@ -115,7 +115,7 @@ def test_folders_may_lie_deeper_than_functions_may_call_each_other(tmp_path: Pat
     assert found == [str(deep / "1.jpg")]
 
 
-def test_a_folder_that_is_gone_is_one_refusal(tmp_path: Path) -> None:
+def test_a_folder_that_vanished_is_one_refusal(tmp_path: Path) -> None:
     gone = str(tmp_path / "gone")
     assert list(walk(gone)) == [Refused(gone, "its folder cannot be listed: No such file or directory")]
     assert entries(gone).names == []

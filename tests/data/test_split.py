@@ -1,4 +1,4 @@
-"""Stratified, seeded splits that never part a group."""
+"""Stratified, seeded splits that keep groups together."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_the_order_of_the_photos_changes_nothing(table: Table, seed: int, shuffl
     assert np.array_equal(folds(*mixed, 3, seed), folds(*table, 3, seed)[order])
 
 
-def test_the_share_of_every_class_is_as_asked() -> None:
+def test_the_share_of_every_class_is_as_given() -> None:
     table = _plain({"a": 100, "b": 50, "c": 10, "d": 3, "e": 2})
     held = hold_out(*table, 0.2, 0)
     kept_out = Counter(np.array(table[0])[held].tolist())

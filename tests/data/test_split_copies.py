@@ -1,4 +1,4 @@
-"""Pairs of photos of one picture."""
+"""Pairs of photos of one image."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_the_same_bytes_are_copies_whatever_they_look_like() -> None:
     assert (found.likeness == 1).all()
 
 
-def test_a_mirrored_picture_with_a_near_hash_is_a_copy_and_one_that_looks_otherwise_is_not() -> None:
+def test_a_mirrored_image_with_a_near_hash_is_a_copy_and_a_different_one_is_not() -> None:
     hashes = np.zeros((3, 4), np.uint64)
     embeddings = RANDOM.standard_normal((3, 8)).astype(np.float32)
     picture, other = RANDOM.integers(0, 256, (2, 8, 8)).repeat(8, 1).repeat(8, 2).astype(np.uint8)
@@ -58,7 +58,7 @@ def test_pairs_that_share_a_photo_are_one_group() -> None:
         (("b.jpg", "a.jpg"), "b.jpg"),
     ],
 )
-def test_of_two_copies_the_one_named_copy_goes(names: tuple[str, ...], stays: str) -> None:
+def test_the_one_of_two_copies_that_is_named_copy_is_removed(names: tuple[str, ...], stays: str) -> None:
     assert best_copy([Photo(f"folder copy/{name}") for name in names]).path == f"folder copy/{stays}"
 
 

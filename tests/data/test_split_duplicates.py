@@ -1,4 +1,4 @@
-"""Copies of one picture."""
+"""Copies of one image."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_group_named_like_a_digest_is_not_that_photos() -> None:
     assert groups(["a", "b"], _random(2), [None, "a"]).tolist() == [0, 1]
 
 
-def test_near_and_mirrored_pictures_are_one_group() -> None:
+def test_near_and_mirrored_images_are_one_group() -> None:
     hashes = _random(4)
     hashes[2] = _flipped(hashes[0], NEAR_BITS)
     hashes[3] = hashes[1] ^ MIRROR

@@ -58,7 +58,7 @@ def test_blank_lines_and_spaces_around_column_names_are_passed_over(tmp_path: Pa
         (b"path,label\na," + b"x" * 200_000, "Cannot read the table"),
     ],
 )
-def test_a_table_that_is_none_is_refused_with_its_name(tmp_path: Path, data: bytes, text: str) -> None:
+def test_an_invalid_table_is_refused_with_its_name(tmp_path: Path, data: bytes, text: str) -> None:
     path = _write(tmp_path, data)
     with pytest.raises(DataError, match=text) as caught:
         read_table(path)
@@ -229,7 +229,7 @@ IMAGES = [
 FEATURES = {"info": {"features": {"label": {"names": ["Kia Rio", "BMW"], "_type": "ClassLabel"}, "image": {}}}}
 
 
-def test_hugging_faces_pictures_become_files_and_their_labels_names(tmp_path: Path) -> None:
+def test_images_of_hugging_face_become_files_and_their_labels_names(tmp_path: Path) -> None:
     path = _parquet(tmp_path, {"image": IMAGES, "label": [0, 1, 1, -1]}, FEATURES)
     rows = read_table(path, wanted=("path", "image", "label"))
     assert [row["label"] for row in rows] == ["Kia Rio", "BMW", "BMW", ""]
@@ -242,7 +242,7 @@ def test_hugging_faces_pictures_become_files_and_their_labels_names(tmp_path: Pa
     assert [Path(row["path"]).stat().st_mtime_ns for row in (rows[0], rows[1])] == stamps
 
 
-def test_a_parquet_of_pictures_is_a_data_set_and_a_list(tmp_path: Path) -> None:
+def test_a_parquet_of_images_is_a_data_set_and_a_list(tmp_path: Path) -> None:
     path = _parquet(tmp_path, {"image": IMAGES[:2], "label": [0, 1], "file_name": ["gone.jpg"] * 2}, FEATURES)
     found = read_dataset(path)
     assert found.nameplates == ("BMW", "Kia Rio")
@@ -250,7 +250,7 @@ def test_a_parquet_of_pictures_is_a_data_set_and_a_list(tmp_path: Path) -> None:
     assert [Path(name).read_bytes() for name in list_references([str(path)])] == JPEGS[:2]
 
 
-def test_bytes_under_a_photo_columns_name_are_pictures_too_and_others_are_never_text(tmp_path: Path) -> None:
+def test_bytes_in_a_photo_column_are_images_too_and_others_are_never_text(tmp_path: Path) -> None:
     path = _parquet(tmp_path, {"photo": JPEGS[:1], "more": [b"x" * 100_000], "nested": [[1, 2]], "label": ["a"]})
     [row] = read_table(path, wanted=("photo", "label"))
     assert Path(row["path"]).read_bytes() == JPEGS[0]
@@ -260,7 +260,7 @@ def test_bytes_under_a_photo_columns_name_are_pictures_too_and_others_are_never_
         read_table(path, wanted=("nested",))
 
 
-def test_a_picture_that_is_too_large_and_an_endless_cell_are_refused_in_few_words(tmp_path: Path) -> None:
+def test_an_image_that_is_too_large_and_an_endless_cell_are_refused_in_few_words(tmp_path: Path) -> None:
     for columns, text in (
         ({"image": [{"bytes": bytes(64 * 1024**2 + 1), "path": "a.jpg"}]}, "row 1: a picture of 67,108,865 bytes"),
         ({"path": ["a", "x" * 200_000]}, "row 2: 'path' has 200,000 characters, the limit is 131,072"),

@@ -68,7 +68,7 @@ def test_prefixes_keys_and_patterns_are_listed_in_order() -> None:
     assert len(list(list_references(["s3://cars"]))) == 105
 
 
-def test_objects_that_are_no_photos_by_name_are_left_out_and_told_unless_the_address_names_them() -> None:
+def test_objects_that_are_no_photos_by_name_are_left_out_unless_the_address_names_them() -> None:
     refused = [Refused("s3://cars/b/notes.txt", uris.NO_PHOTO_NAME)]
     for source in ("s3://cars/b", "s3://cars/b/*"):
         assert [entry for entry in list_entries([source]) if isinstance(entry, Refused)] == refused
@@ -88,7 +88,7 @@ def test_an_object_is_read_within_its_limits() -> None:
         assert refused.value.reason == reason
 
 
-def test_what_cannot_be_listed_is_told() -> None:
+def test_what_cannot_be_listed_is_reported() -> None:
     with pytest.raises(DataError, match="There is no 's3://no-such-bucket/x'"):
         list(list_references(["s3://no-such-bucket/x"]))
     with pytest.raises(UsageError, match="'ftp://' are not read"):

@@ -1,4 +1,4 @@
-"""The tour, and the photos that it is over."""
+"""The tour, and the embedded photos that it uses."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_embedded_photos_are_as_promised() -> None:
         assert {len(list(folder.iterdir())) for folder in photos_folder(part).iterdir()} == {count}
 
 
-def test_the_tour_tells_each_step_and_what_to_type_next(tour: tuple[Path, str]) -> None:
+def test_the_tour_shows_each_step_and_the_next_command(tour: tuple[Path, str]) -> None:
     folder, said = tour
     assert [word in said for word in ("1. Look", "2. Train", "3. Evaluate", "4. Identify", "5. See")] == [True] * 5
     assert "nameplate train my-photos -o my-model" in said
@@ -55,7 +55,7 @@ def test_the_tour_can_be_taken_again_into_the_same_folder(tour: tuple[Path, str]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-def test_the_page_draws_every_picture_in_a_browser(tour: tuple[Path, str], tmp_path: Path) -> None:
+def test_the_page_shows_every_image_in_a_browser(tour: tuple[Path, str], tmp_path: Path) -> None:
     page = (tour[0] / "index.html").read_text("utf-8")
     check = "<script>document.title = 'broken ' + [...document.images].filter(i => !i.naturalWidth).length"
     (tmp_path / "page.html").write_text(

@@ -1,4 +1,4 @@
-"""Answers on embedded photos, made up: what the reports are tested on without a model."""
+"""Invented answers on embedded photos, so that reports are tested without a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calibration held against scikit-learn's bins, and its interval against simulation."""
+"""Calibration compared with scikit-learn's bins, and its interval with simulation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def sure(photos: int, seed: int, boast: float = 1.0) -> tuple[Floats, NDArray[np
     return confidence.astype(np.float32), random.random(photos) < 1 / (1 + np.exp(-logits))
 
 
-def test_the_bins_are_scikit_learns_of_like_numbers() -> None:
+def test_the_bins_are_those_of_scikit_learn_with_equal_numbers() -> None:
     confidence, right = sure(3000, 0, 1.4)
     found = calibrate(confidence, right)
     shares, means = calibration_curve(right, confidence.astype(np.float64), n_bins=BINS, strategy="quantile")
@@ -32,7 +32,7 @@ def test_the_bins_are_scikit_learns_of_like_numbers() -> None:
 
 
 @pytest.mark.parametrize(("boast", "photos"), [(1.0, 600), (1.5, 600), (2.5, 120)])
-def test_the_interval_holds_the_error_of_endless_photos(boast: float, photos: int) -> None:
+def test_the_interval_contains_the_error_of_a_huge_sample(boast: float, photos: int) -> None:
     """Of 30 samples about 27 or more intervals hold it; 22 or fewer would be chance."""
     logits = np.random.default_rng(1).normal(2.2, 1.8, 200_000)
     truth, said = 1 / (1 + np.exp(-logits)), 1 / (1 + np.exp(-boast * logits))
@@ -43,14 +43,14 @@ def test_the_interval_holds_the_error_of_endless_photos(boast: float, photos: in
     assert sum(each.low <= error <= each.high for each in held) > 22
 
 
-def test_true_confidences_show_no_more_than_chance_and_boasts_do() -> None:
+def test_calibrated_confidences_are_within_chance_and_overconfident_ones_are_not() -> None:
     honest, boasting = calibrate(*sure(2000, 2)), calibrate(*sure(2000, 2, 2.5))
     assert honest.by_chance.low < honest.ece.value < honest.by_chance.high
     assert honest.ece.low == 0
     assert boasting.ece.low > boasting.by_chance.high
 
 
-def test_copies_of_one_picture_widen_the_interval() -> None:
+def test_copies_of_one_image_widen_the_interval() -> None:
     confidence, right = sure(400, 3, 2.5)
     confidence, right = np.repeat(confidence, 4), np.repeat(right, 4)
     alone, grouped = calibrate(confidence, right), calibrate(confidence, right, np.repeat(np.arange(400), 4))

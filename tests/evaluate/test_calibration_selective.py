@@ -1,4 +1,4 @@
-"""Risk and coverage held against their definition, worked out by hand."""
+"""Risk and coverage, compared with their definition, computed by hand."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def test_the_area_of_four_answers() -> None:
     assert found.aurc.low <= found.aurc.value <= found.aurc.high
 
 
-def test_no_wrong_answer_leaves_room_for_one() -> None:
+def test_without_a_wrong_answer_the_interval_has_a_width() -> None:
     found = risk_coverage(np.linspace(1, 0.5, 60).astype(np.float32), np.ones(60, bool)).aurc
     assert (found.value, found.low) == (0, 0)
     assert found.high == pytest.approx(wilson(0, 30).high)  # worth half of the photos
 
 
-def test_the_area_s_interval_is_the_jackknifes() -> None:
+def test_the_interval_of_the_area_is_that_of_the_jackknife() -> None:
     """With many photos its variance is that of leaving out one photo at a time."""
     random = np.random.default_rng(5)
     confidence = random.permutation(np.linspace(0.3, 1, 400)).astype(np.float32)
@@ -70,7 +70,7 @@ def test_as_many_as_can_be_answered_at_a_risk() -> None:
     assert [point.coverage for point in risk_coverage(confidence, right).points] == pytest.approx(list(COVERAGES))
 
 
-def test_no_threshold_parts_photos_of_one_confidence() -> None:
+def test_no_threshold_separates_photos_of_one_confidence() -> None:
     found = risk_coverage(np.array([0.9] * 6 + [0.5] * 4, np.float32), np.array([True] * 5 + [False] * 5))
     assert [point.photos for point in found.points] == [6, 6, 10, 10, 10, 10, 10]
     assert found.within == (None, None)

@@ -1,4 +1,4 @@
-"""Two models on the same photos: which are compared, and what is said."""
+"""Two models on the same photos: which photos are compared, and how the result is worded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nameplate.model.classifier import log_losses
 from tests.evaluate.answers import NAMES, judged
 
 
-def test_a_far_better_model_is_told_and_a_like_one_is_not() -> None:
+def test_a_far_better_model_is_found_better_and_a_similar_one_is_not() -> None:
     good, poor, like = judged(0, 3.0), judged(1, 0.5), judged(2, 3.0)
     found = compare_models(good, poor, "poor")
     assert (found.photos, found.difference.significant) == (60, True)

@@ -1,4 +1,4 @@
-"""Whether looking several times is a gain: on the same photos, with an interval."""
+"""The gain of test-time augmentation on the same photos, with its interval."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def model() -> Model:
     return Model.load(runtime="onnxruntime", threads=2, tta="mirror")
 
 
-def test_it_is_the_paired_comparison_of_both_ways_on_the_same_photos(model: Model) -> None:
+def test_the_gain_is_the_paired_comparison_on_the_same_photos(model: Model) -> None:
     photos = [Photo(path) for path in PATHS]
     plain = model.probabilities(model.embed(PATHS), "onnxruntime")
     mirrored = np.stack([model.probs(row) for row in all_embedded(model.embedder.rows(PATHS))])

@@ -11,7 +11,7 @@ from nameplate.evaluate.evaluator import surest_mistakes, worst_pairs
 from tests.evaluate.answers import judged
 
 
-def test_the_surest_mistakes_come_first_with_their_nearest_training_photos() -> None:
+def test_the_most_confident_mistakes_come_first_with_their_nearest_training_photos() -> None:
     found = judged()
     mistakes = surest_mistakes(found, 1000)
     assert len(mistakes) == int((~found.right).sum()) > 3
@@ -37,7 +37,7 @@ def test_a_photo_is_not_its_own_neighbour() -> None:
     assert all(each.like_truth not in (None, each.photo) for each in surest_mistakes(itself, 5))
 
 
-def test_without_training_photos_at_hand_there_are_no_neighbours() -> None:
+def test_without_training_photos_there_are_no_neighbours() -> None:
     mistakes = surest_mistakes(judged(taught=False), 5)
     assert mistakes
     assert all(each.like_truth is each.like_named is None for each in mistakes)
@@ -59,6 +59,6 @@ def test_a_pair_counts_both_ways() -> None:
     assert totals == sorted(totals, reverse=True)
 
 
-def test_all_right_has_neither() -> None:
+def test_without_mistakes_there_are_neither() -> None:
     found = judged(skill=50.0)
     assert (surest_mistakes(found, 5), worst_pairs(found, 5)) == ((), ())

@@ -1,4 +1,4 @@
-"""One answer to which photos are of one picture, on renders and copies made of them."""
+"""All modules agree on which photos are copies of one image, on renders and copies made of them."""
 
 from __future__ import annotations
 
@@ -77,20 +77,20 @@ def test_groups_of_the_data_and_copies_are_joined(embedded: DatasetEmbeddings) -
     assert len(np.unique(found)) == 23  # a picture of either design, with their copies
 
 
-def test_a_photo_that_vanished_meanwhile_is_like_nothing(embedded: DatasetEmbeddings) -> None:
+def test_a_photo_that_vanished_meanwhile_is_no_copy(embedded: DatasetEmbeddings) -> None:
     gone = tuple(photo.with_(path="gone.jpg", sha256=f"{place:064x}") for place, photo in enumerate(embedded.photos))
     assert len(np.unique(same_picture(replace(embedded, photos=gone)))) == len(gone)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_split_never_parts_a_picture_from_its_copy(folder: Path, embedded: DatasetEmbeddings, seed: int) -> None:
+def test_the_split_never_separates_an_image_from_its_copy(folder: Path, embedded: DatasetEmbeddings, seed: int) -> None:
     parts = split_photos(read_dataset(folder), embedded, 0.3, seed)
     trained = {picture(photo) for photo in parts.photos if photo.split == "train"}
     assert parts.holdout.any()
     assert not trained & {picture(photo) for photo in parts.photos if photo.split == "validation"}
 
 
-def test_copies_of_photos_that_trained_a_model_do_not_judge_it(folder: Path, model: Model, tmp_path: Path) -> None:
+def test_copies_of_training_photos_do_not_evaluate_the_model(folder: Path, model: Model, tmp_path: Path) -> None:
     everything = read_dataset(folder)
     originals = tuple(photo for photo in everything.photos if "-copy" not in photo.path)
     recipe = HeadRecipe(holdout=0.3, mirror=False)

@@ -1,4 +1,4 @@
-"""Metrics held against scikit-learn's, their intervals against theory and simulation."""
+"""Metrics compared with scikit-learn's; their intervals compared with theory and simulation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def answers(photos: int, classes: int, seed: int, skill: float = 1.5) -> Answers
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 200), st.integers(2, 12), st.integers(0, 10_000))
-def test_every_figure_is_scikit_learns(photos: int, classes: int, seed: int) -> None:
+def test_every_figure_equals_that_of_scikit_learn(photos: int, classes: int, seed: int) -> None:
     probs, y_true, names = answers(photos, classes, seed)
     named, labels = probs.argmax(1), np.arange(classes)
     found = evaluate(probs, y_true, names)
@@ -80,26 +80,26 @@ def test_wilsons_interval_is_the_published_one(hits: int, photos: int, low: floa
 
 
 @given(st.integers(1, 5000), st.data())
-def test_wilsons_interval_holds_its_value_and_stays_a_share(photos: int, data: st.DataObject) -> None:
+def test_wilsons_interval_contains_its_value_and_stays_within_0_and_1(photos: int, data: st.DataObject) -> None:
     found = wilson(data.draw(st.integers(0, photos)), photos)
     assert 0 <= found.low <= found.value + 1e-12
     assert found.value - 1e-12 <= found.high <= 1
 
 
-def test_a_figure_worth_as_many_photos_as_it_has_gets_wilsons_interval() -> None:
+def test_a_figure_with_the_variance_of_a_share_gets_wilsons_interval() -> None:
     assert effective_wilson(0.9, 0.09 / 50, 50, 50).interval == pytest.approx(wilson(45, 50).interval)
     assert effective_wilson(0.9, 0.09 / 25, 500_000, 50).interval == pytest.approx(wilson(22.5, 25).interval, abs=1e-4)
     assert effective_wilson(1.0, 0.0, 50, 20).interval == pytest.approx(wilson(20, 20).interval)
 
 
-def test_copies_of_one_picture_count_as_one_in_top_1() -> None:
+def test_copies_of_one_image_count_as_one_in_top_1() -> None:
     right = np.arange(40) % 8 > 0
     alone, copied = share(right, np.arange(40)), share(np.repeat(right, 5), np.repeat(np.arange(40), 5))
     assert alone.interval == pytest.approx(wilson(35, 40).interval)
     assert copied.interval == pytest.approx(alone.interval, abs=0.01)
 
 
-def test_the_mean_of_shares_is_newcombes_method_turned() -> None:
+def test_the_mean_of_shares_is_newcombes_method() -> None:
     """R. G. Newcombe, Statistics in Medicine 17, 1998, 873, table II, method 10: 56/70 − 48/80 is 0.0524 to 0.3339.
 
     p₁ − p₂ is p₁ + (1 − p₂) − 1, so twice the mean of 56/70 and 32/80, less 1.
@@ -109,7 +109,7 @@ def test_the_mean_of_shares_is_newcombes_method_turned() -> None:
     assert mean_of_shares([9, 3], [10, 4]).value == pytest.approx((0.9 + 0.75) / 2)
 
 
-def test_a_skewed_mean_is_halls() -> None:
+def test_the_interval_of_a_skewed_mean_is_halls() -> None:
     """His monotone transformation of the Studentised mean, inverted by trying."""
     values = np.random.default_rng(0).exponential(size=40) ** 2
     found = skewed_mean(values)
@@ -157,7 +157,7 @@ def test_the_intervals_bracket_their_values() -> None:
     assert 0.05 < found.macro_f1.high - found.macro_f1.low < 0.3
 
 
-def test_the_macro_f1_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+def test_the_macro_f1_interval_covers_the_true_value_about_as_often_as_stated() -> None:
     """Of 60 samples about 57 intervals hold the figure of the whole population; 48 or fewer would be chance."""
     probs, y_true, names = answers(30_000, 6, 2)
     truth = evaluate(probs, y_true, names).macro_f1.value
@@ -188,13 +188,13 @@ def test_no_photos_are_a_value_error() -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 4, 5])
-def test_of_five_nameplates_or_fewer_every_photo_is_in_the_top_five(classes: int) -> None:
+def test_with_five_nameplates_or_fewer_every_photo_is_in_the_top_five(classes: int) -> None:
     found = evaluate(*answers(50, classes, 6, skill=0))
     assert found.top5.value == 1
     assert found.top1.value < 1
 
 
-def test_all_right_has_no_confusions_and_f1_of_one() -> None:
+def test_without_mistakes_there_are_no_confusions_and_f1_is_one() -> None:
     probs = np.eye(6, dtype=np.float32)[[0, 3, 3, 5]]
     found = evaluate(probs, np.array([0, 3, 3, 5]), [*"abcdef"])
     assert not found.confusions
@@ -204,7 +204,7 @@ def test_all_right_has_no_confusions_and_f1_of_one() -> None:
     assert [row.nameplate for row in found.classes] == ["a", "d", "f"]
 
 
-def test_a_sure_and_wrong_answer_costs_much_but_not_without_end() -> None:
+def test_a_confident_wrong_answer_has_a_large_but_finite_loss() -> None:
     found = evaluate(np.eye(2, dtype=np.float32)[[0]], np.array([1]), ["a", "b"])
     assert 20 < found.log_loss < 100
     assert (found.top1.value, found.macro_f1.value) == (0, 0)

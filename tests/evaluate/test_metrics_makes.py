@@ -1,4 +1,4 @@
-"""Results by make held against scikit-learn's on the makes."""
+"""Results by make, compared with scikit-learn's on the makes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nameplate.evaluate.metrics import by_make
 NAMES = ["Audi A4", "audi TT", "BMW X5", "Land Rover LR2", "Лада Веста", "Лада Гранта"]
 
 
-def test_every_figure_is_scikit_learns() -> None:
+def test_every_figure_equals_that_of_scikit_learn() -> None:
     random = np.random.default_rng(0)
     y_true = random.integers(0, 5, 300)  # no photo of the last nameplate
     named = np.where(random.random(300) < 0.6, y_true, random.integers(0, 6, 300))

@@ -1,4 +1,4 @@
-"""Verdicts judged on a head for some of the rendered designs, with others as strangers."""
+"""Verdicts of a head that knows some of the rendered designs, with the others as OOD samples."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_known_photos_are_sorted_as_the_model_sorts_them(made: tuple[Model, Eval
     assert found.size == pytest.approx(np.mean([len(a.candidates) for a, _ in kept]))
 
 
-def test_strangers_are_told_from_known_photos(made: tuple[Model, EvaluationResult], tmp_path: Path) -> None:
+def test_ood_photos_are_separated_from_known_ones(made: tuple[Model, EvaluationResult], tmp_path: Path) -> None:
     model, judged = made
     for number in range(12):
         noise = np.random.default_rng(number).integers(0, 256, (12, 16, 3)).astype(np.uint8)
@@ -71,9 +71,7 @@ def test_strangers_are_told_from_known_photos(made: tuple[Model, EvaluationResul
     assert cars.as_json()["near"]["auroc"]["value"] == cars.near.auroc.value  # type: ignore[index]
 
 
-def test_a_bundle_of_before_there_were_verdicts_tells_none(
-    made: tuple[Model, EvaluationResult], tmp_path: Path
-) -> None:
+def test_a_bundle_older_than_verdicts_gives_none(made: tuple[Model, EvaluationResult], tmp_path: Path) -> None:
     model, judged = made
     old = Model(replace(model.bundle, ood_detector=None), model.settings)
     assert set(known_verdicts(old, judged).verdicts) <= {"answer", "unsure"}

@@ -1,4 +1,4 @@
-"""AUROC and false accepts, held against scikit-learn."""
+"""AUROC and false accepts, compared with scikit-learn's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SCORES = st.lists(st.integers(0, 9), min_size=1, max_size=40)
 
 @settings(deadline=None)
 @given(SCORES, SCORES)
-def test_auroc_is_scikit_learns(known: list[int], strangers: list[int]) -> None:
+def test_auroc_is_that_of_scikit_learn(known: list[int], strangers: list[int]) -> None:
     from sklearn.metrics import roc_auc_score
 
     truth = [0] * len(known) + [1] * len(strangers)
@@ -24,7 +24,7 @@ def test_auroc_is_scikit_learns(known: list[int], strangers: list[int]) -> None:
     assert auroc(np.array(known, float), np.array(strangers, float)) == pytest.approx(theirs)
 
 
-def test_what_lies_apart_is_told_apart() -> None:
+def test_separate_scores_are_separated() -> None:
     random = np.random.default_rng(0)
     known, strangers = random.normal(size=500), random.normal(6, size=80)
     found = separation(known, strangers)
@@ -35,7 +35,7 @@ def test_what_lies_apart_is_told_apart() -> None:
     assert found.false_accepts.high < 0.06
 
 
-def test_all_told_apart_is_not_sure_to_stay_so() -> None:
+def test_perfect_separation_keeps_an_interval() -> None:
     found = separation(np.arange(50.0), np.arange(100.0, 130.0)).auroc
     assert (found.value, found.high) == (1, 1)
     assert found.low == pytest.approx(wilson(30, 30).low)  # the fewer, and at most their variance
@@ -70,13 +70,13 @@ def test_more_known_photos_narrow_the_share_that_passes() -> None:
     assert few.high - few.low > 3 * (many.high - many.low)
 
 
-def test_what_is_alike_is_not() -> None:
+def test_equal_scores_are_not_separated() -> None:
     random = np.random.default_rng(0)
     found = separation(random.normal(size=2000), random.normal(size=2000))
     assert found.auroc.low < 0.5 < found.auroc.high
     assert found.false_accepts.value == pytest.approx(0.95, abs=0.02)
 
 
-def test_nothing_cannot_be_separated() -> None:
+def test_empty_scores_cannot_be_separated() -> None:
     with pytest.raises(ValueError, match="cannot separate 0"):
         separation(np.zeros(0), np.ones(3))

@@ -15,7 +15,7 @@ def mcnemar(better: int, worse: int) -> float:
     return sign_flip(np.r_[np.ones(better, np.int64), -np.ones(worse, np.int64)])
 
 
-def test_mcnemars_mid_p_is_the_binomials() -> None:
+def test_mcnemars_mid_p_is_that_of_the_binomial_distribution() -> None:
     """Twice the tail, in which what was seen counts half: M. Fagerland, S. Lydersen and P. Laake, 2013."""
     tail = [math.comb(10, k) / 2**10 for k in (0, 1, 2)]
     assert mcnemar(8, 2) == pytest.approx(2 * (tail[0] + tail[1] + tail[2] / 2))
@@ -30,7 +30,7 @@ def test_the_published_example_of_mid_p_and_tango() -> None:
 
 
 @pytest.mark.parametrize(("better", "worse", "photos"), [(10, 2, 67), (1, 7, 21), (3, 0, 40), (12, 12, 60), (0, 1, 9)])
-def test_tangos_ends_are_where_the_score_test_turns(better: int, worse: int, photos: int) -> None:
+def test_the_ends_of_tangos_interval_are_where_the_score_test_changes(better: int, worse: int, photos: int) -> None:
     """The likelihood of (better, worse, alike) at a given difference, maximised by trying; T. Tango, 1998."""
     for difference in tango(better, worse, photos):
         low, high = max(0.0, -difference), (1 - difference) / 2  # of the share that is worse
@@ -46,7 +46,7 @@ def test_tangos_ends_are_where_the_score_test_turns(better: int, worse: int, pho
         assert (better - worse - photos * difference) ** 2 / variance == pytest.approx(1.959964**2, rel=2e-3)
 
 
-def test_signs_are_flipped_in_all_ways() -> None:
+def test_all_combinations_of_signs_are_counted() -> None:
     sums = np.array([3, -1, 2, 2, 0, -1, 4])
     changed = np.abs(sums[sums != 0])
     ways = np.array(list(itertools.product((-1, 1), repeat=len(changed)))) @ changed
@@ -55,7 +55,7 @@ def test_signs_are_flipped_in_all_ways() -> None:
     assert sign_flip(np.zeros(4, np.int64)) == 1
 
 
-def test_the_test_tells_exactly_where_the_interval_leaves_nothing_out() -> None:
+def test_the_test_is_significant_exactly_where_the_interval_excludes_zero() -> None:
     random = np.random.default_rng(5)
     for photos in (4, 9, 26, 60, 104):
         for better in range(photos + 1):
@@ -71,7 +71,7 @@ def test_the_test_tells_exactly_where_the_interval_leaves_nothing_out() -> None:
             assert found.significant == (not found.difference.low <= 0 <= found.difference.high)
 
 
-def test_pictures_of_unlike_sizes_have_fewer_degrees_of_freedom() -> None:
+def test_groups_of_different_sizes_have_fewer_degrees_of_freedom() -> None:
     """Satterthwaite's, from the matrix of the squared sum written out."""
     sizes = np.array([5, 1, 1, 3, 2])
     spread = _parts(np.random.default_rng(0).normal(size=(1, 12)), np.repeat(np.arange(5), sizes))
@@ -82,14 +82,14 @@ def test_pictures_of_unlike_sizes_have_fewer_degrees_of_freedom() -> None:
     assert _parts(np.ones((1, 12)), np.arange(12)).photos[1] == pytest.approx(11)
 
 
-def test_scores_of_one_run_are_held_to_students_t() -> None:
+def test_scores_of_one_run_are_tested_by_students_t() -> None:
     first, second = np.random.default_rng(6).normal([[0.0], [0.4]], size=(2, 30))
     found, theirs = paired(first, second), scipy.stats.ttest_rel(second, first)
     assert found.p == pytest.approx(theirs.pvalue)
     assert found.difference.interval == pytest.approx(tuple(theirs.confidence_interval(0.95)))
 
 
-def test_the_parts_of_runs_and_photos_are_those_of_the_crossed_design() -> None:
+def test_the_variance_components_are_those_of_the_crossed_design() -> None:
     """Mean squares of a two-way table, by hand; the t points weighted with their variances."""
     gains = np.random.default_rng(7).normal([[0.2], [0.9], [1.6]], 1.0, (3, 8))
     runs, photos = gains.mean(1), gains.mean(0)
@@ -104,7 +104,7 @@ def test_the_parts_of_runs_and_photos_are_those_of_the_crossed_design() -> None:
     assert at_the_edge.p == pytest.approx(0.05, abs=1e-6)
 
 
-def test_copies_of_a_single_picture_tell_nothing() -> None:
+def test_copies_of_a_single_image_show_no_difference() -> None:
     for second in (np.ones(9), np.full(9, 0.3), np.ones((3, 9))):
         found = paired(np.zeros_like(second), second, np.zeros(9))
         assert not found.significant
@@ -121,7 +121,7 @@ def test_the_power_is_that_of_students_t() -> None:
 
 
 @pytest.mark.parametrize(("better", "worse"), [(3, 0), (8, 5), (12, 8), (30, 25)])
-def test_the_promise_is_kept_by_the_exact_power(better: int, worse: int) -> None:
+def test_the_number_of_photos_agrees_with_the_exact_power(better: int, worse: int) -> None:
     """Over all numbers of changed photos, and all splits that the test tells."""
     promised = paired(np.zeros(100), np.r_[np.ones(better), -np.ones(worse), np.zeros(100 - better - worse)])
     assert promised.photos_to_tell is not None
@@ -134,7 +134,7 @@ def test_the_promise_is_kept_by_the_exact_power(better: int, worse: int) -> None
     assert 0.78 <= power <= 0.91
 
 
-def test_one_run_of_rights_and_wrongs_is_judged_by_mcnemar() -> None:
+def test_one_run_of_right_and_wrong_answers_is_tested_by_mcnemar() -> None:
     first = np.array([1] * 50 + [0] * 10 + [1] * 2 + [0] * 5)
     second = np.array([1] * 50 + [1] * 10 + [0] * 2 + [0] * 5)
     found = paired(first, second)
@@ -145,7 +145,7 @@ def test_one_run_of_rights_and_wrongs_is_judged_by_mcnemar() -> None:
     assert found.difference.low < 8 / 67 < found.difference.high
 
 
-def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
+def test_intervals_contain_the_true_value_about_as_often_as_stated() -> None:
     random = np.random.default_rng(0)
     held = 0
     for _ in range(400):
@@ -158,13 +158,13 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     assert 0.92 <= held / 400 <= 0.99
 
 
-def test_noise_is_called_noise_about_nineteen_times_in_twenty() -> None:
+def test_no_difference_is_found_about_nineteen_times_in_twenty() -> None:
     random = np.random.default_rng(1)
     told = sum(paired(random.random(200) < 0.8, random.random(200) < 0.8).significant for _ in range(400))
     assert told <= 0.07 * 400
 
 
-def test_copies_of_one_picture_count_as_one() -> None:
+def test_copies_of_one_image_count_as_one() -> None:
     random = np.random.default_rng(2)
     first, second = random.random((2, 60)) < [[0.6], [0.8]]
     alone = paired(first, second, np.arange(60)).difference
@@ -175,7 +175,7 @@ def test_copies_of_one_picture_count_as_one() -> None:
     assert naive.low > copied.low
 
 
-def test_the_photos_to_tell_do_tell() -> None:
+def test_photos_to_tell_are_enough() -> None:
     random = np.random.default_rng(3)
     gain = np.array([1] * 12 + [-1] * 8 + [0] * 80)  # 4 points of 100 photos: noise
     found = paired(np.zeros(100), gain)
@@ -185,20 +185,20 @@ def test_the_photos_to_tell_do_tell() -> None:
     assert 0.7 <= np.mean([paired(np.zeros(len(draw)), draw).significant for draw in draws]) <= 0.9
 
 
-def test_runs_that_differ_more_than_the_ways_cannot_be_told_by_more_photos() -> None:
+def test_more_photos_do_not_help_where_runs_differ_more_than_methods() -> None:
     second = np.stack([np.r_[np.ones(60), np.zeros(40)], np.r_[np.zeros(58), np.ones(42)]])
     found = paired(np.full((2, 100), 0.5), second)
     assert not found.significant
     assert found.photos_to_tell is None
 
 
-def test_two_ways_that_answer_alike_do_not_differ() -> None:
+def test_two_methods_with_equal_answers_do_not_differ() -> None:
     found = paired([1, 0, 1], [1, 0, 1])
     assert (found.p, found.photos_to_tell, found.difference.value) == (1, None, 0)
     assert found.difference.interval == pytest.approx((-0.5615, 0.5615), abs=1e-4)  # of three photos
 
 
-def test_several_comparisons_are_paid_for() -> None:
+def test_several_comparisons_are_corrected_for() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.9, 0.8]).tolist() == [1, 1]
     assert len(holm([])) == 0
@@ -225,7 +225,7 @@ def test_resamples_draw_groups_whole() -> None:
 
 
 @pytest.mark.parametrize("right", [np.ones(10), np.zeros(10)])
-def test_ten_photos_that_fare_alike_do_not_make_a_difference_certain(right: np.ndarray) -> None:
+def test_ten_photos_with_equal_gains_do_not_make_a_difference_certain(right: np.ndarray) -> None:
     found = paired(right, right)
     assert found.p == 1
     assert found.difference.value == 0

@@ -49,7 +49,7 @@ def rows(simulations: ModuleType, name: str) -> list[Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LEAST)
-def test_intervals_hold_the_truth_as_often_as_said(simulations: ModuleType, name: str) -> None:
+def test_intervals_contain_the_true_value_as_often_as_documented(simulations: ModuleType, name: str) -> None:
     for row in rows(simulations, name):
         if "surely wrong" in row.what and row.photos == "50":
             assert row.share > 0.75  # one photo in 20 makes the mean: 50 photos may not have it
@@ -58,7 +58,7 @@ def test_intervals_hold_the_truth_as_often_as_said(simulations: ModuleType, name
 
 
 @pytest.mark.slow
-def test_two_ways_are_told_apart_as_often_as_said(simulations: ModuleType) -> None:
+def test_two_methods_are_distinguished_as_often_as_documented(simulations: ModuleType) -> None:
     for row in rows(simulations, "paired"):
         if row.what.startswith("difference"):
             assert row.share >= 0.94 - row.error, row
@@ -69,13 +69,13 @@ def test_two_ways_are_told_apart_as_often_as_said(simulations: ModuleType) -> No
 
 
 @pytest.mark.slow
-def test_seeds_that_differ_are_no_difference_of_the_ways(simulations: ModuleType) -> None:
+def test_differences_between_seeds_are_no_difference_of_the_methods(simulations: ModuleType) -> None:
     for row in rows(simulations, "seeds"):
         assert row.share <= 0.055 + row.error, row
 
 
 @pytest.mark.slow
-def test_the_photos_promised_tell_four_times_in_five(simulations: ModuleType) -> None:
+def test_the_number_of_photos_needed_suffices_four_times_in_five(simulations: ModuleType) -> None:
     for row in rows(simulations, "promises"):
         assert row.share >= 0.78 - 3 * np.sqrt(0.8 * 0.2 / row.repeats), row
 

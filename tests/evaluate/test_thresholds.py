@@ -1,4 +1,4 @@
-"""Thresholds: conformal sets held against MAPIE, and what they promise on photos that chose nothing."""
+"""Thresholds: prediction sets compared with MAPIE's, and their coverage on photos that chose nothing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _answers(count: int, seed: int = 0, classes: int = 5) -> tuple[Floats, NDArr
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("coverage", [0.8, 0.9, 0.95])
-def test_sets_are_those_of_mapie(coverage: float) -> None:
+def test_prediction_sets_equal_those_of_mapie(coverage: float) -> None:
     from mapie.classification import SplitConformalClassifier
     from sklearn.base import BaseEstimator, ClassifierMixin
 
@@ -58,7 +58,7 @@ def test_sets_are_those_of_mapie(coverage: float) -> None:
         assert ours == set(np.flatnonzero(theirs_of_row).tolist()) or (not theirs_of_row.any() and len(ours) == 1)
 
 
-def test_sets_hold_the_truth_of_fresh_photos_as_often_as_promised() -> None:
+def test_prediction_sets_reach_their_coverage_on_new_photos() -> None:
     held = [
         np.mean(
             [truth in prediction_set(row, cut) for row, truth in zip(*_answers(300, seed=1000 + seed), strict=True)]
@@ -69,7 +69,7 @@ def test_sets_hold_the_truth_of_fresh_photos_as_often_as_promised() -> None:
     assert np.mean(held) >= 0.895
 
 
-def test_too_few_photos_promise_everything() -> None:
+def test_with_too_few_photos_a_set_contains_every_class() -> None:
     probs, y_true = _answers(10)
     assert conformal_threshold(probs, y_true) == 0.0
     assert len(prediction_set(probs[0], 0.0)) == 5
@@ -101,7 +101,7 @@ def test_makes_have_a_threshold_of_their_own() -> None:
     assert found.make == pytest.approx(conformal_threshold(of_makes, np.array([0, 0, 1, 1, 2])[y_true]), rel=1e-5)
 
 
-def test_a_nameplate_of_one_photo_does_not_spoil_the_others() -> None:
+def test_a_nameplate_of_one_photo_does_not_affect_the_others() -> None:
     probs, y_true = _answers(100)
     near = np.ones(100, np.float32)
     near[::2] = 2
@@ -111,7 +111,7 @@ def test_a_nameplate_of_one_photo_does_not_spoil_the_others() -> None:
     assert found.near is not None
 
 
-def test_a_dozen_photos_say_how_far_a_known_car_may_be_and_fewer_say_nothing() -> None:
+def test_twelve_photos_give_a_distance_threshold_and_fewer_give_none() -> None:
     probs, y_true = _answers(12)
     near = np.linspace(1, 2, 12, dtype=np.float32)
     found = choose_thresholds(probs, y_true, MAKES, (near, near), far=4.0)
@@ -121,7 +121,7 @@ def test_a_dozen_photos_say_how_far_a_known_car_may_be_and_fewer_say_nothing() -
     assert choose_thresholds(probs, y_true, MAKES, (near, near), far=4.0) == Thresholds(far=4.0)
 
 
-def test_as_many_further_known_cars_are_kept_as_promised() -> None:
+def test_the_promised_share_of_new_known_cars_is_kept() -> None:
     random = np.random.default_rng(8)
     for photos, promised in ((12, 12 / 13), (30, KEPT), (200, KEPT)):
         kept = []
@@ -137,7 +137,7 @@ def test_as_many_further_known_cars_are_kept_as_promised() -> None:
         assert promised - 0.01 <= np.mean(kept) <= promised + 0.03
 
 
-def test_sets_are_cut_by_all_photos_and_by_those_that_pass_the_gates_whichever_is_lower() -> None:
+def test_the_threshold_of_sets_is_the_lower_of_all_photos_and_of_those_that_pass() -> None:
     of_truth = np.linspace(0.99, 0.01, 99, dtype=np.float32)
     probs, y_true = np.stack([of_truth, 1 - of_truth], 1), np.zeros(99, np.int64)
     everything = np.ones(99, np.bool_)
@@ -165,7 +165,7 @@ def _photos(
     return probs, y_true.astype(np.int64), (near, near), np.where(stopped, 3, -3).astype(np.float32)
 
 
-def test_photos_that_a_gate_stops_choose_no_sets_of_what_passes() -> None:
+def test_photos_that_a_gate_stops_do_not_change_the_sets_of_others() -> None:
     probs, y_true, distances, odds = _photos(2000, np.random.default_rng(2), "sure")
     found = choose_thresholds(probs, y_true, MAKES, distances, 9.0, 0.0, odds)
     passed = ~np.logical_or(*gated(probs, distances, odds, found))
@@ -177,7 +177,7 @@ def test_photos_that_a_gate_stops_choose_no_sets_of_what_passes() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["doubtful", "sure"])
 @pytest.mark.parametrize("photos", [60, 200, 1000])
-def test_sets_hold_the_truth_of_fresh_photos_that_pass_the_gates_as_often_as_promised(kind: str, photos: int) -> None:
+def test_prediction_sets_reach_their_coverage_on_new_photos_that_pass(kind: str, photos: int) -> None:
     random = np.random.default_rng(photos)
     held, delivered, kept = [], [], []
     for _ in range(300):

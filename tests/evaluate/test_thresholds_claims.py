@@ -25,7 +25,7 @@ def _answers(count: int, seed: int) -> tuple[Floats, NDArray[np.int64]]:
 
 
 @pytest.mark.parametrize("photos", [1, 2, 4])
-def test_fresh_adverts_are_accepted_and_rejected_wrongly_as_often_as_asked(photos: int) -> None:
+def test_new_adverts_are_wrongly_accepted_and_rejected_at_the_chosen_rates(photos: int) -> None:
     claims, make_claims = choose_claims(*_answers(2000, 0), MAKES)
     assert claims is not None
     assert make_claims is not None
@@ -58,7 +58,7 @@ def test_a_wrong_claim_gains_nothing_where_true_ones_score_higher() -> None:
     assert np.mean(fresh.true > accept) == pytest.approx(0.9, abs=0.03)
 
 
-def test_the_shares_that_are_stated_are_those_of_fresh_adverts() -> None:
+def test_the_stated_shares_hold_on_new_adverts() -> None:
     claims, _ = choose_claims(*_answers(4000, 0), MAKES)
     fresh = draw_adverts(*_answers(4000, 1), OF, 2)
     assert claims is not None
@@ -71,7 +71,7 @@ def test_the_shares_that_are_stated_are_those_of_fresh_adverts() -> None:
     assert stated["random"] < stated["mixed"] < stated["alike"]
 
 
-def test_more_photos_tell_more() -> None:
+def test_more_photos_separate_claims_better() -> None:
     claims, _ = choose_claims(*_answers(2000, 0), MAKES)
     assert claims is not None
     missed = []
@@ -83,7 +83,7 @@ def test_more_photos_tell_more() -> None:
     assert missed[-1] < missed[0] / 3
 
 
-def test_too_little_chooses_nothing() -> None:
+def test_too_few_photos_choose_no_thresholds() -> None:
     probs, y_true = _answers(49, 0)
     assert choose_claims(probs, y_true, MAKES) == (None, None)
     one_make = choose_claims(*_answers(100, 0), ("Lada",) * 20)

@@ -1,4 +1,4 @@
-"""A gate: what tells cars from other things, and where it is cut."""
+"""The gate that separates cars from other things, and its threshold."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _drawn(count: int, shift: float, seed: int) -> Floats:
     return rows.astype(np.float32)
 
 
-def test_other_things_pass_as_seldom_as_was_asked_and_cars_are_kept() -> None:
+def test_other_things_pass_at_the_chosen_rate_and_cars_are_kept() -> None:
     cars, others = _drawn(600, 0, 0), _drawn(400, 2.5, 1)
     gate, cut = fit_gate(cars, others, (np.arange(600), np.arange(400)))
     assert gate.shape == (13,)
@@ -31,13 +31,13 @@ def test_a_gate_needs_both() -> None:
         fit_gate(_drawn(5, 0, 0), _drawn(0, 0, 0), (np.arange(5), np.arange(0)))
 
 
-def test_half_of_all_photos_choose() -> None:
+def test_half_of_all_photos_choose_the_thresholds() -> None:
     assert np.mean([in_calibration_half(sha256(bytes([i, j]))) for i in range(50) for j in range(50)]) == pytest.approx(
         0.5, abs=0.05
     )
 
 
-def test_the_bundle_that_ships_has_one() -> None:
+def test_the_shipped_bundle_has_a_gate() -> None:
     bundle = Model.load("cars196").bundle
     assert bundle.ood_detector is not None
     assert bundle.ood_detector.gate is not None

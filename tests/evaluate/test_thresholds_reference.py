@@ -14,7 +14,7 @@ from nameplate.model.reference import ReferenceAnswer, reference_photo, referenc
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "openvino-bf16"])
-def test_the_bundle_that_ships_says_what_it_said_when_it_was_made(runtime: str) -> None:
+def test_the_shipped_bundle_repeats_its_recorded_answer(runtime: str) -> None:
     if runtime != "onnxruntime":
         pytest.importorskip("openvino")
     model = Model.load(runtime=runtime)
@@ -24,7 +24,7 @@ def test_the_bundle_that_ships_says_what_it_said_when_it_was_made(runtime: str) 
     assert reference_problem(golden, found, runtime) is None
 
 
-def test_a_model_with_a_slightly_wrong_head_is_told_from_it() -> None:
+def test_a_model_with_a_slightly_wrong_head_is_detected() -> None:
     bundle = load_bundle("cars196")
     assert bundle.weight is not None
     assert bundle.bias is not None
@@ -46,7 +46,7 @@ def test_a_photo_that_cannot_be_read_is_a_problem() -> None:
     assert "could not be read" in str(reference_problem(golden, broken, "onnxruntime"))
 
 
-def test_int8_may_lie_a_little_farther() -> None:
+def test_int8_may_differ_a_little_more() -> None:
     model = Model.load(runtime="onnxruntime")
     [found] = model.predict([reference_photo()])
     assert found.nameplate is not None

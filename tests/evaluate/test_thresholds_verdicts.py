@@ -31,7 +31,7 @@ def test_what_is_no_car_is_not_accepted(model: Model, not_cars: Path) -> None:
     assert found["answer"] + found["unsure"] <= 0.05 * found.total()
 
 
-def test_cars_from_elsewhere_are_mostly_told_to_be_unknown(model: Model, russian10: Path) -> None:
+def test_cars_of_another_country_are_mostly_unknown(model: Model, russian10: Path) -> None:
     found = _verdicts(model, russian10, 80)
     assert found["unknown car"] >= 0.65 * found.total()
     assert found["answer"] <= 0.15 * found.total()

@@ -1,4 +1,4 @@
-"""What is compared, and what is refused to be."""
+"""The candidates of a comparison, and which mixtures are refused."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ def test_a_value_that_the_base_has_already_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("change", ["dropout", "dropout=", "=0.1", "dropuot=0.1", "dropout=2"])
-def test_a_change_that_is_none_is_refused(change: str) -> None:
+def test_an_invalid_change_is_refused(change: str) -> None:
     with pytest.raises(UsageError, match="--set"):
         changes("fine-tune", change)
 
 
-def test_what_decides_the_judging_photos_is_one_for_all() -> None:
+def test_the_settings_of_the_evaluation_photos_are_the_same_for_all() -> None:
     with pytest.raises(UsageError, match="--holdout"):
         changes("fine-tune", "holdout=0.1,0.2")
 
@@ -99,7 +99,7 @@ def test_the_originals_comparison_is_to_the_letter_where_it_can_be() -> None:
 
 
 @pytest.mark.parametrize("text", ["180", "180x", "x240", "180x240x3", "8x240", "180x99999", "-180x240"])
-def test_a_size_that_is_none_is_refused(text: str) -> None:
+def test_an_invalid_size_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--size"):
         parse_size(text)
 
@@ -116,7 +116,7 @@ def test_a_backbone_may_bring_its_weights() -> None:
     assert split_weights("Lite0=none") == ("Lite0 (none)", "Lite0", "none")
 
 
-def test_names_become_files_that_stay_apart() -> None:
+def test_different_names_become_different_files() -> None:
     names = ["dropout=0.1", "dropout=0.2", "augmentation.crop=[0.5,1]", "../up", "Нива"]
     assert len({file_name(name) for name in names}) == len(names)
     assert file_name("../up") == "up"

@@ -63,7 +63,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_heads_are_judged_on_the_training_part_and_networks_on_the_validation_part(data: Path) -> None:
+def test_heads_are_evaluated_on_the_training_part_and_networks_on_the_validation_part(data: Path) -> None:
     everything = read_dataset(data)
     parts = [*["train"] * 16, *["validation"] * 7, *["test"] * 7]
     order = np.random.default_rng(0).permutation(30)
@@ -189,7 +189,7 @@ def test_answers_are_out_of_fold(tmp_path: Path) -> None:
 
 
 @pytest.mark.torch
-def test_copies_never_stand_in_two_folds(tmp_path: Path) -> None:
+def test_copies_are_never_in_two_folds(tmp_path: Path) -> None:
     folder = photos(tmp_path / "photos", 2, 7)
     for path in sorted(folder.glob("*/*.jpg")):
         shutil.copy(path, path.with_name(f"copy-{path.name}"))

@@ -14,7 +14,7 @@ import pytest
 from nameplate.data import read_dataset
 from nameplate.demo import photos_folder
 from nameplate.errors import DataError, UsageError
-from nameplate.experiments.extra_data import Design, evaluation_places, extra_data, read_both
+from nameplate.experiments.extra_data import Design, evaluation_indices, extra_data, read_both
 from nameplate.experiments.further import OF_HELD, OF_TRAIN, UNREAD
 from nameplate.experiments.result import Experiment
 from nameplate.experiments.verdict import SEEDS, load_seed
@@ -54,7 +54,7 @@ def test_shuffled_labels_hurt(tmp_path: Path, model: Model) -> None:
     assert made.verdict.log_loss.difference.low > 0
 
 
-def test_of_twenty_photos_more_it_cannot_be_told(tmp_path: Path, model: Model) -> None:
+def test_twenty_more_photos_give_no_verdict(tmp_path: Path, model: Model) -> None:
     made = judge(cases.base(tmp_path, 6), cases.extra(tmp_path, 14, photos=20), tmp_path / "out", model)
     assert made.verdict.word == "cannot be told"
 
@@ -142,7 +142,7 @@ def test_a_folder_of_another_experiment_is_refused(
         judge(tmp_path / "base.csv", tmp_path / "extra.csv", tmp_path / "mine", model)
 
 
-def test_what_judges_does_not_depend_on_extra(tmp_path: Path, model: Model) -> None:
+def test_the_evaluation_photos_do_not_depend_on_extra(tmp_path: Path, model: Model) -> None:
     """Without parts of its own BASE is split as `train` splits it."""
     base = photos_folder("test")
     held = []
@@ -156,20 +156,20 @@ def test_what_judges_does_not_depend_on_extra(tmp_path: Path, model: Model) -> N
     assert held[0]["trained"] == parts.train.sum()
 
 
-def test_the_validation_part_judges_before_the_test_part(tmp_path: Path, model: Model) -> None:
+def test_the_validation_part_is_preferred_to_the_test_part(tmp_path: Path, model: Model) -> None:
     rows = cases.rows()
     photos = [(p, n, "train") for n, paths in rows.items() for p in paths[:3]]
     photos += [(p, n, "validation") for n, paths in rows.items() for p in paths[3:5]]
     photos += [(p, n, "test") for n, paths in rows.items() for p in paths[5:8]]
     dataset = read_dataset(cases.table(tmp_path / "base.csv", photos))
     parts = split_photos(dataset, embed_photos(dataset.photos, model), 0.15, 20)
-    assert {parts.photos[i].split for i in evaluation_places(parts)} == {"validation"}
+    assert {parts.photos[i].split for i in evaluation_indices(parts)} == {"validation"}
     no_validation = [row for row in photos if row[2] != "validation"]
     dataset = read_dataset(cases.table(tmp_path / "base.csv", no_validation))
     parts = split_photos(dataset, embed_photos(dataset.photos, model), 0.15, 20)
-    assert {parts.photos[i].split for i in evaluation_places(parts)} == {"test"}
+    assert {parts.photos[i].split for i in evaluation_indices(parts)} == {"test"}
     with pytest.raises(DataError, match="--holdout"):
-        evaluation_places(replace(parts, holdout=np.zeros_like(parts.holdout)))
+        evaluation_indices(replace(parts, holdout=np.zeros_like(parts.holdout)))
 
 
 def test_photos_are_excluded_from_both(tmp_path: Path) -> None:

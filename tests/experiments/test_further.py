@@ -75,7 +75,7 @@ def test_other_tables_are_no_map(tmp_path: Path, text: str, said: str) -> None:
         read_class_map(file)
 
 
-def test_where_nothing_maps_the_nearest_names_are_said() -> None:
+def test_if_no_class_maps_the_nearest_names_are_suggested() -> None:
     error = nothing_maps(map_classes(["Ford Fokus", "Zaz"], BASE), BASE)
     assert "'Ford Fokus' (near 'Ford Focus')" in str(error)
     assert "--map" in str(error)

@@ -49,28 +49,28 @@ def test_without_findings_everything_stays() -> None:
     assert found.counts == {}
 
 
-def test_copies_of_photos_that_judge_go_also_those_of_the_test_part() -> None:
+def test_copies_of_evaluation_photos_are_removed_also_those_of_the_test_part() -> None:
     found = clean(EXTRA, BASE, [finding(NEAR, "e1", "v1", "e2"), finding(LEAK, "x1", "e3")])
     assert out(found) == {"e1": OF_HELD, "e2": OF_HELD, "e3": OF_HELD}
     assert [entry.detail for entry in found.taken_out] == ["v1", "v1", "x1"]
 
 
-def test_what_is_no_photo_of_a_car_goes() -> None:
+def test_photos_without_a_car_are_removed() -> None:
     found = clean(EXTRA, BASE, [finding(UNREADABLE, "e1", detail="truncated"), finding(OUTLIER, "e2", detail="a map")])
     assert out(found) == {"e1": UNREAD, "e2": NO_CAR}
     assert found.taken_out[1].detail == "a map"
 
 
-def test_copies_of_training_photos_go_under_whatever_label() -> None:
+def test_copies_of_training_photos_are_removed_under_any_label() -> None:
     found = clean(EXTRA, BASE, [finding(EXACT, "t1", "e1"), finding(CROSS_CLASS, "t2", "e3")])
     assert out(found) == {"e1": OF_TRAIN, "e3": OF_TRAIN}
 
 
-def test_a_copy_of_both_parts_is_one_of_the_part_that_judges() -> None:
+def test_a_copy_in_both_parts_counts_as_one_of_the_evaluation_part() -> None:
     assert out(clean(EXTRA, BASE, [finding(NEAR, "e1", "t1", "v1")])) == {"e1": OF_HELD}
 
 
-def test_of_copies_of_one_another_the_first_stays() -> None:
+def test_the_first_of_several_copies_is_kept() -> None:
     found = clean(EXTRA, BASE, [finding(NEAR, "e5", "e1", "e3")])
     assert out(found) == {"e3": REPEATED, "e5": REPEATED}
     assert {entry.detail for entry in found.taken_out} == {"e1"}
@@ -81,17 +81,17 @@ def test_an_unreadable_copy_is_not_the_one_that_stays() -> None:
     assert out(found) == {"e1": NO_CAR}
 
 
-def test_of_copies_under_two_nameplates_none_stays() -> None:
+def test_copies_under_two_nameplates_are_all_removed() -> None:
     found = clean(EXTRA, BASE, [finding(CROSS_CLASS, "e1", "e2")])
     assert out(found) == {"e1": CONTRADICTS, "e2": CONTRADICTS}
 
 
-def test_findings_that_share_a_photo_are_of_one_picture() -> None:
+def test_findings_that_share_a_photo_are_of_one_image() -> None:
     found = clean(EXTRA, BASE, [finding(EXACT, "e1", "e3"), finding(NEAR, "e3", "e5"), finding(NEAR, "e5", "v1")])
     assert out(found) == {"e1": OF_HELD, "e3": OF_HELD, "e5": OF_HELD}
 
 
-def test_a_photo_of_an_advert_that_judges_goes() -> None:
+def test_photos_of_an_advert_in_the_evaluation_are_removed() -> None:
     extra = [EXTRA[0].with_(group="advert 7"), EXTRA[1].with_(group="advert 8")]
     assert out(clean(extra, BASE, [])) == {"e1": ADVERT_OF_HELD}
 
@@ -133,7 +133,7 @@ def test_copies_are_found_among_real_photos(tmp_path: Path) -> None:
     }
 
 
-def test_of_two_copies_the_one_named_copy_goes() -> None:
+def test_the_one_of_two_copies_that_is_named_copy_is_removed() -> None:
     extra = [Photo("a copy.jpg", "a", "train"), Photo("a.jpg", "a", "train")]
     found = clean(extra, BASE, [finding(EXACT, "a copy.jpg", "a.jpg")])
     assert out(found) == {"a copy.jpg": REPEATED}

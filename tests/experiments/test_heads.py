@@ -23,7 +23,7 @@ def test_copies_stay_or_go_together() -> None:
     assert set(np.bincount(groups[drawn], minlength=100)) == {0, 3}
 
 
-def test_only_the_places_given_are_drawn_and_the_seed_alone_decides() -> None:
+def test_only_the_given_indices_are_drawn_and_the_seed_alone_decides() -> None:
     classes = np.arange(200) % 4
     first, second = (draw(np.arange(100, 200), classes, np.arange(200), np.random.default_rng(3)) for _ in range(2))
     assert first.min() >= 100

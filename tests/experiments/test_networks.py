@@ -30,7 +30,7 @@ TINY = Recipe(
 )
 
 
-def test_both_networks_of_a_seed_judge_the_same_photos_and_are_gone_on_with(tmp_path: Path) -> None:
+def test_both_networks_of_a_seed_evaluate_the_same_photos_and_are_resumed(tmp_path: Path) -> None:
     photos = read_dataset(cases.base(tmp_path, 2, judging=2)).photos
     evaluation = tuple(photo for photo in photos if photo.split == "validation")
     train = tuple(photo for photo in photos if photo.split == "train")

@@ -1,4 +1,4 @@
-"""Two ways held against each other photo by photo, and what is said of it."""
+"""Two candidates compared photo by photo, and how the result is worded."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_copies_count_as_one() -> None:
     assert not copied.told  # of one picture
 
 
-def test_only_photos_that_both_judged_are_paired() -> None:
+def test_only_photos_that_both_answered_are_paired() -> None:
     [pair] = pairs({"a": said([True] * 6), "b": said([False] * 6, start=4)}, ALONE)
     assert (pair.photos, pair.difference.value) == (2, -1.0)
     assert pairs({"a": said([True]), "b": said([True], start=9)}, ALONE) == ()
@@ -99,7 +99,7 @@ def test_a_verdict_reads_a_pair_from_either_end() -> None:
     assert verdict(forth) == verdict(back)
 
 
-def test_answers_are_the_most_probable_and_the_truths_chance() -> None:
+def test_answers_are_the_most_probable_class_and_the_true_probability() -> None:
     probs = np.array([[0.7, 0.3], [0.6, 0.4]], np.float32)
     found = answers(["x", "y"], probs, np.array([0, 1]), ["A", "B"])
     assert (found.truths, found.named) == (("A", "B"), ("A", "A"))

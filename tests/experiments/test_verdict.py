@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from nameplate.evaluate.significance import paired
 from nameplate.experiments import result
-from nameplate.experiments.verdict import SeedAnswers, SeedResult, Verdict, give_verdict
+from nameplate.experiments.verdict import ExtraDataVerdict, SeedAnswers, SeedResult, give_verdict
 
 NAMEPLATES = ("a", "b", "c")
 TRUTHS = ["a"] * 60 + ["b"] * 60
@@ -19,7 +19,7 @@ def answers(right: Rights) -> SeedAnswers:
     return SeedAnswers(named, tuple(np.where(right, 0.9, 0.05).tolist()))
 
 
-def verdict(without: list[Rights], added: list[Rights], groups: NDArray[np.int64] = EACH) -> Verdict:
+def verdict(without: list[Rights], added: list[Rights], groups: NDArray[np.int64] = EACH) -> ExtraDataVerdict:
     trials = [SeedResult(20 + k, answers(a), answers(b)) for k, (a, b) in enumerate(zip(without, added, strict=True))]
     return give_verdict(trials, TRUTHS, groups, {"a": 7}, NAMEPLATES)
 
@@ -46,7 +46,7 @@ def test_photos_that_hurt() -> None:
     assert found.top1.difference.high < 0
 
 
-def test_a_small_difference_cannot_be_told_and_it_is_said_how_many_photos_would() -> None:
+def test_a_small_difference_gives_no_verdict_and_the_number_of_photos_needed() -> None:
     found = verdict(drawn(0.7), drawn(0.72, seed=5))
     assert found.word == "cannot be told"
     assert found.top1.photos_to_tell is not None
@@ -86,7 +86,7 @@ def test_a_nameplate_that_fares_alike_still_has_an_interval() -> None:
     assert found.high > 0.01
 
 
-def test_two_photos_tell_nothing_of_a_nameplate() -> None:
+def test_two_photos_give_no_verdict_on_a_nameplate() -> None:
     y_true, groups = ["a", "a", *["b"] * 60], np.arange(62)
     right = tuple(y_true)
     wrong = ("c", "c", *y_true[2:])
@@ -96,14 +96,14 @@ def test_two_photos_tell_nothing_of_a_nameplate() -> None:
     assert found.per_class[0].word == "cannot be told"
 
 
-def test_a_few_pictures_cannot_be_surer_than_coins() -> None:
+def test_p_of_few_images_is_not_below_that_of_coin_flips() -> None:
     gains = np.tile(np.r_[np.ones(3), np.zeros(0)], (3, 1))
     assert paired(np.zeros((3, 3)), gains, np.arange(3)).p == 0.25
     assert paired(np.zeros((3, 3)), gains, np.zeros(3, np.int64)).p == 1  # copies of one picture
     assert paired(np.zeros((3, 12)), np.ones((3, 12)), np.arange(12)).p == pytest.approx(2**-11)
 
 
-def test_copies_of_one_picture_count_once() -> None:
+def test_copies_of_one_image_count_once() -> None:
     alone = verdict(drawn(0.6), drawn(0.75))
     copies = verdict(drawn(0.6), drawn(0.75), EACH // 10)
     assert copies.pictures == 12
@@ -111,7 +111,7 @@ def test_copies_of_one_picture_count_once() -> None:
     assert copies.top1.p > alone.top1.p
 
 
-def test_nothing_is_told_by_chance_more_often_than_said() -> None:
+def test_the_type_i_error_is_as_documented() -> None:
     told = 0
     for seed in range(150):
         random = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""`calibrate_bundle` and `finalize`: what every way of making a bundle shares."""
+"""`calibrate_bundle` and `finalize`, which every way of making a bundle shares."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def held_out(count: int, *runtimes: str) -> HeldOut:
     return HeldOut(tuple(embedded), photos(count, 1)[1])
 
 
-def test_each_runtime_gets_its_temperature_and_the_first_one_is_judged() -> None:
+def test_each_runtime_gets_its_temperature_and_the_first_one_is_evaluated() -> None:
     held = held_out(120, "openvino", "onnxruntime")
     made = calibrate_bundle(draft(), held)
     manifest = made.bundle.manifest
@@ -87,7 +87,7 @@ def test_without_held_out_photos_nothing_is_evaluated() -> None:
     assert made.bundle.manifest.thresholds == Thresholds()
 
 
-def test_few_held_out_photos_are_helped_by_answers_out_of_fold() -> None:
+def test_out_of_fold_answers_help_where_few_photos_are_held_out() -> None:
     few, (rows, classes) = held_out(3, "onnxruntime"), photos(90, 7)
     alone = calibrate_bundle(draft(), few).bundle.manifest.thresholds
     helped = calibrate_bundle(draft(), few, OutOfFold(rows, rows @ HEAD[0], classes)).bundle.manifest.thresholds
@@ -111,7 +111,7 @@ def test_a_backbones_own_threshold_of_no_car_is_kept_and_the_rest_chosen_again()
     assert kept.temperature != 1.5
 
 
-def test_bfloat16_is_held_against_float32_on_the_photos_that_both_embedded() -> None:
+def test_bfloat16_is_compared_with_float32_on_the_photos_that_both_embedded() -> None:
     classes = np.array([0, 1, 2, 0, 1, 2])
     right = np.eye(3, SIZE, dtype=np.float32)[classes]
     wrong = np.roll(right, 1, 1)
@@ -122,7 +122,7 @@ def test_bfloat16_is_held_against_float32_on_the_photos_that_both_embedded() -> 
     assert bfloat16_check(HEAD, HeldOut((half, exact), classes)) == Bfloat16Check(2, 1.0, 0.5)
     assert bfloat16_check(HEAD, HeldOut((half,), classes)) is None
     assert bfloat16_check(HEAD, HeldOut((exact,), classes)) is None
-    apart = replace(half, embeddings=wrong[:1], places=np.array([0]))
+    apart = replace(half, embeddings=wrong[:1], indices=np.array([0]))
     assert bfloat16_check(HEAD, HeldOut((apart, exact), classes)) is None
 
 

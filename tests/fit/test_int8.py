@@ -1,4 +1,4 @@
-"""The attempts of `export_int8`, and the gates that they are held to."""
+"""The attempts of `export_int8`, and the gates that they must pass."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def export(bundle: Bundle, target: Path, gates: Gates, *, keep: bool = False) ->
     return export_int8(bundle, data, target, settings=Settings(), recipe=Int8Recipe(gates, keep=keep))
 
 
-def test_where_too_much_is_lost_sensitive_convolutions_stay_in_float(
+def test_if_too_much_is_lost_sensitive_convolutions_stay_in_float(
     tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(room, "LEFT_IN_FLOAT", (0, 2, 3))
@@ -63,12 +63,12 @@ def test_the_first_attempt_that_passes_is_the_last(tiny: Bundle, tmp_path: Path)
     assert {held.photos for held in found.comparisons} == {500}
 
 
-def test_a_bundle_without_its_table_takes_the_datas_word(tiny: Bundle, tmp_path: Path) -> None:
+def test_a_bundle_without_its_table_uses_the_split_of_the_data(tiny: Bundle, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="none of the data trained this model"):
         export(replace(tiny, photos=None), tmp_path / "out", LENIENT)
 
 
-def test_paces_are_held_against_each_other_round_by_round() -> None:
+def test_throughputs_are_compared_round_by_round() -> None:
     slow = Throughput("float32", "onnxruntime", (10.0, 20.0, 1.0))
     quick = Throughput("int8", "onnxruntime", (20.0, 40.0, 3.0))
     assert quick.over(slow) == 2

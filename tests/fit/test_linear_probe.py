@@ -1,4 +1,4 @@
-"""`train_head` from photos to a bundle: what it keeps apart, what it writes down, and that it does so again."""
+"""`train_head` from photos to a bundle: the split, the records, and that a repetition gives the same."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def test_unreadable_photos_are_listed_and_not_fatal(trained: tuple[Path, Trained
     assert made.bundle.manifest.provenance["data"]["unreadable"] == 3  # type: ignore[index]
 
 
-def test_no_group_is_on_both_sides(trained: tuple[Path, Trained]) -> None:
+def test_no_group_is_in_both_parts(trained: tuple[Path, Trained]) -> None:
     _, made = trained
     rows = table(made.bundle.photos)
     sides: dict[str, set[str]] = defaultdict(set)
@@ -209,7 +209,7 @@ def test_no_group_is_on_both_sides(trained: tuple[Path, Trained]) -> None:
     assert made.copies == len(rows) - len(sides) >= 30
 
 
-def test_every_nameplate_gives_its_share_to_be_judged(trained: tuple[Path, Trained]) -> None:
+def test_every_nameplate_gives_its_share_to_the_holdout(trained: tuple[Path, Trained]) -> None:
     _, made = trained
     rows = table(made.bundle.photos)
     held = Counter(row["label"] for row in rows if row["split"] == "validation")
@@ -338,7 +338,7 @@ def test_thresholds_are_chosen_on_held_out_photos_and_on_other_folds_where_these
     assert little.bundle.manifest.claims is None
 
 
-def test_a_head_takes_over_which_photos_are_no_cars(few: Dataset, real: Model, tmp_path: Path) -> None:
+def test_a_head_inherits_which_photos_are_no_cars(few: Dataset, real: Model, tmp_path: Path) -> None:
     made = train_head(few, tmp_path / "b", model=real, recipe=HeadRecipe(mirror=False))
     assert made.bundle.ood_detector is not None
     assert real.bundle.ood_detector is not None
@@ -363,20 +363,20 @@ def test_the_datas_own_split_is_kept(few: Dataset, model: Model, tmp_path: Path,
     assert (made.photos, made.evaluation.photos if made.evaluation else None) == (30, 10)
 
 
-def test_photos_that_the_split_does_not_speak_of_are_trained_on(few: Dataset, model: Model, tmp_path: Path) -> None:
+def test_photos_without_a_split_are_trained_on(few: Dataset, model: Model, tmp_path: Path) -> None:
     photos = tuple(p.with_(split="validation" if n % 4 == 0 else None) for n, p in enumerate(few.photos))
     made = train_head(replace(few, photos=photos), tmp_path / "b", model=model)
     assert Counter(row["split"] for row in table(made.bundle.photos)) == {"train": 30, "validation": 10}
 
 
-def test_nothing_held_out_gives_no_figures(few: Dataset, model: Model, tmp_path: Path) -> None:
+def test_without_held_out_photos_there_are_no_figures(few: Dataset, model: Model, tmp_path: Path) -> None:
     made = train_head(few, tmp_path / "b", model=model, recipe=HeadRecipe(holdout=0))
     assert made.evaluation is None
     assert made.photos == 40
     assert load_bundle(tmp_path / "b").manifest.provenance["metrics"] is None
 
 
-def test_mirroring_balancing_and_the_seed_are_other_recipes(few: Dataset, model: Model, tmp_path: Path) -> None:
+def test_mirroring_balancing_and_the_seed_change_the_head(few: Dataset, model: Model, tmp_path: Path) -> None:
     uneven = replace(few, photos=few.photos[:26])
     plain = HeadRecipe(mirror=False)
     recipes = [plain, replace(plain, mirror=True), replace(plain, balanced=True), replace(plain, seed=21)]
@@ -426,7 +426,7 @@ def hold_one_out(data: Dataset) -> Dataset:
 
 
 @pytest.mark.parametrize("change", [keep_one, break_one, hold_one_out])
-def test_one_nameplate_is_nothing_to_learn(
+def test_one_nameplate_cannot_be_trained(
     few: Dataset, model: Model, tmp_path: Path, change: Callable[[Dataset], Dataset]
 ) -> None:
     with pytest.raises(DataError, match="Only 1 nameplate with readable photos"):
@@ -458,7 +458,7 @@ def test_an_interrupted_run_leaves_nothing_behind(few: Dataset, model: Model, tm
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bundle_that_is_there_is_not_replaced_unasked(few: Dataset, model: Model, tmp_path: Path) -> None:
+def test_an_existing_bundle_is_not_replaced_without_overwrite(few: Dataset, model: Model, tmp_path: Path) -> None:
     target = tmp_path / "b"
     train_head(few, target, model=model)
     before = (target / HEAD).read_bytes()
@@ -470,7 +470,7 @@ def test_a_bundle_that_is_there_is_not_replaced_unasked(few: Dataset, model: Mod
     assert [entry.name for entry in tmp_path.iterdir()] == ["b"]
 
 
-def test_progress_tells_each_step_to_its_end(few: Dataset, model: Model, tmp_path: Path) -> None:
+def test_progress_reports_each_step_to_its_end(few: Dataset, model: Model, tmp_path: Path) -> None:
     last: dict[str, tuple[int, int]] = {}
     train_head(
         few,
@@ -483,7 +483,7 @@ def test_progress_tells_each_step_to_its_end(few: Dataset, model: Model, tmp_pat
     assert all(done == all_ for done, all_ in last.values())
 
 
-def test_a_file_name_that_is_no_text_is_written_down_all_the_same(few: Dataset, model: Model, tmp_path: Path) -> None:
+def test_a_file_name_that_is_not_utf8_is_recorded(few: Dataset, model: Model, tmp_path: Path) -> None:
     strange = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jpg")
     shutil.copy(few.photos[0].path, strange)
     photos = (few.photos[0].with_(path=strange), *few.photos[1:])
@@ -545,9 +545,7 @@ def test_where_bfloat16_costs_too_much_float32_is_used_and_the_cost_is_recorded(
     assert check.photos == made.evaluation.photos  # of this head, not of the bundle that gave the backbone
 
 
-def test_where_bfloat16_did_not_run_the_bundle_says_what_its_parent_said(
-    trained: tuple[Path, Trained], model: Model
-) -> None:
+def test_without_bfloat16_the_bundle_keeps_the_check_of_its_parent(trained: tuple[Path, Trained], model: Model) -> None:
     assert load_bundle(trained[0]).manifest.bfloat16 == model.bundle.manifest.bfloat16
 
 

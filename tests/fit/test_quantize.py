@@ -1,4 +1,4 @@
-"""A backbone in int8: as near as int8 can be, whole, and run by every runtime."""
+"""A backbone in int8: close to float32, complete, and accepted by every runtime."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_the_same_photos_give_the_same_bytes(pictures: NDArray[np.uint8]) -> Non
     assert quantize(tiny_backbone(), pictures) == quantize(tiny_backbone(), pictures)
 
 
-def test_what_shall_stay_in_float_stays(pictures: NDArray[np.uint8]) -> None:
+def test_excluded_convolutions_stay_in_float(pictures: NDArray[np.uint8]) -> None:
     plain = tiny_backbone()
     names = convolutions(folded(plain))
     assert len(names) == 3
@@ -94,7 +94,7 @@ def test_what_shall_stay_in_float_stays(pictures: NDArray[np.uint8]) -> None:
 
 
 @pytest.mark.parametrize(("bits", "most"), [(8, 127), (7, 64)])
-def test_filters_keep_to_their_bits(pictures: NDArray[np.uint8], bits: int, most: int) -> None:
+def test_filters_use_the_given_number_of_bits(pictures: NDArray[np.uint8], bits: int, most: int) -> None:
     made = onnx.load_from_string(quantize(tiny_backbone(), pictures, bits=bits))
     filters = [onnx.numpy_helper.to_array(t) for t in made.graph.initializer if t.data_type == onnx.TensorProto.INT8]
     assert max(int(np.abs(each.astype(int)).max()) for each in filters) == most
@@ -111,7 +111,7 @@ def test_the_most_sensitive_convolution_comes_first(pictures: NDArray[np.uint8])
     assert first > last
 
 
-def test_nothing_to_quantise_is_told(pictures: NDArray[np.uint8]) -> None:
+def test_a_backbone_without_convolutions_is_refused(pictures: NDArray[np.uint8]) -> None:
     plain = tiny_backbone()
     for backbone, in_float in ((quantize(plain, pictures), ()), (plain, convolutions(folded(plain)))):
         with pytest.raises(BundleError, match="nothing to quantise"):

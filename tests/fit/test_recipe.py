@@ -1,4 +1,4 @@
-"""Recipes: what ships, what a file may say, how a wrong one is refused, and the page that describes them."""
+"""Recipes: those that ship, what a file may contain, how a wrong one is refused, and the page that describes them."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def refusal(name: str, *changes: str) -> str:
 # What ships
 
 
-def test_these_ship() -> None:
+def test_the_shipped_recipes_are_these() -> None:
     assert list(shipped_recipes()) == ["fast", "few", "fine-tune", "head", "original"]
 
 
@@ -84,7 +84,7 @@ def test_every_shipped_recipe_loads_under_its_own_name(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in shipped_recipes() if name != "head"])
-def test_every_shipped_recipe_survives_being_written_down(name: str, write: Write) -> None:
+def test_every_shipped_recipe_is_written_and_read_again(name: str, write: Write) -> None:
     assert load_recipe(write(recipe_toml(network(name)))) == load_recipe(name)
 
 
@@ -113,7 +113,7 @@ def test_head_is_the_default_head() -> None:
     assert load_recipe("head") == HeadRecipe()
 
 
-def test_rows_say_what_a_recipe_is() -> None:
+def test_rows_describe_a_recipe() -> None:
     rows = {row.name: row for row in recipe_rows()}
     assert list(rows) == list(shipped_recipes())
     assert (rows["original"].backbone, rows["original"].kind) == ("EfficientNetB7", "network")
@@ -130,7 +130,7 @@ def test_a_recipe_needs_no_torch() -> None:
 # Files
 
 
-def test_a_file_has_the_defaults_where_it_is_silent(write: Write) -> None:
+def test_missing_keys_of_a_file_have_their_defaults(write: Write) -> None:
     assert load_recipe(write(SMALL)) == Recipe(
         "mine", "Mine.", "resnet18", (Stage(64, 96, 2), Stage(96, 128, 1)), holdout=0.15, seed=20
     )
@@ -155,7 +155,7 @@ def test_a_head_has_its_own_keys(write: Write) -> None:
     assert "holdout = 1, but" in refusal(file, "holdout=1")
 
 
-def test_a_byte_order_mark_is_let_pass(write: Write) -> None:
+def test_a_byte_order_mark_is_ignored(write: Write) -> None:
     assert network(write(b"\xef\xbb\xbf" + SMALL.encode())).name == "mine"
 
 
@@ -350,7 +350,7 @@ def test_an_impossible_value_is_refused_by_name(key: str, wrong: str, must: str)
     assert f": {key} = {wrong}, but it must be {must}." in refusal("fine-tune", f"{key}={wrong}")
 
 
-def test_values_that_do_not_go_together_are_refused() -> None:
+def test_contradictory_values_are_refused() -> None:
     assert "augmentation.crop = [0.9, 0.3], but the lesser comes first" in refusal(
         "fast", "augmentation.crop=[0.9, 0.3]"
     )
@@ -360,7 +360,7 @@ def test_values_that_do_not_go_together_are_refused() -> None:
     assert network("fast", "mixing.cutmix=0.5", "mixing.mixup=0.5").mixing.mixup == 0.5
 
 
-def test_changes_are_judged_together_not_one_by_one() -> None:
+def test_changes_are_checked_together_not_one_by_one() -> None:
     recipe = network("fine-tune", "mixing.mixup=0.9", "mixing.cutmix=0.1")
     assert (recipe.mixing.mixup, recipe.mixing.cutmix) == (0.9, 0.1)
 
@@ -436,7 +436,7 @@ RECIPES = st.builds(
 
 @settings(max_examples=150, deadline=None)
 @given(recipe=RECIPES)
-def test_every_recipe_survives_being_written_down(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_every_recipe_is_written_and_read_again(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> None:
     file = tmp_path_factory.getbasetemp() / "written.toml"
     file.write_text(recipe_toml(recipe), encoding="utf-8", newline="\n")
     assert load_recipe(str(file)) == recipe
@@ -446,7 +446,7 @@ def test_every_recipe_survives_being_written_down(recipe: Recipe, tmp_path_facto
 @given(
     change=st.text() | st.tuples(st.sampled_from(["seed", "stages.1.train", "mixing", "clip"]), st.text()).map("=".join)
 )
-def test_no_change_whatever_ends_in_another_error(change: str) -> None:
+def test_no_change_raises_another_error(change: str) -> None:
     try:
         load_recipe("fast", [change])
     except UsageError as error:
@@ -455,7 +455,7 @@ def test_no_change_whatever_ends_in_another_error(change: str) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(data=st.binary() | st.binary().map(lambda tail: SMALL.encode() + tail))
-def test_no_file_whatever_ends_in_another_error(data: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_no_file_raises_another_error(data: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
     file = tmp_path_factory.getbasetemp() / "any.toml"
     file.write_bytes(data)
     try:

@@ -1,4 +1,4 @@
-"""run.json: it comes back as it was, whatever photos are called, and damage is said in words."""
+"""run.json: it is read as it was written, whatever the photos are called, and damage is reported."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def run() -> Run:
     )  # fmt: skip
 
 
-def test_a_run_comes_back_as_it_was(tmp_path: Path, run: Run) -> None:
+def test_a_run_is_read_as_it_was_written(tmp_path: Path, run: Run) -> None:
     save_run(tmp_path, run)
     assert load_run(tmp_path) == run
     assert (tmp_path / RUN).read_bytes().isascii()
@@ -64,7 +64,7 @@ def test_a_run_comes_back_as_it_was(tmp_path: Path, run: Run) -> None:
 
 
 @pytest.mark.parametrize("name", ["original", "fast"])
-def test_every_recipes_run_comes_back(tmp_path: Path, run: Run, name: str) -> None:
+def test_the_run_of_every_recipe_is_read_as_it_was_written(tmp_path: Path, run: Run, name: str) -> None:
     recipe = load_recipe(name)
     assert isinstance(recipe, Recipe)
     save_run(tmp_path, replace(run, recipe=recipe))
@@ -83,7 +83,7 @@ def test_the_parts_of_a_run_are_the_ones_that_it_began_with(tmp_path: Path, run:
     assert found.classes.dtype == found.groups.dtype == np.int64
 
 
-def test_the_file_is_whole_or_not_at_all(tmp_path: Path, run: Run) -> None:
+def test_the_file_is_written_completely_or_not_at_all(tmp_path: Path, run: Run) -> None:
     save_run(tmp_path, run)
     assert [file.name for file in tmp_path.iterdir()] == [RUN]
 
@@ -91,14 +91,14 @@ def test_the_file_is_whole_or_not_at_all(tmp_path: Path, run: Run) -> None:
 # --- damage -------------------------------------------------------------------------------------------
 
 
-def test_a_folder_that_is_no_run_is_said(tmp_path: Path) -> None:
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(NameplateError, match=rf"'{folder}' is not a run .*No such file.*nameplate train"):
             load_run(folder)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "7", "null", "\xff", "[" * 100_000, '{"schema": 1}', "{}"])
-def test_damage_is_said(tmp_path: Path, text: str) -> None:
+def test_damage_is_reported(tmp_path: Path, text: str) -> None:
     (tmp_path / RUN).write_bytes(text.encode("latin-1"))
     with pytest.raises(NameplateError, match=f"'{tmp_path / RUN}' is damaged: .* Train anew with another --output"):
         load_run(tmp_path)
@@ -158,7 +158,7 @@ except NameplateError as error:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs setrlimit")
-def test_a_full_disk_is_said(tmp_path: Path, run: Run) -> None:
+def test_a_full_disk_is_reported(tmp_path: Path, run: Run) -> None:
     save_run(tmp_path / "good", run)
     done = subprocess.run(
         [sys.executable, "-c", FULL, tmp_path / "good", tmp_path / "full"], capture_output=True, text=True, timeout=600
@@ -168,9 +168,7 @@ def test_a_full_disk_is_said(tmp_path: Path, run: Run) -> None:
     assert not list((tmp_path / "full").iterdir())
 
 
-def test_photos_are_known_by_paths_that_mean_the_same_from_anywhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_paths_of_photos_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     given = parts()
     relative = replace(given, photos=(given.photos[0].with_(path="a/../b/Ёлка.jpg"), *given.photos[1:]))
@@ -178,7 +176,7 @@ def test_photos_are_known_by_paths_that_mean_the_same_from_anywhere(
     assert [row.path for row in rows(relative)[1:]] == [photo.path for photo in given.photos[1:]]
 
 
-def test_an_old_run_of_relative_paths_says_how_to_go_on_from_elsewhere(
+def test_an_old_run_with_relative_paths_says_how_to_continue_elsewhere(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos = tuple(replace(row, path=f"photos/{number}.jpg") for number, row in enumerate(run.photos))
@@ -192,7 +190,7 @@ def test_an_old_run_of_relative_paths_says_how_to_go_on_from_elsewhere(
         refuse_gone(tmp_path / "run", replace(run, photos=photos))
 
 
-def test_photos_are_found_by_what_is_in_them_and_the_rest_stay_where_they_were(tmp_path: Path, run: Run) -> None:
+def test_moved_photos_are_found_by_their_contents_and_the_rest_keep_their_paths(tmp_path: Path, run: Run) -> None:
     texts = [f"photo {number}".encode() for number in range(len(run.photos))]
     photos = tuple(
         replace(row, path=f"/gone/{n}.jpg", sha256=sha256(text))

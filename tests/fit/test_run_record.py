@@ -1,4 +1,4 @@
-"""What a bundle says of its own making."""
+"""What a bundle records about its training."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_without_held_out_photos_there_are_none() -> None:
     assert metrics_record(None) is None
 
 
-def test_data_are_counted_and_sealed() -> None:
+def test_data_are_counted_and_have_a_digest() -> None:
     photos = tuple(Photo(f"{i}.jpg", "Alto", "train", "s", "0", f"{i:064x}", 4, 3) for i in range(3))
     here = np.ones(3, bool)
     parts = Split(
@@ -39,7 +39,7 @@ def test_data_are_counted_and_sealed() -> None:
     assert len(str(said["sha256"])) == 64
 
 
-def test_versions_are_those_that_run() -> None:
+def test_versions_are_those_of_the_installed_packages() -> None:
     assert versions("numpy", "pillow") == {
         "nameplate": __version__,
         "python": platform.python_version(),

@@ -1,4 +1,4 @@
-"""Which photos train and which judge: nothing twice, nothing lost, no copy on both sides."""
+"""Which photos train and which evaluate: no photo twice, none lost, no copy in both parts."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_every_photo_has_one_part_and_copies_share_it(
         assert parts.train.all()
 
 
-def test_the_split_is_the_seeds_and_its_share_every_nameplates() -> None:
+def test_the_split_depends_on_the_seed_and_has_the_same_share_of_every_nameplate() -> None:
     photos = [photo(i, NAMES[i % 3]) for i in range(60)]
     one, again, other = split(photos), split(photos), split(photos, seed=21)
     assert np.array_equal(one.holdout, again.holdout)
@@ -100,7 +100,7 @@ def test_the_split_is_the_seeds_and_its_share_every_nameplates() -> None:
     assert Counter(p.label for p, held in zip(photos, one.holdout, strict=True) if held) == dict.fromkeys(NAMES[:3], 5)
 
 
-def test_the_datas_own_parts_are_kept_and_copies_across_them_not_judged() -> None:
+def test_the_parts_of_the_data_are_kept_and_copies_across_them_are_not_evaluated() -> None:
     parts_said: list[SplitName | None] = ["train", "train", None, "validation", "test", "validation", "test"]
     labels = ["Alto", "Brisa", "Alto", "Alto", "Brisa", "Brisa", "Dune"]
     digests = [0, 1, 2, 0, 4, 5, 6]  # the fourth is a copy of the first
@@ -117,7 +117,7 @@ def test_the_datas_own_parts_are_kept_and_copies_across_them_not_judged() -> Non
     assert parts.sources == ("s",)
 
 
-def test_nameplates_that_do_not_train_or_cannot_be_read_are_named_and_counted() -> None:
+def test_nameplates_without_training_or_readable_photos_are_listed_and_counted() -> None:
     said: list[SplitName] = ["train", "train", "validation", "test", "validation"]
     labels = ["Alto", "Brisa", "Alto", "Cato", "Cato"]
     photos = [photo(i, labels[i], 0 if i == 2 else None, split=said[i]) for i in range(5)]
@@ -143,12 +143,12 @@ def test_exact_copies_under_two_nameplates_are_counted() -> None:
     assert split([*photos, photo(8, "Brisa", 0)]).contradictory == 2
 
 
-def test_one_nameplate_is_too_few() -> None:
+def test_one_nameplate_is_not_enough() -> None:
     with pytest.raises(DataError, match="Only 1 nameplate .* two or more"):
         split([photo(i, "Alto") for i in range(8)])
 
 
-def test_the_digest_is_of_what_is_where_not_of_paths() -> None:
+def test_the_digest_depends_on_contents_and_parts_not_on_paths() -> None:
     photos = [photo(i, NAMES[i % 2]) for i in range(12)]
     moved = [p.with_(path=f"/elsewhere/{p.path}") for p in reversed(photos)]
     assert split(photos).digest == split(moved).digest
@@ -168,7 +168,7 @@ def test_the_table_holds_every_photo_whatever_its_name() -> None:
     ]
 
 
-def test_photos_that_were_excluded_are_known_by_what_is_in_them(tmp_path: Path) -> None:
+def test_excluded_photos_are_known_by_their_contents(tmp_path: Path) -> None:
     for name, content in (("a.jpg", b"wrong"), ("b.jpg", b"wrong"), ("c.jpg", b"kept elsewhere"), ("d.jpg", b"no car")):
         (tmp_path / name).write_bytes(content)
     photos = [photo(number, NAMES[number % 2]) for number in range(12)]

@@ -1,4 +1,4 @@
-"""A backbone of three convolutions with random filters, and a bundle that it names the embedded cars with."""
+"""A backbone of three convolutions with random filters, and a bundle with it that identifies the embedded cars."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Photos varied at random: what each amount does, how far, and that the generator decides all."""
+"""Augmentation: the effect of each amount, its range, and that the generator decides everything."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _flat(colour: tuple[int, int, int] = (200, 100, 50)) -> Pixels:
     return np.full((60, 90, 3), colour, np.uint8)
 
 
-def test_nothing_asked_for_is_the_picture_that_is_served(car: Pixels) -> None:
+def test_without_any_amount_the_result_is_the_served_input(car: Pixels) -> None:
     draw = np.random.default_rng(0)
     before = draw.bit_generator.state
     assert np.array_equal(augment(car, HEIGHT, WIDTH, NOTHING, draw), _plain(car))
@@ -77,7 +77,7 @@ def test_the_generator_alone_decides(car: Pixels, fill: Fill) -> None:
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 1), (2, 3), (400, 7)])
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (33, 2), (24, 32)])
 @pytest.mark.parametrize("fill", ["grey", "nearest", "scene"])
-def test_no_shape_is_too_odd(shape: tuple[int, int], size: tuple[int, int], fill: Fill) -> None:
+def test_every_shape_is_accepted(shape: tuple[int, int], size: tuple[int, int], fill: Fill) -> None:
     photo, draw = np.full((*shape, 3), 9, np.uint8), np.random.default_rng(3)
     for _ in range(12):
         picture = augment(photo, *size, replace(EVERYTHING, fill=fill, zoom_out_to=0.01), draw, photo)
@@ -120,7 +120,7 @@ def test_where_no_crop_fits_the_whole_photo_is_taken() -> None:
 
 
 @pytest.mark.parametrize("chance", [0.0, 0.25, 1.0])
-def test_so_many_are_mirrored(chance: float) -> None:
+def test_the_given_share_is_mirrored(chance: float) -> None:
     photo = _places(HEIGHT, WIDTH)
     pictures = _draws(photo, Augmentation(flip=chance), 200)
     assert all(np.array_equal(p, photo) or np.array_equal(p, photo[:, ::-1]) for p in pictures)
@@ -156,7 +156,7 @@ def _keras(settings: Augmentation, draw: np.random.Generator) -> tuple[Doubles, 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("fill", ["nearest", "grey"])
-def test_turns_are_those_of_keras_by_scipy(car: Pixels, kind: str, fill: Fill) -> None:
+def test_rotations_are_those_of_keras_by_scipy(car: Pixels, kind: str, fill: Fill) -> None:
     photo, settings = _plain(car), replace(KINDS[kind], fill=fill)
     for seed in range(8):
         ours = augment(photo, HEIGHT, WIDTH, settings, np.random.default_rng(seed)).astype(int)
@@ -218,7 +218,7 @@ def test_a_zoomed_out_photo_is_cropped_mildly() -> None:
     assert 0.65 < areas.min() < 0.78
 
 
-def test_so_many_are_zoomed_out() -> None:
+def test_the_given_share_is_zoomed_out() -> None:
     settings = Augmentation(zoom_out=0.25, zoom_out_to=0.5, flip=0)
     assert abs(np.mean([min(_part(p)) < 1 for p in _draws(_places(300, 400), settings, 300)]) - 0.25) < 0.07
 
@@ -231,7 +231,7 @@ def test_the_nearest_background_is_of_the_photos_own_colours() -> None:
         assert picture[-1].astype(int)[:, 0].mean() > picture[0].astype(int)[:, 0].mean()
 
 
-def test_a_scene_is_by_thirds_flat_soft_and_sharp() -> None:
+def test_a_scene_is_one_colour_blurred_or_sharp_a_third_each() -> None:
     scenery = np.zeros((100, 100, 3), np.uint8)
     scenery[:20:2] = 90  # stripes in the top fifth
     scenery[20:, :50] = 160
@@ -253,7 +253,7 @@ def test_a_scene_is_by_thirds_flat_soft_and_sharp() -> None:
     }
 
 
-def test_red_and_blue_change_places_as_often_as_asked() -> None:
+def test_red_and_blue_are_swapped_with_the_given_probability() -> None:
     pictures = _draws(_flat((200, 100, 50)), Augmentation(swap=0.25, flip=0), 200)
     colours = [tuple(picture[0, 0].tolist()) for picture in pictures]
     assert set(colours) == {(200, 100, 50), (50, 100, 200)}
@@ -273,7 +273,7 @@ ENHANCERS: dict[str, Callable[[Image.Image], ImageEnhance._Enhance]] = {
 
 
 @pytest.mark.parametrize("name", ENHANCERS)
-def test_colours_are_pillows(car: Pixels, name: str) -> None:
+def test_colour_changes_are_those_of_pillow(car: Pixels, name: str) -> None:
     settings = Augmentation(flip=0, **{name: 0.6})  # type: ignore[arg-type]
     factors = []
     for seed in range(40):
@@ -285,11 +285,11 @@ def test_colours_are_pillows(car: Pixels, name: str) -> None:
     assert max(factors) > 1.5
 
 
-def test_brightness_may_be_asked_for_beyond_black(car: Pixels) -> None:
+def test_brightness_beyond_black_is_allowed(car: Pixels) -> None:
     assert any((picture == 0).all() for picture in _draws(car, Augmentation(brightness=3, flip=0), 40))
 
 
-def test_colours_come_in_one_order(car: Pixels) -> None:
+def test_colour_changes_have_one_order(car: Pixels) -> None:
     settings = Augmentation(flip=0, brightness=0.3, contrast=0.3, saturation=0.3)
     mild = _plain(car) // 3 + np.uint8(80)  # far from 0 and 255: nothing is cut
     for seed in range(10):
@@ -300,7 +300,7 @@ def test_colours_come_in_one_order(car: Pixels) -> None:
         assert abs(ours.astype(int) - np.asarray(image)).max() <= 3
 
 
-def test_hue_turns_the_colour_circle_so_far_and_leaves_greys() -> None:
+def test_hue_turns_the_colour_circle_by_the_amount_and_leaves_greys() -> None:
     hues = []
     for picture in _draws(_flat(), Augmentation(hue=0.1, flip=0), 200):
         hue = int(np.asarray(Image.fromarray(picture).convert("HSV"))[0, 0, 0])
@@ -321,7 +321,7 @@ def test_a_third_of_a_turn_makes_red_green() -> None:
     assert abs(turned.astype(int) - [0, 250, 0]).max() <= 1
 
 
-def test_so_many_lose_their_colour(car: Pixels) -> None:
+def test_the_given_share_becomes_grey(car: Pixels) -> None:
     pictures = _draws(_flat(), Augmentation(grey=0.3, flip=0), 200)
     colourless = [np.ptp(picture[0, 0]) <= 1 for picture in pictures]
     assert abs(np.mean(colourless) - 0.3) < 0.08

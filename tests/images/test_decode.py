@@ -72,7 +72,7 @@ def test_each_photo_of_the_torture_folder_is_read_or_refused_with_its_reason(
         assert str(caught.value) == f"{reason}: {caught.value.detail}"
 
 
-def test_the_torture_folder_is_walked_whole_and_shows_every_reason_but_slowness(
+def test_the_torture_folder_shows_every_reason_but_slowness(
     folder: tuple[Path, dict[str, str | None]],
 ) -> None:
     assert set(folder[1]) == set(TORTURE) == {entry.name for entry in folder[0].iterdir()}
@@ -99,7 +99,7 @@ def test_a_jpeg_has_pillows_pixels_at_every_size_and_sampling(
 
 
 @pytest.mark.parametrize("name", ["cmyk.jpg", "ycck.jpg"])
-def test_inks_become_the_colours_they_print(name: str) -> None:
+def test_cmyk_becomes_the_printed_colours(name: str) -> None:
     expected = np.asarray(picture().convert("CMYK").convert("RGB")).astype(int)
     if name == "cmyk.jpg":
         assert abs(decode(SOUND[name]) - expected).mean() < 8
@@ -114,18 +114,18 @@ LOSSLESS = (
 
 
 @pytest.mark.parametrize("name", LOSSLESS)
-def test_lossless_formats_give_back_the_very_pixels(name: str) -> None:
+def test_lossless_formats_give_back_the_same_pixels(name: str) -> None:
     assert np.array_equal(decode(SOUND[name]), np.asarray(picture()))
 
 
 @pytest.mark.parametrize("name", ["lossy.webp", "still.avif", "animated.webp", "animated.avif"])
-def test_lossy_formats_give_the_first_picture_nearly(name: str) -> None:
+def test_lossy_formats_give_nearly_the_first_image(name: str) -> None:
     pixels = decode(SOUND[name]).astype(int)
     assert abs(pixels - np.asarray(picture())).mean() < 8
     assert abs(pixels - np.asarray(picture(seed=1))).mean() > 8
 
 
-def test_of_an_animated_gif_and_of_a_stereo_photo_the_first_picture_is_taken() -> None:
+def test_the_first_image_of_an_animated_gif_and_of_a_stereo_photo_is_taken() -> None:
     first = np.asarray(picture().quantize(64).convert("RGB"))
     assert np.array_equal(decode(SOUND["animated.gif"]), first)
     assert np.array_equal(decode(SOUND["still.gif"]), first)
@@ -149,7 +149,7 @@ def test_16_bit_samples_keep_their_high_byte() -> None:
     assert np.array_equal(decode(SOUND["rgb16.png"]), np.stack([ramp >> 8, ramp[::-1] >> 8, ramp // 2 >> 8], axis=-1))
 
 
-def test_grey_palette_and_1_bit_pictures_become_rgb() -> None:
+def test_grey_palette_and_1_bit_images_become_rgb() -> None:
     assert np.array_equal(decode(SOUND["grey.png"]), np.asarray(picture().convert("L").convert("RGB")))
     assert np.array_equal(decode(SOUND["palette.png"]), np.asarray(picture().quantize(64).convert("RGB")))
     assert np.array_equal(decode(SOUND["palette.bmp"]), decode(SOUND["palette.png"]))
@@ -160,7 +160,7 @@ def test_grey_palette_and_1_bit_pictures_become_rgb() -> None:
 
 
 @pytest.mark.parametrize("format_", ["PNG", "WEBP"])
-def test_transparency_is_laid_over_white(format_: str) -> None:
+def test_transparency_is_blended_with_white(format_: str) -> None:
     image = Image.new("RGBA", (4, 1))
     for x, pixel in enumerate([(10, 20, 30, 255), (10, 20, 30, 0), (0, 0, 0, 128), (200, 100, 0, 51)]):
         image.putpixel((x, 0), pixel)
@@ -168,7 +168,7 @@ def test_transparency_is_laid_over_white(format_: str) -> None:
     assert decode(data).tolist() == [[[10, 20, 30], [255] * 3, [127] * 3, [244, 224, 204]]]
 
 
-def test_grey_with_transparency_is_laid_over_white() -> None:
+def test_grey_with_transparency_is_blended_with_white() -> None:
     assert decode(encode(Image.new("LA", (1, 1), (0, 128)), "PNG")).tolist() == [[[127] * 3]]
 
 
@@ -205,7 +205,7 @@ def test_the_eight_orientations_differ() -> None:
     assert len({decode(oriented("PNG", orientation)).tobytes() for orientation in range(1, 9)}) == 8
 
 
-def test_orientation_behind_the_pictures_data_counts_too() -> None:
+def test_orientation_after_the_image_data_counts_too() -> None:
     data = oriented("PNG", 6)
     at = data.index(b"eXIf") - 4
     end = at + 12 + int.from_bytes(data[at : at + 4], "big")
@@ -215,7 +215,7 @@ def test_orientation_behind_the_pictures_data_counts_too() -> None:
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
-def test_a_nonsense_orientation_turns_nothing(orientation: int) -> None:
+def test_an_invalid_orientation_turns_nothing(orientation: int) -> None:
     data = oriented("JPEG", orientation)
     assert read_header(data).orientation == 1
     assert decode(data).shape == (47, 61, 3)
@@ -228,7 +228,7 @@ def test_damaged_exif_is_no_reason_to_refuse_a_photo() -> None:
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "AVIF"])
-def test_a_colour_profile_is_stated_and_left_alone(format_: str) -> None:
+def test_a_colour_profile_is_reported_and_not_applied(format_: str) -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
     plain, tagged = encode(picture(), format_), encode(picture(), format_, icc_profile=profile)
     assert not read_header(plain).icc
@@ -269,7 +269,7 @@ CUT = (
 
 
 @pytest.mark.parametrize("name", CUT)
-def test_a_photo_cut_short_is_refused_unless_every_pixel_is_there(name: str) -> None:
+def test_a_truncated_photo_is_refused_unless_every_pixel_is_there(name: str) -> None:
     data = SOUND[name]
     whole = decode(data)
     reasons = set()
@@ -285,7 +285,7 @@ def test_a_photo_cut_short_is_refused_unless_every_pixel_is_there(name: str) -> 
 
 
 @pytest.mark.parametrize("name", ["baseline.jpg", "progressive.jpg", "grey.jpg", "restart.jpg", "cmyk.jpg"])
-def test_a_jpeg_cut_short_and_closed_is_refused(name: str) -> None:
+def test_a_truncated_jpeg_with_an_end_marker_is_refused(name: str) -> None:
     data = SOUND[name]
     ends = {*range(2, len(data) - 2, 37), *torture.scan_starts(data)}
     for end in ends:
@@ -309,7 +309,7 @@ def test_filler_before_the_end_mark_is_no_damage() -> None:
 
 
 @pytest.mark.parametrize("name", ["rgb.png", "palette.png"])
-def test_one_wrong_bit_in_a_pngs_picture_data_is_found(name: str) -> None:
+def test_one_wrong_bit_in_the_image_data_of_a_png_is_found(name: str) -> None:
     data = SOUND[name]
     begin, end = data.index(b"IDAT") + 4, data.index(b"IEND") - 4
     for at in {*range(begin, end, 37), *range(end - 40, end)}:
@@ -348,9 +348,7 @@ TIGHT = Limits(pixels=1_000_000)  # so that a damaged size costs no time
         max_size=4,
     ),
 )
-def test_damage_of_any_kind_gives_a_photo_error_or_a_picture(
-    name: str, damages: list[tuple[str, float, bytes]]
-) -> None:
+def test_damage_of_any_kind_gives_a_photo_error_or_an_image(name: str, damages: list[tuple[str, float, bytes]]) -> None:
     data = SMALL[name]
     for kind, where, extra in damages:
         at = int(where * len(data))
@@ -498,7 +496,7 @@ def test_a_photo_of_hundreds_of_scans_is_given_up_in_time() -> None:
             thread.join(30)
 
 
-def test_a_slow_photo_within_its_time_is_read_and_its_damage_still_told() -> None:
+def test_a_slow_photo_within_its_time_is_read_and_its_damage_reported() -> None:
     data = torture.many_scans(side=1024, planes=4)
     assert decode(data, limits=Limits(seconds=60)).shape == (1024, 1024, 3)
     assert refusal(data[:-40], Limits(seconds=60)).reason == "truncated"
@@ -536,7 +534,7 @@ def test_a_smaller_decode_keeps_twice_what_the_model_needs(
 
 @pytest.mark.parametrize("scale", [2, 4, 8])
 @pytest.mark.parametrize("progressive", [False, True])
-def test_a_smaller_decode_shows_the_same_picture(scale: int, progressive: bool) -> None:
+def test_a_smaller_decode_shows_the_same_image(scale: int, progressive: bool) -> None:
     data = encode(picture(480, 640), "JPEG", quality=90, progressive=progressive)
     pixels = decode(data, at_least=(480 // scale // 2, 640 // scale // 2))
     assert pixels.shape == (480 // scale, 640 // scale, 3)

@@ -1,4 +1,4 @@
-"""JPEGs and PNGs that every viewer shows whole are read, and those that lost pixels are not."""
+"""JPEGs and PNGs that every viewer shows completely are read; those that lost pixels are refused."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("change", CHANGES)
-def test_what_is_no_part_of_the_picture_is_no_damage(name: str, change: str) -> None:
+def test_bytes_outside_the_image_are_no_damage(name: str, change: str) -> None:
     data = SOUND[name]
     changed = CHANGES[change](data)
     assert changed != data
@@ -89,7 +89,7 @@ def test_a_scan_header_that_cameras_leave_at_zero_is_no_damage(name: str) -> Non
     assert np.array_equal(decode(changed), decode(SOUND[name]))
 
 
-def test_several_oddities_at_once_are_no_damage() -> None:
+def test_several_harmless_oddities_at_once_are_no_damage() -> None:
     data = SOUND["baseline.jpg"]
     changed = without_spectrum(CHANGES["stray bytes between segments"](CHANGES["a trailer"](data)))
     changed = changed[: behind_scan(changed)] + b"\x17 odd" + changed[behind_scan(changed) :]
@@ -140,14 +140,14 @@ def test_a_photo_whose_rest_is_zeros_is_refused(name: str) -> None:
             decode(data[:end] + bytes(5000))
 
 
-def test_a_huffman_table_that_is_gone_is_damage_though_libjpeg_has_another() -> None:
+def test_a_missing_huffman_table_is_damage_though_libjpeg_has_a_default() -> None:
     data = encode(picture(), "JPEG", optimize=True)
     at = before(data, 0xC4)
     with pytest.raises(PhotoError, match="damaged"):
         decode(data[:at] + b"\0" + data[at + 1 :])
 
 
-def test_a_large_photo_with_stray_bytes_is_told_from_a_damaged_one_elsewhere() -> None:
+def test_a_large_photo_with_stray_bytes_is_checked_in_another_process() -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (700, 1000, 3), dtype=np.uint8))
     data = encode(noise, "JPEG", quality=85)
     changed = data[:-2] + b"\x17abc" * 15 + data[-2:]
@@ -164,7 +164,7 @@ def test_the_tail_of_no_jpeg_is_not_stray() -> None:
 
 @pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"iCCP", b"tEXt"])
 @pytest.mark.parametrize("bad", [False, True])
-def test_a_pngs_texts_and_profiles_are_no_reason_to_refuse_it(kind: bytes, bad: bool) -> None:
+def test_texts_and_profiles_of_a_png_are_no_reason_to_refuse_it(kind: bytes, bad: bool) -> None:
     body = b"Comment\0\0" + b"\1\0\0\0" * (kind == b"iTXt") + zlib.compress(bytes(70_000_000), 9)
     extra = chunk(kind, body)
     if bad:
@@ -174,7 +174,7 @@ def test_a_pngs_texts_and_profiles_are_no_reason_to_refuse_it(kind: bytes, bad: 
     assert np.array_equal(decode(data[:-12] + extra + data[-12:]), decode(data))
 
 
-def test_a_png_in_many_pieces_is_read_and_one_of_no_end_refused() -> None:
+def test_a_png_in_many_chunks_is_read_and_one_with_too_many_refused() -> None:
     rows = b"".join(b"\0" + bytes([row] * 300) for row in range(100))
     packed = zlib.compress(rows, 0)
     whole = png(100, 100, 8, 2, rows)

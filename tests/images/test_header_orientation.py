@@ -1,4 +1,4 @@
-"""Which way up: as Pillow and the viewers have it."""
+"""EXIF orientation, as Pillow and image viewers apply it."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def said(data: bytes) -> int:
 
 @pytest.mark.parametrize("first", [1, 3, 6])
 @pytest.mark.parametrize("second", [1, 5, 8])
-def test_of_two_exif_segments_the_first_counts(first: int, second: int) -> None:
+def test_the_first_of_two_exif_segments_counts(first: int, second: int) -> None:
     assert said(jpeg(exif(first), exif(second))) == first
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_xmp_tells_where_exif_does_not(orientation: int) -> None:
+def test_xmp_is_used_where_exif_has_no_orientation(orientation: int) -> None:
     quoted = XMP % f'"{orientation}"'.encode()
     assert said(jpeg(XMP_JPEG + quoted)) == orientation
     element = b"<tiff:Orientation>%d</tiff:Orientation>" % orientation
@@ -66,7 +66,7 @@ def test_xmp_tells_where_exif_does_not(orientation: int) -> None:
     assert said(encode(picture(), "WEBP", lossless=True, xmp=quoted)) == orientation
 
 
-def test_exif_goes_before_xmp() -> None:
+def test_exif_takes_precedence_over_xmp() -> None:
     quoted = XMP % b'"6"'
     assert said(jpeg(XMP_JPEG + quoted, exif(3))) == 3
     assert said(jpeg(exif(1), XMP_JPEG + quoted)) == 1
@@ -75,7 +75,7 @@ def test_exif_goes_before_xmp() -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", [b"tEXt", b"zTXt"])
-def test_a_raw_profile_in_a_png_tells(orientation: int, kind: bytes) -> None:
+def test_a_raw_profile_in_a_png_gives_the_orientation(orientation: int, kind: bytes) -> None:
     text = raw_profile(orientation)
     body = text if kind == b"tEXt" else b"\0" + zlib.compress(text)
     assert said(png(chunk(kind, b"Raw profile type exif\0" + body))) == orientation
@@ -84,7 +84,7 @@ def test_a_raw_profile_in_a_png_tells(orientation: int, kind: bytes) -> None:
     assert read_header(png(chunk(kind, b"Raw profile type APP1\0" + body))).orientation == orientation
 
 
-def test_a_raw_profile_of_nonsense_says_nothing() -> None:
+def test_an_invalid_raw_profile_is_ignored() -> None:
     for text in (b"", b"\nexif\n", b"\nexif\n 8\nzz", b"\nexif\n 8\n123", b"\xff" * 40):
         assert read_header(png(chunk(b"tEXt", b"Raw profile type exif\0" + text))).orientation == 1
     assert read_header(png(chunk(b"zTXt", b"Raw profile type exif\0\0no zlib"))).orientation == 1

@@ -1,4 +1,4 @@
-"""Photos that take long or much: read in processes of their own, and refused in time and before memory ends."""
+"""Photos that need much time or memory are read in separate processes, and refused within the limits."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_slow_photos_in_several_threads_are_each_read_whole() -> None:
 
 
 @pytest.mark.parametrize("name", ["plain.tiff", "lzw.tiff", "cmyk.tiff"])
-def test_photos_read_elsewhere_are_the_same(name: str) -> None:
+def test_photos_decoded_in_another_process_are_the_same(name: str) -> None:
     header = read_header(SOUND[name])
     pixels = isolated.pixels_apart(SOUND[name], header, (header.height, header.width), Limits())
     assert np.array_equal(pixels, decode(SOUND[name]))
@@ -197,7 +197,7 @@ SMALL = {
 
 
 @posix
-def test_memory_that_ends_is_no_damage(tmp_path: Path) -> None:
+def test_running_out_of_memory_is_no_damage(tmp_path: Path) -> None:
     path = tmp_path / "large.png"
     path.write_bytes(encode(Image.new("RGB", (6000, 5000)), "PNG"))
     out = run(f"""
@@ -329,7 +329,7 @@ def test_the_first_interrupt_ends_a_job_that_waits_for_a_slow_photo(tmp_path: Pa
     assert "KeyboardInterrupt" in err
 
 
-def test_photos_are_read_elsewhere_where_warnings_are_errors(tmp_path: Path) -> None:
+def test_photos_are_decoded_in_another_process_where_warnings_are_errors(tmp_path: Path) -> None:
     """As CI and careful people have it: PYTHONWARNINGS=error reaches every process that is started."""
     Image.new("RGB", (40, 30)).save(tmp_path / "a.tiff")
     code = "import sys; from nameplate.images.decode import decode; print(decode(sys.argv[1]).shape)"

@@ -1,4 +1,4 @@
-"""One prefetcher: the order, the bound, what an exception does, and that nothing stays behind."""
+"""`ordered_map`: the order, the bound on memory, exceptions, and that no thread remains."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_no_more_items_are_read_than_may_wait_and_no_more_threads_work_than_aske
     assert most_at_work == min(threads, ahead + 1)
 
 
-def test_an_exception_stands_in_its_items_place_and_nothing_is_begun_after_it() -> None:
+def test_an_exception_takes_the_place_of_its_item_and_nothing_is_begun_after_it() -> None:
     begun = []
 
     def work(item: int) -> int:
@@ -91,7 +91,7 @@ def test_an_exception_of_the_items_reaches_the_caller() -> None:
     assert not running()
 
 
-def test_a_map_that_is_closed_waits_for_what_is_under_way_and_begins_no_more() -> None:
+def test_a_closed_map_waits_for_items_under_way_and_begins_no_more() -> None:
     begun, ended = [], []
 
     def work(item: int) -> int:
@@ -109,7 +109,7 @@ def test_a_map_that_is_closed_waits_for_what_is_under_way_and_begins_no_more() -
     assert len(begun) <= 7
 
 
-def test_a_map_over_a_map_ends_whole() -> None:
+def test_a_map_over_a_map_ends_completely() -> None:
     inner = ordered_map(lambda item: item + 1, range(10_000), 2, 5)
     outer = ordered_map(lambda item: item * 2, inner, 2, 5)
     assert [next(outer), next(outer)] == [2, 4]

@@ -1,4 +1,4 @@
-"""What a picture looks like in 256 bits."""
+"""Perceptual hashes of 256 bits."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_hash_is_256_bits_and_repeats(photos: list[Image.Image]) -> None:
     assert np.array_equal(first, _hash(photos[0]))
 
 
-def test_brightness_alone_says_nothing() -> None:
+def test_brightness_alone_does_not_change_the_hash() -> None:
     """A ramp has few frequencies; all others are zero, and what rounding leaves there has no sign that counts."""
     ramp = np.repeat(np.arange(100, dtype=np.uint8)[:, None, None], 3, axis=2).repeat(80, axis=1)
     assert _apart(perceptual_hash(ramp), perceptual_hash(ramp + np.uint8(100))) <= 2

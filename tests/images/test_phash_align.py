@@ -1,4 +1,4 @@
-"""Two pictures under the best crop of one to the other."""
+"""Two images under the best crop of one to the other."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def varied(image: Image.Image, left: float, top: float, right: float, bottom: fl
 
 
 @pytest.mark.parametrize("crop", [(0, 0, 0, 0), (0.05, 0, 0, 0.05), (0.08, 0.08, 0.08, 0.08), (0, 0.1, 0.03, 0)])
-def test_a_crop_of_a_picture_is_that_picture_whichever_comes_first(crop: tuple[float, float, float, float]) -> None:
+def test_a_crop_of_an_image_is_that_image_whichever_comes_first(crop: tuple[float, float, float, float]) -> None:
     images = [Image.open(path) for path in PHOTOS]
     whole, cropped = (np.stack(part) for part in ([grey(i) for i in images], [grey(varied(i, *crop)) for i in images]))
     for found in (alignment(whole, cropped), alignment(cropped, whole)):
@@ -33,14 +33,14 @@ def test_a_crop_of_a_picture_is_that_picture_whichever_comes_first(crop: tuple[f
         assert found.max() <= 1.0001
 
 
-def test_other_pictures_are_not() -> None:
+def test_different_images_are_not_copies() -> None:
     pictures = np.stack([grey(Image.open(path)) for path in PHOTOS])
     first, second = np.triu_indices(len(pictures), 1)
     found = alignment(pictures[first], pictures[second])
     assert (found < 0.945).all()
 
 
-def test_light_and_contrast_do_not_matter_and_flat_pictures_are_like_nothing() -> None:
+def test_brightness_and_contrast_do_not_matter_and_flat_images_match_nothing() -> None:
     picture = grey(Image.open(PHOTOS[0]))
     dim = (picture * 0.4 + 60).astype(np.uint8)
     flat = np.full_like(picture, 128)

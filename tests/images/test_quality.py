@@ -18,7 +18,14 @@ from nameplate.demo import photos_folder
 from nameplate.images.decode import decode
 from nameplate.images.quality import BLURRED, DARK, SMALL, VIEW, Quality, flaws, measure_quality
 from nameplate.images.transforms import preprocess
-from nameplate.model.pipeline import Settings, UnreadablePhoto, prepare_photo
+from nameplate.model.pipeline import (
+    DecodedPhoto,
+    Settings,
+    UnreadablePhoto,
+    decode_photo,
+    prepare_decoded,
+    prepare_photo,
+)
 from nameplate.types import Flaw, Preprocess
 from tests.outcomes import prepared
 
@@ -91,21 +98,23 @@ def test_grey_cmyk_and_sixteen_bits_are_measured_as_the_same_photo() -> None:
         if isinstance(row, UnreadablePhoto):  # a kind that is not read, and that is said
             assert name == "cmyk"
             continue
-        assert row.quality is not None
-        assert flaws(row.quality) == ()
-        assert astuple(row.quality) == pytest.approx(
-            astuple(prepared(rows["rgb"]).quality or Quality(0, 0, 0)), rel=0.15
+        assert row.car.quality is not None
+        assert flaws(row.car.quality) == ()
+        assert astuple(row.car.quality) == pytest.approx(
+            astuple(prepared(rows["rgb"]).car.quality or Quality(0, 0, 0)), rel=0.15
         )
 
 
 def test_a_jpeg_decoded_to_fewer_pixels_than_the_measure_needs_is_not_called_blurred() -> None:
     noise = np.random.default_rng(0).integers(0, 255, (75, 75, 3), np.uint8)
     large = Image.fromarray(noise).resize((1200, 1200), Image.Resampling.NEAREST)
-    row = prepared(prepare_photo(file_of(large, "JPEG"), Preprocess(32, 32), Settings()))
-    assert row.quality is not None
-    assert min(row.decoded) < VIEW.height
-    assert row.quality == Quality(1200, row.quality.light, np.inf)
-    assert flaws(row.quality) == ()
+    decoded = decode_photo(file_of(large, "JPEG"), Settings(), (32, 32))
+    assert isinstance(decoded, DecodedPhoto)
+    row = prepare_decoded(decoded, Preprocess(32, 32), Settings())
+    assert row.car.quality is not None
+    assert min(decoded.pixels.shape[:2]) < VIEW.height
+    assert row.car.quality == Quality(1200, row.car.quality.light, np.inf)
+    assert flaws(row.car.quality) == ()
 
 
 @pytest.mark.parametrize(
@@ -119,7 +128,7 @@ def test_a_jpeg_decoded_to_fewer_pixels_than_the_measure_needs_is_not_called_blu
         (None, ()),
     ],
 )
-def test_thresholds_are_the_least_that_is_good_enough(quality: Quality | None, expected: tuple[Flaw, ...]) -> None:
+def test_a_photo_at_a_threshold_is_good_enough(quality: Quality | None, expected: tuple[Flaw, ...]) -> None:
     assert flaws(quality) == expected
 
 

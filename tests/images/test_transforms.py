@@ -1,4 +1,4 @@
-"""Pixels of any size → the model's picture."""
+"""Pixels of any size → the model input."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.images import make_golden
 
 @pytest.mark.parametrize("turned", [False, True], ids=["wide", "tall"])
 @pytest.mark.parametrize("case", make_golden.CASES, ids=lambda case: f"{case.fit}-{case.interpolation}")
-def test_the_models_picture_is_the_one_it_always_was(case: Preprocess, turned: bool) -> None:
+def test_the_model_input_is_the_recorded_one(case: Preprocess, turned: bool) -> None:
     photo = make_golden.wide().transpose(1, 0, 2) if turned else make_golden.wide()
     with np.load(make_golden.GOLDEN) as golden:
         assert np.array_equal(preprocess(photo, case), golden[make_golden.name(case, turned)])
 
 
-def test_each_fit_and_filter_makes_another_picture() -> None:
+def test_each_fit_and_filter_makes_another_input() -> None:
     with np.load(make_golden.GOLDEN) as golden:
         pictures = {golden[make_golden.name(case, False)].tobytes() for case in make_golden.CASES}
     assert len(pictures) == len(make_golden.CASES) == 9
@@ -46,7 +46,7 @@ def test_squash_and_pad_keep_all_four_edges(shape: tuple[int, int]) -> None:
     assert all(edge.min() > 200 for edge in (inside[0], inside[-1], inside[:, 0], inside[:, -1]))
 
 
-def test_crop_alone_cuts_and_cuts_the_longer_side_evenly() -> None:
+def test_only_crop_cuts_and_it_cuts_the_longer_side_evenly() -> None:
     photo = _marked(80, 240)
     cropped = preprocess(photo, Preprocess(40, 40, "crop", "bilinear"))
     assert cropped[0].min() > 200
@@ -58,7 +58,7 @@ def test_crop_alone_cuts_and_cuts_the_longer_side_evenly() -> None:
     assert preprocess(middle, Preprocess(40, 40, "crop", "bilinear"))[:, 2:-2].min() == 255
 
 
-def test_pad_lays_the_picture_in_the_middle_of_grey() -> None:
+def test_pad_centres_the_image_on_grey() -> None:
     padded = preprocess(np.zeros((10, 40, 3), np.uint8), Preprocess(20, 20, "pad", "bicubic"))
     rows = padded[:, 10, 0]
     assert rows.tolist() == [PAD_GREY] * 7 + [0] * 5 + [PAD_GREY] * 8 or rows.tolist() == (
@@ -75,14 +75,14 @@ def test_a_fine_checkerboard_shrinks_to_flat_grey(fit: Fit, interpolation: Inter
     assert abs(small - 127.5).max() <= 3
 
 
-def test_a_picture_of_the_right_size_is_left_as_it_is() -> None:
+def test_an_image_of_the_right_size_is_not_changed() -> None:
     photo = make_golden.wide()
     assert preprocess(photo, Preprocess(29, 53)) is photo
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1)])
 @pytest.mark.parametrize("fit", ["squash", "pad", "crop"])
-def test_thin_pictures_fit_too(shape: tuple[int, int], fit: Fit) -> None:
+def test_thin_images_fit_too(shape: tuple[int, int], fit: Fit) -> None:
     small = preprocess(np.full((*shape, 3), 7, np.uint8), Preprocess(24, 32, fit))
     assert small.shape == (24, 32, 3)
     assert small.dtype == np.uint8

@@ -1,4 +1,4 @@
-"""Parts of photos, and photos as parts of a larger frame."""
+"""Crops of photos, and photos as parts of a larger image."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_a_box_within_the_photo_is_that_part_of_it() -> None:
     assert np.array_equal(crop(PHOTO, centred(0.8)), PHOTO[1:9, 2:18])
 
 
-def test_beyond_the_photo_is_grey_all_around() -> None:
+def test_outside_the_photo_a_box_is_grey() -> None:
     framed = crop(PHOTO, centred(1.4))
     assert framed.shape == (14, 28, 3)
     assert np.array_equal(framed[2:12, 4:24], PHOTO)

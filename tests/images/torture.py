@@ -1,4 +1,4 @@
-"""A folder of photos that are odd, broken or hostile, and what is to become of each."""
+"""A folder of unusual, broken and hostile photos, with the expected result for each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small backbones for tests: uint8 N×H×W×3 → float32 N×4, of a few nodes each, good ones and such as mean harm."""
+"""Small backbones for tests: uint8 N×H×W×3 → float32 N×4, of a few nodes each, valid and hostile ones."""
 
 from __future__ import annotations
 

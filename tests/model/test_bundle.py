@@ -1,4 +1,4 @@
-"""The bundle on disk: whole or not at all when written, whole or refused when read."""
+"""The bundle on disk: it is written completely or not at all, and a damaged one is refused."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_a_bundle_without_a_head_is_loaded_again(tmp_path: Path) -> None:
     assert set(loaded.manifest.files) == {BACKBONE}
 
 
-def test_a_head_that_lies_otherwise_in_memory_is_stored_the_same(tmp_path: Path) -> None:
+def test_a_head_with_another_memory_layout_is_stored_the_same(tmp_path: Path) -> None:
     turned = np.asfortranarray(WEIGHT)
     strided = np.repeat(BIAS, 2)[::2]
     write(tmp_path / "b", weight=turned, bias=strided)
@@ -141,7 +141,7 @@ def test_provenance_with_tuples_and_floats_survives(tmp_path: Path) -> None:
     assert found == {**provenance, "interval": [0.1, 0.30000000000000004]}
 
 
-def test_a_bundle_can_be_laid_out_otherwise(pristine: Path, tmp_path: Path) -> None:
+def test_a_bundle_with_another_file_layout_loads(pristine: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(pristine, tmp_path / "b")
     said = json.loads((copy / MANIFEST).read_text())
     (copy / MANIFEST).write_text(json.dumps(dict(reversed(said.items())), indent=7))
@@ -164,14 +164,16 @@ def test_a_folder_of_photos_of_the_same_name_does_not_hide_the_bundle_that_ships
     assert load_bundle("cars196").manifest.name == "cars196"
 
 
-def test_a_bundle_of_ones_own_goes_before_the_one_that_ships(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bundle_of_the_user_takes_precedence_over_the_shipped_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(tmp_path / "cars196")
     monkeypatch.chdir(tmp_path)
     assert load_bundle("cars196").manifest.name == "three"
 
 
 @pytest.mark.parametrize("name", ["no-such", "", "a\0b", "x" * 5000, "../cars196", "cars196/bundle.json", "é"])
-def test_an_unknown_name_is_refused_and_those_that_ship_are_named(name: str) -> None:
+def test_an_unknown_name_is_refused_and_the_shipped_ones_are_listed(name: str) -> None:
     with pytest.raises(BundleError, match="ships: cars196"):
         load_bundle(name)
 
@@ -199,7 +201,7 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
         b"\x00" * 100,
     ],
 )
-def test_a_manifest_that_is_none_is_refused(pristine: Path, tmp_path: Path, text: bytes) -> None:
+def test_an_invalid_manifest_is_refused(pristine: Path, tmp_path: Path, text: bytes) -> None:
     copy = shutil.copytree(pristine, tmp_path / "b")
     (copy / MANIFEST).write_bytes(text)
     with pytest.raises(BundleError, match=r"bundle\.json' is damaged"):
@@ -260,7 +262,7 @@ def test_a_newer_schema_is_refused_whatever_else_it_says(tmp_path: Path, schema:
         ("make_claims", {"photos": 60, "accept": CUTS, "reject": [[0.5]] * MOST_PHOTOS}),
     ],
 )
-def test_a_value_that_cannot_be_is_refused(pristine: Path, tmp_path: Path, field: str, value: object) -> None:
+def test_an_impossible_value_is_refused(pristine: Path, tmp_path: Path, field: str, value: object) -> None:
     copy = edit(shutil.copytree(pristine, tmp_path / "b"), lambda said: said.update({field: value}))
     with pytest.raises(BundleError):
         load_bundle(copy)
@@ -289,7 +291,7 @@ def test_a_wrong_length_is_refused(pristine: Path, tmp_path: Path, wrong: int) -
         load_bundle(copy)
 
 
-def test_an_edit_without_a_new_seal_is_refused(pristine: Path, tmp_path: Path) -> None:
+def test_an_edit_without_a_new_digest_is_refused(pristine: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(pristine, tmp_path / "b")
     text = (copy / MANIFEST).read_text()
     assert '"temperature": 0.7' in text
@@ -325,7 +327,7 @@ def test_an_absent_file_is_refused(pristine: Path, tmp_path: Path, name: str) ->
         load_bundle(copy)
 
 
-def test_a_folder_in_a_files_place_is_refused(pristine: Path, tmp_path: Path) -> None:
+def test_a_folder_in_place_of_a_file_is_refused(pristine: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(pristine, tmp_path / "b")
     (copy / HEAD).unlink()
     (copy / HEAD).mkdir()
@@ -368,7 +370,7 @@ def test_a_head_of_a_type_that_numpy_does_not_have_is_refused(pristine: Path, tm
 
 
 @pytest.mark.parametrize("data", [b"", b"garbage that is no head", b"\xff" * 64, b"\x02\0\0\0\0\0\0\0{}"])
-def test_a_head_that_is_none_is_refused(pristine: Path, tmp_path: Path, data: bytes) -> None:
+def test_an_invalid_head_is_refused(pristine: Path, tmp_path: Path, data: bytes) -> None:
     check_head_is_refused(pristine, tmp_path, data)
 
 
@@ -391,7 +393,7 @@ def check_head_is_refused(pristine: Path, tmp_path: Path, data: bytes) -> None:
         (save_tensors(KNOWN_3.tensors | {"mean": np.full(4, np.nan, np.float32)}), "not finite"),
     ],
 )
-def test_what_cannot_be_known_is_refused(pristine: Path, tmp_path: Path, data: bytes, problem: str) -> None:
+def test_an_invalid_detector_is_refused(pristine: Path, tmp_path: Path, data: bytes, problem: str) -> None:
     copy = shutil.copytree(pristine, tmp_path / "b")
     (copy / KNOWN).write_bytes(data)
     edit(copy, lambda said: said["files"].update({KNOWN: msgspec.to_builtins(File(sha256(data), len(data)))}))
@@ -399,7 +401,7 @@ def test_what_cannot_be_known_is_refused(pristine: Path, tmp_path: Path, data: b
         load_bundle(copy)
 
 
-def test_a_bundle_of_before_there_were_verdicts_is_read(pristine: Path, tmp_path: Path) -> None:
+def test_a_bundle_older_than_verdicts_is_read(pristine: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(pristine, tmp_path / "b")
     (copy / KNOWN).unlink()
     newer = ("makes", "thresholds", "claims", "make_claims", "temperatures")
@@ -453,7 +455,7 @@ save_bundle(target, replace(old, photos=b"x" * 10_000), overwrite=True)
 
 
 @pytest.mark.parametrize("outcome", ["full", "killed"])
-def test_a_failure_while_writing_leaves_the_older_bundle_whole(tmp_path: Path, outcome: str) -> None:
+def test_a_failure_while_writing_leaves_the_old_bundle_intact(tmp_path: Path, outcome: str) -> None:
     folder = write(tmp_path / "b")
     before = what_computes(load_bundle(folder))
     done = subprocess.run(
@@ -473,7 +475,7 @@ def test_a_failure_while_writing_leaves_the_older_bundle_whole(tmp_path: Path, o
     assert what_computes(load_bundle(folder)) == before
 
 
-def test_a_bundle_that_is_there_is_not_replaced_unasked(tmp_path: Path) -> None:
+def test_an_existing_bundle_is_not_replaced_without_overwrite(tmp_path: Path) -> None:
     folder = write(tmp_path / "b")
     other = replace(MANIFEST_3, name="other")
     with pytest.raises(NameplateError, match="is there already"):
@@ -513,9 +515,7 @@ def test_no_module_unpickles() -> None:
 
 @pytest.mark.parametrize("temperature", [1e-30, 1e-4, 1e4, 1e300])
 @pytest.mark.parametrize("field", ["temperature", "temperatures"])
-def test_a_temperature_that_none_was_fitted_to_is_refused(
-    pristine: Path, tmp_path: Path, field: str, temperature: float
-) -> None:
+def test_a_temperature_out_of_range_is_refused(pristine: Path, tmp_path: Path, field: str, temperature: float) -> None:
     copy = shutil.copytree(pristine, tmp_path / "b")
     value = temperature if field == "temperature" else {"onnxruntime": temperature}
     edit(copy, lambda said: said.update({field: value}))
@@ -543,7 +543,7 @@ def test_a_head_of_huge_numbers_is_refused(tmp_path: Path, part: str) -> None:
 
 @pytest.mark.parametrize("name", [MANIFEST, BACKBONE, HEAD, PHOTOS, KNOWN])
 @pytest.mark.parametrize("what", ["device", "pipe"])
-def test_a_device_or_a_pipe_in_a_files_place_is_refused_at_once(
+def test_a_device_or_a_pipe_in_place_of_a_file_is_refused_at_once(
     pristine: Path, tmp_path: Path, name: str, what: str
 ) -> None:
     copy = shutil.copytree(pristine, tmp_path / "b")

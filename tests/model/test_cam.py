@@ -1,4 +1,4 @@
-"""Maps: their mean is the embedding, for the bundle that ships and any head; hot regions and where they lie."""
+"""Class activation maps: their mean is the embedding, for the shipped bundle and for any head; hot regions."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 from nameplate import Model
 from nameplate.demo import photos_folder
 from nameplate.errors import BundleError
-from nameplate.images import decode, preprocess
 from nameplate.model.cam import MappedPhoto, Region, evidence_map, hot_region, photo_maps, region_in_photo, upsample
+from nameplate.model.pipeline import Settings, prepare_photo
 from nameplate.runtime.onnx_file import first_output_alone
 from nameplate.types import Floats, Preprocess
-from tests.outcomes import all_mapped, unreadable
+from tests.outcomes import all_mapped, prepared, unreadable
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +43,12 @@ def test_the_mean_of_the_map_is_the_embedding(model: Model, mapped: list[MappedP
         np.testing.assert_allclose(each.places.mean((0, 1)), embedding, atol=1e-4)
 
 
-def test_what_the_backbone_saw_comes_along(model: Model, mapped: list[MappedPhoto]) -> None:
-    size = model.bundle.manifest.preprocess
-    expected = preprocess(decode(renders()[0], at_least=(size.height, size.width)), size)
-    assert np.array_equal(mapped[0].model_input, expected)
+def test_the_model_input_is_returned_with_the_map(model: Model, mapped: list[MappedPhoto]) -> None:
+    expected = prepared(prepare_photo(renders()[0], model.bundle.manifest.preprocess, Settings()))
+    assert np.array_equal(mapped[0].model_input, expected.car.inputs[0])
 
 
-def test_an_unreadable_photo_keeps_its_place_and_stops_nothing(model: Model, tmp_path: Path) -> None:
+def test_an_unreadable_photo_keeps_its_position_and_stops_nothing(model: Model, tmp_path: Path) -> None:
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"no photo")
     found = list(photo_maps(model, [bad, *renders()[:1], bad]))
@@ -105,7 +104,7 @@ def test_the_hot_region_holds_the_peak(row: int, column: int) -> None:
     assert hot_region(grid, 1.0) == Region(0, 0, 1, 1)
 
 
-def test_a_map_is_drawn_out_smoothly() -> None:
+def test_a_map_is_enlarged_smoothly() -> None:
     grid = np.random.default_rng(1).normal(size=(6, 9)).astype(np.float32)
     large = upsample(grid, 60, 90)
     assert large.shape == (60, 90)
@@ -113,7 +112,7 @@ def test_a_map_is_drawn_out_smoothly() -> None:
     assert np.abs(large[5::10, 5::10] - grid).mean() < np.abs(large[5::10, 5::10] - grid[::-1]).mean() / 4
 
 
-def test_a_region_lies_in_the_photo_as_the_picture_does() -> None:
+def test_a_region_is_mapped_to_the_photo_like_the_model_input() -> None:
     whole, corner = Region(0, 0, 1, 1), Region(0.5, 0.5, 1, 1)
     assert region_in_photo(corner, 400, 200, Preprocess(100, 100, "squash")) == (200, 100, 400, 200)
     assert region_in_photo(whole, 400, 200, Preprocess(100, 100, "pad")) == (0, 0, 400, 200)

@@ -1,4 +1,4 @@
-"""The linear head, held against scikit-learn's logistic regression."""
+"""The linear head, compared with scikit-learn's logistic regression."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def objective(weight: Floats, bias: Floats, rows: Floats, classes: Classes, stre
 
 @pytest.mark.parametrize("strength", [0.003, 0.1, 1.0])
 @pytest.mark.parametrize("balanced", [False, True])
-def test_the_solver_run_to_its_end_is_scikit_learns(
+def test_the_converged_solver_agrees_with_scikit_learn(
     strength: float, balanced: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     converged(monkeypatch)
@@ -79,7 +79,7 @@ def test_the_solver_run_to_its_end_is_scikit_learns(
         assert objective(ours[:-1], ours[-1], rows, classes, strength) == pytest.approx(best, rel=1e-5)
 
 
-def test_the_steps_that_a_fit_takes_come_near_the_end() -> None:
+def test_the_steps_of_a_fit_come_close_to_convergence() -> None:
     """With the few steps of real use, from the strength before, as a fit does."""
     embeddings, classes = photos(600, 48, 8, apart=0.6)
     scaled = room._Scaling(embeddings, classes)(embeddings)
@@ -92,7 +92,7 @@ def test_the_steps_that_a_fit_takes_come_near_the_end() -> None:
     assert objective(fitted[:-1], fitted[-1], scaled, classes, 0.1) < best * 1.02
 
 
-def test_the_head_answers_as_scikit_learns_on_the_same_scaling() -> None:
+def test_the_head_agrees_with_scikit_learn_on_the_same_scaling() -> None:
     """The scaling undone, the head on raw embeddings is the one that was fitted on scaled ones."""
     embeddings, classes = photos(600, 48, 8, apart=0.6)
     fresh, y_true = photos(800, 48, 8, seed=5, apart=0.6)
@@ -106,7 +106,7 @@ def test_the_head_answers_as_scikit_learns_on_the_same_scaling() -> None:
     assert 0.5 < (named(head, fresh) == y_true).mean() < 1
 
 
-def test_the_scaling_makes_the_spread_within_classes_even() -> None:
+def test_the_scaling_makes_the_variance_within_classes_equal() -> None:
     embeddings, classes = photos(4000, 12, 3)
     scaled = room._Scaling(embeddings, classes)(embeddings)
     within = np.concatenate([scaled[classes == c] - scaled[classes == c].mean(0) for c in range(3)])
@@ -145,7 +145,7 @@ def test_two_classes() -> None:
 
 @pytest.mark.parametrize("lonely", [0, 1, 3])
 @pytest.mark.parametrize("balanced", [False, True])
-def test_a_class_of_one_photo_is_kept_and_spoils_nothing(lonely: int, balanced: bool) -> None:
+def test_a_class_of_one_photo_is_kept_and_does_no_harm(lonely: int, balanced: bool) -> None:
     """Its fold leaves it out whole: also the last class, which nothing but its own row shows to be there."""
     embeddings, classes = photos(120, 12, 4, apart=2)
     keep = (classes != lonely) | (np.arange(120) == np.flatnonzero(classes == lonely)[0])
@@ -181,7 +181,7 @@ def test_embeddings_that_are_all_alike_give_the_shares_of_the_classes() -> None:
     assert found[0] == pytest.approx([2 / 3, 1 / 3], abs=0.02)
 
 
-def test_balancing_frees_the_rare_class_from_its_rarity() -> None:
+def test_balancing_removes_the_effect_of_class_frequency() -> None:
     random = np.random.default_rng(0)
     classes = (np.arange(600) % 12 == 0).astype(np.int64)
     embeddings = (random.normal(size=(600, 6)) + classes[:, None] * 0.6).astype(np.float32)
@@ -198,7 +198,7 @@ def test_balancing_frees_the_rare_class_from_its_rarity() -> None:
     assert (named(even, embeddings)[rare] == 1).mean() > (named(plain, embeddings)[rare] == 1).mean() + 0.3
 
 
-def test_copies_in_one_fold_do_not_flatter_and_in_two_they_would() -> None:
+def test_copies_in_one_fold_do_not_inflate_figures_and_in_two_they_would() -> None:
     """Labels by lot, every photo there twice: nothing can be learnt but the copies themselves."""
     random = np.random.default_rng(0)
     embeddings = np.repeat(random.normal(size=(90, 120)), 2, axis=0).astype(np.float32)
@@ -224,7 +224,7 @@ def test_out_of_fold_logits_are_those_of_heads_that_did_not_see_the_fold() -> No
 
 
 @pytest.mark.parametrize("count", [30, 3])
-def test_where_classes_lie_in_one_fold_nothing_is_chosen(count: int) -> None:
+def test_with_classes_in_one_fold_nothing_is_chosen(count: int) -> None:
     embeddings, classes = photos(count, 4, 3, apart=5.0)
     head = fit_head(embeddings, classes, classes)  # a fold a class, as with one photo each
     assert head.cross_validated == {}
@@ -281,7 +281,7 @@ def test_the_temperature_stays_within_its_bounds() -> None:
     assert fit_temperature(sure, (classes + 1) % 3) == pytest.approx(high, rel=0.01)
 
 
-def test_a_few_photos_all_named_rightly_do_not_make_the_head_certain() -> None:
+def test_a_few_photos_all_classified_correctly_do_not_make_the_head_certain() -> None:
     classes = np.arange(30) % 3
     sure = np.eye(3, dtype=np.float32)[classes]
     found = fit_temperature(sure, classes)

@@ -1,4 +1,4 @@
-"""What one photo is like."""
+"""The measurements of one photo."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_blur_and_darkness_are_measured_whatever_the_size() -> None:
     assert plain.grey.shape == (64, 64)
 
 
-def test_format_orientation_and_size_are_the_files() -> None:
+def test_format_orientation_and_size_are_those_of_the_file() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     data = encoded(Image.open(PHOTO), "JPEG", exif=exif)
@@ -46,7 +46,7 @@ def test_format_orientation_and_size_are_the_files() -> None:
         measure_photo(data[: len(data) // 2])
 
 
-def test_looks_come_from_the_cache_and_what_changed_is_none(tmp_path: Path) -> None:
+def test_measurements_come_from_the_cache_and_a_changed_photo_has_none(tmp_path: Path) -> None:
     data = encoded(Image.open(PHOTO))
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(data)

@@ -1,4 +1,4 @@
-"""`Model`: photos in, predictions out; and what importing it does not load."""
+"""`Model`: from photos to predictions, and which packages importing it does not load."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_as_many_nameplates_as_asked_for(model: Model, top: int, given: int) -> 
     assert len({name for name, _ in answer.top}) == given
 
 
-def test_an_unreadable_photo_gets_its_reason_and_spoils_no_other(model: Model, tmp_path: Path) -> None:
+def test_an_unreadable_photo_gets_its_reason_and_does_not_affect_others(model: Model, tmp_path: Path) -> None:
     (tmp_path / "cut.jpg").write_bytes(PHOTOS[0].read_bytes()[:3000])
     photos: list[Source] = [PHOTOS[0], tmp_path / "cut.jpg", "gone.jpg", b"", PHOTOS[1]]
     answers = model.predict(photos)
@@ -170,7 +170,7 @@ def test_a_stream_answers_as_predict_does_and_before_all_photos_are_read(model: 
 
 
 @pytest.mark.parametrize("call", ["predict", "stream", "probabilities", "require_head"])
-def test_a_bundle_without_a_head_names_nothing_and_says_what_to_do(headless: Model, call: str) -> None:
+def test_a_bundle_without_a_head_predicts_nothing_and_says_what_to_do(headless: Model, call: str) -> None:
     said = "'lite0' has no head, so it embeds photos but knows no nameplates.*nameplate train"
     with pytest.raises(BundleError, match=said):
         if call == "predict":
@@ -274,7 +274,7 @@ def as_pixels(pixels: NDArray[np.uint8]) -> list[PhotoLike]:
 
 
 @pytest.mark.filterwarnings("ignore:unclosed file")
-def test_a_photo_alone_gets_one_answer_of_whatever_kind_it_is(model: Model) -> None:
+def test_a_single_photo_of_any_kind_gets_one_answer(model: Model) -> None:
     path = PHOTOS[3]
     [expected] = model.predict([path])
     for photo in as_files(path):
@@ -339,7 +339,7 @@ def test_a_pillow_image_is_turned_as_its_exif_says(model: Model, tmp_path: Path)
         (["a.jpg"], "not a photo: this is of type list"),
     ],
 )
-def test_a_bad_one_gets_its_row_and_stops_no_other(model: Model, bad: Any, why: str) -> None:
+def test_a_bad_photo_gets_its_row_and_does_not_stop_others(model: Model, bad: Any, why: str) -> None:
     first, answer, last = model.predict([PHOTOS[0], bad, PHOTOS[1]])
     assert re.match(why, str(answer.error)), answer.error
     assert (answer.photo, answer.nameplate, answer.verdict) == ("photo 2", None, "unreadable")
@@ -349,7 +349,7 @@ def test_a_bad_one_gets_its_row_and_stops_no_other(model: Model, bad: Any, why: 
         model.embed([PHOTOS[0], bad])
 
 
-def test_a_file_that_is_closed_or_cut_gets_its_row(model: Model, tmp_path: Path) -> None:
+def test_a_closed_or_truncated_file_gets_its_row(model: Model, tmp_path: Path) -> None:
     with PHOTOS[0].open("rb") as closed:
         pass
     (tmp_path / "cut.jpg").write_bytes(PHOTOS[0].read_bytes()[:3000])
@@ -367,7 +367,7 @@ def test_a_pillow_image_of_more_pixels_than_allowed_is_too_large(model: Model) -
 
 @pytest.mark.parametrize("photos", [7, None, 1.5, object()])
 @pytest.mark.parametrize("call", ["predict", "stream", "embed", "rows"])
-def test_what_is_no_photo_and_no_list_is_a_usage_error(model: Model, photos: Any, call: str) -> None:
+def test_other_arguments_are_a_usage_error(model: Model, photos: Any, call: str) -> None:
     with pytest.raises(UsageError, match="is no photo and no list of photos. Give a path"):
         getattr(model, call)(photos)
 
@@ -382,12 +382,6 @@ def test_fewer_than_one_nameplate_is_a_usage_error(model: Model, top: int, call:
 def test_fewer_than_one_thread_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="threads is 0"):
         Model.load(threads=0)
-
-
-def test_a_closer_look_reads_a_file_once(model: Model) -> None:
-    closer = Model.load(runtime="onnxruntime", threads=2, tta="closer")
-    [file], [path] = closer.predict(io.BytesIO(PHOTOS[3].read_bytes())), closer.predict(PHOTOS[3])
-    assert replace(file, photo=path.photo) == path
 
 
 USER = """

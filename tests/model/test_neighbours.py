@@ -1,4 +1,4 @@
-"""The index: what trained comes back as its own nearest, and no content of the file is trusted."""
+"""The neighbour index: training photos are their own nearest neighbours, and no content of the file is trusted."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_similarity_is_the_cosine_about_the_centre(tmp_path: Path, data: bytes) 
     assert [n.similarity for n in nearest(index, other, 4)] == pytest.approx(expected[:4], abs=2e-3)
 
 
-def test_paths_say_nothing_of_this_machine(tmp_path: Path, data: bytes) -> None:
+def test_paths_do_not_reveal_folders_of_this_machine(tmp_path: Path, data: bytes) -> None:
     index = loaded(tmp_path, data)
     assert all(path.count("/") == 1 and not path.startswith((".", "/")) for path in index.paths)
     assert str(Path.home()).encode() not in data
@@ -115,7 +115,7 @@ def test_a_bundle_without_one_has_none(tmp_path: Path) -> None:
     assert read_index(load_bundle("cars196")) is None
 
 
-def test_it_is_read_only_when_asked_for_and_checked_then(tmp_path: Path, data: bytes) -> None:
+def test_the_index_is_read_and_checked_on_request_only(tmp_path: Path, data: bytes) -> None:
     folder = tmp_path / "b"
     bundle_with(folder, data)
     (folder / INDEX).write_bytes(data[:-1] + b"\0")
@@ -184,7 +184,7 @@ def test_hostile_content_is_refused(tmp_path: Path, data: bytes, how: str) -> No
 
 
 @pytest.mark.parametrize("junk", [b"", b"\xff" * 64, b"\x02\0\0\0\0\0\0\0{}"])
-def test_what_is_no_safetensors_file_is_refused(tmp_path: Path, junk: bytes) -> None:
+def test_a_file_that_is_not_safetensors_is_refused(tmp_path: Path, junk: bytes) -> None:
     with pytest.raises(BundleError, match="damaged"):
         read_index(bundle_with(tmp_path / "b", junk))
 

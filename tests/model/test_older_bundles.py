@@ -44,8 +44,11 @@ def path_of(photo: str) -> str:
 
 
 def plain(said: object, photo: str) -> Any:
-    """As it comes out of JSON, with the photo's path as it was recorded."""
-    return json.loads(json.dumps(msgspec.to_builtins(said)).replace(json.dumps(path_of(photo)), json.dumps(photo)))
+    """As it comes out of JSON, with the photo's path as it was recorded, and without the `box` that came later."""
+    found = json.loads(json.dumps(msgspec.to_builtins(said)).replace(json.dumps(path_of(photo)), json.dumps(photo)))
+    for row in found.get("photos", [found]):
+        assert row.pop("box") is None  # bundles of that time name the whole photo
+    return found
 
 
 @pytest.mark.parametrize("said", SAID["identify"], ids=lambda said: said["verdict"])

@@ -1,4 +1,4 @@
-"""Where the known cars lie: distances held against scikit-learn's, storage, hostile tensors."""
+"""The Mahalanobis detector: distances compared with scikit-learn's, storage, hostile tensors."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_distances_are_mahalanobis_to_the_nearest_class() -> None:
     assert cars is near
 
 
-def test_the_map_makes_all_directions_alike() -> None:
+def test_the_whitening_transform_makes_all_variances_equal() -> None:
     train = _photos(RANDOM, CLASSES)
     mapped = fit_whitening(train, CLASSES)(train)
     within = mapped - np.stack([mapped[c == CLASSES].mean(0) for c in range(6)])[CLASSES]
@@ -48,7 +48,7 @@ def test_the_map_makes_all_directions_alike() -> None:
     assert values.max() < 1.4
 
 
-def test_a_stranger_is_farther_than_those_that_belong() -> None:
+def test_an_ood_sample_is_farther_than_known_ones() -> None:
     known = fit_detector(_photos(RANDOM, CLASSES), CLASSES)
     belongs, _ = known.distances(_photos(RANDOM, CLASSES[::40]))
     strange, _ = known.distances(RANDOM.normal(size=(50, 24)).astype(np.float32) * 20)
@@ -56,7 +56,7 @@ def test_a_stranger_is_farther_than_those_that_belong() -> None:
     assert 0.7 < np.median(belongs) < 1.4
 
 
-def test_what_is_stored_comes_back_to_the_bit() -> None:
+def test_a_stored_detector_is_loaded_bit_for_bit() -> None:
     parent = fit_detector(_photos(RANDOM, CLASSES), CLASSES)
     known = fit_detector(_photos(RANDOM, CLASSES % 3), CLASSES % 3, parent)
     again = MahalanobisDetector.of(known.tensors, 24, 3)
@@ -82,7 +82,7 @@ def test_a_head_on_a_backbone_keeps_the_backbones_cars() -> None:
     assert np.array_equal(grandchild.distances(photos)[1], cars)
 
 
-def test_own_distances_leave_each_photo_out_of_its_centre() -> None:
+def test_leave_one_out_distances_exclude_each_photo_from_its_mean() -> None:
     classes = np.repeat(np.arange(3), 4)
     photos = _photos(RANDOM, classes)
     parent = fit_detector(_photos(RANDOM, CLASSES), CLASSES)
@@ -96,7 +96,7 @@ def test_own_distances_leave_each_photo_out_of_its_centre() -> None:
     assert np.isfinite(alone).all()  # then the next nameplate is the nearest
 
 
-def test_one_photo_a_class_and_photos_that_are_all_alike_are_no_trouble() -> None:
+def test_one_photo_per_class_and_identical_photos_are_no_error() -> None:
     for photos, classes in (
         (_photos(RANDOM, np.arange(6)), np.arange(6)),
         (np.repeat(_photos(RANDOM, np.arange(2)), 3, axis=0), np.repeat(np.arange(2), 3)),
@@ -122,7 +122,7 @@ def test_one_photo_a_class_and_photos_that_are_all_alike_are_no_trouble() -> Non
         ("mean", lambda part: part + np.inf),
     ],
 )
-def test_tensors_that_cannot_be_are_refused(name: str, change: Any) -> None:
+def test_impossible_tensors_are_refused(name: str, change: Any) -> None:
     parent = fit_detector(_photos(RANDOM, CLASSES), CLASSES)
     tensors = fit_detector(_photos(RANDOM, CLASSES), CLASSES, parent).tensors
     tensors[name] = change(tensors[name])
@@ -133,7 +133,7 @@ def test_tensors_that_cannot_be_are_refused(name: str, change: Any) -> None:
         MahalanobisDetector.of(tensors, 24, 6)
 
 
-def test_a_gate_is_stored_and_handed_down() -> None:
+def test_a_gate_is_stored_and_inherited() -> None:
     gate = RANDOM.normal(size=25).astype(np.float32)
     parent = replace(fit_detector(_photos(RANDOM, CLASSES), CLASSES), gate=gate)
     again = MahalanobisDetector.of(parent.tensors, 24, len(parent.class_means))

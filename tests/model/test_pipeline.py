@@ -1,4 +1,4 @@
-"""Photos → embeddings in order, in flat memory; and the cache of them."""
+"""Photos → embeddings in order, in bounded memory; and the cache of embeddings."""
 
 from __future__ import annotations
 
@@ -31,13 +31,14 @@ from nameplate.model.pipeline import (
     UnreadablePhoto,
     embed_prepared,
     embed_stream,
+    prepare_photo,
     prepare_uncached,
 )
 from nameplate.runtime.base import BATCH, Batch, Embedding, Runtime
 from nameplate.runtime.select import make_runtime
 from nameplate.storage import sha256
-from nameplate.types import Limits, Photo, Preprocess
-from tests.outcomes import all_embedded, unreadable
+from nameplate.types import Cars, Limits, Photo, Preprocess
+from tests.outcomes import all_embedded, prepared, unreadable
 
 PATHS = sorted(photos_folder("train").glob("*/*.jpg"))[::40][:24]
 JUNK = b"no photo at all"
@@ -85,7 +86,7 @@ def embed_uncached(
 COLOURS = [mean_colour(path) for path in PATHS]
 
 
-def test_the_colours_tell_the_photos_apart() -> None:
+def test_the_colours_distinguish_the_photos() -> None:
     assert len({tuple(colour) for colour in COLOURS}) == len(PATHS) == 24
 
 
@@ -157,11 +158,14 @@ def test_a_photo_is_the_same_by_path_by_bytes_and_by_pixels(bundle: Bundle) -> N
 
 
 def test_mirrored_is_the_embedding_of_the_mirrored_pixels(bundle: Bundle) -> None:
-    pictures = [preprocess(decode(path, at_least=(192, 288)), bundle.manifest.preprocess) for path in PATHS[:8]]
+    size = bundle.manifest.preprocess
+    photos = (prepared(prepare_photo(path, size, Settings())) for path in PATHS[:8])
+    pictures = [photo.car.inputs[0] for photo in photos]
     backwards: list[Source] = [np.ascontiguousarray(picture[:, ::-1]) for picture in pictures]
 
     def embed(sources: list[Source], mirror: bool) -> Embedding:
-        rows = embed_stream(bundle, sources, Settings("onnxruntime", mirror=mirror))
+        cars: Cars = "main" if isinstance(sources[0], Path) else "whole"  # a model input is not cropped once more
+        rows = embed_stream(bundle, sources, Settings("onnxruntime", mirror=mirror, cars=cars))
         return np.stack([row.embedding for row in all_embedded(rows)])
 
     mirrored = embed(list(PATHS[:8]), True)
@@ -181,9 +185,10 @@ def test_a_backbone_of_another_size_than_the_bundle_says_is_refused(bundle: Bund
         list(embed_stream(wrong, PATHS[:2], Settings("onnxruntime")))
 
 
-def test_pixels_that_are_none_are_an_error_of_the_caller(bundle: Bundle) -> None:
+@pytest.mark.parametrize("cars", ["main", "all", "whole"])
+def test_invalid_pixels_are_an_error_of_the_caller(bundle: Bundle, cars: Cars) -> None:
     with pytest.raises(ValueError, match="uint8 H×W×3"):
-        list(embed_stream(bundle, [np.zeros((5, 5), np.uint8)], Settings("onnxruntime")))
+        list(embed_stream(bundle, [np.zeros((5, 5), np.uint8)], Settings("onnxruntime", cars=cars)))
 
 
 def test_a_reader_that_stops_early_leaves_no_thread_and_little_work_behind(small: Bundle) -> None:
@@ -253,7 +258,7 @@ def test_a_second_run_decodes_nothing(model: Model, own_cache: Path) -> None:
     assert [photo.width for photo in second.photos] == [320] * 24
 
 
-def test_without_a_cache_those_limits_refuse_every_photo(model: Model, own_cache: Path) -> None:
+def test_without_a_cache_these_limits_refuse_every_photo(model: Model, own_cache: Path) -> None:
     with pytest.raises(DataError, match=r"None of 24 photos can be read.*too large"):
         embed_photos(PHOTOS, model.with_settings(limits=NO_PIXELS))
 
@@ -274,7 +279,7 @@ def test_a_damaged_shard_is_dropped_and_computed_again(model: Model, own_cache: 
     assert shard.read_bytes() == data
 
 
-def test_each_preprocessing_runtime_and_mirroring_has_its_own(model: Model, own_cache: Path) -> None:
+def test_each_preprocessing_runtime_and_mirroring_has_its_own_cache(model: Model, own_cache: Path) -> None:
     embed_photos(PHOTOS[:2], model)
     manifest = model.bundle.manifest
     padded = replace(model.bundle, manifest=replace(manifest, preprocess=replace(manifest.preprocess, fit="pad")))
@@ -290,7 +295,7 @@ def test_each_preprocessing_runtime_and_mirroring_has_its_own(model: Model, own_
         assert len(list(own_cache.iterdir())) == number
 
 
-def test_mirrored_twins_are_embedded_while_photos_are_decoded_and_have_the_same_bits(
+def test_mirrored_photos_are_embedded_in_the_same_pass_and_have_the_same_bits(
     model: Model, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos = [photo.with_(split=(None, "train", "test")[n % 3]) for n, photo in enumerate(PHOTOS)]
@@ -317,7 +322,7 @@ def other_backbone(model: Model) -> dict[str, File]:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs the fast extra")
-def test_each_runtime_has_its_own(model: Model, own_cache: Path) -> None:
+def test_each_runtime_has_its_own_cache(model: Model, own_cache: Path) -> None:
     embed_photos(PHOTOS[:2], model)
     with pytest.raises(DataError):
         embed_photos(PHOTOS[:2], model.with_settings(runtime="openvino", limits=NO_PIXELS))
@@ -328,7 +333,7 @@ class Interrupted(BaseException):
 
 
 @pytest.mark.parametrize("after", [1, 9, 17])
-def test_an_interrupted_run_goes_on_where_it_was(model: Model, own_cache: Path, after: int) -> None:
+def test_an_interrupted_run_continues_where_it_stopped(model: Model, own_cache: Path, after: int) -> None:
     def stop(_: str, done: int, all_: int) -> None:
         assert all_ == 24
         if done == after:
@@ -344,7 +349,7 @@ def test_an_interrupted_run_goes_on_where_it_was(model: Model, own_cache: Path, 
     assert np.array_equal(whole.embeddings[:after], kept.embeddings)
 
 
-def test_a_cache_that_cannot_be_written_stops_nothing(
+def test_a_cache_that_cannot_be_written_is_no_error(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_bytes(b"")

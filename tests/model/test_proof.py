@@ -1,4 +1,4 @@
-"""Bundles from elsewhere whose backbone does not work, or means harm: one sentence each, and nothing hangs."""
+"""Bundles whose backbone does not work or is hostile: one sentence for each, and nothing hangs."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_what_ships_needs_no_proof(own_cache: Path, tmp_path: Path, monkeypatch:
     assert not own_cache.exists()
 
 
-def test_a_process_that_dies_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_dies_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "python"
     script.write_text("#!/bin/sh\ncat > /dev/null\necho boom >&2\nkill -SEGV $$\n")
     script.chmod(0o755)
@@ -165,7 +165,7 @@ def test_a_photo_of_which_nan_is_computed_gets_an_error_and_no_answer(tta: str, 
     assert model.verify(BLACK, "Audi A4").verdict == "unsure"
 
 
-def test_what_is_known_of_cars_can_make_no_answer_of_what_is_no_number(tmp_path: Path) -> None:
+def test_a_detector_with_extreme_values_gives_an_error_and_no_answer(tmp_path: Path) -> None:
     bundle = load_bundle(save(tmp_path / "theirs", good()))
     known = fit_detector(np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32), np.arange(60) % 2)
     for name, value in (("scale", 1e-38), ("mean", 3e38), ("shares", 3e38)):
@@ -176,7 +176,7 @@ def test_what_is_known_of_cars_can_make_no_answer_of_what_is_no_number(tmp_path:
         assert str(answer.error).startswith("not computed"), name
 
 
-def test_a_table_of_photos_that_is_none_is_refused_where_it_is_read(tmp_path: Path) -> None:
+def test_an_invalid_table_of_photos_is_refused_when_it_is_read(tmp_path: Path) -> None:
     bundle = load_bundle(save(tmp_path / "theirs", good()))
     for photos, why in ((b"\xff\xfe", "utf-8"), (b"path,split\na.jpg,train\n", "no column 'sha256'")):
         with pytest.raises(BundleError, match=rf"photos\.csv of 'theirs' is damaged: .*{why}"):

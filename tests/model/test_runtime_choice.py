@@ -1,4 +1,4 @@
-"""What computes a backbone, and how one is chosen: real runtimes in real processes."""
+"""The choice of the runtime, with real runtimes in real processes."""
 
 from __future__ import annotations
 
@@ -112,7 +112,9 @@ def test_openvino_agrees_with_onnx_runtime(bundle: Bundle, pictures: Batch, refe
 
 
 @needs_openvino
-def test_bfloat16_comes_near_where_the_processor_can(bundle: Bundle, pictures: Batch, reference: Embedding) -> None:
+def test_bfloat16_is_close_where_the_processor_supports_it(
+    bundle: Bundle, pictures: Batch, reference: Embedding
+) -> None:
     from nameplate.runtime.openvino import import_openvino
 
     if "BF16" not in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
@@ -142,7 +144,7 @@ def test_the_order_is_kept_over_many_batches(
 
 
 @needs_openvino
-def test_openvino_works_on_no_more_batches_ahead_than_it_has_streams(bundle: Bundle, pictures: Batch) -> None:
+def test_openvino_reads_few_batches_ahead_of_its_streams(bundle: Bundle, pictures: Batch) -> None:
     taken = 0
 
     def counted() -> Iterator[Batch]:
@@ -188,7 +190,7 @@ def test_a_backbone_that_does_not_load_is_a_bundle_error(name: str, backbone: by
 
 
 @pytest.mark.parametrize("name", BOTH)
-def test_pictures_that_the_backbone_does_not_take_are_a_bundle_error(bundle: Bundle, name: str) -> None:
+def test_inputs_that_the_backbone_does_not_accept_are_a_bundle_error(bundle: Bundle, name: str) -> None:
     runtime = make_runtime(name, bundle.backbone, 1)
     with pytest.raises(BundleError, match=r"does not accept model inputs of shape \(2, 100, 224, 3\)"):
         list(runtime.embed([np.zeros((2, 100, 224, 3), np.uint8)]))
@@ -230,7 +232,7 @@ FREE, CHEAP, DEAR = (Bfloat16Check(1000, 0.8, 0.8 - cost) for cost in (-0.01, 0.
         (FREE, (ProbeResult(ORT, error="died"), ProbeResult(VINO, error="died"), ProbeResult(HALF, error="died")), ORT),
     ],
 )
-def test_the_first_that_agrees_and_costs_nothing_is_chosen(
+def test_the_first_candidate_that_agrees_and_loses_nothing_is_chosen(
     bundle: Bundle, check: Bfloat16Check | None, trials: Sequence[ProbeResult], chosen: str
 ) -> None:
     assert MAX_BFLOAT16_COST == 0.003
@@ -250,7 +252,7 @@ def keep_trials(bundle: Bundle, *trials: ProbeResult) -> None:
 
 
 @needs_openvino
-def test_answers_that_are_compared_come_from_a_runtime_that_is_fit_for_both(bundle: Bundle, own_cache: Path) -> None:
+def test_compared_answers_come_from_a_runtime_that_both_can_use(bundle: Bundle, own_cache: Path) -> None:
     keep_trials(bundle, ProbeResult(ORT, 1), ProbeResult(VINO, 1), ProbeResult(HALF, 0.9996))
     free, dear = with_check(bundle, FREE), with_check(bundle, DEAR)
     assert [common_runtime([each], "auto", 1) for each in (free, dear)] == [HALF, VINO]
@@ -260,7 +262,7 @@ def test_answers_that_are_compared_come_from_a_runtime_that_is_fit_for_both(bund
         common_runtime([free], "tensorrt", 1)
 
 
-def test_int8_is_rounded_a_little_otherwise_by_each_runtime(bundle: Bundle) -> None:
+def test_int8_is_rounded_slightly_differently_by_each_runtime(bundle: Bundle) -> None:
     int8 = replace(bundle, backbone=bundle.backbone + b"DequantizeLinear")
     trials = (ProbeResult(ORT, 1), ProbeResult(VINO, 0.9986))
     assert (bundle.int8, preferred(trials, bundle)) == (False, ORT)
@@ -313,7 +315,7 @@ def test_a_candidate_that_dies_of_a_signal_is_not_used(
 
 
 @needs_openvino
-def test_the_candidates_are_tried_for_real(
+def test_the_candidates_are_tried_in_real_processes(
     bundle: Bundle, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And import nothing from the working folder, which may hold anything."""
@@ -347,7 +349,7 @@ def test_a_short_job_tries_nothing(
     assert not own_cache.exists()
 
 
-def test_a_runtime_is_opened_when_the_first_pictures_come_and_then_kept(
+def test_a_runtime_is_opened_for_the_first_inputs_and_then_kept(
     bundle: Bundle, pictures: Batch, reference: Embedding, own_cache: Path
 ) -> None:
     runtime = ChosenRuntime(bundle, "auto", 1)
@@ -402,7 +404,7 @@ def test_processors_that_this_process_may_not_use_do_not_count() -> None:
     assert 1 <= available_cpus() <= len(os.sched_getaffinity(0))
 
 
-def test_onnx_runtime_tells_nobody_and_leaves_no_file(tmp_path: Path) -> None:
+def test_onnx_runtime_sends_no_telemetry_and_leaves_no_file(tmp_path: Path) -> None:
     """Its telemetry begins with a file `.ses` in the temporary folder."""
     program = "from nameplate import Model; from nameplate.demo import photo; Model.load().embed([photo()])"
     env = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}

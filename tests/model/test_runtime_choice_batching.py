@@ -1,4 +1,4 @@
-"""Batch and stream counts: measured once, in a process of its own, and kept."""
+"""Batch size and number of streams: measured once, in a separate process, and cached."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_fastest_is_measured_once_and_then_known(
     assert asked == 2
 
 
-def test_where_nothing_can_be_measured_the_usual_way_is_taken(
+def test_if_nothing_can_be_measured_the_default_is_taken(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NAMEPLATE_CACHE", str(tmp_path))

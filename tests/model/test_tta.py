@@ -1,8 +1,7 @@
-"""Test-time augmentation: what each look shows, that the order of photos decides nothing, and what is averaged."""
+"""Test-time augmentation: the content of each view, independence of the order of photos, and the average."""
 
 from __future__ import annotations
 
-import itertools
 import random
 import tracemalloc
 from collections.abc import Iterable, Iterator
@@ -18,16 +17,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from nameplate.demo import photos_folder
-from nameplate.errors import BundleError, UsageError
+from nameplate.errors import UsageError
 from nameplate.fit.recipe import Recipe, load_recipe
 from nameplate.images import decode, preprocess
 from nameplate.images.transforms import PAD_GREY, centred, crop, sharpened, sharpness_of
-from nameplate.model.bundle import Bundle
 from nameplate.model.model import Model
 from nameplate.model.pipeline import EmbeddedPhoto, Settings, Source
 from nameplate.model.tta import (
     ADDED_VIEWS,
-    CLOSER_WEIGHT,
     ORIGINAL_AUGMENTATION,
     PASSES,
     SHARP,
@@ -41,8 +38,7 @@ from nameplate.model.tta import (
     random_passes,
 )
 from nameplate.runtime.base import BATCH, Batch, Embedding
-from nameplate.runtime.onnx_file import first_output_alone
-from nameplate.types import Floats, Preprocess
+from nameplate.types import Preprocess
 from tests.outcomes import all_embedded, embedded
 
 PHOTOS = sorted(photos_folder("test").glob("*/*.jpg"))[::24][:6]
@@ -72,17 +68,21 @@ def _scene(path: Path) -> Pixels:
 
 
 @pytest.mark.parametrize("name", ["", "Mirror", "mirror,", "mirror,mirror", "none,mirror", "original,mirror", "crop"])
-def test_other_names_are_refused_with_those_that_there_are(name: str) -> None:
-    with pytest.raises(UsageError, match=r"There are none, mirror, scales, closer, sharpen, full, original"):
+def test_unknown_names_are_refused_and_the_known_ones_listed(name: str) -> None:
+    with pytest.raises(UsageError, match=r"There are none, mirror, scales, sharpen, full, original"):
         parse_tta(name)
     with pytest.raises(UsageError):
         Model.load(tta=name)
 
 
+def test_what_took_the_place_of_closer_is_named() -> None:
+    with pytest.raises(UsageError, match=r"'closer' has been removed: bundles now locate the car"):
+        parse_tta("mirror,closer")
+
+
 def test_names_join_in_any_order() -> None:
-    assert parse_tta("none") == TTAPlan() == TTAPlan((TTAView(),), 0, False)
-    assert parse_tta("closer,mirror") == parse_tta("mirror,closer")
-    assert parse_tta("full") == parse_tta("mirror,scales,closer")
+    assert parse_tta("none") == TTAPlan() == TTAPlan((TTAView(),), 0)
+    assert parse_tta("scales,mirror") == parse_tta("mirror,scales") == parse_tta("full")
     assert {parse_tta(name).view_count for name in WAYS} == {1, 2, 3, 4, PASSES}
     assert parse_tta("full").views == (TTAView(), *ADDED_VIEWS["mirror"], *ADDED_VIEWS["scales"])
     assert parse_tta("sharpen,mirror").views == (TTAView(), *ADDED_VIEWS["mirror"], TTAView(sharpen=True))
@@ -91,13 +91,13 @@ def test_names_join_in_any_order() -> None:
 # Views
 
 
-def test_a_mirrored_look_is_the_mirror_image(photo: Pixels) -> None:
+def test_a_mirrored_view_is_the_mirror_image(photo: Pixels) -> None:
     mirrored = make_view(photo, ADDED_VIEWS["mirror"][0], SIZE)
     assert np.array_equal(mirrored[:, ::-1], preprocess(photo, SIZE))
     assert np.array_equal(make_view(photo, TTAView(), SIZE), preprocess(photo, SIZE))
 
 
-def test_scales_are_a_part_of_the_photo_and_the_photo_in_a_frame(photo: Pixels) -> None:
+def test_scales_are_a_crop_of_the_photo_and_the_photo_in_a_frame(photo: Pixels) -> None:
     nearer, farther = (make_view(photo, view, SIZE) for view in ADDED_VIEWS["scales"])
     assert np.array_equal(nearer, preprocess(crop(photo, centred(ZOOMS[0])), SIZE))
     assert ZOOMS[0] < 1 < ZOOMS[1]
@@ -107,7 +107,7 @@ def test_scales_are_a_part_of_the_photo_and_the_photo_in_a_frame(photo: Pixels) 
     assert np.ptp(farther[SIZE.height // 2]) > 50
 
 
-def test_random_passes_are_the_notebooks_and_the_same_for_the_same_photo(photo: Pixels) -> None:
+def test_random_passes_are_those_of_the_notebook_and_the_same_for_the_same_photo(photo: Pixels) -> None:
     settings = ORIGINAL_AUGMENTATION
     recipe = load_recipe("original")
     assert isinstance(recipe, Recipe)
@@ -133,16 +133,16 @@ def test_random_passes_keep_the_bundles_fit() -> None:
 # Averages
 
 
-def test_one_look_is_what_it_always_was(model: Model) -> None:
+def test_one_view_gives_the_usual_answer(model: Model) -> None:
     answers = model.predict(PHOTOS)
     probs = model.probabilities(model.embed(PHOTOS), "onnxruntime")
     for answer, row in zip(answers, probs, strict=True):
         assert answer.confidence == pytest.approx(float(row.max()), rel=1e-5)
-    assert [len(photo.views) for photo in all_embedded(model.embedder.rows(PHOTOS[:2]))] == [1, 1]
+    assert [len(photo.car.views) for photo in all_embedded(model.embedder.rows(PHOTOS[:2]))] == [1, 1]
 
 
 @pytest.mark.parametrize("way", ["mirror", "mirror,scales"])
-def test_probabilities_are_averaged_over_the_looks(model: Model, way: str) -> None:
+def test_probabilities_are_averaged_over_the_views(model: Model, way: str) -> None:
     size = model.bundle.manifest.preprocess
     pictures = [
         [make_view(decode(path, at_least=(size.height, size.width)), view, size) for view in parse_tta(way).views]
@@ -155,7 +155,7 @@ def test_probabilities_are_averaged_over_the_looks(model: Model, way: str) -> No
         assert sum(found.values()) == pytest.approx(1, abs=1e-5)
 
 
-def test_embeddings_are_of_the_photo_as_it_is_whatever_the_way(model: Model) -> None:
+def test_embeddings_are_of_the_unchanged_photo_with_any_tta(model: Model) -> None:
     plain = model.embed(PHOTOS[:3])
     assert np.array_equal(model.with_settings(tta="full").embed(PHOTOS[:3]), plain)
     rows = all_embedded(model.with_settings(tta="mirror").embedder.rows(PHOTOS[:3]))
@@ -163,7 +163,7 @@ def test_embeddings_are_of_the_photo_as_it_is_whatever_the_way(model: Model) -> 
         assert row.embedding == pytest.approx(embedding, abs=1e-3)
 
 
-@pytest.mark.parametrize("way", ["mirror", "scales", "closer", "full", "original"])
+@pytest.mark.parametrize("way", ["mirror", "scales", "full", "original"])
 def test_the_order_of_photos_decides_nothing(model: Model, way: str) -> None:
     sources: list[Source] = [*PHOTOS[:2], b"junk", *(_scene(path) for path in PHOTOS[:2]), "gone.jpg"]
     looking = model.with_settings(tta=way)
@@ -180,64 +180,6 @@ def test_the_order_of_photos_decides_nothing(model: Model, way: str) -> None:
     assert str(first[5].error).startswith("missing: ")
 
 
-# Closer
-
-
-def test_a_closer_look_is_at_the_car_and_counts_twice(model: Model) -> None:
-    """The second look of a scene is nearly the photo that lies in it, and of a photo there is none."""
-    looking = model.with_settings(tta="closer")
-    scenes = [_scene(path) for path in PHOTOS[:3]]
-    rows = all_embedded(looking.embedder.rows(scenes))
-    for row, path in zip(rows, PHOTOS[:3], strict=True):
-        assert len(row.views) == 1 + CLOSER_WEIGHT
-        assert np.array_equal(row.views[1], row.views[-1])
-        near, far = (float(_cosine(row.views[place], model.embed([path])[0])) for place in (1, 0))
-        assert near > far
-    assert [len(row.views) for row in all_embedded(looking.embedder.rows([_filled()]))] == [1]
-
-
-def _cosine(one: Floats, two: Floats) -> float:
-    return float(one @ two / np.linalg.norm(one) / np.linalg.norm(two))
-
-
-def _filled() -> Pixels:
-    """Cars everywhere: the centre of a photo, nine times."""
-    part = crop(decode(PHOTOS[0]), centred(0.6))
-    return np.tile(part, (3, 3, 1))
-
-
-def test_a_photo_that_vanishes_between_two_looks_keeps_the_first(model: Model, tmp_path: Path) -> None:
-    path = tmp_path / "scene.png"
-    Image.fromarray(_scene(PHOTOS[0])).save(path)
-    plain, [twice] = model.predict([path])[0], model.with_settings(tta="closer").predict([path])
-    assert twice != plain
-
-    looking = model.with_settings(tta="closer").embedder
-    photo = looking.prepare(path)
-    path.unlink()
-    [row] = all_embedded(looking.embed([(path, photo)]))
-    assert len(row.views) == 1
-
-
-def test_an_upright_phone_photo_is_looked_at_where_the_car_is(model: Model, tmp_path: Path) -> None:
-    """EXIF orientation turns the photo before its region is found: the same answer as of the turned pixels."""
-    scene = Image.fromarray(_scene(PHOTOS[2]))
-    upright, turned = tmp_path / "upright.png", tmp_path / "turned.png"
-    scene.save(upright)
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    scene.transpose(Image.Transpose.ROTATE_90).save(turned, exif=exif)
-    one, two = model.with_settings(tta="closer").predict([upright, turned])
-    assert two.top == one.top
-
-
-def test_a_backbone_without_maps_cannot_look_closer(model: Model) -> None:
-    blind = Bundle(model.bundle.manifest, first_output_alone(model.bundle.backbone), model.bundle.weight)
-    with pytest.raises(BundleError, match="'cars196' cannot be used with --tta closer: its backbone gives no map"):
-        Model(blind, replace(model.settings, tta="closer"))
-    assert Model(blind, replace(model.settings, tta="mirror")).embedder
-
-
 # Sharpen
 
 
@@ -245,32 +187,28 @@ def _blurred(photo: Pixels, sigma: float = 4) -> Pixels:
     return np.asarray(Image.fromarray(photo).filter(ImageFilter.GaussianBlur(sigma)))
 
 
-def test_a_sharp_photo_gets_one_look_and_a_blurred_or_a_small_one_two(model: Model, photo: Pixels) -> None:
+def test_a_sharp_photo_gets_one_view_and_a_blurred_or_a_small_one_two(model: Model, photo: Pixels) -> None:
     """Whatever stands beside it, and with the bits that it has without."""
     small = np.asarray(Image.fromarray(photo).resize((60, 40)))
     sources = [photo, _blurred(photo), small, photo]
     assert [sharpness_of(each) < SHARP for each in sources] == [False, True, True, False]
     rows = all_embedded(model.with_settings(tta="sharpen").embedder.rows(sources))
-    assert [len(row.views) for row in rows] == [1, 2, 2, 1]
+    assert [len(row.car.views) for row in rows] == [1, 2, 2, 1]
     [plain] = model.embed([photo])
     for row in (rows[0], rows[3]):
         assert row.embedding.tobytes() == plain.tobytes()
         assert model.probs(row).tobytes() == model.probabilities(plain[None], "onnxruntime")[0].tobytes()
     for row, source in zip(rows[1:3], sources[1:3], strict=True):
         looks = [preprocess(source, SIZE), sharpened(preprocess(source, SIZE))]
-        assert row.views == pytest.approx(model.embed(looks), rel=1e-3, abs=1e-4)
+        assert row.car.views == pytest.approx(model.embed(looks), rel=1e-3, abs=1e-4)
 
 
-def test_sharpening_joins_the_other_looks(model: Model, photo: Pixels) -> None:
+def test_sharpening_is_combined_with_the_other_views(model: Model, photo: Pixels) -> None:
     rows = model.with_settings(tta="sharpen,mirror").embedder.rows([photo, _blurred(photo), b"junk", photo])
-    assert [len(row.views) if isinstance(row, EmbeddedPhoto) else None for row in rows] == [2, 3, None, 2]
-    scenes = [_scene(PHOTOS[0]), _blurred(_scene(PHOTOS[0]), 6)]
-    for way, scene in itertools.product(("closer", "sharpen,closer"), scenes):
-        [row] = all_embedded(model.with_settings(tta=way).embedder.rows([scene]))
-        assert len(row.views) == 1 + CLOSER_WEIGHT + (way != "closer" and sharpness_of(scene) < SHARP)
+    assert [len(row.car.views) if isinstance(row, EmbeddedPhoto) else None for row in rows] == [2, 3, None, 2]
 
 
-def test_what_is_sharpened_is_sharper(photo: Pixels) -> None:
+def test_a_sharpened_input_is_sharper(photo: Pixels) -> None:
     blurred = preprocess(_blurred(photo, 2), SIZE)
     again = make_view(_blurred(photo, 2), TTAView(sharpen=True), SIZE)
     assert sharpness_of(again) > 2 * sharpness_of(blurred)
@@ -283,7 +221,7 @@ SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 400), st.just(3))
 
 @settings(max_examples=40, deadline=None)
 @given(st.one_of(SHAPES, SHAPES.map(lambda s: (s[1], s[0], 3))).flatmap(lambda shape: arrays(np.uint8, shape)))
-def test_looks_at_photos_of_a_line_are_pictures_too(pixels: Pixels) -> None:
+def test_views_of_photos_one_pixel_high_are_inputs_too(pixels: Pixels) -> None:
     """Of photos of 1×N pixels each look is a whole picture too."""
     views = parse_tta("mirror,scales,sharpen").views_of(pixels)
     assert TTAView() == views[0]
@@ -317,7 +255,7 @@ def test_memory_does_not_grow_with_the_photos(model: Model) -> None:
     def peak(count: int) -> int:
         tracemalloc.start()
         for row in looks.rows(photo for _ in range(count)):
-            assert embedded(row).views.shape == (4, 3)
+            assert embedded(row).car.views.shape == (4, 3)
         held = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return held

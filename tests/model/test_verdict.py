@@ -1,4 +1,4 @@
-"""Verdicts: which one, with which candidates and make."""
+"""Verdicts, with their candidates and makes."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ def _judged(probs: list[float], near: float = 1.0, far: float = 1.0, cut: Thresh
     return with_verdict(plain, row, NAMES, MAKES, cut, (np.array([near], np.float32), np.array([far], np.float32)))
 
 
-def test_one_candidate_is_an_answer() -> None:
+def test_one_candidate_gives_the_verdict_answer() -> None:
     found = _judged([0.94, 0.03, 0.02, 0.01])
     assert (found.verdict, found.candidates, found.make) == ("answer", ("BMW 1",), "BMW")
     assert found.make_confidence == pytest.approx(0.97)
 
 
-def test_several_of_one_make_leave_the_make() -> None:
+def test_several_candidates_of_one_make_give_the_make() -> None:
     found = _judged([0.5, 0.45, 0.03, 0.02])
     assert (found.verdict, found.candidates) == ("unsure", ("BMW 1", "BMW 3"))
     assert found.make == "BMW"
     assert found.make_confidence == pytest.approx(0.95)
 
 
-def test_several_of_two_makes_leave_nothing() -> None:
+def test_candidates_of_two_makes_give_no_make() -> None:
     found = _judged([0.4, 0.05, 0.35, 0.2])
     assert (found.verdict, found.candidates) == ("unsure", ("BMW 1", "Audi A4", "Audi A6"))
     assert (found.make, found.make_confidence) == (None, None)
 
 
-def test_far_from_all_cars_is_no_car_however_sure() -> None:
+def test_far_from_all_cars_is_not_a_car_at_any_confidence() -> None:
     found = _judged([1.0, 0, 0, 0], near=9, far=2.1)
     assert (found.verdict, found.candidates, found.make) == ("not a car", (), None)
     assert found.nameplate == "BMW 1"  # still told, for who wants it
@@ -63,7 +63,7 @@ def test_far_from_its_nameplates_alone_is_an_unknown_car() -> None:
     assert _judged([0.25] * 4, near=1.5, far=1).verdict == "unknown car"  # undecided counts as well
 
 
-def test_what_was_not_chosen_is_not_told() -> None:
+def test_without_a_threshold_there_is_no_such_verdict() -> None:
     blind = Thresholds()
     assert _judged([0.96, 0.02, 0.01, 0.01], near=99, far=99, cut=blind).verdict == "answer"
     assert _judged([0.7, 0.26, 0.03, 0.01], cut=blind).candidates == ("BMW 1", "BMW 3")
@@ -88,13 +88,13 @@ def test_makes_are_summed() -> None:
     assert probs[0].tolist() == pytest.approx([0.3, 0.7])
 
 
-def test_strangeness_grows_with_distance_and_with_doubt() -> None:
+def test_the_ood_score_grows_with_distance_and_with_uncertainty() -> None:
     sure, torn = np.array([[1, 0]], np.float32), np.array([[0.5, 0.5]], np.float32)
     assert ood_score(np.array([1.5], np.float32), sure, CUT)[0] == pytest.approx(2)
     assert ood_score(np.array([1.5], np.float32), torn, CUT)[0] == pytest.approx(2 + np.log(2))
 
 
-def test_thresholds_that_cannot_be_are_told() -> None:
+def test_impossible_thresholds_are_refused() -> None:
     assert CUT.usable
     assert Thresholds().usable
     for wrong in (
@@ -120,7 +120,7 @@ def test_a_gate_says_what_is_no_car_and_its_own_nameplates_are_cars_whatever_it_
     assert car_margin((near, cars), None, Thresholds()) is None
 
 
-def test_the_verdict_is_the_margins() -> None:
+def test_the_verdict_depends_on_the_car_margin() -> None:
     row = np.array([1.0, 0, 0, 0], np.float32)
     distances = np.array([1.6], np.float32), np.array([1.0], np.float32)
     plain = Prediction("a.jpg", NAMES[0], 1.0)
@@ -142,7 +142,7 @@ def test_the_verdict_is_the_margins() -> None:
         ("unreadable", "unreadable"),
     ],
 )
-def test_of_flawed_photos_unknown_cars_alone_are_poor_photos(verdict: Verdict, expected: Verdict) -> None:
+def test_only_flawed_photos_of_unknown_cars_are_poor_photos(verdict: Verdict, expected: Verdict) -> None:
     told = Prediction("a.jpg", "BMW 1", 0.9, (("BMW 1", 0.9),), verdict=verdict, candidates=("BMW 1",), make="BMW")
     assert with_flaws(told, ()) == told
     found = with_flaws(told, ("dark", "blurred"))

@@ -1,4 +1,4 @@
-"""Claims: what they mean, and what becomes of them."""
+"""Claims: how they are matched to nameplates, and how they are decided."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_claim_means_all_nameplates_that_have_its_words(claimed: str, meant: t
     assert (found.nameplates, found.whole_make) == (meant, whole)
 
 
-def test_a_claim_is_understood_in_whatever_form_its_letters_are_written() -> None:
+def test_a_claim_is_matched_in_any_unicode_form() -> None:
     names = ("Хёндай Солярис", unicodedata.normalize("NFD", "Йети"))
     for claimed in ("Хёндай", "йети"):
         for form in ("NFC", "NFD"):
@@ -100,7 +100,7 @@ def test_a_higher_rate_accepts_more_and_a_rate_between_is_between() -> None:
         check_rate(float("nan"))
 
 
-def test_nothing_to_see_is_unsure() -> None:
+def test_no_photo_of_a_car_is_unsure() -> None:
     claim = read_claim("bmw x5", NAMES, MAKES)
     assert decide(claim, [(_photo("not a car"), 0.9)], CUT).reason == "no photo shows a car"
     nothing = decide(claim, [(_photo("unreadable"), None)], CUT)
@@ -114,13 +114,13 @@ def test_cars_that_the_model_does_not_know_are_not_accepted() -> None:
     assert decide(claim, [(_photo("unknown car"), 0.001)], CUT).verdict == "reject"
 
 
-def test_without_thresholds_the_probability_itself_is_cut() -> None:
+def test_without_thresholds_the_probability_itself_decides() -> None:
     claim = read_claim("bmw x5", NAMES, MAKES)
     verdicts = [decide(claim, [(_photo(), score)], None, 0.05).verdict for score in (0.96, 0.5, 0.04)]
     assert verdicts == ["accept", "unsure", "reject"]
 
 
-def test_thresholds_of_another_form_are_told() -> None:
+def test_thresholds_of_another_form_are_refused() -> None:
     assert CUT.usable
     assert not ClaimThresholds(1, CUT.accept[:2], CUT.reject).usable
     assert not ClaimThresholds(1, tuple(row[:3] for row in CUT.accept), CUT.reject).usable
@@ -144,7 +144,7 @@ def test_a_photo_that_is_surely_another_car_is_never_accepted_and_named(other: P
     assert (rejected.verdict, rejected.code) == ("reject", "another car")
 
 
-def test_a_photo_that_may_be_what_is_claimed_does_not_speak_against_it() -> None:
+def test_a_photo_that_may_show_the_claimed_car_is_not_against_the_claim() -> None:
     claim = read_claim("bmw", NAMES, MAKES)
     unsure = replace(GOLF, verdict="unsure", make="BMW", nameplate=NAMES[1])
     open_make = replace(GOLF, verdict="unsure", make=None)
@@ -178,7 +178,7 @@ def test_codes_say_why() -> None:
         ("Хёндай", (unicodedata.normalize("NFD", "Хёндай Солярис"), "Лада")),
     ],
 )
-def test_words_are_letters_and_digits_composed_alike(claimed: str, names: tuple[str, ...]) -> None:
+def test_words_are_letters_and_digits_in_one_unicode_form(claimed: str, names: tuple[str, ...]) -> None:
     assert len(read_claim(claimed, names, names).nameplates) == 1
 
 
@@ -194,7 +194,7 @@ def test_accepting_takes_more_than_either_quantile() -> None:
     assert not ClaimThresholds(1, CUT.accept, CUT.reject, {"alike": CUT.accept[:1]}).usable
 
 
-def test_the_share_that_passes_is_read_off_the_quantiles() -> None:
+def test_the_share_that_passes_is_interpolated_from_the_quantiles() -> None:
     assert CUT.passed(1, 0.6) == {"mixed": 0.01}
     assert CUT.passed(1, 0.95) == {"mixed": 0.001}
     assert CUT.passed(1, 0.0) == {"mixed": 0.2}

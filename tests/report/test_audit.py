@@ -42,7 +42,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, obje
     return folder, said
 
 
-def test_the_command_says_where_everything_is_and_how_much_it_found(made: tuple[Path, dict[str, object]]) -> None:
+def test_the_command_shows_its_files_and_counts(made: tuple[Path, dict[str, object]]) -> None:
     folder, said = made
     assert said["photos"] == 1002
     assert said["findings"]["exact-duplicate"] == 1  # type: ignore[index]
@@ -86,7 +86,7 @@ def photo(name: str, label: str = "a", split: str | None = None, side: int = 10)
     return Photo(name, label, split, sha256=name, width=side, height=side)  # type: ignore[arg-type]
 
 
-def test_of_copies_the_largest_stays_and_what_is_in_doubt_goes() -> None:
+def test_the_largest_copy_is_kept_and_doubtful_photos_are_excluded() -> None:
     photos = (
         photo("/1"),
         photo("/2", side=20),
@@ -127,7 +127,7 @@ def test_a_report_that_is_no_page_and_a_folder_that_is_not_there_are_refused(tmp
     assert "There is no" in nameplate("audit", tmp_path / "no", "-o", tmp_path / "r.html", check=1).stderr
 
 
-def test_copies_under_two_classes_are_told_of_once_and_so_are_leaks() -> None:
+def test_copies_under_two_classes_and_leaks_are_reported_once() -> None:
     def copies(*photos: Photo) -> list[Finding]:
         return list(copy_findings([each.with_(sha256="same") for each in photos], 1.0))
 

@@ -1,4 +1,4 @@
-"""Plots of what photos are like."""
+"""Plots of the measurements of photos."""
 
 from __future__ import annotations
 

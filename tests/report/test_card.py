@@ -1,4 +1,4 @@
-"""The model card: what is measured is renewed, what a person wrote is kept."""
+"""The model card: measured parts are renewed, and what a person wrote is kept."""
 
 from __future__ import annotations
 

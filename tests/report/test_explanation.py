@@ -1,4 +1,4 @@
-"""The page and the picture of an explanation: red where it speaks for, blue where against, boxes where they belong."""
+"""The page and the image of an explanation: red for evidence, blue against it, and the boxes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def redness(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
     return pixels[..., 0].astype(np.int64) - pixels[..., 2]
 
 
-def test_red_speaks_for_and_blue_against() -> None:
+def test_red_is_evidence_for_and_blue_against() -> None:
     found = redness(heat_map(explanation(), replace(case(), region=None), Preprocess(40, 60), WIDTH))
     assert found.shape == (HEIGHT, WIDTH)
     assert found[10:40, 10:80].min() > 60
@@ -51,7 +51,7 @@ def test_red_speaks_for_and_blue_against() -> None:
 
 
 @pytest.mark.parametrize(("fit", "warm", "plain"), [("pad", (30, 50), (45, 150)), ("crop", (30, 90), (30, 20))])
-def test_heat_lies_where_the_model_saw_it(fit: Fit, warm: tuple[int, int], plain: tuple[int, int]) -> None:
+def test_heat_is_drawn_where_the_model_saw_it(fit: Fit, warm: tuple[int, int], plain: tuple[int, int]) -> None:
     found = redness(heat_map(explanation(), replace(case(), region=None), Preprocess(60, 60, fit), WIDTH))
     assert found[warm] > 60
     assert abs(found[plain]) < 25
@@ -73,7 +73,7 @@ def test_both_maps_have_one_scale() -> None:
     assert redness(heat_map(both, weak, Preprocess(40, 60), WIDTH))[60:100, 120:190].min() > -30
 
 
-def test_a_picture_holds_the_maps_side_by_side(tmp_path: Path) -> None:
+def test_the_maps_are_side_by_side_in_one_image(tmp_path: Path) -> None:
     model = Model.load(threads=1)
     write_explanation(explanation(), model, tmp_path / "one.png")
     write_explanation(explanation(claimed=case("Audi", -1)), model, tmp_path / "two.PNG")
@@ -105,7 +105,7 @@ def test_the_page_needs_nothing_beside_it_and_escapes(tmp_path: Path) -> None:
     assert 'name="viewport"' in page
 
 
-def test_the_page_says_what_is_not_there(tmp_path: Path) -> None:
+def test_the_page_names_missing_parts(tmp_path: Path) -> None:
     quiet = replace(case("Audi", -1), region=None)
     write_explanation(explanation(claimed=quiet), Model.load(threads=1), tmp_path / "p.html")
     page = (tmp_path / "p.html").read_text("utf-8")

@@ -17,7 +17,7 @@ from nameplate.report.plots import class_plot, confusion_plot
 NAMES = ("Приора", "Ёлка", "<b>Ford & Focus</b>")
 
 
-def test_plots_are_pictures_with_ink_and_cyrillic_without_a_missing_glyph() -> None:
+def test_plots_are_drawn_and_cyrillic_has_no_missing_glyph() -> None:
     probs = np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1]]
     y_true = np.array([0, 1, 2, 1, 1])
     matrix = np.array([[1, 0, 0], [1, 2, 0], [0, 0, 1]])

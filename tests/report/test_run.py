@@ -119,7 +119,7 @@ def test_a_page_with_everything_shows_it_and_escapes_it(tmp_path: Path) -> None:
         assert seen in page.words
 
 
-def test_all_pictures_are_inside_and_nothing_points_outside(tmp_path: Path) -> None:
+def test_all_images_are_embedded_and_no_link_leads_outside(tmp_path: Path) -> None:
     text = text_of(tmp_path, full_page())
     references = Reader(text).references
     assert len(references) == 5  # curves by day and by night, augmented photos, two of a confused pair
@@ -127,7 +127,7 @@ def test_all_pictures_are_inside_and_nothing_points_outside(tmp_path: Path) -> N
     assert not re.search(r"url\(|@import", text)
 
 
-def test_a_page_with_nothing_is_whole_and_leaves_the_sections_out(tmp_path: Path) -> None:
+def test_a_page_without_content_is_valid_and_has_no_sections(tmp_path: Path) -> None:
     text = text_of(tmp_path, RunPage("my run"))
     page = Reader(text)
     assert "No epoch has ended yet." in page.words
@@ -149,7 +149,7 @@ def test_a_page_without_one_part_and_with_only_that_part(tmp_path: Path, part: s
 
 
 @pytest.mark.parametrize(("state", "refreshes"), [("running", True), ("finished", False), ("stopped: full", False)])
-def test_only_a_running_page_loads_itself_anew(tmp_path: Path, state: str, refreshes: bool) -> None:
+def test_only_a_running_page_reloads_itself(tmp_path: Path, state: str, refreshes: bool) -> None:
     text = text_of(tmp_path, RunPage("run", state))
     assert re.findall('http-equiv="refresh" content="(.*?)"', text) == (["30"] if refreshes else [])
     assert f'class="state {state.split(":")[0]}"' in text
@@ -180,7 +180,7 @@ def epochs(count: int, **changes: object) -> list[Epoch]:
         (60, {"validation_loss": None, "validation_top1": 1.0}),
     ],
 )
-def test_curves_of_any_length_with_gaps_are_pictures(count: int, changes: dict[str, object]) -> None:
+def test_curves_of_any_length_with_gaps_are_drawn(count: int, changes: dict[str, object]) -> None:
     picture = np.asarray(Image.open(io.BytesIO(curves_plot(epochs(count, **changes), best=count))).convert("L"))
     assert picture.shape[1] == 828
     assert picture.std() > 10
@@ -200,7 +200,7 @@ def test_curves_follow_what_they_are_given() -> None:
 
 
 @given(EPOCHS)
-def test_metrics_come_back_as_they_were(history: list[Epoch]) -> None:
+def test_metrics_are_read_as_they_were_written(history: list[Epoch]) -> None:
     rows = csv.DictReader(io.StringIO(metrics_csv(history).decode()))
     cells = ({name: cell or None for name, cell in row.items()} for row in rows)
     assert [msgspec.convert(row, Epoch, strict=False) for row in cells] == history

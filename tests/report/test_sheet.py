@@ -1,4 +1,4 @@
-"""Rows of photos in one picture."""
+"""Rows of photos in one image."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _read(jpeg: bytes) -> NDArray[np.int64]:
     return np.asarray(image.convert("L")).astype(int)
 
 
-def test_each_picture_has_its_place_and_its_grey() -> None:
+def test_each_image_has_its_position_on_grey() -> None:
     rows = [[_flat(300, 400, 20), _flat(60, 80, 70), _flat(60, 80, 120)], [_flat(9, 12, 160), _flat(60, 80, 200)]]
     sheet = _read(contact_sheet(rows, ["one", "two"]))
     assert sheet.shape == (GAP + 2 * (60 + LINE + GAP), GAP + 3 * (80 + GAP))
@@ -36,7 +36,7 @@ def test_each_picture_has_its_place_and_its_grey() -> None:
     ("shape", "fitted"),
     [((400, 100), (60, 15)), ((100, 400), (20, 80)), ((1, 1), (60, 60)), ((1, 5000), (1, 80)), ((5000, 1), (60, 1))],
 )
-def test_an_odd_original_is_fitted_whole_into_its_cell(shape: tuple[int, int], fitted: tuple[int, int]) -> None:
+def test_an_original_of_any_shape_fits_into_its_cell(shape: tuple[int, int], fitted: tuple[int, int]) -> None:
     sheet = _read(contact_sheet([[_flat(60, 80, 255), _flat(60, 80, 255)], [_flat(*shape, 0)]], ["", ""]))
     dark = sheet < 128
     assert (dark.any(1).sum(), dark.any(0).sum()) == fitted
@@ -60,7 +60,7 @@ def test_cyrillic_has_glyphs_of_its_own() -> None:
     assert contact_sheet(picture, ["\ufffe"]) == contact_sheet(picture, ["\U000f0000"]), "what is missing is one box"
 
 
-def test_no_pictures_or_too_few_labels_are_refused() -> None:
+def test_no_images_or_too_few_labels_are_refused() -> None:
     for rows, labels in (([], []), ([[]], ["a"]), ([[_flat(9, 9, 0)]], [])):
         with pytest.raises(ValueError, match="contact_sheet takes rows of pictures"):
             contact_sheet(rows, labels)

@@ -1,4 +1,4 @@
-"""Pictures to look at before training: rows of one photo, and photos spread over the nameplates."""
+"""Images to check before training: variants of one photo, and photos spread over the nameplates."""
 
 from __future__ import annotations
 

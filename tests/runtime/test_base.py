@@ -1,4 +1,4 @@
-"""Batches side by side: the same bits, in order, whatever their size and number."""
+"""Batches that run in parallel: the same bits, in order, for any size and number of batches."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_results_come_in_order_and_no_batch_is_larger_than_asked_for(batch: int,
     assert np.concatenate(found)[:, 0].tolist() == list(range(21))
 
 
-def test_an_error_in_a_thread_comes_out_and_no_thread_stays() -> None:
+def test_an_error_in_a_thread_is_raised_and_no_thread_remains() -> None:
     def broken(batch: Batch) -> Embedding:
         raise ValueError("no")
 

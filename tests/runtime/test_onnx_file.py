@@ -1,4 +1,4 @@
-"""ONNX files that keep weights elsewhere never reach a runtime; nor does what is no ONNX file."""
+"""ONNX files with external weights, and files that are not ONNX, never reach a runtime."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ PLACES: list[Callable[[bool], Any]] = [
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_tensor_outside_is_refused_wherever_it_is(place: Callable[[bool], Any]) -> None:
+def test_an_external_tensor_is_refused_wherever_it_is(place: Callable[[bool], Any]) -> None:
     with pytest.raises(BundleError, match=EXTERNAL):
         refuse_external_data(place(True).SerializeToString(), "model")
 
@@ -174,7 +174,7 @@ def test_either_mark_alone_is_refused(field: str) -> None:
         refuse_external_data(made.SerializeToString(), "model")
 
 
-def test_the_places_are_all_that_onnx_has() -> None:
+def test_the_fields_that_are_searched_are_all_that_onnx_has() -> None:
     """Every message in which a tensor can lie is walked: told by onnx's own description of itself."""
     from nameplate.runtime.onnx_file import INSIDE
 
@@ -247,7 +247,7 @@ def test_the_shipped_backbones_pass() -> None:
         b"\x3a",
     ],
 )
-def test_what_is_no_onnx_file_is_refused(data: bytes) -> None:
+def test_a_file_that_is_not_onnx_is_refused(data: bytes) -> None:
     with pytest.raises(BundleError, match="no ONNX file"):
         refuse_external_data(data, "model")
 
@@ -270,7 +270,7 @@ def test_a_random_cut_or_flip_never_raises_anything_else(place: Callable[[bool],
 
 @settings(max_examples=100, deadline=None)
 @given(st.sampled_from(PLACES), st.data())
-def test_a_change_elsewhere_does_not_make_an_outside_tensor_pass_that_onnx_still_finds(
+def test_a_change_elsewhere_does_not_hide_an_external_tensor_that_onnx_still_finds(
     place: Callable[[bool], Any], data: st.DataObject
 ) -> None:
     whole = place(True).SerializeToString()
@@ -352,7 +352,7 @@ def uses(operator: str, domain: str = "") -> Any:
         (with_initializer(True), EXTERNAL),
     ],
 )
-def test_what_no_network_needs_is_refused(made: Any, why: str) -> None:
+def test_operators_that_no_network_needs_are_refused(made: Any, why: str) -> None:
     with pytest.raises(BundleError, match=f"^'theirs' .*({why}).* Refused"):
         check_backbone(made.SerializeToString(), "theirs")
 
@@ -371,7 +371,7 @@ def test_onnxs_own_operators_pass_by_either_name(domain: str) -> None:
     check_backbone(uses("HardSwish", domain).SerializeToString(), "ours")
 
 
-def test_what_ships_computes_with_these_alone() -> None:
+def test_the_shipped_backbones_use_only_allowed_operators() -> None:
     for folder in shipped().values():
         check_backbone((folder / BACKBONE).read_bytes(), "ours")
 

@@ -1,4 +1,4 @@
-"""What is not asked for is not computed, and what is asked for stays as it is."""
+"""Outputs that are not requested are not computed, and the requested ones do not change."""
 
 from __future__ import annotations
 
@@ -77,5 +77,5 @@ def test_the_shipped_backbone_loses_its_map_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"nonsense", b"\x3a\xff\xff\x01"])
-def test_what_is_no_onnx_file_is_left_to_the_runtime(data: bytes) -> None:
+def test_a_file_that_is_not_onnx_is_left_to_the_runtime(data: bytes) -> None:
     assert first_output_alone(data) == data

@@ -1,4 +1,4 @@
-"""Photos as a hostile or unlucky world sends them: real ones, and real ones cut, flipped, spliced and blown up."""
+"""Photos as unlucky or hostile clients send them: real ones, and real ones truncated, changed, spliced and enlarged."""
 
 from __future__ import annotations
 

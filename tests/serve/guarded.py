@@ -1,4 +1,4 @@
-"""A tiny application behind all guards, as the real one is, and what it logs."""
+"""A small application behind all guards of the real one, and its log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real server as a process of its own, and photos to send to it."""
+"""A real server in a separate process, and photos to send to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys, rates, hosts and origins: who may ask what, how often and from where."""
+"""Keys, rates, hosts and origins: which requests are allowed, how many and from where."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def locked(tmp_path: Path) -> tuple[Service, str, str]:
     return Service(keys=Keys(file)), ordinary, admin
 
 
-def test_a_key_in_either_header_says_who_asks(locked: tuple[Service, str, str]) -> None:
+def test_a_key_in_either_header_identifies_the_client(locked: tuple[Service, str, str]) -> None:
     service, ordinary, admin = locked
     client = client_of(service)
     assert client.get(WHO, headers={"Authorization": f"Bearer {ordinary}"}).json() == {"name": "shop", "admin": False}
@@ -62,7 +62,7 @@ def test_what_needs_no_key(locked: tuple[Service, str, str], path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/v1/models", "/v1/service/", "/healthy", "/v2", "/none"])
-def test_all_else_needs_one(locked: tuple[Service, str, str], path: str) -> None:
+def test_everything_else_needs_a_key(locked: tuple[Service, str, str], path: str) -> None:
     assert client_of(locked[0]).get(path).status_code == 401
 
 
@@ -73,11 +73,11 @@ def test_without_keys_this_machine_is_its_own_admin() -> None:
     assert client_of(open_to_all, "192.0.2.7").get(WHO).json() == {"name": "192.0.2.7", "admin": False}
 
 
-def test_with_keys_this_machine_needs_one_too(locked: tuple[Service, str, str]) -> None:
+def test_with_keys_this_machine_needs_a_key_too(locked: tuple[Service, str, str]) -> None:
     assert client_of(locked[0], "127.0.0.1").get(WHO).status_code == 401
 
 
-def test_who_asks_too_often_is_told_when_to_come_back() -> None:
+def test_a_client_above_its_rate_is_told_when_to_retry() -> None:
     service = Service(ServeSettings(rate="2/minute"))
     client = client_of(service, "192.0.2.1")
     assert [client.get(WHO).status_code for _ in range(3)] == [200, 200, 429]
@@ -87,7 +87,7 @@ def test_who_asks_too_often_is_told_when_to_come_back() -> None:
     assert {client.get(path).status_code for path in ("/", "/health/live", "/page/app.js")} == {200}
 
 
-def test_clients_are_counted_apart(locked: tuple[Service, str, str]) -> None:
+def test_clients_are_counted_separately(locked: tuple[Service, str, str]) -> None:
     service, ordinary, admin = locked
     service.settings = ServeSettings(rate="1/minute")
     client = client_of(service, "192.0.2.1")
@@ -104,7 +104,7 @@ def test_the_window_moves() -> None:
     assert window.hit("a", 11) == 5
 
 
-def test_however_many_addresses_come_few_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_limited_number_of_addresses_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(access, "CLIENTS", 10)
     monkeypatch.setattr(access, "REQUESTS", 25)
     window = Window(20, 3600)
@@ -119,12 +119,12 @@ def test_however_many_addresses_come_few_are_remembered(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("text", "rate"), [("600/minute", (600, 60)), ("10 per 5 seconds", (10, 5)), ("1/day", (1, 86400))]
 )
-def test_rates_are_written_as_everywhere(text: str, rate: tuple[int, float]) -> None:
+def test_rates_are_parsed_in_the_usual_forms(text: str, rate: tuple[int, float]) -> None:
     assert parse_rate(text) == rate
 
 
 @pytest.mark.parametrize("text", ["", "fast", "600", "0/minute", "-1/minute", "1/minute;2/hour", "99999999/day"])
-def test_a_wrong_rate_is_told_at_the_start(text: str) -> None:
+def test_a_wrong_rate_is_refused_at_the_start(text: str) -> None:
     with pytest.raises(UsageError, match="rate"):
         protect(small_app(Service()), Service(ServeSettings(rate=text)))
 
@@ -145,7 +145,7 @@ def test_a_network_of_ipv6_is_one_client(address: str, network: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1:80", "[::1]:8000", "LOCALHOST", "localhost.", "cars.example"])
-def test_hosts_that_are_meant(host: str) -> None:
+def test_allowed_hosts_are_served(host: str) -> None:
     service = Service(ServeSettings(allowed_hosts=("Cars.example",)))
     assert client_of(service).get(WHO, headers={"Host": host}).status_code == 200
 
@@ -160,7 +160,7 @@ def test_a_name_that_was_rebound_to_this_machine_is_refused(host: str) -> None:
     assert client_of(Service()).get("/health/live", headers={"Host": host}).status_code == 200
 
 
-def test_hosts_where_the_service_listens_elsewhere() -> None:
+def test_hosts_of_a_service_on_a_public_address() -> None:
     assert names_allowed("0.0.0.0", ()) is None
     assert names_allowed("0.0.0.0", ("Cars.example",)) == frozenset({"cars.example"})
     assert names_allowed("127.0.0.1", ("*",)) is None

@@ -1,4 +1,4 @@
-"""The server as its users meet it: a process of its own, spoken to over HTTP."""
+"""The server as its users see it: a separate process, reached over HTTP."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_wrong_requests_are_told_what_is_wrong(
     assert answer.json().get("code") == ("unknown claim" if says.startswith("Did you mean 'Jeep") else None)
 
 
-def test_verify_cuts_for_the_lies_that_are_asked_for(server: Running) -> None:
+def test_verify_uses_the_thresholds_of_the_given_kind_of_false_claims(server: Running) -> None:
     def asked(lies: str) -> dict[str, Any]:
         path = f"/v1/verify?false_accepts=0.05&false_accepts_of={lies}"
         found: dict[str, Any] = server.post(path, data={"claimed": "Jeep Liberty"}, files={"photos": PHOTO}).json()
@@ -194,7 +194,7 @@ def test_a_photo_that_is_too_large_is_refused(server: Running) -> None:
     assert "20,971,520" in answer.json()["detail"]
 
 
-def test_clients_that_hang_up_leave_nothing_behind(server: Running) -> None:
+def test_clients_that_disconnect_leave_nothing_behind(server: Running) -> None:
     address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
     for sent in (100, len(PHOTO) // 2, len(PHOTO)):
         for _ in range(5):
@@ -204,7 +204,7 @@ def test_clients_that_hang_up_leave_nothing_behind(server: Running) -> None:
     assert server.identify(PHOTO).status_code == 200
 
 
-def test_it_says_what_it_serves_and_takes(server: Running) -> None:
+def test_the_service_describes_its_models_and_limits(server: Running) -> None:
     [served] = server.get("/v1/models").json()["models"]
     assert (served["name"], served["default"], served["runtime"], served["ready"]) == (
         "cars196",
@@ -247,7 +247,7 @@ def test_sigterm_answers_what_is_under_way_and_ends_with_0() -> None:
         assert not running.workers
 
 
-def test_before_it_stops_it_says_that_it_is_not_ready_for_as_long_as_asked() -> None:
+def test_before_it_stops_it_is_not_ready_for_the_given_time() -> None:
     with serving("--stop-delay", "2") as running:
         running.process.send_signal(signal.SIGTERM)
         until(lambda: running.get("/health/ready").status_code == 503)
@@ -324,7 +324,7 @@ def _renamed(target: Path, original: Path) -> None:
         (["--host", "256.1.1.1"], 1, "Cannot listen on 256.1.1.1"),
     ],
 )
-def test_what_cannot_be_served_is_told_at_once(arguments: list[str], code: int, says: str) -> None:
+def test_a_bundle_that_cannot_be_served_is_reported_at_once(arguments: list[str], code: int, says: str) -> None:
     done = nameplate("serve", "--port", "0", *arguments, check=code)
     assert says in done.stderr
 

@@ -213,7 +213,7 @@ def _plain(row: object) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("seconds", [20, pytest.param(300, marks=pytest.mark.slow)])
-def test_nothing_is_wrong_lost_or_left_behind(seconds: int, tmp_path: Path) -> None:
+def test_no_answer_is_wrong_or_lost_and_nothing_is_left_behind(seconds: int, tmp_path: Path) -> None:
     original = load_bundle(DEFAULT_BUNDLE).folder
     assert original is not None
     bundle, other, temporary = tmp_path / "bundle", tmp_path / "other", tmp_path / "temporary"

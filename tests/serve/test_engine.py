@@ -1,4 +1,4 @@
-"""The engine: its answers, its cap, and what becomes of photos when workers die, stall, or nobody waits."""
+"""The engine: its answers, its cap, and what happens to photos when workers die or stall, or nobody waits for them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ import pytest
 from nameplate.demo import photos_folder
 from nameplate.errors import NameplateError
 from nameplate.model.model import Model
+from nameplate.model.pipeline import Settings, prepare_photo
 from nameplate.model.reference import ReferenceAnswer
 from nameplate.serve import engine as engine_module
 from nameplate.serve.engine import KILLER, Engine
 from nameplate.serve.errors import Problem
-from nameplate.serve.ipc import Worker, WorkerResult
+from nameplate.serve.ipc import WorkerProcess, WorkerResult
 from nameplate.serve.settings import ServeSettings
 from nameplate.types import Limits
 from tests.images import torture
+from tests.outcomes import prepared
 
 PHOTOS = [path.read_bytes() for path in sorted(photos_folder("test").glob("*/*.jpg"))[::10]]
 SLOW = torture.many_scans(side=8192, planes=8)
@@ -93,16 +95,20 @@ def test_many_at_once_get_the_answers_that_each_would_get_alone(model: Model, wo
 
 
 def test_model_inputs_that_are_prepared_already_get_the_same_answers(model: Model) -> None:
-    from nameplate.images import decode, preprocess
-
     size = model.bundle.manifest.preprocess
-    inputs = [preprocess(decode(photo, at_least=(size.height, size.width)), size).tobytes() for photo in PHOTOS[:3]]
+    made = [prepared(prepare_photo(photo, size, Settings())) for photo in PHOTOS[:3]]
+    inputs = [photo.car.inputs[0].tobytes() for photo in made]
 
     async def work() -> None:
         async with running(model) as engine:
             files = await engine.answer(PHOTOS[:3], ["a", "b", "c"])
-            prepared = await engine.answer(inputs, ["a", "b", "c"], form="input")
-        assert [answer.prediction for answer in files] == [answer.prediction for answer in prepared]
+            given = await engine.answer(inputs, ["a", "b", "c"], form="input")
+        for file, prepared_input in zip(files, given, strict=True):
+            assert file.prediction is not None
+            assert prepared_input.prediction is not None
+            assert prepared_input.prediction.top == file.prediction.top
+            # Of a model input nobody knows from where in a photo it was cropped, nor how good the photo was.
+            assert (prepared_input.prediction.box, prepared_input.prediction.flaws) == (None, ())
 
     run(work)
 
@@ -123,7 +129,7 @@ def test_beyond_the_cap_all_of_a_request_is_refused_and_what_was_taken_is_answer
     run(work)
 
 
-def test_what_nobody_waits_for_never_reaches_the_network(model: Model) -> None:
+def test_a_cancelled_photo_never_reaches_the_network(model: Model) -> None:
     seen = Seen()
 
     async def work() -> None:
@@ -142,7 +148,7 @@ def test_what_nobody_waits_for_never_reaches_the_network(model: Model) -> None:
     run(work)
 
 
-def test_what_is_late_is_given_up(model: Model) -> None:
+def test_a_late_photo_is_given_up(model: Model) -> None:
     async def work() -> None:
         async with running(model, threads=1, request_seconds=0.2) as engine:
             with pytest.raises(Problem, match="No answer within 0.2 s") as refused:
@@ -188,7 +194,7 @@ def test_a_photo_that_kills_two_workers_is_refused_and_takes_no_others_with_it(m
     run(work)
 
 
-def test_a_decoder_that_is_left_behind_ends_with_its_worker(model: Model) -> None:
+def test_an_abandoned_decoder_ends_with_its_worker(model: Model) -> None:
     seen = Seen()
 
     async def work() -> None:
@@ -206,13 +212,13 @@ def test_a_decoder_that_is_left_behind_ends_with_its_worker(model: Model) -> Non
 
 
 def test_a_killed_worker_that_is_slow_to_end_is_killed_once(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    listen = Worker.listen
+    listen = WorkerProcess.listen
 
-    async def listen_longer(worker: Worker, done: Callable[[WorkerResult, bytes], None]) -> None:
+    async def listen_longer(worker: WorkerProcess, done: Callable[[WorkerResult, bytes], None]) -> None:
         await listen(worker, done)
         await asyncio.sleep(1)  # as if its socket had closed a second later: five looks of the engine
 
-    monkeypatch.setattr(Worker, "listen", listen_longer)
+    monkeypatch.setattr(WorkerProcess, "listen", listen_longer)
     seen = Seen()
 
     async def work() -> None:
@@ -244,7 +250,7 @@ def test_a_worker_that_stalls_is_killed_and_its_photo_tried_again(
     run(work)
 
 
-def test_it_is_not_ready_where_the_golden_photo_is_answered_otherwise(model: Model) -> None:
+def test_it_is_not_ready_if_the_reference_image_gets_another_answer(model: Model) -> None:
     async def work() -> None:
         engine = Engine(model, ServeSettings(), Seen(), reference=ReferenceAnswer((("Jeep Liberty SUV 2012", 0.9),)))
         with pytest.raises(NameplateError, match="does not answer as it should"):
@@ -271,7 +277,7 @@ def test_stopping_answers_what_is_under_way(model: Model) -> None:
     run(work)
 
 
-def test_a_bundle_that_goes_missing_leaves_it_not_ready_and_says_why(model: Model, tmp_path: Path) -> None:
+def test_a_missing_bundle_makes_it_not_ready_with_the_reason(model: Model, tmp_path: Path) -> None:
     import shutil
 
     assert model.bundle.folder is not None

@@ -1,4 +1,4 @@
-"""The guards of the real service, as a process of its own: keys, rate, hosts, logs and metrics, all at once."""
+"""All guards of the real service together, in a separate process: keys, rate, hosts, logs and metrics."""
 
 from __future__ import annotations
 
@@ -72,13 +72,13 @@ def test_a_photo_with_a_key_is_answered_and_logged(guarded: Guarded) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/metrics", "/v1/none"])
-def test_without_a_key_nothing_is_told(guarded: Guarded, path: str) -> None:
+def test_without_a_key_nothing_is_revealed(guarded: Guarded, path: str) -> None:
     assert guarded.ask("GET", path).status_code == 401
     assert guarded.ask("GET", path, "np_wrong").status_code == 401
 
 
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/v1/service", "/openapi.json"])
-def test_what_is_open_is_open(guarded: Guarded, path: str) -> None:
+def test_open_paths_need_no_key(guarded: Guarded, path: str) -> None:
     assert guarded.ask("GET", path).status_code == 200
 
 
@@ -127,12 +127,12 @@ def test_a_rebound_name_and_a_foreign_page_are_refused(guarded: Guarded) -> None
     assert guarded.ask("POST", "/v1/identify", guarded.key, Origin="https://evil.example").status_code == 403
 
 
-def test_a_proxy_on_this_machine_says_who_asks(guarded: Guarded) -> None:
+def test_a_proxy_on_this_machine_names_the_client(guarded: Guarded) -> None:
     guarded.ask("GET", "/v1/service", **{"X-Forwarded-For": "198.51.100.9, 203.0.113.5"})
     _until(lambda: any(line.get("client") == "203.0.113.5" for line in guarded.lines()))
 
 
-def test_who_asks_too_often_waits(guarded: Guarded) -> None:
+def test_a_client_above_its_rate_waits(guarded: Guarded) -> None:
     greedy = add_key(guarded.keys, "greedy")
     _until(lambda: guarded.ask("GET", "/v1/models", greedy).status_code == 200)
     statuses = [guarded.ask("GET", "/v1/models", greedy).status_code for _ in range(101)]
@@ -144,7 +144,7 @@ def test_who_asks_too_often_waits(guarded: Guarded) -> None:
     ("arguments", "problem"),
     [(["--rate", "fast"], "'fast' is no rate"), (["--keys", "nowhere"], "Cannot read the keys")],
 )
-def test_wrong_settings_end_it_at_the_start(arguments: list[str], problem: str, tmp_path: Path) -> None:
+def test_wrong_settings_stop_it_at_the_start(arguments: list[str], problem: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "nameplate", "serve", "--port", "0", *arguments],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""API keys: made, kept as hashes, revoked, and read again while the service runs."""
+"""API keys: made, stored as hashes, revoked, and read again while the service runs."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_keys_come_and_go_while_the_service_runs(tmp_path: Path) -> None:
     assert known.find(second) is not None
 
 
-def test_an_older_file_put_in_place_is_seen(tmp_path: Path) -> None:
+def test_an_older_file_moved_into_place_is_noticed(tmp_path: Path) -> None:
     """A backup that is moved back may have the same size, and even the same time."""
     file, backup = tmp_path / "keys", tmp_path / "backup"
     old = add_key(backup, "one").encode()
@@ -80,7 +80,7 @@ def test_a_damaged_file_keeps_the_keys_read_before(tmp_path: Path, damage: str |
     assert str(file) in told[0]
 
 
-def test_the_file_is_not_looked_at_for_every_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_is_not_read_for_every_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHECK_SECONDS", 60.0)
     file = tmp_path / "keys"
     token = add_key(file, "shop").encode()
@@ -98,7 +98,7 @@ def test_the_file_is_not_looked_at_for_every_request(tmp_path: Path, monkeypatch
         "np_a_key_in_the_clear",
     ],
 )
-def test_a_line_that_is_no_key_is_told_with_its_number(tmp_path: Path, line: str) -> None:
+def test_a_line_that_is_no_key_is_reported_with_its_number(tmp_path: Path, line: str) -> None:
     file = tmp_path / "keys"
     add_key(file, "good")
     file.write_text(file.read_text() + line + "\n")
@@ -106,7 +106,7 @@ def test_a_line_that_is_no_key_is_told_with_its_number(tmp_path: Path, line: str
         Keys(file)
 
 
-def test_no_file_says_what_makes_one(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_with_the_command_that_makes_one(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="keys add"):
         Keys(tmp_path / "none")
 
@@ -117,7 +117,7 @@ def test_a_name_that_could_garble_a_log_is_refused(tmp_path: Path, name: str) ->
         add_key(tmp_path / "keys", name)
 
 
-def test_names_are_unique_and_a_wrong_one_is_guessed(tmp_path: Path) -> None:
+def test_names_are_unique_and_a_wrong_one_gets_a_suggestion(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     add_key(file, "website")
     with pytest.raises(NameplateError, match="already"):

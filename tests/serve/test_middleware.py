@@ -1,4 +1,4 @@
-"""Security headers, on whatever is answered."""
+"""Security headers on every answer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_a_refusal_by_the_guards_has_them() -> None:
     assert answer.headers["cache-control"] == "no-store"
 
 
-def test_the_applications_own_do_not_stand_beside_them() -> None:
+def test_headers_of_the_application_are_replaced() -> None:
     assert client_of(Service()).get("/v1/who/x").headers.get_list("x-frame-options") == ["DENY"]
 
 

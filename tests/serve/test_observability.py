@@ -1,4 +1,4 @@
-"""One line a request, which nothing in a request can forge."""
+"""One log line per request, which no content of a request can forge."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def test_a_request_is_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.mark.parametrize("told", [None, "", "a" * 65, "two words", 'quo"te', "b\x1b[31m"])
-def test_an_id_that_is_none_is_replaced(told: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_id_is_replaced(told: str | None, capsys: pytest.CaptureFixture[str]) -> None:
     answer = client_of(Service()).get("/", headers={} if told is None else {"X-Request-ID": told})
     (line,) = lines(capsys.readouterr().err)
     assert line["request"] == answer.headers["X-Request-ID"]
     assert len(line["request"]) == 32
 
 
-def test_a_refusal_says_its_kind(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_refusal_is_logged_with_its_kind(capsys: pytest.CaptureFixture[str]) -> None:
     client = client_of(Service())
     client.get("/v1/full")
     client.get("/v1/who/x", headers={"Host": "evil.example"})
@@ -65,7 +65,7 @@ async def _raising(scope: Scope, receive: Receive, send: Send) -> None:
     raise ZeroDivisionError
 
 
-def test_where_the_application_answers_nothing_the_guard_does(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_guard_answers_if_the_application_does_not(capsys: pytest.CaptureFixture[str]) -> None:
     answer = client_of(Service(), app=_raising).get("/")
     (line,) = lines(capsys.readouterr().err)
     assert answer.json()["type"] == "urn:nameplate:problem:internal"
@@ -77,7 +77,7 @@ async def _silent(scope: Scope, receive: Receive, send: Send) -> None:
     return
 
 
-def test_a_client_that_left_is_logged_as_gone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_client_that_disconnected_is_logged(capsys: pytest.CaptureFixture[str]) -> None:
     done: list[tuple[object, ...]] = []
     logs = Logs(_silent, done=lambda *told: done.append(told))
 
@@ -111,7 +111,7 @@ class _Terminal(io.StringIO):
         return True
 
 
-def test_on_a_terminal_a_line_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_terminal_lines_are_plain_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", terminal := _Terminal())
     event("worker died", level="warning", bundle="b\x1b[31m\nforged", seconds=1.5)
     client_of(Service()).get("/v1/who/x")

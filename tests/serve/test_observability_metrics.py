@@ -1,4 +1,4 @@
-"""What Prometheus is told."""
+"""Metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_requests_are_counted_by_route_and_status() -> None:
     assert values["nameplate_http_requests_in_flight",] == 0
 
 
-def test_clients_cannot_make_series() -> None:
+def test_clients_cannot_create_time_series() -> None:
     service = Service()
     client = client_of(service)
     before = len(_values(service.metrics))
@@ -63,7 +63,7 @@ def test_photos_are_counted_by_verdict_and_reason() -> None:
     assert values["nameplate_unreadable_photos_total", "not a photo"] == 1
 
 
-def test_what_is_as_it_is_now_is_asked_for_then() -> None:
+def test_gauges_are_read_when_they_are_scraped() -> None:
     metrics, photos = Metrics(), [3.0]
     metrics.add_gauges(lambda: [GaugeMetricFamily("nameplate_queue_photos", "Under way.", value=photos[0])])
     assert _values(metrics)["nameplate_queue_photos",] == 3

@@ -1,4 +1,4 @@
-"""Whatever the OpenAPI document allows, and much that it does not, gets an answer that the document describes."""
+"""Every request that OpenAPI allows, and many that it does not, gets an answer that the document describes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_request_gets_an_answer_that_is_described(case: schemathesis.Case[Any]
 @pytest.mark.slow
 @schema.parametrize()
 @settings(max_examples=1000, deadline=None)
-def test_a_thousand_requests_do(case: schemathesis.Case[Any], server: Running) -> None:
+def test_a_thousand_requests_get_described_answers(case: schemathesis.Case[Any], server: Running) -> None:
     _ask(case, server)
 
 

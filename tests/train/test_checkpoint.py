@@ -1,4 +1,4 @@
-"""Checkpoints: what comes back, what a full disk and damage do, and that the next step is the same."""
+"""Checkpoints: what is restored, a full disk, damage, and that the next step is the same."""
 
 from __future__ import annotations
 
@@ -63,12 +63,12 @@ def loaded(run: Path) -> tuple[State, dict[str, Any]]:
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(state=States)
-def test_a_state_comes_back_as_it_was(tmp_path: Path, state: State) -> None:
+def test_a_state_is_loaded_as_it_was_saved(tmp_path: Path, state: State) -> None:
     save_checkpoint(tmp_path, state, tensors())
     assert loaded(tmp_path)[0] == state
 
 
-def test_tensors_come_back_as_they_were(tmp_path: Path) -> None:
+def test_tensors_are_loaded_as_they_were_saved(tmp_path: Path) -> None:
     torch.manual_seed(0)
     given_ = {
         "last": torch.randn(2, 3, 5, 7).to(memory_format=torch.channels_last),
@@ -89,7 +89,7 @@ def test_tensors_come_back_as_they_were(tmp_path: Path) -> None:
         assert torch.equal(found[name], tensor), name
 
 
-def test_nothing_saved_is_nothing_loaded(tmp_path: Path) -> None:
+def test_without_a_checkpoint_nothing_is_loaded(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path) is None
     assert load_checkpoint(tmp_path / "nowhere") is None
 
@@ -196,7 +196,7 @@ def two(run: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 4, 60, -1])
-def test_a_newest_that_is_cut_short_falls_back_to_the_one_before(tmp_path: Path, keep: int) -> None:
+def test_a_truncated_checkpoint_falls_back_to_the_previous_one(tmp_path: Path, keep: int) -> None:
     two(tmp_path)
     assert loaded(tmp_path)[0].steps == 2
     data = (tmp_path / CHECKPOINT).read_bytes()
@@ -220,7 +220,7 @@ def test_a_damaged_header_never_ends_in_a_traceback(tmp_path: Path, place: int, 
         assert "No checkpoint can be read" in str(error)
 
 
-def test_two_damaged_ones_are_said_with_their_names(tmp_path: Path) -> None:
+def test_two_damaged_checkpoints_are_reported_with_their_names(tmp_path: Path) -> None:
     two(tmp_path)
     (tmp_path / CHECKPOINT).write_bytes(b"")
     (tmp_path / PREVIOUS).write_bytes(b"\x10" + bytes(30))
@@ -238,7 +238,7 @@ def test_another_schema_is_refused_with_its_number(tmp_path: Path, monkeypatch: 
         load_checkpoint(tmp_path)
 
 
-def test_a_run_killed_between_the_two_renames_goes_on_from_the_one_before(tmp_path: Path) -> None:
+def test_a_run_killed_between_the_two_renames_resumes_from_the_previous_one(tmp_path: Path) -> None:
     two(tmp_path)
     (tmp_path / CHECKPOINT).replace(tmp_path / PREVIOUS)
     (tmp_path / f".{CHECKPOINT}.x.part").write_bytes(b"half")
@@ -286,7 +286,7 @@ def test_a_full_disk_leaves_the_last_good_one(tmp_path: Path) -> None:
     assert rest == f"1 1.0 {CHECKPOINT}"  # no half-written file either
 
 
-def test_a_folder_that_cannot_be_written_to_is_said(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_to_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(NameplateError, match=r"Cannot write the checkpoint '.*file.*--resume"):
         save_checkpoint(tmp_path / "file", State(), tensors())

@@ -1,4 +1,4 @@
-"""Batches in threads: which photos, which pictures, what is left out, and that nothing stays behind."""
+"""Batches prepared in threads: which photos, which pixels, what is left out, and that no thread remains."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nameplate.demo import photos_folder
 from nameplate.images.augment import Augmentation
 from nameplate.model import pipeline
 from nameplate.model.pipeline import Settings, prepare_photo
-from nameplate.train.data import AHEAD, Batch, epoch_batches, plain_batches, training_batches
+from nameplate.train.data import AHEAD, PhotoBatch, epoch_batches, plain_batches, training_batches
 from nameplate.types import Fit, Preprocess
 from tests.outcomes import prepared
 
@@ -33,16 +33,16 @@ def steps(count: int, batch: int, seed: int = 1, epoch: int = 0) -> list[NDArray
     return epoch_batches(count, batch, seed, epoch)
 
 
-def same(a: list[Batch], b: list[Batch]) -> bool:
+def same(a: list[PhotoBatch], b: list[PhotoBatch]) -> bool:
     return len(a) == len(b) and all(
-        np.array_equal(x.photos, y.photos) and np.array_equal(x.places, y.places) and x.lost == y.lost
+        np.array_equal(x.photos, y.photos) and np.array_equal(x.indices, y.indices) and x.lost == y.lost
         for x, y in zip(a, b, strict=True)
     )
 
 
-def varied(count: int = 24, start: int = 0, seed: int = 1, epoch: int = 0, threads: int = 2) -> list[Batch]:
+def varied(count: int = 24, start: int = 0, seed: int = 1, epoch: int = 0, threads: int = 2) -> list[PhotoBatch]:
     todo = steps(count, 4)[start:]
-    return list(training_batches(paths(count), todo, (48, 64), VARIED, seed, epoch, threads))
+    return list(training_batches(paths(count), todo, Preprocess(48, 64), VARIED, seed, epoch, threads))
 
 
 def served(path: str, settings: Preprocess) -> NDArray[np.uint8]:
@@ -57,9 +57,9 @@ def served(path: str, settings: Preprocess) -> NDArray[np.uint8]:
 def test_an_epoch_has_each_photo_once_and_full_batches(count: int, batch: int) -> None:
     found = steps(count, batch)
     assert [len(each) for each in found] == [batch] * (count // batch)
-    places = np.concatenate(found)
-    assert len(set(places.tolist())) == len(places) == count // batch * batch
-    assert set(places.tolist()) <= set(range(count))
+    indices = np.concatenate(found)
+    assert len(set(indices.tolist())) == len(indices) == count // batch * batch
+    assert set(indices.tolist()) <= set(range(count))
 
 
 def test_fewer_photos_than_a_batch_are_one_batch() -> None:
@@ -82,31 +82,31 @@ def test_what_an_epoch_leaves_over_is_not_always_the_same() -> None:
 # --- which pictures -----------------------------------------------------------------------------------
 
 
-def test_the_pictures_are_the_same_when_begun_in_the_middle() -> None:
+def test_the_inputs_are_the_same_when_begun_in_the_middle() -> None:
     whole = varied()
     assert len(whole) == 6
     assert all(batch.photos.shape == (4, 48, 64, 3) and batch.photos.dtype == np.uint8 for batch in whole)
     assert same(varied(start=3), whole[3:])
 
 
-def test_the_pictures_do_not_depend_on_the_threads() -> None:
+def test_the_inputs_do_not_depend_on_the_threads() -> None:
     assert same(varied(threads=1), varied(threads=5))
 
 
 @pytest.mark.parametrize("changed", [{"seed": 2}, {"epoch": 1}])
-def test_another_epoch_or_seed_varies_otherwise(changed: dict[str, int]) -> None:
+def test_another_epoch_or_seed_gives_another_augmentation(changed: dict[str, int]) -> None:
     here, there = varied(8), varied(8, **changed)
     for a, b in zip(here, there, strict=True):
-        assert np.array_equal(a.places, b.places)
+        assert np.array_equal(a.indices, b.indices)
         assert not any(np.array_equal(x, y) for x, y in zip(a.photos, b.photos, strict=True))
 
 
-def test_photos_come_with_their_own_places() -> None:
+def test_photos_come_with_their_own_indices() -> None:
     todo = [np.array([5, 2, 7]), np.array([0])]
     found = list(plain_batches(paths(10), todo, Preprocess(48, 64), 2))
     for batch, wanted in zip(found, todo, strict=True):
-        assert np.array_equal(batch.places, wanted)
-        for place, picture in zip(batch.places, batch.photos, strict=True):
+        assert np.array_equal(batch.indices, wanted)
+        for place, picture in zip(batch.indices, batch.photos, strict=True):
             assert np.array_equal(picture, served(paths(10)[place], Preprocess(48, 64)))
 
 
@@ -129,7 +129,7 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.mark.parametrize("fit", ["squash", "pad", "crop"])
-def test_plain_pictures_are_those_that_serving_sees(odd: list[str], fit: Fit) -> None:
+def test_plain_inputs_are_those_of_the_service(odd: list[str], fit: Fit) -> None:
     settings = Preprocess(48, 64, fit, "bilinear")
     photos = [*odd, *paths(6)]
     (batch,) = plain_batches(photos, [np.arange(len(photos))], settings, 2)
@@ -159,12 +159,14 @@ def test_unreadable_photos_are_left_out_with_the_reason(tmp_path: Path) -> None:
     todo = [np.array([3, 0, 4, 1]), np.array([5, 6]), np.array([2])]
     for found in (
         list(plain_batches(photos, todo, Preprocess(48, 64), 2)),
-        list(training_batches(photos, todo, (48, 64), replace(VARIED, zoom_out=1), 1, 0, 2)),  # also as scenery
+        list(
+            training_batches(photos, todo, Preprocess(48, 64), replace(VARIED, zoom_out=1), 1, 0, 2)
+        ),  # also as scenery
     ):
         mixed, none, good = found
-        assert mixed.places.tolist() == [0, 1]
+        assert mixed.indices.tolist() == [0, 1]
         assert mixed.photos.shape == (2, 48, 64, 3)
-        assert len(none.places) == len(none.photos) == 0
+        assert len(none.indices) == len(none.photos) == 0
         assert not good.lost
         lost = dict([*mixed.lost, *none.lost])
         assert lost.keys() == bad.keys()

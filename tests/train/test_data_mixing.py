@@ -1,4 +1,4 @@
-"""MixUp and CutMix: the shares that they state are those of the pixels."""
+"""MixUp and CutMix: the stated weights are those of the pixels."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_cutmix_reaches_every_edge() -> None:
     assert hit.any(1).all()
 
 
-def test_mixup_states_the_share_of_light() -> None:
+def test_mixup_states_the_share_of_pixel_values() -> None:
     photos, classes = numbered()
     before, shares = photos.clone(), []
     for seed in range(200):

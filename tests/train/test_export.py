@@ -1,4 +1,4 @@
-"""Export: what leaves is what was trained, for every kind of network, and the gate tells when it is not."""
+"""Export: the exported network agrees with the trained one, for every network, and the check finds differences."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def test_the_map_is_that_of_the_photo_and_not_turned() -> None:
     assert np.unravel_index(change.argmax(), change.shape) == (SIZE // 32 - 1, 0)
 
 
-def test_a_transformer_has_no_places() -> None:
+def test_a_transformer_has_no_map() -> None:
     network, backbone = rounded_and_exported("test_vit")
     assert not has_places(network, SIZE, SIZE)
     model = onnx.load_from_string(backbone)
@@ -188,7 +188,7 @@ def test_a_transformer_has_no_places() -> None:
 
 
 @pytest.mark.parametrize("pool", ["max", "catavgmax"])
-def test_a_head_that_sees_more_than_the_mean_has_no_places(pool: str) -> None:
+def test_a_head_that_uses_more_than_the_mean_has_no_map(pool: str) -> None:
     import timm
 
     body = timm.create_model("test_resnet", num_classes=CLASSES, global_pool=pool)
@@ -218,7 +218,7 @@ def test_rounding_is_done_once_and_leaves_the_original() -> None:
 
 
 @pytest.mark.parametrize(("name", "size"), [("test_resnet", 96), ("resnetv2_18", 512)])
-def test_a_head_is_the_classifier_turned(name: str, size: int) -> None:
+def test_a_head_is_the_transposed_classifier(name: str, size: int) -> None:
     network = make(name)
     weight, bias = head_of(network)
     assert weight.shape == (size, CLASSES)
@@ -238,7 +238,7 @@ def runtimes() -> list[str]:
     return ["onnxruntime", *(["openvino"] if importlib.util.find_spec("openvino") else [])]
 
 
-def test_the_honest_network_passes(exported: tuple[Network, bytes]) -> None:
+def test_the_same_network_passes(exported: tuple[Network, bytes]) -> None:
     network, backbone = exported
     results = check_parity(network, bundled(backbone, head_of(network)), pictures(), runtimes(), 1)
     assert [each.runtime for each in results] == runtimes()

@@ -1,4 +1,4 @@
-"""From labelled photos to a run's folder and its bundle, and what is refused on the way."""
+"""From labelled photos to the folder and the bundle of a run, and what is refused."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from safetensors.torch import load_file  # noqa: E402
 from nameplate.fit.run import load_run  # noqa: E402
 from nameplate.train import finish  # noqa: E402
 from nameplate.train.checkpoint import load_checkpoint, part  # noqa: E402
-from nameplate.train.data import Batch, plain_batches  # noqa: E402
+from nameplate.train.data import PhotoBatch, plain_batches  # noqa: E402
 from nameplate.train.finetune import FineTuned, fine_tune, refuse_folder, start  # noqa: E402
 from tests.outcomes import all_mapped  # noqa: E402
 
@@ -107,7 +107,7 @@ def test_the_bundle_names_photos_and_says_how_it_was_made(finished: tuple[Path, 
     assert {each.runtime for each in made.finished.parity} >= {"onnxruntime"}
     assert all(each.same == each.photos for each in made.finished.parity)
     assert made.finished.evaluation is not None
-    held = [made.split.photos[place] for place in made.finished.places]
+    held = [made.split.photos[place] for place in made.finished.indices]
     assert len(held) == made.finished.evaluation.photos == int(made.split.holdout.sum())
     answers = Model.load(str(run)).predict([photo.path for photo in held], top=1)
     right = sum(answer.nameplate == photo.label for answer, photo in zip(answers, held, strict=True))
@@ -119,7 +119,7 @@ def test_held_out_photos_are_prepared_once_for_all_runtimes(
 ) -> None:
     prepared: list[str] = []
 
-    def counting(paths: Sequence[str], *rest: Any) -> Iterator[Batch]:
+    def counting(paths: Sequence[str], *rest: Any) -> Iterator[PhotoBatch]:
         prepared.extend(paths)
         return plain_batches(paths, *rest)
 
@@ -151,9 +151,7 @@ def test_the_classifier_begins_on_what_the_backbone_says(finished: tuple[Path, F
     assert begun < cold
 
 
-def test_going_on_with_a_finished_run_trains_nothing_and_says_so(
-    finished: tuple[Path, FineTuned], tmp_path: Path
-) -> None:
+def test_resuming_a_finished_run_trains_nothing_and_says_so(finished: tuple[Path, FineTuned], tmp_path: Path) -> None:
     run = tmp_path / "again"
     shutil.copytree(finished[0], run)
     (run / ".checkpoint.safetensors.x.part").write_bytes(b"half written")
@@ -186,7 +184,7 @@ def test_one_nameplate_is_refused_and_no_folder_is_left(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_photos_that_are_gone_before_the_first_stage_are_a_clear_end(tmp_path: Path) -> None:
+def test_photos_that_vanish_before_the_first_stage_end_the_run_with_a_clear_error(tmp_path: Path) -> None:
     data = photos(tmp_path / "photos", 2, 3)
     begin(data, tmp_path / "run", replace(TINY, head_start=True))
     shutil.rmtree(data)

@@ -101,7 +101,7 @@ def test_the_gate_refuses_another_network(vit: Path) -> None:
         check_embeddings(network, bundle, inputs, ["onnxruntime"], 1)
 
 
-def test_what_cannot_be_exported_is_said_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_exported_is_reported_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(NameplateError, match=r"Cannot fetch 'timm/.*HF_HUB_OFFLINE is set.*--weights FILE") as caught:

@@ -1,4 +1,4 @@
-"""The loop: rates, stages, patience, averages, what happens when a run is cut off, and when things break."""
+"""The training loop: rates, stages, patience, averages, interruptions and errors."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_the_best_epoch_of_all_stages_is_kept_and_named(ema: float | None, tmp_p
     assert same(tensors(kept(again)), every[best.epoch - 1])
 
 
-def test_of_epochs_that_are_equally_right_the_one_of_less_loss_is_kept(
+def test_of_epochs_with_equal_top1_the_one_with_less_loss_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logits = iter([[2.0, 0.0], [3.0, 0.0], [1.0, 0.0]])  # all right, the second the surest
@@ -239,7 +239,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Training:
 
 
 @pytest.mark.parametrize("steps", [(1,), (2, 3), (6,), (3, 7, 11)])  # three an epoch, two epochs a stage
-def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(
+def test_an_interrupted_run_ends_as_if_it_had_not_been(
     steps: tuple[int, ...], uninterrupted: Training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
@@ -347,7 +347,7 @@ def test_a_run_whose_photos_all_vanish_says_so(kind: str, said: str, copied: Pat
     assert saved[0].epoch == 1
 
 
-def test_every_validation_photo_is_judged_once_whatever_the_batch(
+def test_every_validation_photo_is_evaluated_once_whatever_the_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = make_job(tmp_path, TINY, each=1, held=3)

@@ -1,4 +1,4 @@
-"""What a run leaves to look at: it agrees with the checkpoint, whatever interrupted the run."""
+"""The files that a run leaves agree with the checkpoint, whatever interrupted the run."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_an_interrupted_run_goes_on_and_its_page_says_finished(stopped: Path) ->
     assert [step for step, _ in scalars(stopped)["epoch/train-loss"]] == [10, 20, 30]
 
 
-def test_why_a_run_ended_is_said_though_nothing_more_can_be_written(
+def test_the_reason_why_a_run_ended_is_reported_though_nothing_can_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"

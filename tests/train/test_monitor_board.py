@@ -1,4 +1,4 @@
-"""What TensorBoard reads back, with its own reader."""
+"""The files for TensorBoard, read with TensorBoard's own reader."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_resumed_run_hides_what_came_after_its_checkpoint(tmp_path: Path) -> N
     assert read.get("epoch/train-loss", []) == []
 
 
-def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "events").write_text("a file")
     with pytest.raises(NameplateError, match="Cannot write '.*events'"):
         Board(tmp_path / "events")

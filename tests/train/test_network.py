@@ -1,4 +1,4 @@
-"""The network that is trained: its pixels, its last layer, what learns of it and how fast."""
+"""The network that is trained: its input, its last layer, which layers are trained and at which rate."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_a_backbone_whose_layers_timm_does_not_number_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_freeze_leaves_exactly_the_part_that_is_named(name: str) -> None:
+def test_freeze_trains_exactly_the_named_part(name: str) -> None:
     network = make(name)
     last = next(path for path, module in network.named_modules() if module is network.classifier)
     head = {f"{last}.weight", f"{last}.bias"}
@@ -160,7 +160,7 @@ def test_an_unknown_part_is_refused() -> None:
 
 @pytest.mark.parametrize("train", ["head", "2", "all"])
 @pytest.mark.parametrize("name", ["test_efficientnet", "test_resnet"])
-def test_a_step_moves_what_learns_and_nothing_else(name: str, train: str) -> None:
+def test_a_step_changes_trained_parameters_and_nothing_else(name: str, train: str) -> None:
     network = make(name)
     freeze(network, train)
     learning = {n for n, p in network.named_parameters() if p.requires_grad}
@@ -178,7 +178,7 @@ def test_a_step_moves_what_learns_and_nothing_else(name: str, train: str) -> Non
 
 
 @pytest.mark.parametrize("name", ["test_vit", "test_convnext"])
-def test_dropout_works_in_what_learns_alone(name: str) -> None:
+def test_dropout_is_active_only_in_trained_modules(name: str) -> None:
     """A ViT's own parameters (its position embedding) may be frozen while its last blocks are not."""
     network = make(name, drop=0.3)
     freeze(network, "2")

@@ -1,4 +1,4 @@
-"""Memory that is kept, and a measurement that changes nothing."""
+"""The memory allocator, and timings that do not change the training."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_without_glibc_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     assert keep_memory() is False
 
 
-def test_measuring_leaves_the_network_and_chance_as_they_were() -> None:
+def test_timing_changes_neither_the_network_nor_the_random_numbers() -> None:
     backbone = find_backbone("test_efficientnet")
     torch.manual_seed(0)
     network = Network(build(backbone, 3, dropout=0.2, drop_path=0.2), backbone.mean, backbone.std)

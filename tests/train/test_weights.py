@@ -1,4 +1,4 @@
-"""First weights: from packages, a hub that really answers, one that does not, files, and pickles that would bite."""
+"""First weights: from packages, a hub that answers, one that does not, files, and hostile pickles."""
 
 from __future__ import annotations
 
@@ -294,7 +294,7 @@ def refused(network: Any, name: str = SMALL) -> tuple[str, float]:
     return str(caught.value), seconds
 
 
-def test_a_hub_without_the_file_is_said_so(hub: type[Hub]) -> None:
+def test_a_hub_without_the_file_is_reported(hub: type[Hub]) -> None:
     said, _ = refused(make())
     assert "Cannot fetch 'timm/test_vit.r160_in1k'" in said
     assert "404" in said
@@ -322,13 +322,13 @@ def test_a_hub_that_never_answers_is_given_up_soon(empty_cache: None, monkeypatc
     assert "timed out" in said or "no answer within 1 seconds" in said
 
 
-def test_offline_means_that_nobody_is_asked(hub: type[Hub], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_mode_sends_no_request(hub: type[Hub], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     said, _ = refused(make())
     assert "HF_HUB_OFFLINE is set" in said
 
 
-def test_where_no_weights_exist_none_are_pretended() -> None:
+def test_missing_pretrained_weights_are_an_error_that_helps() -> None:
     with torch.device("meta"):
         networks = [make("ResNet152V2"), make("gcvit_xxtiny")]
     with pytest.raises(UsageError, match=r"no pretrained weights of 'ResNet152V2' .*--set weights=none"):

@@ -130,6 +130,7 @@ def inspect(dataset: Dataset, model: Model, *, shortcuts: bool = True, progress:
     aliases: tuple[Alias, ...] = ()
     shortcut = None
     if probs is not None:
+        # Labels are not doubted where another finding already removes the photo.
         doubtful = np.array([photo.path not in crossing for photo in photos]) & (no_car <= 0)
         findings += _doubted(photos, classes, probs, doubtful, dataset.nameplates)
         aliases = find_aliases(probs, classes, dataset.nameplates)
@@ -230,6 +231,7 @@ def _doubted(
     report them.
     """
     doubt = suspicion(probs, classes)
+    # The logistic function of the log-odds: the probability of the other class if only these two were possible.
     share = 1 / (1 + np.exp(-doubt))
     counts = np.bincount(classes, minlength=len(nameplates))
     suspect = (likely_wrong(probs, classes) | (share >= DOUBTFUL)) & (doubt > 0)

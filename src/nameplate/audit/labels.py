@@ -81,6 +81,7 @@ def likely_wrong(probs: Floats, classes: NDArray[np.int64]) -> NDArray[np.bool_]
     """
     given = self_confidence(probs, classes)
     counts = np.bincount(classes, minlength=probs.shape[1])
+    # Classes that heads predict with low confidence in general get a lower threshold.
     threshold = np.bincount(classes, given, probs.shape[1]) / np.maximum(counts, 1)
     believed = np.where((probs >= threshold) & (counts > 0), probs, -1)
     best = believed.argmax(1)
@@ -99,6 +100,7 @@ def find_aliases(probs: Floats, classes: NDArray[np.int64], nameplates: Sequence
         if counts[first] + counts[second] < ALIAS_PHOTOS or not counts[first] or not counts[second]:
             continue
         of_both = np.isin(classes, (first, second))
+        # Only the two classes compete, so that a third one cannot hide that they are confused.
         said = np.where(probs[of_both, first] >= probs[of_both, second], first, second)
         right = said == classes[of_both]
         share = _balanced(right, classes[of_both])

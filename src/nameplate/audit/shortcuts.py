@@ -75,10 +75,10 @@ class LabelledSample:
     y_pred: NDArray[np.int64]
     """int64 (N,), the classes predicted for the whole photos, out of fold."""
 
-    def some(self, places: NDArray[np.int64]) -> LabelledSample:
-        """The sample of the photos at these places, int64 (M,)."""
-        photos = [self.photos[place] for place in places.tolist()]
-        return LabelledSample(photos, self.classes[places], self.groups[places], self.y_pred[places])
+    def some(self, indices: NDArray[np.int64]) -> LabelledSample:
+        """The sample of the photos with these indices, int64 (M,)."""
+        photos = [self.photos[i] for i in indices.tolist()]
+        return LabelledSample(photos, self.classes[indices], self.groups[indices], self.y_pred[indices])
 
 
 def shortcut_test(
@@ -116,7 +116,7 @@ def _sample(everything: LabelledSample, count: int) -> LabelledSample:
     """Draw `MOST_PHOTOS` photos of the classes that have `MIN_PHOTOS`, by SHA-256, so that every run draws the same."""
     counts = np.bincount(everything.classes, minlength=count)
     chosen = np.flatnonzero(counts[everything.classes] >= MIN_PHOTOS)
-    digests = [str(everything.photos[place].sha256) for place in chosen.tolist()]
+    digests = [str(everything.photos[i].sha256) for i in chosen.tolist()]
     return everything.some(chosen[np.argsort(digests, kind="stable")][:MOST_PHOTOS])
 
 
@@ -136,6 +136,7 @@ def _telltales(
         if len(mine) < MIN_PHOTOS:
             continue
         share = wilson(int(mine.sum()), len(mine))
+        # Compared with the other classes: a border that helps all classes alike is no shortcut of one of them.
         if share.low > others.mean() + GIVEN_AWAY:
             found.append(Telltale(nameplate, share, len(mine)))
     return tuple(sorted(found, key=lambda telltale: -telltale.border.low))

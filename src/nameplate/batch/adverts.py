@@ -124,7 +124,10 @@ def verify_table(
     for thresholds in (model.bundle.manifest.claims, model.bundle.manifest.make_claims):
         check_rate(rate, lies, thresholds)
     # The journal resumes only the same job: another bundle, table or rate would mix results.
-    with writing(target), journal(target, (model.bundle.manifest, list(adverts), rate, lies), Checked) as kept:
+    with (
+        writing(target),
+        journal(target, (model.bundle.manifest, list(adverts), rate, lies, model.settings.cars), Checked) as kept,
+    ):
         rest = adverts[kept.resumed :]
         for number, checked in enumerate(_check(model, rest, rate, lies), start=kept.resumed + 1):
             kept.add(checked)
@@ -142,7 +145,7 @@ def verify_table(
 
 def _check(model: Model, adverts: Sequence[Advert], rate: float, lies: Lies) -> Iterator[Checked]:
     """Verify adverts; the photos of all of them pass through the model in one stream."""
-    answers = model.answers(photo for advert in adverts for photo in advert.photos)
+    answers = model.all_cars().answers(photo for advert in adverts for photo in advert.photos)
     for advert in adverts:
         # Taken even if the claim is unknown: the stream holds this advert's answers before the next one's.
         of_advert = [next(answers) for _ in advert.photos]

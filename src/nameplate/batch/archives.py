@@ -211,6 +211,7 @@ def _index(shard: str, limits: Limits) -> _Index:
     with _opening:  # otherwise several threads would open the same archive at once
         status = os.stat(shard)  # noqa: PTH116 - called for each photo
         # Time and size are part of the key, so a file that is replaced is opened again.
+        # `lru_cache` closes nothing itself: an index that falls out of it is closed by its `__del__`.
         return _opened(os.path.abspath(shard), (status.st_mtime_ns, status.st_size), limits)  # noqa: PTH100
 
 
@@ -243,6 +244,7 @@ class MemberStream:
         """
         shard, name = split(uri)
         try:
+            # A member further on is found by reading on; only for an earlier one the archive is read again.
             ahead = self._archive is not None and shard == self._shard
             found = self._find(name) if ahead else None
             if found is None and not (shard == self._shard and self._ended and self._is_absent(name)):

@@ -90,24 +90,25 @@ def pool(cluster: Cluster, workers: int | None, threads: int | None, most: int) 
         UsageError: the workers do not fit into the nodes.
     """
     if threads is None:
+        # Few workers with many threads need less memory than many with one, because each worker loads the model.
         usual = range(min(THREADS, max(cluster.nodes)), 1, -1)
         threads = next((t for t in usual if _fits(cluster.nodes, workers, t)), 1)
-    places = _places(cluster.nodes, threads)
-    if places < (workers or 1):
+    slots = _slots(cluster.nodes, threads)
+    if slots < (workers or 1):
         raise UsageError(
             f"{workers or 1} workers of {threads} processors do not fit: the nodes have "
             f"{', '.join(map(str, cluster.nodes))}. Ask for fewer with --workers or --threads."
         )
-    return Pool(max(1, min(workers or places, most)), threads)
+    return Pool(max(1, min(workers or slots, most)), threads)
 
 
 def _fits(nodes: Sequence[int], workers: int | None, threads: int) -> bool:
     """Whether the workers fit; without a number of workers, whether few processors would be idle."""
-    places = _places(nodes, threads)
-    return places >= workers if workers else places * threads >= FILLED * sum(nodes)
+    slots = _slots(nodes, threads)
+    return slots >= workers if workers else slots * threads >= FILLED * sum(nodes)
 
 
-def _places(nodes: Sequence[int], threads: int) -> int:
+def _slots(nodes: Sequence[int], threads: int) -> int:
     """How many workers fit. A worker cannot be spread over nodes, so each node is counted by itself."""
     return sum(cpus // threads for cpus in nodes)
 
@@ -217,6 +218,7 @@ def _start(ray: Any, cpus: int, folder: Path) -> None:
             return
         except Exception:
             ray.shutdown()
+            # The last attempt's error is the one that is reported.
             if not left:
                 raise
 
@@ -289,6 +291,7 @@ def _noise_in(path: Path) -> Iterator[Callable[[], AbstractContextManager[None]]
             finally:
                 sys.stderr = visible
 
+        # Native code writes to descriptor 2 itself, so replacing `sys.stderr` would not catch it.
         os.dup2(file.fileno(), 2)
         _SINK.file = file
         if _handle(python) == 2:  # otherwise something, such as pytest, has redirected it already

@@ -33,6 +33,7 @@ from nameplate.data.archive import Refused
 from nameplate.data.listing import LeftOut
 from nameplate.errors import NameplateError, WriteError
 from nameplate.storage import LOCK, sha256, whole_file, working_in
+from nameplate.types import Cars
 
 # The journal of a small job.
 
@@ -145,6 +146,8 @@ class JobSpec:
     """Number of listed photos."""
     listing: str = ""
     """SHA-256 of the listing."""
+    cars: Cars = "main"
+    """Which cars of a photo are named."""
 
 
 SET_BY_FIRST_RUN = ("photos", "listing")

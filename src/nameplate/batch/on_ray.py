@@ -60,6 +60,7 @@ class ShardWorker:
 
     def _make(self, shard: int) -> bytes:
         try:
+            # Loaded with the first shard and not in `__init__`, so that an error can be returned as a row.
             model, job = self._ready = self._ready or _ready(self._config)
             _count_try(job, shard)
             return msgspec.json.encode(_Outcome(record=make_shard(model, job, shard)))
@@ -93,7 +94,14 @@ def _ready(config: WorkerConfig) -> tuple[Model, Job]:
     if job.spec.folder:
         os.chdir(job.spec.folder)  # relative paths start there, and this process does nothing else
     spec = job.spec
-    model = Model.load(config.bundle, runtime=spec.runtime, threads=config.threads, limits=config.limits, tta=spec.tta)
+    model = Model.load(
+        config.bundle,
+        runtime=spec.runtime,
+        threads=config.threads,
+        limits=config.limits,
+        tta=spec.tta,
+        cars=spec.cars,
+    )
     if model.bundle.full_digest != spec.bundle:
         raise NameplateError(f"The node {os.uname().nodename} has another bundle as '{config.bundle}'.")
     return model, job
@@ -145,6 +153,8 @@ def _count_try(job: Job, shard: int) -> None:
     Raises:
         NameplateError: the shard was begun more than `TRIES` times.
     """
+    # One byte appended per try: the size of the file is the count, and appending is atomic enough for one worker at a
+    # time.
     with _tries(job, shard).open("ab") as file:
         file.write(b".")
         begun = file.tell()

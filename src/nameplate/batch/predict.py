@@ -175,6 +175,7 @@ def _spec(model: Model, output: Output, top: int, shard_size: int, sources: tupl
         versions(),
         sources,
         folder,
+        cars=settings.cars,
     )
 
 
@@ -200,6 +201,7 @@ def _run(
     progress: Callable[[int, int], None],
 ) -> JobResult:
     model.require_head()  # fails now rather than in the first shard
+    # The lock is held to the end, so that two runs cannot write the same shards.
     with locked(output.root):
         job = plan(
             output.root,
@@ -214,6 +216,7 @@ def _run(
         if output.file is not None:
             with whole_file(output.file) as temporary:
                 join_files(map(job.path, range(job.shards)), temporary, job.spec.format, job.spec.top)
+            # Only after the joined file is complete under its final name; a crash before loses nothing.
             remove(output.root)
     return done
 
@@ -279,7 +282,8 @@ def _batching(model: Model, job: Job, todo: Sequence[int]) -> Batching | None:
 
 def _probe_inputs(model: Model, uris: Sequence[str]) -> Batch | None:
     """Prepare the first `PROBE_PHOTOS` photos that can be read: uint8 N×H×W×3; None if none can."""
-    size, plain = model.bundle.manifest.preprocess, Settings(limits=model.settings.limits)
+    size, settings = model.bundle.manifest.preprocess, model.settings
+    plain = Settings(limits=settings.limits, cars=settings.cars)
     with Reader(model.settings.limits) as reader:
         photos = (prepare_photo(source, size, plain) for source in reader.sources(uris[:SAMPLED]))
         readable = (photo.inputs[0] for photo in photos if isinstance(photo, PreparedPhoto))
@@ -289,7 +293,7 @@ def _probe_inputs(model: Model, uris: Sequence[str]) -> Batch | None:
 
 # The profile of a job.
 
-STAGES = ("read", "decode", "resize", "infer", "judge", "write")
+STAGES = ("read", "decode", "locate", "resize", "infer", "judge", "write")
 """The stages of a photo, by the names that `Settings.watch` gets; `judge` is the head, the verdict and the row."""
 SAMPLE = 256
 """Photos of the job on which decoding alone and inference alone are timed."""
@@ -298,7 +302,7 @@ ROUNDS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class StageTime:
     """One stage of the run."""
 
     stage: str
@@ -315,7 +319,7 @@ class Profile:
     threads: int
     seconds: float
     """Seconds of the run, for its photos alone."""
-    stages: tuple[Stage, ...]
+    stages: tuple[StageTime, ...]
     photos_per_second: float
     decode_alone: float
     """Photos per second if all processors only read, decode and resize."""
@@ -351,7 +355,7 @@ def profile_job(model: Model, job: Job, spent: Mapping[str, float], seconds: flo
     decode, infer, reached = len(prepared) / decoding, len(inputs) / inferring, photos / seconds
     floor = 1 / (1 / decode + 1 / infer)
     stages = tuple(
-        Stage(name, round(spent[name], 3), round(spent[name] / seconds / threads, 3))
+        StageTime(name, round(spent[name], 3), round(spent[name] / seconds / threads, 3))
         for name in STAGES
         if name in spent
     )
@@ -380,8 +384,8 @@ def _sample(job: Job) -> list[str]:
 
 def _decode(model: Model, uris: list[str]) -> tuple[float, list[PreparedPhoto | UnreadablePhoto]]:
     """Read, decode and resize some photos with all threads; return the seconds that it took, and the photos."""
-    size, settings = model.bundle.manifest.preprocess, Settings(limits=model.settings.limits)
-
+    size = model.bundle.manifest.preprocess
+    settings = Settings(limits=model.settings.limits, cars=model.settings.cars)
     with Reader(settings.limits) as reader:
         start = time.perf_counter()
         sources = reader.sources(uris)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -35,13 +35,19 @@ class AnsweredPhoto:
         return None if self.prediction.failure is None else self.prediction.failure.reason
 
 
+BOX = ("box_left", "box_top", "box_right", "box_bottom")
+"""The columns of the main car's box, in pixels of the upright photo; empty where the whole photo was named."""
+
+
 def columns(top: int) -> list[str]:
     """Return the columns of CSV and Parquet. Several values in `flaws` are separated by semicolons.
 
-    JSON Lines have the members of `identify --json` and `sha256` instead.
+    `cars` is JSON, as `identify --all-cars --json` prints it; it is empty unless all cars were asked for. JSON Lines
+    have the members of `identify --json` and `sha256` instead.
     """
     named = ["photo", "sha256", "nameplate", "confidence", "verdict", "make", "make_confidence", "error"]
-    return [*named, *(column for n in range(1, top + 1) for column in (f"top{n}", f"top{n}_confidence")), "flaws"]
+    ranked = [column for n in range(1, top + 1) for column in (f"top{n}", f"top{n}_confidence")]
+    return [*named, *ranked, "flaws", *BOX, "cars"]
 
 
 def write_rows(path: Path, kind: Format, answers: Sequence[AnsweredPhoto], top: int) -> None:
@@ -101,7 +107,9 @@ def _row(answer: AnsweredPhoto) -> dict[str, object]:
     }
     for number, (name, confidence) in enumerate(prediction.top, start=1):
         row |= {f"top{number}": name, f"top{number}_confidence": confidence}
-    return row | {"flaws": ";".join(prediction.flaws) or None}
+    box = (None,) * len(BOX) if prediction.box is None else astuple(prediction.box)
+    cars = None if prediction.cars is None else msgspec.json.encode(prediction_json(prediction).cars).decode()
+    return row | {"flaws": ";".join(prediction.flaws) or None, **dict(zip(BOX, box, strict=True)), "cars": cars}
 
 
 def _schema(top: int) -> Any:
@@ -109,7 +117,7 @@ def _schema(top: int) -> Any:
 
     # A fixed schema, since pyarrow would infer another type for a column that is empty in one file.
     kinds = {name: pyarrow.float64() if name.endswith("confidence") else pyarrow.string() for name in columns(top)}
-    return pyarrow.schema(kinds)
+    return pyarrow.schema(kinds | dict.fromkeys(BOX, pyarrow.int32()))
 
 
 def _arrow_table(answers: Sequence[AnsweredPhoto], top: int) -> Any:

@@ -19,7 +19,7 @@ from nameplate.batch import archives
 from nameplate.data import uris
 from nameplate.data.archive import Refused
 from nameplate.data.dataset import LIST_SUFFIXES, no_photos, photos_root, walk_unpacked
-from nameplate.data.listing import LeftOut, entries, judged, list_rows, walk
+from nameplate.data.listing import LeftOut, entries, list_rows, photo_or_refused, walk
 from nameplate.data.tables import photo_path
 from nameplate.errors import DataError, UsageError
 from nameplate.images.decode import read_bytes
@@ -111,6 +111,7 @@ def _lines() -> Iterator[str]:
             raise DataError(f"Line {number} on standard input is no text in UTF-8: save the list as UTF-8.")
         if number == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")
+        # `os.fsdecode` keeps bytes that are not UTF-8 as surrogates, so any file name survives.
         if name := os.fsdecode(line).strip("\r\n"):
             yield name
 
@@ -164,7 +165,7 @@ def _expanded(pattern: str, passing_over: Collection[str]) -> Listed:
         elif archives.is_shard(match) or _is_list(match, pattern):
             yield from _of_source(match, passing_over)
         else:
-            yield judged(match)
+            yield photo_or_refused(match)
 
 
 def _is_list(match: str, pattern: str) -> bool:

@@ -11,7 +11,17 @@ import typer
 
 from nameplate.cli import screen
 from nameplate.cli.app import app
-from nameplate.cli.options import Data, Exclude, Json, LayoutOption, Names, RuntimeOption, Threads
+from nameplate.cli.options import (
+    Data,
+    Exclude,
+    Json,
+    LayoutOption,
+    Names,
+    RuntimeOption,
+    Threads,
+    WholePhoto,
+    which_cars,
+)
 from nameplate.defaults import DEFAULT_BUNDLE
 from nameplate.errors import UsageError
 
@@ -36,6 +46,7 @@ def audit(
             help="Test whether a watermark, a plate or the background gives the class away.",
         ),
     ] = True,
+    whole_photo: WholePhoto = False,
     runtime: RuntimeOption = "auto",
     threads: Threads = None,
     json: Json = False,
@@ -53,7 +64,8 @@ def audit(
         raise UsageError(f"The report is a page: '{output}' must end with .html.")
     refuse_overwriting_input(AuditFiles.beside(output), [*data, names, exclude])
     begun = time.monotonic()
-    known = Model.load(model, runtime=runtime, threads=threads)
+    cars = which_cars(whole_photo=whole_photo)
+    known = Model.load(model, runtime=runtime, threads=threads, cars=cars)
     with screen.progress() as report:
         dataset = read_labelled(data, names, exclude, layout, report)
         found = inspect(dataset, known, shortcuts=shortcuts, progress=report)

@@ -22,6 +22,8 @@ from nameplate.cli.options import (
     RuntimeOption,
     Threads,
     TtaOption,
+    WholePhoto,
+    which_cars,
 )
 from nameplate.defaults import NO_TTA
 from nameplate.errors import DataError, UsageError
@@ -78,6 +80,7 @@ def evaluate(
         ),
     ] = False,
     all_classes: Annotated[bool, typer.Option(help="Show a row for every nameplate.")] = False,
+    whole_photo: WholePhoto = False,
     tta: TtaOption = NO_TTA,
     runtime: RuntimeOption = "auto",
     threads: Threads = None,
@@ -102,24 +105,25 @@ def evaluate(
             "A model card says what a model is worth on photos that did not train it: no --include-trained."
         )
     _refuse_overwriting(output, card, (*data, names, exclude, *(ood or ())))
-    model = Model.load(bundle, runtime=runtime, threads=threads, tta=tta)
+    cars = which_cars(whole_photo=whole_photo)
+    model = Model.load(bundle, runtime=runtime, threads=threads, tta=tta, cars=cars)
     model.require_head()
-    other = None if against is None else Model.load(against, runtime=runtime, threads=threads, tta=tta)
+    other = None if against is None else Model.load(against, runtime=runtime, threads=threads, tta=tta, cars=cars)
     if other is not None:  # what is compared comes from one runtime
         shared = common_runtime([model.bundle, other.bundle], runtime, model.settings.threads)
         model, other = model.with_settings(runtime=shared), other.with_settings(runtime=shared)
     with screen.progress() as report:
         dataset = read_labelled(data, names, exclude, layout, report)
-        judged = evaluate_model(model, dataset, include_trained=include_trained, progress=report)
-        judged, gained = evaluate_with_tta(model, judged, report)
+        result = evaluate_model(model, dataset, include_trained=include_trained, progress=report)
+        result, gained = evaluate_with_tta(model, result, report)
         others: list[Refused] = []
-        unknown = [evaluate_ood(model, judged, source, report, others.append) for source in ood or []]
-        held = None if other is None else _against(other, str(against), dataset, judged, include_trained, report)
-    _tell_left_out(judged, others)
-    measured = compute_figures(judged)
-    verdicts = known_verdicts(model, judged)
-    said = as_json(measured, judged, model.bundle, held) | {"verdicts": asdict(verdicts), "data": how_read(dataset)}
-    files = screen.left_out_json((*dataset.refused, *others), judged.unreadable)
+        unknown = [evaluate_ood(model, result, source, report, others.append) for source in ood or []]
+        held = None if other is None else _against(other, str(against), dataset, result, include_trained, report)
+    _tell_left_out(result, others)
+    measured = compute_figures(result)
+    verdicts = known_verdicts(model, result)
+    said = as_json(measured, result, model.bundle, held) | {"verdicts": asdict(verdicts), "data": how_read(dataset)}
+    files = screen.left_out_json((*dataset.refused, *others), result.unreadable)
     said["left_out"] = {**cast("dict[str, object]", said["left_out"]), "files": files}
     said |= {"strangers": [each.as_json() for each in unknown]} if unknown else {}
     said |= {"tta": gained.as_json()} if gained else {}
@@ -127,20 +131,20 @@ def evaluate(
     if output is not None:
         from nameplate.report.evaluation import write_report
 
-        written = write_report(said, measured, judged, output, model.settings.threads, held)
+        written = write_report(said, measured, result, output, model.settings.threads, held)
         lines.append(f"{written.page}, {written.json}, {written.photos}")
     if card is not None:
         from nameplate.report.card import write_card
 
         # without folders: a card is published, and where photos lie on one machine is no one's business
         command = ["nameplate", "evaluate", Path(bundle).name, *(path.name for path in data), "--card", card.name]
-        write_card(card, measured, judged, model, shlex.join(command))
+        write_card(card, measured, result, model, shlex.join(command))
         lines.append(str(card))
     if json:
         screen.print_json(said)
         return
-    screen.print_evaluation(judged.evaluation, all_classes=all_classes)
-    screen.step("Runtime", judged.runtime)
+    screen.print_evaluation(result.evaluation, all_classes=all_classes)
+    screen.step("Runtime", result.runtime)
     _print_more(measured, held)
     _print_verdicts(verdicts, unknown)
     if gained is not None:
@@ -150,7 +154,7 @@ def evaluate(
 
 
 def _against(
-    other: Model, name: str, dataset: Dataset, judged: EvaluationResult, include_trained: bool, report: Progress
+    other: Model, name: str, dataset: Dataset, result: EvaluationResult, include_trained: bool, report: Progress
 ) -> ModelComparison:
     from nameplate.evaluate.comparison import compare_models, evaluate_with_tta
     from nameplate.evaluate.evaluator import evaluate_model
@@ -160,7 +164,7 @@ def _against(
         theirs, _ = evaluate_with_tta(other, theirs, report)
     except DataError as error:
         raise DataError(f"--against {name}: {error}") from None
-    return compare_models(judged, theirs, name)
+    return compare_models(result, theirs, name)
 
 
 def _refuse_overwriting(page: Path | None, card: Path | None, inputs: Sequence[Path | None]) -> None:
@@ -174,23 +178,23 @@ def _refuse_overwriting(page: Path | None, card: Path | None, inputs: Sequence[P
     refuse_overwriting_input(outputs, inputs)
 
 
-def _tell_left_out(judged: EvaluationResult, of_ood: Sequence[Refused]) -> None:
-    from nameplate.cli.labelled import tell_unjudged
+def _tell_left_out(result: EvaluationResult, of_ood: Sequence[Refused]) -> None:
+    from nameplate.cli.labelled import tell_not_evaluated
 
     screen.tell_refused([(entry.name, entry.reason) for entry in of_ood], "left out of --ood")
-    screen.tell_refused(list(judged.unreadable), "unreadable")
-    if judged.trained:
-        screen.notes.print(f"{judged.trained:,} photos left out: they trained this model.")
-    if judged.leaked:
-        those = screen.counted(judged.leaked, "photo")
+    screen.tell_refused(list(result.unreadable), "unreadable")
+    if result.trained:
+        screen.notes.print(f"{result.trained:,} photos left out: they trained this model.")
+    if result.leaked:
+        those = screen.counted(result.leaked, "photo")
         screen.notes.print(f"{those} left out: copies of photos that trained this model say nothing of it.")
-    if judged.excluded:
-        screen.notes.print(f"{judged.excluded:,} photos left out: --exclude kept them from this model's training.")
-    tell_unjudged(judged)
-    if judged.unknown_nameplates:
-        photos = sum(count for _, count in judged.unknown)
+    if result.excluded:
+        screen.notes.print(f"{result.excluded:,} photos left out: --exclude kept them from this model's training.")
+    tell_not_evaluated(result)
+    if result.unknown_nameplates:
+        photos = sum(count for _, count in result.unknown)
         left = (
-            f"{screen.counted(len(judged.unknown_nameplates), 'nameplate')} left out, {screen.counted(photos, 'photo')}"
+            f"{screen.counted(len(result.unknown_nameplates), 'nameplate')} left out, {screen.counted(photos, 'photo')}"
         )
         screen.notes.print(f"{left}: the model does not know them, and the figures are of the rest.")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -22,6 +23,8 @@ from nameplate.cli.options import (
     RecipeOption,
     RuntimeOption,
     Threads,
+    WholePhoto,
+    which_cars,
 )
 from nameplate.cli.train import needs_train_extra, with_options
 from nameplate.defaults import DEFAULT_BUNDLE, DEFAULT_RECIPE, SEEDS
@@ -92,6 +95,7 @@ def compare(
     exclude: Exclude = None,
     layout: LayoutOption = "auto",
     overwrite: Annotated[bool, typer.Option(help="Replace an existing comparison instead of continuing it.")] = False,
+    whole_photo: WholePhoto = False,
     threads: Threads = None,
     json: Json = False,
 ) -> None:
@@ -100,7 +104,7 @@ def compare(
         import nameplate.experiments.evaluate  # noqa: F401 - what is missing is said before a photo is read
     from nameplate.cli.labelled import read_labelled
     from nameplate.data.inputs import refuse_output_inside
-    from nameplate.experiments.candidates import SIZE, parse_size
+    from nameplate.experiments.candidates import SIZE, located, parse_size
     from nameplate.experiments.compare import Plan, at_most, compare
     from nameplate.runtime.select import available_cpus
 
@@ -112,6 +116,8 @@ def compare(
             raise UsageError("--recipe is what --set changes: give --set KEY=V1,V2, or compare recipes: --recipes A,B.")
         kind, chosen = protocol, _backbones(backbones, protocol, pictures, mirror, seed)
     _refuse_idle(kind, chosen, size, mirror, backbones)
+    if whole_photo:
+        chosen = [located(candidate, "none") for candidate in chosen]
     plan = Plan(kind, tuple(chosen), bool(changes), seed, holdout, threads or available_cpus())
     refuse_output_inside(output, data, (names, exclude, *(recipes or recipe).split(",")))
     with screen.progress() as report:
@@ -268,6 +274,7 @@ def extra_data(
             metavar="BUNDLE", help="The bundle whose backbone finds copies and, with recipe 'head', embeds the photos."
         ),
     ] = DEFAULT_BUNDLE,
+    whole_photo: WholePhoto = False,
     runtime: RuntimeOption = "auto",
     threads: Threads = None,
     json: Json = False,
@@ -276,7 +283,7 @@ def extra_data(
     from nameplate.cli.labelled import tell_notes
     from nameplate.data.inputs import refuse_output_inside
     from nameplate.experiments.extra_data import Design, read_both
-    from nameplate.experiments.extra_data import extra_data as judge
+    from nameplate.experiments.extra_data import extra_data as run_extra_data
     from nameplate.experiments.further import read_class_map
     from nameplate.experiments.result import as_json
     from nameplate.fit.recipe import load_recipe
@@ -289,12 +296,13 @@ def extra_data(
     if not isinstance(chosen, HeadRecipe):
         with needs_train_extra():
             import nameplate.experiments.networks  # noqa: F401 - said before photos are read
-    model = Model.load(backbone, runtime=runtime, threads=threads)
+        chosen = replace(chosen, locate="none") if whole_photo else chosen
+    model = Model.load(backbone, runtime=runtime, threads=threads, cars=which_cars(whole_photo=whole_photo))
     with screen.progress() as report:
         ours, further = read_both(base, extra, names, exclude, layout, report)
         tell_notes((*ours.notes, *further.notes))
         screen.tell_left_out((*ours.refused, *further.refused))
-        made = judge(
+        made = run_extra_data(
             ours,
             further,
             output,
@@ -343,9 +351,10 @@ def _print_extra_data(made: Experiment, output: Path, seconds: float) -> None:
         screen.step("", how)
     screen.step("Log-loss", f"{verdict.log_loss_without:.3f} without, {verdict.log_loss_added:.3f} with")
     screen.step("Nameplates", result.about_classes(verdict))
-    judged = f"{verdict.photos:,} photos, {len(made.seeds)} seeds, by {made.runtime}"
+    holdout = f"{verdict.photos:,} photos, {len(made.seeds)} seeds, by {made.runtime}"
     screen.step(
-        "Evaluated on", f"{judged}; {made.base['trained']:,} photos train without, {len(cleaning.kept):,} more with"
+        "Evaluated on",
+        f"{holdout}; {made.base['trained']:,} photos train without, {len(cleaning.kept):,} more with",
     )
     if cleaning.counts:
         counts = "; ".join(f"{count:,}× {reason}" for reason, count in cleaning.counts.items())

@@ -117,7 +117,7 @@ def as_json(made: Int8Export, output: Path) -> dict[str, Any]:
 
 def _print(made: Int8Export, output: Path, seconds: float) -> None:
     photos = made.comparisons[0].photos
-    screen.step("Calibrated", f"on {made.calibrated:,} photos that trained it; {photos:,} others judge")
+    screen.step("Calibrated", f"on {made.calibrated:,} photos that trained it; evaluated on {photos:,} others")
     screen.step("float32", _figures(made.top1, made.log_loss, made.ece))
     for compared in made.comparisons:
         figures = _figures(compared.top1, compared.log_loss, compared.ece)

@@ -19,7 +19,7 @@ from nameplate.errors import UsageError
 
 if TYPE_CHECKING:
     from nameplate.serve.feedback.database import Status
-    from nameplate.serve.feedback.export import Exported
+    from nameplate.serve.feedback.export import ExportSummary
     from nameplate.serve.feedback.store import Deleted, Entry, FeedbackStore
 
 VARIABLE = "NAMEPLATE_FEEDBACK"
@@ -86,13 +86,13 @@ def list_(
 @feedback.command()
 def accept(database: DatabaseOption, ids: Ids, json: Json = False) -> None:
     """Accept corrections: they are right."""
-    _judge(database, ids, "accepted", json=json)
+    _moderate(database, ids, "accepted", json=json)
 
 
 @feedback.command()
 def reject(database: DatabaseOption, ids: Ids, json: Json = False) -> None:
     """Reject corrections: they are wrong and are not exported."""
-    _judge(database, ids, "rejected", json=json)
+    _moderate(database, ids, "rejected", json=json)
 
 
 @feedback.command()
@@ -189,13 +189,13 @@ def _status(text: str) -> Status:
     raise UsageError(f"A status is one of {', '.join(STATUSES)}, not '{text}'.")
 
 
-def _judge(database: str, ids: Sequence[str], status: Status, *, json: bool) -> None:
+def _moderate(database: str, ids: Sequence[str], status: Status, *, json: bool) -> None:
     with opened(database) as store:
-        judged = store.set_status(ids, status)
+        changed = store.set_status(ids, status)
     if json:
-        screen.print_json({status: judged})
+        screen.print_json({status: changed})
     else:
-        screen.out.print(f"{judged:,} {status}")
+        screen.out.print(f"{changed:,} {status}")
 
 
 def _tell_deleted(gone: Deleted, *, json: bool) -> None:
@@ -218,7 +218,7 @@ def _print(entries: Sequence[Entry]) -> None:
     screen.print_table(("id", "time (UTC)", "status", "nameplate", "was named", "client", "comment"), rows)
 
 
-def _print_exported(made: Exported, output: Path) -> None:
+def _print_exported(made: ExportSummary, output: Path) -> None:
     for reason, count in made.left_out.items():
         screen.step("Left out", f"{count:,}× {reason}")
     screen.step(

@@ -72,19 +72,19 @@ def left_out_json(
     return screen.left_out_json((), (*refused, *unreadable, *apart))
 
 
-def tell_unjudged(judged: EvaluationResult) -> None:
+def tell_not_evaluated(result: EvaluationResult) -> None:
     """Print the nameplates that an evaluation says nothing about, each with its number of photos."""
-    for nameplate, photos in judged.unknown[: screen.LINES]:
-        alike = [name for name in judged.nameplates if name.casefold().split() == nameplate.casefold().split()]
+    for nameplate, photos in result.unknown[: screen.LINES]:
+        alike = [name for name in result.nameplates if name.casefold().split() == nameplate.casefold().split()]
         near = f"; it knows '{alike[0]}'" if alike else ""
         screen.note(
             "left out",
             f"{nameplate}: {screen.counted(photos, 'photo')}, of a nameplate that the model does not know{near}",
         )
-    for nameplate, photos in judged.lost[: screen.LINES]:
+    for nameplate, photos in result.lost[: screen.LINES]:
         screen.note(
             "not judged",
             f"{nameplate}: {screen.counted(photos, 'photo')}, which all trained this model or cannot be read",
         )
-    if len(judged.lost) > screen.LINES:
-        screen.notes.print(f"… and {len(judged.lost) - screen.LINES:,} more nameplates not judged")
+    if len(result.lost) > screen.LINES:
+        screen.notes.print(f"… and {len(result.lost) - screen.LINES:,} more nameplates not judged")

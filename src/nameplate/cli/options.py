@@ -12,6 +12,7 @@ import typer
 
 from nameplate.batch.cluster import LOCAL, is_address
 from nameplate.errors import UsageError
+from nameplate.types import Cars
 
 DATA = typer.Argument(
     metavar="DATA",
@@ -60,10 +61,14 @@ TtaOption = Annotated[
     typer.Option(
         "--tta",
         metavar="NAME",
-        help="Test-time augmentation: mirror, scales, closer (zoom in on the car), sharpen (if blurred or small), or "
-        "several of these joined by commas, full (all), or original (the notebook's five random passes).",
+        help="Test-time augmentation: mirror, scales, sharpen (if blurred or small), or several of these joined by "
+        "commas, full (mirror and scales), or original (the notebook's five random passes).",
     ),
 ]
+WholePhoto = Annotated[
+    bool, typer.Option("--whole-photo", help="Name each photo as a whole, without locating the car in it.")
+]
+AllCars = Annotated[bool, typer.Option("--all-cars", help="Name every car that is located, not the main one alone.")]
 Top = Annotated[int, typer.Option(min=1, help="How many nameplates to list for each photo.")]
 RayOption = Annotated[
     str | None,
@@ -79,6 +84,17 @@ Workers = Annotated[
         min=1, help="With --ray: how many processes, of --threads processors each.", show_default="as many as fit"
     ),
 ]
+
+
+def which_cars(*, whole_photo: bool, all_cars: bool = False) -> Cars:
+    """The cars that the options ask for.
+
+    Raises:
+        UsageError: the options exclude each other.
+    """
+    if whole_photo and all_cars:
+        raise UsageError("--whole-photo locates no cars, and --all-cars names each car that is located: give one.")
+    return "whole" if whole_photo else "all" if all_cars else "main"
 
 
 # How the help is shown: whole summaries, no Python types, and the commands in the order in which people need them.
@@ -121,7 +137,7 @@ ORDER = [
     "keys",
     "feedback",
 ]
-"""The commands in the order in which a user meets them: look, train, judge, use, serve."""
+"""The commands in the order in which a user meets them: inspect, train, evaluate, use, serve."""
 
 
 def _place(command: str) -> int:

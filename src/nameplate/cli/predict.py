@@ -12,6 +12,7 @@ import typer
 from nameplate.cli import screen
 from nameplate.cli.app import app
 from nameplate.cli.options import (
+    AllCars,
     BundleArgument,
     Json,
     RayOption,
@@ -19,8 +20,10 @@ from nameplate.cli.options import (
     Threads,
     Top,
     TtaOption,
+    WholePhoto,
     Workers,
     check_ray,
+    which_cars,
 )
 from nameplate.defaults import DEFAULT_BUNDLE, NO_TTA, PART, TOP
 from nameplate.errors import DataError, UsageError
@@ -41,6 +44,8 @@ def identify(
         str, typer.Option(help="A bundle's folder, or the name of a model that ships with Nameplate.")
     ] = DEFAULT_BUNDLE,
     top: Top = TOP,
+    all_cars: AllCars = False,
+    whole_photo: WholePhoto = False,
     tta: TtaOption = NO_TTA,
     runtime: RuntimeOption = "auto",
     threads: Threads = None,
@@ -50,7 +55,8 @@ def identify(
     from nameplate.model.model import Model
     from nameplate.model.verification import prediction_json
 
-    known = Model.load(model, runtime=runtime, threads=threads, tta=tta)
+    cars = which_cars(whole_photo=whole_photo, all_cars=all_cars)
+    known = Model.load(model, runtime=runtime, threads=threads, tta=tta, cars=cars)
     paths, left_out = photo_paths(photos)
     predictions = known.predict(paths, top=top)
     if json:
@@ -115,6 +121,8 @@ def predict(
     part: Annotated[int, typer.Option(min=1, metavar="N", help="Photos per part.")] = PART,
     profile: Annotated[bool, typer.Option("--profile", help="Show where the time is spent.")] = False,
     top: Top = TOP,
+    all_cars: AllCars = False,
+    whole_photo: WholePhoto = False,
     tta: TtaOption = NO_TTA,
     runtime: RuntimeOption = "auto",
     threads: Threads = None,
@@ -130,7 +138,8 @@ def predict(
     check_ray(ray, workers)
     make = None if ray is None else shards_on_ray(ray, workers, threads)
     target = find_output(output, format_)  # type: ignore[arg-type]
-    model = Model.load(bundle, runtime=runtime, threads=threads, tta=tta)
+    cars = which_cars(whole_photo=whole_photo, all_cars=all_cars)
+    model = Model.load(bundle, runtime=runtime, threads=threads, tta=tta, cars=cars)
     with screen.progress() as report:
         done = predict_photos(
             model,
@@ -143,8 +152,8 @@ def predict(
     left_out = done.left_out
     screen.tell_counted(left_out)
     if json:
-        told = {"left_out": screen.left_out_json(left_out.first), "left_out_total": left_out.total}
-        screen.print_json({"output": str(output), **asdict(done), **told})
+        unlisted = {"left_out": screen.left_out_json(left_out.first), "left_out_total": left_out.total}
+        screen.print_json({"output": str(output), **asdict(done), **unlisted})
     else:
         _print(output, done)
 
@@ -186,6 +195,7 @@ def submit(
     bundle: BundleArgument,
     competition: Annotated[Path, typer.Argument(metavar="COMPETITION", help="The competition's folder or zip.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The submission file to write.")],
+    whole_photo: WholePhoto = False,
     tta: TtaOption = NO_TTA,
     runtime: RuntimeOption = "auto",
     threads: Threads = None,
@@ -197,7 +207,8 @@ def submit(
     from nameplate.model.model import Model
 
     refuse_overwriting_input([output], [competition])
-    model = Model.load(bundle, runtime=runtime, threads=threads, tta=tta)
+    cars = which_cars(whole_photo=whole_photo)
+    model = Model.load(bundle, runtime=runtime, threads=threads, tta=tta, cars=cars)
     with screen.progress() as report:
         made = write(model, competition, output, progress=lambda a, b: report("predict", a, b))
     screen.tell_left_out(made.refused)
@@ -248,6 +259,7 @@ def verify(
     model: Annotated[
         str, typer.Option(help="A bundle's folder, or the name of a model that ships with Nameplate.")
     ] = DEFAULT_BUNDLE,
+    whole_photo: WholePhoto = False,
     runtime: RuntimeOption = "auto",
     threads: Threads = None,
     json: Json = False,
@@ -259,15 +271,16 @@ def verify(
     from nameplate.model.verification import verified_json
 
     lies = cast("Lies", false_accepts_of)  # which is checked where it is used
+    cars = which_cars(whole_photo=whole_photo)
     if batch is not None:
         if photos or claimed is not None or output is None:
             raise UsageError("With --batch give --output, and neither photos nor --claimed: they stand in the table.")
-        chosen = Model.load(model, runtime=runtime, threads=threads)
+        chosen = Model.load(model, runtime=runtime, threads=threads, cars=cars)
         _verify_batch(chosen, batch, output, (false_accepts, lies), json=json)
         return
     if not photos or claimed is None or output is not None:
         raise UsageError("Give an advert's photos and --claimed NAME, or a table of adverts: --batch ADVERTS -o OUT.")
-    chosen = Model.load(model, runtime=runtime, threads=threads)
+    chosen = Model.load(model, runtime=runtime, threads=threads, cars=cars)
     paths, left_out = photo_paths(photos)
     found = chosen.verify(paths, claimed, rate=false_accepts, lies=lies)
     if json:
@@ -352,6 +365,7 @@ def explain(
         Path,
         typer.Option("--output", "-o", metavar="PAGE", help="The .html page to write, or a .png with the maps alone."),
     ] = Path("explain.html"),
+    whole_photo: WholePhoto = False,
     threads: Threads = None,
     json: Json = False,
 ) -> None:
@@ -364,7 +378,7 @@ def explain(
     if output.suffix.lower() not in SUFFIXES:
         raise UsageError(f"Cannot write '{output}': its name must end in {', '.join(SUFFIXES)}.")
     refuse_overwriting_input([output], [photo])
-    known = Model.load(model, runtime="onnxruntime", threads=threads)
+    known = Model.load(model, runtime="onnxruntime", threads=threads, cars=which_cars(whole_photo=whole_photo))
     found = explained(known, photo, claimed)
     write_explanation(found, known, output)
     if json:

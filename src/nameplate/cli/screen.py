@@ -142,16 +142,16 @@ def _bars() -> Iterator[Callable[[str, int, int], None]]:
 
 def _lines() -> Callable[[str, int, int], None]:
     begin: dict[str, tuple[float, int]] = {}
-    told: dict[str, float] = {}
+    last_shown: dict[str, float] = {}
     before: dict[str, int] = {}
 
     def report(step: str, done: int, total: int) -> None:
         now = time.monotonic()
         if step not in begin or done <= 1 or done < before[step]:  # the same step may start again for other photos
-            begin[step], told[step] = (now, done), now  # and may start in the middle after an interruption
+            begin[step], last_shown[step] = (now, done), now  # and may start in the middle after an interruption
         before[step] = done
-        if now - told[step] >= LOG_SECONDS:
-            told[step] = now
+        if now - last_shown[step] >= LOG_SECONDS:
+            last_shown[step] = now
             rate = (done - begin[step][1]) / (now - begin[step][0])
             left = f", {(total - done) / rate:.0f} s left" if rate and done < total else ""
             notes.print(f"{step}: {done:,} of {total:,}, {rate:,.0f}/s{left}")
@@ -206,14 +206,14 @@ def _training_bar() -> Iterator[tuple[Callable[[StepEvent], None], Callable[[str
 
 
 def _training_lines() -> tuple[Callable[[StepEvent], None], Callable[[str], None]]:
-    told = time.monotonic()
+    last_shown = time.monotonic()
     tell = _tell_epochs()
 
     def watch(event: StepEvent) -> None:
-        nonlocal told
+        nonlocal last_shown
         tell(event)
-        if time.monotonic() - told >= LOG_SECONDS:
-            told = time.monotonic()
+        if time.monotonic() - last_shown >= LOG_SECONDS:
+            last_shown = time.monotonic()
             notes.print(
                 f"{event.stage.height}×{event.stage.width} epoch {event.state.epoch + 1}, "
                 f"step {event.state.step:,} of {event.steps:,}: {_figures(event)}"
@@ -248,8 +248,8 @@ def _tell_epochs() -> Callable[[StepEvent | None], None]:
         if done is None:
             done = len(history)  # epochs that a resumed run finished earlier
         for row in history[done:]:
-            judged = "" if row.validation_top1 is None else f", validation top-1 {100 * row.validation_top1:.1f} %"
-            notes.print(f"epoch {row.epoch}, {row.height}×{row.width}: loss {row.train_loss:.3f}{judged}")
+            validation = "" if row.validation_top1 is None else f", validation top-1 {100 * row.validation_top1:.1f} %"
+            notes.print(f"epoch {row.epoch}, {row.height}×{row.width}: loss {row.train_loss:.3f}{validation}")
         done = len(history)
 
     return tell
@@ -377,12 +377,23 @@ def figures(evaluation: Evaluation) -> str:
 
 
 def print_prediction(prediction: Prediction) -> None:
-    """Print a photo's name and its most probable nameplates with bars."""
+    """Print a photo's name and its most probable nameplates with bars; those of each car, where all were asked for."""
     out.print(one_line(prediction.photo), style="bold")
     if prediction.error is not None:
         out.print(f"  unreadable  {prediction.error}", style="red")
         return
-    out.print(f"  {_verdict(prediction)}", style=VERDICT_STYLES[prediction.verdict])
+    cars = prediction.cars or (prediction,)
+    for number, car in enumerate(cars, start=1):
+        if len(cars) > 1:
+            out.print(f"  car {number} of {len(cars)}", style="bold")
+        _print_car(car)
+
+
+def _print_car(prediction: Prediction) -> None:
+    """Print the verdict on one car, or on a whole photo, with bars."""
+    box = prediction.box
+    at = f"  ({box.right - box.left} × {box.bottom - box.top} pixels at {box.left}, {box.top})" if box else ""
+    out.print(f"  {_verdict(prediction)}{at}", style=VERDICT_STYLES[prediction.verdict])
     width = max(len(name) for name, _ in prediction.top)
     for place, (name, chance) in enumerate(prediction.top):
         eighths = round(chance * BAR * 8)
@@ -398,7 +409,7 @@ def _verdict(prediction: Prediction) -> str:
     if prediction.verdict == "answer":
         return f"answer: the one nameplate that fits{but}"
     if prediction.verdict != "unsure":
-        return f"{prediction.verdict}{but}"
+        return f"{prediction.verdict}{f': {prediction.why}' if prediction.why else ''}{but}"
     sure = f"make {prediction.make} ({100 * (prediction.make_confidence or 0):.0f} %), " if prediction.make else ""
     return f"unsure: {sure}one of {len(prediction.candidates)} nameplates{but}"
 

@@ -9,7 +9,7 @@ import typer
 
 from nameplate.cli import screen
 from nameplate.cli.app import app
-from nameplate.cli.options import Json, RuntimeOption, TtaOption
+from nameplate.cli.options import Json, RuntimeOption, TtaOption, WholePhoto, which_cars
 from nameplate.defaults import DEFAULT_BUNDLE
 from nameplate.errors import RuntimeUnavailableError
 from nameplate.serve.settings import ServeSettings
@@ -39,6 +39,7 @@ def serve(
         typer.Option(min=1, help="How many processors the workers use.", show_default="all that this process may use"),
     ] = None,
     runtime: RuntimeOption = DEFAULTS.runtime,
+    whole_photo: WholePhoto = False,
     tta: TtaOption = DEFAULTS.tta,
     keys: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Require an API key from this file; 'nameplate keys' writes it.")
@@ -101,6 +102,7 @@ def serve(
         threads=threads,
         runtime=runtime,
         tta=tta,
+        cars=which_cars(whole_photo=whole_photo),
         keys=keys,
         rate=rate,
         cors=tuple(cors or ()),

@@ -28,6 +28,8 @@ from nameplate.cli.options import (
     RecipeOption,
     RuntimeOption,
     Threads,
+    WholePhoto,
+    which_cars,
 )
 from nameplate.defaults import DEFAULT_BUNDLE, DEFAULT_RECIPE
 from nameplate.errors import DataError, NameplateError, UsageError, WriteError
@@ -94,6 +96,7 @@ def train(
         typer.Option("--index", help="Store thumbnails of the training photos in the bundle, for 'explain'."),
     ] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing bundle or run.")] = False,
+    whole_photo: WholePhoto = False,
     runtime: RuntimeOption = "auto",
     threads: Threads = None,
     json: Json = False,
@@ -103,7 +106,7 @@ def train(
 
     if resume is not None:
         others = (data, output, changes, backbone, names, exclude, holdout, seed, mirror, balanced, threads)
-        changed = recipe != DEFAULT_RECIPE or layout != "auto"
+        changed = recipe != DEFAULT_RECIPE or layout != "auto" or whole_photo
         if any(other not in (None, []) for other in others) or changed or overwrite or index:
             raise UsageError(
                 "--resume takes photos, recipe and folder from the run: give nothing with it but --data and --json."
@@ -133,6 +136,7 @@ def train(
             output,
             chosen,
             backbone or DEFAULT_BUNDLE,
+            whole_photo=whole_photo,
             index=index,
             overwrite=overwrite,
             runtime=runtime,
@@ -140,6 +144,8 @@ def train(
             json=json,
         )
         return
+    if whole_photo:
+        chosen = replace(chosen, locate="none")
     if backbone is not None:
         chosen = replace(chosen, backbone=backbone)
     train_by_recipe(read, output, recipe=chosen, index=index, overwrite=overwrite, threads=threads, json=json)
@@ -338,6 +344,7 @@ def train_head_alone(
     recipe: HeadRecipe,
     backbone: str,
     *,
+    whole_photo: bool,
     index: bool,
     overwrite: bool,
     runtime: str,
@@ -355,7 +362,7 @@ def train_head_alone(
     refuse_other_folder(output)
     if output.exists() and not overwrite:
         raise UsageError(f"'{output}' is there already. Choose another name, or pass --overwrite.")
-    model = Model.load(backbone, runtime=runtime, threads=threads)
+    model = Model.load(backbone, runtime=runtime, threads=threads, cars=which_cars(whole_photo=whole_photo))
     refuse_overwriting_input([output], [model.bundle.folder])
     with screen.progress() as report:
         dataset = read(report)
@@ -368,14 +375,14 @@ def train_head_alone(
     screen.tell_refused(list(trained.unreadable), "unreadable")
     tell_parts(trained.split)
     if json:
-        judged = None if trained.evaluation is None else as_json(trained.evaluation)
+        evaluation = None if trained.evaluation is None else as_json(trained.evaluation)
         screen.print_json(
             {
                 "bundle": str(output),
                 "photos": trained.photos,
                 "seconds": seconds,
                 "runtime": trained.runtime,
-                "evaluation": judged,
+                "evaluation": evaluation,
                 "data": how_read(dataset),
                 "left_out": left_out_json(refused, trained.split, trained.unreadable),
             }
@@ -414,13 +421,13 @@ def train_by_recipe(
     if read is not None and recipe is not None:
         with screen.progress() as report:
 
-            def told() -> Dataset:
+            def read_again() -> Dataset:
                 dataset = read(report)
                 tell(dataset)
                 refused.extend((entry.name, entry.reason) for entry in dataset.refused)
                 return dataset
 
-            start(told, run, recipe, threads=threads, index=index, overwrite=overwrite, progress=report)
+            start(read_again, run, recipe, threads=threads, index=index, overwrite=overwrite, progress=report)
     with _to_go_on(run), screen.training(quiet=not main) as (watch, say):
         made = fine_tune(run, watch=watch, say=say)
     if made is not None:
@@ -465,7 +472,7 @@ def _tell(made: FineTuned, refused: list[tuple[str, str]], run: Path, seconds: f
     tell_parts(split)
     photos = int(split.train.sum())
     if json:
-        judged = None if finished.evaluation is None else as_json(finished.evaluation)
+        evaluation = None if finished.evaluation is None else as_json(finished.evaluation)
         screen.print_json(
             {
                 "run": str(run),
@@ -478,7 +485,7 @@ def _tell(made: FineTuned, refused: list[tuple[str, str]], run: Path, seconds: f
                 "seconds": seconds,
                 "runtime": finished.runtime,
                 "parity": finished.parity,
-                "evaluation": judged,
+                "evaluation": evaluation,
                 "left_out": left_out_json(refused, split, unreadable),
             }
         )
@@ -489,6 +496,6 @@ def _tell(made: FineTuned, refused: list[tuple[str, str]], run: Path, seconds: f
         screen.print_held_out(finished.evaluation)
     for each in finished.parity:
         screen.step("As torch", f"{each.same:,} of {each.photos:,} photos by {each.runtime}, gap ≤ {each.gap:.1e}")
-    screen.step("Wrote", f"{run}  ({seconds:.0f} s, judged by {finished.runtime})")
+    screen.step("Wrote", f"{run}  ({seconds:.0f} s, evaluated by {finished.runtime})")
     screen.step("See", str((run / "index.html").resolve()))
     screen.step("Next", f"nameplate identify --model '{run}' PHOTO")

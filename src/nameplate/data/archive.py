@@ -24,8 +24,8 @@ from nameplate.data.members import (
     DEEP,
     JUNK,
     NO_PHOTO,
+    ArchiveBudget,
     ArchiveLimits,
-    Budget,
     Member,
     NoArchiveError,
     Refused,
@@ -46,8 +46,8 @@ __all__ = [
     "JUNK",
     "REPORT",
     "ArchiveLimits",
-    "Progress",
     "Refused",
+    "UnpackProgress",
     "archive_stem",
     "first_reasons",
     "is_archive",
@@ -57,7 +57,7 @@ __all__ = [
     "unpack",
 ]
 
-Progress = Callable[[int, int], None]
+UnpackProgress = Callable[[int, int], None]
 Archive = Zip | Tar
 
 REPORT = "refused.json"
@@ -72,7 +72,7 @@ def unpack(
     archive: Path,
     limits: Limits,
     archive_limits: ArchiveLimits | None = None,
-    progress: Progress | None = None,
+    progress: UnpackProgress | None = None,
 ) -> tuple[Path, tuple[Refused, ...]]:
     """Unpack an archive into the cache, unless an earlier call did; return its folder and the refused entries.
 
@@ -98,7 +98,7 @@ def unpack(
 
 
 def open_archive(
-    path: str | os.PathLike[str], limits: Limits, archive_limits: ArchiveLimits, budget: Budget | None = None
+    path: str | os.PathLike[str], limits: Limits, archive_limits: ArchiveLimits, budget: ArchiveBudget | None = None
 ) -> Archive:
     """Open an archive to read its members.
 
@@ -117,7 +117,7 @@ def open_archive(
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise NoArchiveError(name, str(reason)) from None
-    budget = budget or Budget(name, os.fstat(file.fileno()).st_size, archive_limits)
+    budget = budget or ArchiveBudget(name, os.fstat(file.fileno()).st_size, archive_limits)
     return Zip(file, limits, budget) if name.lower().endswith(".zip") else Tar(file, limits, budget)
 
 
@@ -161,11 +161,11 @@ class _Report:
     """Whether an entry is damaged."""
 
 
-Why = Failure | str
+ReasonLeftOut = Failure | str
 """Why an entry is left out: a `Failure` where it cannot be read, or else a sentence."""
 
 
-def _report(left_out: Iterable[tuple[str, Why]]) -> _Report:
+def _report(left_out: Iterable[tuple[str, ReasonLeftOut]]) -> _Report:
     entries = list(left_out)
     damaged = any(isinstance(why, Failure) and why.reason == "damaged" for _, why in entries)
     return _Report(tuple(Refused(name, str(why)) for name, why in entries), damaged)
@@ -183,7 +183,9 @@ def _digest(archive: Archive, *limits: object) -> str:
     return digest.hexdigest()[:32]
 
 
-def _unpack_into(archive: Archive, folder: Path, prefix: str, progress: Progress | None) -> Iterator[tuple[str, Why]]:
+def _unpack_into(
+    archive: Archive, folder: Path, prefix: str, progress: UnpackProgress | None
+) -> Iterator[tuple[str, ReasonLeftOut]]:
     """Write all accepted entries; yield the names of the others with the reasons."""
     called = prefix.rstrip("/") or archive.budget.archive
     for member in archive.members(called):
@@ -198,7 +200,7 @@ def _unpack_into(archive: Archive, folder: Path, prefix: str, progress: Progress
     yield from ((note.name, note.reason) for note in archive.names.note(called))
 
 
-def _unpack_member(archive: Archive, member: Member, folder: Path) -> Why | None:
+def _unpack_member(archive: Archive, member: Member, folder: Path) -> ReasonLeftOut | None:
     """Write one photo or table; return why it was refused, None where it was written."""
     target = folder / member.name
     try:
@@ -210,12 +212,14 @@ def _unpack_member(archive: Archive, member: Member, folder: Path) -> Why | None
         pieces: Iterable[bytes] = _pieces(archive, member)
         if member.kind == "photo":
             data = b"".join(pieces)
+            # Entries that are no photos are refused now, with their reason, and not one by one in a later command.
             read_header(data, archive.limits)
             pieces = (data,)
         target.parent.mkdir(parents=True, exist_ok=True)
         _write(target, pieces)
     except PhotoError as error:
         return error.failure
+    # File systems that ignore case take `A.jpg` and `a.jpg` for one file.
     except FileExistsError:
         return "another entry has the same name"
     except (OSError, ValueError) as error:
@@ -235,6 +239,7 @@ def _pieces(archive: Archive, member: Member) -> Iterator[bytes]:
 
 
 def _write(target: Path, pieces: Iterable[bytes]) -> None:
+    # `x` refuses an existing file and does not follow a symbolic link at the target.
     with target.open("xb") as file:
         try:
             for piece in pieces:
@@ -244,7 +249,7 @@ def _write(target: Path, pieces: Iterable[bytes]) -> None:
             raise
 
 
-def why_left_out(error: Exception, folder: Path) -> Why:
+def why_left_out(error: Exception, folder: Path) -> ReasonLeftOut:
     """Why an entry is left out after an error. Errors of the disk end the unpacking, since the user has to solve them.
 
     Raises:
@@ -260,8 +265,8 @@ def why_left_out(error: Exception, folder: Path) -> Why:
 
 
 def _unpack_inner(
-    archive: Archive, member: Member, folder: Path, progress: Progress | None
-) -> Iterator[tuple[str, Why]]:
+    archive: Archive, member: Member, folder: Path, progress: UnpackProgress | None
+) -> Iterator[tuple[str, ReasonLeftOut]]:
     suffix = ".zip" if member.name.lower().endswith(".zip") else ".tar"
     with tempfile.NamedTemporaryFile(dir=folder, suffix=suffix) as copy:
         try:
@@ -269,6 +274,7 @@ def _unpack_inner(
                 copy.write(piece)
             copy.flush()
             target = folder / _inner_folder(copy.name, member.name, archive)
+            # The inner archive shares the budget of the outer one, so nesting cannot multiply what is allowed.
             inner = open_archive(copy.name, archive.limits, archive.budget.limits, archive.budget)
         except (PhotoError, NoArchiveError) as error:
             yield member.shown, error.failure if isinstance(error, PhotoError) else Failure("damaged", error.detail)
@@ -286,7 +292,8 @@ def _inner_folder(copy: str, name: str, outer: Archive) -> PurePosixPath:
     """The folder for an inner archive: one with its name, unless its only top folder has that name already."""
     own = archive_stem(name).strip(".") or "archive"  # '...zip' must not become '..'.
     limits = outer.budget.limits
-    inner = open_archive(copy, outer.limits, limits, Budget(outer.budget.archive, outer.budget.packed, limits))
+    # A budget of its own: reading the names first must not count twice.
+    inner = open_archive(copy, outer.limits, limits, ArchiveBudget(outer.budget.archive, outer.budget.packed, limits))
     try:
         names = (PurePosixPath(member.name) for member in inner.members(name) if not is_junk(member.name))
         doubled = all(path.parts[0] == own and len(path.parts) > 1 for path in names)

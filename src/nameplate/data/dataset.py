@@ -11,8 +11,8 @@ from pathlib import Path
 
 from nameplate.data.archive import (
     REPORT,
-    Progress,
     Refused,
+    UnpackProgress,
     archive_stem,
     first_reasons,
     is_archive,
@@ -67,7 +67,7 @@ def read_dataset(
     exclude: str | os.PathLike[str] | None = None,
     layout: str = "auto",
     limits: Limits | None = None,
-    progress: Progress | None = None,
+    progress: UnpackProgress | None = None,
 ) -> Dataset:
     """Read labelled photos; several sources are merged by nameplate.
 
@@ -93,31 +93,41 @@ def read_dataset(
     called = read_names(Path(names)) if names is not None else {}
     beside = frozenset(absolute(Path(file)) for file in (names, exclude) if file is not None)
     how = _How(check_layout(layout), limits or Limits(), progress, beside)
-    parts = [_read_source(Path(source), how) for source in sources]
-    refused = [entry for part in parts for entry in part.refused]
-    notes = [note for part in parts for note in part.notes]
-    photos, spelled = as_labelled([photo for part in parts for photo in part.photos], called)
-    notes += spelled
-    if not photos:
-        raise DataError(f"No labelled photos in '{sources[0]}'.{first_reasons(refused)}", pairs(refused))
-    everything, all_labels = [photo.path for photo in photos], {str(photo.label) for photo in photos}
+    kinds, found, refused, notes = _read_sources(sources, how, called)
+    _refuse_empty(found, sources[0], refused)
+    labels = {str(photo.label) for photo in found}
     if names is not None:
-        notes += matched(Path(names), called, all_labels)
-    if exclude is not None:
-        photos, more = _without(photos, Path(exclude))
-        notes += more
-    excluded = tuple(sorted(set(everything) - {photo.path for photo in photos}))
-    left = len(everything) - len(photos)
-    photos, contradictory, more = once(photos, called)
-    refused, notes = [*refused, *contradictory], [*notes, *more]
-    if not photos:
-        raise DataError(f"No labelled photos in '{sources[0]}'.{first_reasons(refused)}", pairs(refused))
+        notes += matched(Path(names), called, labels)
+    kept, more = (found, []) if exclude is None else _without(found, Path(exclude))
+    photos, contradictory, conflicts = once(kept, called)
+    refused, notes = [*refused, *contradictory], [*notes, *more, *conflicts]
+    _refuse_empty(photos, sources[0], refused)
     ids = ids_of({str(photo.label) for photo in photos}, called)
-    named = tuple(photo.with_(label=called.get(str(photo.label), photo.label)) for photo in photos)
     nameplates = tuple(ids) if called else tuple(sorted(ids, key=natural_key))
-    notes += on_names({called.get(label, label) for label in all_labels}, nameplates)
-    kinds = tuple(part.kind for part in parts)
-    return Dataset(named, nameplates, ids, tuple(refused), kinds, left, tuple(notes), excluded)
+    notes += on_names({called.get(label, label) for label in labels}, nameplates)
+    named = tuple(photo.with_(label=called.get(str(photo.label), photo.label)) for photo in photos)
+    excluded = tuple(sorted({photo.path for photo in found} - {photo.path for photo in kept}))
+    left_out = len(found) - len(kept)
+    return Dataset(named, nameplates, ids, tuple(refused), kinds, left_out, tuple(notes), excluded)
+
+
+def _read_sources(
+    sources: Sequence[str | os.PathLike[str]], how: _How, called: dict[str, str]
+) -> tuple[tuple[str, ...], list[Photo], list[Refused], list[str]]:
+    """Read all sources: the kind of each, and the labelled photos, refused entries and notes of all together."""
+    parts = [_read_source(Path(source), how) for source in sources]
+    photos, spelled = as_labelled([photo for part in parts for photo in part.photos], called)
+    return (
+        tuple(part.kind for part in parts),
+        photos,
+        [entry for part in parts for entry in part.refused],
+        [*(note for part in parts for note in part.notes), *spelled],
+    )
+
+
+def _refuse_empty(photos: Sequence[Photo], source: str | os.PathLike[str], refused: Sequence[Refused]) -> None:
+    if not photos:
+        raise DataError(f"No labelled photos in '{source}'.{first_reasons(refused)}", pairs(refused))
 
 
 def read_excluded(path: Path) -> set[str]:
@@ -258,7 +268,7 @@ class _How:
 
     layout: Layout
     limits: Limits
-    progress: Progress | None
+    progress: UnpackProgress | None
     beside: frozenset[str]
     """Absolute paths of files that may lie among the data and do not belong to it."""
 

@@ -149,6 +149,8 @@ def read_names(path: Path) -> dict[str, str]:
 
 def _pairs_of(lines: list[str]) -> list[list[str]]:
     """The rows of two cells; empty where the lines are names."""
+    # A file of plain names may contain commas too, so a delimiter counts only where it splits every line into two
+    # cells.
     for delimiter in ",;\t":
         rows = [row for row in csv.reader(lines, delimiter=delimiter) if any(cell.strip() for cell in row)]
         if rows and all(len(row) == 2 for row in rows):
@@ -172,6 +174,7 @@ def numbered(labels: Iterable[str], called: Mapping[str, str]) -> dict[str, str]
     pandas writes the integer ids of a column with gaps as `1.0`.
     """
     numbers = [(number_of(id_), id_) for id_ in called]
+    # An id that is written in two ways (`1`, `01`) names two classes, and matches no other spelling.
     once = Counter(number for number, _ in numbers)
     ids = {number: id_ for number, id_ in numbers if number is not None and once[number] == 1}
     strange = {label: number_of(label) for label in labels if label not in called}

@@ -156,6 +156,7 @@ def _unwrapped(root: Folder, layout: Layout, archive: bool, reading: Reading) ->
     top = root
     while len(top.full) == 1 and (archive or layout in ("auto", "parts")):
         [only] = top.full
+        # The chain ends at a class (no folders with photos inside), a split or a make.
         if not only.full or (layout != "classes" and (split_of(only.name) or is_make(only.name))):
             break
         if len(top.folders) > 1 and not _hold_classes(_parts_in(only)):
@@ -208,6 +209,7 @@ def _are_parts(top: Folder, named: Sequence[Folder]) -> bool:
     """Whether folders with the names of splits are splits, rather than classes of such names."""
     full = [part for part in named if part.has_photos]
     others = [folder for folder in top.full if folder not in named]
+    # Folders named `train` and `test` without folders inside may be splits without labels, or two classes of that name.
     if not _hold_classes(full):
         if len(full) > 1 or (full and not others):
             raise _cannot_tell(
@@ -234,12 +236,15 @@ def _style(root: Folder, levels: Levels) -> str:
     tops = _by_name(levels)
     inside = {name: {_label(each.name) for folder in found for each in folder.full} for name, found in tops.items()}
     flat = {name for name, found in tops.items() if any(folder.photos for folder in found)}
+    # DATA/BMW M3/train/…: every class has its own splits inside, and nothing else.
     if len(levels) == 1 and tops and not flat and all(split_of(each) for names in inside.values() for each in names):
         return "parts inside"
     makes = [name for name in tops if is_make(name)]
     nested = [name for name in makes if name not in flat]
     if not nested:
         return "classes"
+    # `Kia/front`, `Mazda/front`: inner folders of equal names are views of the car. Models of different makes seldom
+    # have equal names.
     if _are_views(inside):
         if len(nested) < len(tops):
             return "classes"

@@ -133,8 +133,10 @@ def walk(folder: str, passing_over: Collection[str] = ()) -> Iterator[str | Refu
             continue
         path = f"{here.path.rstrip('/')}/{name}"
         if not name.endswith("/"):
-            yield judged(path)
+            yield photo_or_refused(path)
             continue
+        # A folder that contains this one is a circle. `way` holds those that were entered on the way, `above` those
+        # above the root.
         below = _step(path[:-1], here, above | {each.key for each in way}, entered)
         if isinstance(below, Refused):
             yield below
@@ -156,6 +158,7 @@ def _step(path: str, here: _Open, above: set[tuple[int, int]], entered: set[tupl
         return below
     if below.key in above:
         return Refused(path, CIRCLE)
+    # Outside linked folders a link may lead to a folder that is listed elsewhere, too: the user has put it there.
     if is_link and here.linked:
         if below.key in entered:
             return Refused(path, LISTED)
@@ -171,7 +174,7 @@ def _opened(path: str, *, linked: bool) -> _Open | Refused:
     return _Open(path, iter(found.names), key, linked)
 
 
-def judged(path: str) -> str | Refused:
+def photo_or_refused(path: str) -> str | Refused:
     """Return the path where it is a photo by its name or its first bytes, or else why it is left out.
 
     A file with the name of a photo is not opened, since decoding decides whether it can be read.

@@ -105,7 +105,7 @@ class NoArchiveError(DataError):
         self.detail = detail
 
 
-class Budget:
+class ArchiveBudget:
     """Counts what reading an archive costs. Each method raises a `DataError` where a limit is exceeded."""
 
     def __init__(self, archive: str, packed: int, limits: ArchiveLimits) -> None:
@@ -120,6 +120,8 @@ class Budget:
         limits = self.limits
         if self.entries > limits.entries:
             raise DataError(f"'{name}' holds {self.entries:,} entries, the limit is {limits.entries:,}.")
+        # Each entry takes at least a header in the file. More entries than that overlap, or are invented by a damaged
+        # table.
         if self.entries > EASY_ENTRIES + self.packed // limits.entry_bytes:
             raise DataError(
                 f"'{self.archive}' holds {self.entries:,} entries or more in {self.packed:,} bytes: a bomb."
@@ -132,6 +134,7 @@ class Budget:
         self._inflated += size
         if self._inflated > self.limits.bytes:
             raise DataError(f"'{self.archive}' unpacks to more than {self.limits.bytes:,} bytes, which is the limit.")
+        # Tables compress much better than photos, so what one table may take is not counted against the ratio.
         if self._inflated > self.limits.table_bytes + self.limits.ratio * self.packed:
             raise DataError(f"'{self.archive}' unpacks to more than {self.limits.ratio} times its size: a bomb.")
 
@@ -146,6 +149,7 @@ class Budget:
     def time(self, since: float) -> None:
         """Count the time since `since`, a value of `time.perf_counter`."""
         self._seconds += time.perf_counter() - since
+        # The limit grows with the file, so that large archives can be read on slow disks.
         allowed = self.limits.seconds + self.packed / 1e6
         if self.limits.seconds <= 0 or self._seconds > allowed:
             raise DataError(f"'{self.archive}' is not read within {allowed:,.0f} s, which is the limit. Split it.")
@@ -165,6 +169,7 @@ class Names:
         shown, encoding = decode_name(raw) if isinstance(raw, bytes) else (raw, "utf-8")
         if encoding != "utf-8":
             self.assumed[encoding] += 1
+        # One character more than the limit is kept, so that `name_problem` still sees that the name is too long.
         name = plain_name(shown[: LONGEST_NAME + 1])
         again = name in self.seen
         if again:
@@ -233,6 +238,7 @@ def decode_name(raw: bytes) -> tuple[str, str]:
         return raw.decode("utf-8"), "utf-8"
     except UnicodeDecodeError:
         pass
+    # cp866 and cp437 both decode any bytes without an error, so only the resulting text can decide between them.
     cyrillic = raw.decode("cp866")
     return (cyrillic, "cp866") if _is_cyrillic(cyrillic) else (raw.decode("cp437"), "cp437")
 
@@ -259,6 +265,7 @@ def name_problem(shown: str, *, windows: bool) -> str | None:
     """Why a name is refused; None if it is accepted. With `windows` any colon is refused, else only a drive's."""
     if len(shown) > LONGEST_NAME:
         return f"its name has {len(shown):,} characters, the limit is {LONGEST_NAME:,}"
+    # Backslashes count as separators on every system, because an archive made here may be unpacked on Windows.
     path = PurePosixPath(shown.replace("\\", "/"))
     drive = ":" in shown if windows else re.match("[A-Za-z]:", shown)
     if path.is_absolute() or ".." in path.parts or drive:

@@ -75,6 +75,7 @@ def groups(
 
     def find(at: int) -> int:
         while parent[at] != at:
+            # Path halving keeps the chains short.
             parent[at] = at = parent[parent[at]]
         return at
 
@@ -181,6 +182,7 @@ def likenesses(
 
 def near_neighbours(embeddings: Floats) -> NDArray[np.int64]:
     """Pair each photo with its nearest neighbours by embedding: int64 P×2, i < j; a pair may occur twice."""
+    # Without centring, all embeddings of one network have high cosines, whatever they show.
     centred = embeddings - embeddings.mean(0)
     centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
     count = min(NEIGHBOURS, len(centred) - 1)
@@ -247,6 +249,7 @@ def hold_out(
     holdout = np.zeros(len(labels), bool)
     for members in _groups_of_each_class(labels, digests, groups, seed):
         photos = sum(len(group) for group in members)
+        # At least one photo of each class is evaluated, and at least one trains.
         quota = min(max(1, round(photos * fraction)), photos - 1) if fraction > 0 else 0
         taken = 0
         for group in members[: len(members) - 1]:
@@ -267,6 +270,8 @@ def folds(
     for members in _groups_of_each_class(labels, digests, groups, seed):
         sizes = np.zeros(count, np.int64)
         for group in sorted(members, key=len, reverse=True):
+            # The largest groups are placed first, each into the smallest fold; ties begin at another fold for each
+            # class.
             place = min(range(count), key=lambda k: (sizes[k], (k - offset) % count))
             fold[group] = place
             sizes[place] += len(group)
@@ -286,6 +291,7 @@ def _groups_of_each_class(
         for member in members:
             counts[labels[member]] = counts.get(labels[member], 0) + 1
         label = max(sorted(counts), key=lambda name: counts[name])
+        # The order depends on the content of the files and the seed alone, not on names or the order of the photos.
         place = hashlib.sha256(f"{seed}:{min(digests[m] for m in members)}".encode()).digest()
         by_class.setdefault(label, []).append((place, members))
     return [

@@ -136,6 +136,7 @@ def _csv_rows(path: Path, wanted: Collection[str] | None, most: int | None = Non
     try:
         with _text(path, most) as file:
             first = file.readline(LIMITS.row + 1)
+            # Without a line that names it, the delimiter is the character that is most frequent in the header.
             named = _SEP.fullmatch(first)
             delimiter = named["delimiter"] if named else max(DELIMITERS, key=first.count)
             lines = _Lines(path, file, [] if named else [first])
@@ -161,6 +162,8 @@ def _text(path: Path, most: int | None) -> IO[str]:
     if start.startswith(_UTF_16):
         file.close()
         raise DataError(f'\'{path}\' is not UTF-8 but UTF-16 (Excel\'s "Unicode text"). Save it as "CSV UTF-8".')
+    # `utf-8-sig` removes the byte order mark that Excel writes. `newline=""` leaves line ends inside quoted cells to
+    # the csv module.
     return io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
 
 
@@ -215,15 +218,16 @@ def _checked(
     _check_columns(path, header)
     every = range(len(header))
     keep = [place for place in every if _is_wanted(header[place], wanted)]
-    told = False
+    narrowed = False
     for number, row in enumerate(rows, start=first):
         lines.row()
         if not row:
             continue
         if len(row) != len(header):
             raise DataError(f"'{path}', row {number}: {len(row)} cells, but the header has {len(header)}.")
-        yield {header[place]: row[place] for place in (keep if told else every)}
-        told = True
+        # The first row keeps all columns, so that an error can name those that the table has.
+        yield {header[place]: row[place] for place in (keep if narrowed else every)}
+        narrowed = True
 
 
 def _check_columns(path: Path, names: Sequence[str]) -> None:
@@ -294,6 +298,7 @@ def _parquet_rows(path: Path, wanted: Collection[str] | None) -> Iterator[dict[s
                 number = 0
                 for batch in file.iter_batches(_batch_rows(file.metadata, columns), columns=columns.names):
                     for row in batch.to_pylist():
+                        # As in CSV, the first row names the columns that are not read.
                         if number == 0:
                             row |= dict.fromkeys(columns.others)
                         number += 1
@@ -359,6 +364,7 @@ def _batch_rows(metadata: Any, columns: _Columns) -> int:
             column = row_group.column(place)
             if column.path_in_schema.partition(".")[0] in columns.names:
                 size += column.total_uncompressed_size
+    # Rows are read in batches by size and not by number, since one row may hold a photo of several megabytes.
     average: int = size // max(metadata.num_rows, 1)
     return max(1, min(10_000, LIMITS.batch // max(average, 1)))
 
@@ -391,12 +397,15 @@ def _picture(path: Path, number: int, value: Any) -> str:
 
 def _put(data: bytes, name: str) -> Path:
     """Write an image to the cache, once, in a folder named by its SHA-256, under a name that a person recognises."""
+    # The name comes from the table, so it must not contain a separator or begin with a dot.
     plain = re.sub(r"[^\w.() -]", "_", name)[-60:].lstrip(".") or "photo"
     kind = image_format(data[:SNIFFED])
     suffix = "" if "." in plain else {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}.get(kind or "", "")
     target = cache_folder() / "pictures" / sha256(data)[:32] / f"{plain}{suffix}"
     if target.is_file() and target.stat().st_size == len(data):
         return target
+    # Several processes may read the same table; each writes its own temporary file, and the last rename wins with equal
+    # bytes.
     temporary = target.with_name(f".{os.getpid()}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

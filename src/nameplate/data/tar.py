@@ -20,7 +20,7 @@ from typing import BinaryIO
 from nameplate.data.members import (
     AGAIN,
     LINK,
-    Budget,
+    ArchiveBudget,
     Member,
     Names,
     NoArchiveError,
@@ -66,7 +66,7 @@ class _Extra:
 class Tar:
     """An open tar archive. Members come in order, and the bytes of a member can be read until the next one comes."""
 
-    def __init__(self, file: BinaryIO, limits: Limits, budget: Budget) -> None:
+    def __init__(self, file: BinaryIO, limits: Limits, budget: ArchiveBudget) -> None:
         self.limits, self.budget, self.names = limits, budget, Names()
         self._file = file
         self.packed = file.read(2) == _GZIP
@@ -109,16 +109,21 @@ class Tar:
             if len(block) < BLOCK:
                 break
             if block == _ZERO:
+                # Two zero blocks end a tar, but joined archives go on after them (`cat a.tar b.tar`). So reading
+                # continues, and zeros count as a gap only if an entry follows.
                 zeros = at if zeros is None else zeros
                 stream.skip_zeros()
                 self.budget.time(began)
                 continue
             header = _parse(block)
             self.budget.time(began)
+            # Without a valid header the search goes on, block by block, until the next header whose checksum is
+            # right.
             if header is None:
                 if lost is None:
                     lost, guess = at if zeros is None else zeros, _guess(block)
                 continue
+            # An extension header before the gap may have described a lost entry, so it must not rename the next one.
             gap = lost if lost is not None else zeros
             if gap is not None:
                 yield self._damage(gap, at, guess if lost is not None else None)
@@ -132,6 +137,7 @@ class Tar:
             extra = _Extra()
             if member is not None:
                 yield member
+            # The caller has read as much of the member as it wanted; the next header follows the padded rest.
             missing = stream.skip(self._left)
             if missing and not stream.broken:
                 stream.broken = f"it ends in the middle of '{self._last}'"
@@ -170,6 +176,7 @@ class Tar:
 
     def _extend(self, extra: _Extra, header: _Header) -> None:
         """Read an extension header into `extra`."""
+        # The size is checked before the header is read, because a header can claim any size.
         self.budget.head(BLOCK + header.size)
         if header.size > self.budget.limits.header:
             self._stream.skip(_padded(header.size))
@@ -189,10 +196,14 @@ class Tar:
         """Make the member of a header; None for a folder. The stream is at the bytes of the entry."""
         raw = extra.name if extra.name is not None else header.name
         size = extra.size if extra.size is not None else header.size
+        # Old tars mark folders only by a slash at the end of the name of an ordinary entry.
         folder = header.type == _FOLDER or (header.type in b"\x000" and raw.endswith((b"/", b"\\")))
         if header.type == _SPARSE and header.extended:
+            # The map of a sparse file may continue in further blocks; byte 504 of each says whether another one
+            # follows.
             while (more := self._stream.take(BLOCK)) and len(more) == BLOCK and more[504]:
                 pass
+        # Links and folders have no bytes, whatever size their header claims (POSIX pax, "typeflag").
         self._left = 0 if header.type in _LINKS + _FOLDER else _padded(size)
         self.budget.count(archive, 1, size if self._left else 0)
         if folder:
@@ -238,7 +249,7 @@ class Tar:
 class _Stream:
     """The bytes of a tar in order. No more are unpacked than are read and the budget allows."""
 
-    def __init__(self, file: BinaryIO, budget: Budget, *, packed: bool) -> None:
+    def __init__(self, file: BinaryIO, budget: ArchiveBudget, *, packed: bool) -> None:
         self._file, self._budget = file, budget
         self._gzip = gzip.GzipFile(fileobj=file) if packed else None
         self._buffer, self._used = b"", 0
@@ -276,6 +287,8 @@ class _Stream:
         self.at += here
         size -= here
         if size and self._gzip is None:
+            # A plain file can be skipped without reading it. Seeking beyond the end would succeed silently, so the
+            # bytes that are missing are computed from the size of the file.
             there = min(size, max(0, os.fstat(self._file.fileno()).st_size - self._file.tell()))
             self._file.seek(there, os.SEEK_CUR)
             self.at += there
@@ -292,6 +305,7 @@ class _Stream:
             rest = self._buffer[self._used :]
             count = len(rest) if rest == _ZEROS[: len(rest)] else len(rest) - len(rest.lstrip(b"\0"))
             if count < len(rest):
+                # The next header begins at a multiple of 512 bytes, and may itself begin with zeros.
                 count -= (self.at + count) % BLOCK
                 self._used += max(count, 0)
                 self.at += max(count, 0)
@@ -311,6 +325,7 @@ class _Stream:
             data = b""
         self._buffer, self._used = data, 0
         if self._gzip is not None:
+            # `read1` returns at most `PIECE` bytes, so a bomb exceeds the budget long before it fills the memory.
             self._budget.inflate(len(data))
         self._budget.time(began)
         return bool(data)
@@ -329,6 +344,7 @@ def _padded(size: int) -> int:
 def _parse(block: bytes) -> _Header | None:
     """Parse a header block; None where it is no header, or its checksum is wrong."""
     stored = _number(block[148:156])
+    # The checksum is the sum of all bytes, with its own eight bytes taken as spaces.
     if stored is None or stored != sum(block[:148]) + 8 * 32 + sum(block[156:]):
         return None
     size = _number(block[124:136])
@@ -342,6 +358,7 @@ def _parse(block: bytes) -> _Header | None:
 
 def _number(field: bytes) -> int | None:
     """Parse a number in a header: octal digits, or GNU's binary form; None where it is neither."""
+    # GNU tar writes numbers that do not fit into octal digits in binary, and marks them by the highest bit.
     if field[0] == 0x80:
         return int.from_bytes(field[1:], "big")
     digits = field.split(b"\0", 1)[0].strip()

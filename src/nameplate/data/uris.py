@@ -20,7 +20,7 @@ STORES = {"s3": "s3fs", "gs": "gcsfs"}
 """Scheme → the package that reads it."""
 CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 10, 30, 5
 """Timeouts to connect and to receive a byte, in seconds, and number of attempts at a request."""
-NO_PHOTO_NAME = "its name is not a photo's, and objects in a store are told by their names alone"
+NO_PHOTO_NAME = "its name is not a photo's, and objects in a store are recognised by their names alone"
 
 
 def is_remote(text: str) -> bool:

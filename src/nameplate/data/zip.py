@@ -12,7 +12,7 @@ from typing import BinaryIO
 from nameplate.data.members import (
     AGAIN,
     LINK,
-    Budget,
+    ArchiveBudget,
     Member,
     Names,
     NoArchiveError,
@@ -40,7 +40,7 @@ METHODS = {9: "deflate64", 12: "bzip2", 14: "lzma", 93: "Zstandard", 95: "xz", 9
 class Zip:
     """An open zip archive. Its members may be read in any order and from any thread."""
 
-    def __init__(self, file: BinaryIO, limits: Limits, budget: Budget) -> None:
+    def __init__(self, file: BinaryIO, limits: Limits, budget: ArchiveBudget) -> None:
         self.limits, self.budget, self.names = limits, budget, Names()
         began = time.perf_counter()
         self._file = file
@@ -125,7 +125,7 @@ class Zip:
 class _Guarded(io.RawIOBase):
     """The file of a zip. One read returns no more bytes than the limit on a table of contents."""
 
-    def __init__(self, file: BinaryIO, budget: Budget) -> None:
+    def __init__(self, file: BinaryIO, budget: ArchiveBudget) -> None:
         self._file, self._budget = file, budget
 
     def read(self, size: int = -1) -> bytes:
@@ -157,6 +157,7 @@ def _problem(entry: zipfile.ZipInfo, shown: str) -> str | None:
     """Why an entry is refused before it is opened, apart from its size; None where it is accepted."""
     if problem := name_problem(shown, windows=True):
         return problem
+    # The upper 16 bits are the Unix mode; 0 means that the archive was made on a system without one.
     if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):
         return LINK
     if entry.flag_bits & _ENCRYPTED:
@@ -171,6 +172,7 @@ def _raw_name(entry: zipfile.ZipInfo) -> bytes | str:
     """The name of an entry: text where its encoding is stated, or else its bytes."""
     if entry.flag_bits & _UTF_8:
         return entry.orig_filename
+    # `zipfile` decodes names without the UTF-8 flag as cp437, which maps every byte, so encoding restores the bytes.
     raw = entry.orig_filename.encode("cp437")
     return unicode_path(entry.extra, raw) or raw
 
@@ -180,6 +182,8 @@ def _reaching(entries: Sequence[zipfile.ZipInfo], again: Sequence[bool], end: in
 
     Overlapping entries let a small archive unpack to a huge size (D. Fifield, "A better zip bomb", 2019).
     """
+    # From the last entry to the first, `end` is where the next entry, or the table of contents, begins. Duplicates are
+    # refused anyway.
     order = sorted((entry.header_offset, number) for number, entry in enumerate(entries) if not again[number])
     reaching: set[int] = set()
     for place in range(len(order) - 1, -1, -1):

@@ -56,20 +56,20 @@ def tour(
     say("2. Train", f"{trained.photos:,} photos embedded by {trained.runtime} and a head fitted in {seconds:.0f} s")
 
     model = Model(trained.bundle, replace(backbone.settings, runtime=trained.runtime))  # the runtime that trained
-    judged = evaluate_model(model, test, progress=progress)
-    found, top1 = judged.evaluation, judged.evaluation.top1
+    result = evaluate_model(model, test, progress=progress)
+    found, top1 = result.evaluation, result.evaluation.top1
     share = f"top-1 {100 * top1.value:.1f} % (95 % interval {100 * top1.low:.1f}–{100 * top1.high:.1f})"
-    say("3. Evaluate", f"{found.photos} photos never seen: {share}, by {judged.runtime}")
+    say("3. Evaluate", f"{found.photos} photos never seen: {share}, by {result.runtime}")
     for pair in found.confusions[:3]:
         say("", f"{pair.photos}× {pair.truth} taken for {pair.named}")
 
-    shown = judged.photos[len(judged.photos) // 2]
+    shown = result.photos[len(result.photos) // 2]
     [answer] = model.predict([shown.path])
     name = "/".join(Path(shown.path).parts[-2:])
     say("4. Identify", f"{name}: {answer.nameplate}, {100 * (answer.confidence or 0):.1f} %")
 
     page = output / "index.html"
-    _write(page, data, judged, shown, answer, seconds)
+    _write(page, data, result, shown, answer, seconds)
     say("5. See", str(page.resolve()))
     _say_what_next(say)
     return page
@@ -86,25 +86,25 @@ def _say_what_next(say: Callable[[str, str], None]) -> None:
 def _write(
     page: Path,
     data: Dataset,
-    judged: EvaluationResult,
+    result: EvaluationResult,
     shown: Photo,
     answer: Prediction,
     seconds: float,
 ) -> None:
-    nameplates = judged.nameplates
+    nameplates = result.nameplates
     write_page(
         page,
         "tour.html",
         version=__version__,
         train_photos=len(data.photos),
-        test_photos=len(judged.photos),
+        test_photos=len(result.photos),
         looks=[_look(name, data) for name in data.nameplates],
-        runtime=judged.runtime,
+        runtime=result.runtime,
         seconds=seconds,
-        evaluation=judged.evaluation,
-        confusion=png_uri(confusion_plot(confusion_matrix(judged.y_true, judged.y_pred, len(nameplates)), nameplates)),
-        classes=png_uri(class_plot(judged.evaluation)),
-        mistakes=_mistakes(judged, nameplates),
+        evaluation=result.evaluation,
+        confusion=png_uri(confusion_plot(confusion_matrix(result.y_true, result.y_pred, len(nameplates)), nameplates)),
+        classes=png_uri(class_plot(result.evaluation)),
+        mistakes=_mistakes(result, nameplates),
         answer={"uri": thumbnail_uri(decode(shown.path)), "truth": shown.label, "top": answer.top},
     )
 
@@ -119,10 +119,10 @@ def _look(nameplate: str, data: Dataset) -> dict[str, object]:
     }
 
 
-def _mistakes(judged: EvaluationResult, nameplates: Sequence[str]) -> list[dict[str, object]]:
+def _mistakes(result: EvaluationResult, nameplates: Sequence[str]) -> list[dict[str, object]]:
     found = [
         (float(probs.max()), photo, nameplates[int(probs.argmax())])
-        for photo, probs in zip(judged.photos, judged.probabilities, strict=True)
+        for photo, probs in zip(result.photos, result.probabilities, strict=True)
         if nameplates[int(probs.argmax())] != photo.label
     ]
     return [

@@ -76,6 +76,7 @@ def calibrate(confidence: Floats, right: NDArray[np.bool_], groups: NDArray[np.i
     # The bins stay as they are in every resample, so that only the photos vary.
     draws = [_gap(places[rows], sure[rows], truth[rows]) for rows in resamples(len(sure), groups)]
     spread = centred(value, draws)
+    # Within what chance explains, calibration cannot be excluded, so the interval must contain 0.
     ece = spread if value > by_chance.high else Metric(value, 0.0, spread.high)
     bins = (places == number for number in range(int(places.max()) + 1))
     return Calibration(ece, by_chance, tuple(_bin(sure[here], truth[here]) for here in bins if here.any()))
@@ -189,6 +190,8 @@ def _area(confidence: Floats, right: NDArray[np.bool_], groups: NDArray[np.int64
     tails = np.cumsum((1 / np.arange(1, photos + 1))[::-1])[::-1]
     rests = np.cumsum((risks / np.arange(1, photos + 1))[::-1])[::-1]
     value = float(risks.mean())
+    # A wrong photo adds its tail to the mean risk; `risks - value - rests` is the part that does not depend on being
+    # right.
     adds = (risks - value - rests)[places] + ~right * tails[places]
     sums = adds if groups is None else group_sums(adds, groups)
     return effective_wilson(value, float((sums**2).sum()) / photos**2, photos, photos / 2 / mean_copies(groups))

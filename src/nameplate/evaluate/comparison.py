@@ -54,14 +54,14 @@ def compare_models(result: EvaluationResult, other: EvaluationResult, name: str)
         DataError: No photo was evaluated by both.
     """
     # Each model leaves out its own training photos, so the two sets of photos can differ.
-    there = {photo.path: place for place, photo in enumerate(other.photos)}
-    mine = np.array([place for place, photo in enumerate(result.photos) if photo.path in there], np.int64)
+    there = {photo.path: i for i, photo in enumerate(other.photos)}
+    mine = np.array([i for i, photo in enumerate(result.photos) if photo.path in there], np.int64)
     if not len(mine):
         raise DataError(
             f"No photo can be judged by both: {len(result.photos):,} by this bundle and {len(other.photos):,} by "
             f"'{name}', none of them the same. Give photos that trained neither, of nameplates that both know."
         )
-    theirs = np.array([there[result.photos[place].path] for place in mine], np.int64)
+    theirs = np.array([there[result.photos[i].path] for i in mine], np.int64)
     groups = result.groups[mine]
     right, other_right = result.right[mine], other.right[theirs]
     losses, other_losses = _losses(result, mine), _losses(other, theirs)
@@ -78,8 +78,8 @@ def compare_models(result: EvaluationResult, other: EvaluationResult, name: str)
     )
 
 
-def _losses(result: EvaluationResult, places: NDArray[np.int64]) -> Floats:
-    return log_losses(result.probabilities[places], result.y_true[places])
+def _losses(result: EvaluationResult, indices: NDArray[np.int64]) -> Floats:
+    return log_losses(result.probabilities[indices], result.y_true[indices])
 
 
 def verdict(comparison: ModelComparison) -> str:

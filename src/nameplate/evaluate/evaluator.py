@@ -44,8 +44,8 @@ def same_picture(embedded: DatasetEmbeddings, progress: Progress = lambda *_: No
     """
     digests = [str(photo.sha256) for photo in embedded.photos]
     pairs = candidate_pairs(digests, embedded.hashes, embedded.embeddings)
-    places, rows = np.unique(pairs, return_inverse=True)  # only photos of candidate pairs are opened
-    photos = [embedded.photos[place] for place in places]
+    indices, rows = np.unique(pairs, return_inverse=True)  # only photos of candidate pairs are opened
+    photos = [embedded.photos[i] for i in indices]
     measured = measure_photos(photos, available_cpus(), lambda done, of: progress("look for copies", done, of))
     flat = np.zeros((SIDE, SIDE), np.uint8)  # correlates with nothing; stands for a photo that vanished meanwhile
     greys = np.stack([flat, *(each.grey if each else flat for each in measured)])
@@ -162,6 +162,7 @@ def evaluate_model(
         raise DataError(_nothing_left(dataset, embedded, chosen, unknown, include_trained=include_trained))
     photos, y_true, embeddings = _those(embedded, chosen.columns, chosen.kept)
     probs = model.probabilities(embeddings, embedded.runtime)
+    # A training photo may have a label that the model does not know, where the data were relabelled since.
     known_and_trained = (chosen.columns >= 0) & chosen.trained
     counts, evaluated = Counter(str(photo.label) for photo in dataset.photos), {str(photo.label) for photo in photos}
     known = [name for name in dataset.nameplates if nfc(name) in columns]
@@ -195,15 +196,15 @@ def _label_columns(bundle: Bundle) -> dict[str, int]:
 def _select(
     bundle: Bundle, embedded: DatasetEmbeddings, columns: dict[str, int], progress: Progress, *, include_trained: bool
 ) -> _Selection:
-    places = np.array([columns.get(nfc(str(photo.label)), -1) for photo in embedded.photos])
+    indices = np.array([columns.get(nfc(str(photo.label)), -1) for photo in embedded.photos])
     trained_sha256, excluded_sha256 = trained_digests(bundle), excluded_digests(bundle)
     trained = np.array([photo.sha256 in trained_sha256 for photo in embedded.photos])
     # Each photo has one reason to be left out, so that the counts of the report add up.
-    excluded = np.array([photo.sha256 in excluded_sha256 for photo in embedded.photos]) & ~trained & (places >= 0)
+    excluded = np.array([photo.sha256 in excluded_sha256 for photo in embedded.photos]) & ~trained & (indices >= 0)
     groups = same_picture(embedded, progress)
-    leaked = np.isin(groups, groups[trained]) & ~trained & ~excluded & (places >= 0)
-    kept = (places >= 0) & (~(trained | excluded | leaked) | include_trained)
-    return _Selection(places, groups, trained, excluded, leaked, kept)
+    leaked = np.isin(groups, groups[trained]) & ~trained & ~excluded & (indices >= 0)
+    kept = (indices >= 0) & (~(trained | excluded | leaked) | include_trained)
+    return _Selection(indices, groups, trained, excluded, leaked, kept)
 
 
 def _nothing_left(
@@ -227,10 +228,10 @@ def _nothing_left(
 
 
 def _those(
-    embedded: DatasetEmbeddings, places: NDArray[np.int64], chosen: NDArray[np.bool_]
+    embedded: DatasetEmbeddings, indices: NDArray[np.int64], chosen: NDArray[np.bool_]
 ) -> tuple[tuple[Photo, ...], NDArray[np.int64], Floats]:
     photos = tuple(photo for photo, there in zip(embedded.photos, chosen, strict=True) if there)
-    return photos, places[chosen], embedded.embeddings[chosen]
+    return photos, indices[chosen], embedded.embeddings[chosen]
 
 
 def trained_digests(bundle: Bundle) -> set[str]:
@@ -280,8 +281,8 @@ class Mistake:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """Two nameplates that are confused."""
+class MutualConfusion:
+    """Two nameplates that are confused, in both directions."""
 
     first: str
     second: str
@@ -301,45 +302,45 @@ def surest_mistakes(result: EvaluationResult, count: int) -> tuple[Mistake, ...]
     """The `count` most confident wrong answers, or fewer, in descending order of confidence."""
     wrong = np.flatnonzero(~result.right)
     order = wrong[np.argsort(-result.confidence[wrong], kind="stable")]
-    return tuple(_mistake(result, int(place)) for place in order[:count])
+    return tuple(_mistake(result, int(i)) for i in order[:count])
 
 
-def worst_pairs(result: EvaluationResult, count: int) -> tuple[Pair, ...]:
+def worst_pairs(result: EvaluationResult, count: int) -> tuple[MutualConfusion, ...]:
     """The `count` pairs of nameplates with the most confusions, or fewer."""
-    places: dict[tuple[int, int], list[int]] = {}
+    by_pair: dict[tuple[int, int], list[int]] = {}
     y_true, named = result.y_true.tolist(), result.y_pred.tolist()
-    for place in np.flatnonzero(~result.right).tolist():
-        places.setdefault((min(y_true[place], named[place]), max(y_true[place], named[place])), []).append(place)
-    worst = sorted(places.items(), key=lambda found: -len(found[1]))[:count]
+    for i in np.flatnonzero(~result.right).tolist():
+        by_pair.setdefault((min(y_true[i], named[i]), max(y_true[i], named[i])), []).append(i)
+    worst = sorted(by_pair.items(), key=lambda found: -len(found[1]))[:count]
     return tuple(_pair(result, one, two, np.array(found)) for (one, two), found in worst)
 
 
-def _pair(result: EvaluationResult, one: int, two: int, places: NDArray[np.int64]) -> Pair:
-    there = int((result.y_true[places] == one).sum())
-    surest = places[result.confidence[places].argmax()]
+def _pair(result: EvaluationResult, one: int, two: int, indices: NDArray[np.int64]) -> MutualConfusion:
+    there = int((result.y_true[indices] == one).sum())
+    surest = indices[result.confidence[indices].argmax()]
     names = result.nameplates
-    return Pair(names[one], names[two], there, len(places) - there, _mistake(result, int(surest)))
+    return MutualConfusion(names[one], names[two], there, len(indices) - there, _mistake(result, int(surest)))
 
 
-def _mistake(result: EvaluationResult, place: int) -> Mistake:
-    truth, named = int(result.y_true[place]), int(result.y_pred[place])
+def _mistake(result: EvaluationResult, index: int) -> Mistake:
+    truth, named = int(result.y_true[index]), int(result.y_pred[index])
     return Mistake(
-        result.photos[place].path,
+        result.photos[index].path,
         result.nameplates[truth],
         result.nameplates[named],
-        float(result.confidence[place]),
-        _nearest(result, place, truth),
-        _nearest(result, place, named),
+        float(result.confidence[index]),
+        _nearest(result, index, truth),
+        _nearest(result, index, named),
     )
 
 
-def _nearest(result: EvaluationResult, place: int, column: int) -> str | None:
+def _nearest(result: EvaluationResult, index: int, column: int) -> str | None:
     """The training photo of a class with the largest cosine to a photo's embedding; the photo itself is left out."""
     known = result.training
-    own = result.photos[place].sha256
+    own = result.photos[index].sha256
     rows = [row for row in np.flatnonzero(known.columns == column) if known.photos[row].sha256 != own]
     if not rows:
         return None
     embeddings = known.embeddings[rows]
-    cosines = embeddings @ result.embeddings[place] / np.maximum(np.linalg.norm(embeddings, axis=1), 1e-12)
+    cosines = embeddings @ result.embeddings[index] / np.maximum(np.linalg.norm(embeddings, axis=1), 1e-12)
     return known.photos[rows[int(cosines.argmax())]].path

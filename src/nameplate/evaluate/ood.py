@@ -103,8 +103,11 @@ def _false_accepts(known: NDArray[np.floating], ood: NDArray[np.floating]) -> Me
 
     photos, count = len(known), len(ood)
     places = np.arange(photos + 1)
+    # The probability of each number of known photos below the true threshold, which is their `KEPT` quantile.
     probs = binom.pmf(places, photos, KEPT)
     below = np.searchsorted(np.sort(ood), np.sort(known), side="right")
+    # Between two known scores the threshold can be anywhere, so the mean of both ends is taken. Below the first score 0
+    # OOD photos pass, above the last one all may.
     passed = (np.r_[0, below] + np.r_[below, count]) / 2
     likely = probs > 1e-9  # the other places change nothing, and each costs an incomplete beta function
 

@@ -111,6 +111,7 @@ def _of_rights(gains: Doubles, members: Ints) -> Paired:
     effect = (
         max(1.0, float((sums**2).sum()) / changed) if changed else float((np.bincount(members) ** 2).sum() / photos)
     )
+    # With n copies of every photo all counts are n times too large. Dividing them by the design effect undoes this.
     low, high = tango(better / effect, worse / effect, photos / effect)
     score = float(2 * norm.sf(abs(better - worse) / math.sqrt(changed * effect))) if changed else 1.0
     p = sign_flip(sums.round().astype(np.int64))
@@ -135,9 +136,12 @@ def _of_means(gains: Doubles, members: Ints, *, rights: bool) -> Paired:
     proportions", 2005).
     """
     photos, value = gains.shape[1], float(gains.mean())
+    # The number of photos needed comes from the measured variance, without the pseudo-photos below.
     more = _photos_to_tell(value, photos, _parts(gains, members))
     changed = int(np.count_nonzero(np.abs(np.bincount(members, gains.mean(0))) > ROUNDING))
     if rights:
+        # The pseudo-photos are groups of their own. They move the mean towards 0, so the interval is widened to contain
+        # the measured mean.
         wide, new = np.hstack([gains, np.tile(AGAINST, (len(gains), 1))]), members.max() + 1
         low, high, p = _t_interval(float(wide.mean()), _parts(wide, np.r_[members, new, new + 1]))
         low, high = max(-1.0, min(low, value)), min(1.0, max(high, value))
@@ -163,12 +167,14 @@ def _parts(gains: Doubles, members: Ints) -> Spread:
     runs, photos = gains.shape
     means = gains.mean(0)
     shares = np.bincount(members) / photos
+    # Dividing by the number of runs gives the variance of their mean, not that of one run.
     of_runs = float(gains.mean(1).var(ddof=1)) / runs if runs > 1 else 0.0
     if len(shares) == 1:  # one group shows no variance; the standard deviation is assumed to equal the mean
         return Spread((float(means.mean() ** 2), 1), (of_runs, runs - 1), 0.0)
     square = float((shares**2).sum())
     kept = 1 - 2 * shares + square  # the share of a group's own variance that its deviation from the mean keeps
     both = sum(_of_photos(row, members, kept) for row in gains - means) / (runs * (runs - 1)) if runs > 1 else 0.0
+    # The difference of two estimates can be negative where the photos' own variance is near 0.
     of_photos = max(0.0, _of_photos(means, members, kept) - both)
     return Spread((of_photos, _freedom(shares, kept, square)), (of_runs, runs - 1), min(both, of_runs))
 
@@ -190,6 +196,7 @@ def _freedom(shares: Doubles, kept: Doubles, square: float) -> float:
     The entries of M are w_g w_h ((g = h) + square − w_g − w_h) / √(kept_g kept_h). M itself, G×G, is never built.
     """
     a = shares**2 / kept
+    # The diagonal of M has other entries than the formula, so its terms are subtracted here and added as shares⁴ below.
     of_all = _sum_of_squares(a, shares, square) - (a**2 * (square - 2 * shares) ** 2).sum()
     return float(square**2 / ((shares**4).sum() + of_all))
 
@@ -212,6 +219,7 @@ def resamples(photos: int, groups: NDArray[np.int64] | None = None) -> Iterator[
     rows = np.argsort(members, kind="stable")
     for _ in range(RESAMPLES):
         drawn = random.integers(0, len(sizes), len(sizes))
+        # 0, 1, … within each drawn group, without a loop over groups.
         steps = np.arange(sizes[drawn].sum()) - np.repeat(np.cumsum(sizes[drawn]) - sizes[drawn], sizes[drawn])
         yield rows[np.repeat(ends[drawn] - sizes[drawn], sizes[drawn]) + steps]
 
@@ -231,8 +239,10 @@ def sign_flip(sums: Ints) -> float:
     probs = np.ones(1)  # that the positive summands add to 0, 1, 2, …
     for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
         steps = np.zeros(size * count + 1)
+        # Of `count` summands of this size, k are positive with a binomial probability; they add k · size.
         steps[::size] = binom.pmf(np.arange(count + 1), count, 0.5)
         probs = np.convolve(probs, steps)
+    # The sum is twice the positive part minus the total of all sizes, which is len(probs) - 1.
     place = (abs(int(sums.sum())) + len(probs) - 1) // 2
     return min(1.0, float(2 * probs[place + 1 :].sum() + probs[place]))
 
@@ -250,7 +260,9 @@ def tango(better: float, worse: float, photos: float) -> tuple[float, float]:
     def rejected(difference: float) -> bool:
         b = (2 * photos - better + worse) * difference - better - worse
         c = worse * difference * (1 - difference)
+        # The maximum likelihood estimate of the share of photos that became worse, given the difference.
         of_worse = (math.sqrt(max(0.0, b * b + 8 * photos * c)) - b) / (4 * photos)
+        # Rounding can make the variance negative at the ends -1 and 1; then every other difference is rejected.
         variance = photos * max(0.0, 2 * of_worse + difference * (1 - difference))
         return (better - worse - photos * difference) ** 2 > Z * Z * variance
 
@@ -261,6 +273,8 @@ def _edge(rejected: Callable[[float], bool], inside: float, outside: float) -> f
     """The end of the interval, by bisection between a difference that is not rejected and one that is."""
     for _ in range(60):
         middle = (inside + outside) / 2
+        # 60 halvings reach the precision of float64. `outside` is returned, so that rounding never makes the interval
+        # too short.
         inside, outside = (inside, middle) if rejected(middle) else (middle, outside)
     return outside
 
@@ -272,6 +286,8 @@ def holm(values: Sequence[float]) -> Doubles:
     [0.03, 0.06, 0.06]
     """
     order = np.argsort(values)
+    # The smallest p is multiplied by the number of comparisons, the next by one less, and none may be below an earlier
+    # one.
     raised = np.asarray(values, np.float64)[order] * np.arange(len(values), 0, -1)
     result = np.empty(len(values))
     result[order] = np.minimum(1, np.maximum.accumulate(raised)) if len(values) else []
@@ -348,6 +364,7 @@ def _photos_to_tell(value: float, photos: int, spread: Spread) -> int | None:
     of_photos, of_runs = spread.photos, spread.runs
 
     def significant(number: int) -> bool:
+        # More photos reduce the component of the photos and the interaction, but not the differences between runs.
         share = number / photos
         part = max(of_photos[0], TINY) / share, max(1.0, (of_photos[1] + 1) * share - 1)
         return power(value, part, (of_runs[0] - spread.both + spread.both / share, of_runs[1])) >= POWER

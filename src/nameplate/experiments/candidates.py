@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nameplate.errors import UsageError
 from nameplate.fit.recipe import Recipe, load_recipe
-from nameplate.types import HeadRecipe, Interpolation
+from nameplate.types import HeadRecipe, Interpolation, Locate
 
 SIZE = (180, 240)
 """Height and width of the model's input in the original notebook's comparison, in pixels."""
@@ -33,6 +33,8 @@ class Frozen:
     head: HeadRecipe
     weights: str = "auto"
     """As `weights` in a recipe."""
+    locate: Locate = "ssd"
+    """As `locate` in a recipe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +102,8 @@ def fine_tune_recipe(
 ) -> Recipe:
     """The original notebook's comparison as a recipe: three epochs with its batch, optimiser, rate and augmentation.
 
-    Two things differ: every backbone gets pixels normalised as its weights were trained, and none has stochastic depth,
-    which not every network supports.
+    Three things differ: the car is located first, every backbone gets pixels normalised as its weights were trained,
+    and none has stochastic depth, which not every network supports.
     """
     original = load_recipe("original")
     assert isinstance(original, Recipe)
@@ -117,6 +119,7 @@ def fine_tune_recipe(
         weights=weights,
         interpolation=interpolation,
         drop_path=0.0,
+        locate="ssd",
         seed=seed,
         stages=(stage,),
     )
@@ -176,6 +179,13 @@ def of_changes(base: str, changes: Sequence[str], backbone: str, size: tuple[int
 
 def _candidate(name: str, recipe: Recipe | HeadRecipe, backbone: str, size: tuple[int, int]) -> Candidate:
     return Tuned(name, recipe) if isinstance(recipe, Recipe) else Frozen(name, backbone, *size, recipe)
+
+
+def located(candidate: Candidate, locate: Locate) -> Candidate:
+    """The candidate with another way to locate the car."""
+    if isinstance(candidate, Frozen):
+        return replace(candidate, locate=locate)
+    return replace(candidate, recipe=replace(candidate.recipe, locate=locate))
 
 
 def file_name(name: str) -> str:

@@ -27,7 +27,7 @@ from nameplate.errors import DataError, NameplateError, UsageError, WriteError
 from nameplate.evaluate.evaluator import same_picture
 from nameplate.experiments.candidates import Candidate, Frozen, Tuned, file_name, refuse_mixture
 from nameplate.experiments.paired import PairedAnswers, one_speed, ordered, pairs, photo_keys, summary, with_verdicts
-from nameplate.fit.run import JUDGED_BY, RUN, data_record, load_run, versions
+from nameplate.fit.run import EVALUATION_RUNTIME, RUN, data_record, load_run, versions
 from nameplate.fit.split import Split, split_photos
 from nameplate.model.embeddings import Progress, embed_photos
 from nameplate.model.model import Model
@@ -37,7 +37,8 @@ from nameplate.storage import clear_folder, is_free, whole_file, working_in
 from nameplate.types import HeadRecipe
 
 if TYPE_CHECKING:
-    from nameplate.train.finetune import Say, Watch
+    from nameplate.train.finetune import Say
+    from nameplate.train.loop import OnStep
 
 
 SETTINGS, JUDGED, RUNS = "settings.json", "judged", "runs"
@@ -142,7 +143,7 @@ def described(candidate: Candidate) -> dict[str, object]:
 
 
 Bars = Callable[[], AbstractContextManager[Progress]]
-Training = Callable[[], "AbstractContextManager[tuple[Watch, Say]]"]
+TrainingScreen = Callable[[], "AbstractContextManager[tuple[OnStep, Say]]"]
 
 
 FROZEN_BY = "torch"
@@ -178,7 +179,7 @@ def compare(
     *,
     overwrite: bool = False,
     bars: Bars,
-    training: Training,
+    training: TrainingScreen,
     say: Callable[[str], None] = lambda _: None,
 ) -> Comparison:
     """Evaluate all candidates that have no row yet, and write the comparison after each of them.
@@ -209,7 +210,7 @@ def _compare(
     target: Path,
     overwrite: bool,
     bars: Bars,
-    training: Training,
+    training: TrainingScreen,
     say: Callable[[str], None],
 ) -> Comparison:
     """`compare`, within the lock on the folder."""
@@ -268,13 +269,13 @@ def photos_to_evaluate(dataset: Dataset, plan: Plan, progress: Progress) -> Spli
 
 def at_most(dataset: Dataset, each: int, seed: int) -> Dataset:
     """A data set with at most `each` photos of every nameplate in each of its parts, drawn at random."""
-    places: dict[tuple[str | None, str | None], list[int]] = {}
-    for place, photo in enumerate(dataset.photos):
-        places.setdefault((photo.label, photo.split), []).append(place)
+    by_class: dict[tuple[str | None, str | None], list[int]] = {}
+    for i, photo in enumerate(dataset.photos):
+        by_class.setdefault((photo.label, photo.split), []).append(i)
     kept: list[int] = []
-    for members in places.values():
+    for members in by_class.values():
         kept += np.random.default_rng(seed).permutation(members)[:each].tolist()
-    return replace(dataset, photos=tuple(dataset.photos[place] for place in sorted(kept)))
+    return replace(dataset, photos=tuple(dataset.photos[i] for i in sorted(kept)))
 
 
 def _settings(plan: Plan, split: Split) -> dict[str, object]:
@@ -292,7 +293,7 @@ def _settings(plan: Plan, split: Split) -> dict[str, object]:
 
 
 def _evaluate(
-    candidate: Candidate, plan: Plan, split: Split, target: Path, bars: Bars, training: Training
+    candidate: Candidate, plan: Plan, split: Split, target: Path, bars: Bars, training: TrainingScreen
 ) -> FinishedCandidate:
     """Evaluate a candidate and keep its row. After an error the row has the reason, and the next call tries again."""
     try:
@@ -314,7 +315,7 @@ def _evaluate(
 
 
 def _row(
-    candidate: Candidate, plan: Plan, split: Split, target: Path, bars: Bars, training: Training
+    candidate: Candidate, plan: Plan, split: Split, target: Path, bars: Bars, training: TrainingScreen
 ) -> tuple[ComparisonRow, PairedAnswers]:
     """Evaluate a candidate."""
     # Imported here because it imports torch, which --help and a complete comparison do not need.
@@ -334,11 +335,11 @@ def _row(
 
 
 def _comparison(
-    plan: Plan, split: Split, settings: dict[str, object], judged: dict[str, FinishedCandidate], reading: float
+    plan: Plan, split: Split, settings: dict[str, object], finished: dict[str, FinishedCandidate], reading: float
 ) -> Comparison:
-    names = [each.name for each in plan.candidates if each.name in judged]
-    done = one_speed(ordered([judged[name].row for name in names]))
-    found = {name: judged[name].answers for name in names if judged[name].row.error is None}
+    names = [each.name for each in plan.candidates if each.name in finished]
+    done = one_speed(ordered([finished[name].row for name in names]))
+    found = {name: finished[name].answers for name in names if finished[name].row.error is None}
     reference = None
     if found:
         first = plan.candidates[0].name
@@ -351,11 +352,11 @@ def _comparison(
         protocol=plan.protocol,
         judged=_evaluated_on(plan, split),
         made=datetime.now(UTC).isoformat(timespec="seconds"),
-        settings={**settings, "threads": plan.threads, "runtime": FROZEN_BY if plan.frozen else JUDGED_BY},
+        settings={**settings, "threads": plan.threads, "runtime": FROZEN_BY if plan.frozen else EVALUATION_RUNTIME},
         data=data_record(split),
         versions=versions("numpy", "pillow", "scipy", "simplejpeg", "timm", "torch"),
         seconds_to_read=reading,
-        waiting=tuple(each.name for each in plan.candidates if each.name not in judged),
+        waiting=tuple(each.name for each in plan.candidates if each.name not in finished),
         rows=with_verdicts(done, tested, reference, base) if reference else done,
         reference=reference,
         summary=summary(done, tested, reference, base) if reference else "No candidate could be evaluated.",
@@ -374,8 +375,8 @@ def _evaluated_on(plan: Plan, split: Split) -> str:
             f"or a copy of it (cross-validation), embedded by {FROZEN_BY}."
         )
     holdout, training = int(split.holdout.sum()), int(split.train.sum())
-    judged = f"Evaluated on {holdout:,} photos that were held out, by {JUDGED_BY}"
-    return f"{judged}; trained on {training:,} photos of {classes} nameplates."
+    held_out = f"Evaluated on {holdout:,} photos that were held out, by {EVALUATION_RUNTIME}"
+    return f"{held_out}; trained on {training:,} photos of {classes} nameplates."
 
 
 def _described_row(row: ComparisonRow) -> str:

@@ -22,9 +22,18 @@ from nameplate.model.embeddings import DatasetEmbeddings, Progress, embed_with, 
 from nameplate.model.pipeline import Settings
 from nameplate.report.compare import ComparisonRow
 from nameplate.train.backbones import find_backbone
-from nameplate.train.finetune import Say, Watch, fine_tune, start
-from nameplate.train.frozen_network import Cost, TorchRuntime, cost_of, load_network, measure, stand_in_bundle
-from nameplate.types import Photo
+from nameplate.train.finetune import Say, fine_tune, start
+from nameplate.train.frozen_network import (
+    Cost,
+    TorchRuntime,
+    cost_of,
+    interpolation_of,
+    load_network,
+    measure,
+    stand_in_bundle,
+)
+from nameplate.train.loop import OnStep
+from nameplate.types import Photo, Preprocess
 
 
 def evaluate_frozen(
@@ -48,12 +57,14 @@ def evaluate_frozen(
     size = candidate.height, candidate.width
     network, weights = load_network(backbone, len(split.nameplates), size, threads, candidate.weights)
     cost = measure(network, *size)
-    bundle, runtime = stand_in_bundle(backbone, weights, network, size), TorchRuntime(network)
+    preprocess = Preprocess(*size, "squash", interpolation_of(backbone), candidate.locate)
+    bundle, runtime = stand_in_bundle(backbone, weights, network, preprocess), TorchRuntime(network)
 
-    def embed(photos: Sequence[Photo], *, mirror: bool) -> DatasetEmbeddings:
-        return embed_with(runtime, photos, bundle, Settings(threads=threads, mirror=mirror), progress)
+    def embed(photos: Sequence[Photo], *, mirror: bool = False, also_mirrored: bool = False) -> DatasetEmbeddings:
+        settings = Settings(threads=threads, mirror=mirror)
+        return embed_with(runtime, photos, bundle, settings, progress, also_mirrored=also_mirrored)
 
-    plain = embed(split.photos, mirror=False)
+    plain = embed(split.photos, also_mirrored=candidate.head.mirror)
     there = still_readable(split.photos, plain)
     classes, groups = split.classes[there], split.groups[there]
     mirrored = embed(plain.photos, mirror=True) if candidate.head.mirror else None
@@ -98,7 +109,7 @@ def start_run(candidate: Tuned, split: Split, run: Path, threads: int, progress:
 
 
 def evaluate_tuned(
-    candidate: Tuned, split: Split, run: Path, *, watch: Watch, say: Say
+    candidate: Tuned, split: Split, run: Path, *, watch: OnStep, say: Say
 ) -> tuple[ComparisonRow, PairedAnswers]:
     """Train a run to its end, from its last checkpoint on, and evaluate it on the held-out photos.
 
@@ -115,7 +126,7 @@ def evaluate_tuned(
     made = fine_tune(run, watch=watch, say=say)
     if made is None or made.finished.evaluation is None:
         raise NameplateError("No held-out photo could be evaluated.")
-    places, evaluation = made.finished.places, made.finished.evaluation
+    indices, evaluation = made.finished.indices, made.finished.evaluation
     backbone = find_backbone(candidate.recipe.backbone)
     row = ComparisonRow(
         name=candidate.name,
@@ -126,8 +137,8 @@ def evaluate_tuned(
         licence=backbone.licence,
         seconds=made.state.seconds,
     )
-    keys = np.array(photo_keys(made.split.photos))[places]
-    found = answers(keys.tolist(), made.finished.probabilities, made.split.classes[places], split.nameplates)
+    keys = np.array(photo_keys(made.split.photos))[indices]
+    found = answers(keys.tolist(), made.finished.probabilities, made.split.classes[indices], split.nameplates)
     last = candidate.recipe.stages[-1]  # the cost is measured at the input size of the last stage
     cost = cost_of(backbone, len(split.nameplates), (last.height, last.width), load_run(run).threads)
     return with_cost(row, cost), found

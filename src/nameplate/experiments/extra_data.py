@@ -33,7 +33,7 @@ from nameplate.experiments.further import ClassMap, Cleaning, clean, map_classes
 from nameplate.experiments.result import Experiment, write_extra_page, write_result
 from nameplate.experiments.verdict import Material, SeedResult, give_verdict, load_seed, save_seed
 from nameplate.fit.recipe import Recipe
-from nameplate.fit.run import JUDGED_BY, versions
+from nameplate.fit.run import EVALUATION_RUNTIME, versions
 from nameplate.fit.split import Split, split_photos
 from nameplate.model.embeddings import DatasetEmbeddings, Progress, embed_photos
 from nameplate.model.model import Model
@@ -131,7 +131,8 @@ def _extra_data(
     """`extra_data`, within the lock on the folder."""
     recipe = design.recipe
     mapped, classes = _mapped(base, extra, design.class_map)
-    embedded = embed_photos([*base.photos, *mapped], model, progress)  # in one call, so that one runtime embeds all
+    mirror = isinstance(recipe, HeadRecipe) and recipe.mirror
+    embedded = embed_photos([*base.photos, *mapped], model, progress, also_mirrored=mirror)  # one call, so one runtime
     ours = _of_base(base, embedded)
     split = split_photos(base, ours, recipe.holdout, recipe.seed, progress)
     mapped, classes = _trainable(mapped, classes, split.nameplates)
@@ -139,7 +140,7 @@ def _extra_data(
     together = replace(base, photos=(*base.photos, *mapped))
     findings = inspect(together, model, shortcuts=False, progress=progress).findings
     cleaning = clean(_read_of(mapped, embedded), split.photos, findings)
-    evaluation = evaluation_places(split)
+    evaluation = evaluation_indices(split)
     material = _material(base, split, cleaning, evaluation)
     settings = _settings(split, cleaning, recipe, model)
     _claim(folder, settings)
@@ -162,7 +163,7 @@ def _extra_data(
         settings=settings,
         seeds=tuple(result.seed for result in results),
         versions=versions("numpy", "onnxruntime", "pillow", "scipy", "simplejpeg"),
-        runtime=embedded.runtime if isinstance(recipe, HeadRecipe) else _judged_by(model),
+        runtime=embedded.runtime if isinstance(recipe, HeadRecipe) else _evaluation_runtime(model),
         made=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     write_result(folder, made)
@@ -170,7 +171,7 @@ def _extra_data(
     return made
 
 
-def evaluation_places(split: Split) -> NDArray[np.int64]:
+def evaluation_indices(split: Split) -> NDArray[np.int64]:
     """The indices of the photos to evaluate on, int64: the validation part, or the test part where there is none.
 
     Copies of training photos are left out.
@@ -245,7 +246,7 @@ def _material(base: Dataset, split: Split, cleaning: Cleaning, evaluation: NDArr
     return Material(
         train=tuple(photo for photo, train in zip(split.photos, split.train, strict=True) if train),
         extra=cleaning.kept,
-        evaluation=tuple(split.photos[place].with_(split="validation") for place in evaluation),
+        evaluation=tuple(split.photos[i].with_(split="validation") for i in evaluation),
         nameplates=split.nameplates,
         ids=base.ids,
     )
@@ -298,11 +299,11 @@ def _seed_results(
     done = {seed: load_seed(folder, seed) for seed in range(recipe.seed, recipe.seed + seeds)}
     if None in done.values():  # embedding mirrored photos takes time, which complete seeds do not need
         train = _trainer(material, embedded, folder, recipe, model, progress, say)
-        for place, seed in enumerate(done):
+        for i, seed in enumerate(done):
             if done[seed] is None:
                 done[seed] = result = train(seed)
                 save_seed(folder, result)
-            progress("seeds", place + 1, seeds)
+            progress("seeds", i + 1, seeds)
     return [result for result in done.values() if result is not None]
 
 
@@ -322,12 +323,12 @@ def _trainer(
         return ProbeTrainer(material, embedded, model, recipe, progress).train_seed
     from nameplate.experiments.networks import NetworkTrainer  # imports torch
 
-    runtime, threads = _judged_by(model), model.settings.threads
+    runtime, threads = _evaluation_runtime(model), model.settings.threads
     return NetworkTrainer(
         material, folder, recipe, runtime=runtime, threads=threads, progress=progress, say=say
     ).train_seed
 
 
-def _judged_by(model: Model) -> str:
+def _evaluation_runtime(model: Model) -> str:
     """The runtime for all networks of an experiment: with `auto`, one might use bfloat16 and another not."""
-    return JUDGED_BY if model.settings.runtime == "auto" else model.settings.runtime
+    return EVALUATION_RUNTIME if model.settings.runtime == "auto" else model.settings.runtime

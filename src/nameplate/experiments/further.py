@@ -175,12 +175,12 @@ def clean(extra: Sequence[Photo], base: Sequence[Photo], findings: Iterable[Find
         findings: the findings of the audit on both data sets together; those on BASE alone are ignored.
     """
     findings, own = list(findings), {photo.path: photo for photo in base}
-    places = {photo.path: place for place, photo in enumerate(extra)}
+    index_of = {photo.path: i for i, photo in enumerate(extra)}
     reasons: dict[str, TakenOut] = {}
 
     # The first reason counts, so the more important reasons come first below.
     def take(path: str, reason: str, detail: str) -> None:
-        if path in places:
+        if path in index_of:
             reasons.setdefault(path, TakenOut(path, reason, detail))
 
     for finding in findings:
@@ -191,9 +191,10 @@ def clean(extra: Sequence[Photo], base: Sequence[Photo], findings: Iterable[Find
     for photo in extra:
         if photo.group in adverts:
             take(photo.path, ADVERT_OF_HELD, adverts[photo.group])
+    # Photos that were removed above cannot be the copy that is kept.
     for members in _copies(findings, own, extra):
-        there = sorted(places[path] for path in members if path in places and path not in reasons)
-        for entry in _spare(members, own, [extra[place] for place in there]):
+        there = sorted(index_of[path] for path in members if path in index_of and path not in reasons)
+        for entry in _spare(members, own, [extra[i] for i in there]):
             take(entry.path, entry.reason, entry.detail)
     kept = tuple(photo for photo in extra if photo.path not in reasons)
     stay = {photo.path for photo in kept}

@@ -17,7 +17,7 @@ from nameplate.model.embeddings import DatasetEmbeddings, Progress, embed_photos
 from nameplate.model.model import Model
 from nameplate.types import Floats, HeadRecipe, Photo
 
-Places = NDArray[np.int64]
+Indices = NDArray[np.int64]
 
 LEFT_OUT = 0.1
 """Share of the training photos that each seed leaves out."""
@@ -34,9 +34,9 @@ class Rows:
     """float32 N×D."""
     mirrored: Floats
     """float32 N×D of the mirrored photos; a row of NaN where a photo has no mirrored embedding."""
-    classes: Places
+    classes: Indices
     """int64 (N,): 0 … C-1."""
-    groups: Places
+    groups: Indices
     """int64 (N,): copies of one image, or photos of one advert, have the same number."""
 
 
@@ -52,11 +52,11 @@ class ProbeTrainer:
     def __init__(
         self, material: Material, embedded: DatasetEmbeddings, model: Model, recipe: HeadRecipe, progress: Progress
     ) -> None:
-        places = {photo.path: place for place, photo in enumerate(embedded.photos)}
-        train = [places[photo.path] for photo in (*material.train, *material.extra)]
+        index_of = {photo.path: i for i, photo in enumerate(embedded.photos)}
+        train = [index_of[photo.path] for photo in (*material.train, *material.extra)]
         photos = (*material.train, *material.extra)
         self.recipe, self.material = recipe, material
-        self.evaluation = embedded.embeddings[[places[photo.path] for photo in material.evaluation]]
+        self.evaluation = embedded.embeddings[[index_of[photo.path] for photo in material.evaluation]]
         rows = DatasetEmbeddings(photos, embedded.embeddings[train], embedded.hashes[train], (), embedded.runtime)
         self.rows = Rows(
             photos,
@@ -74,7 +74,7 @@ class ProbeTrainer:
         further = draw(everyone[rows.base :], rows.classes, rows.groups, np.random.default_rng([seed, 1]))
         return SeedResult(seed, self._answers(ours, seed), self._answers(np.concatenate([ours, further]), seed))
 
-    def _answers(self, drawn: Places, seed: int) -> SeedAnswers:
+    def _answers(self, drawn: Indices, seed: int) -> SeedAnswers:
         rows = self.rows
         photos, groups = [rows.photos[i] for i in drawn], rows.groups[drawn]
         fold = folds([str(p.label) for p in photos], [str(p.sha256) for p in photos], groups, self.recipe.folds, seed)
@@ -94,11 +94,11 @@ class ProbeTrainer:
         return SeedAnswers.of(probs, self.material.nameplates, [str(photo.label) for photo in self.material.evaluation])
 
 
-def draw(places: Places, classes: Places, groups: Places, random: np.random.Generator) -> Places:
+def draw(indices: Indices, classes: Indices, groups: Indices, random: np.random.Generator) -> Indices:
     """Leave out each group of photos with the probability `LEFT_OUT`, but never all groups of a class.
 
     Args:
-        places: int64, the photos to draw from, as indices in `classes` and `groups`.
+        indices: int64, the photos to draw from, as indices in `classes` and `groups`.
         classes: int64 (N,).
         groups: int64 (N,); photos of one group are kept or left out together.
         random: the random generator.
@@ -107,8 +107,8 @@ def draw(places: Places, classes: Places, groups: Places, random: np.random.Gene
         The indices of the kept photos, int64 (M,), ascending.
     """
     kept = [np.zeros(0, np.int64)]
-    for number in np.unique(classes[places]):
-        members = places[classes[places] == number]
+    for number in np.unique(classes[indices]):
+        members = indices[classes[indices] == number]
         distinct = np.unique(groups[members])
         stays = random.random(len(distinct)) >= LEFT_OUT
         # Where all groups would go, a random one stays. It is drawn in any case, so that later draws do not change.

@@ -14,7 +14,7 @@ from nameplate.evaluate.significance import LEVEL, holm, paired
 from nameplate.report.compare import ComparisonRow, Pair
 from nameplate.types import Floats, Metric, Photo
 
-Outcome = Literal["better", "worse", "within noise"]
+PairedOutcome = Literal["better", "worse", "within noise"]
 """The result of a paired test for one of the two candidates."""
 
 
@@ -144,7 +144,7 @@ def _test_of(name: str, found: Sequence[Pair], reference: str) -> Pair | None:
     return next((pair for pair in found if {pair.first, pair.second} == {name, reference}), None)
 
 
-def _outcome(name: str, pair: Pair) -> Outcome:
+def _outcome(name: str, pair: Pair) -> PairedOutcome:
     if not pair.told:
         return "within noise"
     return "better" if _away(name, pair).value > 0 else "worse"
@@ -168,7 +168,7 @@ def summary(rows: Sequence[ComparisonRow], found: Sequence[Pair], reference: str
     others = [row.name for row in rows if row.error is None and row.name != reference]
     if not others:
         return f"Only {reference} could be evaluated, so there is nothing to compare it with."
-    by_outcome: dict[Outcome, list[str]] = {"better": [], "worse": [], "within noise": []}
+    by_outcome: dict[PairedOutcome, list[str]] = {"better": [], "worse": [], "within noise": []}
     for name in others:
         if (pair := _test_of(name, found, reference)) is not None:
             by_outcome[_outcome(name, pair)].append(name)

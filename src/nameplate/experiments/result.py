@@ -12,7 +12,7 @@ from nameplate.audit.inspect import Finding
 from nameplate.data.archive import Refused
 from nameplate.data.tables import write_table
 from nameplate.experiments.further import NO_CAR, UNREAD, ClassMap, Cleaning, TakenOut
-from nameplate.experiments.verdict import ClassVerdict, Verdict
+from nameplate.experiments.verdict import ClassVerdict, ExtraDataVerdict
 from nameplate.report.compare import forest_plot, runs_plot
 from nameplate.report.page import file_thumbnail_uri, light_and_dark, write_page
 from nameplate.storage import absolute, printable, whole_file
@@ -25,7 +25,7 @@ EXTRA, TAKEN_OUT, SUSPECTS, RESULT = "extra.csv", "taken-out.csv", "suspects.csv
 class Experiment:
     """The result of an experiment."""
 
-    verdict: Verdict
+    verdict: ExtraDataVerdict
     classes: ClassMap
     cleaning: Cleaning
     refused: tuple[Refused, ...]
@@ -123,7 +123,7 @@ FEW = 6
 """Largest number of nameplates that a sentence lists."""
 
 
-def headline(verdict: Verdict) -> str:
+def headline(verdict: ExtraDataVerdict) -> str:
     """The verdict in a short sentence."""
     return {
         "helps": "The further photos help",
@@ -132,7 +132,7 @@ def headline(verdict: Verdict) -> str:
     }[verdict.word]
 
 
-def how_to_tell(verdict: Verdict) -> str:
+def how_to_tell(verdict: ExtraDataVerdict) -> str:
     """How many photos would make a difference of this size significant; empty where it is significant."""
     enough = verdict.enough
     if verdict.word != "cannot be told":
@@ -148,7 +148,7 @@ def how_to_tell(verdict: Verdict) -> str:
     )
 
 
-def about_classes(verdict: Verdict) -> str:
+def about_classes(verdict: ExtraDataVerdict) -> str:
     """A sentence on the nameplates whose top-1 changes significantly."""
     gain, lose = _of(verdict, "helps"), _of(verdict, "hurts")
     significant = [text for text in (_listed(gain, "gain"), _listed(lose, "lose")) if text]
@@ -169,7 +169,7 @@ def chance(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 
-def _of(verdict: Verdict, word: str) -> list[ClassVerdict]:
+def _of(verdict: ExtraDataVerdict, word: str) -> list[ClassVerdict]:
     found = [each for each in verdict.per_class if each.word == word]
     return sorted(found, key=lambda each: -abs(each.difference.value))
 

@@ -131,7 +131,7 @@ class ClassVerdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ExtraDataVerdict:
     """The effect of further photos."""
 
     word: Word
@@ -161,7 +161,7 @@ def give_verdict(
     groups: NDArray[np.int64],
     added: dict[str, int],
     nameplates: Sequence[str],
-) -> Verdict:
+) -> ExtraDataVerdict:
     """Compare the models with further photos to those without.
 
     Args:
@@ -175,7 +175,7 @@ def give_verdict(
     without, with_ = (_right([pick(result) for result in results], truth) for pick in (_without, _added))
     loss_without, loss_with = (_losses([pick(result) for result in results]) for pick in (_without, _added))
     found = paired(without, with_, groups)
-    return Verdict(
+    return ExtraDataVerdict(
         _word(found.difference.value, found.p),
         tuple(without.mean(1).tolist()),
         tuple(with_.mean(1).tolist()),
@@ -204,6 +204,8 @@ def _enough(without: Doubles, with_: Doubles, groups: NDArray[np.int64], found: 
     gains = with_ - without
     alone = paired(np.zeros(gains.shape[1]), gains.mean(0), groups).photos_to_tell or 1  # as if seeds did not differ
     of_seed = float(gains.mean(1).var(ddof=1))
+    # The standard error that gives the wanted power is value / (Z + POWER_Z); photos and seeds get half of its square
+    # each.
     of_photos = (value / (Z + POWER_Z)) ** 2 / 2
 
     def significant(number: int) -> bool:
@@ -220,8 +222,9 @@ def _per_class(
     added: dict[str, int],
     nameplates: Sequence[str],
 ) -> tuple[ClassVerdict, ...]:
-    judged = [name for name in nameplates if (truth == name).any()]
-    found = [paired(without[:, truth == name], with_[:, truth == name], groups[truth == name]) for name in judged]
+    evaluated = [name for name in nameplates if (truth == name).any()]
+    found = [paired(without[:, truth == name], with_[:, truth == name], groups[truth == name]) for name in evaluated]
+    # With 196 nameplates some p are below 5 % by chance.
     raised = holm([each.p for each in found])
     return tuple(
         ClassVerdict(
@@ -232,7 +235,7 @@ def _per_class(
             float(p),
             _word(each.difference.value, float(p)),
         )
-        for name, each, p in zip(judged, found, raised, strict=True)
+        for name, each, p in zip(evaluated, found, raised, strict=True)
     )
 
 

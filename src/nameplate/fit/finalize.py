@@ -38,7 +38,7 @@ class RuntimeEmbeddings:
     runtime: str
     embeddings: Floats
     """float32 N×D."""
-    places: NDArray[np.int64]
+    indices: NDArray[np.int64]
     """int64 (N,), ascending: the index in the data set of each row's photo."""
 
 
@@ -92,9 +92,10 @@ def calibrate_bundle(
     """
     weight, bias = _head_of(draft)
     first = held_out.embedded[0]
+    # The runtimes' embeddings differ slightly, above all in bfloat16, so each one gets a temperature of its own.
     logits = {each.runtime: each.embeddings @ weight + bias for each in held_out.embedded}
     temperatures = fit_temperatures(
-        {each.runtime: (logits[each.runtime], held_out.classes[each.places]) for each in held_out.embedded}
+        {each.runtime: (logits[each.runtime], held_out.classes[each.indices]) for each in held_out.embedded}
     )
     manifest = replace(
         draft.manifest,
@@ -103,10 +104,10 @@ def calibrate_bundle(
         bfloat16=bfloat16_check((weight, bias), held_out) or draft.manifest.bfloat16,
     )
     bundle = replace(draft, manifest=manifest)
-    probs, y_true = probabilities(logits[first.runtime], manifest.temperature), held_out.classes[first.places]
+    probs, y_true = probabilities(logits[first.runtime], manifest.temperature), held_out.classes[first.indices]
     if thresholds:
         bundle = replace(bundle, manifest=_with_thresholds(bundle, first.embeddings, probs, y_true, out_of_fold))
-    groups = None if held_out.groups is None else held_out.groups[first.places]
+    groups = None if held_out.groups is None else held_out.groups[first.indices]
     evaluation = evaluate(probs, y_true, manifest.nameplates, groups) if len(y_true) else None
     return Calibrated(bundle, evaluation, probs)
 
@@ -155,14 +156,14 @@ def bfloat16_check(head: tuple[Floats, Floats], held_out: HeldOut) -> Bfloat16Ch
     exact = next((embedded[name] for name in FLOAT32_RUNTIMES if name in embedded), None)
     if half is None or exact is None:
         return None
-    places, of_exact, of_half = np.intersect1d(exact.places, half.places, assume_unique=True, return_indices=True)
-    if not len(places):
+    indices, of_exact, of_half = np.intersect1d(exact.indices, half.indices, assume_unique=True, return_indices=True)
+    if not len(indices):
         return None
 
     def top1(embeddings: Floats) -> float:
-        return float(((embeddings @ head[0] + head[1]).argmax(1) == held_out.classes[places]).mean())
+        return float(((embeddings @ head[0] + head[1]).argmax(1) == held_out.classes[indices]).mean())
 
-    return Bfloat16Check(len(places), top1(exact.embeddings[of_exact]), top1(half.embeddings[of_half]))
+    return Bfloat16Check(len(indices), top1(exact.embeddings[of_exact]), top1(half.embeddings[of_half]))
 
 
 def _head_of(bundle: Bundle) -> tuple[Floats, Floats]:

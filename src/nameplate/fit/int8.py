@@ -116,6 +116,7 @@ def best_attempt(inputs: AttemptInputs, max_loss: float) -> Attempt:
             order = by_sensitivity(
                 inputs.bundle.backbone, inputs.model_inputs, lambda a, b: inputs.progress("sensitivity", a, b)
             )
+        # With every convolution in float32 nothing would be quantised.
         if count and count >= len(order):
             break
         made.append(_attempt(inputs, order[:count]))
@@ -136,33 +137,34 @@ def _attempt(inputs: AttemptInputs, in_float: Sequence[str]) -> Attempt:
     progress("quantise", 0, 1)
     draft = _draft(inputs.bundle, quantize(inputs.bundle.backbone, inputs.model_inputs, in_float, inputs.bits))
     progress("quantise", 1, 1)
-    judged = {}
+    results = {}
     for runtime in working(draft, inputs.settings.threads):
         model = Model(draft, replace(inputs.settings, runtime=runtime))
         step = f"int8 {runtime}"
-        judged[runtime] = evaluate_model(model, inputs.dataset, progress=lambda _, a, b, s=step: progress(s, a, b))  # type: ignore[misc]
-    calibrated = _calibrated(draft, inputs.before, judged)
-    comparisons = tuple(_compared(inputs.before, found, calibrated.bundle) for found in judged.values())
+        results[runtime] = evaluate_model(model, inputs.dataset, progress=lambda _, a, b, s=step: progress(s, a, b))  # type: ignore[misc]
+    calibrated = _calibrated(draft, inputs.before, results)
+    comparisons = tuple(_compared(inputs.before, found, calibrated.bundle) for found in results.values())
     return Attempt(calibrated, comparisons, tuple(in_float))
 
 
 def _draft(bundle: Bundle, backbone: bytes) -> Bundle:
     """The bundle with another backbone, before calibration."""
+    # Temperatures and the check of bfloat16 belong to the float32 backbone, so they are removed.
     files = {BACKBONE: File(sha256(backbone), len(backbone))}
     manifest = replace(bundle.manifest, schema=SCHEMA, files=files, temperatures={}, bfloat16=None)
     return replace(bundle, manifest=manifest, backbone=backbone, folder=None)
 
 
-def _calibrated(draft: Bundle, before: EvaluationResult, judged: Mapping[str, EvaluationResult]) -> Calibrated:
+def _calibrated(draft: Bundle, before: EvaluationResult, results: Mapping[str, EvaluationResult]) -> Calibrated:
     """Fit temperatures and thresholds again; where there are too few photos, those of float32 stay."""
-    reference = judged[REFERENCE]
+    reference = results[REFERENCE]
     enough = len(reference.photos) >= MIN_CALIBRATION
     if enough:
         thresholds = replace(draft.manifest.thresholds, far=_moved_non_car_threshold(draft, before, reference))
         draft = replace(draft, manifest=replace(draft.manifest, thresholds=thresholds))
     everyone = np.arange(len(reference.photos))
-    # REFERENCE is the first in `judged`, and `calibrate_bundle` chooses the thresholds by the first runtime.
-    embedded = tuple(RuntimeEmbeddings(name, found.embeddings, everyone) for name, found in judged.items())
+    # REFERENCE is the first in `results`, and `calibrate_bundle` chooses the thresholds by the first runtime.
+    embedded = tuple(RuntimeEmbeddings(name, found.embeddings, everyone) for name, found in results.items())
     return calibrate_bundle(draft, HeldOut(embedded, reference.y_true, reference.groups), thresholds=enough)
 
 
@@ -171,7 +173,8 @@ def _moved_non_car_threshold(draft: Bundle, before: EvaluationResult, after: Eva
     far, known = draft.manifest.thresholds.far, draft.ood_detector
     if far is None or known is None:
         return far
-    was, now = (float(np.median(known.distances(judged.embeddings)[1])) for judged in (before, after))
+    was, now = (float(np.median(known.distances(each.embeddings)[1])) for each in (before, after))
+    # There are no photos of other things here, so the threshold cannot be chosen anew.
     return far * now / was
 
 
@@ -296,6 +299,7 @@ def export_int8(
     inputs = AttemptInputs(bundle, model_inputs, before, to_evaluate, settings, recipe.bits, progress)
     best = best_attempt(inputs, recipe.gates.loss)
     progress("time", 0, 1)
+    # Speed is measured last and for the best attempt alone, since each measurement takes a while.
     found = replace(_found(inputs, best), unreadable=unreadable)
     progress("time", 1, 1)
     found = replace(found, failed=tuple(_failures(found, recipe.gates)))

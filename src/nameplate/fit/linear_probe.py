@@ -33,7 +33,7 @@ from nameplate.model.ood import fit_detector
 from nameplate.model.runtime_choice import MAX_BFLOAT16_COST
 from nameplate.model.verdict import Thresholds
 from nameplate.storage import writing
-from nameplate.types import Evaluation, Floats, HeadRecipe, Photo
+from nameplate.types import Evaluation, Floats, HeadRecipe, Photo, Preprocess
 
 BFLOAT16_PHOTOS = 2000
 """Largest number of held-out photos on which bfloat16 is compared with float32."""
@@ -150,11 +150,11 @@ def _in_float32(model: Model, check: Bfloat16Check) -> Model:
 
 def _held_out(embedded: DatasetEmbeddings, split: Split, model: Model, progress: Progress) -> HeldOut:
     """Embeddings of the held-out photos; where they are in bfloat16, `BFLOAT16_PHOTOS` of them in float32 as well."""
-    places = np.flatnonzero(split.holdout)
-    found = [RuntimeEmbeddings(embedded.runtime, embedded.embeddings[places], places)]
-    if embedded.runtime == BFLOAT16_RUNTIME and len(places):
-        chosen = places[:: -(-len(places) // BFLOAT16_PHOTOS)]
-        again = [split.photos[place] for place in chosen]
+    indices = np.flatnonzero(split.holdout)
+    found = [RuntimeEmbeddings(embedded.runtime, embedded.embeddings[indices], indices)]
+    if embedded.runtime == BFLOAT16_RUNTIME and len(indices):
+        chosen = indices[:: -(-len(indices) // BFLOAT16_PHOTOS)]
+        again = [split.photos[i] for i in chosen]
         exact = embed_photos(
             again, model.with_settings(runtime="openvino"), lambda _, a, b: progress("check bfloat16", a, b)
         )
@@ -175,7 +175,7 @@ def _draft(name: str, fitted: _Fitted) -> Bundle:
         name=name,
         nameplates=split.nameplates,
         ids=split.ids,
-        preprocess=parent.manifest.preprocess,
+        preprocess=_preprocess(fitted.model),
         embedding=parent.manifest.embedding,
         temperature=head.temperature,
         files={},
@@ -186,6 +186,12 @@ def _draft(name: str, fitted: _Fitted) -> Bundle:
     known = fit_detector(fitted.trained, split.classes[split.train], parent.ood_detector)
     table = photos_csv(split.photos, split.groups)
     return Bundle(manifest, parent.backbone, head.weight, head.bias, table, known)
+
+
+def _preprocess(model: Model) -> Preprocess:
+    """The preprocessing of the photos that the head was fitted on, which is what its bundle must do."""
+    backbone = model.bundle.manifest.preprocess
+    return replace(backbone, locate="none") if model.settings.cars == "whole" else backbone
 
 
 def _index(fitted: _Fitted) -> bytes:

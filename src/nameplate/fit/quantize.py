@@ -75,12 +75,14 @@ def quantize(
             _CalibrationBatches(model.graph.input[0].name, inputs),
             op_types_to_quantize=list(QUANTISED),
             nodes_to_exclude=list(in_float),
+            # A scale for each filter: the filters of depthwise convolutions differ widely in size.
             per_channel=True,
             reduce_range=bits == 7,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
         )
         made = onnx.load(target)
+    # What stays in float32 is stored as float16, as in the float32 bundle.
     store_as_half(made)
     return _cleaned(made)
 
@@ -190,6 +192,7 @@ def training_and_holdout(
         except PhotoError as error:
             unreadable.append((photo.path, str(error)))
             continue
+        # By digest and not by path: the data may have moved since the training.
         if photo.sha256 in trained or (not trained and photo.split == "train"):
             train.append(photo)
         elif photo.label in known:
@@ -216,9 +219,9 @@ def calibration_inputs(
     """
     # Even steps through the photos sorted by nameplate give every nameplate its share.
     ordered = sorted(train, key=lambda photo: (str(photo.label), str(photo.sha256)))
-    places = np.unique(np.linspace(0, len(ordered) - 1, min(CALIBRATION, len(ordered))).round().astype(int))
+    indices = np.unique(np.linspace(0, len(ordered) - 1, min(CALIBRATION, len(ordered))).round().astype(int))
     chosen, inputs = [], []
-    spread = [ordered[place] for place in places]
+    spread = [ordered[i] for i in indices]
     size = bundle.manifest.preprocess
     prepared = ordered_map(lambda photo: prepare_photo(photo.path, size, settings), spread, settings.threads)
     for photo, found in zip(spread, prepared, strict=True):
@@ -226,5 +229,5 @@ def calibration_inputs(
             chosen.append(photo)
             inputs.append(found.inputs[0])
     if not inputs:
-        raise DataError(f"None of {len(places):,} photos to calibrate on can be read.")
+        raise DataError(f"None of {len(indices):,} photos to calibrate on can be read.")
     return np.stack(inputs), tuple(chosen)

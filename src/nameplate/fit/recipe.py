@@ -26,7 +26,7 @@ from msgspec import Meta
 from nameplate.errors import UsageError
 from nameplate.images.augment import Augmentation, Below1, Share, To1
 from nameplate.storage import printable
-from nameplate.types import Fit, HeadRecipe, Interpolation
+from nameplate.types import Fit, HeadRecipe, Interpolation, Locate, Preprocess
 
 HEAD = "head"
 """The `kind` of recipes that fit a linear classifier on a frozen backbone (`fit/linear_probe.py`)."""
@@ -43,7 +43,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 Text = Annotated[str, Meta(min_length=1, description="text")]
 Count = Annotated[int, Meta(ge=1, le=1_000_000, description="a whole number from 1 to 1,000,000")]
 Folds = Annotated[int, Meta(ge=2, le=100, description="a whole number from 2 to 100")]
-Pixels = Annotated[int, Meta(ge=32, le=4096, description="a whole number from 32 to 4096")]
+SideLength = Annotated[int, Meta(ge=32, le=4096, description="a whole number from 32 to 4096")]
 Seed = Annotated[int, Meta(ge=0, lt=2**32, description="a whole number from 0 to 4294967295")]
 # The upper limit refuses infinity, which TOML can write.
 Positive = Annotated[float, Meta(gt=0, le=sys.float_info.max, description="a number above 0")]
@@ -73,9 +73,9 @@ class Mixing:
 class Stage:
     """A part of the training with one input size."""
 
-    height: Pixels
+    height: SideLength
     """Height of the model's input in pixels."""
-    width: Pixels
+    width: SideLength
     """Width of the model's input in pixels."""
     epochs: Count
     """Largest number of epochs; patience may end the stage sooner."""
@@ -144,6 +144,8 @@ class Recipe:
     """How a photo is fitted into the model's input outside training."""
     interpolation: Interpolation = "bicubic"
     """Resampling filter outside training."""
+    locate: Locate = "none"
+    """ssd: crop each photo to its main car first, in training and afterwards; none: take the whole photo."""
     precision: Precision = "auto"
     """auto: measure both on this machine and take the faster."""
     compile: bool = False
@@ -156,6 +158,10 @@ class Recipe:
     """Share of the photos of each nameplate that is held out, where the data set has no parts of its own."""
     seed: Seed = _FROZEN.seed
     """Seed of the split and of all random numbers."""
+
+    def preprocess(self, height: int, width: int) -> Preprocess:
+        """How a photo becomes the model's input outside training, at a size in pixels."""
+        return Preprocess(height, width, self.fit, self.interpolation, self.locate)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,21 +37,21 @@ from nameplate.types import Evaluation, Exported, Photo
 
 # What a bundle records of its training. These keys are in bundle.json, so they must not change.
 
-JUDGED_BY = "onnxruntime"
+EVALUATION_RUNTIME = "onnxruntime"
 """The runtime that evaluates networks: the same on every machine, so that the metrics of two runs are comparable."""
 
 
-def metrics_record(judged: Evaluation | None) -> dict[str, object] | None:
+def metrics_record(evaluation: Evaluation | None) -> dict[str, object] | None:
     """The metrics on the held-out photos; None where none were held out."""
-    if judged is None:
+    if evaluation is None:
         return None
     return {
-        "photos": judged.photos,
-        "top1": judged.top1.value,
-        "top1_interval": judged.top1.interval,
-        "top5": judged.top5.value,
-        "macro_f1": judged.macro_f1.value,
-        "log_loss": judged.log_loss,
+        "photos": evaluation.photos,
+        "top1": evaluation.top1.value,
+        "top1_interval": evaluation.top1.interval,
+        "top5": evaluation.top5.value,
+        "macro_f1": evaluation.macro_f1.value,
+        "log_loss": evaluation.log_loss,
     }
 
 

@@ -74,8 +74,8 @@ class Split:
         Held out is every photo that is not a training photo, whose nameplate has training photos, and that is no copy
         of a training photo: the model would have seen such a copy.
         """
-        place = {name: number for number, name in enumerate(nameplates)}
-        classes = np.array([place.get(str(photo.label), -1) for photo in photos], np.int64)
+        class_of = {name: number for number, name in enumerate(nameplates)}
+        classes = np.array([class_of.get(str(photo.label), -1) for photo in photos], np.int64)
         train = np.array([photo.split == "train" for photo in photos], bool)
         holdout = ~train & (classes >= 0) & ~np.isin(groups, groups[train])
         sources = tuple(sorted({photo.source for photo in photos}))
@@ -109,7 +109,7 @@ class Split:
         These photos are not evaluated: the model does not know the nameplate, so that every answer would be wrong.
         """
         unknown = (~self.train & (self.classes < 0)).nonzero()[0]
-        found = Counter(str(self.photos[place].label) for place in unknown)
+        found = Counter(str(self.photos[i].label) for i in unknown)
         return {name: found[name] for name in sorted(found, key=natural_key)}
 
     @property
@@ -143,15 +143,13 @@ class Split:
     @property
     def left_out(self) -> tuple[Refused, ...]:
         """The photos that could be read and are in neither part, each with the reason."""
-        places = (~self.train & ~self.holdout).nonzero()[0]
+        indices = (~self.train & ~self.holdout).nonzero()[0]
         return tuple(
             Refused(
-                printable(self.photos[place].path),
-                LEAKED
-                if self.classes[place] >= 0
-                else f"its nameplate, '{self.photos[place].label}', has no training photo",
+                printable(self.photos[i].path),
+                LEAKED if self.classes[i] >= 0 else f"its nameplate, '{self.photos[i].label}', has no training photo",
             )
-            for place in places
+            for i in indices
         )
 
     @property
@@ -184,10 +182,12 @@ def split_photos(
             embedded.unreadable,
         )
     ids = [dataset.ids.get(name, name) for name in nameplates]
+    # A photo of which a copy is still used is not recorded as excluded: `evaluate` would leave the copy out, too.
     excluded = _digests(dataset.excluded_paths) - {str(photo.sha256) for photo in photos}
     split = Split.of(photos, groups, nameplates, ids, embedded.unreadable, sorted(excluded))
     readable = {str(photo.label) for photo in photos}
     every = Counter(str(photo.label) for photo in dataset.photos)
+    # The counts are of the data set, because an unreadable photo is not in `embedded`.
     return replace(split, lost=tuple((name, every[name]) for name in dataset.nameplates if name not in readable))
 
 

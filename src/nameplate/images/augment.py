@@ -15,7 +15,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 from PIL import Image
 
-from nameplate.images.transforms import FILTERS, PAD_GREY
+from nameplate.images.transforms import FILTERS, PAD_GREY, Box, check_pixels
 from nameplate.types import Doubles
 
 Fill = Literal["grey", "nearest", "scene"]
@@ -67,6 +67,8 @@ class Augmentation:
     """Probability that the photo becomes grey."""
     swap: Share = 0.0
     """Probability that the red and blue channels are swapped. Some data sets were saved so, among them cars196."""
+    box: Share = 0.0
+    """Greatest shift of each side of the box of a located car, as a fraction of the box's side, in either direction."""
 
 
 CROP_TRIES = 10
@@ -110,8 +112,7 @@ def augment(
     Raises:
         ValueError: the photo is not a uint8 H×W×3 array.
     """
-    if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or 0 in photo.shape:
-        raise ValueError(f"augment takes uint8 H×W×3 pixels, got {photo.dtype} {'×'.join(map(str, photo.shape))}")
+    check_pixels(photo, "augment")
     image = Image.fromarray(photo)
     if _happens(settings.zoom_out, draw):
         image = _zoomed_out(image, height, width, settings, draw, scenery)
@@ -121,6 +122,25 @@ def augment(
     if _happens(settings.flip, draw):
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return np.asarray(_coloured(image, settings, draw))
+
+
+def jittered(box: Box, settings: Augmentation, draw: np.random.Generator) -> Box:
+    """A box with its four sides shifted at random, within the photo and with an area.
+
+    Args:
+        box: as fractions of the photo's height and width.
+        settings: the amounts.
+        draw: the source of random numbers; with `settings.box` 0 nothing is drawn.
+    """
+    if not settings.box:
+        return box
+    high, wide = box[2] - box[0], box[3] - box[1]
+    # Each side moves by less than half of the box, so that no box turns inside out.
+    top, left, bottom, right = (
+        side + min(settings.box, 0.49) * span * draw.uniform(-1, 1)
+        for side, span in zip(box, (high, wide, high, wide), strict=True)
+    )
+    return max(0.0, top), max(0.0, left), min(1.0, bottom), min(1.0, right)
 
 
 def _happens(probability: float, draw: np.random.Generator) -> bool:
@@ -147,6 +167,7 @@ def _cropped(
         return image.resize((width, height), FILTERS["bicubic"])
     wide, high, left, top = 1.0, 1.0, 0.0, 0.0  # Fractions of the photo's width and height.
     for _ in range(CROP_TRIES):
+        # The logarithm makes a crop as often twice as wide as half as wide.
         area, stretch = draw.uniform(*crop), math.exp(_either_way(math.log(aspect), draw))
         across, down = math.sqrt(area * stretch), math.sqrt(area / stretch)
         if across <= 1 and down <= 1:
@@ -168,6 +189,7 @@ def _zoomed_out(
     """The photo as a part of a larger scene, at a random place."""
     share = draw.uniform(settings.zoom_out_to, 1)
     high, wide = max(1, round(share * height)), max(1, round(share * width))
+    # The crop is milder here than in `_cropped`, because the car is small already.
     least = max(ZOOM_OUT_KEEPS, settings.crop[0])
     part = _cropped(image, high, wide, (least, max(least, settings.crop[1])), settings.aspect, draw)
     scene = _background(image, height, width, settings.fill, draw, scenery)

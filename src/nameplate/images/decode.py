@@ -111,7 +111,6 @@ class MemoryBudget:
                 self._changed.notify_all()
 
 
-Source = str | os.PathLike[str] | bytes
 DEFAULT_LIMITS = Limits()
 SCALES = (8, 4, 2, 1)
 """Reductions that libjpeg computes inside the inverse DCT (8 uses the DC coefficient alone)."""
@@ -122,7 +121,7 @@ _memory = MemoryBudget()
 
 
 def decode(
-    source: Source, *, limits: Limits = DEFAULT_LIMITS, at_least: tuple[int, int] | None = None
+    source: str | os.PathLike[str] | bytes, *, limits: Limits = DEFAULT_LIMITS, at_least: tuple[int, int] | None = None
 ) -> NDArray[np.uint8]:
     """Read a photo.
 
@@ -156,6 +155,8 @@ def decode_with_header(
         raise PhotoError("too large", f"{_pixels(header)} take about {memory:,} bytes, the limit is {limits.memory:,}")
     try:
         with _memory.taken(memory, limits.memory):
+            # `SlowTailError` shows only during decoding that the check of the tail would take long; then the photo is
+            # decoded apart.
             if not is_slow(data, header):
                 with suppress(SlowTailError):
                     return _decoded(data, header, size)
@@ -220,6 +221,7 @@ def read_header(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Header:
         raise PhotoError("not a photo", why_not_read(data[:LEADING]))
     header = _header(data, format_, limits)
     pixels = header.width * header.height
+    # Pillow has a limit of its own, which it would report as a warning or an error of another kind.
     allowed = limits.pixels if format_ == "JPEG" else min(limits.pixels, Image.MAX_IMAGE_PIXELS or limits.pixels)
     if pixels > allowed:
         raise PhotoError("too large", f"{_pixels(header)}, the limit is {allowed:,}")

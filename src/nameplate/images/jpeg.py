@@ -17,7 +17,7 @@ from nameplate.images.jpeg_file import (
     EOI,
     FRAMES,
     SOS,
-    Frame,
+    FrameHeader,
     is_stray,
     read_frame,
     rewritten,
@@ -38,7 +38,7 @@ def read_jpeg_header(data: bytes) -> Header:
     Raises:
         PhotoError: there is no frame header or no scan.
     """
-    frame: Frame | None = None
+    frame: FrameHeader | None = None
     exif, xmp, icc = None, None, False
     for marker, start, end in segments(data):
         if marker == APP1 and exif is None and data.startswith(EXIF_HEADER, start):
@@ -60,7 +60,7 @@ def jpeg_bytes(data: bytes, height: int, width: int, orientation: int) -> int:
     It is the pixels, a second copy where they are converted or turned, and all coefficients of a JPEG of several scans,
     which libjpeg keeps at full size whatever the scale is.
     """
-    frame: Frame | None = None
+    frame: FrameHeader | None = None
     for marker, start, _ in segments(data):
         if marker in FRAMES:
             frame = read_frame(data, start, marker)

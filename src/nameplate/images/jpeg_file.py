@@ -34,7 +34,7 @@ WHOLE_SCAN = bytes((0, 63, 0))
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class FrameHeader:
     """The frame header."""
 
     marker: int
@@ -64,6 +64,7 @@ def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """
     at, last = 2, len(data) - 2
     for _ in range(MAX_SEGMENTS):
+        # The usual case, which needs no search: the next marker follows at once.
         if at < last and data[at] == 0xFF and data[at + 1] in PLAIN:
             marker, at = data[at + 1], at + 2
         elif found := MARKER.search(data, at):
@@ -72,9 +73,11 @@ def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
             return
         if marker in STANDALONE:
             continue
+        # A second SOI begins another image, such as the preview in an MPO.
         if marker in (SOI[1], EOI[1]) or at > last:
             return
         end = at + (data[at] << 8 | data[at + 1])
+        # The length counts its own two bytes. A smaller one would move backwards, and this loop would not end.
         if end < at + 2:
             return
         yield marker, at + 2, end
@@ -88,14 +91,14 @@ def scan_end(data: bytes, start: int) -> int:
     return found.start() if found else len(data)
 
 
-def read_frame(data: bytes, start: int, marker: int) -> Frame | None:
+def read_frame(data: bytes, start: int, marker: int) -> FrameHeader | None:
     """Read the frame header whose body begins at `start`; None where it is cut short or states no pixels."""
     count = data[start + 5] if start + 5 < len(data) else 0
     height, width = (int.from_bytes(data[start + at : start + at + 2], "big") for at in (1, 3))
     if not (height and width and count) or start + 6 + 3 * count > len(data):
         return None
     parts = ((data[at], data[at + 1] >> 4, data[at + 1] & 15) for at in range(start + 6, start + 6 + 3 * count, 3))
-    return Frame(marker, height, width, tuple(parts))
+    return FrameHeader(marker, height, width, tuple(parts))
 
 
 def scan_parts(data: bytes, start: int) -> tuple[bytes, bytes]:
@@ -112,7 +115,7 @@ def scan_parts(data: bytes, start: int) -> tuple[bytes, bytes]:
 class Missing:
     """The coefficients that still lack bits while one scan after another is read."""
 
-    def __init__(self, frame: Frame) -> None:
+    def __init__(self, frame: FrameHeader) -> None:
         self._progressive = frame.progressive
         whole = range(64) if frame.progressive else range(1)
         self._left = {component: set(whole) for component, _, _ in frame.components}
@@ -122,6 +125,7 @@ class Missing:
         for component in components[::2]:
             if not self._progressive:
                 self._left.pop(component, None)
+            # The low bit position 0 means that the scan gives the last bit of its coefficients.
             elif component in self._left and len(spectrum) == 3 and spectrum[2] & 15 == 0:
                 self._left[component] -= set(range(spectrum[0], spectrum[1] + 1))
 
@@ -131,12 +135,12 @@ class Missing:
         return not any(self._left.values())
 
 
-def survey(data: bytes) -> tuple[Frame | None, bool]:
+def survey(data: bytes) -> tuple[FrameHeader | None, bool]:
     """Return the frame header (None where there is none), and whether the JPEG has all its scans.
 
     Where scans are missing at the end, libjpeg returns a coarser or grey image without a warning.
     """
-    frame: Frame | None = None
+    frame: FrameHeader | None = None
     missing: Missing | None = None
     for marker, start, _ in segments(data):
         if marker in FRAMES and (frame := read_frame(data, start, marker)):
@@ -156,7 +160,7 @@ def rewritten(data: bytes) -> bytes:
     bytes between its segments are damage and not stray bytes.
     """
     parts, tables = [SOI], set[int]()
-    frame: Frame | None = None
+    frame: FrameHeader | None = None
     missing: Missing | None = None
     for marker, start, end in segments(data):
         if marker in FRAMES and (frame := read_frame(data, start, marker)):
@@ -169,6 +173,8 @@ def rewritten(data: bytes) -> bytes:
             components, spectrum = scan_parts(data, start)
             if not _needed(frame, components, spectrum) <= tables:
                 return data
+            # In a sequential scan the last three bytes have fixed values, which some cameras leave at 0. libjpeg warns
+            # about that.
             head = data[start - 4 : start + 1] + components + (spectrum if frame.progressive else WHOLE_SCAN)
             parts += [head, data[end : scan_end(data, end)]]
             missing.saw(components, spectrum)
@@ -186,7 +192,7 @@ def _tables(body: bytes) -> set[int]:
     return found
 
 
-def _needed(frame: Frame, components: bytes, spectrum: bytes) -> set[int]:
+def _needed(frame: FrameHeader, components: bytes, spectrum: bytes) -> set[int]:
     """The tables that a scan is coded with, in the form of `_tables`."""
     if frame.marker in ARITHMETIC:
         return set()
@@ -290,6 +296,7 @@ def _huffman_tables(body: bytes) -> dict[int, Codes]:
         codes, filled, used = np.full(1 << 16, WRONG), 0, 0
         for length, count in enumerate(counts, 1):
             for symbol in symbols[used : used + count]:
+                # A code of n bits begins 2^(16 - n) of the values of the next 16 bits.
                 codes[filled : filled + (1 << 16 - length)] = _step(length, symbol, dc=body[at] < 0x10)
                 filled += 1 << 16 - length
             used += count
@@ -306,7 +313,7 @@ def _step(length: int, symbol: int, *, dc: bool) -> int:
     return length + bits << 16 | (END if ends else 1 if dc else (symbol >> 4) + 1)
 
 
-def _scan(frame: Frame, components: bytes, tables: dict[int, Codes], interval: int, data: bytes) -> _Scan | None:
+def _scan(frame: FrameHeader, components: bytes, tables: dict[int, Codes], interval: int, data: bytes) -> _Scan | None:
     factors = {component: (across, down) for component, across, down in frame.components}
     most = [max(1, *(each[axis] for each in factors.values())) for axis in (0, 1)]
     across, down = (-(-side // (8 * factor)) for side, factor in zip((frame.width, frame.height), most, strict=True))
@@ -314,25 +321,30 @@ def _scan(frame: Frame, components: bytes, tables: dict[int, Codes], interval: i
     for component, selected in zip(components[::2], components[1::2], strict=True):
         if component not in factors or selected >> 4 not in tables or 0x10 | selected & 15 not in tables:
             return None
+        # One MCU holds as many blocks of each component as its sampling factors multiply to.
         one = (tables[selected >> 4], tables[0x10 | selected & 15])
         wide, high = factors[component]
         blocks += [one] * (wide * high if len(components) > 2 else 1)
         if len(components) == 2:  # A scan of one component has only the blocks of that component.
             across, down = -(-frame.width * wide // (8 * most[0])), -(-frame.height * high // (8 * most[1]))
     parts = RESTART.split(data)
+    # Only the last restart interval is read: each one begins anew, so errors before it cannot reach it.
     left = across * down - (len(parts) - 1) * interval
     return _Scan(blocks, left, parts[-1].replace(b"\xff\0", b"\xff")) if left > 0 else None
 
 
 def _ends_well(scan: _Scan) -> bool:
     """Whether the MCUs can be read, end as an encoder ends them, and what follows cannot be read as an MCU."""
+    # With zeros after the data `_walked` needs no check of the length at each code.
     spare = bytes(len(scan.blocks) * MAX_BLOCK // 8 + 4)
     data = np.frombuffer(scan.data + spare, np.uint8).astype(np.uint32)
+    # Three bytes from each offset, so that the next 16 bits at any bit are one lookup and one shift.
     words = (data[:-2] << 16 | data[1:-1] << 8 | data[2:]).data
     end = 8 * len(scan.data)
     at = _walked(words, scan.blocks, scan.mcus, 0)
     if at is None or at > end:
         return False
+    # Zeros just before the end are a hole in the file: many of them decode as valid codes.
     if not _padded(scan.data, at) or not any(scan.data[max(0, at // 8 - HOLE) : -(-at // 8)]):
         return False
     if len(set(scan.data[-(-at // 8) :])) <= 1:

@@ -81,6 +81,7 @@ def _align(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Floats:
     small = [np.asarray(half.T @ each @ half, np.float32) for each in (one, two)]  # Means of 2×2 pixels.
     crops = np.tile(np.array([1, 0, 1, 0], np.float32), (len(one), 1))
     found, closer = np.zeros(len(one), np.float32), np.arange(len(one))
+    # Most pairs are different photos: they are given up after two cheap steps.
     for steps, promising in COARSE_STEPS:
         if not len(closer):
             return found
@@ -110,6 +111,7 @@ def _search(fixed: Floats, moved: Floats, crops: Floats, steps: int) -> tuple[Fl
         better = now > found
         best[better], found[better] = crops[better], now[better]
         if step < steps:
+            # The gradient is computed once on the whole image, and sampled under each crop like the image itself.
             turned = [np.asarray(_sample(slope, rows, columns) * inside / norm, np.float32) for slope in slopes]
             low, high = _limits()
             crops = np.asarray(np.clip(crops + _step(target - warped, turned), low, high), np.float32)
@@ -158,6 +160,7 @@ def _step(error: Floats, slopes: list[Floats]) -> Floats:
     y, x = slopes
     grid = _grid(error.shape[1])
     columns = np.stack([y * grid[:, None], y, x * grid, x], -1).reshape(len(error), -1, 4)
+    # The correlation ignores the mean, so steps that change only the mean are removed.
     columns -= columns.mean(1, keepdims=True)
     square = columns.transpose(0, 2, 1) @ columns
     # A little of the diagonal is added, so that a flat image, whose matrix is singular, can be solved too.

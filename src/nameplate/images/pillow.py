@@ -120,6 +120,7 @@ def _text(kind: bytes, body: bytes) -> bytes:
         packed = rest[:1] == b"\1"
         rest = rest[2:].partition(b"\0")[2].partition(b"\0")[2]  # Skip the language and the translated keyword.
     try:
+        # `max_length` bounds what a compressed text can inflate to.
         return zlib.decompressobj().decompress(rest, MAX_TEXT) if packed else rest[:MAX_TEXT]
     except zlib.error:
         return b""
@@ -157,6 +158,7 @@ def _open_with_pillow(data: bytes, format_: str) -> ImageFile.ImageFile:
     plugin = importlib.import_module(PLUGINS[format_])
     if format_ == "HEIC":
         plugin.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
+    # `accept` checks the signature, as `Image.open` would.
     factory, accept = Image.OPEN["HEIF" if format_ == "HEIC" else format_]
     if accept is not None and accept(data[:16]) is not True:
         raise SyntaxError("its header is damaged or cut short")
@@ -201,6 +203,7 @@ def decode_with_pillow(data: bytes, format_: str, orientation: int = 1) -> NDArr
         with _open_with_pillow(pixel_chunks_only(data) if format_ == "PNG" else data, format_) as image:
             image.load()
             upright, stored = new_upright(image.height, image.width, orientation)
+            # Converted in stripes, so that the photo is not in memory a second time in another mode.
             for rows in stripes(image.height, image.width):
                 part = image if rows.stop - rows.start == image.height else _rows(image, rows)
                 stored[rows] = to_rgb(part)

@@ -7,7 +7,7 @@ For the bundle that ships this is the model input itself; for other bundles the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -78,10 +78,10 @@ def measure_quality(pixels: Pixels, inputs: Pixels, size: Preprocess, short_side
     Args:
         pixels: the upright photo, uint8 H×W×3, as it was decoded, possibly at a reduced scale.
         inputs: the model input of the same photo, uint8 `size.height`×`size.width`×3.
-        size: how `inputs` was made; where it equals `VIEW` the photo is not resized again.
+        size: how `inputs` was made; where it resizes as `VIEW` does the photo is not resized again.
         short_side: shorter side of the photo as stored, in pixels.
     """
-    view = inputs if size == VIEW else preprocess(pixels, VIEW)
+    view = inputs if replace(size, locate=VIEW.locate) == VIEW else preprocess(pixels, VIEW)
     # Each call to numpy on more than 500 values releases the interpreter's lock, for which several decoding threads
     # compete. So there are few calls, on contiguous arrays and in place. All values up to `energy` are exact integers.
     # Green is most of luma, and cameras sample it most densely.

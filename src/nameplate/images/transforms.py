@@ -37,8 +37,7 @@ def preprocess(photo: NDArray[np.uint8], settings: Preprocess) -> NDArray[np.uin
     Raises:
         ValueError: `photo` is not a uint8 H×W×3 array, or the fit or filter is unknown.
     """
-    if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or 0 in photo.shape:
-        raise ValueError(f"preprocess takes uint8 H×W×3 pixels, got {photo.dtype} {'×'.join(map(str, photo.shape))}")
+    check_pixels(photo, "preprocess")
     if settings.fit not in FITS or settings.interpolation not in FILTERS:
         raise ValueError(
             f"unknown fit {settings.fit!r} or interpolation {settings.interpolation!r}; "
@@ -49,7 +48,17 @@ def preprocess(photo: NDArray[np.uint8], settings: Preprocess) -> NDArray[np.uin
     return FITS[settings.fit](Image.fromarray(photo), settings)
 
 
-def frame(width: int, height: int, settings: Preprocess) -> tuple[float, float, float, float]:
+def check_pixels(photo: NDArray[np.generic], function: str) -> None:
+    """Check that an array is a photo, uint8 H×W×3; `function` is the name to say in the error.
+
+    Raises:
+        ValueError: it is none, or has no pixels.
+    """
+    if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or 0 in photo.shape:
+        raise ValueError(f"{function} takes uint8 H×W×3 pixels, got {photo.dtype} {'×'.join(map(str, photo.shape))}")
+
+
+def frame(width: float, height: float, settings: Preprocess) -> tuple[float, float, float, float]:
     """The box of the model input over a photo: left, top, right, bottom in pixels of the photo.
 
     With the fit "pad" the box reaches beyond the photo; with "crop" it leaves out a part of it.
@@ -125,12 +134,14 @@ def crop(photo: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
     height, width = photo.shape[:2]
     top, bottom = _edges(box[0], box[2], height)
     left, right = _edges(box[1], box[3], width)
+    # A negative index would count from the end of the photo.
     inside = photo[max(0, top) : max(0, bottom), max(0, left) : max(0, right)]
     beyond = ((max(0, -top), max(0, bottom - height)), (max(0, -left), max(0, right - width)), (0, 0))
     return np.pad(inside, beyond, constant_values=PAD_GREY)
 
 
 def _edges(first: float, last: float, side: int) -> tuple[int, int]:
+    # At least one pixel remains, also of a box that is thinner than a pixel.
     low = min(round(first * side), side - 1)
     return low, max(low + 1, round(last * side))
 

@@ -35,8 +35,9 @@ from nameplate.runtime.onnx_file import check_backbone
 from nameplate.storage import open_regular, sha256, whole_folder
 from nameplate.types import Floats, Preprocess
 
-SCHEMA = 2
-"""The version of bundle.json that this Nameplate writes. It reads this one and all earlier ones."""
+SCHEMA = 3
+"""The version of bundle.json that this Nameplate writes. It reads this one and all earlier ones. Schema 3 may say that
+the car is located first: an older Nameplate would not do so and would answer otherwise, so that it has to refuse it."""
 MANIFEST, BACKBONE, HEAD, PHOTOS = "bundle.json", "backbone.onnx", "head.safetensors", "photos.csv"
 KNOWN, INDEX = "known.safetensors", "index.safetensors"
 IN_RUN = "bundle"

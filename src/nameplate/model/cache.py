@@ -22,7 +22,7 @@ from safetensors.numpy import save as save_tensors
 from nameplate.errors import NameplateError
 from nameplate.images.phash import WORDS
 from nameplate.images.quality import Quality
-from nameplate.model.pipeline import CachedPhoto, EmbeddedPhoto, Outcome, PhotoFile
+from nameplate.model.pipeline import CachedPhoto, EmbeddedCar, EmbeddedPhoto, Outcome, PhotoFile
 from nameplate.storage import cache_folder, sha256, whole_file
 
 Array = NDArray[Any]
@@ -126,18 +126,17 @@ class EmbeddingCache:
         width, height = row["size"].tolist()
         short_side, light, sharpness = row["quality"].tolist()
         quality = Quality(int(short_side), light, sharpness)
-        return EmbeddedPhoto(
-            PhotoFile(digest, width, height), row["embedding"][None], self._runtime, quality, row["hash"]
-        )
+        car = EmbeddedCar(row["embedding"][None], quality)
+        return EmbeddedPhoto(PhotoFile(digest, width, height), car, self._runtime, hash=row["hash"])
 
     def _add(self, photo: EmbeddedPhoto) -> None:
         assert photo.digest is not None
         assert photo.hash is not None
-        assert photo.quality is not None
+        assert photo.car.quality is not None
         row: dict[str, NDArray[Any]] = {
             "embedding": photo.embedding,
             "hash": photo.hash,
             "size": np.array((photo.file.width, photo.file.height), np.int32),
-            "quality": np.array(astuple(photo.quality), np.float64),
+            "quality": np.array(astuple(photo.car.quality), np.float64),
         }
         self._cache.add(photo.digest, row)

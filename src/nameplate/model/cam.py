@@ -19,7 +19,7 @@ from nameplate.defaults import TOP
 from nameplate.errors import BundleError, PhotoError, UsageError
 from nameplate.images.parallel import ordered_map
 from nameplate.images.quality import flaws
-from nameplate.images.transforms import Pixels, frame
+from nameplate.images.transforms import WHOLE, Box, Pixels, frame
 from nameplate.model.bundle import all_finite
 from nameplate.model.classifier import probabilities
 from nameplate.model.model import Model
@@ -118,11 +118,13 @@ def map_prepared(
         if isinstance(outcome, UnreadablePhoto) or not all_finite(places):
             yield UnreadablePhoto(NOT_COMPUTED, photo.file.digest)
         else:
-            yield MappedPhoto(outcome, photo.inputs[0], places)
+            yield MappedPhoto(outcome, photo.car.inputs[0], places)
 
 
 def _first_view(photo: PreparedPhoto | UnreadablePhoto) -> PreparedPhoto | UnreadablePhoto:
-    return replace(photo, inputs=photo.inputs[:1]) if isinstance(photo, PreparedPhoto) else photo
+    if not isinstance(photo, PreparedPhoto):
+        return photo
+    return replace(photo, car=replace(photo.car, inputs=photo.car.inputs[:1]), others=())
 
 
 def _check(embeddings: Floats, places: Floats, model: Model) -> None:
@@ -197,7 +199,9 @@ def mean_evidence(grid: Floats, region: Region) -> float:
     return float(upsample(grid, height, width)[rows, round(region.left * width) : round(region.right * width)].mean())
 
 
-def region_in_photo(region: Region, width: int, height: int, size: Preprocess) -> tuple[int, int, int, int]:
+def region_in_photo(
+    region: Region, width: int, height: int, size: Preprocess, part: Box = WHOLE
+) -> tuple[int, int, int, int]:
     """A region of the model input as left, top, right, bottom in pixels of the upright photo.
 
     Args:
@@ -205,14 +209,28 @@ def region_in_photo(region: Region, width: int, height: int, size: Preprocess) -
         width: the upright photo's, in pixels.
         height: the upright photo's, in pixels.
         size: how the photo was fitted into the model input.
+        part: the part of the photo that the model input shows.
     """
-    left, top, right, bottom = frame(width, height, size)
+    left, top, right, bottom = frame_of_part(width, height, size, part)
     across, down = right - left, bottom - top
     corners = (left + region.left * across, top + region.top * down,
                left + region.right * across, top + region.bottom * down)  # fmt: skip
     most = (width, height, width, height)
     box = [min(most[i], max(0, round(corner))) for i, corner in enumerate(corners)]
     return box[0], box[1], box[2], box[3]
+
+
+def frame_of_part(width: int, height: int, size: Preprocess, part: Box) -> tuple[float, float, float, float]:
+    """The box of a model input over a photo of which it shows a part: left, top, right, bottom in pixels of the photo.
+
+    Args:
+        width: the photo's, in pixels.
+        height: the photo's, in pixels.
+        size: how the part was fitted into the model input.
+        part: the part of the photo.
+    """
+    left, top, right, bottom = frame((part[3] - part[1]) * width, (part[2] - part[0]) * height, size)
+    return part[1] * width + left, part[0] * height + top, part[1] * width + right, part[0] * height + bottom
 
 
 # Explanations: the evidence for the predicted nameplate, or for a claimed one, with the most similar training photos.
@@ -260,6 +278,8 @@ class Explanation:
     """The most probable nameplates with their probabilities, best first."""
     nearest: tuple[Neighbour, ...] | None
     """Photos that trained the head, the most similar first; None where the bundle has no neighbour index."""
+    part: Box = WHOLE
+    """The part of the photo that was named, around its main car."""
 
     @property
     def title(self) -> str:
@@ -328,13 +348,13 @@ def explain_mapped(model: Model, mapped: MappedPhoto, pixels: Pixels, wanted: in
     sides = photo.file.upright
     probs = model.probabilities(photo.embedding[None], photo.runtime)[0]
     ranked = np.argsort(-probs, kind="stable")[:TOP].tolist()
-    index = read_index(model.bundle)
+    index, size = read_index(model.bundle), model.bundle.manifest.preprocess
 
     def case(number: int) -> Case:
         grid = evidence_map(model, mapped.places, number, photo.runtime)
         box = hot_region(grid)
         faint = mean_evidence(grid, box) < FAINT * np.abs(grid).max()
-        region = None if faint else region_in_photo(box, *sides, model.bundle.manifest.preprocess)
+        region = None if faint else region_in_photo(box, *sides, size, photo.car.crop)
         return Case(model.nameplates[number], float(probs[number]), grid, region)
 
     return Explanation(
@@ -343,9 +363,10 @@ def explain_mapped(model: Model, mapped: MappedPhoto, pixels: Pixels, wanted: in
         *sides,
         case(ranked[0]),
         None if wanted is None else case(wanted),
-        with_flaws(model.decide("", probs, photo.embedding), flaws(photo.quality)).verdict,
+        with_flaws(model.decide("", probs, photo.embedding), flaws(photo.car.quality)).verdict,
         tuple((model.nameplates[i], float(probs[i])) for i in ranked),
         None if index is None else nearest(index, photo.embedding, NEIGHBOURS),
+        photo.car.crop,
     )
 
 

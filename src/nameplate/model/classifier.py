@@ -132,6 +132,7 @@ def cross_validate(
             log_loss(probabilities(logits, temperatures[strength]), classes[order]),
         )
     strength = min(scores, key=lambda c: scores[c][1])
+    # The logits are in the order of the folds; this brings them back into that of the rows.
     best = np.empty((len(classes), count), np.float32)
     best[order] = np.concatenate([path[STRENGTHS.index(strength)] for path in paths])
     return CrossValidated(best, temperatures[strength], strength, scores)
@@ -189,6 +190,7 @@ class _Scaling:
 
     def __init__(self, embeddings: Floats, classes: NDArray[np.int64]) -> None:
         self.mean = embeddings.mean(0)
+        # A dimension can be constant, for instance in a few photos, and must not be divided by 0.
         spread = embeddings.std(0) + 1e-6
         scaled = (embeddings - self.mean) / spread
         within = scaled - class_means(scaled, classes)[classes]
@@ -200,6 +202,7 @@ class _Scaling:
 
     def unfold(self, weight: Floats, bias: Floats) -> tuple[Floats, Floats]:
         """The head for embeddings that are not scaled, from a head for scaled ones."""
+        # ((x - mean) M) W + b = x (M W) + (b - mean M W): so a bundle needs no scaling of its own.
         plain = self.matrix @ weight
         return plain.astype(np.float32), (bias - self.mean @ plain).astype(np.float32)
 
@@ -216,6 +219,7 @@ def whitening(within: Floats, shrinkage: float = CLASSIFIER_SHRINKAGE) -> Floats
     """A D×D matrix T for which T Tᵀ is the inverse of the shrunk covariance of N×D rows."""
     rows, size = within.shape
     few = rows < size  # then the rows span fewer than D directions, and the N×N matrix is faster to decompose
+    # Both products have the same eigenvalues above 0.
     values, vectors = np.linalg.eigh((within @ within.T if few else within.T @ within) / rows)
     level = max(float(values.sum()) / size, 1e-6)
     scale = np.sqrt((1 - shrinkage) * np.maximum(values, 0) + shrinkage * level)
@@ -251,6 +255,8 @@ def minimise(
         true = logits[everyone, classes]
         probs = np.exp(logits, out=logits)
         total = probs.sum(1)
+        # The loss is summed in float64: near the minimum its steps are smaller than the resolution of a large float32
+        # sum.
         loss = strength * float(np.dot(weights, (np.log(total) - true).astype(np.float64)))
         probs *= (weights / total)[:, None]
         probs[everyone, classes] -= weights
@@ -279,6 +285,7 @@ def _minimise(objective: Callable[[Floats], tuple[float, Floats]], at: Floats, s
         for _ in range(MAX_HALVINGS):
             new_at = at + np.float32(length) * step
             new_value, new_slope = objective(new_at)
+            # Armijo's condition: the value falls by at least a small part of what the slope promises.
             if new_value <= value + 1e-4 * length * descent:
                 break
             length /= 2
@@ -305,6 +312,7 @@ def _times_inverse_hessian(slope: Floats, history: Sequence[tuple[Floats, Floats
         result -= share * turned
         shares.append(share)
     _, turned, curvature = history[-1]
+    # The initial Hessian of each step is scaled by the latest curvature (Nocedal and Wright, 7.20).
     result *= np.float32(curvature / np.vdot(turned, turned))
     for (moved, turned, curvature), share in zip(history, reversed(shares), strict=True):
         result += (share - np.float32(np.vdot(turned, result) / curvature)) * moved
@@ -314,6 +322,7 @@ def _times_inverse_hessian(slope: Floats, history: Sequence[tuple[Floats, Floats
 def probabilities(logits: Floats, temperature: float) -> Floats:
     """Softmax of logits / temperature; float32 N×C."""
     scaled = logits / np.float32(temperature)
+    # The softmax does not change when a row is shifted, and the exponential cannot overflow at 0 or below.
     scaled -= scaled.max(1, keepdims=True)
     np.exp(scaled, out=scaled)
     scaled /= scaled.sum(1, keepdims=True)

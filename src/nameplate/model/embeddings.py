@@ -15,6 +15,7 @@ from nameplate.images.quality import MEASURE, Quality
 from nameplate.images.transforms import Pixels
 from nameplate.model.bundle import Bundle
 from nameplate.model.cache import EmbeddingCache
+from nameplate.model.detector import SHA256 as DETECTOR_SHA256
 from nameplate.model.model import Model
 from nameplate.model.pipeline import (
     AHEAD,
@@ -111,33 +112,42 @@ def embed_with(
     settings = replace(settings, hashes=True)
     cache = _cache(bundle, settings, runtime.name)
     mirror_cache = _cache(bundle, replace(settings, mirror=True), runtime.name) if also_mirrored else None
-    good: list[Photo] = []
-    embeddings, hashes, qualities, bad = [], [], [], []
+    outcomes: list[Outcome] = []
     try:
         prepared = _prepared(photos, bundle.manifest.preprocess, settings, cache, mirror_cache)
         found: Iterator[Outcome | CachedPhoto] = embed_prepared(bundle, prepared, runtime)
-        for number, (photo, outcome) in enumerate(zip(photos, found, strict=True), start=1):
-            outcome = _cached(outcome, cache, mirror_cache)
-            if isinstance(outcome, EmbeddedPhoto):
-                # Always there: `settings.hashes` is set, and no source is a model input.
-                assert outcome.hash is not None
-                assert outcome.quality is not None
-                good.append(photo.with_(sha256=outcome.digest, width=outcome.file.width, height=outcome.file.height))
-                embeddings.append(outcome.embedding)
-                hashes.append(outcome.hash)
-                qualities.append(outcome.quality)
-            else:
-                bad.append((photo.path, str(outcome.failure)))
+        for number, outcome in enumerate(found, start=1):
+            outcomes.append(_cached(outcome, cache, mirror_cache))
             progress(_step_name(settings), number, len(photos))
     finally:
         cache.flush()  # an interrupted run continues from here
         if mirror_cache is not None:
             mirror_cache.flush()
+    return _collected(photos, outcomes, runtime.name)
+
+
+def _collected(photos: Sequence[Photo], outcomes: Sequence[Outcome], runtime: str) -> DatasetEmbeddings:
+    """Separate embedded from unreadable photos.
+
+    Raises:
+        DataError: none of the photos can be read.
+    """
+    good: list[Photo] = []
+    embeddings, hashes, qualities, bad = [], [], [], []
+    for photo, outcome in zip(photos, outcomes, strict=True):
+        if isinstance(outcome, EmbeddedPhoto):
+            # Always there: `settings.hashes` is set, and no source is a model input.
+            assert outcome.hash is not None
+            assert outcome.car.quality is not None
+            good.append(photo.with_(sha256=outcome.digest, width=outcome.file.width, height=outcome.file.height))
+            embeddings.append(outcome.embedding)
+            hashes.append(outcome.hash)
+            qualities.append(outcome.car.quality)
+        else:
+            bad.append((photo.path, str(outcome.failure)))
     if not good:
         raise DataError(f"None of {len(photos):,} photos can be read; the first, '{bad[0][0]}': {bad[0][1]}.", bad)
-    return DatasetEmbeddings(
-        tuple(good), np.stack(embeddings), np.stack(hashes), tuple(bad), runtime.name, tuple(qualities)
-    )
+    return DatasetEmbeddings(tuple(good), np.stack(embeddings), np.stack(hashes), tuple(bad), runtime, tuple(qualities))
 
 
 def _step_name(settings: Settings) -> str:
@@ -149,6 +159,8 @@ def _cache(bundle: Bundle, settings: Settings, runtime: str) -> EmbeddingCache:
     decoders = f"Pillow {version('pillow')} simplejpeg {version('simplejpeg')}"
     view = "mirror" if settings.mirror else f"without {settings.hide}" if settings.hide else ""
     key = f"{bundle.digest} {bundle.manifest.preprocess} {decoders} {runtime} {view} quality {MEASURE}"
+    if bundle.manifest.preprocess.locate != "none":
+        key += f" cars {settings.cars} {DETECTOR_SHA256}"
     return EmbeddingCache(key, bundle.manifest.embedding, runtime)
 
 
@@ -178,10 +190,10 @@ def _with_mirrored(_: DecodedPhoto, whole: Pixels) -> tuple[Pixels, ...]:
 
 def _cached(outcome: Outcome | CachedPhoto, cache: EmbeddingCache, mirror_cache: EmbeddingCache | None) -> Outcome:
     """Put a photo, and its mirror image if it has one, into their caches; returns the photo as it is."""
-    if isinstance(outcome, EmbeddedPhoto) and len(outcome.views) > 1:
+    if isinstance(outcome, EmbeddedPhoto) and len(outcome.car.views) > 1:
         assert mirror_cache is not None
-        mirror_cache.store_or_load(replace(outcome, views=outcome.views[1:]))
-        outcome = replace(outcome, views=outcome.views[:1])
+        mirror_cache.store_or_load(replace(outcome, car=replace(outcome.car, views=outcome.car.views[1:])))
+        outcome = replace(outcome, car=replace(outcome.car, views=outcome.car.views[:1]))
     return cache.store_or_load(outcome)
 
 

@@ -77,11 +77,11 @@ def measure_photo(data: bytes) -> Measurements:
     return _measurements(_measure(data))
 
 
-Row = dict[str, NDArray[Any]]
+CachedArrays = dict[str, NDArray[Any]]
 
 
-def _rows(photos: Sequence[Photo], cache: ArrayCache, threads: int) -> Generator[Row | None, None, None]:
-    def one(photo: Photo) -> Row | None:
+def _rows(photos: Sequence[Photo], cache: ArrayCache, threads: int) -> Generator[CachedArrays | None, None, None]:
+    def one(photo: Photo) -> CachedArrays | None:
         if str(photo.sha256) in cache:
             return cache[str(photo.sha256)]
         try:
@@ -94,7 +94,7 @@ def _rows(photos: Sequence[Photo], cache: ArrayCache, threads: int) -> Generator
     return ordered_map(one, photos, threads)
 
 
-def _measure(data: bytes) -> Row:
+def _measure(data: bytes) -> CachedArrays:
     header = read_header(data)
     grey = Image.fromarray(decode_with_header(data, header, at_least=DECODED)).convert("L")
     luma = scaled_luma(grey)
@@ -103,6 +103,6 @@ def _measure(data: bytes) -> Row:
     return {"numbers": np.array(numbers, np.float64), "grey": np.asarray(small, np.uint8)}
 
 
-def _measurements(row: Row) -> Measurements:
+def _measurements(row: CachedArrays) -> Measurements:
     kind, size, orientation, brightness, sharpness = row["numbers"].tolist()
     return Measurements(FORMATS[int(kind)], int(size), int(orientation), brightness, sharpness, row["grey"])

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
@@ -16,6 +18,7 @@ from nameplate.model.bundle import Bundle, all_finite
 from nameplate.model.classifier import probabilities
 from nameplate.model.pipeline import (
     NOT_COMPUTED,
+    EmbeddedCar,
     EmbeddedPhoto,
     Outcome,
     Settings,
@@ -27,7 +30,7 @@ from nameplate.model.proof import load_proven
 from nameplate.model.runtime_choice import ChosenRuntime
 from nameplate.model.sources import PhotoLike, Photos, as_list, as_source, as_sources, each_photo, photo_name
 from nameplate.model.tta import TTAEmbedder
-from nameplate.model.verdict import car_margin, with_flaws, with_verdict
+from nameplate.model.verdict import car_margin, with_flaws, with_reason, with_verdict
 from nameplate.model.verification import (
     DEFAULT_LIES,
     DEFAULT_RATE,
@@ -40,7 +43,7 @@ from nameplate.model.verification import (
     read_claim,
 )
 from nameplate.runtime.select import available_cpus
-from nameplate.types import Floats, Limits, Prediction
+from nameplate.types import Cars, Floats, Limits, Prediction
 
 
 class Model:
@@ -58,11 +61,13 @@ class Model:
     (True, 5)
     """
 
-    def __init__(self, bundle: Bundle, settings: Settings) -> None:
+    def __init__(self, bundle: Bundle, settings: Settings, runtime: ChosenRuntime | None = None) -> None:
         self.bundle = bundle
         self.settings = settings
         # One runtime for all calls, because opening one takes longer than a photo.
-        self.runtime = ChosenRuntime(bundle, settings.runtime, settings.threads, settings.batching, settings.watch)
+        self.runtime = runtime or ChosenRuntime(
+            bundle, settings.runtime, settings.threads, settings.batching, settings.watch
+        )
         self.embedder = TTAEmbedder(bundle, settings, self.runtime)
 
     @classmethod
@@ -74,6 +79,7 @@ class Model:
         threads: int | None = None,
         limits: Limits | None = None,
         tta: str = NO_TTA,
+        cars: Cars = "main",
     ) -> Model:
         """Read a bundle from disk.
 
@@ -83,15 +89,20 @@ class Model:
             threads: processors to use; None: all that this process may use.
             limits: largest file, most pixels, longest time and most memory for one photo.
             tta: test-time augmentation of `predict` and `verify`, see `model.tta`.
+            cars: which cars of a photo are named: its `main` car, `all` of them (`Prediction.cars`), or the `whole`
+                photo, without locating any.
 
         Raises:
-            BundleError: there is no such bundle; it is damaged, unsafe or made by a newer Nameplate; its backbone does
-                not work, or gives no maps although `tta` asks for `closer`.
-            UsageError: there is no such runtime or test-time augmentation, or fewer than one thread.
+            BundleError: there is no such bundle; it is damaged, unsafe or made by a newer Nameplate; or its backbone
+                does not work.
+            UsageError: there is no such runtime, test-time augmentation or choice of cars, or fewer than one thread.
         """
         if threads is not None and threads < 1:
             raise UsageError(f"threads is {threads}, but it is the number of processors to use: give 1 or more.")
-        return cls(load_proven(name), Settings(runtime, threads or available_cpus(), limits or Limits(), tta=tta))
+        if cars not in get_args(Cars):
+            raise UsageError(f"cars is '{cars}', but it is one of {', '.join(get_args(Cars))}.")
+        settings = Settings(runtime, threads or available_cpus(), limits or Limits(), tta=tta, cars=cars)
+        return cls(load_proven(name), settings)
 
     @property
     def nameplates(self) -> tuple[str, ...]:
@@ -161,9 +172,20 @@ class Model:
         """The prediction for a photo that left the pipeline, with its probabilities; None where it is unreadable."""
         if isinstance(photo, UnreadablePhoto):
             return Prediction(name, failure=photo.failure), None
-        probs = self.probs(photo)
-        found = with_flaws(self.decide(name, probs, photo.embedding, top), flaws(photo.quality))
-        return found, None if found.failure is not None else probs
+        probs, found = self._answer_car(name, photo.car, photo.runtime, top)
+        if found.failure is not None:
+            return found, None
+        found = with_reason(found, photo.covered)
+        if photo.all_cars:
+            others = (self._answer_car(name, car, photo.runtime, top)[1] for car in photo.others)
+            found = replace(found, cars=(found, *others) if photo.covered else ())
+        return found, probs
+
+    def _answer_car(self, name: str, car: EmbeddedCar, runtime: str, top: int) -> tuple[Floats, Prediction]:
+        """Probabilities and prediction of one car of a photo."""
+        probs = self._probs(car, runtime)
+        found = with_flaws(self.decide(name, probs, car.embedding, top), flaws(car.quality))
+        return probs, replace(found, box=car.box)
 
     def decide(self, name: str, probs: Floats, embedding: Floats, top: int = TOP) -> Prediction:
         """The prediction with its verdict.
@@ -217,7 +239,7 @@ class Model:
         """
         self.require_head()
         self.check_claim(claimed, rate, lies)  # raise before any photo is decoded
-        return self.judge_claim(claimed, list(self.answers(photos)), rate=rate, lies=lies)
+        return self.judge_claim(claimed, list(self.all_cars().answers(photos)), rate=rate, lies=lies)
 
     def judge_claim(
         self,
@@ -247,14 +269,29 @@ class Model:
         check_rate(rate, lies, thresholds)
         return claim, thresholds
 
+    def all_cars(self) -> Model:
+        """The model with the settings of `verify`: all cars of a photo are named, where the bundle locates cars."""
+        if self.bundle.manifest.preprocess.locate == "none" or self.settings.cars != "main":
+            return self
+        return self._all_cars
+
+    @cached_property
+    def _all_cars(self) -> Model:
+        return Model(self.bundle, replace(self.settings, cars="all"), self.runtime)
+
     @property
     def makes(self) -> tuple[str, ...]:
         """The make of each nameplate. In bundles that do not contain makes, each nameplate is its own make."""
         return self.bundle.manifest.makes or self.nameplates
 
     def probs(self, photo: EmbeddedPhoto) -> Floats:
-        """Calibrated probabilities of a photo, float32 (C,): the mean over all its views."""
-        return np.asarray(self.probabilities(photo.views, photo.runtime).mean(0), np.float32)
+        """Calibrated probabilities of a photo's main car, or of the whole photo, float32 (C,): the mean over its
+        views.
+        """
+        return self._probs(photo.car, photo.runtime)
+
+    def _probs(self, car: EmbeddedCar, runtime: str) -> Floats:
+        return np.asarray(self.probabilities(car.views, runtime).mean(0), np.float32)
 
     def probabilities(self, embeddings: Floats, runtime: str) -> Floats:
         """Calibrated probabilities: float32 N×D embeddings → float32 N×C, rows sum to 1.

@@ -5,9 +5,9 @@ type of the step before:
 
     Source → `decode_photo` → DecodedPhoto → `prepare_decoded` → PreparedPhoto → `embed_prepared` → EmbeddedPhoto
 
-An UnreadablePhoto can take the place of any of these, and later steps pass it on. `Model` classifies and decides.
-Photos are decoded and prepared in threads while the runtime computes. Only a few of them wait at any time, so memory
-does not grow with the number of photos.
+`prepare_decoded` locates the car and preprocesses the part of the photo around it. An UnreadablePhoto can take the
+place of any of these, and later steps pass it on. `Model` classifies and decides. Photos are decoded and prepared in
+threads while the runtime computes. Only a few of them wait at any time, so memory does not grow with their number.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -28,12 +28,13 @@ from nameplate.images.decode import decode_with_header, read_bytes, read_header
 from nameplate.images.parallel import ordered_map
 from nameplate.images.phash import perceptual_hash
 from nameplate.images.quality import Quality, measure_quality
-from nameplate.images.transforms import Pixels, preprocess
+from nameplate.images.transforms import WHOLE, Box, Pixels, crop, preprocess
 from nameplate.model.bundle import Bundle, all_finite
+from nameplate.model.detector import LocatedCar, crop_box, locate
 from nameplate.model.runtime_choice import ChosenRuntime
 from nameplate.runtime.base import BATCH, Batch, Batching, Runtime, Watch, no_watch
 from nameplate.storage import sha256
-from nameplate.types import Floats, Limits, Preprocess
+from nameplate.types import Cars, Floats, Limits, PixelBox, Preprocess
 
 AHEAD = 96
 """Most model inputs that wait for the runtime."""
@@ -102,18 +103,59 @@ class DecodedPhoto:
 
 
 @dataclass(frozen=True, slots=True)
+class PreparedCar:
+    """One car of a photo, or the whole photo, with its model inputs."""
+
+    inputs: tuple[Pixels, ...]
+    """One for each view, at least one: uint8 `Preprocess.height`×`Preprocess.width`×3."""
+    quality: Quality | None
+    """Size, light and sharpness of the part of the photo that is named; None where it was not measured."""
+    box: PixelBox | None = None
+    """The car's box; None where the whole photo is named."""
+    crop: Box = WHOLE
+    """The part of the photo that the model inputs show."""
+
+
+@dataclass(frozen=True, slots=True)
 class PreparedPhoto:
     """A photo with its model inputs, ready for the backbone."""
 
     file: PhotoFile
-    decoded: tuple[int, int]
-    """Height and width of the decoded pixels."""
-    inputs: tuple[Pixels, ...]
-    """Model inputs, one for each view of the photo, at least one: uint8 `Preprocess.height`×`Preprocess.width`×3."""
-    quality: Quality | None
-    """Size, light and sharpness of the photo; None where the source was already a model input."""
+    car: PreparedCar
+    """The car, or the whole photo, that the answer is about."""
+    others: tuple[PreparedCar, ...] = ()
+    """The other cars, where all are asked for."""
+    all_cars: bool = False
+    """Whether all cars were asked for. `car` is then the whole photo only where none was found."""
+    covered: float | None = None
+    """Share of the photo that the box of the main car covers, 0 where no car was found; None where none was sought."""
     hash: NDArray[np.uint64] | None = None
-    """Perceptual hash; None unless it was asked for."""
+    """Perceptual hash of the whole photo; None unless it was asked for."""
+
+    @property
+    def inputs(self) -> tuple[Pixels, ...]:
+        """The model inputs of all cars, those of `car` first."""
+        return self.car.inputs + tuple(pixels for car in self.others for pixels in car.inputs)
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedCar:
+    """One car of a photo, or the whole photo, with its embeddings."""
+
+    views: Floats
+    """float32 V×D: the embedding of each view, V ≥ 1."""
+    quality: Quality | None
+    """As in `PreparedCar`."""
+    box: PixelBox | None = None
+    """As in `PreparedCar`."""
+    crop: Box = WHOLE
+    """As in `PreparedCar`."""
+
+    @property
+    def embedding(self) -> Floats:
+        """float32 (D,), of the first view: the car as it is, except with the test-time augmentation `original`."""
+        first: Floats = self.views[0]
+        return first
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,20 +163,23 @@ class EmbeddedPhoto:
     """A photo with its embeddings."""
 
     file: PhotoFile
-    views: Floats
-    """float32 V×D: the embedding of each view, V ≥ 1."""
+    car: EmbeddedCar
+    """As in `PreparedPhoto`."""
     runtime: str
-    """Name of the runtime that computed them; the calibration temperature depends on it."""
-    quality: Quality | None
+    """Name of the runtime that computed the embeddings; the calibration temperature depends on it."""
+    others: tuple[EmbeddedCar, ...] = ()
+    """As in `PreparedPhoto`."""
+    all_cars: bool = False
+    """As in `PreparedPhoto`."""
+    covered: float | None = None
     """As in `PreparedPhoto`."""
     hash: NDArray[np.uint64] | None = None
     """As in `PreparedPhoto`."""
 
     @property
     def embedding(self) -> Floats:
-        """float32 (D,), of the first view: the photo as it is, except with the test-time augmentation `original`."""
-        first: Floats = self.views[0]
-        return first
+        """float32 (D,): `EmbeddedCar.embedding` of the car that the answer is about."""
+        return self.car.embedding
 
     @property
     def digest(self) -> str | None:
@@ -145,7 +190,7 @@ class EmbeddedPhoto:
 Outcome = EmbeddedPhoto | UnreadablePhoto
 """The result of the pipeline for a photo."""
 Views = Callable[[DecodedPhoto, Pixels], tuple[Pixels, ...]]
-"""Makes the model inputs of a photo. It gets the decoded photo, and the model input of the photo as it is."""
+"""Makes the model inputs of a car. It gets the decoded photo, cropped to the car, and the plain model input of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +208,8 @@ class Settings:
     """The part of each model input to paint grey."""
     tta: str = NO_TTA
     """Test-time augmentation for classification (`model.tta`); embeddings are always of the photo as it is."""
+    cars: Cars = "main"
+    """Which cars of a photo are named."""
     batching: Batching | None = None
     """How model inputs are grouped for the runtime; None: the runtime's default."""
     watch: Watch = no_watch
@@ -268,15 +315,43 @@ def bytes_of(source: str | Path | bytes | Callable[[], bytes], limits: Limits) -
 def prepare_decoded(
     photo: DecodedPhoto, size: Preprocess, settings: Settings, views: Views | None = None
 ) -> PreparedPhoto:
-    """Make the model inputs of a decoded photo; see `prepare_photo`."""
-    # Here a detector will locate the car, and the part of the photo around it will take the place of `photo.pixels`.
+    """Locate the cars of a decoded photo and make their model inputs; see `prepare_photo`."""
+    found: tuple[LocatedCar, ...] = ()
+    covered = None
+    if settings.cars == "all" or (settings.cars == "main" and size.locate != "none"):
+        with settings.watch("locate"):
+            found = locate(photo.pixels)
+            covered = found[0].area if found else 0.0
     with settings.watch("resize"):
-        whole = preprocess(photo.pixels, size)
-        quality = measure_quality(photo.pixels, whole, size, min(photo.file.width, photo.file.height))
-        inputs = (_varied(whole, settings),) if views is None else views(photo, whole)
-    # The hash is that of the photo as it is, also where a part is hidden or the photo mirrored.
-    hash_ = perceptual_hash(whole) if settings.hashes else None
-    return PreparedPhoto(photo.file, photo.pixels.shape[:2], inputs, quality, hash_)
+        named = found if settings.cars == "all" else found[:1]
+        cars = [_prepare_car(photo, car, size, settings, views) for car in named or (None,)]
+    # The hash is that of the whole photo, also where it is cropped, mirrored, or a part of it is hidden.
+    hash_ = perceptual_hash(preprocess(photo.pixels, size)) if settings.hashes else None
+    return PreparedPhoto(photo.file, cars[0], tuple(cars[1:]), settings.cars == "all", covered, hash_)
+
+
+def _prepare_car(
+    photo: DecodedPhoto, car: LocatedCar | None, size: Preprocess, settings: Settings, views: Views | None
+) -> PreparedCar:
+    """Make the model inputs of a car; of the whole photo where it is None."""
+    height, width = photo.pixels.shape[:2]
+    part = WHOLE if car is None else crop_box(car)
+    box = None if car is None or part == WHOLE else pixel_box(car.box, *photo.file.upright)
+    pixels = crop(photo.pixels, part)
+    # Sides as the file states them, because the decoder may have read a reduced scale.
+    shares = pixels.shape[0] / height, pixels.shape[1] / width
+    wide, high = photo.file.upright
+    short_side = min(round(high * shares[0]), round(wide * shares[1]))
+    whole = preprocess(pixels, size)
+    quality = measure_quality(pixels, whole, size, short_side)
+    inputs = (_varied(whole, settings),) if views is None else views(replace(photo, pixels=pixels), whole)
+    return PreparedCar(inputs, quality, box, part)
+
+
+def pixel_box(box: Box, width: int, height: int) -> PixelBox:
+    """A box in whole pixels of an upright photo, at least one along each axis, within the photo."""
+    left, top = min(round(box[1] * width), width - 1), min(round(box[0] * height), height - 1)
+    return PixelBox(left, top, max(left + 1, round(box[3] * width)), max(top + 1, round(box[2] * height)))
 
 
 def _varied(whole: Pixels, settings: Settings) -> Pixels:
@@ -318,11 +393,22 @@ def embed_prepared(bundle: Bundle, photos: Iterator[PreparedPhoto | X], runtime:
             yield photo
 
 
-def embedded(photo: PreparedPhoto, views: Floats, runtime: str) -> Outcome:
-    """A photo with the embeddings of its views, float32 V×D; unreadable if one holds NaN, infinity or near it."""
-    if not all_finite(views):
+def embedded(photo: PreparedPhoto, embeddings: Floats, runtime: str) -> Outcome:
+    """A photo with its embeddings; unreadable if one of them holds NaN, infinity or near it.
+
+    Args:
+        photo: the prepared photo.
+        embeddings: float32 N×D, those of `photo.inputs`.
+        runtime: name of the runtime that computed them.
+    """
+    if not all_finite(embeddings):
         return UnreadablePhoto(NOT_COMPUTED, photo.file.digest)
-    return EmbeddedPhoto(photo.file, views, runtime, photo.quality, photo.hash)
+    cars, start = [], 0
+    for car in (photo.car, *photo.others):
+        views = embeddings[start : start + len(car.inputs)]
+        start += len(car.inputs)
+        cars.append(EmbeddedCar(views, car.quality, car.box, car.crop))
+    return EmbeddedPhoto(photo.file, cars[0], runtime, tuple(cars[1:]), photo.all_cars, photo.covered, photo.hash)
 
 
 def run_through(

@@ -21,6 +21,9 @@ from nameplate.types import Flaw, Floats, Prediction
 ALWAYS_A_CAR = 1.0
 """A photo whose distance to the nearest nameplate is below the median plus so many interquartile ranges is a car,
 whatever the gate says. Otherwise a model trained on lorries would call lorries `not a car`."""
+PART = 0.7
+"""A photo that is `not a car` shows a part of a car where the car detector's box covers more of it: interiors and
+details come out as one box of nearly all of the photo (docs/detector.md)."""
 COVERAGE = 0.95
 """Share of known cars whose prediction set shall hold the true nameplate. It is reached on all of them, and again on
 those that are neither `not a car` nor `unknown car`."""
@@ -223,6 +226,21 @@ def with_flaws(prediction: Prediction, flaws: tuple[Flaw, ...]) -> Prediction:
         return prediction
     poor = prediction.verdict == "unknown car"
     return replace(prediction, verdict="poor photo" if poor else prediction.verdict, flaws=flaws)
+
+
+def with_reason(prediction: Prediction, covered: float | None) -> Prediction:
+    """Say why a photo shows no known car, where the car detector knows it; the verdict stays.
+
+    Args:
+        prediction: a result of `with_verdict`.
+        covered: share of the photo that the box of the main car covers, 0 where no car was found; None where none was
+            sought.
+    """
+    if covered == 0 and prediction.verdict in ("not a car", "unknown car"):
+        return replace(prediction, why="no car found")
+    if covered is not None and covered > PART and prediction.verdict == "not a car":
+        return replace(prediction, why="a part of a car")
+    return prediction
 
 
 def prediction_set(probabilities: Floats, conformal_threshold: float | None) -> list[int]:

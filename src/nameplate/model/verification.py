@@ -6,6 +6,9 @@ Opinion Pool", 1961). So neither an interior nor a single odd photo decides alon
 unknown car; where other photos show known cars, unknown ones are therefore left out as well. One photo that certainly
 shows another car is enough to prevent acceptance, however probable the claim is on the others.
 
+The main car of each photo decides. A car in the background that may be the claimed one never accepts a claim; it only
+turns a rejection into `unsure`, because the photographer may have meant that one.
+
 The last part holds the JSON form of predictions and verified claims, which the command line, tables and HTTP share.
 """
 
@@ -23,10 +26,12 @@ from msgspec import UNSET, UnsetType
 
 from nameplate.errors import UsageError, did_you_mean
 from nameplate.storage import nfc
-from nameplate.types import Flaw, Prediction, Verdict
+from nameplate.types import Flaw, PixelBox, Prediction, Verdict, Why
 
 ClaimVerdict = Literal["accept", "reject", "unsure"]
-ClaimCode = Literal["score", "another car", "unknown car", "no car", "poor photo", "unreadable", "unknown claim"]
+ClaimCode = Literal[
+    "score", "another car", "unknown car", "background", "no car", "poor photo", "unreadable", "unknown claim"
+]
 """What decided on a claim, for programs; `Verified.reason` says it in a sentence."""
 Lies = Literal["mixed", "random", "same-make", "alike"]
 """The kind of wrong claims that a false accept rate refers to: `random` names a nameplate of another make, `same-make`
@@ -262,7 +267,8 @@ def _without_score(photos: Sequence[Prediction]) -> tuple[ClaimCode, str]:
 def _held_back(
     claim: Claimed, verdict: ClaimVerdict, photos: Sequence[tuple[Prediction, float]], improbable: float
 ) -> tuple[ClaimVerdict, ClaimCode, str]:
-    """Turn an acceptance into `unsure` where a single photo contradicts it.
+    """Turn an acceptance into `unsure` where a single photo contradicts it, and a rejection where the claimed car may
+    be in the background of one.
 
     Returns:
         The verdict, what decided, and a clause for the reason, which is empty where nothing contradicts.
@@ -272,6 +278,9 @@ def _held_back(
         for photo, prob in photos
         if (other := _surely_other(claim, photo, improbable=prob < improbable)) is not None
     ]
+    background = [photo.photo for photo, _ in photos if _in_background(claim, photo)]
+    if verdict == "reject" and background:
+        return "unsure", "background", f"but it may be another car in the background of '{background[0]}'"
     held = "unsure" if verdict == "accept" else verdict  # a rejection stays a rejection
     if others:
         named = [f"'{photo.photo}' shows {other}" for photo, other in others[:NAMED]]
@@ -280,6 +289,11 @@ def _held_back(
     if verdict == "accept" and all(photo.verdict == "unknown car" for photo, _ in photos):
         return held, "unknown car", "but every photo looks like a car that the model does not know"
     return verdict, "score", ""
+
+
+def _in_background(claim: Claimed, photo: Prediction) -> bool:
+    """Whether a car besides the main one may be the claimed one: a nameplate of the claim is in its prediction set."""
+    return any(set(car.candidates) & set(claim.nameplates) for car in (photo.cars or ())[1:])
 
 
 def _surely_other(claim: Claimed, photo: Prediction, *, improbable: bool) -> str | None:
@@ -323,28 +337,33 @@ class Ranked(msgspec.Struct, frozen=True):
     confidence: float
 
 
-class Region(msgspec.Struct, frozen=True):
-    """A box in pixels of the upright photo."""
-
-    left: int
-    top: int
-    right: int
-    bottom: int
-
-
 class HeatMap(msgspec.Struct, frozen=True):
     """Where in the photo the evidence for a nameplate lies."""
 
     nameplate: str
-    region: Region | None
+    region: PixelBox | None
     width: int
     height: int
     evidence: list[list[float]]
     png: bytes
 
 
+class Car(msgspec.Struct, frozen=True, kw_only=True):
+    """One car of a photo; `box` is null where the whole photo was named."""
+
+    nameplate: str | None
+    confidence: float | None
+    verdict: Verdict
+    candidates: tuple[str, ...]
+    make: str | None
+    make_confidence: float | None
+    top: tuple[Ranked, ...]
+    box: PixelBox | None
+    flaws: tuple[Flaw, ...] | UnsetType = UNSET
+
+
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One photo, as `nameplate identify --json` prints it."""
+    """One photo, as `nameplate identify --json` prints it; `cars` is there where all cars were asked for."""
 
     photo: str
     nameplate: str | None
@@ -354,8 +373,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     make: str | None
     make_confidence: float | None
     top: tuple[Ranked, ...]
+    box: PixelBox | None
+    why: Why | UnsetType = UNSET
     flaws: tuple[Flaw, ...] | UnsetType = UNSET
     error: str | UnsetType = UNSET
+    cars: tuple[Car, ...] | UnsetType = UNSET
     heatmap: HeatMap | UnsetType | None = UNSET
 
 
@@ -384,6 +406,16 @@ def prediction_json(prediction: Prediction, heatmap: HeatMap | UnsetType | None 
     """The JSON form of a prediction; `heatmap` is left out unless one was asked for, and is then a heat map or null."""
     return Row(
         photo=prediction.photo,
+        **msgspec.structs.asdict(_car_json(prediction)),
+        why=prediction.why or UNSET,
+        error=prediction.error or UNSET,
+        cars=UNSET if prediction.cars is None else tuple(map(_car_json, prediction.cars)),
+        heatmap=heatmap,
+    )
+
+
+def _car_json(prediction: Prediction) -> Car:
+    return Car(
         nameplate=prediction.nameplate,
         confidence=prediction.confidence,
         verdict=prediction.verdict,
@@ -391,9 +423,8 @@ def prediction_json(prediction: Prediction, heatmap: HeatMap | UnsetType | None 
         make=prediction.make,
         make_confidence=prediction.make_confidence,
         top=tuple(Ranked(name, probability) for name, probability in prediction.top),
+        box=prediction.box,
         flaws=prediction.flaws or UNSET,
-        error=prediction.error or UNSET,
-        heatmap=heatmap,
     )
 
 

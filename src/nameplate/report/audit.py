@@ -161,15 +161,18 @@ EARLIER = "on an earlier list"
 SHOWN, SMALL = 200, 130
 """Longest sides of the images of findings and of examples, in pixels."""
 TITLES = {
-    UNREADABLE: ("Unreadable", "They cannot be decoded, or are damaged: nothing can be learnt from them."),
+    UNREADABLE: ("Unreadable", "They cannot be decoded, or are damaged, so they cannot train a model."),
     EXACT: ("Exact duplicates", "Files of the same bytes. One of each is enough."),
-    NEAR: ("Near duplicates", "One picture, resized, recompressed, cropped a little or mirrored."),
-    CROSS_CLASS: ("One picture under several classes", "At most one of the labels is right."),
-    LEAK: ("Leaks between parts", "One picture to train on and to judge on: the judgement flatters."),
-    LABEL: ("Suspect labels", "Heads that did not see the photo believe another class more than its label."),
+    NEAR: ("Near duplicates", "One image, resized, recompressed, slightly cropped or mirrored."),
+    CROSS_CLASS: ("One image under several classes", "At most one of the labels is right."),
+    LEAK: ("Leaks between parts", "One image is in several parts, so figures of the evaluation are too good."),
+    LABEL: (
+        "Suspect labels",
+        "Heads that were not trained on the photo give another class a higher probability than its label.",
+    ),
     OUTLIER: (
         "Outliers",
-        "First what is no car, or a part of one, then what is unlike any photo here, then what is unlike its class.",
+        "First photos without a whole car, then photos unlike all others, then photos unlike the rest of their class.",
     ),
 }
 """The heading and the explanation of each kind of finding."""

@@ -12,14 +12,14 @@ from PIL import Image, ImageDraw
 
 from nameplate.errors import PhotoError
 from nameplate.images.decode import decode
-from nameplate.images.transforms import Pixels, frame
-from nameplate.model.cam import SHOWN, Case, Explanation, upsample
+from nameplate.images.transforms import Box, Pixels
+from nameplate.model.cam import SHOWN, Case, Explanation, frame_of_part, upsample
 from nameplate.model.model import Model
 from nameplate.model.neighbours import THUMBNAIL_LIMITS, Neighbour
-from nameplate.model.verification import HeatMap, Region
+from nameplate.model.verification import HeatMap
 from nameplate.report.page import thumbnail_uri, write_page
 from nameplate.storage import whole_file
-from nameplate.types import Floats, Preprocess
+from nameplate.types import Floats, PixelBox, Preprocess
 
 # Heat maps over photos: red is evidence for a nameplate, blue against it; the box marks the strongest evidence for it.
 
@@ -53,7 +53,7 @@ def heat_map(explanation: Explanation, case: Case, size: Preprocess, longest: in
     height, width = photo.shape[:2]
     grey = np.asarray(Image.fromarray(photo).convert("L"), np.float32)[..., None]
     ground = GREYED * grey + (1 - GREYED) * photo
-    heat = _laid_out(case.evidence, height, width, size) / heat_scale(explanation)
+    heat = _laid_out(case.evidence, height, width, size, explanation.part) / heat_scale(explanation)
     colour = 255 * matplotlib.colormaps[COLOURS]((heat.clip(-1, 1) + 1) / 2)[..., :3]
     share = STRONGEST * np.abs(heat).clip(0, 1)[..., None]
     image = Image.fromarray(np.asarray((1 - share) * ground + share * colour).round().clip(0, 255).astype(np.uint8))
@@ -81,9 +81,9 @@ def shown(photo: Pixels, longest: int) -> Pixels:
     return np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.LANCZOS))
 
 
-def _laid_out(grid: Floats, height: int, width: int, size: Preprocess) -> Floats:
-    """Resize the evidence to the part of a height×width photo that the model input covers; it is zero elsewhere."""
-    left, top, right, bottom = (round(side) for side in frame(width, height, size))
+def _laid_out(grid: Floats, height: int, width: int, size: Preprocess, part: Box) -> Floats:
+    """Resize the evidence to where a height×width photo is covered by the model input of a part; zero elsewhere."""
+    left, top, right, bottom = (round(side) for side in frame_of_part(width, height, size, part))
     drawn = upsample(grid, max(1, bottom - top), max(1, right - left))
     heat = np.zeros((height, width), np.float32)
     inner = drawn[max(0, -top) : height - top, max(0, -left) : width - left]
@@ -184,7 +184,7 @@ def heat_json(explanation: Explanation, size: Preprocess) -> HeatMap:
     pixels = heat_map(explanation, named, size, SHOWN)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
-    region = None if named.region is None else Region(*named.region)
+    region = None if named.region is None else PixelBox(*named.region)
     evidence = named.evidence.tolist()
     return HeatMap(named.nameplate, region, explanation.width, explanation.height, evidence, buffer.getvalue())
 

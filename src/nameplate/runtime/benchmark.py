@@ -62,6 +62,7 @@ def probe_runtimes(backbone: bytes, inputs: Batch, threads: int) -> tuple[ProbeR
                 results.append(ProbeResult(name, error=f"took longer than {PROBE_SECONDS} s", timed_out=True))
                 continue
             try:
+                # A process that crashed (SIGILL, SIGFPE) has printed nothing; its return code says why.
                 results.append(msgspec.json.decode(done.stdout, type=ProbeResult))
             except msgspec.DecodeError:
                 last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
@@ -129,6 +130,7 @@ def _embed(runtime: Runtime, inputs: Batch) -> Embedding:
 
 
 def _least_cosine(a: Embedding, b: Embedding) -> float:
+    # The least and not the mean: one wrong embedding among good ones must not pass.
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     cosine = (a * b).sum(1) / np.maximum(norms, 1e-12)
     return float(cosine.min()) if np.isfinite(a).all() else -1.0

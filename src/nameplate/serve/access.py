@@ -82,6 +82,7 @@ class Hosts:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
+        # Header names arrive in lower case (ASGI). latin-1 decodes any bytes.
         if scope["type"] == "http" and not scope["path"].startswith(PROBES):
             headers = {name: value.decode("latin-1") for name, value in scope["headers"] if name in _READ}
             refused = self._host(scope, headers) or self._origin(scope["method"], headers)
@@ -182,10 +183,12 @@ class Window:
         while times and times[0] <= now - self.seconds:
             times.popleft()
             self.held -= 1
+        # The oldest counted request leaves the window first, and then the next one may pass.
         if len(times) >= self.amount:
             return times[0] + self.seconds - now
         times.append(now)
         self.held += 1
+        # The limits hold however many addresses an attacker uses. Forgetting a client only lets it send a little more.
         while len(self.clients) > CLIENTS or self.held > REQUESTS:
             self.held -= len(self.clients.popitem(last=False)[1])
         return 0.0
@@ -229,6 +232,7 @@ def only_admin(client: Client) -> None:
 def token_of(headers: list[tuple[bytes, bytes]]) -> bytes | None:
     """Return a request's API key: `Authorization: Bearer KEY` (RFC 6750, section 2.1), or `X-API-Key: KEY`."""
     values = dict(headers)
+    # A dict keeps the last of several equal headers; only one of them is checked and used.
     scheme, _, token = values.get(b"authorization", b"").strip().partition(b" ")
     if scheme.lower() == b"bearer":
         return token.strip()

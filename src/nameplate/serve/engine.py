@@ -27,15 +27,15 @@ from nameplate.serve.ipc import (
     ServedAnswer,
     Setup,
     Waiting,
-    Worker,
     WorkerJob,
+    WorkerProcess,
     WorkerResult,
     late,
     read_answer,
     start_worker,
 )
 from nameplate.serve.settings import ServeSettings
-from nameplate.types import Prediction
+from nameplate.types import Cars, Prediction
 
 STALL_SECONDS = 15.0
 """A worker that has work is killed if it sends nothing for this time plus the time limit of one photo."""
@@ -68,10 +68,10 @@ class Engine:
     """One served bundle: its queue and its workers."""
 
     model: Model
-    """The service's own copy. It judges claims and answers, and never embeds a photo."""
+    """The service's own copy. It decides claims and verdicts, and never embeds a photo."""
     settings: ServeSettings
     observer: Observer
-    workers: list[Worker] = field(default_factory=list)
+    workers: list[WorkerProcess] = field(default_factory=list)
     reference: ReferenceAnswer | None = None
     """The answer that every worker must give for the reference image: the bundle's own, or else the first worker's."""
     since: float = 0.0
@@ -114,7 +114,8 @@ class Engine:
         Raises:
             NameplateError: the bundle cannot be served.
         """
-        if self.settings.tta == NO_TTA:  # the bundle's reference answer was made without TTA
+        # The bundle's reference answer was made without TTA and in the usual way to locate the car.
+        if self.settings.tta == NO_TTA and self.settings.cars == "main":
             self.reference = self.reference or self.model.bundle.manifest.golden
         try:
             first = await self._warm_worker()
@@ -150,8 +151,9 @@ class Engine:
         *,
         form: Literal["file", "input"] = "file",
         top: int = TOP,
-        heatmap: bool = False,
+        heatmap: int | None = None,
         embeddings: bool = False,
+        cars: Cars | None = None,
     ) -> list[ServedAnswer]:
         """Identify the cars in photos. Either all photos are queued, or none.
 
@@ -160,8 +162,9 @@ class Engine:
             names: the photos' names in the answers.
             form: which of the two `photos` are.
             top: how many nameplates each answer lists.
-            heatmap: whether to draw heat maps.
+            heatmap: number of the car whose heat map is drawn, 0 for the main one; None draws none.
             embeddings: whether the answers hold the embeddings.
+            cars: which cars of each photo are named; None: as the service's settings say.
 
         Raises:
             Problem: the queue is full, the service is not ready, or the answer took too long.
@@ -170,7 +173,7 @@ class Engine:
         seconds = self.settings.request_seconds
         loop, until = asyncio.get_running_loop(), time.monotonic() + seconds
         wanted = [
-            Waiting(WorkerJob(next(self._numbers), name, seconds, form, top, heatmap, embeddings), photo, until,
+            Waiting(WorkerJob(next(self._numbers), name, seconds, form, top, heatmap, embeddings, cars), photo, until,
                     loop.create_future())
             for photo, name in zip(photos, names, strict=True)
         ]  # fmt: skip
@@ -222,7 +225,7 @@ class Engine:
             # Clocks of two processes need not agree, so the worker is told the time left and not the deadline.
             worker.give(structs.replace(waiting.job, seconds=waiting.until - time.monotonic()), waiting.photo)
 
-    def _free_worker(self, *, alone: bool) -> Worker | None:
+    def _free_worker(self, *, alone: bool) -> WorkerProcess | None:
         """Find the worker for the next job; None if all are busy. A job that is tried again needs an idle worker."""
         able = [w for w in self.workers if w.ready and not w.leaving and not self._reserved(w)]
         room = 1 if alone else self.window
@@ -232,7 +235,7 @@ class Engine:
             default=None,
         )
 
-    def _reserved(self, worker: Worker) -> bool:
+    def _reserved(self, worker: WorkerProcess) -> bool:
         """Whether a worker has a job that is tried again, and so must get no other."""
         return any(self._under_way[job].tries > 1 for job in worker.jobs if job in self._under_way)
 
@@ -291,7 +294,7 @@ class Engine:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _warm_worker(self) -> Worker:
+    async def _warm_worker(self) -> WorkerProcess:
         """Start a worker and check its answer for the reference image.
 
         Raises:
@@ -300,7 +303,15 @@ class Engine:
         settings, start = self.settings, time.monotonic()
         folder = self.model.bundle.folder
         worker = await start_worker(
-            Setup(str(folder), settings.runtime, self.threads, settings.limits, settings.tta, settings.batch_wait)
+            Setup(
+                str(folder),
+                settings.runtime,
+                self.threads,
+                settings.limits,
+                settings.tta,
+                settings.cars,
+                settings.batch_wait,
+            )
         )
         self.workers.append(worker)
         try:
@@ -315,7 +326,7 @@ class Engine:
         self.observer.event("worker ready", model=self.name, pid=worker.pid, seconds=time.monotonic() - start)
         return worker
 
-    async def _supervise(self, worker: Worker | None) -> None:
+    async def _supervise(self, worker: WorkerProcess | None) -> None:
         """Keep one of the places for workers filled: start a worker, listen to it, and replace it when it dies."""
         young = 0
         while True:
@@ -339,7 +350,7 @@ class Engine:
             young = young + 1 if time.monotonic() - born < YOUNG else 0
             worker = None
 
-    def _on_worker_exit(self, worker: Worker, code: int) -> None:
+    def _on_worker_exit(self, worker: WorkerProcess, code: int) -> None:
         """Queue a dead worker's jobs again; those that were tried twice are answered with a failure."""
         self.observer.event("worker died", model=self.name, pid=worker.pid, code=code, photos=len(worker.jobs))
         lost = [self._under_way[job] for job in sorted(worker.jobs) if job in self._under_way]

@@ -1,7 +1,7 @@
 """Inter-process communication between the service and its workers: frames over a socket pair.
 
-A frame is two lengths (big-endian uint32), a head in MessagePack, and a body of raw bytes. `Worker` is a worker process
-as the service sees it: started, fed, listened to and ended. The worker's own side is `worker.py`.
+A frame is two lengths (big-endian uint32), a head in MessagePack, and a body of raw bytes. `WorkerProcess` is a worker
+process as the service sees it: started, fed, listened to and ended. The worker's own side is `worker.py`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 from nameplate.defaults import TOP
 from nameplate.errors import Failure, NameplateError
 from nameplate.model.verification import HeatMap
-from nameplate.types import Floats, Limits, Prediction
+from nameplate.types import Cars, Floats, Limits, Prediction
 
 LENGTHS = struct.Struct(">II")
 
@@ -38,6 +38,8 @@ class Setup(msgspec.Struct, tag=True, frozen=True):
     threads: int
     limits: Limits
     tta: str
+    cars: Cars
+    """Which cars of a photo are named, unless a job says it."""
     batch_wait: float
     """Seconds that a prepared photo may wait for others to fill its batch."""
 
@@ -53,9 +55,12 @@ class WorkerJob(msgspec.Struct, tag=True, frozen=True):
     form: Literal["file", "input"] = "file"
     """What the body is: a photo's file, or an already prepared model input, uint8 H×W×3."""
     top: int = TOP
-    heatmap: bool = False
+    heatmap: int | None = None
+    """Number of the car whose heat map is drawn, 0 for the main one; None draws none."""
     embedding: bool = False
     """Whether the answer must hold the embedding too."""
+    cars: Cars | None = None
+    """Which cars of the photo are named; None: as `Setup` says."""
 
 
 class Cancel(msgspec.Struct, tag=True, frozen=True):
@@ -92,7 +97,8 @@ class WorkerResult(msgspec.Struct, tag=True, frozen=True):
     """Whether a decoder that exceeded its time limit is still running. Threads cannot be stopped, so the worker should
     be replaced."""
     seconds: dict[str, float] = msgspec.field(default_factory=dict)
-    """Seconds to `decode`, to `wait` for the runtime, and to `embed` the batch."""
+    """Seconds to `decode`, to `locate` cars where they are sought, to `wait` for the runtime, and to `embed` the
+    batch."""
     batch: int = 0
     """Photos in the job's batch."""
 
@@ -142,7 +148,7 @@ CLOGGED_BYTES = 8 * 1024 * 1024
 
 
 @dataclass(slots=True)
-class Worker:
+class WorkerProcess:
     """A running worker process."""
 
     process: asyncio.subprocess.Process
@@ -246,7 +252,7 @@ class Worker:
         return for_service(await self.reader.readexactly(head)), await self.reader.readexactly(body)
 
 
-async def start_worker(setup: Setup) -> Worker:
+async def start_worker(setup: Setup) -> WorkerProcess:
     """Start a worker process and send it its setup; it is not warm yet."""
     # A socket pair and not pipes: it is one file descriptor for the child, and closing it ends the worker.
     ours, theirs = socket.socketpair()
@@ -259,7 +265,7 @@ async def start_worker(setup: Setup) -> Worker:
         )  # fmt: skip
     reader, writer = await asyncio.open_connection(sock=ours)
     writer.writelines(frame(setup).parts)
-    return Worker(process, reader, writer)
+    return WorkerProcess(process, reader, writer)
 
 
 # A job while it waits, and its answer.
@@ -286,7 +292,7 @@ class Waiting:
     until: float
     """The deadline, on the monotonic clock."""
     answer: asyncio.Future[ServedAnswer]
-    worker: Worker | None = None
+    worker: WorkerProcess | None = None
     """The worker that has it; None while it is in the queue."""
     tries: int = 0
     """How many workers it was given to. A photo whose worker died is tried once more, alone."""

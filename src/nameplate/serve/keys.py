@@ -150,6 +150,7 @@ class Keys:
         nothing about them.
         """
         self._refresh()
+        # No real key is so long, and hashing megabytes for each request would cost time.
         if len(token) > LONGEST_TOKEN:
             return None
         wanted, found = digest(token), None

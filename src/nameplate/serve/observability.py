@@ -151,6 +151,7 @@ class Logs:
             request.facts["traceback"] = "".join(traceback.format_exception(error))
             if request.status and not request.finished:  # half sent: only a broken connection can tell the client
                 raise
+            # Nothing was sent yet, so the client can still get a proper answer.
             if not request.status:
                 await _fail(scope, request)
         finally:
@@ -204,6 +205,7 @@ class _Request:
         seconds = time.perf_counter() - self.start
         client = self.scope["state"].get("client")
         status = self.status or GONE
+        # The path as it was sent, still percent-encoded. The query is left out, since clients put secrets there.
         path: bytes = self.scope.get("raw_path") or self.scope["path"].encode()
         line = {
             "request": self.id.decode(),
@@ -275,7 +277,7 @@ class Metrics:
         )
         self.stage_seconds = Histogram(
             "nameplate_stage_seconds",
-            "A photo's time in its worker: decode, wait for the runtime, embed with its batch.",
+            "A photo's time in its worker: decode, locate cars, wait for the runtime, embed with its batch.",
             ["model", "stage"],
             buckets=STAGE_BUCKETS,
             registry=to,

@@ -65,6 +65,7 @@ async def read_form(request: Request) -> AsyncIterator[Form]:
         if kind == b"multipart/form-data":
             reader = FormReader(options.get(b"boundary", b""))
             await _read(request, service, hold, reader.write)
+            # Without the `del` below, the reader would keep the photos in memory until the block ends.
             form = reader.form()
             del reader
         else:
@@ -129,6 +130,7 @@ async def _read(request: Request, service: Service, hold: Hold, take: Callable[[
     try:
         async with asyncio.timeout(service.settings.body_seconds):
             async for chunk in request.stream():
+                # Content-Length may be missing or false, so the bytes that arrive are counted.
                 if hold.bytes + len(chunk) > most:
                     raise _too_large(most)
                 hold.take(len(chunk))

@@ -27,6 +27,7 @@ EXAMPLE_ROW = {
     "make": "Jeep",
     "make_confidence": 0.997,
     "top": EXAMPLE_TOP,
+    "box": {"left": 212, "top": 340, "right": 1511, "bottom": 1106},
 }
 EXAMPLE_MODEL = {"name": "cars196", "digest": "9f2c…"}
 
@@ -64,6 +65,7 @@ class ServedModel(msgspec.Struct, frozen=True):
     width: int
     runtime: str
     tta: str
+    locates: bool
     ready: bool
     since: str | None
 

@@ -191,12 +191,14 @@ class Engines:
             if new.digest == served.digest:
                 shutil.rmtree(new.folder, ignore_errors=True)
                 return False
+            # Clients address a bundle by its name, so the new one must have the same.
             if new.engine.name != served.engine.name:
                 raise BundleError(f"the bundle is called '{new.engine.name}' now")
             await new.engine.start()
         except BaseException:
             shutil.rmtree(new.folder, ignore_errors=True)
             raise
+        # No `await` from here to the assignment: requests see either the old engine or the new one, with its digest.
         old, folder = served.engine, served.folder
         served.engine, served.folder, served.digest = new.engine, new.folder, new.digest
 
@@ -216,8 +218,10 @@ class Engines:
                 if (original / name).is_file():
                     shutil.copyfile(original / name, folder / name)
             settings = self.settings
-            # This process only judges answers with the model and never opens the runtime, so the choice is free.
-            model = Model.load(folder, runtime="onnxruntime", threads=1, limits=settings.limits, tta=settings.tta)
+            # This process only decides verdicts with the model and never opens the runtime, so the choice is free.
+            model = Model.load(
+                folder, runtime="onnxruntime", threads=1, limits=settings.limits, tta=settings.tta, cars=settings.cars
+            )
             model.require_head()
             digest = sha256((folder / MANIFEST).read_bytes())
             return Served(source, Engine(model, settings, self.observer), folder, digest)

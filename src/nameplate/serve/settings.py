@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nameplate.defaults import DEFAULT_BUNDLE, NO_TTA
-from nameplate.types import Limits
+from nameplate.types import Cars, Limits
 
 MEBIBYTE = 1024 * 1024
 
@@ -29,6 +29,8 @@ class ServeSettings:
     """The runtime that runs the backbone; `auto` is ONNX Runtime here, as in `nameplate identify`."""
     tta: str = NO_TTA
     """The kind of test-time augmentation."""
+    cars: Cars = "main"
+    """Which cars of a photo are named, unless a request asks for all."""
     limits: Limits = field(default_factory=lambda: Limits(bytes=20 * MEBIBYTE))
     """Limits on the bytes, pixels and decoding time of one photo."""
     photos: int = 20

@@ -26,12 +26,15 @@ from nameplate.types import Floats
 PHOTO, PICTURE = "photo", "picture"
 """The inputs' names in the protocol, of which a request brings one: the bytes of N files, or N prepared model inputs,
 uint8 (N, H, W, 3)."""
-EMBEDDING, PROBABILITIES, NAMEPLATE = "embedding", "probabilities", "nameplate"
-"""The outputs' names: float32 (N, D), float32 (N, C), and the N most probable nameplates."""
-OUTPUTS = (EMBEDDING, PROBABILITIES, NAMEPLATE)
+EMBEDDING, PROBABILITIES, NAMEPLATE, BOX = "embedding", "probabilities", "nameplate", "box"
+"""The outputs' names: float32 (N, D), float32 (N, C), the N most probable nameplates, and int32 (N, 4), the box of the
+car that each answer is about: left, top, right, bottom, in pixels of the upright photo."""
+NO_BOX = (-1, -1, -1, -1)
+"""The box where the whole photo was named."""
+OUTPUTS = (EMBEDDING, PROBABILITIES, NAMEPLATE, BOX)
 """All outputs, in the order in which they are sent if the request names none."""
 MOST_OBJECTS = 32
-"""The most JSON objects in a request; one input and three outputs with their parameters make ten."""
+"""The most JSON objects in a request; one input and four outputs with their parameters make twelve."""
 SMALL = 4096
 """The most characters of a shape or of parameters."""
 LONGEST_ID = 1024
@@ -210,6 +213,7 @@ def _content(given: _Input, tail: bytes | None) -> tuple[bytes | None, msgspec.R
             raise UsageError(f"{len(tail):,} bytes follow the JSON, and no input has 'binary_data_size'.")
         if not bytes(given.data):
             raise UsageError(f"Input '{given.name}' has neither 'data' nor 'binary_data_size': send one.")
+        # The data stand in the JSON and are parsed by the caller, which knows their type.
         return None, given.data
     if bytes(given.data):
         raise UsageError(f"Input '{given.name}' has both 'data' and 'binary_data_size': send one.")
@@ -260,6 +264,7 @@ def _elements(data: bytes, number: int) -> tuple[bytes, ...]:
     """Split binary data of type BYTES: each element is its length, 4 bytes little-endian, followed by its bytes."""
     elements, start = [], 0
     for place in range(number):
+        # Where fewer than 4 bytes are left, `end` still lies beyond the data, so the check below refuses them.
         end = start + 4 + (struct.unpack_from("<I", data, start)[0] if start + 4 <= len(data) else 0)
         if end > len(data):
             raise UsageError(f"Input '{PHOTO}': element {place + 1} of {number} reaches past the data's end.")
@@ -280,6 +285,7 @@ def _inputs(given: _Input, tail: bytes | None, spec: InputSpec) -> NDArray[np.ui
         return _numbers(bytes(data), values).reshape(number, *sides)
     if len(binary) != values:
         raise UsageError(f"Input '{PICTURE}' has {len(binary):,} bytes, its shape makes {values:,}.")
+    # No copy: the array is read-only, and the body stays alive with it.
     return np.frombuffer(binary, np.uint8).reshape(number, *sides)
 
 
@@ -295,7 +301,9 @@ def _numbers(text: bytes, values: int) -> NDArray[np.uint8]:
 
 # Answers.
 
-Tensor: TypeAlias = "Floats | Sequence[str]"
+Tensor: TypeAlias = "Floats | NDArray[np.int32] | Sequence[str]"
+NUMBERS = {"f": ("FP32", "<f4"), "i": ("INT32", "<i4")}
+"""numpy's kind of an array → its datatype in the protocol, and the form of its binary data, which is little-endian."""
 
 
 def write_response(
@@ -307,7 +315,7 @@ def write_response(
         model: the model's name.
         version: the model's version.
         request: the request, which says which outputs are sent, and how.
-        tensors: output's name → float32 array or strings; at least the outputs that are asked for.
+        tensors: output's name → float32 array, int32 array or strings; at least the outputs that are asked for.
 
     Returns:
         The body, and the length of the JSON in bytes if binary data follow it.
@@ -315,12 +323,8 @@ def write_response(
     outputs, tail = [], []
     for wanted in request.outputs:
         tensor = tensors[wanted.name]
-        numbers = isinstance(tensor, np.ndarray)
-        shown: dict[str, object] = {
-            "name": wanted.name,
-            "datatype": "FP32" if numbers else "BYTES",
-            "shape": np.shape(tensor) if numbers else (len(tensor),),
-        }
+        datatype = NUMBERS[tensor.dtype.kind][0] if isinstance(tensor, np.ndarray) else "BYTES"
+        shown: dict[str, object] = {"name": wanted.name, "datatype": datatype, "shape": np.shape(tensor)}
         if wanted.binary:
             data = _binary(tensor)
             tail.append(data)
@@ -335,5 +339,5 @@ def write_response(
 
 def _binary(tensor: Tensor) -> bytes:
     if isinstance(tensor, np.ndarray):
-        return tensor.astype("<f4", order="C", copy=False).tobytes()  # the protocol is little-endian
+        return tensor.astype(NUMBERS[tensor.dtype.kind][1], order="C", copy=False).tobytes()
     return b"".join(struct.pack("<I", len(text)) + text for text in (string.encode() for string in tensor))

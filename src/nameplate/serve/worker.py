@@ -16,13 +16,13 @@ import sys
 import threading
 import time
 import traceback
-from collections import deque
+from bisect import insort
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +44,7 @@ from nameplate.model.pipeline import (
 )
 from nameplate.model.reference import reference_photo
 from nameplate.model.verification import HeatMap
-from nameplate.runtime.base import BATCH
+from nameplate.runtime.base import BATCH, Stopwatch
 from nameplate.runtime.openvino import OpenVino
 from nameplate.runtime.ort import OnnxRuntime
 from nameplate.runtime.select import make_runtime
@@ -53,22 +53,40 @@ from nameplate.serve.ipc import LENGTHS, Cancel, Failed, Frame, Ready, Setup, Wo
 T = TypeVar("T")
 
 
+YIELD_SECONDS = 0.2
+"""A photo lets others pass that come up to so many seconds after it for each car that it has more than they. So a photo
+of one car does not wait for several of ten cars, which take as long as dozens like it; and none waits for ever."""
+
+
+class _Ready(NamedTuple, Generic[T]):
+    """A prepared photo in the queue."""
+
+    turn: float
+    """When its turn is, on the monotonic clock: the earliest is taken first."""
+    arrived: float
+    """When it came, on the monotonic clock; this bounds the wait for others."""
+    cars: int
+    item: T
+
+
 class Batches(Generic[T]):
     """A queue of prepared photos that several decoders fill and several runners empty, batch by batch.
 
     A free runner takes what is there: a photo waits for others only while some are being decoded, and never longer
-    than `wait`. If several runners are free, they share what is there, so that none is idle.
+    than `wait`. If several runners are free, they share what is there, so that none is idle. A photo in which many cars
+    are named fills a batch, and it lets photos of fewer cars pass that come shortly after it: `YIELD_SECONDS`.
     """
 
-    def __init__(self, size: int, wait: float) -> None:
+    def __init__(self, size: int, wait: float, cars_of: Callable[[T], int] = lambda _: 1) -> None:
         """Make an empty queue.
 
         Args:
-            size: the most photos of a batch.
+            size: the most cars of a batch; a photo with more is a batch of its own.
             wait: the most seconds that a photo may wait for others.
+            cars_of: how many cars of a photo are named.
         """
-        self.size, self._wait = size, wait
-        self._ready: deque[tuple[float, T]] = deque()  # with the time of arrival, which bounds the wait
+        self.size, self._wait, self._cars_of = size, wait, cars_of
+        self._ready: list[_Ready[T]] = []  # in the order in which they are taken
         self._coming = 0  # photos that are being decoded
         self._idle = 0  # runners that wait in `take`
         self._changed = threading.Condition()
@@ -88,7 +106,9 @@ class Batches(Generic[T]):
         """Add an announced photo."""
         with self._changed:
             self._coming -= 1
-            self._ready.append((time.monotonic(), item))
+            arrived, cars = time.monotonic(), self._cars_of(item)
+            place = _Ready(arrived + YIELD_SECONDS * (cars - 1), arrived, cars, item)
+            insort(self._ready, place, key=lambda ready: ready.turn)
             self._changed.notify_all()
 
     def take(self) -> list[T]:
@@ -99,19 +119,29 @@ class Batches(Generic[T]):
                 while True:
                     pause = self._pause()
                     if pause == 0:
-                        count = min(self.size, -(-len(self._ready) // self._idle))  # a fair share, rounded up
-                        return [self._ready.popleft()[1] for _ in range(count)]
+                        return self._share()
                     self._changed.wait(pause)
             finally:
                 self._idle -= 1
+
+    def _share(self) -> list[T]:
+        """Take out the photos for one runner: at least one, then as many as a batch has room for."""
+        share = -(-len(self._ready) // self._idle)  # a fair one, rounded up
+        count, room = 1, self.size - self._ready[0].cars
+        while count < share and self._ready[count].cars <= room:
+            room -= self._ready[count].cars
+            count += 1
+        taken = self._ready[:count]
+        del self._ready[:count]
+        return [ready.item for ready in taken]
 
     def _pause(self) -> float | None:
         """Return how many seconds to wait for a batch to fill: 0 to take what is there, None if nothing is there."""
         if not self._ready:
             return None
-        if len(self._ready) >= self.size or self._coming == 0:
+        if sum(ready.cars for ready in self._ready) >= self.size or self._coming == 0:
             return 0
-        return max(0.0, self._ready[0][0] + self._wait - time.monotonic())
+        return max(0.0, min(ready.arrived for ready in self._ready) + self._wait - time.monotonic())
 
 
 NICE = 5
@@ -134,7 +164,9 @@ class Task:
     """The photo that the heat map is drawn on, uint8 H×W×3, if one is asked for."""
     cancelled: bool = False
     decoded: float = 0.0
-    """Seconds that decoding took."""
+    """Seconds that decoding and preparing took, without locating."""
+    located: float | None = None
+    """Seconds that locating cars took; None where none were sought."""
     ready: float = 0.0
     """When the model inputs were ready, on the monotonic clock."""
 
@@ -142,6 +174,22 @@ class Task:
     def dropped(self) -> bool:
         """Whether nobody waits for the answer any more."""
         return self.cancelled or time.monotonic() > self.until
+
+    @property
+    def cars(self) -> int:
+        """How many cars of the photo are named; 1 where the whole photo is."""
+        return 1 if self.prepared is None else 1 + len(self.prepared.others)
+
+
+class _Stages(threading.local):
+    """A stopwatch for each thread, so that each decoder measures the photo that it prepares."""
+
+    def __init__(self) -> None:
+        self.stopwatch = Stopwatch()
+
+    def watch(self, stage: str) -> AbstractContextManager[None]:
+        """Measure a stage of this thread's photo; implements `runtime.base.Watch`."""
+        return self.stopwatch(stage)
 
 
 class Worker:
@@ -158,12 +206,15 @@ class Worker:
             NameplateError: the bundle cannot be served.
         """
         self._reply = reply
-        settings = Settings(setup.runtime, setup.threads, setup.limits, tta=setup.tta)
+        self._stages = _Stages()
+        settings = Settings(
+            setup.runtime, setup.threads, setup.limits, tta=setup.tta, cars=setup.cars, watch=self._stages.watch
+        )
         self._model = Model(load_bundle(setup.bundle), settings)  # the service has checked the bundle (`Engines`)
         self._model.require_head()
         self._with_tta = setup.tta != NO_TTA
         self._runtime, size = _open(setup, self._model.bundle.backbone)
-        self._batches: Batches[Task] = Batches(size, setup.batch_wait)
+        self._batches: Batches[Task] = Batches(size, setup.batch_wait, lambda task: task.cars)
         self._tasks: dict[int, Task] = {}
         self._decoders = ThreadPoolExecutor(setup.threads, thread_name_prefix="decode")
         self._threads = setup.threads
@@ -216,10 +267,12 @@ class Worker:
     def _prepare(self, task: Task) -> None:
         """Decode a job's photo and pass it on. Runs in a decoder's thread."""
         start = time.monotonic()
+        self._stages.stopwatch = Stopwatch()
         if not task.dropped:
             self._decode(task)
         task.ready = time.monotonic()
-        task.decoded = task.ready - start
+        task.located = self._stages.stopwatch.seconds.get("locate")
+        task.decoded = task.ready - start - (task.located or 0.0)
         if task.prepared is not None and not task.dropped:
             self._batches.put(task)
         else:
@@ -237,11 +290,12 @@ class Worker:
         if isinstance(decoded, UnreadablePhoto):
             task.outcome = decoded
             return
-        task.prepared = self._model.embedder.prepare_decoded(decoded)
+        prepared = self._model.embedder.prepare_decoded(decoded, "whole" if task.job.form == "input" else task.job.cars)
         if task.job.form == "input":
             # The original photo is unknown, and the model input tells nothing about its size or sharpness.
-            task.prepared = replace(task.prepared, quality=None)
-        if task.job.heatmap:
+            prepared = replace(prepared, car=replace(prepared.car, quality=None))
+        task.prepared = prepared
+        if task.job.heatmap is not None:
             # Imported only when needed: most workers never draw a heat map, and start faster without it.
             from nameplate.model.cam import SHOWN
             from nameplate.report.explanation import shown
@@ -257,7 +311,7 @@ class Worker:
             self._embed(tasks)
             embedded = time.monotonic() - start
             # Jobs with a heat map are finished last: drawing it takes a while, and the others must not wait for it.
-            for task in sorted(taken, key=lambda task: task.job.heatmap):
+            for task in sorted(taken, key=lambda task: task.job.heatmap is not None):
                 self._finish(task, start - task.ready, embedded, len(tasks))
 
     def _embed(self, tasks: list[Task]) -> None:
@@ -265,15 +319,20 @@ class Worker:
         if self._with_tta:
             for task in tasks:
                 assert task.prepared is not None
-                source = task.prepared.inputs[0] if task.job.form == "input" else task.photo
-                [task.outcome] = self._model.embedder.embed([(source, task.prepared)])
+                [task.outcome] = self._model.embedder.embed(iter([task.prepared]))
             return
         photos = [task.prepared for task in tasks if task.prepared is not None]
         if not photos:
             return
-        found = self._runtime.run(np.stack([photo.inputs[0] for photo in photos]))
-        for task, photo, embedding in zip(tasks, photos, found, strict=True):
-            task.outcome = embedded(photo, embedding[None], self._runtime.name)
+        inputs = [pixels for photo in photos for pixels in photo.inputs]
+        size = self._batches.size  # a photo of many cars may have more inputs than a batch holds
+        batches = [np.stack(inputs[start : start + size]) for start in range(0, len(inputs), size)]
+        found = np.concatenate([self._runtime.run(batch) for batch in batches])
+        start = 0
+        for task, photo in zip(tasks, photos, strict=True):
+            end = start + len(photo.inputs)
+            task.outcome = embedded(photo, found[start:end], self._runtime.name)
+            start = end
 
     def _finish(self, task: Task, waited: float = 0.0, embedded: float = 0.0, batch: int = 0) -> None:
         """Send the answer and forget the task."""
@@ -286,15 +345,16 @@ class Worker:
         # Arrays travel as raw bytes behind the message: in MessagePack they would be copied number by number.
         body = b"" if probs is None else np.ascontiguousarray(probs).tobytes()
         rest = outcome.embedding.tobytes() if job.embedding and isinstance(outcome, EmbeddedPhoto) else b""
+        located = {} if task.located is None else {"locate": task.located}
         self._reply(
             frame(
                 WorkerResult(
                     job.id,
                     prediction,
                     len(body),
-                    self._heat_map(task) if job.heatmap and prediction.failure is None else None,
+                    self._heat_map(task) if prediction.failure is None else None,
                     prediction.failure is not None and prediction.failure.reason == "too slow",
-                    {"decode": task.decoded, "wait": waited, "embed": embedded},
+                    {"decode": task.decoded, **located, "wait": waited, "embed": embedded},
                     batch,
                 ),
                 body + rest,
@@ -302,13 +362,17 @@ class Worker:
         )
 
     def _heat_map(self, task: Task) -> HeatMap | None:
-        """Draw the heat map of a prepared photo; the photo is not decoded again."""
+        """Draw the heat map of a car of a prepared photo; the photo is not decoded again."""
+        if task.job.heatmap is None or task.job.heatmap >= task.cars:
+            return None
         from nameplate.model.cam import explain_mapped, explainable, map_prepared
         from nameplate.report.explanation import heat_json
 
         if self._cam_runtime is None or not explainable(self._model) or task.prepared is None or task.shown is None:
             return None
-        [mapped] = map_prepared(self._model, iter([task.prepared]), self._cam_runtime)
+        cars = (task.prepared.car, *task.prepared.others)
+        alone = replace(task.prepared, car=cars[task.job.heatmap], others=())
+        [mapped] = map_prepared(self._model, iter([alone]), self._cam_runtime)
         if isinstance(mapped, UnreadablePhoto):
             return None
         return heat_json(explain_mapped(self._model, mapped, task.shown), self._model.bundle.manifest.preprocess)

@@ -79,6 +79,8 @@ def save_checkpoint(run: Path, state: State, tensors: Tensors) -> None:
     try:
         with whole_file(target) as temporary:
             save_file({name: part.detach().cpu().contiguous() for name, part in tensors.items()}, temporary, metadata)
+            # The old checkpoint is renamed only after the new one is complete. A crash between the two renames leaves
+            # `PREVIOUS`, which `load_checkpoint` finds.
             if target.exists():
                 target.replace(run / PREVIOUS)
     except (OSError, SafetensorError, NameplateError) as error:
@@ -133,6 +135,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> Non
             continue
         _, number, name = key.split(".")
         parameter = parameters[int(number)]
+        # `empty_like` keeps the memory format (channels_last); a plain copy would be contiguous.
         if value.shape == parameter.shape:
             kept = torch.empty_like(parameter).copy_(value)
         else:

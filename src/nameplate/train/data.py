@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from nameplate.errors import NameplateError, PhotoError
 from nameplate.fit.recipe import Mixing
-from nameplate.images.augment import Augmentation, augment
+from nameplate.images.augment import Augmentation, augment, jittered
 from nameplate.images.decode import decode
 from nameplate.images.parallel import ordered_map
-from nameplate.images.transforms import Pixels
+from nameplate.images.transforms import Pixels, crop
+from nameplate.model.detector import crop_box, locate
 from nameplate.model.pipeline import Settings, UnreadablePhoto, prepare_photo
 from nameplate.train.schedule import steps_per_epoch
 from nameplate.types import Preprocess
@@ -49,9 +50,11 @@ def mix(
     order = torch.from_numpy(draw.permutation(len(photos)))
     if chance < settings.mixup:
         share = float(draw.beta(settings.mixup_alpha, settings.mixup_alpha))
+        # Mixing before the normalisation gives the same as after it, because both are linear.
         return photos.float().mul(share).add(photos[order].float(), alpha=1 - share), classes[order], share
     # CutMix: a rectangle with the aspect of the input, whose area is the share of the second photo.
     height, width = photos.shape[1:3]
+    # The area grows with the square of the side.
     side = math.sqrt(1 - float(draw.beta(settings.cutmix_alpha, settings.cutmix_alpha)))
     tall, wide = round(height * side), round(width * side)
     top, left = int(draw.integers(height - tall + 1)), int(draw.integers(width - wide + 1))
@@ -65,12 +68,12 @@ AHEAD = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class PhotoBatch:
     """Model inputs that go through the network together."""
 
     photos: Pixels
     """uint8 N×H×W×3."""
-    places: NDArray[np.int64]
+    indices: NDArray[np.int64]
     """int64 (N,): the index of each photo in the list of paths; unreadable photos are left out."""
     lost: tuple[tuple[str, str], ...]
     """Path and reason of each photo of the batch that could not be read this time."""
@@ -82,51 +85,54 @@ def epoch_batches(count: int, batch: int, seed: int, epoch: int) -> list[NDArray
     return [order[step * batch : (step + 1) * batch] for step in range(steps_per_epoch(count, batch))]
 
 
-def in_order(places: NDArray[np.int64], batch: int) -> list[NDArray[np.int64]]:
+def in_order(indices: NDArray[np.int64], batch: int) -> list[NDArray[np.int64]]:
     """The indices in batches, in their order."""
-    return [places[i : i + batch] for i in range(0, len(places), batch)]
+    return [indices[i : i + batch] for i in range(0, len(indices), batch)]
 
 
 def training_batches(
     paths: Sequence[str],
     batches: Sequence[NDArray[np.int64]],
-    size: tuple[int, int],
+    size: Preprocess,
     settings: Augmentation,
     seed: int,
     epoch: int,
     threads: int,
-) -> Iterator[Batch]:
+) -> Iterator[PhotoBatch]:
     """Batches of augmented training photos.
 
     Args:
         paths: all training photos.
         batches: the indices of the photos in each batch, from `epoch_batches` or `in_order`.
-        size: (height, width) of the model's input in pixels.
+        size: height and width of the model's input, and whether photos are first cropped to their main car.
         settings: the augmentation.
         seed: seed of the random numbers.
         epoch: number of the epoch in the whole run; each epoch has other random numbers.
         threads: number of threads that prepare photos.
     """
 
-    def prepare(place: int) -> Pixels:
-        draw = np.random.default_rng([seed, epoch, place])
-        photo = decode(paths[place], at_least=size)
+    def prepare(i: int) -> Pixels:
+        # A generator for each photo: the result does not depend on which thread prepares it, or when.
+        draw = np.random.default_rng([seed, epoch, i])
+        photo = decode(paths[i], at_least=(size.height, size.width))
+        for car in locate(photo)[:1] if size.locate != "none" else ():
+            photo = crop(photo, jittered(crop_box(car), settings, draw))
         scenery = None  # the background is one colour
         if settings.zoom_out and settings.fill == "scene":
             with contextlib.suppress(PhotoError):  # an unreadable background is no reason to lose the photo
-                scenery = decode(paths[int(draw.integers(len(paths)))], at_least=size)
-        return augment(photo, *size, settings, draw, scenery)
+                scenery = decode(paths[int(draw.integers(len(paths)))], at_least=(size.height, size.width))
+        return augment(photo, size.height, size.width, settings, draw, scenery)
 
     return _batches(paths, batches, prepare, threads)
 
 
 def plain_batches(
     paths: Sequence[str], batches: Sequence[NDArray[np.int64]], settings: Preprocess, threads: int
-) -> Iterator[Batch]:
+) -> Iterator[PhotoBatch]:
     """Batches of photos without augmentation, prepared by the same pipeline that serves the bundle."""
 
-    def prepare(place: int) -> Pixels:
-        photo = prepare_photo(paths[place], settings, Settings())
+    def prepare(i: int) -> Pixels:
+        photo = prepare_photo(paths[i], settings, Settings())
         if isinstance(photo, UnreadablePhoto):
             raise PhotoError(photo.failure.reason, photo.failure.detail)
         return photo.inputs[0]
@@ -144,24 +150,24 @@ def unreadable(paths: Sequence[str]) -> NameplateError:
 
 def _batches(
     paths: Sequence[str], batches: Sequence[NDArray[np.int64]], prepare: Callable[[int], Pixels], threads: int
-) -> Iterator[Batch]:
+) -> Iterator[PhotoBatch]:
     """Batches whose photos `prepare` makes in threads, in order, a limited number ahead."""
 
-    def one(place: int) -> Pixels | str:
+    def one(i: int) -> Pixels | str:
         try:
-            return prepare(place)
+            return prepare(i)
         except PhotoError as error:
             return str(error)
 
     ahead = (AHEAD - 1) * max(map(len, batches), default=1)  # one batch is in the network
     with contextlib.closing(ordered_map(one, map(int, chain.from_iterable(batches)), threads, ahead)) as made:
-        for places in batches:
-            yield _gather(paths, places, list(islice(made, len(places))))
+        for indices in batches:
+            yield _gather(paths, indices, list(islice(made, len(indices))))
 
 
-def _gather(paths: Sequence[str], places: NDArray[np.int64], made: Sequence[Pixels | str]) -> Batch:
+def _gather(paths: Sequence[str], indices: NDArray[np.int64], made: Sequence[Pixels | str]) -> PhotoBatch:
     """A batch from prepared photos and, in place of unreadable ones, the reasons."""
     good = [number for number, pixels in enumerate(made) if not isinstance(pixels, str)]
-    lost = tuple((paths[places[n]], text) for n, text in enumerate(made) if isinstance(text, str))
+    lost = tuple((paths[indices[n]], text) for n, text in enumerate(made) if isinstance(text, str))
     photos = np.stack([made[number] for number in good]) if good else np.zeros((0, 1, 1, 3), np.uint8)
-    return Batch(photos, places[good], lost)
+    return PhotoBatch(photos, indices[good], lost)

@@ -42,17 +42,15 @@ from nameplate.train.backbones import build, find_backbone
 from nameplate.train.checkpoint import State, load_checkpoint
 from nameplate.train.data import in_order, plain_batches, unreadable
 from nameplate.train.finish import Finished, finish
-from nameplate.train.loop import VALIDATION_BATCH, StepEvent, TrainingJob, fit, kept
+from nameplate.train.loop import VALIDATION_BATCH, OnStep, TrainingJob, fit, kept
 from nameplate.train.monitor import RunMonitor
 from nameplate.train.network import Network, classifier_matrix, depthwise_in_float32, layer_numbers
 from nameplate.train.schedule import faster_in_bfloat16, keep_memory
 from nameplate.train.weights import load_weights
-from nameplate.types import Preprocess
 
 HEAD_START_PHOTOS = 20_000
 """Largest number of photos for `Recipe.head_start`."""
 
-Watch = Callable[[StepEvent], None]
 Say = Callable[[str], None]
 
 
@@ -203,7 +201,7 @@ def _refuse_recipe(recipe: Recipe, folder: Path, processes: int) -> None:
         raise UsageError(f"The weights '{recipe.weights}' lie in '{folder}', which would be replaced. Choose another.")
 
 
-def fine_tune(folder: Path, *, watch: Watch = lambda _: None, say: Say = lambda _: None) -> FineTuned | None:
+def fine_tune(folder: Path, *, watch: OnStep = lambda _: None, say: Say = lambda _: None) -> FineTuned | None:
     """Train a run from its last checkpoint to its end, and write its bundle.
 
     Args:
@@ -250,7 +248,7 @@ def _together(folder: Path, accelerator: Accelerator) -> Iterator[None]:
         ) from error
 
 
-def _fine_tune(folder: Path, run: Run, accelerator: Accelerator, watch: Watch, say: Say) -> FineTuned | None:
+def _fine_tune(folder: Path, run: Run, accelerator: Accelerator, watch: OnStep, say: Say) -> FineTuned | None:
     """`fine_tune`, within the lock on the folder."""
     keep_memory()
     torch.set_num_threads(run.threads)
@@ -332,21 +330,21 @@ def _bfloat16(recipe: Recipe, network: Network, accelerator: Accelerator) -> boo
 def _head_start(network: Network, run: Run, split: Split) -> None:
     """Fit the classifier on embeddings of the frozen backbone, at the input size of the first stage."""
     recipe, stage = run.recipe, run.recipe.stages[0]
-    settings = Preprocess(stage.height, stage.width, recipe.fit, recipe.interpolation)
+    settings = recipe.preprocess(stage.height, stage.width)
     chosen = np.flatnonzero(split.train)
     chosen = chosen[:: -(-len(chosen) // HEAD_START_PHOTOS)]
     paths = [split.photos[i].path for i in chosen]
     network.eval()
     device = next(network.parameters()).device
-    embeddings, places = [], []
+    embeddings, indices = [], []
     with torch.inference_mode():
         for batch in plain_batches(paths, in_order(np.arange(len(paths)), VALIDATION_BATCH), settings, run.threads):
-            if len(batch.places):
+            if len(batch.indices):
                 embeddings.append(network.embed(torch.from_numpy(batch.photos).to(device)).float().cpu().numpy())
-                places.append(batch.places)
-    if not places:
+                indices.append(batch.indices)
+    if not indices:
         raise unreadable(paths)
-    there = chosen[np.concatenate(places)]
+    there = chosen[np.concatenate(indices)]
     photos = [split.photos[i] for i in there]
     fold = folds([str(p.label) for p in photos], [str(p.sha256) for p in photos], split.groups[there], 3, recipe.seed)
     head = fit_head(np.concatenate(embeddings), split.classes[there], fold)

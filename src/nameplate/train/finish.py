@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from nameplate.errors import NameplateError
 from nameplate.fit.finalize import HeldOut, RuntimeEmbeddings, calibrate_bundle, finalize
-from nameplate.fit.run import JUDGED_BY, WEIGHTS, Run, data_record, exported_record, versions
+from nameplate.fit.run import EVALUATION_RUNTIME, WEIGHTS, Run, data_record, exported_record, versions
 from nameplate.fit.split import Split, photos_csv
 from nameplate.model.bundle import BACKBONE, IN_RUN, SCHEMA, Bundle, File, Manifest
 from nameplate.model.neighbours import make_index
@@ -31,7 +31,7 @@ from nameplate.train.data import in_order, plain_batches, training_batches, unre
 from nameplate.train.export import Embedder, Parity, check_parity, export_onnx, head_of, round_weights, whiten
 from nameplate.train.loop import exported
 from nameplate.train.network import Network, has_places
-from nameplate.types import Evaluation, Exported, Floats, Preprocess
+from nameplate.types import Evaluation, Exported, Floats
 
 PARITY_PHOTOS = 2000
 """Largest number of photos for the comparison with torch; they are held-out photos where there are any."""
@@ -52,11 +52,11 @@ class Finished:
     """The agreement of each runtime with torch."""
     probabilities: Floats
     """float32 N×C: probabilities of the held-out photos that can still be read."""
-    places: NDArray[np.int64]
+    indices: NDArray[np.int64]
     """int64 (N,): the index in `Split.photos` of each of these photos."""
     exported: Exported
     """The epoch whose weights the bundle holds."""
-    runtime: str = JUDGED_BY
+    runtime: str = EVALUATION_RUNTIME
     """The runtime that the metrics are of."""
 
 
@@ -79,17 +79,18 @@ def finish(
     rounded = round_weights(network)
     _save_weights(folder, run, rounded)
     say("export")
+    # Whitening and detector are fitted on the network as it is exported, with its weights rounded to float16.
     embeddings, classes = training_embeddings(run, split, rounded.embed, state)
     white = whiten(embeddings, classes)
     size = exported(run.recipe, state).epoch
     embedder = Embedder(rounded, white, places=has_places(rounded, size.height, size.width))
     head, known = head_of(rounded, white), fit_detector(white(embeddings), classes)
-    candidate = Candidate(embedder, head, known, rounded)
+    candidate = BundleParts(embedder, head, known, rounded)
     return make_bundle(folder / IN_RUN, folder.resolve().name, run, split, state, candidate, say)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Candidate:
+class BundleParts:
     """The parts of a bundle, and the network that they must agree with."""
 
     embedder: torch.nn.Module
@@ -108,7 +109,7 @@ def make_bundle(
     run: Run,
     split: Split,
     state: State,
-    candidate: Candidate,
+    candidate: BundleParts,
     say: Callable[[str], None],
 ) -> Finished:
     """Export an embedder, compare it with torch, calibrate and evaluate it, and write the bundle.
@@ -128,20 +129,22 @@ def make_bundle(
     kept = exported(run.recipe, state)
     draft = _draft(name, run, split, kept, candidate)
     say("evaluate")
+    # OpenVINO can crash on unsupported CPUs, so each runtime is tried in another process first.
     able = {trial.runtime for trial in probe(draft, run.threads) if trial.error is None}
-    held_out, inputs = _embed_held_out(draft, split, run, [JUDGED_BY, *sorted(able - {JUDGED_BY})])
+    held_out, inputs = _embed_held_out(draft, split, run, [EVALUATION_RUNTIME, *sorted(able - {EVALUATION_RUNTIME})])
     say("compare the exported network with torch")
+    # bfloat16 is left out: it differs from torch by more than the comparison allows, and has a check of its own.
     runtimes = ["onnxruntime", *sorted(able & {"openvino"})]
     parity = check_parity(candidate.network, draft, inputs, runtimes, run.threads)
     calibrated = calibrate_bundle(draft, held_out)
     provenance = _provenance(run, split, state, kept, parity)
     index = _index(draft, split, run) if run.index else None
     bundle = finalize(target, calibrated, provenance, index=index, overwrite=True)
-    places = held_out.embedded[0].places
-    return Finished(bundle, calibrated.evaluation, parity, calibrated.probs, places, kept)
+    indices = held_out.embedded[0].indices
+    return Finished(bundle, calibrated.evaluation, parity, calibrated.probs, indices, kept)
 
 
-def _draft(name: str, run: Run, split: Split, kept: Exported, candidate: Candidate) -> Bundle:
+def _draft(name: str, run: Run, split: Split, kept: Exported, candidate: BundleParts) -> Bundle:
     """The bundle with the exported backbone, before calibration."""
     size = kept.epoch
     backbone, (weight, bias) = export_onnx(candidate.embedder, size.height, size.width), candidate.head
@@ -150,7 +153,7 @@ def _draft(name: str, run: Run, split: Split, kept: Exported, candidate: Candida
         name=name,
         nameplates=split.nameplates,
         ids=split.ids,
-        preprocess=Preprocess(size.height, size.width, run.recipe.fit, run.recipe.interpolation),
+        preprocess=run.recipe.preprocess(size.height, size.width),
         embedding=len(weight),
         temperature=1.0,
         files={BACKBONE: File(sha256(backbone), len(backbone))},
@@ -174,19 +177,20 @@ def _embed_held_out(
     embeddings: dict[str, list[Floats]] = {name: [] for name in runtimes}
     chosen = np.flatnonzero(split.holdout)
     for_parity = _spread(chosen if len(chosen) else np.flatnonzero(split.train))
-    places: list[NDArray[np.int64]] = []
+    indices: list[NDArray[np.int64]] = []
     inputs: list[NDArray[np.uint8]] = []
     prepared = _prepared(draft, split, chosen, run)
     # All model inputs together may not fit into memory, and single batches would leave most processors idle.
     while chunk := list(itertools.islice(prepared, CHUNK)):
         for name, runtime in opened.items():
             embeddings[name].extend(runtime.embed(batch for batch, _ in chunk))
-        places.extend(of for _, of in chunk)
+        indices.extend(of for _, of in chunk)
         inputs.extend(batch[np.isin(of, for_parity)] for batch, of in chunk)
+    # Nothing was embedded above, so training photos serve for the comparison with torch.
     if not len(chosen):
         inputs = [batch for batch, _ in _prepared(draft, split, for_parity, run)]
     empty = np.zeros((0, draft.manifest.embedding), np.float32)
-    where = np.concatenate([np.zeros(0, np.int64), *places])
+    where = np.concatenate([np.zeros(0, np.int64), *indices])
     embedded = (RuntimeEmbeddings(name, np.concatenate([empty, *rows]), where) for name, rows in embeddings.items())
     return HeldOut(tuple(embedded), split.classes), np.concatenate(inputs)
 
@@ -204,12 +208,12 @@ def _prepared(
     Raises:
         NameplateError: none of the photos can be read.
     """
-    paths = [split.photos[place].path for place in chosen]
+    paths = [split.photos[i].path for i in chosen]
     found = False
     for batch in plain_batches(paths, in_order(np.arange(len(paths)), BATCH), bundle.manifest.preprocess, run.threads):
-        if len(batch.places):
+        if len(batch.indices):
             found = True
-            yield batch.photos, chosen[batch.places]
+            yield batch.photos, chosen[batch.indices]
     if not found and len(paths):
         raise unreadable(paths)
 
@@ -230,31 +234,31 @@ def training_embeddings(
     """
     recipe, kept = run.recipe, exported(run.recipe, state).epoch
     chosen = np.random.default_rng(recipe.seed).permutation(np.flatnonzero(split.train))[:WHITENING_PHOTOS]
-    paths = [split.photos[place].path for place in chosen]
+    paths = [split.photos[i].path for i in chosen]
     batches = in_order(np.arange(len(paths)), BATCH)
-    size = (kept.height, kept.width)
-    embeddings, places = [], []
+    size = recipe.preprocess(kept.height, kept.width)
+    embeddings, indices = [], []
     with torch.inference_mode():
         for batch in training_batches(paths, batches, size, recipe.augmentation, recipe.seed, state.epoch, run.threads):
-            if len(batch.places):
+            if len(batch.indices):
                 embeddings.append(embed(torch.from_numpy(batch.photos)).numpy())
-                places.append(chosen[batch.places])
-    if not places:
+                indices.append(chosen[batch.indices])
+    if not indices:
         raise unreadable(paths)
-    return np.concatenate(embeddings), split.classes[np.concatenate(places)]
+    return np.concatenate(embeddings), split.classes[np.concatenate(indices)]
 
 
 def _index(bundle: Bundle, split: Split, run: Run) -> bytes:
     """The neighbour index of the training photos as a file; photos that can no longer be read are left out."""
-    places: list[NDArray[np.int64]] = []
+    indices: list[NDArray[np.int64]] = []
 
     def inputs() -> Iterator[NDArray[np.uint8]]:
         for batch, of in _prepared(bundle, split, np.flatnonzero(split.train), run):
-            places.append(of)
+            indices.append(of)
             yield batch
 
-    embeddings = np.concatenate(list(make_runtime(JUDGED_BY, bundle.backbone, run.threads).embed(inputs())))
-    return make_index([split.photos[place] for place in np.concatenate(places)], embeddings, run.threads)
+    embeddings = np.concatenate(list(make_runtime(EVALUATION_RUNTIME, bundle.backbone, run.threads).embed(inputs())))
+    return make_index([split.photos[i] for i in np.concatenate(indices)], embeddings, run.threads)
 
 
 def _save_weights(folder: Path, run: Run, network: Network) -> None:
@@ -275,7 +279,7 @@ def _provenance(run: Run, split: Split, state: State, kept: Exported, parity: tu
         "recipe": asdict(run.recipe),
         "metrics": None,
         "data": data_record(split),
-        "runtime": JUDGED_BY,
+        "runtime": EVALUATION_RUNTIME,
         "backbone": f"{backbone.timm}, {run.weights}",
         "epochs": state.epoch,
         "exported": exported_record(kept),

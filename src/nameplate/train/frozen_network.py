@@ -124,17 +124,17 @@ def interpolation_of(backbone: Backbone) -> Interpolation:
     return known.get(backbone.interpolation, "bicubic")
 
 
-def stand_in_bundle(backbone: Backbone, weights: str, network: Network, size: tuple[int, int]) -> Bundle:
+def stand_in_bundle(backbone: Backbone, weights: str, network: Network, size: Preprocess) -> Bundle:
     """A bundle without a backbone: it holds the preprocessing and the digest for the embedding cache, and is never run.
 
     Args:
         backbone: the settings that the weights were trained with.
         weights: the origin of the weights, from `load_network`.
         network: the loaded network.
-        size: (height, width) of the model's input.
+        size: how a photo becomes the model's input.
     """
     device = next(network.parameters()).device
-    photo = torch.zeros(1, *size, 3, dtype=torch.uint8, device=device)
+    photo = torch.zeros(1, size.height, size.width, 3, dtype=torch.uint8, device=device)
     with torch.inference_mode():
         embedding = network.embed(photo).shape[1]
     identity = f"{backbone.timm} {weights} mean {backbone.mean} std {backbone.std} {device.type}"
@@ -143,7 +143,7 @@ def stand_in_bundle(backbone: Backbone, weights: str, network: Network, size: tu
         name=backbone.name,
         nameplates=(),
         ids=(),
-        preprocess=Preprocess(*size, "squash", interpolation_of(backbone)),
+        preprocess=size,
         embedding=embedding,
         temperature=1.0,
         files={BACKBONE: File(sha256(identity.encode()), 0)},

@@ -24,7 +24,7 @@ from nameplate.storage import sha256, writing
 from nameplate.train.backbones import Backbone, find_backbone
 from nameplate.train.export import Embedder, export_onnx, round_weights
 from nameplate.train.frozen_network import interpolation_of, load_network
-from nameplate.train.network import has_places
+from nameplate.train.network import Network, has_places
 from nameplate.types import Floats, Preprocess
 
 TIMM = "timm:"
@@ -45,7 +45,7 @@ class EmbeddingParity:
 
 
 @dataclass(frozen=True, slots=True)
-class Exported:
+class HeadlessExport:
     """The result of `export_backbone`."""
 
     bundle: Bundle
@@ -64,7 +64,7 @@ def export_backbone(
     threads: int | None = None,
     overwrite: bool = False,
     say: Callable[[str], None] = lambda _: None,
-) -> Exported:
+) -> HeadlessExport:
     """Export a network without its classifier, compare it with torch in each runtime, and write the bundle.
 
     The bundle prepares photos with the normalisation and the resampling filter that the weights were trained with.
@@ -96,17 +96,21 @@ def export_backbone(
             raise type(error)(str(error).replace("--set weights=", "--weights ")) from None
         network = round_weights(network)
         say("export")
-        embedder = Embedder(network, places=has_places(network, *size))
-        onnx = _exported(backbone, embedder, size)
-        with torch.inference_mode():
-            width = network.embed(torch.zeros(1, *size, 3, dtype=torch.uint8)).shape[1]
-        draft = Bundle(_manifest(target.name, backbone, size, onnx, width), onnx)
+        draft = _draft(target.name, backbone, network, size)
         say("compare the exported network with torch")
         able = {trial.runtime for trial in probe(draft, threads) if trial.error is None}
         runtimes = ["onnxruntime", *sorted(able & {"openvino"})]
         parity = check_embeddings(network, draft, reference_inputs(draft.manifest.preprocess), runtimes, threads)
         draft.manifest.provenance.update(_provenance(backbone, origin, parity))
-        return Exported(save_bundle(target, draft, overwrite=overwrite), backbone, origin, parity)
+        return HeadlessExport(save_bundle(target, draft, overwrite=overwrite), backbone, origin, parity)
+
+
+def _draft(name: str, backbone: Backbone, network: Network, size: tuple[int, int]) -> Bundle:
+    """The bundle with the exported network, before it is compared with torch."""
+    onnx = _exported(backbone, Embedder(network, places=has_places(network, *size)), size)
+    with torch.inference_mode():
+        width = network.embed(torch.zeros(1, *size, 3, dtype=torch.uint8)).shape[1]
+    return Bundle(_manifest(name, backbone, size, onnx, width), onnx)
 
 
 def check_embeddings(

@@ -23,7 +23,7 @@ from torch.nn import functional
 from nameplate.errors import NameplateError
 from nameplate.fit.recipe import Recipe, Stage
 from nameplate.train.checkpoint import State, Tensors, optimizer_tensors, part, restore_optimizer, save_checkpoint
-from nameplate.train.data import Batch, epoch_batches, in_order, mix, plain_batches, training_batches, unreadable
+from nameplate.train.data import PhotoBatch, epoch_batches, in_order, mix, plain_batches, training_batches, unreadable
 from nameplate.train.network import Network, freeze, parameter_groups, train_mode
 from nameplate.train.schedule import learning_rate_now
 from nameplate.types import Epoch, Exported, Floats, Preprocess
@@ -91,7 +91,7 @@ class Training:
     optimizer: torch.optim.Optimizer | None = None
 
 
-Watch = Callable[[StepEvent], None]
+OnStep = Callable[[StepEvent], None]
 OnEpochEnd = Callable[[Training], None]
 
 
@@ -100,7 +100,7 @@ def fit(
     network: Network,
     accelerator: Accelerator,
     saved: tuple[State, Tensors] | None,
-    watch: Watch,
+    watch: OnStep,
     on_epoch_end: OnEpochEnd | None,
 ) -> Training:
     """Train through all stages, or through the rest of them after a checkpoint.
@@ -168,14 +168,15 @@ def evaluate_network(
     found: list[tuple[NDArray[np.int64], Floats]] = []
     with torch.inference_mode():
         for batch in plain_batches(paths, in_order(mine, VALIDATION_BATCH), settings, threads):
-            if len(batch.places):
+            if len(batch.indices):
                 logits = network(torch.from_numpy(batch.photos).to(accelerator.device))
-                found.append((batch.places, logits.float().cpu().numpy()))
+                found.append((batch.indices, logits.float().cpu().numpy()))
+    # Every process gets all parts, so all of them take the same decisions on patience and the best epoch.
     found = gather_object(found)
-    places = np.concatenate([part for part, _ in found]) if found else np.zeros(0, np.int64)
+    indices = np.concatenate([part for part, _ in found]) if found else np.zeros(0, np.int64)
     logits = np.concatenate([part for _, part in found]) if found else np.zeros((0, 0), np.float32)
-    order = np.argsort(places)
-    return logits[order], places[order]
+    order = np.argsort(indices)
+    return logits[order], indices[order]
 
 
 def _begin_stage(
@@ -207,47 +208,42 @@ def _optimizer(recipe: Recipe, groups: list[dict[str, object]], accelerator: Acc
 
 
 def _epoch(
-    job: TrainingJob, training: Training, stepped: torch.nn.Module, accelerator: Accelerator, watch: Watch
+    job: TrainingJob, training: Training, stepped: torch.nn.Module, accelerator: Accelerator, watch: OnStep
 ) -> None:
     """Train the rest of an epoch, from the current step of the state."""
     state, recipe = training.state, job.recipe
     stage = recipe.stages[state.stage]
     whole = epoch_batches(len(job.paths), stage.batch, recipe.seed, state.epoch)
+    # The batches are those of a run with one process; each process takes its part of each. A resumed epoch leaves out
+    # the steps that are done.
     mine = [np.array_split(b, accelerator.num_processes)[accelerator.process_index] for b in whole[state.step :]]
-    size = (stage.height, stage.width)
+    size = recipe.preprocess(stage.height, stage.width)
     stream = training_batches(job.paths, mine, size, recipe.augmentation, recipe.seed, state.epoch, job.threads)
+    # MixUp and CutMix are off in the last epochs, so that the network ends on unmixed photos.
     mixed = state.epoch < recipe.mixing.until * sum(s.epochs for s in recipe.stages)
     train_mode(training.network)
     before, begun, saved_at, right, seen = state.epoch_seconds, time.monotonic(), time.monotonic(), 0.0, 0
     try:
         for batch in stream:
             state.lost.update(batch.lost)
-            if not len(batch.places):
+            if not len(batch.indices):
                 raise NameplateError(_none_readable(job, batch.lost))
             rate = learning_rate_now(recipe, len(job.paths), state.stage, state.stage_steps)
             try:
                 loss, accuracy = _step(job, training, stepped, accelerator, batch, rate, mixed)
             except torch.OutOfMemoryError:
                 raise NameplateError(_too_large(job, stage)) from None
+            # `accuracy` and `loss` are those of this process. The processes share batches evenly, so photos are counted
+            # times their number.
             state.loss += loss
-            state.photos += len(batch.places) * accelerator.num_processes
+            state.photos += len(batch.indices) * accelerator.num_processes
             state.step, state.steps, state.stage_steps = state.step + 1, state.steps + 1, state.stage_steps + 1
             now = time.monotonic()
             state.epoch_seconds = before + now - begun
-            right, seen = right + accuracy * len(batch.places), seen + len(batch.places)
+            right, seen = right + accuracy * len(batch.indices), seen + len(batch.indices)
             speed = state.photos / max(state.epoch_seconds, 1e-9)
-            watch(
-                StepEvent(
-                    state,
-                    stage,
-                    len(whole),
-                    state.loss / state.step,
-                    rate,
-                    right / seen,
-                    speed,
-                    _left(job, state, speed),
-                )
-            )
+            left = _left(job, state, speed)
+            watch(StepEvent(state, stage, len(whole), state.loss / state.step, rate, right / seen, speed, left))
             if now - saved_at > CHECKPOINT_SECONDS and state.step < len(whole):
                 _save(job, training, accelerator)
                 saved_at = now
@@ -260,7 +256,7 @@ def _step(
     training: Training,
     stepped: torch.nn.Module,
     accelerator: Accelerator,
-    batch: Batch,
+    batch: PhotoBatch,
     rate: float,
     mixed: bool,
 ) -> tuple[float, float]:
@@ -271,18 +267,20 @@ def _step(
     seed = [recipe.seed, state.steps, accelerator.process_index]
     draw = np.random.default_rng(seed)
     torch.manual_seed(int(draw.integers(2**62)))  # dropout and stochastic depth
-    photos, first = torch.from_numpy(batch.photos), torch.from_numpy(job.classes[batch.places])
+    photos, first = torch.from_numpy(batch.photos), torch.from_numpy(job.classes[batch.indices])
     second, share = first, 1.0
     if mixed:
         photos, second, share = mix(photos, first, recipe.mixing, draw)
     photos, first, second = (each.to(accelerator.device, non_blocking=True) for each in (photos, first, second))
     with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=job.bfloat16):
         logits = stepped(photos)
+    # The loss is computed in float32, because bfloat16 has only three significant digits.
     logits = logits.float()
     loss = share * functional.cross_entropy(logits, first, label_smoothing=recipe.label_smoothing)
     if share < 1:
         loss = loss + (1 - share) * functional.cross_entropy(logits, second, label_smoothing=recipe.label_smoothing)
     value = float(loss.detach())
+    # Checked before the update, so that the weights and the last checkpoint remain usable.
     if not math.isfinite(value):
         raise NameplateError(_diverged(job, state, f"The loss is {value}", rate))
     for group in optimizer.param_groups:
@@ -306,6 +304,7 @@ def _update_average(average: Network, network: Network, keep: float) -> None:
         mine, theirs = average.state_dict(), network.state_dict()
         floats = [name for name, value in mine.items() if value.is_floating_point()]
         torch._foreach_lerp_([mine[n] for n in floats], [theirs[n] for n in floats], 1 - keep)
+        # Integer buffers, such as the number of batches that a batch norm has seen, cannot be averaged.
         for name in mine.keys() - set(floats):
             mine[name].copy_(theirs[name])
 
@@ -316,11 +315,11 @@ def _validate(job: TrainingJob, training: Training, accelerator: Accelerator) ->
     stage = recipe.stages[state.stage]
     begun, loss, top1 = time.monotonic(), None, None
     if job.holdout_paths:
-        settings = Preprocess(stage.height, stage.width, recipe.fit, recipe.interpolation)
-        logits, places = evaluate_network(kept(training), job.holdout_paths, settings, accelerator, job.threads)
-        if not len(places):
+        settings = recipe.preprocess(stage.height, stage.width)
+        logits, indices = evaluate_network(kept(training), job.holdout_paths, settings, accelerator, job.threads)
+        if not len(indices):
             raise unreadable(job.holdout_paths)
-        y_true = torch.from_numpy(job.holdout_classes[places])
+        y_true = torch.from_numpy(job.holdout_classes[indices])
         loss = float(functional.cross_entropy(torch.from_numpy(logits), y_true))
         top1 = float((logits.argmax(1) == y_true.numpy()).mean())
     speed = state.photos / max(state.epoch_seconds, 1e-9)
@@ -344,6 +343,7 @@ def _validate(job: TrainingJob, training: Training, accelerator: Accelerator) ->
         and (not state.kept_epoch or _better(row, state.history[state.kept_epoch - 1]))
     ):
         state.kept_epoch, training.chosen = state.epoch, _copy(kept(training))
+    # The counters of the epoch start again; those of the run and of the stage go on.
     state.step, state.loss, state.photos, state.epoch_seconds = 0, 0.0, 0, 0.0
 
 
@@ -375,6 +375,7 @@ def _end_stage(training: Training, stage: Stage) -> None:
 def _save(job: TrainingJob, training: Training, accelerator: Accelerator) -> None:
     """Write a checkpoint in the main process; the others wait for it in the next step."""
     if accelerator.is_main_process:
+        # A checkpoint with a NaN would make the run impossible to continue, so it is not written.
         if not all(bool(weight.isfinite().all()) for weight in training.network.parameters()):
             rate = job.recipe.stages[training.state.stage].learning_rate
             raise NameplateError(_diverged(job, training.state, "A weight is not finite", rate))

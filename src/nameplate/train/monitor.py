@@ -10,7 +10,7 @@ import numpy as np
 
 from nameplate.errors import NameplateError, PhotoError
 from nameplate.fit.recipe import recipe_toml
-from nameplate.fit.run import EVENTS, JUDGED_BY, METRICS, PAGE, SHEET, Run
+from nameplate.fit.run import EVALUATION_RUNTIME, EVENTS, METRICS, PAGE, SHEET, Run
 from nameplate.fit.split import Split
 from nameplate.images.decode import decode
 from nameplate.report.run import FINISHED, RUNNING, ConfusedPair, RunPage, metrics_csv, write_run_page
@@ -18,7 +18,7 @@ from nameplate.report.sheet import augmented_rows, contact_sheet, examples
 from nameplate.storage import whole_file
 from nameplate.train.checkpoint import State
 from nameplate.train.finish import Finished
-from nameplate.train.loop import StepEvent, Training, Watch
+from nameplate.train.loop import OnStep, StepEvent, Training
 from nameplate.types import Epoch
 
 FLUSH_SECONDS = 10
@@ -122,7 +122,7 @@ class RunMonitor:
         self._state = training.state
         self._write()
 
-    def watch(self, watch: Watch) -> Watch:
+    def watch(self, watch: OnStep) -> OnStep:
         """A callback that calls `watch` and also writes steps to TensorBoard."""
 
         def both(event: StepEvent) -> None:
@@ -193,7 +193,7 @@ class RunMonitor:
             ("backbone", f"{run.recipe.backbone}, {run.weights}"),
             ("device", f"{run.device}, {run.processes} × {run.threads} threads"),
             ("precision", "bfloat16" if run.bfloat16 else "float32"),
-            ("judged by", JUDGED_BY),
+            ("evaluated by", EVALUATION_RUNTIME),
             ("seed", str(run.recipe.seed)),
             ("begun", run.made),
             ("data", f"SHA-256 {split.digest}"),
@@ -218,7 +218,7 @@ class RunMonitor:
         y_pred, pairs = made.probabilities.argmax(1), []
         for pair in made.evaluation.confusions[:PAIRS]:
             truth, wrong = (self._split.nameplates.index(name) for name in (pair.truth, pair.named))
-            taken = made.places[(self._split.classes[made.places] == truth) & (y_pred == wrong)]
+            taken = made.indices[(self._split.classes[made.indices] == truth) & (y_pred == wrong)]
             alike = np.flatnonzero(self._split.train & (self._split.classes == wrong))
             try:
                 photo, example = (decode(self._split.photos[found[0]].path) for found in (taken, alike))

@@ -41,6 +41,7 @@ class Network(nn.Module):  # type: ignore[misc]  # torch is read as Any
         _, channels, height, width = features.shape
         alone = features.permute(0, 2, 3, 1).reshape(-1, channels, 1, 1)
         places = self.body.forward_head(alone, pre_logits=True).unflatten(0, (-1, height, width))
+        # For linear layers the difference is 0 but for rounding.
         return embedding, places + (embedding - places.mean((1, 2)))[:, None, None]
 
     def forward(self, photos: torch.Tensor) -> torch.Tensor:
@@ -118,6 +119,7 @@ def freeze(network: Network, train: str) -> None:
     head = {id(parameter) for parameter in network.classifier.parameters()}
     body = sorted({numbers[name] for name, p in network.body.named_parameters() if id(p) not in head})
     count = {"all": len(body), "head": 0}.get(train) if not train.isdigit() else int(train)
+    # `body[-0:]` would be all layers, so the start is counted from the front.
     free = set(body[len(body) - min(count or 0, len(body)) :])
     for name, parameter in network.body.named_parameters():
         parameter.requires_grad_(id(parameter) in head or numbers[name] in free)
@@ -127,6 +129,7 @@ def train_mode(network: nn.Module) -> None:
     """Set training mode, except for modules that are completely frozen: their batch norms keep their statistics."""
     network.train()
     for module in network.modules():
+        # These include the parameters of its children, so a block counts as frozen only if all of it is.
         below = list(module.parameters())
         if below and not any(parameter.requires_grad for parameter in below):
             module.eval()

@@ -38,6 +38,7 @@ def learning_rate(stages: Sequence[Stage], number: int, step: int, steps_per_epo
     rate = stage.learning_rate
     warmup = stage.warmup * steps_per_epoch[number]
     if step < warmup:
+        # The first step already trains at a rate above 0.
         rate *= (step + 1) / (warmup + 1)
     if stage.schedule == "exponential":
         return rate * math.pow(stage.decay, step / stage.decay_steps)
@@ -105,6 +106,7 @@ def faster_in_bfloat16(network: Network, device: torch.device, height: int, widt
                 float(loss.detach())  # waits for the device
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
+                # The fastest step counts: the first ones allocate memory, and other programs only slow a step down.
                 seconds[bfloat16] = min(seconds[bfloat16], time.perf_counter() - begun)
                 trial.zero_grad(set_to_none=True)
     return seconds[True] < seconds[False]

@@ -36,8 +36,7 @@ from nameplate.train.backbones import (
     weights_on_hub,
     weights_url,
 )
-
-Tensors = dict[str, torch.Tensor]
+from nameplate.train.checkpoint import Tensors
 
 HUB_SECONDS = 4.0
 """Time limit in seconds for the first answer of the hub; its own client would try for most of a minute."""

@@ -1,4 +1,4 @@
-"""How databases are opened, and what is said where they cannot be."""
+"""How databases are opened, and the errors where they cannot be."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ def test_sqlite_is_set_up_for_readers_beside_a_writer(tmp_path: Path) -> None:
         ("://geheim", "no URL of a database"),
     ],
 )
-def test_what_is_no_database_of_ours_is_refused(database: str, problem: str) -> None:
+def test_a_foreign_database_is_refused(database: str, problem: str) -> None:
     with pytest.raises(UsageError, match=problem) as refused:
         open_engine(database, create=True)
     assert "geheim" not in str(refused.value)
 
 
-def test_a_file_that_is_not_there_is_not_made_by_looking(tmp_path: Path) -> None:
+def test_reading_does_not_create_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(DatabaseError, match="There is no database"):
         FeedbackStore.open(str(tmp_path / "f.sqlite"), create=False)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_that_is_none_is_left_as_it_is(tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_not_changed(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_bytes(b"notes " * 1000)
     with pytest.raises(DatabaseError, match="not a database"):
         FeedbackStore.open(str(tmp_path / "notes.txt"))
@@ -54,7 +54,7 @@ def test_a_file_that_is_none_is_left_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["postgresql://me:geheim@127.0.0.1:1/x", "postgresql://127.0.0.1:1/x?password=geheim"])
-def test_a_server_that_does_not_answer_is_told_without_the_password(url: str) -> None:
+def test_a_server_that_does_not_answer_is_reported_without_the_password(url: str) -> None:
     with pytest.raises(DatabaseError, match="127.0.0.1") as refused:
         FeedbackStore.open(url)
     assert "geheim" not in str(refused.value)

@@ -1,4 +1,4 @@
-"""The steps that a database goes through."""
+"""The migrations of the database."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.serve.feedback.conftest import say
 REVISIONS = [step.revision for step in ScriptDirectory(FOLDER).walk_revisions()][::-1]
 
 
-def test_the_steps_lead_to_the_tables(engine: Engine) -> None:
+def test_the_migrations_lead_to_the_tables(engine: Engine) -> None:
     assert migrate(engine) == REVISIONS
     with reading(engine) as connection:
         context = MigrationContext.configure(
@@ -48,7 +48,7 @@ def test_every_older_database_is_brought_up_to_date(engine: Engine, revision: st
     assert say(FeedbackStore(engine))
 
 
-def test_a_newer_database_is_refused_and_left(engine: Engine) -> None:
+def test_a_newer_database_is_refused_and_not_changed(engine: Engine) -> None:
     migrate(engine)
     with writing(engine) as connection:
         connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
@@ -64,7 +64,7 @@ def test_an_empty_database_is_not_read(database: str) -> None:
         FeedbackStore.open(database, create=False)
 
 
-def test_a_step_that_fails_leaves_nothing(engine: Engine) -> None:
+def test_a_failed_migration_leaves_nothing(engine: Engine) -> None:
     with writing(engine) as connection:
         connection.execute(text("CREATE TABLE feedback_corrections (of_another_program INTEGER)"))
     with pytest.raises(DatabaseError, match="already exists"):
@@ -73,7 +73,7 @@ def test_a_step_that_fails_leaves_nothing(engine: Engine) -> None:
         assert not inspect(connection).has_table("feedback_photos")
 
 
-def test_servers_that_start_at_once_do_not_quarrel(database: str) -> None:
+def test_servers_that_start_at_once_migrate_once(database: str) -> None:
     program = (
         "import sys\n"
         "from nameplate.serve.feedback.store import FeedbackStore\n"

@@ -57,7 +57,7 @@ def test_what_was_stored_is_read(store: FeedbackStore, tmp_path: Path) -> None:
     assert "a-secret" not in json.dumps(manifest)
 
 
-def test_rejected_conflicting_and_overruled_ones_stay_out(store: FeedbackStore, tmp_path: Path) -> None:
+def test_rejected_conflicting_and_overruled_corrections_are_left_out(store: FeedbackStore, tmp_path: Path) -> None:
     good = say(store, 0, "A")
     rejected = say(store, 1, "A")
     one, other = say(store, 2, "A"), say(store, 2, "B", "you")
@@ -90,7 +90,7 @@ def test_conflicts_may_be_included(store: FeedbackStore, tmp_path: Path) -> None
     assert len({photo.group for photo in dataset.photos}) == 2
 
 
-def test_rejected_ones_may_be_looked_at(store: FeedbackStore, tmp_path: Path) -> None:
+def test_rejected_corrections_can_be_exported(store: FeedbackStore, tmp_path: Path) -> None:
     ids = [say(store, 0, "A"), say(store, 1, "A"), say(store, 2, "A")]
     store.set_status(ids, "rejected")
     say(store, 0, "B", "you")
@@ -104,7 +104,7 @@ def test_rejected_ones_may_be_looked_at(store: FeedbackStore, tmp_path: Path) ->
     assert [row["corrections"] for row in rows(tmp_path / "out" / "train.csv")] == [ids[1]]
 
 
-def test_what_is_asked_for(store: FeedbackStore, tmp_path: Path) -> None:
+def test_only_the_selected_corrections_are_exported(store: FeedbackStore, tmp_path: Path) -> None:
     old, new = say(store, 0, "A"), say(store, 1, "A")
     store.set_status([old], "accepted")
     with writing(store.engine) as connection:
@@ -130,7 +130,7 @@ def test_what_is_asked_for(store: FeedbackStore, tmp_path: Path) -> None:
         assert left_out(output) == {({old, new} - {kept}).pop(): reason}
 
 
-def test_a_dispute_is_one_though_one_side_was_not_asked_for(store: FeedbackStore, tmp_path: Path) -> None:
+def test_a_conflict_counts_though_one_side_was_not_selected(store: FeedbackStore, tmp_path: Path) -> None:
     say(store, 0, "A")
     since = datetime.now(UTC)
     say(store, 0, "B", "you")
@@ -140,7 +140,7 @@ def test_a_dispute_is_one_though_one_side_was_not_asked_for(store: FeedbackStore
     assert made.left_out == {"too old": 1, "different nameplates for one photo": 1}
 
 
-def test_photos_that_are_damaged_stay_out(store: FeedbackStore, tmp_path: Path) -> None:
+def test_damaged_photos_are_left_out(store: FeedbackStore, tmp_path: Path) -> None:
     say(store, 0)
     cut, other = say(store, PHOTOS[1].read_bytes()[:2000]), say(store, 2)
     with writing(store.engine) as connection:
@@ -162,7 +162,7 @@ def test_nothing_to_export_writes_nothing(store: FeedbackStore, tmp_path: Path) 
     assert not [path for path in tmp_path.iterdir() if "out" in path.name]
 
 
-def test_a_folder_that_is_there_is_kept(store: FeedbackStore, tmp_path: Path) -> None:
+def test_an_existing_folder_is_kept(store: FeedbackStore, tmp_path: Path) -> None:
     say(store)
     export(store, tmp_path / "out")
     before = (tmp_path / "out" / "train.csv").read_bytes()

@@ -1,4 +1,4 @@
-"""Corrections kept, listed, judged and deleted, in both databases."""
+"""Corrections stored, listed, moderated and deleted, in both databases."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def photos(store: FeedbackStore) -> int:
         return int(connection.execute(text("SELECT count(*) FROM feedback_photos")).scalar_one())
 
 
-def test_what_is_kept_comes_back(store: FeedbackStore) -> None:
+def test_stored_corrections_are_read_back(store: FeedbackStore) -> None:
     begun = datetime.now(UTC)
     id_ = store.add(SAID, PHOTO, read_header(PHOTO))
     [entry] = store.entries()
@@ -57,7 +57,7 @@ def test_what_is_kept_comes_back(store: FeedbackStore) -> None:
         assert photo_bytes(connection, entry.sha256) == PHOTO
 
 
-def test_said_again_it_is_one(store: FeedbackStore) -> None:
+def test_the_same_correction_is_stored_once(store: FeedbackStore) -> None:
     first = say(store, 0, "Lada Niva", "me")
     assert say(store, 0, "Lada Niva", "me") == first
     others = {say(store, 0, "Lada Niva", "you"), say(store, 0, "Lada 4x4", "me"), say(store, 1, "Lada Niva", "me")}
@@ -93,7 +93,7 @@ def test_corrections_are_listed_newest_first(store: FeedbackStore) -> None:
     assert [entry.id for entry in store.entries(status="new", client="you")] == [ids[1]]
 
 
-def test_judging_is_for_all_or_none(store: FeedbackStore) -> None:
+def test_a_status_is_set_for_all_or_none(store: FeedbackStore) -> None:
     ids = [say(store, number) for number in range(3)]
     assert store.set_status([ids[0], ids[1][:13], ids[0]], "rejected") == 2
     assert [entry.status for entry in store.entries()] == ["new", "rejected", "rejected"]
@@ -105,14 +105,14 @@ def test_judging_is_for_all_or_none(store: FeedbackStore) -> None:
     assert [entry.status for entry in store.entries()] == ["new", "rejected", "rejected"]
 
 
-def test_a_beginning_of_two_ids_is_refused(store: FeedbackStore) -> None:
+def test_an_ambiguous_beginning_of_an_id_is_refused(store: FeedbackStore) -> None:
     begins = [say(store, number)[0] for number in range(17)]  # 16 digits: two ids share one
     twice = next(digit for digit in begins if begins.count(digit) > 1)
     with pytest.raises(UsageError, match="more than one"):
         store.set_status([twice], "accepted")
 
 
-def test_deleting_takes_photos_that_nobody_else_spoke_of(store: FeedbackStore) -> None:
+def test_deleting_removes_photos_without_other_corrections(store: FeedbackStore) -> None:
     mine = [say(store, number) for number in range(3)]
     say(store, 0, client="you")
     assert store.delete_ids(mine[2:]) == Deleted(1, 1)
@@ -123,26 +123,26 @@ def test_deleting_takes_photos_that_nobody_else_spoke_of(store: FeedbackStore) -
     assert store.delete_client("nobody") == Deleted(0, 0)
 
 
-def test_what_is_deleted_is_gone_from_the_file(tmp_path: Path) -> None:
+def test_deleted_corrections_are_removed_from_the_file(tmp_path: Path) -> None:
     with FeedbackStore.open(str(tmp_path / "f.sqlite")) as store:
         say(store, b"a secret of the user's" * 1000)
         store.delete_client("me")
     assert b"a secret" not in b"".join(file.read_bytes() for file in tmp_path.iterdir())
 
 
-def test_a_photo_that_is_spoken_of_cannot_go(store: FeedbackStore) -> None:
+def test_a_photo_with_corrections_cannot_be_deleted(store: FeedbackStore) -> None:
     say(store)
     with pytest.raises(DatabaseError), writing(store.engine) as connection:
         connection.execute(text("DELETE FROM feedback_photos"))
 
 
-def test_a_status_of_no_meaning_cannot_be_kept(store: FeedbackStore) -> None:
+def test_an_unknown_status_cannot_be_stored(store: FeedbackStore) -> None:
     id_ = say(store)
     with pytest.raises(DatabaseError):
         store.set_status([id_], "maybe")  # type: ignore[arg-type]
 
 
-def test_threads_keep_at_once(store: FeedbackStore) -> None:
+def test_threads_store_at_once(store: FeedbackStore) -> None:
     """Eight say each of six things, the same ones: all are kept, once, and the cap holds."""
     store.cap = sum(len(PHOTOS[number].read_bytes()) for number in range(3)) + 6 * CORRECTION_BYTES
     ids: list[str] = []
@@ -163,7 +163,7 @@ def test_threads_keep_at_once(store: FeedbackStore) -> None:
     assert {entry.id for entry in store.entries()} == set(ids)
 
 
-def test_processes_keep_at_once(store: FeedbackStore, database: str) -> None:
+def test_processes_store_at_once(store: FeedbackStore, database: str) -> None:
     program = (
         "import sys\n"
         "from tests.serve.feedback.conftest import FeedbackStore, say\n"
@@ -179,7 +179,7 @@ def test_processes_keep_at_once(store: FeedbackStore, database: str) -> None:
     assert photos(store) == 10
 
 
-def test_a_database_that_goes_away_is_told(store: FeedbackStore) -> None:
+def test_a_database_that_goes_away_is_reported(store: FeedbackStore) -> None:
     with writing(store.engine) as connection:
         connection.execute(text("DROP TABLE feedback_corrections"))
     with pytest.raises(DatabaseError) as failed:

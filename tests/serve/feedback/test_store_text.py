@@ -1,4 +1,4 @@
-"""What users may write."""
+"""Texts that users may send."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_name_is_normalised(text: str, kept: str) -> None:
         ("\ud800", r"U\+D800"),
     ],
 )
-def test_a_name_that_is_none_is_refused(text: str, problem: str) -> None:
+def test_an_invalid_name_is_refused(text: str, problem: str) -> None:
     with pytest.raises(UsageError, match=problem):
         clean_nameplate(text)
 
@@ -48,7 +48,7 @@ def test_a_comment_keeps_its_lines() -> None:
 
 
 @pytest.mark.parametrize("text", ["x" * 2_001, "no\0", "\x07"])
-def test_a_comment_that_is_none_is_refused(text: str) -> None:
+def test_an_invalid_comment_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="'comment'"):
         clean_comment(text)
 

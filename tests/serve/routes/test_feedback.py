@@ -72,7 +72,7 @@ def test_it_is_kept_once_however_often_it_is_sent(server: Server) -> None:
     assert len([entry for entry in kept(database).values() if entry.nameplate == "Lada Niva"]) == 1
 
 
-def test_confidence_is_not_that_of_another_answer(server: Server) -> None:
+def test_a_confidence_of_another_answer_is_refused(server: Server) -> None:
     running, database = server
     id_ = send(running, nameplate="Lada Vesta", predicted="Lada Granta").json()["id"]
     entry = kept(database)[id_]
@@ -114,13 +114,13 @@ def test_no_broken_photo_is_kept(server: Server, name: str) -> None:
         ({"nameplate": "Lada", "comment": "x" * 2001}, "has 2,001 characters"),
     ],
 )
-def test_text_that_is_none_is_refused(server: Server, fields: dict[str, str], problem: str) -> None:
+def test_invalid_text_is_refused(server: Server, fields: dict[str, str], problem: str) -> None:
     answer = send(server[0], PHOTO, **fields)
     assert answer.status_code == 422
     assert problem in answer.json()["detail"]
 
 
-def test_what_is_no_correction_is_refused(server: Server) -> None:
+def test_an_invalid_correction_is_refused(server: Server) -> None:
     running, _ = server
     assert send(running, nameplate="Lada", model="no such").status_code == 404
     assert running.post("/v1/feedback", content=PHOTO).status_code == 422
@@ -130,7 +130,7 @@ def test_what_is_no_correction_is_refused(server: Server) -> None:
     assert "in field 'photo'" in other.json()["detail"]
 
 
-def test_where_it_is_not_turned_on_it_is_not_there() -> None:
+def test_without_feedback_there_is_no_route() -> None:
     with serving() as running:
         assert running.get("/v1/service").json()["feedback"] is False
         answer = send(running, nameplate="Lada Niva")

@@ -61,7 +61,7 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
-class Exported:
+class ExportSummary:
     """The counts of an export; `manifest.json` has these fields as keys."""
 
     photos: int
@@ -90,8 +90,8 @@ class _Tally:
             row = {"correction": entry.id, "sha256": entry.sha256, "label": entry.nameplate}
             self.left_out.append({**row, "reason": reason, "detail": detail})
 
-    def exported(self) -> Exported:
-        return Exported(
+    def exported(self) -> ExportSummary:
+        return ExportSummary(
             len(self.photos),
             self.corrections,
             self.unmoderated,
@@ -108,7 +108,7 @@ def export(
     *,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
-) -> Exported:
+) -> ExportSummary:
     """Write corrections as a data set, completely or not at all, with one photo in memory at a time.
 
     Args:
@@ -144,6 +144,7 @@ def _rows(
 ) -> Iterator[dict[str, object]]:
     """Yield the table's rows; each photo is written before its row."""
     everything = count_photos(connection)
+    # `groupby` joins neighbours alone, and the query is sorted by photo.
     grouped = groupby(entries_by_photo(connection), key=lambda entry: entry.sha256)
     for number, (photo, group) in enumerate(grouped, start=1):
         named = chosen(list(group), selection, tally.leave_out)
@@ -164,7 +165,7 @@ def chosen(
 ) -> dict[str, list[Entry]]:
     """Choose the corrections of one photo that are exported, by nameplate; `leave_out` gets the others.
 
-    Whether corrections contradict each other is judged on all that are not rejected, selected or not. If some were
+    Whether corrections contradict each other is decided on all that are not rejected, selected or not. If some were
     accepted, only these count.
     """
     kept: list[Entry] = []
@@ -176,6 +177,7 @@ def chosen(
     overruled = [entry for entry in kept if accepted and entry.nameplate not in accepted]
     leave_out(overruled, "another nameplate was accepted")
     kept = [entry for entry in kept if entry not in overruled]
+    # Also corrections that are not selected count here: `--since` must not hide that a label is in dispute.
     said = accepted or {entry.nameplate for entry in standing} | {entry.nameplate for entry in kept}
     if len(said) > 1 and not selection.include_conflicts:
         leave_out(kept, "different nameplates for one photo")
@@ -236,7 +238,7 @@ def _written(
     }
 
 
-def _nothing(store: FeedbackStore, made: Exported) -> str:
+def _nothing(store: FeedbackStore, made: ExportSummary) -> str:
     if not made.left_out:
         return f"There are no corrections in {store.name}."
     reasons = ", ".join(f"{count:,}× {reason}" for reason, count in made.left_out.items())
@@ -245,7 +247,7 @@ def _nothing(store: FeedbackStore, made: Exported) -> str:
     )
 
 
-def _manifest(store: FeedbackStore, selection: Selection, made: Exported) -> bytes:
+def _manifest(store: FeedbackStore, selection: Selection, made: ExportSummary) -> bytes:
     said = {
         "made": datetime.now(UTC),
         "database": store.name,

@@ -1,4 +1,4 @@
-"""`FeedbackStore`: adds, lists, judges and deletes corrections. Its methods block, so a server calls them in a thread.
+"""`FeedbackStore`: adds, lists, moderates and deletes corrections. Its methods block, so servers use a thread.
 
 `clean_nameplate` and `clean_comment` normalise and check the text of users before it is stored.
 """
@@ -230,6 +230,7 @@ class FeedbackStore:
             )
             if known is not None:
                 return str(known)
+            # Several corrections may share a photo, whose bytes count once.
             is_stored = connection.scalar(select(photos.c.sha256).where(photos.c.sha256 == digest)) is not None
             self._require_room(connection, CORRECTION_BYTES + (0 if is_stored else len(data)))
             if not is_stored:

@@ -1,5 +1,6 @@
 /** The card of an advert: the claim, the verdict, and each photo's contribution. */
 
+import { boxed } from "./boxes.js";
 import { verdictText } from "./card.js";
 import { element } from "./element.js";
 import { either, percent, say } from "./language.js";
@@ -8,7 +9,7 @@ import { bar } from "./ranking.js";
 const TONES = { accept: "good", reject: "bad", unsure: "so-so" };
 const NAMED = 4;
 
-export function advertCard({ found, thumbs, names, model }) {
+export function advertCard({ found, thumbs, names, sizes, model }) {
   const { claimed, verdict, score } = found;
   return element(
     "article",
@@ -24,7 +25,7 @@ export function advertCard({ found, thumbs, names, model }) {
     element("p", { className: "soft", textContent: meant(found.nameplates) }),
     element("p", { className: "soft", lang: "en", textContent: found.reason }),
     element("h4", { textContent: say("parts") }),
-    element("ul", { className: "parts" }, ...found.photos.map((row, place) => part(row, thumbs[place], names[place]))),
+    element("ul", { className: "parts" }, ...found.photos.map((row, place) => part(row, thumbs[place], names[place], sizes?.[place]))),
     element("p", { className: "soft by", textContent: say("by", { model }) }),
   );
 }
@@ -36,13 +37,13 @@ function meant(nameplates) {
   return say("meant", { count: nameplates.length, names });
 }
 
-function part(row, thumb, name) {
+function part(row, thumb, name, size) {
   const picture = thumb ? element("img", { src: thumb, alt: "" }) : element("span", { className: "nothing", "aria-hidden": "true", textContent: "?" });
   const named = row.verdict === "answer" ? row.nameplate : verdictText(row);
   return element(
     "li",
     { className: row.score === null ? "left-out" : "" },
-    picture,
+    row.box && size && thumb ? boxed(picture, { row, size }) : picture,
     element("span", { className: "name" }, name, element("span", { className: "soft", textContent: named })),
     element("span", { className: "number", textContent: row.score === null ? say("leftOut") : percent(row.score) }),
     row.score === null ? null : bar(row.score),

@@ -1,29 +1,39 @@
 /** One photo's card: the photo, its answer, and what can be done with it. */
 
+import { boxed, chosenRow, several } from "./boxes.js";
 import { button, element } from "./element.js";
 import { heatFigure } from "./heat.js";
 import { either, has, percent, say } from "./language.js";
+import { verdictOf } from "./photo.js";
 import { problemBox } from "./problem.js";
 import { ranking } from "./ranking.js";
 
 const NAMED = 4; // candidates that a headline lists
 const TONES = { answer: "good", unsure: "so-so", "unknown car": "off", "not a car": "off", "poor photo": "off", unreadable: "bad" };
 
-/** Make a card. `does` has the actions: heat(entry), and feedback(entry) or null if the service takes none. */
+/** Make a card. `does` has the actions: choose(entry, number), heat(entry), and feedback(entry) or null if the service
+takes none. */
 export function photoCard(entry, does) {
   const children = entry.row ? answered(entry, does) : [pending(entry)];
   const headline = element("h3", { className: "file", tabIndex: -1, textContent: entry.name });
   const body = element("div", { className: "answer" }, headline, ...children);
-  return element("article", { className: `card ${entry.state}`, "aria-label": entry.name }, pictureOf(entry), body);
+  return element("article", { className: `card ${entry.state}`, "aria-label": entry.name }, pictureOf(entry, does), body);
 }
 
-function pictureOf(entry) {
-  if (entry.heat && entry.heatShown) return heatFigure(entry.heat);
+const heatOf = (entry) => entry.heats?.[entry.chosen ?? 0];
+
+function pictureOf(entry, does) {
+  if (entry.heatShown && heatOf(entry)) return heatFigure(heatOf(entry));
   const source = entry.picture ?? entry.thumb;
   const shown = source
-    ? element("img", { src: source, alt: say("photoOf", { name: entry.name }) })
+    ? element("img", { src: source, alt: say("photoOf", { name: entry.name }), decoding: "sync" }) // else a choice of another car flickers
     : element("span", { className: "nothing", "aria-hidden": "true", textContent: "?" });
-  return element("div", { className: entry.wide ? "photo wide" : "photo" }, shown);
+  const framed = source && entry.size && (entry.row?.box || several(entry));
+  const photo = framed ? boxed(shown, entry, (number) => does.choose(entry, number)) : shown;
+  const picture = element("div", { className: entry.wide ? "photo wide" : "photo" }, photo);
+  if (!several(entry)) return picture;
+  const hint = element("figcaption", { className: "soft", textContent: say("chooseCar", { count: entry.row.cars.length }) });
+  return element("figure", {}, picture, hint);
 }
 
 function pending(entry) {
@@ -34,17 +44,19 @@ function pending(entry) {
 }
 
 function answered(entry, does) {
-  const { row } = entry;
+  const row = chosenRow(entry);
   const known = row.verdict === "answer" || row.verdict === "unsure";
   return [
+    several(entry) ? element("p", { className: "soft small", textContent: say("carOf", { number: (entry.chosen ?? 0) + 1, count: entry.row.cars.length }) }) : null,
     known ? element("p", { className: "nameplate" }, row.nameplate, " ", element("span", { className: "number", textContent: percent(row.confidence) })) : null,
     element("p", { className: `verdict ${TONES[row.verdict] ?? ""}`, textContent: verdictText(row) }),
     row.verdict === "unsure" && row.make
       ? element("p", { textContent: say("makeLikely", { make: row.make, percent: percent(row.make_confidence) }) })
       : null,
-    row.flaws ? element("p", { textContent: row.flaws.map((flaw) => say(`flaw.${flaw}`)).join(" ") }) : null,
+    row.flaws ? element("p", { textContent: row.flaws.map((flaw) => say(`flaw.${flaw === "small" && row.box ? "smallCar" : flaw}`)).join(" ") }) : null,
     row.error ? reason(row.error) : null,
-    element("p", { className: "soft", textContent: say(`advice.${row.verdict}`) }),
+    row.why ? element("p", { textContent: say(`why.${row.why}`) }) : null,
+    element("p", { className: "soft", textContent: say(row.why && row.verdict === "not a car" ? "takeWhole" : `advice.${row.verdict}`) }),
     row.top.length ? list(row, known) : null,
     row.top.length ? actions(entry, does) : null,
     entry.heatProblem ? problemBox(entry.heatProblem, { again: () => does.heat(entry) }) : null,
@@ -57,7 +69,7 @@ export function verdictText(row) {
   const more = row.candidates.length - NAMED;
   const first = row.candidates.slice(0, NAMED);
   const names = more > 0 ? say("alsoMore", { names: first.join(", "), count: more }) : either(first);
-  return say(`verdict.${row.verdict}`, { names });
+  return say(`verdict.${verdictOf(row)}`, { names });
 }
 
 /** Why a photo cannot be read: "<reason>: <detail>", the detail in the service's own words. */
@@ -76,10 +88,11 @@ function list(row, known) {
 function actions(entry, does) {
   if (!entry.file) return element("p", { className: "soft", textContent: say("noFile") });
   const text = entry.heatWaits ? "heatWait" : entry.heatShown ? "heatHide" : "heat";
-  const heat = entry.heat === null
+  const heat = heatOf(entry) === null
     ? element("span", { className: "soft", textContent: say("heatNone") })
     : button(say(text), () => does.heat(entry), { className: "quiet", "data-role": "heat", "aria-disabled": String(Boolean(entry.heatWaits)) });
-  const wrong = does.feedback && !entry.told
+  // A correction is stored with the whole photo, and training would take it for its main car.
+  const wrong = does.feedback && !entry.told && !entry.chosen
     ? button(say("wrong"), () => does.feedback(entry), { className: "quiet", "data-role": "wrong" })
     : null;
   const told = entry.told ? element("span", { className: "good", textContent: say("feedbackDone") }) : null;

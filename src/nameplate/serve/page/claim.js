@@ -5,7 +5,7 @@ import { announce, button, byId, element } from "./element.js";
 import { say } from "./language.js";
 import { photo, refused, tooMuch } from "./photo.js";
 import * as service from "./service.js";
-import { begin, show, visit } from "./visit.js";
+import { begin, known, show, visit } from "./visit.js";
 
 /** Add photos to the tray. */
 export async function addToTray(files, folders = []) {
@@ -61,6 +61,7 @@ async function verify(photos, claimed) {
   show([]);
   drawAnswers();
   byId("answers-title").focus();
+  await known(signal);
   const { model } = visit;
   try {
     const found = await service.verify(photos.map(({ file }) => file), claimed, { model, signal });
@@ -83,4 +84,5 @@ const advert = (found, photos, model) => ({
   model,
   thumbs: photos.map(({ thumb }) => thumb),
   names: photos.map(({ name }) => name),
+  sizes: photos.map(({ size }) => size),
 });

@@ -1,5 +1,6 @@
 /** The heat map of a photo: which regions speak for the nameplate, and a box around the strongest. */
 
+import { place } from "./boxes.js";
 import { element } from "./element.js";
 import { say } from "./language.js";
 
@@ -9,14 +10,7 @@ export function heatFigure({ nameplate, region, width, height, png }) {
   return element(
     "figure",
     {},
-    element("div", { className: width >= height ? "photo wide" : "photo" }, element("div", { className: "framed" }, image, region ? frame(region, width, height) : null)),
+    element("div", { className: width >= height ? "photo wide" : "photo" }, element("div", { className: "framed" }, image, region ? place(element("span", { className: "frame", "aria-hidden": "true" }), region, [width, height]) : null)),
     element("figcaption", { className: "soft", textContent: say(region ? "heatLegend" : "heatPlain", { name: nameplate }) }),
   );
-}
-
-function frame({ left, top, right, bottom }, width, height) {
-  const made = element("span", { className: "frame", "aria-hidden": "true" });
-  const place = { left: left / width, top: top / height, width: (right - left) / width, height: (bottom - top) / height };
-  for (const [side, share] of Object.entries(place)) made.style[side] = `${100 * share}%`;
-  return made;
 }

@@ -6,7 +6,7 @@ import { thisVisit } from "./kept.js";
 import { inShort } from "./photo.js";
 
 const KEPT = 60;
-const FIELDS = ["id", "kind", "name", "state", "model", "row", "thumb", "wide", "found", "thumbs", "names", "told"];
+const FIELDS = ["id", "kind", "name", "state", "model", "row", "thumb", "wide", "size", "found", "thumbs", "names", "sizes", "told"];
 
 /** Read the entries from before the page was reloaded, newest first. */
 export function remembered() {

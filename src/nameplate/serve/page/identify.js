@@ -1,11 +1,12 @@
 /** Identifies the photos on the page, a few per request, until none waits. */
 
 import { drawAnswers, drawProgress, halted, keep, redraw } from "./answers.js";
+import { chosenRow } from "./boxes.js";
 import { announce, byId } from "./element.js";
 import { say } from "./language.js";
 import { inShort, photo, portion, refused } from "./photo.js";
 import * as service from "./service.js";
-import { begin, show, visit } from "./visit.js";
+import { begin, known, show, visit } from "./visit.js";
 
 /** Take new photos: while requests are under way they join the others, otherwise they replace what is shown. */
 export async function identifyPhotos(files, folders = []) {
@@ -23,6 +24,7 @@ async function work(entries) {
   const photos = [...entries];
   const { signal, end } = begin("identify", photos);
   drawProgress();
+  await known(signal);
   try {
     for (let next = take(photos); next.length; next = take(photos)) await identifyNext(next, signal);
     announce(photos.map((entry) => (entry.row ? `${entry.name}: ${inShort(entry.row)}` : `${entry.name}: ${say("refused")}`)).join("; "));
@@ -70,9 +72,9 @@ async function identifyNext(entries, signal) {
 
 async function send(entries, signal) {
   const { model } = visit;
-  const rows = await results(entries, { model, signal });
+  const rows = await results(entries, { model, all: locates(model), signal });
   for (const [place, entry] of entries.entries()) {
-    Object.assign(entry, { row: rows[place], model, state: "done" });
+    Object.assign(entry, { row: rows[place], model, state: "done", chosen: 0, heats: {} });
     redraw(entry);
   }
 }
@@ -87,21 +89,32 @@ async function results(entries, options) {
   }
 }
 
-/** Show or hide a photo's heat map; it is requested only once. */
+/** Whether a model names located cars; of any other, a request for all cars would change the answer. */
+const locates = (model) => visit.models.find(({ name }) => name === model)?.locates ?? false;
+
+/** Turn to another car of a photo. */
+export function chooseCar(entry, number) {
+  Object.assign(entry, { chosen: number, heatProblem: null });
+  redraw(entry);
+  announce(inShort(chosenRow(entry)));
+}
+
+/** Show or hide the heat map of a photo's chosen car; it is requested only once. */
 export async function toggleHeat(entry) {
   if (entry.heatWaits) return;
   entry.heatProblem = null;
   entry.heatShown = !entry.heatShown;
-  if (entry.heatShown && entry.heat === undefined) await fetchHeat(entry);
+  if (entry.heatShown && entry.heats?.[entry.chosen ?? 0] === undefined) await fetchHeat(entry, entry.chosen ?? 0);
   redraw(entry);
 }
 
-async function fetchHeat(entry) {
+async function fetchHeat(entry, car) {
   entry.heatWaits = true;
   redraw(entry);
   try {
-    const [row] = (await service.identify([entry.file], { model: entry.model, heatmap: true })).results;
-    entry.heat = row.heatmap;
+    const asked = car ? { all: true, car: car + 1 } : {};
+    const [row] = (await service.identify([entry.file], { model: entry.model, heatmap: true, ...asked })).results;
+    entry.heats = { ...entry.heats, [car]: row.heatmap };
     announce(row.heatmap ? say("heatLegend", { name: row.heatmap.nameplate }) : say("heatNone"));
   } catch (refusal) {
     Object.assign(entry, { heatProblem: refusal, heatShown: false });

@@ -5,7 +5,7 @@ import { addToTray, drawTray, submitClaim } from "./claim.js";
 import { announce, byId, element } from "./element.js";
 import { askFeedback } from "./feedback.js";
 import { remembered } from "./history.js";
-import { identifyPhotos, toggleHeat } from "./identify.js";
+import { chooseCar, identifyPhotos, toggleHeat } from "./identify.js";
 import { listen } from "./input.js";
 import { language, say, setLanguage, size, translate } from "./language.js";
 import { problemBox } from "./problem.js";
@@ -13,7 +13,9 @@ import * as service from "./service.js";
 import { setTheme, theme } from "./theme.js";
 import { visit } from "./visit.js";
 
-async function begin() {
+const begin = () => (visit.begun = askService());
+
+async function askService() {
   byId("trouble").replaceChildren();
   try {
     visit.service = await service.service();
@@ -107,7 +109,7 @@ function wire() {
     announce(say("keyTaken"));
     begin();
   };
-  setActions({ heat: toggleHeat, feedback: (entry) => askFeedback(entry, () => told(entry)) });
+  setActions({ choose: chooseCar, heat: toggleHeat, feedback: (entry) => askFeedback(entry, () => told(entry)) });
   listen(take, () => !byId("feedback").open);
 }
 

@@ -20,6 +20,7 @@ async function draw(entry) {
   } catch {
     return;
   }
+  entry.size = [bitmap.width, bitmap.height]; // upright, as boxes are
   entry.pixels = bitmap.width * bitmap.height;
   entry.wide = bitmap.width >= bitmap.height;
   entry.picture = small(bitmap, SHOWN, 0.85);
@@ -81,6 +82,11 @@ export function tooMuch(photos, limits) {
 
 /** The answer in a few words, for the history and for screen readers. */
 export function inShort(row) {
-  if (row.verdict === "answer" || row.verdict === "unsure") return `${row.nameplate}, ${percent(row.confidence)}`;
-  return say(`verdict.${row.verdict}`);
+  const more = (row.cars?.length ?? 0) - 1;
+  const also = more > 0 ? `; ${say("moreCars", { count: more })}` : "";
+  if (row.verdict === "answer" || row.verdict === "unsure") return `${row.nameplate}, ${percent(row.confidence)}${also}`;
+  return say(`verdict.${verdictOf(row)}`, { names: "" }) + also;
 }
+
+/** The verdict whose words fit: without a car, nothing is called an unknown one. */
+export const verdictOf = ({ verdict, why }) => (verdict === "unknown car" && why === "no car found" ? "nothing known" : verdict);

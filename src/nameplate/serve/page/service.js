@@ -17,8 +17,8 @@ export const service = () => ask("v1/service");
 export const models = async () => (await ask("v1/models")).models;
 
 /** Identify photos, one row each. Files are sent unchanged: a smaller photo may get another answer. */
-export const identify = (files, { model, heatmap = false, signal }) =>
-  ask(`v1/identify?${query({ model, heatmap })}`, form({ photos: files }), signal);
+export const identify = (files, { model, all = false, heatmap = false, car = null, signal }) =>
+  ask(`v1/identify?${query({ model, all, heatmap, car })}`, form({ photos: files }), signal);
 
 export const verify = (files, claimed, { model, signal }) =>
   ask(`v1/verify?${query({ model })}`, form({ claimed, photos: files }), signal);

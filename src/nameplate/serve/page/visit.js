@@ -2,6 +2,7 @@
 
 export const visit = {
   service: { version: "", feedback: false, keys: false, limits: { photos: 1, photo_bytes: 2 ** 20, body_bytes: 2 ** 20, pixels: 1e7 } },
+  begun: null, // a promise: the service has said what it takes and which models it has, or has failed to
   models: [],
   model: "", // the name of the one that is asked
   task: "identify",
@@ -24,6 +25,9 @@ export function begin(task, photos) {
   };
   return { signal: stop.signal, end };
 }
+
+/** Wait until the service has said which models it has, since photos may be given before; or until `signal` aborts. */
+export const known = (signal) => Promise.race([visit.begun, new Promise((resolve) => signal.addEventListener("abort", resolve))]);
 
 /** Show these entries; those shown before move to the history. */
 export function show(entries) {

@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from nameplate.defaults import TOP
 from nameplate.errors import UsageError
+from nameplate.model.detector import MOST_CARS
 from nameplate.model.model import Model
 from nameplate.model.verification import (
     DEFAULT_LIES,
@@ -29,11 +30,15 @@ from nameplate.serve.requests import photos_of, read_form
 from nameplate.serve.routes.status import model_name
 from nameplate.serve.schema import EXAMPLE_MODEL, EXAMPLE_ROW, Identified, VerifiedClaim, answers, photos_body, problems
 from nameplate.serve.service import json_response, service_of, unless_gone
+from nameplate.types import Cars
 
 router = APIRouter(tags=["photos"])
 
 MOST_TOP = 1000
 """The most nameplates that a request may ask for."""
+Whole = Annotated[
+    bool, Query(description="Whether to name the whole photo, also where the model locates the car in it.")
+]
 
 
 @router.post(
@@ -50,19 +55,41 @@ async def identify(
     model: Annotated[str | None, Query(description="A model that /v1/models lists; none: the first.")] = None,
     top: Annotated[int, Query(ge=1, le=MOST_TOP, description="How many nameplates to give for each.")] = TOP,
     heatmap: Annotated[bool, Query(description="Whether to draw what speaks for the answer.")] = False,
+    car: Annotated[
+        int, Query(ge=1, le=MOST_CARS, description="Which of `cars` the heat map is of; 1 is the main one.")
+    ] = 1,
+    all_: Annotated[
+        bool, Query(alias="all", description="Whether to name every car that is located; not with `whole`.")
+    ] = False,
+    whole: Whole = False,
 ) -> Response:
     """Photos in field `photos` of a form, or one as the body; the answers are those of `nameplate identify --json`."""
-    service = service_of(request)
+    service, cars = service_of(request), _which_cars(every=all_, whole=whole)
     service.engines.get(model).require_room(1)  # a full queue refuses before the body is read
     async with read_form(request) as form:
         photos, names = await photos_of(form, service)
         served = service.engines.find(model)
         named = model_name(served)  # read now: a reload may exchange the model during the wait
         request.state.log.update(model=served.engine.name, photos=len(photos))
-        found = await unless_gone(request, served.engine.answer(photos, names, top=top, heatmap=heatmap))
+        drawn = car - 1 if heatmap else None
+        found = await unless_gone(request, served.engine.answer(photos, names, top=top, heatmap=drawn, cars=cars))
     rows = [prediction_json(answer.prediction, answer.heatmap if heatmap else UNSET) for answer in found]
     refuse_if_none_readable(found, rows)
     return json_response(Identified(named, rows))
+
+
+def _which_cars(*, every: bool, whole: bool) -> Cars | None:
+    """Which cars of the photos a request asks for; None: as the service's settings say.
+
+    Raises:
+        Problem: it asks for both.
+    """
+    if every and whole:
+        raise Problem(
+            "unprocessable",
+            "'all' names every car and 'whole' the photo without locating any: ask for one of them.",
+        )
+    return "all" if every else "whole" if whole else None
 
 
 def refuse_if_none_readable(found: list[ServedAnswer], rows: list[Row]) -> None:
@@ -118,6 +145,7 @@ async def verify(
             "same-make; alike, the nameplate that the model takes such photos for most often."
         ),
     ] = DEFAULT_LIES,
+    whole: Whole = False,
 ) -> Response:
     """A nameplate, words of one, or a make in field `claimed`, and all photos of the advert in field `photos`."""
     service = service_of(request)
@@ -129,16 +157,17 @@ async def verify(
         request.state.log.update(model=served.engine.name, photos=len(photos))
         claimed = form.fields.get("claimed", "").strip()
         _refuse_what_cannot_be_judged(known, claimed, false_accepts, false_accepts_of)
-        found = await unless_gone(request, served.engine.answer(photos, names))
+        cars: Cars = "whole" if whole else known.all_cars().settings.cars
+        found = await unless_gone(request, served.engine.answer(photos, names, cars=cars))
     refuse_if_none_readable(found, [prediction_json(answer.prediction) for answer in found])
-    judged = known.judge_claim(
+    verified = known.judge_claim(
         claimed, [(a.prediction, a.probs) for a in found], rate=false_accepts, lies=false_accepts_of
     )
-    return json_response(VerifiedClaim(named, **asdict(verified_json(judged))))
+    return json_response(VerifiedClaim(named, **asdict(verified_json(verified))))
 
 
 def _refuse_what_cannot_be_judged(model: Model, claimed: str, rate: float, lies: Lies) -> None:
-    """Refuse claims that the model cannot judge.
+    """Refuse claims that the model cannot decide.
 
     Raises:
         Problem: the claim is empty or unknown to the model, or the model has no thresholds for such lies.

@@ -23,8 +23,10 @@ from nameplate.serve.ipc import ServedAnswer
 from nameplate.serve.requests import read_body
 from nameplate.serve.service import Served, json_response, service_of, unless_gone
 from nameplate.serve.tensors import (
+    BOX,
     EMBEDDING,
     NAMEPLATE,
+    NO_BOX,
     PHOTO,
     PICTURE,
     PROBABILITIES,
@@ -34,6 +36,7 @@ from nameplate.serve.tensors import (
     read_request,
     write_response,
 )
+from nameplate.types import PixelBox
 
 VERSION_DIGITS = 12
 """Leading digits of a bundle's digest that are its version."""
@@ -143,6 +146,7 @@ async def metadata(request: Request, name: str) -> Response:
                 {"name": EMBEDDING, "datatype": "FP32", "shape": [-1, manifest.embedding]},
                 {"name": PROBABILITIES, "datatype": "FP32", "shape": [-1, len(manifest.nameplates)]},
                 {"name": NAMEPLATE, "datatype": "BYTES", "shape": [-1]},
+                {"name": BOX, "datatype": "INT32", "shape": [-1, 4]},
             ],
         }
     )
@@ -164,7 +168,7 @@ async def model_ready(request: Request, name: str) -> Response:
 
 @router.post(
     "/models/{name}/infer",
-    summary="Photos or prepared model inputs to embeddings, probabilities and nameplates",
+    summary="Photos or prepared model inputs to embeddings, probabilities, nameplates and boxes",
     responses={
         **_answered("Tensors", "application/octet-stream", model_name=TEXT, model_version=TEXT, outputs=TENSORS),
         **_refused(400, 404, 408, 413, 415, 422, 503),
@@ -248,7 +252,12 @@ def _tensors(found: Sequence[ServedAnswer]) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {
         PROBABILITIES: np.stack([answer.probs for answer in found if answer.probs is not None]),
         NAMEPLATE: [str(answer.prediction.nameplate) for answer in found],
+        BOX: np.array([_box(answer.prediction.box) for answer in found], np.int32),
     }
     if found[0].embedding is not None:
         tensors[EMBEDDING] = np.stack([answer.embedding for answer in found if answer.embedding is not None])
     return tensors
+
+
+def _box(box: PixelBox | None) -> tuple[int, int, int, int]:
+    return NO_BOX if box is None else (box.left, box.top, box.right, box.bottom)

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from nameplate import __version__
 from nameplate.serve.access import only_admin
+from nameplate.serve.engine import Engine
 from nameplate.serve.errors import Problem
 from nameplate.serve.observability import CONTENT_TYPE
 from nameplate.serve.schema import (
@@ -92,6 +93,12 @@ async def reload(request: Request, name: str) -> Response:
     return json_response(Reloaded(model_name(service.engines.find(name)), changed))
 
 
+def _locates(engine: Engine) -> bool:
+    """Whether photos are named from the car that is located in them, unless a request says otherwise."""
+    cars = engine.settings.cars
+    return cars == "all" or (cars == "main" and engine.model.bundle.manifest.preprocess.locate != "none")
+
+
 def _all(request: Request) -> list[Served]:
     return list(service_of(request).engines.served.values())
 
@@ -109,6 +116,7 @@ def _model(served: Served, service: Service) -> ServedModel:
         width=manifest.preprocess.width,
         runtime=engine.runtime,
         tta=service.settings.tta,
+        locates=_locates(engine),
         ready=engine.ready,
         since=datetime.fromtimestamp(engine.since, UTC).isoformat() if engine.since else None,
     )

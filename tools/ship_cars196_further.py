@@ -52,7 +52,7 @@ LICENCE = {
     "fine-tuning": "on the training photos of Stanford Cars (J. Krause et al., 2013), which are for research use, and "
     "on photos of car adverts",
 }
-PARITY_PHOTOS = 1000
+PARITY_PHOTOS = 300
 
 
 class Features(torch.nn.Module):  # type: ignore[misc]  # torch is read as Any
@@ -138,6 +138,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--cars196", type=Path, required=True)
     parser.add_argument("--previous", default=DEFAULT_BUNDLE)
+    parser.add_argument("--every", type=int, default=1, help="embed every Nth training photo only, to try this tool")
     parser.add_argument("--note", default="", help="what else to say of its making")
     arguments = parser.parse_args()
     keep_memory()
@@ -147,7 +148,7 @@ def main() -> None:
     )
     network = network_of(arguments.weights, len(previous.manifest.nameplates))
     known, last = len(previous.manifest.nameplates), network.classifier.in_features
-    rows, classes = embedded(Features(network).eval(), photos)
+    rows, classes = embedded(Features(network).eval(), photos, arguments.every)
     white = whiten(rows[:, :last], classes), whiten(rows[:, last:], classes)
     mine = classes < known
     head = head_on(network, white, rows[mine], classes[mine])
@@ -186,9 +187,9 @@ def network_of(weights: Path, classes: int) -> Network:
     return round_weights(network)
 
 
-def embedded(features: Features, photos: training.Training) -> tuple[Floats, NDArray[np.int64]]:
+def embedded(features: Features, photos: training.Training, every_nth: int) -> tuple[Floats, NDArray[np.int64]]:
     """Embeddings of the training photos, augmented as a further epoch would be, and their classes."""
-    every = sorted(set(zip(photos.paths, photos.classes.tolist(), strict=True)))
+    every = sorted(set(zip(photos.paths, photos.classes.tolist(), strict=True)))[::every_nth]
     size = Preprocess(*training.LARGE)
     paths, batches = [path for path, _ in every], in_order(np.arange(len(every)), BATCH)
     rows: list[Floats] = []

@@ -49,10 +49,13 @@ def judged_by(bundle: Path, dataset: Dataset) -> dict[str, EvaluationResult]:
     return found
 
 
-def held_out(dataset: Dataset, bundle: Bundle) -> Dataset:
-    """The photos that the bundle's own table names as held out, by `NAMEPLATE/FILE`."""
+def by_name(dataset: Dataset, bundle: Bundle, *, trained: bool) -> Dataset:
+    """The photos that the bundle's own table names as trained on, or those that it names as held out.
+
+    They are found by `NAMEPLATE/FILE`: a copy in other colours has other digests, and would pass for held out.
+    """
     rows = csv.DictReader((bundle.photos or b"").decode().splitlines())
-    names = {row["path"] for row in rows if row["split"] != "train"}
+    names = {row["path"] for row in rows if (row["split"] == "train") is trained}
     photos = tuple(photo for photo in dataset.photos if "/".join(Path(photo.path).parts[-2:]) in names)
     return replace(dataset, photos=photos)
 
@@ -64,7 +67,7 @@ def choose_thresholds_again(folder: Path, dataset: Dataset) -> None:
     assert bundle.ood_detector is not None
     assert bundle.weight is not None
     assert bundle.bias is not None
-    before, reference = bundle.manifest.thresholds, evaluate_model(model, held_out(dataset, bundle))
+    before, reference = bundle.manifest.thresholds, evaluate_model(model, by_name(dataset, bundle, trained=False))
     distances, odds = (
         bundle.ood_detector.distances(reference.embeddings),
         bundle.ood_detector.non_car_log_odds(reference.embeddings),
@@ -95,7 +98,7 @@ def main() -> None:
         parser.error("NOT_CARS is missing: a folder of photos of other things")
     bundle = load_bundle(arguments.bundle)
     model = Model.load(arguments.bundle)
-    judged = judged_by(arguments.bundle, dataset)
+    judged = judged_by(arguments.bundle, by_name(dataset, bundle, trained=False))
     logits = {runtime: model.logits(found.embeddings) for runtime, found in judged.items()}
     temperatures = fit_temperatures({runtime: (logits[runtime], found.y_true) for runtime, found in judged.items()})
     for runtime, temperature in temperatures.items():
@@ -120,7 +123,11 @@ def main() -> None:
     gate, no_car = (
         (None, None) if bundle.ood_detector is None else (bundle.ood_detector.gate, bundle.manifest.thresholds.no_car)
     )
-    known = replace(fit_detector(reference.training.embeddings, reference.training.columns), gate=gate)
+    training = embed_photos(
+        by_name(dataset, bundle, trained=True).photos, model.with_settings(runtime=reference.runtime)
+    )
+    columns = np.array([model.nameplates.index(str(photo.label)) for photo in training.photos])
+    known = replace(fit_detector(training.embeddings, columns), gate=gate)
     others = embed_photos(list_photos(arguments.not_cars), model)
     far = float(np.quantile(known.distances(others.embeddings)[1], NOT_CARS_PASSED))
     probs = probabilities(logits[reference.runtime], manifest.temperature_of(reference.runtime))

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter
 
+from calibrate_cars196 import by_name  # type: ignore[import-not-found]  # beside this file
 from nameplate.data import read_dataset
 from nameplate.data.dataset import list_photos
 from nameplate.evaluate.evaluator import evaluate_model
@@ -78,8 +79,10 @@ def main() -> None:
     arguments = parser.parse_args()
     bundle = load_bundle(arguments.bundle)
     model = Model.load(arguments.bundle, runtime="onnxruntime")
-    reference = evaluate_model(model, read_dataset(arguments.photos))
-    own = sorted(reference.training.photos, key=lambda photo: str(photo.sha256))[:OWN_CARS]
+    dataset = read_dataset(arguments.photos)
+    reference = evaluate_model(model, by_name(dataset, bundle, trained=False))
+    training = embed_photos(by_name(dataset, bundle, trained=True).photos, model)
+    own = sorted(training.photos, key=lambda photo: str(photo.sha256))[:OWN_CARS]
     car_sources = {arguments.photos.name: own} | halves(model, arguments.cars)
     other_sources = halves(model, arguments.others)
     cars, of_cars = learned_from(model, [photo for part in car_sources.values() for photo in part], once=True)

@@ -17,6 +17,7 @@ import pytest
 from nameplate.demo import photos_folder
 from nameplate.errors import NameplateError
 from nameplate.model.model import Model
+from nameplate.model.pipeline import Settings, prepare_photo
 from nameplate.model.reference import ReferenceAnswer
 from nameplate.serve import engine as engine_module
 from nameplate.serve.engine import KILLER, Engine
@@ -25,6 +26,7 @@ from nameplate.serve.ipc import WorkerProcess, WorkerResult
 from nameplate.serve.settings import ServeSettings
 from nameplate.types import Limits
 from tests.images import torture
+from tests.outcomes import prepared
 
 PHOTOS = [path.read_bytes() for path in sorted(photos_folder("test").glob("*/*.jpg"))[::10]]
 SLOW = torture.many_scans(side=8192, planes=8)
@@ -93,16 +95,20 @@ def test_many_at_once_get_the_answers_that_each_would_get_alone(model: Model, wo
 
 
 def test_model_inputs_that_are_prepared_already_get_the_same_answers(model: Model) -> None:
-    from nameplate.images import decode, preprocess
-
     size = model.bundle.manifest.preprocess
-    inputs = [preprocess(decode(photo, at_least=(size.height, size.width)), size).tobytes() for photo in PHOTOS[:3]]
+    made = [prepared(prepare_photo(photo, size, Settings())) for photo in PHOTOS[:3]]
+    inputs = [photo.car.inputs[0].tobytes() for photo in made]
 
     async def work() -> None:
         async with running(model) as engine:
             files = await engine.answer(PHOTOS[:3], ["a", "b", "c"])
-            prepared = await engine.answer(inputs, ["a", "b", "c"], form="input")
-        assert [answer.prediction for answer in files] == [answer.prediction for answer in prepared]
+            given = await engine.answer(inputs, ["a", "b", "c"], form="input")
+        for file, prepared_input in zip(files, given, strict=True):
+            assert file.prediction is not None
+            assert prepared_input.prediction is not None
+            assert prepared_input.prediction.top == file.prediction.top
+            # Of a model input nobody knows from where in a photo it was cropped, nor how good the photo was.
+            assert (prepared_input.prediction.box, prepared_input.prediction.flaws) == (None, ())
 
     run(work)
 

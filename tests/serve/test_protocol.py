@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from nameplate import __version__
 from nameplate.demo import photos_folder
-from nameplate.images.decode import decode
-from nameplate.images.transforms import preprocess
 from nameplate.model.model import Model
+from nameplate.model.pipeline import Settings, prepare_photo
 from tests.cli.run import nameplate
+from tests.outcomes import prepared
 from tests.serve.running import Running, serving
 from tests.serve.scenes import as_file, locating_bundle, scene
 
@@ -64,8 +64,8 @@ def photo_input(files: list[bytes] = FILES) -> Any:
 
 
 def model_inputs(model: Model) -> NDArray[np.uint8]:
-    size = model.bundle.manifest.preprocess
-    return np.stack([preprocess(decode(file, at_least=(size.height, size.width)), size) for file in FILES])
+    photos = (prepared(prepare_photo(file, model.bundle.manifest.preprocess, Settings())) for file in FILES)
+    return np.stack([photo.car.inputs[0] for photo in photos])
 
 
 def check(result: Any, model: Model) -> None:
@@ -119,8 +119,8 @@ def test_the_box_is_that_of_the_main_car_or_minus_one(tmp_path: Path, binary: bo
     with serving(bundle, "--threads", "1") as running, http.InferenceServerClient(address(running)) as client:
         given = client.infer("cars196", [photo_input(files)], outputs=asked).as_numpy("box")
         made = model_inputs(locating)
-        prepared = http.InferInput("picture", list(made.shape), "UINT8").set_data_from_numpy(made)
-        whole = client.infer("cars196", [prepared], outputs=asked).as_numpy("box")
+        pictures = http.InferInput("picture", list(made.shape), "UINT8").set_data_from_numpy(made)
+        whole = client.infer("cars196", [pictures], outputs=asked).as_numpy("box")
     assert given.dtype == np.int32
     expected = [(-1,) * 4 if box is None else (box.left, box.top, box.right, box.bottom) for box in boxes]
     assert given.tolist() == [list(box) for box in expected]

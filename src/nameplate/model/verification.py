@@ -240,10 +240,6 @@ def decide(
     )
     improbable = thresholds.improbable(rate) if thresholds else rate
     verdict, code, but = _held_back(claim, verdict, used, improbable)
-    background = [photo.photo for photo, _ in used if _in_background(claim, photo)]
-    if verdict == "reject" and background:
-        verdict, code = "unsure", "background"
-        but = f"but it may be another car in the background of '{background[0]}'"
     return Verified(
         claim.claimed,
         claim.nameplates,
@@ -271,7 +267,8 @@ def _without_score(photos: Sequence[Prediction]) -> tuple[ClaimCode, str]:
 def _held_back(
     claim: Claimed, verdict: ClaimVerdict, photos: Sequence[tuple[Prediction, float]], improbable: float
 ) -> tuple[ClaimVerdict, ClaimCode, str]:
-    """Turn an acceptance into `unsure` where a single photo contradicts it.
+    """Turn an acceptance into `unsure` where a single photo contradicts it, and a rejection where the claimed car may
+    be in the background of one.
 
     Returns:
         The verdict, what decided, and a clause for the reason, which is empty where nothing contradicts.
@@ -281,6 +278,9 @@ def _held_back(
         for photo, prob in photos
         if (other := _surely_other(claim, photo, improbable=prob < improbable)) is not None
     ]
+    background = [photo.photo for photo, _ in photos if _in_background(claim, photo)]
+    if verdict == "reject" and background:
+        return "unsure", "background", f"but it may be another car in the background of '{background[0]}'"
     held = "unsure" if verdict == "accept" else verdict  # a rejection stays a rejection
     if others:
         named = [f"'{photo.photo}' shows {other}" for photo, other in others[:NAMED]]

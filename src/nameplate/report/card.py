@@ -143,10 +143,11 @@ def describe(model: Model) -> str:
     versions = _mapping(provenance.get("versions"))
     megabytes = sum(file.bytes for file in manifest.files.values()) / 1e6
     data = _mapping(provenance.get("data"))
+    crop = "the whole photo" if size.locate == "none" else "a crop of the main car, which a detector locates"
     rows = [
         ("names", f"{len(manifest.nameplates):,} nameplates"),
         ("backbone", f"{provenance.get('backbone', 'not recorded')}; {manifest.embedding:,} numbers a photo"),
-        ("model input", f"{size.height}×{size.width} (height × width), {size.fit}, {size.interpolation}"),
+        ("model input", f"{size.height}×{size.width} (height × width), {size.fit}, {size.interpolation}; {crop}"),
         ("size", f"{megabytes:.1f} MB"),
         ("recipe", _recipe(_mapping(provenance.get("recipe")))),
         ("data", f"{_number(data.get('photos'))} photos, SHA-256 `{str(data.get('sha256', 'not recorded'))[:16]}…`"),

@@ -14,6 +14,9 @@ defaults (prefetcher, 2 workers, batches of 256); `timm-best` adds channels_last
 `torchvision` is ImageFolder and a DataLoader; `transformers` the `pipeline`; `keras` is `image_dataset_from_directory`
 and `predict`; `ultralytics` its `predict` (AGPL-3.0: run as a tool, nothing of it is here).
 
+`nameplate-car` finds the car in each photo first, with a second network, and names that part of the photo; no peer
+does so, and its answers are not compared either.
+
 `--large` takes the photos at 1600×1200, as phones give them: enlarged, and saved at quality 90.
 """
 
@@ -37,9 +40,13 @@ from pathlib import Path
 from typing import Any
 
 SIZE = 224
-OURS = {"nameplate-bf16": "openvino-bf16", "nameplate-fp32": "openvino", "nameplate-onnx": "onnxruntime"}
+LOCATED = "nameplate-car"
+OURS = {"nameplate-bf16": "openvino-bf16", LOCATED: "openvino-bf16"} | {
+    "nameplate-fp32": "openvino",
+    "nameplate-onnx": "onnxruntime",
+}
 PEERS = ("timm", "timm-best", "torchvision", "transformers", "keras", "ultralytics")
-COMPARED = ("timm", "timm-best", "torchvision", "transformers", *OURS)
+COMPARED = ("timm", "timm-best", "torchvision", "transformers", *(side for side in OURS if side != LOCATED))
 FIRST = "first answer"
 """What a side prints when it has its first answers."""
 LARGE = (1600, 1200)
@@ -78,8 +85,8 @@ def network() -> Any:
     return round_weights(Network(body.eval(), (0.5,) * 3, (0.5,) * 3))
 
 
-def make_bundle(target: Path) -> None:
-    """The network as a bundle."""
+def make_bundle(target: Path, *, locate: bool) -> None:
+    """The network as a bundle, which finds the car first or names whole photos."""
     from nameplate.model.bundle import SCHEMA, Bundle, Manifest, save_bundle
     from nameplate.model.verdict import Thresholds
     from nameplate.train.export import Embedder, export_onnx, head_of
@@ -88,7 +95,7 @@ def make_bundle(target: Path) -> None:
     trained = network()
     names = tuple(f"class {number}" for number in range(1000))
     weight, bias = head_of(trained)
-    preprocess = Preprocess(SIZE, SIZE, "squash", "bicubic")
+    preprocess = Preprocess(SIZE, SIZE, "squash", "bicubic", "ssd" if locate else "none")
     few = Thresholds(nameplate=0.1, make=0.1)  # as trained bundles have them; else a photo's set is half the names
     manifest = Manifest(SCHEMA, "imagenet", names, names, preprocess, len(weight), 1.0, {}, thresholds=few)
     save_bundle(target, Bundle(manifest, export_onnx(Embedder(trained), SIZE, SIZE), weight, bias))
@@ -269,6 +276,11 @@ def resident(pid: int) -> int:
     return total
 
 
+def bundle_of(side: str, temporary: Path) -> Path:
+    """The bundle of one of our sides."""
+    return temporary / ("located" if side == LOCATED else "imagenet")
+
+
 def our_command(runtime: str, bundle: Path, folder: Path, target: Path) -> list[str]:
     """`nameplate predict`."""
     return [
@@ -331,20 +343,21 @@ def floors(photos: list[Path], bundle: Path, runtime: str) -> dict[str, float]:
 
 def measure(sides: list[str], photos: list[Path], temporary: Path, rounds: int, peer: str) -> dict[str, list[Run]]:
     """Every side in turn, so often."""
-    folder, bundle = photos[0].parent.parent, temporary / "imagenet"
+    folder = photos[0].parent.parent
     found: dict[str, list[Run]] = {side: [] for side in sides}
     for number in range(rounds):
         for side in sides:
             target = temporary / f"{side}.csv"
             target.unlink(missing_ok=True)
             if side in OURS:
-                command = our_command(OURS[side], bundle, folder, target)
+                command = our_command(OURS[side], bundle_of(side, temporary), folder, target)
             else:
                 command = [peer if side in ("keras", "transformers", "ultralytics") else sys.executable, __file__,
                            str(folder), "--side", side, "-o", str(target)]  # fmt: skip
             run = timed(command)
             if side in OURS and number == 0:  # a job of one photo: its start, and the time to a first answer
-                run.first = timed(our_command(OURS[side], bundle, photos[0], temporary / "one.csv")).seconds
+                one = our_command(OURS[side], bundle_of(side, temporary), photos[0], temporary / "one.csv")
+                run.first = timed(one).seconds
             elif side in OURS:
                 run.first = found[side][0].first
             found[side].append(run)
@@ -369,11 +382,12 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         temporary = Path(name)
-        make_bundle(temporary / "imagenet")
+        for side in ("nameplate-bf16", LOCATED):
+            make_bundle(bundle_of(side, temporary), locate=side == LOCATED)
         photos = prepare(arguments.folder, arguments.photos, temporary / "set", large=arguments.large)
         found = measure(arguments.sides, photos, temporary, arguments.rounds, arguments.peer_python)
         told = {side: answers(temporary / f"{side}.csv") for side in found if side in COMPARED}
-        floor = {side: floors(photos, temporary / "imagenet", OURS[side]) for side in found if side in OURS}
+        floor = {side: floors(photos, bundle_of(side, temporary), OURS[side]) for side in found if side in OURS}
     report(found, told, floor, len(photos), arguments)
 
 

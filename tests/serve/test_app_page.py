@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 
 from nameplate.demo import photos_folder
+from nameplate.images.decode import decode
 from nameplate.model.model import Model
 from tests.cli.run import nameplate
 from tests.serve.browsing import PHONE, Open, identify, violations
@@ -279,7 +280,7 @@ def test_a_poor_photo_is_told_with_what_to_do(
     expect(page.locator(".card")).to_contain_text(why)
 
 
-def test_the_heat_map_comes_when_asked_for(visit: Open, cars: list[Path]) -> None:
+def test_the_heat_map_comes_when_asked_for(visit: Open, bundle: Path, cars: list[Path]) -> None:
     page = visit()
     identify(page, cars[0])
     page.get_by_role("button", name="Show what speaks for it").click()
@@ -289,11 +290,17 @@ def test_the_heat_map_comes_when_asked_for(visit: Open, cars: list[Path]) -> Non
     outer, frame = page.locator(".framed").bounding_box(), page.locator(".frame").bounding_box()
     assert outer is not None
     assert frame is not None
-    assert frame["width"] * frame["height"] == pytest.approx(0.15 * outer["width"] * outer["height"], rel=0.2)
+    [answer] = Model.load(str(bundle), runtime="onnxruntime").predict(cars[0])
+    photo = decode(cars[0])
+    assert answer.box is not None
+    # The frame covers 15 % of what was named, which is the crop of the car.
+    named = (answer.box.right - answer.box.left) * (answer.box.bottom - answer.box.top) / photo[..., 0].size
+    assert frame["width"] * frame["height"] == pytest.approx(0.15 * named * outer["width"] * outer["height"], rel=0.2)
     expect(page.locator("figcaption")).to_contain_text("Red speaks for")
     expect(page.get_by_role("button", name="Show the photo")).to_be_focused()
     page.keyboard.press("Enter")
-    expect(page.locator(".framed")).to_have_count(0)
+    expect(page.locator(".frame")).to_have_count(0)  # and the box of the car is there again
+    expect(page.locator(".framed .car")).to_have_count(1)
 
 
 # verify

@@ -26,6 +26,9 @@ from nameplate.types import Floats
 FILE = "detector.onnx"
 SHA256 = "af33e2c692250d193f2f9748cde9c99c65e568a0530d51227c58d0650283716d"
 """Of the file in the package."""
+BOXES = 2
+"""Version of the boxes. It is increased with every change of this module that changes them, so that no cache mixes two
+versions."""
 
 LEAST_SCORE = 0.3
 """Boxes with a lower score are not cars."""

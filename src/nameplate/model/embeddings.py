@@ -15,6 +15,7 @@ from nameplate.images.quality import MEASURE, Quality
 from nameplate.images.transforms import Pixels
 from nameplate.model.bundle import Bundle
 from nameplate.model.cache import EmbeddingCache
+from nameplate.model.detector import BOXES
 from nameplate.model.detector import SHA256 as DETECTOR_SHA256
 from nameplate.model.model import Model
 from nameplate.model.pipeline import (
@@ -160,7 +161,7 @@ def _cache(bundle: Bundle, settings: Settings, runtime: str) -> EmbeddingCache:
     view = "mirror" if settings.mirror else f"without {settings.hide}" if settings.hide else ""
     key = f"{bundle.digest} {bundle.manifest.preprocess} {decoders} {runtime} {view} quality {MEASURE}"
     if bundle.manifest.preprocess.locate != "none":
-        key += f" cars {settings.cars} {DETECTOR_SHA256}"
+        key += f" cars {settings.cars} {DETECTOR_SHA256} {BOXES}"
     return EmbeddingCache(key, bundle.manifest.embedding, runtime)
 
 

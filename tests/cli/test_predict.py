@@ -40,7 +40,8 @@ def test_json_is_one_value_with_all_that_was_done(tmp_path: Path) -> None:
     assert done["verdicts"]["unreadable"] == 2
     assert done["photos_per_second"] > 0
     profile = done["profile"]
-    assert [stage["stage"] for stage in profile["stages"]] == ["read", "decode", "resize", "infer", "judge", "write"]
+    stages = ["read", "decode", "locate", "resize", "infer", "judge", "write"]
+    assert [stage["stage"] for stage in profile["stages"]] == stages
     assert all(stage["seconds"] > 0 for stage in profile["stages"])
     together = 1 / (1 / profile["decode_alone"] + 1 / profile["infer_alone"])
     assert profile["floor"] == pytest.approx(together, rel=0.01)

@@ -48,7 +48,8 @@ Pixels = NDArray[np.uint8]
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    return Model.load(runtime="onnxruntime", threads=2)
+    """It takes whole photos, so that views made by hand can be embedded; test_pipeline_cars.py has views of crops."""
+    return Model.load(runtime="onnxruntime", threads=2, cars="whole")
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from PIL import Image
 
 from nameplate.errors import BundleError
 from nameplate.images.transforms import WHOLE, Box, Pixels, check_pixels
-from nameplate.runtime.ort import import_onnxruntime
+from nameplate.runtime.ort import open_session
 from nameplate.storage import sha256
 from nameplate.types import Floats
 
@@ -154,14 +154,8 @@ class CarDetector:
         Raises:
             BundleError: it cannot be loaded.
         """
-        onnxruntime = import_onnxruntime()
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1  # photos are computed side by side, in the threads that decode them
-        options.log_severity_level = 4
-        try:
-            self._session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's errors have no common base but Exception
-            raise BundleError(f"ONNX Runtime cannot load the car detector: {error}") from None
+        # One thread, because photos are computed side by side, in the threads that decode them.
+        self._session = open_session(network, 1, "car detector")
         self._size = int(self._session.get_inputs()[0].shape[1])
 
     def boxes(self, pixels: Pixels) -> tuple[Floats, Floats]:

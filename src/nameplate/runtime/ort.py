@@ -33,17 +33,8 @@ class OnnxRuntime:
         Raises:
             BundleError: the backbone cannot be loaded.
         """
-        onnxruntime = import_onnxruntime()
-        backbone = backbone if maps else first_output_alone(backbone)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = max(1, threads // streams)
-        options.log_severity_level = 4  # failures come as exceptions, so the log stays silent
-        # ONNX Runtime would also load its own format, which `onnx_file.check_backbone` cannot read.
-        options.add_session_config_entry("session.load_model_format", "ONNX")
-        try:
-            self._session = onnxruntime.InferenceSession(backbone, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's errors have no common base but Exception
-            raise BundleError(f"ONNX Runtime cannot load the backbone: {error}") from None
+        network = backbone if maps else first_output_alone(backbone)
+        self._session = open_session(network, max(1, threads // streams), "backbone")
         self.batch, self.streams = batch, streams
         self.watch: Watch = no_watch
         self._input = self._session.get_inputs()[0].name
@@ -75,6 +66,29 @@ class OnnxRuntime:
         except Exception as error:  # as above
             raise BundleError(f"The backbone does not accept model inputs of shape {batch.shape}: {error}") from None
         return found
+
+
+def open_session(network: bytes, threads: int, what: str) -> Any:
+    """Open an inference session on the CPU.
+
+    Args:
+        network: the ONNX file.
+        threads: processors to use in one call.
+        what: what the network is, for the error message.
+
+    Raises:
+        BundleError: it cannot be loaded.
+    """
+    onnxruntime = import_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4  # failures come as exceptions, so the log stays silent
+    # ONNX Runtime would also load its own format, which `onnx_file.check_backbone` cannot read.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    try:
+        return onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors have no common base but Exception
+        raise BundleError(f"ONNX Runtime cannot load the {what}: {error}") from None
 
 
 def import_onnxruntime() -> Any:

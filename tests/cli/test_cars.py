@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,32 +11,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nameplate.demo import photos_folder
-from nameplate.images.decode import decode
-from nameplate.model.bundle import SCHEMA, load_bundle, save_bundle
+from nameplate.model.bundle import load_bundle
+from tests import scenes
 from tests.cli.run import few_photos, nameplate
-
-RENDERS = sorted(photos_folder("test").glob("*/*.jpg"))[::50]
+from tests.scenes import locating_bundle
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model that ships, which locates cars whatever the shipped bundle says."""
     target = tmp_path_factory.mktemp("bundles") / "locating"
-    found = load_bundle("cars196")
-    size = replace(found.manifest.preprocess, locate="ssd")
-    save_bundle(target, replace(found, manifest=replace(found.manifest, schema=SCHEMA, preprocess=size)))
-    return target
+    return locating_bundle(target)
 
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two cars on grey."""
-    whole = np.full((480, 960, 3), 120, np.uint8)
-    whole[60:420, 40:520] = np.asarray(Image.fromarray(decode(RENDERS[0])).resize((480, 360)))
-    whole[300:480, 720:960] = np.asarray(Image.fromarray(decode(RENDERS[1])).resize((240, 180)))
     path = tmp_path_factory.mktemp("photos") / "scene.png"
-    Image.fromarray(whole).save(path)
+    Image.fromarray(scenes.scene()).save(path)
     return path
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nameplate.demo import photos_folder
 from nameplate.errors import UsageError
 from nameplate.images.decode import decode
 from nameplate.images.transforms import WHOLE, Pixels, crop, preprocess
@@ -22,9 +21,8 @@ from nameplate.model.pipeline import EmbeddedPhoto, Settings, pixel_box
 from nameplate.model.sources import PhotoLike
 from nameplate.model.verification import prediction_json
 from nameplate.types import Cars, Photo, PixelBox
-
-FILES = sorted(photos_folder("test").glob("*/*.jpg"))[::50]
-GREY = 120
+from tests import scenes
+from tests.scenes import FILES, GREY
 
 
 def bundle_that(locate_: str) -> Bundle:
@@ -51,10 +49,7 @@ def model(locating: Bundle) -> Model:
 @pytest.fixture(scope="module")
 def scene() -> Pixels:
     """A large car to the left, and a smaller one in the right corner: two renders on grey, uint8 480×960×3."""
-    whole = np.full((480, 960, 3), GREY, np.uint8)
-    whole[60:420, 40:520] = np.asarray(Image.fromarray(decode(FILES[0])).resize((480, 360)))
-    whole[300:480, 720:960] = np.asarray(Image.fromarray(decode(FILES[1])).resize((240, 180)))
-    return whole
+    return scenes.scene()
 
 
 def inside(box: PixelBox, left: int, top: int, right: int, bottom: int) -> bool:
@@ -158,6 +153,9 @@ def test_data_sets_are_embedded_as_photos_are_named(model: Model, scene: Pixels,
     assert np.array_equal(again.embeddings, named)
     whole = embed_photos([Photo(str(path))], model.with_settings(cars="whole"))
     assert not np.allclose(whole.embeddings, named[:1])
+    for locate_, same in (("ssd", found), ("none", whole)):  # nor do the other cars enter a data set
+        asked = embed_photos([Photo(str(path))], model_of(bundle_that(locate_), "all"))
+        assert np.array_equal(asked.embeddings[0], same.embeddings[0])
     # Copies are sought by the whole photo, however it is cropped.
     assert np.array_equal(whole.hashes[0], found.hashes[0])
 

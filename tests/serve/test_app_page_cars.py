@@ -13,9 +13,9 @@ import pytest
 
 from nameplate.model.model import Model
 from nameplate.types import PixelBox, Prediction
+from tests.scenes import FILES, as_file, locating_bundle, scene
 from tests.serve.browsing import PHONE, Open, identify, violations
 from tests.serve.running import serving
-from tests.serve.scenes import FILES, as_file, locating_bundle, scene
 
 for needed in ("fastapi", "uvicorn", "playwright", "axe_playwright_python"):
     pytest.importorskip(needed)

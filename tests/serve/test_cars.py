@@ -16,8 +16,8 @@ from nameplate.model.verification import prediction_json
 from nameplate.runtime.base import BATCH
 from nameplate.types import Cars
 from tests.cli.run import nameplate
+from tests.scenes import FILES, as_file, locating_bundle, scene
 from tests.serve.running import Running, serving
-from tests.serve.scenes import FILES, as_file, locating_bundle, scene
 
 pytest.importorskip("fastapi")
 

@@ -19,8 +19,8 @@ from nameplate.model.model import Model
 from nameplate.model.pipeline import Settings, prepare_photo
 from tests.cli.run import nameplate
 from tests.outcomes import prepared
+from tests.scenes import as_file, locating_bundle, scene
 from tests.serve.running import Running, serving
-from tests.serve.scenes import as_file, locating_bundle, scene
 
 pytest.importorskip("fastapi")
 http = pytest.importorskip("tritonclient.http")

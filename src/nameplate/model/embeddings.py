@@ -110,7 +110,8 @@ def embed_with(
     Raises:
         DataError: none of the photos can be read.
     """
-    settings = replace(settings, hashes=True)
+    # A photo of a data set has one embedding, that of its main car, also where predictions are of all cars.
+    settings = replace(settings, hashes=True, cars="main" if settings.cars == "all" else settings.cars)
     cache = _cache(bundle, settings, runtime.name)
     mirror_cache = _cache(bundle, replace(settings, mirror=True), runtime.name) if also_mirrored else None
     outcomes: list[Outcome] = []

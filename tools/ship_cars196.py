@@ -57,14 +57,14 @@ class Features(torch.nn.Module):  # type: ignore[misc]  # torch is read as Any
 
     def forward(self, photos: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The embedding, and the share that each place of the last map has in it: N×h×w×D, whose mean it is."""
-        maps, last = self._run(photos)
+        maps, last = maps_of(self.network, photos)
         embedding = self._pooled(maps, last)
         height, width = last.shape[2:]
         means, spreads = [], []
         for x in maps:
-            _, square, spread = _moments(x)
-            means.append(_at_scale(x, height, width))
-            spreads.append(_at_scale((square + EPSILON) / spread, height, width))  # the mean over places is `spread`
+            _, square, spread = moments(x)
+            means.append(at_scale(x, height, width))
+            spreads.append(at_scale((square + EPSILON) / spread, height, width))  # the mean over places is `spread`
         stages = self._whiten(torch.cat(means + spreads, 1).permute(0, 2, 3, 1))
         classifier = self.network.classifier
         logits = last.permute(0, 2, 3, 1) @ classifier.weight.T + classifier.bias
@@ -72,36 +72,37 @@ class Features(torch.nn.Module):  # type: ignore[misc]  # torch is read as Any
 
     def embed(self, photos: torch.Tensor) -> torch.Tensor:
         """The embedding alone."""
-        return self._pooled(*self._run(photos))
-
-    def _run(self, photos: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """The maps of the last four stages, and the one that the classifier pools."""
-        body = self.network.body
-        x = body.bn1(body.conv_stem(self.network.normalise(photos)))
-        maps = []
-        for number, stage in enumerate(body.blocks):
-            x = stage(x)
-            if number >= FIRST_STAGE:
-                maps.append(x)
-        return maps, body.bn2(body.conv_head(x))
+        return self._pooled(*maps_of(self.network, photos))
 
     def _pooled(self, maps: list[torch.Tensor], last: torch.Tensor) -> torch.Tensor:
-        step_events = [_moments(x) for x in maps]
-        means, spreads = ([each[part].flatten(1) for each in step_events] for part in (0, 2))
+        statistics = [moments(x) for x in maps]
+        means, spreads = ([each[part].flatten(1) for each in statistics] for part in (0, 2))
         return torch.cat([self.network.body.forward_head(last), self._whiten(torch.cat(means + spreads, 1))], 1)
 
     def _whiten(self, stages: torch.Tensor) -> torch.Tensor:
         return (stages - self.mean) @ self.matrix if self.whitened else stages
 
 
-def _moments(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def maps_of(network: Network, photos: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """The maps of the last four stages, and the one that the classifier pools."""
+    body = network.body
+    x = body.bn1(body.conv_stem(network.normalise(photos)))
+    maps = []
+    for number, stage in enumerate(body.blocks):
+        x = stage(x)
+        if number >= FIRST_STAGE:
+            maps.append(x)
+    return maps, body.bn2(body.conv_head(x))
+
+
+def moments(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Of maps N×K×h×w: the mean, the square of each place's distance from it, and the standard deviation."""
     mean = x.mean((2, 3), keepdim=True)
     square = (x - mean) ** 2
     return mean, square, square.mean((2, 3), keepdim=True).add(EPSILON).sqrt()
 
 
-def _at_scale(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
+def at_scale(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Maps N×K×h×w averaged to a coarser grid that divides theirs."""
     return torch.nn.functional.avg_pool2d(x, (x.shape[2] // height, x.shape[3] // width))
 

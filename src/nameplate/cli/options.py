@@ -126,6 +126,7 @@ ORDER = [
     "convert-weights",
     "train",
     "compare",
+    "leaderboard",
     "extra-data",
     "evaluate",
     "export",

@@ -22,6 +22,7 @@ from nameplate.cli.options import (
     LayoutOption,
     Names,
     RecipeOption,
+    Relabel,
     RuntimeOption,
     Threads,
     WholePhoto,
@@ -110,6 +111,7 @@ def compare(
     ] = HeadRecipe().seed,
     names: Names = None,
     exclude: Exclude = None,
+    relabel: Relabel = None,
     layout: LayoutOption = "auto",
     overwrite: Annotated[bool, typer.Option(help="Replace an existing comparison instead of continuing it.")] = False,
     whole_photo: WholePhoto = False,
@@ -136,9 +138,9 @@ def compare(
     if whole_photo:
         chosen = [located(candidate, "none") for candidate in chosen]
     plan = Plan(kind, tuple(chosen), bool(changes), seed, holdout, threads or available_cpus())
-    refuse_output_inside(output, data, (names, exclude, *(recipes or recipe).split(",")))
+    refuse_output_inside(output, data, (names, exclude, relabel, *(recipes or recipe).split(",")))
     with screen.progress() as report:
-        dataset = read_labelled(data, names, exclude, layout, report)
+        dataset = read_labelled(data, names, exclude, layout, report, relabel)
     if limit is not None:
         dataset = at_most(dataset, limit, seed)
     made = compare(
@@ -179,6 +181,7 @@ def leaderboard(
     ] = None,
     names: Names = None,
     exclude: Exclude = None,
+    relabel: Relabel = None,
     layout: LayoutOption = "auto",
     whole_photo: WholePhoto = False,
     threads: Threads = None,
@@ -193,13 +196,13 @@ def leaderboard(
     from nameplate.storage import is_free, working_in
 
     find_entries(entries)  # said before photos are read
-    if data is None and (names or exclude or layout != "auto"):
+    if data is None and (names or exclude or relabel or layout != "auto"):
         raise UsageError("--names, --exclude and --layout say how --data is read: give --data too.")
-    refuse_output_inside(output, (*map(Path, entries), *(data or ())), (names, exclude))
+    refuse_output_inside(output, (*map(Path, entries), *(data or ())), (names, exclude, relabel))
     if not is_free(output) and not is_comparison(output, PROTOCOL):
         raise NameplateError(f"'{output}' is there and holds no leaderboard ({JSON}), so it is left alone.")
     with screen.progress() as report:
-        dataset = None if data is None else read_labelled(data, names, exclude, layout, report)
+        dataset = None if data is None else read_labelled(data, names, exclude, layout, report, relabel)
         made = rank(
             entries,
             dataset,
@@ -364,6 +367,7 @@ def extra_data(
     ] = None,
     names: Names = None,
     exclude: Exclude = None,
+    relabel: Relabel = None,
     layout: LayoutOption = "auto",
     backbone: Annotated[
         str,
@@ -386,7 +390,7 @@ def extra_data(
     from nameplate.fit.recipe import load_recipe
     from nameplate.model.model import Model
 
-    refuse_output_inside(output, (base, extra), (names, exclude, class_map, recipe))
+    refuse_output_inside(output, (base, extra), (names, exclude, relabel, class_map, recipe))
     begun = time.monotonic()
     given = {"holdout": holdout, "seed": seed}
     chosen = with_options(load_recipe(recipe, changes or []), {k: v for k, v in given.items() if v is not None}, recipe)
@@ -396,7 +400,7 @@ def extra_data(
         chosen = replace(chosen, locate="none") if whole_photo else chosen
     model = Model.load(backbone, runtime=runtime, threads=threads, cars=which_cars(whole_photo=whole_photo))
     with screen.progress() as report:
-        ours, further = read_both(base, extra, names, exclude, layout, report)
+        ours, further = read_both(base, extra, names, exclude, layout, report, relabel)
         tell_notes((*ours.notes, *further.notes))
         screen.tell_left_out((*ours.refused, *further.refused))
         made = run_extra_data(

@@ -66,7 +66,7 @@ def find_entries(paths: Sequence[str]) -> list[str]:
     found = list(dict.fromkeys(found))
     if len(found) < 2:
         raise UsageError(
-            f"A leaderboard needs two or more entries, and {', '.join(found) or 'nothing'} is one or less."
+            f"A leaderboard needs two or more different entries; here there is {', '.join(found) or 'none'}."
         )
     return found
 

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from nameplate.cli import main
 from nameplate.demo import photo, photos_folder
@@ -533,63 +532,6 @@ def test_help_recipes_and_augment_import_nothing_heavy(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "a.jpg").exists()
-
-
-@pytest.mark.parametrize(("suffix", "kind"), [(".jpg", "JPEG"), (".JPEG", "JPEG"), (".png", "PNG")])
-def test_augment_draws_a_sheet_of_what_the_network_would_see(
-    suffix: str,
-    kind: str,
-    data: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    target = tmp_path / f"sheet{suffix}"
-    options = ("--recipe", "original", "--stage", "1", "--photos", "3", "--pictures", "2")
-    code, out, err = call(monkeypatch, capsys, "augment", data, "-o", target, *options, "--json")
-    assert code == 0, err
-    said = json.loads(out)
-    assert [Path(each["photo"]).parent.name for each in said["photos"]] == [
-        each["nameplate"] for each in said["photos"]
-    ]
-    assert len(said["photos"]) == 3
-    assert "truncated" in err
-    with Image.open(target) as sheet:
-        assert sheet.format == kind
-        assert sheet.height > sheet.width / 3
-
-
-def test_recipes_lists_those_that_ship(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = json.loads(call(monkeypatch, capsys, "recipes", "--json")[1])
-    assert {row["name"] for row in rows} >= {"original", "fine-tune", "few", "fast", "head"}
-    shown = call(monkeypatch, capsys, "recipes")[1]
-    assert all(row["name"] in shown for row in rows)
-
-
-@needs_torch
-@needs_extra
-def test_backbones_lists_the_common_ones_and_those_of_a_pattern(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, out, _ = call(monkeypatch, capsys, "backbones", "--json")
-    assert code == 0
-    assert {row["name"] for row in json.loads(out)} >= {"ResNet50", "EfficientNetB7", "Lite0"}
-    assert "test_vit" in call(monkeypatch, capsys, "backbones", "test_vi*")[1]
-
-
-@needs_torch
-@needs_extra
-def test_convert_weights_writes_safetensors(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    import torch
-
-    torch.save({"weight": torch.arange(6.0).reshape(2, 3)}, tmp_path / "in.pth")
-    target = tmp_path / "out.safetensors"
-    code, out, err = call(monkeypatch, capsys, "convert-weights", tmp_path / "in.pth", target, "--json")
-    assert code == 0, err
-    assert json.loads(out)["tensors"] == 1
-    assert tensors(target)["weight"].tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
 def call(

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import sys
 
-from nameplate.cli import audit, evaluate, experiments, export, feedback, predict, serve, train  # noqa: F401
+from nameplate.cli import (  # noqa: F401
+    audit,
+    backbones,
+    evaluate,
+    experiments,
+    export,
+    feedback,
+    predict,
+    recipes,
+    serve,
+    train,
+)
 from nameplate.cli.app import app
 from nameplate.cli.ending import run
 from nameplate.cli.options import as_command, refuse_addresses, with_address

@@ -8,7 +8,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -196,3 +196,8 @@ def needs_extra(extra: str, needing: str) -> Iterator[None]:
         raise NameplateError(
             f"{needing} more packages ('{error.name}' is missing): pip install 'nameplate[{extra}]'."
         ) from None
+
+
+def needs_train_extra() -> AbstractContextManager[None]:
+    """Guard imports of packages that only the extra `train` installs; see `needs_extra`."""
+    return needs_extra("train", "Training a network needs")

@@ -13,6 +13,7 @@ import typer
 
 from nameplate.cli import screen
 from nameplate.cli.app import app
+from nameplate.cli.ending import needs_train_extra
 from nameplate.cli.options import (
     Changes,
     Data,
@@ -26,7 +27,7 @@ from nameplate.cli.options import (
     WholePhoto,
     which_cars,
 )
-from nameplate.cli.train import needs_train_extra, with_options
+from nameplate.cli.train import with_options
 from nameplate.defaults import DEFAULT_BUNDLE, DEFAULT_RECIPE, SEEDS
 from nameplate.errors import NameplateError, UsageError
 from nameplate.types import HeadRecipe

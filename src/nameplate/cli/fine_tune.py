@@ -1,0 +1,127 @@
+"""`train` by a recipe that trains a network: starts or continues the run, and prints what it made."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from nameplate.cli import screen
+from nameplate.cli.ending import needs_train_extra
+from nameplate.cli.labelled import left_out_json, tell, tell_parts
+from nameplate.errors import NameplateError, WriteError
+
+if TYPE_CHECKING:
+    from nameplate.data.dataset import Dataset
+    from nameplate.fit.recipe import Recipe
+    from nameplate.train.finetune import FineTuned
+
+Report = Callable[[str, int, int], None]
+Read = Callable[[Report], "Dataset"]
+
+
+def train_by_recipe(
+    read: Read | None,
+    run: Path,
+    *,
+    recipe: Recipe | None = None,
+    index: bool = False,
+    overwrite: bool = False,
+    moved: Sequence[Path] = (),
+    threads: int | None = None,
+    json: bool = False,
+) -> None:
+    """Train a network in the stages of a recipe; without `read`, continue a run, whose photos may have `moved`."""
+    if moved:
+        _look_elsewhere(run, moved)
+    main = os.environ.get("RANK", "0") == "0"  # torchrun starts one process more for each device
+    with needs_train_extra():
+        from nameplate.train.finetune import fine_tune, start
+    begun = time.monotonic()
+    refused: list[tuple[str, str]] = []
+    if read is not None and recipe is not None:
+        with screen.progress() as report:
+
+            def read_again() -> Dataset:
+                dataset = read(report)
+                tell(dataset)
+                refused.extend((entry.name, entry.reason) for entry in dataset.refused)
+                return dataset
+
+            start(read_again, run, recipe, threads=threads, index=index, overwrite=overwrite, progress=report)
+    with _to_go_on(run), screen.training(quiet=not main) as (watch, say):
+        made = fine_tune(run, watch=watch, say=say)
+    if made is not None:
+        _tell(made, refused, run, time.monotonic() - begun, json)
+
+
+def _look_elsewhere(run: Path, places: Sequence[Path]) -> None:
+    with needs_train_extra():
+        from nameplate.train.finetune import look_elsewhere
+    with screen.progress() as report:
+        found = look_elsewhere(run, places, report)
+    if found is None:
+        return
+    screen.notes.print(f"{found.found:,} of {found.photos:,} photos of '{run}' are where --data says.")
+    screen.tell_refused([(path, "neither there nor where it was") for path in found.missing], "missing")
+
+
+@contextmanager
+def _to_go_on(run: Path) -> Iterator[None]:
+    """Say how to continue a run that a person or the disk interrupts."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        screen.note("interrupted", f"Go on from the last checkpoint: nameplate train --resume '{run}'.")
+        raise typer.Exit(130) from None
+    except WriteError as error:
+        raise NameplateError(f"{error} When that is mended: nameplate train --resume '{run}'.") from None
+    except OSError as error:
+        reason = error.strerror or error
+        raise NameplateError(f"'{run}': {reason}. When that is mended: nameplate train --resume '{run}'.") from None
+
+
+def _tell(made: FineTuned, refused: list[tuple[str, str]], run: Path, seconds: float, json: bool) -> None:
+    from nameplate.evaluate.metrics import as_json
+    from nameplate.fit.run import exported_record
+    from nameplate.model.bundle import IN_RUN
+    from nameplate.report.run import exported_words
+
+    split, finished = made.split, made.finished
+    unreadable = [*split.unreadable, *made.state.lost.items()]
+    screen.tell_refused(unreadable, "unreadable")
+    tell_parts(split)
+    photos = int(split.train.sum())
+    if json:
+        evaluation = None if finished.evaluation is None else as_json(finished.evaluation)
+        screen.print_json(
+            {
+                "run": str(run),
+                "bundle": str(run / IN_RUN),
+                "photos": photos,
+                "epochs": made.state.history,
+                "exported": exported_record(finished.exported),
+                "steps": made.state.steps,
+                "resumed": made.resumed,
+                "seconds": seconds,
+                "runtime": finished.runtime,
+                "parity": finished.parity,
+                "evaluation": evaluation,
+                "left_out": left_out_json(refused, split, unreadable),
+            }
+        )
+        return
+    screen.step("Trained on", f"{photos:,} photos of {len(split.nameplates):,} nameplates, {made.state.epoch} epochs")
+    screen.step("Exported", exported_words(finished.exported))
+    if finished.evaluation is not None:
+        screen.print_held_out(finished.evaluation)
+    for each in finished.parity:
+        screen.step("As torch", f"{each.same:,} of {each.photos:,} photos by {each.runtime}, gap ≤ {each.gap:.1e}")
+    screen.step("Wrote", f"{run}  ({seconds:.0f} s, evaluated by {finished.runtime})")
+    screen.step("See", str((run / "index.html").resolve()))
+    screen.step("Next", f"nameplate identify --model '{run}' PHOTO")

@@ -19,6 +19,7 @@ from nameplate.demo import photos_folder
 from nameplate.errors import BundleError, DataError, NameplateError, UsageError
 from nameplate.fit import one_file as module
 from nameplate.fit.one_file import FileParity, compare, export_one_file, one_file
+from nameplate.fit.onnx_graph import Graph, finished, tensor_info
 from nameplate.images.decode import decode
 from nameplate.images.transforms import WHOLE
 from nameplate.model.bundle import SCHEMA, Bundle, Manifest
@@ -132,12 +133,12 @@ def test_the_gate() -> None:
 def test_a_detector_with_other_boxes_counts_as_another_answer() -> None:
     located, whole = bundle(locate="ssd"), np.array([0, 0, 1, 1])
     assert any(cars and crop_box(cars[0]) != WHOLE for cars in (locate(decode(path)) for path in PHOTOS))
-    graph = module.Graph()
+    graph = Graph()
     graph.op("Shape", "photo", name="unused")
     graph.op("Cast", graph.double(whole), name="box", to=onnx.TensorProto.FLOAT)
-    entry = module.tensor_info("photo", onnx.TensorProto.UINT8, ["H", "W", 3])
-    output = module.tensor_info("box", onnx.TensorProto.FLOAT, [4])
-    blind = module.finished(graph, "blind", entry, [output], {})
+    entry = tensor_info("photo", onnx.TensorProto.UINT8, ["H", "W", 3])
+    output = tensor_info("box", onnx.TensorProto.FLOAT, [4])
+    blind = finished(graph, "blind", entry, [output], {})
     found, _ = compare(located, one_file(located), PHOTOS, SETTINGS, detector=blind)
     assert not found.holds
 

@@ -11,7 +11,7 @@ import typer
 from nameplate.cli import screen
 from nameplate.cli.app import app
 from nameplate.cli.ending import needs_extra
-from nameplate.cli.options import BundleArgument, Exclude, Json, LayoutOption, Names, Threads
+from nameplate.cli.options import BundleArgument, Exclude, Json, LayoutOption, Names, Relabel, Threads
 from nameplate.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def export(
     ] = None,
     names: Names = None,
     exclude: Exclude = None,
+    relabel: Relabel = None,
     layout: LayoutOption = "auto",
     min_photos: Annotated[
         int | None, typer.Option(min=1, help="The least number of photos to evaluate on.", show_default="1000")
@@ -102,9 +103,9 @@ def export(
     given = {"photos": min_photos, "loss": max_loss, "speedup": min_speedup}
     gates = Gates(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     plain = load_proven(bundle)
-    refuse_output_inside(output, data, (plain.folder, names, exclude))
+    refuse_output_inside(output, data, (plain.folder, names, exclude, relabel))
     with writing(output), screen.progress() as report:
-        dataset = read_labelled(data, names, exclude, layout, report)
+        dataset = read_labelled(data, names, exclude, layout, report, relabel)
         made = export_int8(
             plain,
             dataset,

@@ -33,7 +33,8 @@ pytestmark = pytest.mark.whole
 
 
 def recipe(language: str, which: int = 0) -> str:
-    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)[which]
+    found: list[str] = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+    return found[which]
 
 
 @pytest.fixture(scope="module")

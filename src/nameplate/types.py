@@ -16,6 +16,21 @@ Floats: TypeAlias = "NDArray[np.float32]"
 """A float32 array of any shape; the docstring of what uses it states the shape."""
 Doubles: TypeAlias = "NDArray[np.float64]"
 """A float64 array of any shape."""
+
+
+def percent(share: float, unit: str = " %") -> str:
+    """A share of 0–1 in percent with one decimal; only what is exactly 0 or 1 is shown as such.
+
+    >>> [percent(share) for share in (0, 0.0002, 0.9718, 0.99999, 1)]
+    ['0 %', '<0.1 %', '97.2 %', '>99.9 %', '100 %']
+    """
+    share = round(share, 9)  # the end of an interval may be 1 but for rounding
+    if share in (0, 1):
+        return f"{100 * share:.0f}{unit}"
+    shown = f"{100 * share:.1f}"
+    return f"{ {'0.0': '<0.1', '-0.0': '>-0.1', '100.0': '>99.9'}.get(shown, shown) }{unit}"
+
+
 Fit = Literal["squash", "pad", "crop"]
 Interpolation = Literal["bilinear", "bicubic", "lanczos"]
 SplitName = Literal["train", "validation", "test"]
@@ -181,7 +196,7 @@ class Metric:
     @property
     def percent(self) -> str:
         """`78.7 % (76.1–81.1)`."""
-        return f"{100 * self.value:.1f} % ({100 * self.low:.1f}–{100 * self.high:.1f})"
+        return f"{percent(self.value)} ({percent(self.low, '')}–{percent(self.high, '')})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,6 +124,7 @@ ORDER = [
     "backbone",
     "convert-weights",
     "train",
+    "ensemble",
     "compare",
     "extra-data",
     "evaluate",

@@ -44,7 +44,7 @@ def model() -> Model:
 
 
 def planned(split: Split, count: int, model: Model) -> FoldPlan:
-    return plan_folds(split, count, HeadRecipe(), model=model, backbone="cars196")
+    return plan_folds(split, count, HeadRecipe(), model)
 
 
 def test_groups_never_straddle_folds_and_each_nameplate_is_in_all(model: Model) -> None:

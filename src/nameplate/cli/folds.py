@@ -148,9 +148,7 @@ def train_in_folds(
             refused.extend((entry.name, entry.reason) for entry in dataset.refused)
             return dataset
 
-        plan = begin_run(
-            read_and_tell, output, recipe, folds, model=model, backbone=name, overwrite=overwrite, progress=report
-        )
+        plan = begin_run(read_and_tell, output, recipe, folds, model=model, overwrite=overwrite, progress=report)
     screen.tell_refused(list(plan.unreadable), "unreadable")
     tell_parts(plan.split)
     _go_on(output, begun, refused, json=json)

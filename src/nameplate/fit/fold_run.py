@@ -54,7 +54,6 @@ def begin_run(
     count: int,
     *,
     model: Model,
-    backbone: str,
     overwrite: bool = False,
     progress: Progress = lambda *_: None,
 ) -> FoldPlan:
@@ -66,7 +65,6 @@ def begin_run(
         recipe: how to train; its `holdout` is held out from all folds.
         count: number of folds.
         model: finds copies by its embeddings, and is the backbone of linear heads.
-        backbone: the name or the folder of this model.
         overwrite: whether to replace a run in folds that is at `folder`.
         progress: see `Progress`.
 
@@ -82,7 +80,7 @@ def begin_run(
         mirrored = isinstance(recipe, HeadRecipe) and recipe.mirror
         embedded = embed_photos(dataset.photos, model, progress, also_mirrored=mirrored)
         split = split_photos(dataset, embedded, recipe.holdout, recipe.seed, progress)
-        plan = plan_folds(split, count, recipe, model=model, backbone=backbone)
+        plan = plan_folds(split, count, recipe, model)
         begin_folds(folder, plan)
     return plan
 

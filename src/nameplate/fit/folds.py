@@ -37,7 +37,7 @@ from nameplate.fit.held_out import (
 from nameplate.fit.recipe import Recipe
 from nameplate.fit.run import RunPhoto, rows
 from nameplate.fit.split import Split
-from nameplate.model.bundle import IN_RUN, MANIFEST
+from nameplate.model.bundle import IN_RUN, MANIFEST, shipped
 from nameplate.model.embeddings import Progress
 from nameplate.model.model import Model
 from nameplate.storage import clear_folder, is_free, printable, whole_file
@@ -103,14 +103,7 @@ class FoldPlan:
         return Split.of(photos, whole.groups[kept], self.nameplates, self.ids, self.unreadable, self.excluded)
 
 
-def plan_folds(
-    split: Split,
-    count: int,
-    recipe: Recipe | HeadRecipe,
-    *,
-    model: Model,
-    backbone: str,
-) -> FoldPlan:
+def plan_folds(split: Split, count: int, recipe: Recipe | HeadRecipe, model: Model) -> FoldPlan:
     """Distribute the training photos of a split over folds, stratified by nameplate.
 
     Args:
@@ -118,7 +111,6 @@ def plan_folds(
         count: number of folds, 2 … `MOST`.
         recipe: how to train; its seed is that of the folds.
         model: with the settings of the run; it embeds the photos of linear heads.
-        backbone: the name or the folder of this model.
 
     Raises:
         UsageError: `count` is out of range.
@@ -138,7 +130,7 @@ def plan_folds(
         count=count,
         recipe=recipe if isinstance(recipe, Recipe) else None,
         head=recipe if isinstance(recipe, HeadRecipe) else None,
-        backbone=str(Path(backbone).absolute()) if Path(backbone).exists() else backbone,
+        backbone=_name_of(model),
         cars=model.settings.cars,
         runtime=model.settings.runtime,
         threads=model.settings.threads,
@@ -151,6 +143,13 @@ def plan_folds(
         lost=split.lost,
         excluded=split.excluded,
     )
+
+
+def _name_of(model: Model) -> str:
+    """The name of a bundle that ships, which is the same on every machine; the absolute path of any other."""
+    folder = model.bundle.folder
+    assert folder is not None
+    return next((name for name, path in shipped().items() if path == folder), str(folder.absolute()))
 
 
 def _folds(split: Split, count: int, seed: int) -> NDArray[np.int64]:

@@ -17,6 +17,7 @@ from nameplate.cli.options import (
     Json,
     LayoutOption,
     Names,
+    Relabel,
     RuntimeOption,
     Threads,
     WholePhoto,
@@ -37,6 +38,7 @@ def look(
     ),
     names: Names = None,
     exclude: Exclude = None,
+    relabel: Relabel = None,
     layout: LayoutOption = "auto",
     threads: Threads = None,
     json: Json = False,
@@ -49,9 +51,9 @@ def look(
     from nameplate.report.look import SHOWN_KINDS, look_page
 
     _refuse_no_page(output)
-    refuse_overwriting_input((output,), [*data, names, exclude])
+    refuse_overwriting_input((output,), [*data, names, exclude, relabel])
     with screen.progress() as report:
-        dataset = read_labelled(data, names, exclude, layout, report)
+        dataset = read_labelled(data, names, exclude, layout, report, relabel)
         page = look_page(dataset, tuple(data), threads, report)
     page.write(output)
     found = page.found
@@ -112,6 +114,7 @@ def audit(
     ] = Path("report.html"),
     names: Names = None,
     exclude: Exclude = None,
+    relabel: Relabel = None,
     layout: LayoutOption = "auto",
     model: Annotated[str, typer.Option(help="A bundle whose backbone embeds the photos.")] = DEFAULT_BUNDLE,
     shortcuts: Annotated[
@@ -136,12 +139,12 @@ def audit(
     from nameplate.report.audit import AuditFiles, finding_counts, write_report
 
     _refuse_no_page(output)
-    refuse_overwriting_input(AuditFiles.beside(output), [*data, names, exclude])
+    refuse_overwriting_input(AuditFiles.beside(output), [*data, names, exclude, relabel])
     begun = time.monotonic()
     cars = which_cars(whole_photo=whole_photo)
     known = Model.load(model, runtime=runtime, threads=threads, cars=cars)
     with screen.progress() as report:
-        dataset = read_labelled(data, names, exclude, layout, report)
+        dataset = read_labelled(data, names, exclude, layout, report, relabel)
         found = inspect(dataset, known, shortcuts=shortcuts, progress=report)
     before = read_excluded(exclude) if exclude is not None else ()
     written = write_report(found, output, known.settings.threads, time.monotonic() - begun, before)

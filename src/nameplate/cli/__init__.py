@@ -13,6 +13,7 @@ from nameplate.cli import (  # noqa: F401
     experiments,
     export,
     feedback,
+    folds,
     predict,
     recipes,
     serve,

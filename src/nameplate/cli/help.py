@@ -17,6 +17,7 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "Train": {
         "train": "Train a classifier in seconds, or a network by a recipe.",
+        "ensemble": "Make one bundle of several, such as those of folds.",
         "recipes": "List the recipes.",
         "lr-find": "Try learning rates for a recipe.",
         "backbones": "List the networks that can be trained.",

@@ -27,13 +27,13 @@ from nameplate.demo import photos_folder
 PAGE = Path(__file__).parents[1] / "docs" / "notebook.md"
 ARCHIVE = "sf-dl-car-classification.zip"
 SMALLER = (
-    (r"--backbones \S+", "--backbones Lite0,ResNet152V2,cars196 --size 96x128 --limit 12"),
+    (r"--backbones \S+", "--backbones Lite0,ResNet152V2,cars196 --size 96x128 --limit 8"),
     (r"--recipe few --set dropout", "--limit 8 --recipe tiny.toml --set dropout"),
     (r"--recipe few", "--recipe tiny.toml"),
     (
         r"--recipe original -o",
-        "--recipe original --backbone Lite0 --set stages.1.height=96 --set stages.1.width=128 --set stages.1.epochs=4 "
-        "--set stages.2.height=192 --set stages.2.width=256 --set stages.2.epochs=2 --set stages.2.batch=4 -o",
+        "--recipe original --backbone Lite0 --set stages.1.height=64 --set stages.1.width=96 --set stages.1.epochs=4 "
+        "--set stages.2.height=128 --set stages.2.width=192 --set stages.2.epochs=2 --set stages.2.batch=4 -o",
     ),
 )
 """(Pattern in a command of the page, what takes its place)."""
@@ -46,8 +46,8 @@ locate = "ssd"
 flip = 0.5
 
 [[stages]]
-height = 96
-width = 128
+height = 64
+width = 96
 epochs = 2
 batch = 8
 learning_rate = 1e-3
@@ -110,7 +110,7 @@ def screenshot(page: Path, picture: Path, width: int, height: int, chromium: str
         target = Path(folder) / "page.png"
         window = f"--window-size={width},{height}"
         options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", window, f"--screenshot={target}"]
-        subprocess.run([chromium, *options, page.resolve().as_uri()], check=True, capture_output=True, timeout=120)
+        subprocess.run([chromium, *options, page.resolve().as_uri()], check=True, capture_output=True, timeout=300)
         buffer = io.BytesIO()
         with Image.open(target) as image:
             image.convert("RGB").save(buffer, "JPEG", quality=82, optimize=True)
@@ -127,7 +127,7 @@ def main() -> None:
     folder = arguments.work or Path(tempfile.mkdtemp(prefix="notebook-"))
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / ARCHIVE).exists():
-        make_archive(folder, each=40, further=8)
+        make_archive(folder, each=20, further=4)
     (folder / "tiny.toml").write_text(TINY, "utf-8")
     for command in commands():
         words = reduced(command, SMALLER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -29,6 +30,15 @@ def percent(share: float, unit: str = " %") -> str:
         return f"{100 * share:.0f}{unit}"
     shown = f"{100 * share:.1f}"
     return f"{ {'0.0': '<0.1', '-0.0': '>-0.1', '100.0': '>99.9'}.get(shown, shown) }{unit}"
+
+
+def _html_table(head: tuple[str, str], rows: list[tuple[str, str]]) -> str:
+    """A table of two columns, for `_repr_html_`: notebooks show it in their own style."""
+
+    def row(cells: tuple[str, str], tag: str) -> str:
+        return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"
+
+    return f"<table>{row(head, 'th')}{''.join(row(cells, 'td') for cells in rows)}</table>"
 
 
 Fit = Literal["squash", "pad", "crop"]
@@ -174,6 +184,10 @@ class Prediction:
         """`failure` as text: `not a photo: ...`."""
         return None if self.failure is None else str(self.failure)
 
+    def _repr_html_(self) -> str:
+        rows = [(name, percent(share)) for name, share in self.top]
+        return _html_table((f"{self.photo}: {self.error or self.verdict}", ""), rows)
+
     @property
     def flawed(self) -> str:
         """`flaws` in words: `too small and too dark`; empty where there are none."""
@@ -232,6 +246,12 @@ class Evaluation:
     classes: tuple[ClassResult, ...] = ()
     confusions: tuple[Confusion, ...] = field(default=())
     """Pairs of different nameplates, most frequent first."""
+
+    def _repr_html_(self) -> str:
+        figures = [("top-1", self.top1.percent), ("top-5", self.top5.percent), ("macro-F1", self.macro_f1.percent)]
+        rows = [*figures, ("log-loss", f"{self.log_loss:.3f}")]
+        rows += [(f"{pair.truth} → {pair.named}", f"{pair.photos}×") for pair in self.confusions[:10]]
+        return _html_table((f"{self.photos:,} photos", "with 95 % intervals"), rows)
 
 
 @dataclass(frozen=True, slots=True)

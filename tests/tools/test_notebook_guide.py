@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which all commands of the page ran, one after the other."""
     made = tmp_path_factory.mktemp("notebook")
     make_archive(made, each=8, further=2)
-    small = {"lite0": "lite0", "96": "32", "128": "48", "epochs = 2": "epochs = 1"}
+    small = {"height = 64": "height = 32", "width = 96": "width = 48", "epochs = 2": "epochs = 1"}
     recipe = TINY.replace('backbone = "tf_efficientnet_lite0"', 'backbone = "test_efficientnet"\nweights = "none"')
     for old, new in small.items():
         recipe = recipe.replace(old, new)

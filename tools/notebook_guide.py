@@ -27,20 +27,21 @@ from nameplate.demo import photos_folder
 PAGE = Path(__file__).parents[1] / "docs" / "notebook.md"
 ARCHIVE = "sf-dl-car-classification.zip"
 SMALLER = (
-    (r"--backbones \S+", "--backbones Lite0,ResNet152V2,cars196 --size 96x128 --limit 8"),
-    (r"--recipe few --set dropout", "--limit 8 --recipe tiny.toml --set dropout"),
-    (r"--recipe few", "--recipe tiny.toml"),
+    (r"--backbones \S+", "--backbones Lite0,ResNet152V2,cars196 --size 96x128 --limit 8 --threads 1"),
+    (r"--recipe few --set dropout", "--limit 5 --threads 1 --recipe tiny.toml --set dropout"),
+    (r"--recipe few", "--threads 1 --recipe tiny.toml"),
     (
         r"--recipe original -o",
-        "--recipe original --backbone Lite0 --set stages.1.height=64 --set stages.1.width=96 --set stages.1.epochs=4 "
-        "--set stages.2.height=128 --set stages.2.width=192 --set stages.2.epochs=2 --set stages.2.batch=4 -o",
+        "--recipe original --backbone Lite0 --threads 1 --set stages.1.height=64 --set stages.1.width=96 "
+        "--set stages.1.epochs=3 "
+        "--set stages.2.height=96 --set stages.2.width=144 --set stages.2.epochs=2 --set stages.2.batch=4 -o",
     ),
 )
 """(Pattern in a command of the page, what takes its place)."""
 TINY = """name = "tiny"
 summary = "Small photos, few epochs."
 backbone = "tf_efficientnet_lite0"
-locate = "ssd"
+locate = "none"
 
 [augmentation]
 flip = 0.5
@@ -127,7 +128,7 @@ def main() -> None:
     folder = arguments.work or Path(tempfile.mkdtemp(prefix="notebook-"))
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / ARCHIVE).exists():
-        make_archive(folder, each=20, further=4)
+        make_archive(folder, each=12, further=4)
     (folder / "tiny.toml").write_text(TINY, "utf-8")
     for command in commands():
         words = reduced(command, SMALLER)

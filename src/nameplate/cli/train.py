@@ -23,6 +23,7 @@ from nameplate.cli.options import (
     LayoutOption,
     Names,
     RecipeOption,
+    Relabel,
     RuntimeOption,
     Threads,
     WholePhoto,
@@ -63,6 +64,7 @@ def train(
     ] = None,
     names: Names = None,
     exclude: Exclude = None,
+    relabel: Relabel = None,
     layout: LayoutOption = "auto",
     holdout: Annotated[
         float | None,
@@ -98,7 +100,7 @@ def train(
     from nameplate.fit.recipe import load_recipe
 
     if resume is not None:
-        others = (data, output, changes, backbone, names, exclude, holdout, seed, mirror, balanced, threads)
+        others = (data, output, changes, backbone, names, exclude, relabel, holdout, seed, mirror, balanced, threads)
         changed = recipe != DEFAULT_RECIPE or layout != "auto" or whole_photo
         if any(other not in (None, []) for other in others) or changed or overwrite or index:
             raise UsageError(
@@ -120,8 +122,10 @@ def train(
         def unpacked(done: int, total: int) -> None:
             report("unpack", done, total)
 
-        refuse_output_inside(output, data, (names, exclude, recipe))  # the output by itself was looked at before
-        return read_dataset(*data, names=names, exclude=exclude, layout=layout, progress=unpacked)
+        refuse_output_inside(
+            output, data, (names, exclude, relabel, recipe)
+        )  # the output by itself was looked at before
+        return read_dataset(*data, names=names, exclude=exclude, relabel=relabel, layout=layout, progress=unpacked)
 
     if isinstance(chosen, HeadRecipe):
         train_head_alone(

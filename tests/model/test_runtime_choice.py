@@ -121,7 +121,8 @@ def test_bfloat16_is_close_where_the_processor_supports_it(
     if "BF16" not in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this processor does not compute in bfloat16")
     found = run("openvino-bf16", bundle, pictures)
-    assert 0.99 <= cosines(found, reference).min() < 0.999999
+    # Whitening enlarges what bfloat16 rounds off; accuracy does not suffer (docs/experiments.md, 2026-11-28).
+    assert 0.98 <= cosines(found, reference).min() < 0.999999
 
 
 @pytest.mark.parametrize("name", BOTH)

@@ -22,6 +22,7 @@ from statistics import median
 import numpy as np
 
 from nameplate.errors import UsageError
+from nameplate.evaluate.metrics import evaluate
 from nameplate.evaluate.significance import Paired, paired
 from nameplate.fit.combine import calibrated_on, combined
 from nameplate.fit.finalize import finalize
@@ -207,10 +208,12 @@ def _member(name: str, model: Model) -> Member:
 def _with_predictions(members: Sequence[Member], progress: Progress) -> list[Member]:
     """The members with predictions of the same photos, which trained none of them; without any where there are none."""
     nameplates = members[0].model.nameplates
-    digests = [{str(photo.sha256) for photo in _held_out(member)} for member in members]
-    common = set.intersection(*digests)
+    common = _common(members)
+    if not common:  # a part that the data holds out from all folds and from all other members
+        members = [replace(member, predictions=None) for member in members]
+        common = _common(members)
     if not common:
-        return [replace(member, predictions=None) for member in members]
+        return list(members)
     models = [member.model for member in members]
     runtime = common_runtime([model.bundle for model in models], "auto", models[0].settings.threads)
     found = []
@@ -223,6 +226,11 @@ def _with_predictions(members: Sequence[Member], progress: Progress) -> list[Mem
         replace(member, predictions=each if len(each.photos) else None)
         for member, each in zip(members, aligned(found), strict=True)
     ]
+
+
+def _common(members: Sequence[Member]) -> set[str]:
+    """SHA-256 of the photos that trained no member."""
+    return set.intersection(*({str(photo.sha256) for photo in _held_out(member)} for member in members))
 
 
 def _held_out(member: Member) -> Sequence[Photo]:
@@ -266,18 +274,12 @@ def _made(
         split = Split.of(photos, groups, manifest.nameplates, manifest.ids, ())
         draft = replace(draft, photos=photos_csv(split.photos, split.groups))
     calibrated = calibrated_on(draft, mean, bundles[0])
-    provenance = {
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "recipe": {"name": "ensemble", "fitted_weights": weighing.fitted},
-        "metrics": None,
-        "data": data_record(split) if len(photos) else {},
-        "backbone": " + ".join(sorted({str(each.manifest.provenance.get("backbone", "?")) for each in bundles})),
-        "members": [
-            {"name": members[i].model.bundle.manifest.name, "weight": weighing.weights[i], "digest": each.full_digest}
-            for i, each in zip(kept, bundles, strict=True)
-        ],
-        "versions": versions("numpy", "onnxruntime", "scipy"),
-    }
+    if weighing.fitted and mean is not None:  # not with weights that the same photos fitted
+        crossed = cross_weighted(predictions)
+        fair = evaluate(crossed, mean.classes, manifest.nameplates, mean.groups)
+        calibrated = replace(calibrated, evaluation=fair)
+    record = data_record(split) if len(photos) else {}
+    provenance = _provenance(bundles, [weighing.weights[i] for i in kept], record, fitted=weighing.fitted)
     bundle = finalize(target, calibrated, provenance, overwrite=overwrite)
     best, of_rights, of_losses = _against_best(members, predictions, mean, weighing)
     backbones = len({each.digest for each in bundles})
@@ -289,6 +291,24 @@ def _made(
     evaluation = calibrated.evaluation
     seconds = time.monotonic() - start
     return Ensemble(bundle, names, weighing, backbones, evaluation, best, of_rights, of_losses, speeds, seconds)
+
+
+def _provenance(
+    bundles: Sequence[Bundle], weights: Sequence[float], data: dict[str, object], *, fitted: bool
+) -> dict[str, object]:
+    """What bundle.json records of the ensemble; its keys are read by other versions, and must not change."""
+    return {
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "recipe": {"name": "ensemble", "fitted_weights": fitted},
+        "metrics": None,
+        "data": data,
+        "backbone": " + ".join(sorted({str(each.manifest.provenance.get("backbone", "?")) for each in bundles})),
+        "members": [
+            {"name": each.manifest.name, "weight": weight, "digest": each.full_digest}
+            for each, weight in zip(bundles, weights, strict=True)
+        ],
+        "versions": versions("numpy", "onnxruntime", "scipy"),
+    }
 
 
 def _against_best(

@@ -56,9 +56,9 @@ learning_rate = 1e-3
 """What takes the place of recipe `few`."""
 SHOTS = {
     "notebook-look.jpg": ("look.html", 1000, 1270),
-    "notebook-backbones.jpg": ("backbones/index.html", 1000, 1010),
+    "notebook-backbones.jpg": ("backbones/index.html", 1000, 1200),
     "notebook-extra.jpg": ("extra/index.html", 1000, 800),
-    "notebook-run.jpg": ("original/index.html", 1000, 1050),
+    "notebook-run.jpg": ("notebook/index.html", 1000, 1050),
     "notebook-board.jpg": ("board/index.html", 1000, 960),
 }
 """Picture → page, and the width and height of the window, in pixels."""

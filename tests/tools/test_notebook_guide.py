@@ -63,7 +63,7 @@ def test_every_step_of_the_notebook_has_its_files(folder: Path) -> None:
     assert {row["name"] for row in changes} == {"tiny", "dropout=0.2"}
     assert (folder / "extra" / "index.html").is_file()
     board = json.loads((folder / "board" / "compare.json").read_text("utf-8"))["rows"]
-    assert {row["name"] for row in board} == {"first-model", "original", "mine"}
+    assert {row["name"] for row in board} == {"first-model", "notebook", "mine"}
     assert board[0]["name"] == "first-model"
     for name in ("submission.csv", "submission-tta.csv", "submission-mirror.csv"):
         with (folder / name).open(newline="") as file:

@@ -135,7 +135,9 @@ def main() -> None:
         if not (folder / words[words.index("-o") + 1]).exists():
             print("nameplate", shlex.join(words), flush=True)
             subprocess.run([sys.executable, "-m", "nameplate", *words], cwd=folder, check=True)
-    shutil.copy(folder / "augmented.jpg", arguments.images / "notebook-augmented.jpg")
+    with Image.open(folder / "augmented.jpg") as sheet:
+        sheet.thumbnail((1000, 1000))
+        sheet.save(arguments.images / "notebook-augmented.jpg", quality=82, optimize=True)
     for picture, (page, width, height) in SHOTS.items():
         screenshot(folder / page, arguments.images / picture, width, height, arguments.chromium)
 

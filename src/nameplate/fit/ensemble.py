@@ -83,8 +83,8 @@ class Ensemble:
     loss_gain: Paired | None
     """The log-loss that the ensemble saves over `best`."""
     photos_per_second: tuple[float, float] | None
-    """Speed of the backbone of the first member, and of the ensemble, with ONNX Runtime; None where the ensemble has one
-    backbone, and so the same speed."""
+    """Speed of the backbone of the first member, and of the ensemble, with ONNX Runtime; None where the ensemble has
+    one backbone, and so the same speed."""
     seconds: float
 
     @property

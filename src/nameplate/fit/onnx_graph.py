@@ -148,7 +148,13 @@ def _resampled(graph: Graph, photos: str, lengths: list[str], goal: str, interpo
     # The axes of `planes` are now the one that is resampled last, and the one that is resampled first.
     both = graph.op("Concat", *lengths, axis=0)
     last, first = (
-        _weights(graph, *(_chosen(graph, each, turned, place) for each in (own, both, goal)), interpolation)
+        _weights(
+            graph,
+            _chosen(graph, own, turned, place),
+            _chosen(graph, both, turned, place),
+            _chosen(graph, goal, turned, place),
+            interpolation,
+        )
         for place in (0, 1)
     )
     halfway = _product(graph, planes, graph.op("Transpose", first, perm=[1, 0]), swapped=False)

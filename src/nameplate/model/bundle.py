@@ -218,6 +218,8 @@ def load_bundle(name: str | Path) -> Bundle:
 
 def is_bundle(name: str | Path) -> bool:
     """Whether `load_bundle` would find a bundle by this name; it is not read."""
+    if hub_name(str(name)) is not None:  # nothing is fetched to find out
+        return True
     return _is_bundle(Path(name)) or _is_bundle(Path(name) / IN_RUN) or str(name) in shipped()
 
 

@@ -88,7 +88,7 @@ def fetch(name: HubName, limits: Mapping[str, int]) -> Path:
             if file.rfilename in limits and (file.size or 0) > limits[file.rfilename]:
                 most = limits[file.rfilename]
                 raise BundleError(f"'{name}': {file.rfilename} has {file.size:,} bytes, at most {most:,} are fetched.")
-        # It finds the commit once, so that all files are of one state, and remembers it for when there is no connection.
+        # It finds the commit once, so that all files are of one state, and remembers it for later without a connection.
         return Path(hub.snapshot_download(name.repo, revision=revision, allow_patterns=list(limits), **where))
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         raise BundleError(

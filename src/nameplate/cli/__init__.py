@@ -15,6 +15,7 @@ from nameplate.cli import (  # noqa: F401
     feedback,
     folds,
     predict,
+    push,
     recipes,
     serve,
     train,

@@ -30,6 +30,7 @@ EXTRAS = {
     "serve": (("fastapi", "uvicorn", "sqlalchemy"), "the HTTP service and its page"),
     "postgres": (("psycopg",), "users' corrections in PostgreSQL"),
     "train": (("torch", "timm", "accelerate"), "training whole networks"),
+    "hub": (("huggingface_hub",), "bundles on the Hugging Face hub"),
     "cloud": (("fsspec", "s3fs", "gcsfs"), "photos at s3:// and gs://"),
     "ray": (("ray",), "bulk jobs on a cluster"),
 }

@@ -83,15 +83,15 @@ class Ensemble:
     loss_gain: Paired | None
     """The log-loss that the ensemble saves over `best`."""
     photos_per_second: tuple[float, float] | None
-    """Speed of the backbone of the first member, and of the ensemble, with ONNX Runtime; None where it has the same
-    backbone and so the same speed."""
+    """Speed of the backbone of the first member, and of the ensemble, with ONNX Runtime; None where the ensemble has
+    one backbone, and so the same speed."""
     seconds: float
 
     @property
     def cost(self) -> str:
         """What it costs in words."""
         if self.photos_per_second is None:
-            return "nothing: the members share their backbone, so it is one head on it"
+            return "nothing: one network for each photo, as each member has"
         one, all_ = self.photos_per_second
         return (
             f"{self.backbones} networks for each photo: {all_:,.0f} photos/s instead of {one:,.0f} "

@@ -464,6 +464,12 @@ def test_what_training_refuses(
         (["train", "x", "-o", "b", "--recipe", "fast", "--set", "stages.epoch=3"], "Did you mean 'stages.epochs'?"),
         (["train", "x", "-o", "b", "--recipe", "fast", "--mirror"], "--mirror is for recipe 'head'"),
         (["train", "x", "-o", "b", "--recipe", "fast", "--seed", "-1"], "--seed"),
+        (["train", "--resume", "r", "--epochs", "3"], "--resume"),
+        (["train", "x", "-o", "b", "--epochs", "3"], "--epochs is for recipes that train a network, not for 'head'"),
+        (["train", "x", "-o", "b", "--batch", "8"], "--batch is for recipes that train a network"),
+        (["train", "x", "-o", "b", "--recipe", "fine-tune", "--epochs", "3"], "the recipe has 4 stages"),
+        (["train", "x", "-o", "b", "--recipe", "fast", "--size", "big"], "--size big"),
+        (["train", "x", "-o", "b", "--recipe", "fast", "--size", "20x20"], "--size 20x20"),
         (["augment", "x", "-o", "a.jpg", "--recipe", "head"], "trains no network"),
         (["augment", "x", "-o", "a.gif"], "Cannot write 'a.gif': its name must end in .jpg, .jpeg, .png"),
         (["augment", "x", "-o", "sheet"], "Cannot write 'sheet'"),
@@ -486,16 +492,21 @@ def test_wrong_usage_exits_with_2_before_anything_is_read(
 
 @needs_torch
 @needs_extra
-def test_holdout_and_seed_reach_the_recipe(
+def test_holdout_seed_epochs_size_and_batch_reach_the_recipe(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe, run = written(tmp_path / "r.toml", replace(TINY, weights="nowhere.safetensors")), tmp_path / "run"
-    options = ("--holdout", "0", "--seed", "11", "--set", "weights=none", "--set", "stages.epochs=1", "--threads", "1")
+    plain = ("--epochs", "1", "--size", "48x64", "--batch", "4")
+    options = ("--holdout", "0", "--seed", "11", "--set", "weights=none", *plain, "--threads", "1")
     code, out, err = call(monkeypatch, capsys, "train", data, "--recipe", recipe, *options, "-o", run, "--json")
     assert code == 0, err
     assert json.loads(out)["evaluation"] is None
     assert json.loads(out)["photos"] == 35
-    assert json.loads((run / "run.json").read_text("ascii"))["recipe"]["seed"] == 11
+    made = json.loads((run / "run.json").read_text("ascii"))["recipe"]
+    assert made["seed"] == 11
+    [stage] = made["stages"]
+    assert (stage["epochs"], stage["height"], stage["width"], stage["batch"]) == (1, 48, 64, 4)
+    assert json.loads(out)["steps"] == 8
 
 
 def test_without_torch_the_commands_say_what_to_install(tmp_path: Path) -> None:

@@ -17,11 +17,14 @@ from nameplate.cli.labelled import as_json as how_read
 from nameplate.cli.labelled import left_out_json, tell, tell_parts
 from nameplate.cli.options import (
     DATA,
+    BatchSize,
     Changes,
+    Epochs,
     Exclude,
     Json,
     LayoutOption,
     Names,
+    PhotoSize,
     RecipeOption,
     RuntimeOption,
     Threads,
@@ -45,6 +48,9 @@ def train(
     ] = None,
     recipe: RecipeOption = DEFAULT_RECIPE,
     changes: Changes = None,
+    epochs: Epochs = None,
+    size: PhotoSize = None,
+    batch: BatchSize = None,
     backbone: Annotated[
         str | None,
         typer.Option(
@@ -98,7 +104,22 @@ def train(
     from nameplate.fit.recipe import load_recipe
 
     if resume is not None:
-        others = (data, output, changes, backbone, names, exclude, holdout, seed, mirror, balanced, threads)
+        others = (
+            data,
+            output,
+            changes,
+            epochs,
+            size,
+            batch,
+            backbone,
+            names,
+            exclude,
+            holdout,
+            seed,
+            mirror,
+            balanced,
+            threads,
+        )
         changed = recipe != DEFAULT_RECIPE or layout != "auto" or whole_photo
         if any(other not in (None, []) for other in others) or changed or overwrite or index:
             raise UsageError(
@@ -112,6 +133,7 @@ def train(
         raise UsageError("Give the labelled photos and --output, or a run to go on with: --resume RUN.")
     given = {"holdout": holdout, "seed": seed, "mirror": mirror, "balanced": balanced}
     chosen = with_options(load_recipe(recipe, changes or []), {k: v for k, v in given.items() if v is not None}, recipe)
+    chosen = with_plain_options(chosen, recipe, epochs=epochs, size=size, batch=batch)
 
     def read(report: Callable[[str, int, int], None]) -> Dataset:
         from nameplate.data import read_dataset
@@ -154,6 +176,26 @@ def with_options(recipe: Recipe | HeadRecipe, given: dict[str, Any], name: str) 
     if strange:
         raise UsageError(f"--{strange[0]} is for recipe 'head', not for '{name}'.")
     return replace(recipe, **given)
+
+
+def with_plain_options(
+    recipe: Recipe | HeadRecipe, name: str, *, epochs: int | None, size: str | None, batch: int | None
+) -> Recipe | HeadRecipe:
+    """Return the recipe changed by `--epochs`, `--size` and `--batch`; None leaves each as it is.
+
+    Raises:
+        UsageError: the recipe trains no network, or a value is impossible.
+    """
+    given = {"--epochs": epochs, "--size": size, "--batch": batch}
+    named = [option for option, value in given.items() if value is not None]
+    if not named:
+        return recipe
+    if isinstance(recipe, HeadRecipe):
+        raise UsageError(f"{named[0]} is for recipes that train a network, not for '{name}'. See 'nameplate recipes'.")
+    from nameplate.experiments.candidates import parse_size
+    from nameplate.fit.adjust import adjusted
+
+    return adjusted(recipe, epochs=epochs, size=None if size is None else parse_size(size), batch=batch)
 
 
 def train_head_alone(

@@ -44,8 +44,11 @@ TINY = Recipe(
 RANDOM = replace(
     TINY,
     stages=(replace(STAGE, patience=2, restore_best=True), replace(STAGE, height=48, layer_decay=0.8, warmup=1)),
-    augmentation=Augmentation(crop=(0.5, 1.0), zoom_out=0.5, fill="scene", brightness=0.2, hue=0.1),
+    augmentation=Augmentation(
+        crop=(0.5, 1.0), zoom_out=0.5, fill="scene", brightness=0.2, hue=0.1, policy="trivialaugment"
+    ),
     mixing=Mixing(mixup=0.5, cutmix=0.5, until=0.8),
+    amsgrad=True,
     weight_decay=0.05,
     ema=0.9,
     dropout=0.2,

@@ -124,8 +124,12 @@ class Recipe:
     mixing: Mixing = field(default_factory=Mixing)
     optimizer: Optimizer = "adamw"
     """adamw: AdamW (I. Loshchilov and F. Hutter, 2019); adam: Adam; sgd: SGD with Nesterov momentum 0.9."""
+    amsgrad: bool = False
+    """Whether adamw and adam divide by the largest second moment so far (S. Reddi et al., "On the Convergence of Adam
+    and Beyond", 2018)."""
     weight_decay: NotNegative = 0.0
-    """Weight decay of matrices and convolution kernels; biases and norms have none."""
+    """Weight decay of matrices and convolution kernels; biases and norms have none. With adam and sgd it is an L2
+    penalty, added to the gradient."""
     label_smoothing: Below1 = 0.0
     """Share of the target probability that is spread evenly over all classes."""
     clip: Positive | None = None
@@ -409,6 +413,8 @@ def _refuse_disagreement(recipe: Recipe, where: str) -> None:
     if mixing.mixup + mixing.cutmix > 1:
         sums = f"mixing.mixup = {mixing.mixup} and mixing.cutmix = {mixing.cutmix}"
         raise UsageError(f"{where}: {sums}, but they may add up to 1 at most.")
+    if recipe.amsgrad and recipe.optimizer == "sgd":
+        raise UsageError(f"{where}: amsgrad is for adamw and adam, and optimizer = sgd.")
     for number, stage in enumerate(recipe.stages, 1):
         if stage.warmup > stage.epochs:
             stretch = f"stages.{number}.warmup = {stage.warmup} epochs"

@@ -204,7 +204,7 @@ def _optimizer(recipe: Recipe, groups: list[dict[str, object]], accelerator: Acc
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True)
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr=0.0, fused=accelerator.device.type in ("cpu", "cuda"))
+    return kind(groups, lr=0.0, amsgrad=recipe.amsgrad, fused=accelerator.device.type in ("cpu", "cuda"))
 
 
 def _epoch(

@@ -172,13 +172,15 @@ def test_a_run_killed_again_and_again_ends_as_if_it_had_not_been(
         wait_for((run / "weights.safetensors").exists, pid)
         os.kill(pid, signal.SIGKILL)
 
-    half_written = 0
+    half_written, said = 0, ""
     step_events = [before_the_first_step, while_it_writes, while_it_trains, while_it_writes, while_it_trains]
     for event in [*step_events, while_the_bundle_is_made]:
         assert started.run(*arguments, meanwhile=event) == -signal.SIGKILL, started.log.read_text("utf-8")
         half_written += any(run.glob(".checkpoint.safetensors.*.part"))
+        said += started.log.read_text("utf-8")
         arguments = ["train", "--resume", run]
     assert half_written
+    assert re.search(r"going on from epoch \d of at most 4(, after its step \d+)? …", said)
     assert started.run(*arguments) == 0, started.log.read_text("utf-8")
     _same_end(run, finished[0])
     assert not list(run.glob(".*"))
@@ -198,18 +200,23 @@ def _same_end(run: Path, other: Path) -> None:
 
 @needs_torch
 @needs_extra
-def test_an_interrupted_run_says_how_to_go_on(started: Started, data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("sent", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_an_interrupted_run_says_how_to_go_on(
+    sent: signal.Signals, code: int, word: str, started: Started, data: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     recipe = written(tmp_path / "r.toml", replace(TINY, stages=(replace(STAGE, epochs=1000),)))
 
     def interrupt(pid: int) -> None:
         wait_for((run / "checkpoint.safetensors").exists, pid)
-        os.kill(pid, signal.SIGINT)
+        os.kill(pid, sent)
 
-    code = started.run("train", data, "--recipe", recipe, "--threads", "1", "-o", run, meanwhile=interrupt)
+    ended = started.run("train", data, "--recipe", recipe, "--threads", "1", "-o", run, meanwhile=interrupt)
     said = started.log.read_text("utf-8")
-    assert code == 130, said
-    assert f"nameplate train --resume '{run}'" in said
+    assert ended == code, said
+    assert f"{word} Go on from the last checkpoint: nameplate train --resume '{run}'." in said
     assert "Traceback" not in said
     assert "stopped: interrupted" in (run / "index.html").read_text("utf-8")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -71,19 +73,34 @@ def _look_elsewhere(run: Path, places: Sequence[Path]) -> None:
     screen.tell_refused([(path, "neither there nor where it was") for path in found.missing], "missing")
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: the machine shuts down, or a job system's time is over."""
+
+
+def _terminate(*_: object) -> None:
+    raise _Terminated
+
+
 @contextmanager
 def _to_go_on(run: Path) -> Iterator[None]:
-    """Say how to continue a run that a person or the disk interrupts."""
+    """Say how to continue a run that a person, SIGTERM or the disk interrupts; exit codes are 128 + the signal."""
+    before = (
+        signal.signal(signal.SIGTERM, _terminate) if threading.current_thread() is threading.main_thread() else None
+    )
     try:
         yield
-    except KeyboardInterrupt:
-        screen.note("interrupted", f"Go on from the last checkpoint: nameplate train --resume '{run}'.")
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt as stop:
+        what, code = ("terminated", 143) if isinstance(stop, _Terminated) else ("interrupted", 130)
+        screen.note(what, f"Go on from the last checkpoint: nameplate train --resume '{run}'.")
+        raise typer.Exit(code) from None
     except WriteError as error:
         raise NameplateError(f"{error} When that is mended: nameplate train --resume '{run}'.") from None
     except OSError as error:
         reason = error.strerror or error
         raise NameplateError(f"'{run}': {reason}. When that is mended: nameplate train --resume '{run}'.") from None
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _tell(made: FineTuned, refused: list[tuple[str, str]], run: Path, seconds: float, json: bool) -> None:

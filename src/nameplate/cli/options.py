@@ -150,6 +150,7 @@ ORDER = [
     "backbones",
     "backbone",
     "convert-weights",
+    "lr-find",
     "train",
     "compare",
     "extra-data",

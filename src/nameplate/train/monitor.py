@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from nameplate.errors import NameplateError, PhotoError
+from nameplate.fit.notebook import RECIPE, VALIDATION
 from nameplate.fit.recipe import recipe_toml
 from nameplate.fit.run import EVALUATION_RUNTIME, EVENTS, METRICS, PAGE, SHEET, Run
 from nameplate.fit.split import Split
@@ -180,6 +181,7 @@ class RunMonitor:
                 confusions=self._confused(made) if made else (),
                 parity=_parity(made) if made else (),
                 exported=made.exported if made else None,
+                reference=VALIDATION if self._run.recipe.name == RECIPE else (),
                 notes=self._notes(),
             ),
         )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from nameplate.report.audit import scale_sizes
+from nameplate.report.photos import scale_sizes
 from nameplate.types import Doubles
 
 

@@ -198,7 +198,7 @@ def copy_findings(members: Sequence[Photo], likeness: float) -> Iterator[Finding
         likeness: The lowest correlation among them, which is the score.
     """
     paths = tuple(photo.path for photo in members)
-    labels = sorted({str(photo.label) for photo in members})
+    labels = sorted({photo.label for photo in members if photo.label is not None})
     parts = sorted({str(photo.split) for photo in members if photo.split})
     if len(labels) > 1:
         where = f", in {' and '.join(parts)}" if len(parts) > 1 else ""

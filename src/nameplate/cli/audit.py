@@ -1,11 +1,11 @@
-"""`nameplate audit`."""
+"""`nameplate look` and `nameplate audit`: the data set, at first sight and in depth."""
 
 from __future__ import annotations
 
 import shlex
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,6 +24,81 @@ from nameplate.cli.options import (
 )
 from nameplate.defaults import DEFAULT_BUNDLE
 from nameplate.errors import UsageError
+
+if TYPE_CHECKING:
+    from nameplate.audit.look import Look
+
+
+@app.command()
+def look(
+    data: Data,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="PAGE", help="The HTML page to write.")] = Path(
+        "look.html"
+    ),
+    names: Names = None,
+    exclude: Exclude = None,
+    layout: LayoutOption = "auto",
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Look at labelled photos first: counts, samples, sizes of each part, and copies across parts, in seconds."""
+    from nameplate.cli.labelled import as_json as how_read
+    from nameplate.cli.labelled import read_labelled
+    from nameplate.data.inputs import refuse_overwriting_input
+    from nameplate.report.audit import finding_counts
+    from nameplate.report.look import SHOWN_KINDS, look_page
+
+    _refuse_no_page(output)
+    refuse_overwriting_input((output,), [*data, names, exclude])
+    with screen.progress() as report:
+        dataset = read_labelled(data, names, exclude, layout, report)
+        page = look_page(dataset, tuple(data), threads, report)
+    page.write(output)
+    found = page.found
+    counts = {kind: count for kind, count in finding_counts(found.findings).items() if kind in SHOWN_KINDS}
+    if json:
+        screen.print_json(
+            {
+                "page": str(output),
+                "photos": len(found.photos),
+                "nameplates": found.counts,
+                "parts": found.parts,
+                "findings": counts,
+                "copies_across_parts": found.across,
+                "data": how_read(dataset),
+                "left_out": screen.left_out_json(dataset.refused),
+            }
+        )
+        return
+    _print_look(found, counts)
+    screen.step("Wrote", f"{output}  ({page.seconds:.1f} s)")
+    named = [] if names is None else ["--names", str(names)]
+    screen.step("Next", shlex.join(["nameplate", "audit", *map(str, data), *named]))
+
+
+def _print_look(found: Look, counts: dict[str, int]) -> None:
+    few, many = min(found.counts.items(), key=lambda each: each[1]), max(found.counts.items(), key=lambda each: each[1])
+    screen.step(
+        "Looked at", f"{screen.counted(len(found.photos), 'photo')} of {screen.counted(len(found.counts), 'nameplate')}"
+    )
+    if few[1] == many[1]:
+        screen.step("Photos", f"{few[1]:,} of each nameplate")
+    else:
+        screen.step("Photos", f"{few[1]:,} ({few[0]}) to {many[1]:,} ({many[0]}) of a nameplate")
+    for part in found.parts:
+        mean, median = ("{:,.0f} × {:,.0f}".format(*size) for size in (part.mean_size, part.median_size))
+        where = "" if part.name == "all" else f"{part.name}: "
+        screen.step("Size", f"{where}{screen.counted(part.photos, 'photo')}, mean {mean}, median {median} pixels")
+    for kind, count in counts.items():
+        screen.step(f"{count:>9,}", kind)
+    if len(found.parts) > 1:
+        screen.step("Across parts", f"{screen.counted(found.across, 'photo')} with a copy in another part")
+
+
+def _refuse_no_page(output: Path) -> None:
+    """Raises UsageError where the report's name is not that of a page."""
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"The report is a page: '{output}' must end with .html.")
 
 
 @app.command()
@@ -60,8 +135,7 @@ def audit(
     from nameplate.model.model import Model
     from nameplate.report.audit import AuditFiles, finding_counts, write_report
 
-    if output.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"The report is a page: '{output}' must end with .html.")
+    _refuse_no_page(output)
     refuse_overwriting_input(AuditFiles.beside(output), [*data, names, exclude])
     begun = time.monotonic()
     cars = which_cars(whole_photo=whole_photo)

@@ -144,6 +144,7 @@ def as_command(app: typer.Typer) -> Any:
 
 ORDER = [
     "demo",
+    "look",
     "audit",
     "augment",
     "recipes",

@@ -262,6 +262,26 @@ def photos_root(folder: Path) -> Path:
     return read_competition(competition).test_folder or folder
 
 
+def photos_to_recognise(source: str | os.PathLike[str]) -> list[Photo]:
+    """The test photos of a competition, which have no labels; none where the source is not a competition's.
+
+    Args:
+        source: as for `read_dataset`. An archive must have been read by it before, and is not unpacked again.
+    """
+    path = Path(source)
+    if path.is_dir():
+        root = path
+    elif is_archive(path.name):
+        root = unpack(path, Limits())[0]
+    else:
+        return []
+    competition = find_competition(root)
+    if competition is None or not _has_categories(competition):
+        return []
+    folder = read_competition(competition).test_folder
+    return [] if folder is None else _sifted(walk(str(folder)), path.name, [])
+
+
 @dataclass(frozen=True, slots=True)
 class _How:
     """The settings of reading a source."""

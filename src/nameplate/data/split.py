@@ -135,8 +135,28 @@ def find_copies(
         greys: uint8 N×64×64, the photos in grey.
         progress: called with the number of candidate pairs that are compared, and of all of them.
     """
+    return _aligned(digests, candidate_pairs(digests, hashes, embeddings), greys, progress)
+
+
+def find_hashed_copies(
+    digests: Sequence[str],
+    hashes: NDArray[np.uint64],
+    greys: NDArray[np.uint8],
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> Copies:
+    """`find_copies` without embeddings: among the candidates are those with near hashes alone."""
+    pairs = near_pairs(hashes, CANDIDATE_BITS)
+    return _aligned(digests, _of_other_bytes(digests, pairs), greys, progress)
+
+
+def _aligned(
+    digests: Sequence[str],
+    candidates: NDArray[np.int64],
+    greys: NDArray[np.uint8],
+    progress: Callable[[int, int], None],
+) -> Copies:
+    """The pairs of the same bytes, and those of the candidates that alignment shows to be one image."""
     exact = _same_bytes(digests)
-    candidates = candidate_pairs(digests, hashes, embeddings)
     likeness = likenesses(candidates, greys, progress)
     same = likeness >= SAME
     return Copies(
@@ -152,7 +172,11 @@ def candidate_pairs(digests: Sequence[str], hashes: NDArray[np.uint64], embeddin
     Returns:
         int64 P×2, i < j in each row, each pair once.
     """
-    pairs = np.concatenate([near_pairs(hashes, CANDIDATE_BITS), near_neighbours(embeddings)])
+    return _of_other_bytes(digests, np.concatenate([near_pairs(hashes, CANDIDATE_BITS), near_neighbours(embeddings)]))
+
+
+def _of_other_bytes(digests: Sequence[str], pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Pairs without those of the same bytes, each pair once."""
     pairs = np.setdiff1d(_as_numbers(pairs, len(digests)), _as_numbers(_same_bytes(digests), len(digests)))
     return np.stack(np.divmod(pairs, max(1, len(digests))), 1)
 

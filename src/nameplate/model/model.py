@@ -42,6 +42,7 @@ from nameplate.model.verification import (
     decide,
     read_claim,
 )
+from nameplate.runtime.blas import one_blas_thread
 from nameplate.runtime.select import available_cpus
 from nameplate.types import Cars, Floats, Limits, Prediction
 
@@ -172,14 +173,15 @@ class Model:
         """The prediction for a photo that left the pipeline, with its probabilities; None where it is unreadable."""
         if isinstance(photo, UnreadablePhoto):
             return Prediction(name, failure=photo.failure), None
-        probs, found = self._answer_car(name, photo.car, photo.runtime, top)
-        if found.failure is not None:
-            return found, None
-        found = with_reason(found, photo.covered)
-        if photo.all_cars:
-            others = (self._answer_car(name, car, photo.runtime, top)[1] for car in photo.others)
-            found = replace(found, cars=(found, *others) if photo.covered else ())
-        return found, probs
+        with one_blas_thread():
+            probs, found = self._answer_car(name, photo.car, photo.runtime, top)
+            if found.failure is not None:
+                return found, None
+            found = with_reason(found, photo.covered)
+            if photo.all_cars:
+                others = (self._answer_car(name, car, photo.runtime, top)[1] for car in photo.others)
+                found = replace(found, cars=(found, *others) if photo.covered else ())
+            return found, probs
 
     def _answer_car(self, name: str, car: EmbeddedCar, runtime: str, top: int) -> tuple[Floats, Prediction]:
         """Probabilities and prediction of one car of a photo."""

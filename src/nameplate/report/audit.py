@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from nameplate import __version__
 from nameplate.audit.inspect import (
@@ -33,102 +30,10 @@ from nameplate.data.dataset import digest
 from nameplate.data.split import best_copy
 from nameplate.data.tables import write_table
 from nameplate.images.parallel import ordered_map
-from nameplate.model.measurements import Measurements
-from nameplate.report.page import file_thumbnail_uri, light_and_dark, write_page
+from nameplate.report.page import light_and_dark, write_page
+from nameplate.report.photos import class_counts, file_picture, photo_section
 from nameplate.report.plots import DARK, LIGHT, as_png, dress
 from nameplate.storage import absolute, printable, whole_file
-from nameplate.types import Doubles
-
-# Plots of a data set; each function returns a PNG's bytes.
-
-MUCH = 10
-"""Ratio of the largest size to the smallest; above it the axis is logarithmic."""
-NAMED = 45
-"""Most classes for which each bar is labelled; with more, only the first and the last bars are."""
-
-
-def counts_plot(counts: dict[str, int], *, dark: bool = False) -> bytes:
-    """Draw the number of photos of each class, the largest class first."""
-    colours = DARK if dark else LIGHT
-    order = sorted(counts, key=lambda name: -counts[name])
-    values = [counts[name] for name in order]
-    if len(order) <= NAMED:
-        figure = Figure((6.4, 0.27 * len(order) + 0.8), layout="constrained", facecolor=colours["paper"])
-        axes = figure.add_subplot()
-        dress(axes, colours)
-        axes.barh(range(len(order)), values, color=colours["accent"], height=0.72)
-        axes.set_yticks(range(len(order)), order, fontsize=8.5, color=colours["ink"])
-        axes.invert_yaxis()
-        axes.margins(y=0.01)
-        for place, value in enumerate(values):
-            axes.annotate(f"{value:,}", (value, place), (4, 0), textcoords="offset points", va="center", fontsize=8,
-                          color=colours["soft"])  # fmt: skip
-        axes.grid(visible=False)
-        axes.set_xticks([])
-        return as_png(figure, dpi=160)
-    figure = Figure((6.4, 2.9), layout="constrained", facecolor=colours["paper"])
-    axes = figure.add_subplot()
-    dress(axes, colours)
-    axes.bar(range(len(order)), values, color=colours["accent"], width=1.0)
-    axes.set_xlim(-0.5, len(order) - 0.5)
-    axes.set_xticks([])
-    axes.set_xlabel(f"{len(order)} classes, the largest first", color=colours["soft"], fontsize=9)
-    axes.set_ylabel("photos", color=colours["soft"], fontsize=9)
-    axes.set_title(
-        f"most: {order[0]} ({values[0]:,}) · fewest: {order[-1]} ({values[-1]:,})",
-        loc="left", fontsize=9, color=colours["ink"],
-    )  # fmt: skip
-    return as_png(figure, dpi=160)
-
-
-def measures_plot(
-    widths: Doubles,
-    heights: Doubles,
-    megabytes: Doubles,
-    brightness: Doubles,
-    sharpness: Doubles,
-    *,
-    dark: bool = False,
-) -> bytes:
-    """Draw histograms of sizes, aspect ratios, file sizes, brightness and sharpness, each float64 (N,)."""
-    colours = DARK if dark else LIGHT
-    figure = Figure((6.4, 6.6), layout="constrained", facecolor=colours["paper"])
-    panels = figure.subplots(3, 2)
-    for axes in panels.flat:
-        dress(axes, colours)
-    sizes = panels[0, 0]
-    sizes.plot(widths, heights, ".", color=colours["accent"], markersize=2.5, alpha=0.35, markeredgewidth=0)
-    for axis, values in ((sizes.xaxis, widths), (sizes.yaxis, heights)):
-        scale_sizes(axis, values)
-    sizes.set_title("Width × height, pixels", loc="left", fontsize=9.5, color=colours["ink"])
-    _histogram(panels[0, 1], widths / heights, "Width ÷ height", colours)
-    _histogram(panels[1, 0], megabytes, "Megabytes", colours)
-    _histogram(panels[1, 1], brightness, "Brightness, 0 black – 1 white", colours)
-    _histogram(
-        panels[2, 0], np.log10(np.maximum(sharpness, 1e-6)), "Sharpness, log₁₀ of the Laplacian's variance", colours
-    )
-    _histogram(panels[2, 1], np.sqrt(widths * heights), "Side of a square of as many pixels", colours)
-    return as_png(figure, dpi=160)
-
-
-def scale_sizes(axis: Axis, pixels: Doubles) -> None:
-    """Return tick positions: 1, 2 and 5 times powers of ten if the values span a wide range, else even steps."""
-    low, high = float(pixels.min()), float(pixels.max())
-    if high > MUCH * low:
-        axis._set_axes_scale("log")  # type: ignore[attr-defined]  # the one way to name an axis without its letter
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.set_minor_formatter(NullFormatter())
-    else:
-        axis.set_major_locator(MaxNLocator(4, integer=True))
-    axis.set_major_formatter(FuncFormatter(lambda each, _: f"{each:,.0f}"))
-
-
-def _histogram(axes: Axes, values: Doubles, title: str, colours: dict[str, str]) -> None:
-    high = float(np.quantile(values, 0.995))
-    axes.hist(np.minimum(values, high), bins=40, color=colours["accent"])
-    axes.axvline(float(np.median(values)), color=colours["second"], linewidth=1.4)
-    axes.set_yticks([])
-    axes.set_title(title, loc="left", fontsize=9.5, color=colours["ink"])
 
 
 def shortcut_plot(rows: Sequence[tuple[str, float, float, float]], guessing: float, *, dark: bool = False) -> bytes:
@@ -154,12 +59,10 @@ def shortcut_plot(rows: Sequence[tuple[str, float, float, float]], guessing: flo
 
 MOST_SHOWN, MOST_COPIES = 60, 6
 """How many findings of one kind, and how many copies of one photo, the page shows."""
-EXAMPLES, MOST_EXAMPLES = 6, 1000
-"""How many photos of one class, and of all classes, the grid shows."""
 EARLIER = "on an earlier list"
 """The kind of a row that was on an earlier list."""
-SHOWN, SMALL = 200, 130
-"""Longest sides of the images of findings and of examples, in pixels."""
+SHOWN = 200
+"""Longest side of the images of findings, in pixels."""
 TITLES = {
     UNREADABLE: ("Unreadable", "They cannot be decoded, or are damaged, so they cannot train a model."),
     EXACT: ("Exact duplicates", "Files of the same bytes. One of each is enough."),
@@ -249,7 +152,7 @@ def left_out(audit: Audit) -> Iterator[dict[str, object]]:
 
 def as_json(audit: Audit, seconds: float) -> dict[str, object]:
     """Return the report as plain data."""
-    counts = class_counts(audit)
+    counts = class_counts(audit.photos, audit.dataset.nameplates)
     sizes = np.array([(photo.width, photo.height) for photo in audit.photos], np.float64).reshape(-1, 2)
     looks = [look for look in audit.measurements if look is not None]
     return {
@@ -290,12 +193,6 @@ def as_json(audit: Audit, seconds: float) -> dict[str, object]:
     }
 
 
-def class_counts(audit: Audit) -> dict[str, int]:
-    """Count the readable photos of each class."""
-    found = Counter(photo.label for photo in audit.photos)
-    return {name: found[name] for name in audit.dataset.nameplates}
-
-
 def _summary(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> dict[str, float] | None:
     if not len(values):
         return None
@@ -305,13 +202,9 @@ def _summary(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> dict[
 
 def _write_page(audit: Audit, said: dict[str, object], written: AuditFiles, threads: int) -> None:
     shown = {kind: [f for f in audit.findings if f.kind == kind] for kind in KINDS}
-    examples = _examples(audit)
-    small = [(path, SMALL) for paths in examples.values() for path in paths]
-    pictures = dict(ordered_map(_picture, small, threads))
     wanted = [path for found in shown.values() for f in found[:MOST_SHOWN] for path in f.photos[:MOST_COPIES]]
-    large = dict(ordered_map(_picture, [(path, SHOWN) for path in dict.fromkeys(wanted)], threads))
+    large = dict(ordered_map(file_picture, [(path, SHOWN) for path in dict.fromkeys(wanted)], threads))
     labels = {photo.path: photo.label for photo in audit.dataset.photos}
-    counts = class_counts(audit)
     write_page(
         written.page,
         "audit.html",
@@ -321,52 +214,14 @@ def _write_page(audit: Audit, said: dict[str, object], written: AuditFiles, thre
         most_copies=MOST_COPIES,
         pictures=large,
         labels=labels,
-        examples=[(name, counts[name], [(p, pictures[p]) for p in paths]) for name, paths in examples.items()],
         name=Path,
         aliases=audit.aliases,
         shortcuts=audit.shortcuts,
-        dark=light_and_dark(lambda dark: counts_plot(counts, dark=dark)),
-        measures=_measures(audit),
+        like=photo_section(audit.photos, audit.measurements, audit.dataset.nameplates, threads),
         hidden=_hidden(audit),
         exclude=written.exclude.name,
         json=written.json.name,
-        darkest=_extremes(audit, lambda look: look.brightness),
-        blurred=_extremes(audit, lambda look: look.sharpness),
     )
-
-
-def _examples(audit: Audit) -> dict[str, list[str]]:
-    """Choose some photos of each class by the order of their digests, so that the choice is the same in every run."""
-    each = max(1, min(EXAMPLES, MOST_EXAMPLES // max(1, len(audit.dataset.nameplates))))
-    found: dict[str, list[str]] = {name: [] for name in audit.dataset.nameplates}
-    for photo in sorted(audit.photos, key=lambda photo: str(photo.sha256)):
-        if len(found[str(photo.label)]) < each:
-            found[str(photo.label)].append(photo.path)
-    return found
-
-
-def _picture(wanted: tuple[str, int]) -> tuple[str, str | None]:
-    path, longest = wanted
-    return path, file_thumbnail_uri(path, longest)
-
-
-def _extremes(
-    audit: Audit, measure: Callable[[Measurements], float], count: int = EXAMPLES
-) -> list[tuple[str, str | None]]:
-    """Return the photos with the lowest values of a measurement."""
-    known = [
-        (photo.path, look) for photo, look in zip(audit.photos, audit.measurements, strict=True) if look is not None
-    ]
-    least = sorted(known, key=lambda pair: measure(pair[1]))[:count]
-    return [_picture((path, SMALL)) for path, _ in least]
-
-
-def _measures(audit: Audit) -> dict[bool, str] | None:
-    known = [(photo, look) for photo, look in zip(audit.photos, audit.measurements, strict=True) if look is not None]
-    if not known:
-        return None
-    rows = np.array([(p.width, p.height, k.bytes / 1e6, k.brightness, k.sharpness) for p, k in known], np.float64)
-    return light_and_dark(lambda dark: measures_plot(*rows.T, dark=dark))
 
 
 def _hidden(audit: Audit) -> dict[bool, str] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,25 @@ THUMBNAIL = 240
 
 def write_page(target: Path, template: str, **data: object) -> None:
     """Fill a template of `report/templates` and write the page; every value is escaped."""
+    write_html(target, fill(template, **data))
+
+
+def write_html(target: Path, text: str) -> None:
+    """Write a page that `fill` made, whole."""
+    with whole_file(target) as temporary:
+        temporary.write_text(text, "utf-8", errors="backslashreplace")  # the name of a file need not be valid UTF-8
+
+
+def in_notebook(page: str, height: int = 720) -> str:
+    """Return a page as a frame for `_repr_html_`, so that its styles do not reach the notebook around it."""
+    return (
+        f'<iframe srcdoc="{html.escape(page)}" sandbox="allow-popups" loading="lazy" '
+        f'style="width: 100%; height: {height}px; border: 1px solid #8884"></iframe>'
+    )
+
+
+def fill(template: str, **data: object) -> str:
+    """Fill a template of `report/templates` and return the page; every value is escaped."""
     environment = Environment(
         loader=PackageLoader("nameplate.report"),
         autoescape=True,
@@ -29,9 +49,7 @@ def write_page(target: Path, template: str, **data: object) -> None:
         trim_blocks=True,
     )
     environment.filters["percent"] = lambda share: f"{100 * share:.1f} %"
-    text = environment.get_template(template).render(**data)
-    with whole_file(target) as temporary:
-        temporary.write_text(text, "utf-8", errors="backslashreplace")  # the name of a file need not be valid UTF-8
+    return environment.get_template(template).render(**data)
 
 
 def png_uri(png: bytes) -> str:

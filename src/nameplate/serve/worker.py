@@ -45,6 +45,7 @@ from nameplate.model.pipeline import (
 from nameplate.model.reference import reference_photo
 from nameplate.model.verification import HeatMap
 from nameplate.runtime.base import BATCH, Stopwatch
+from nameplate.runtime.blas import one_blas_thread
 from nameplate.runtime.openvino import OpenVino
 from nameplate.runtime.ort import OnnxRuntime
 from nameplate.runtime.select import make_runtime
@@ -420,14 +421,15 @@ def main() -> None:
     setup = None if first is None else for_worker(first[0])
     if not isinstance(setup, Setup):
         return
-    try:
-        worker = Worker(setup, reply)
-        reply(frame(worker.warm_up()))
-    except NameplateError as error:
-        reply(frame(Failed(str(error))))
-        sys.exit(1)
-    with suppress(OSError):  # the service has ended
-        worker.run(receive)
+    with one_blas_thread():  # here, for all threads of the process
+        try:
+            worker = Worker(setup, reply)
+            reply(frame(worker.warm_up()))
+        except NameplateError as error:
+            reply(frame(Failed(str(error))))
+            sys.exit(1)
+        with suppress(OSError):  # the service has ended
+            worker.run(receive)
     os._exit(0)  # does not wait for threads that still decode
 
 

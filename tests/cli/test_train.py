@@ -24,8 +24,9 @@ import pytest
 
 from nameplate.cli import main
 from nameplate.demo import photo, photos_folder
-from nameplate.fit.recipe import Mixing, Recipe, Stage, recipe_toml
+from nameplate.fit.recipe import Recipe, Stage, recipe_toml
 from nameplate.images.augment import Augmentation
+from nameplate.images.mixing import Mixing
 from nameplate.storage import working_in, writing
 from tests.cli.run import FORBIDDEN, few_photos, nameplate
 

@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 from nameplate import types
 from nameplate.errors import UsageError
 from nameplate.fit import recipe as module
-from nameplate.fit.recipe import Mixing, Recipe, Stage, allowed, load_recipe, recipe_rows, recipe_toml, shipped_recipes
-from nameplate.images import augment
+from nameplate.fit.recipe import Recipe, Stage, allowed, load_recipe, recipe_rows, recipe_toml, shipped_recipes
+from nameplate.images import augment, mixing
 from nameplate.images.augment import Augmentation
+from nameplate.images.mixing import Mixing
 from nameplate.types import HeadRecipe
 
 PAGE = Path(__file__).parents[2] / "docs" / "recipes.md"
@@ -522,7 +523,7 @@ def table(source: ModuleType, kind: Any, prefix: str) -> str:
         (module, Recipe, ""),
         (module, Stage, "stages."),
         (augment, Augmentation, "augmentation."),
-        (module, Mixing, "mixing."),
+        (mixing, Mixing, "mixing."),
         (types, HeadRecipe, ""),
     ],
 )

@@ -12,7 +12,8 @@ import pytest
 from nameplate.data.dataset import Dataset, read_dataset
 from nameplate.demo import photos_folder
 from nameplate.errors import DataError, NameplateError, UsageError
-from nameplate.fit.recipe import Mixing, Recipe, Stage
+from nameplate.fit.recipe import Recipe, Stage
+from nameplate.images.mixing import Mixing
 
 pytestmark = pytest.mark.torch
 for needed in ("torch", "timm", "accelerate"):

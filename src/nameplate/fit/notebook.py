@@ -1,7 +1,7 @@
 """What the notebook that Nameplate began as reached (Kaggle, sf-dl-car-classification, 2022); the one place for these.
 
-Recipe `original` repeats its two steps. Its backbone was EfficientNetB7; of its 15,561 photos of ten nameplates 15 % were
-held out.
+Recipe `original` repeats its two steps. Its backbone was EfficientNetB7. Of its 15,561 photos of ten nameplates, 15 %
+were held out.
 """
 
 from __future__ import annotations

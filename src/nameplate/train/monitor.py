@@ -15,7 +15,7 @@ from nameplate.fit.run import EVALUATION_RUNTIME, EVENTS, METRICS, PAGE, SHEET, 
 from nameplate.fit.split import Split
 from nameplate.images.decode import decode
 from nameplate.report.run import FINISHED, RUNNING, ConfusedPair, RunPage, metrics_csv, write_run_page
-from nameplate.report.sheet import augmented_rows, contact_sheet, examples
+from nameplate.report.sheet import augmented_sheet, examples
 from nameplate.storage import whole_file
 from nameplate.train.checkpoint import State
 from nameplate.train.finish import Finished
@@ -156,13 +156,10 @@ class RunMonitor:
         """A contact sheet of augmented training photos; None where no photo can be read."""
         recipe, stage = self._run.recipe, self._run.recipe.stages[-1]
         chosen = [photo for photo, train in zip(self._split.photos, self._split.train, strict=True) if train]
-        found, _ = examples(chosen, PHOTOS, (stage.height, stage.width))
+        found, _ = examples(chosen, max(PHOTOS, TIMES + 1), (stage.height, stage.width))
         if not found:
             return None
-        rows = augmented_rows(
-            [pixels for _, pixels in found], stage.height, stage.width, recipe.augmentation, recipe.seed, TIMES
-        )
-        sheet = contact_sheet(rows, [str(photo.label) for photo, _ in found])
+        sheet = augmented_sheet(found, recipe, stage, (PHOTOS, TIMES), "JPEG")
         with whole_file(self._folder / SHEET) as temporary:
             temporary.write_bytes(sheet)
         return sheet

@@ -15,7 +15,7 @@ Reason = Literal[
     "damaged",  # The image data are wrong.
     "too large",  # There are more bytes or pixels than the limits allow, or too little memory.
     "too slow",  # Decoding took longer than the limits allow.
-    "not computed",  # The photo was read, but the output of the model for it is not finite.
+    "not computed",  # The photo was read, but the output of the model for it is not finite, or a fault prevented it.
 ]
 
 

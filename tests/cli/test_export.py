@@ -1,4 +1,4 @@
-"""`nameplate export --int8` as a user runs it: its output, its refusals, and that other commands read the result."""
+"""`nameplate export` as a user runs it, `--int8` and `--onnx`: output, refusals, and that others read the result."""
 
 from __future__ import annotations
 
@@ -123,3 +123,31 @@ def test_a_bundle_that_is_there_is_kept(tiny: Path, int8: tuple[Path, dict[str, 
 def test_wrong_usage_is_reported(given: tuple[str, ...], tmp_path: Path) -> None:
     done = nameplate("export", "cars196", "-o", tmp_path / "out", *given, check=2)
     assert "--int8 and --calibrate DATA" in done.stderr
+
+
+def test_one_file(tiny: Path, tmp_path: Path) -> None:
+    photos = [str(path) for path in sorted(TEST.glob("*/*.jpg"))[:3]]
+    given = [word for photo in photos for word in ("--photos", photo)]
+    target = tmp_path / "tiny.onnx"
+    said = json.loads(nameplate("export", tiny, "--onnx", target, "--with-resize", *given, "--json").stdout)
+    assert (said["model"], said["photos"], said["same"], said["detector"]) == (str(target), 3, 3, None)
+    assert said["bytes"] == target.stat().st_size
+    shown = nameplate("export", tiny, "--onnx", target, *given, "--overwrite").stdout
+    assert "3 with the same nameplate" in shown
+    assert "there already" in nameplate("export", tiny, "--onnx", target, check=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "Give --onnx FILE"),
+        (("--onnx", "a.onnx", "--int8"), "Give --onnx FILE"),
+        (("--onnx", "a.onnx", "-o", "b"), "leave out --calibrate and -o"),
+        (("--int8", "--with-resize"), "belong to --onnx"),
+        (("--int8", "-o", "b"), "give --calibrate DATA"),
+        (("--onnx", "a.tflite"), "must end in .onnx"),
+    ],
+)
+def test_options_that_do_not_go_together(words: tuple[str, ...], said: str, tiny: Path, tmp_path: Path) -> None:
+    assert said in nameplate("export", tiny, *words, check=2, cwd=tmp_path).stderr
+    assert not list(tmp_path.iterdir())

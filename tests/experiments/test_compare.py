@@ -15,9 +15,11 @@ import pytest
 from nameplate.data import read_dataset
 from nameplate.demo import photos_folder
 from nameplate.errors import DataError, NameplateError, UsageError
-from nameplate.experiments.candidates import Candidate, Frozen, Tuned
+from nameplate.experiments.candidates import Candidate, Frozen, Tuned, of_bundle
 from nameplate.experiments.compare import Plan, at_most, compare, photos_to_evaluate
+from nameplate.fit.linear_probe import train_head
 from nameplate.fit.recipe import Recipe, Stage
+from nameplate.model.model import Model
 from nameplate.report.compare import Comparison
 from nameplate.types import HeadRecipe
 
@@ -249,3 +251,21 @@ def test_a_network_costs_what_its_layers_do() -> None:
     assert cost.parameters == 4_652_008
     assert cost.megabytes == pytest.approx(4 * 4.652, rel=0.02)
     assert cost.photos_per_second > 0
+
+
+def test_a_bundle_stands_beside_others_and_photos_that_trained_it_are_refused(data: Path, tmp_path: Path) -> None:
+    ours = of_bundle("cars196", HEAD)
+    assert ours is not None
+    train_head(read_dataset(data), tmp_path / "mine", model=Model.load(threads=1), recipe=HEAD)
+    own = of_bundle(str(tmp_path / "mine"), HEAD)
+    assert own is not None
+    made = run(data, tmp_path / "out", ours, own)
+    rows = {row.name: row for row in made.rows}
+    assert rows["cars196"].top1 is not None
+    assert rows["cars196"].rank == "1"
+    assert rows["cars196"].photos_per_second
+    assert "or copies of them, trained 'mine'" in str(rows["mine"].error)
+    assert of_bundle("Lite0", HEAD) is None
+    said: list[str] = []
+    run(data, tmp_path / "out", ours, own, said=said)
+    assert any("cars196" in line and "evaluated before" in line for line in said)

@@ -82,7 +82,7 @@ def test_verdicts_are_in_words_and_the_right_way_round() -> None:
     assert best["b"].startswith("within noise of a (−2.0 points, p ")
     assert best["c"].startswith("worse than a by 40.0 points (−")
     assert best["lost"] == ""
-    assert summary(rows, found, "a", False) == "The best is a; within noise of it: b."
+    assert summary(rows, found, "a", False) == "The best is a, in a tie: within noise of it is b."
     turned = {each.name: each.verdict for each in with_verdicts(rows, pairs(FOUND, ALONE, "c"), "c", True)}
     assert turned["a"].startswith("better than c by 40.0 points (+")
     assert summary(rows, pairs(FOUND, ALONE, "c"), "c", True) == "Better than c: a, b."

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -145,3 +147,18 @@ def test_the_title_is_what_identify_says(verdict: Verdict, title: str, word: str
     assert f"<h1>{title}</h1>" in page
     assert f"<figcaption>{word}:" in page
     assert ("None of its nameplates is meant" in page) == (verdict in ("not a car", "unknown car"))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 300), st.integers(1, 300), st.tuples(*[st.floats(0, 1)] * 4), st.integers(1, 400), st.booleans())
+def test_every_photo_of_one_pixel_or_more_gets_its_map(
+    width: int, height: int, sides: tuple[float, float, float, float], longest: int, boxed: bool
+) -> None:
+    x0, x1 = sorted(sides[:2])
+    y0, y1 = sorted(sides[2:])
+    left, top = min(int(x0 * width), width - 1), min(int(y0 * height), height - 1)
+    region = (left, top, max(left + 1, int(x1 * width)), max(top + 1, int(y1 * height)))
+    pixels = np.full((height, width, 3), 128, np.uint8)
+    photo = replace(explanation(), pixels=pixels, width=width, height=height)
+    drawn = heat_map(photo, replace(case(), region=region if boxed else None), Preprocess(40, 60), longest)
+    assert max(drawn.shape[:2]) == longest

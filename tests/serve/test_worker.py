@@ -1,14 +1,22 @@
-"""Batches: no photo waits for long, no batch is larger than allowed, free runners share the photos."""
+"""Batches: no photo waits for long, no batch is larger than allowed, free runners share the photos. And a fault that
+one photo shows fails that photo alone.
+"""
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 
 import pytest
 
+from nameplate.defaults import DEFAULT_BUNDLE, NO_TTA
+from nameplate.demo import photo
+from nameplate.model.bundle import load_bundle
 from nameplate.serve import worker
-from nameplate.serve.worker import Batches
+from nameplate.serve.ipc import Frame, Setup, WorkerJob, WorkerResult, for_service, frame
+from nameplate.serve.worker import Batches, Worker
+from nameplate.types import Limits
 
 
 def _filled(batches: Batches[int], count: int) -> None:
@@ -84,3 +92,27 @@ def test_no_photo_lets_others_pass_for_ever(monkeypatch: pytest.MonkeyPatch) -> 
     time.sleep(0.1)
     _filled(batches, 2)  # photos 0 and 1, which count as so many cars
     assert batches.take() == [10]
+
+
+def test_a_fault_that_one_photo_shows_fails_that_photo_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = load_bundle(DEFAULT_BUNDLE)
+    answers: queue.Queue[WorkerResult] = queue.Queue()
+
+    def reply(answer: Frame) -> None:
+        message = for_service(answer.head)
+        assert isinstance(message, WorkerResult)
+        answers.put(message)
+
+    one = Worker(Setup(str(bundle.folder), "onnxruntime", 1, Limits(), NO_TTA, "main", 0.0), reply)
+    # The service lets no such body through, so decoding it is a fault that nobody foresaw.
+    jobs = [(WorkerJob(1, "a", 60, form="input"), b"too short"), (WorkerJob(2, "b", 60), photo().read_bytes())]
+    received = iter([(frame(job).head, body) for job, body in jobs])
+    one.run(lambda: next(received, None))
+    found = {answer.id: answer.prediction for answer in (answers.get(timeout=60), answers.get(timeout=60))}
+    failed, named = found[1], found[2]
+    assert failed is not None
+    assert failed.failure is not None
+    assert "a fault in Nameplate" in failed.failure.detail
+    assert named is not None
+    assert named.nameplate
+    assert "ValueError" in capsys.readouterr().err

@@ -331,7 +331,7 @@ def test_offline_mode_sends_no_request(hub: type[Hub], monkeypatch: pytest.Monke
 def test_missing_pretrained_weights_are_an_error_that_helps() -> None:
     with torch.device("meta"):
         networks = [make("ResNet152V2"), make("gcvit_xxtiny")]
-    with pytest.raises(UsageError, match=r"no pretrained weights of 'ResNet152V2' .*--set weights=none"):
+    with pytest.raises(UsageError, match=r"weights of 'ResNet152V2' .*is resnetv2_101.*--set weights=none"):
         load_weights(networks[0], find_backbone("ResNet152V2"), "auto")
     with pytest.raises(UsageError, match=r"are a pickle\. Fetch https://.*\.pth, convert it"):
         load_weights(networks[1], find_backbone("gcvit_xxtiny"), "auto")

@@ -11,6 +11,7 @@ from nameplate.cli import (  # noqa: F401
     experiments,
     export,
     feedback,
+    folds,
     lr_find,
     predict,
     recipes,

@@ -11,12 +11,14 @@ import typer
 
 from nameplate.cli import screen
 from nameplate.cli.app import app
+from nameplate.cli.ending import needs_extra
 from nameplate.cli.options import (
     Data,
     Exclude,
     Json,
     LayoutOption,
     Names,
+    Relabel,
     RuntimeOption,
     Threads,
     WholePhoto,
@@ -26,6 +28,7 @@ from nameplate.defaults import DEFAULT_BUNDLE
 from nameplate.errors import UsageError
 
 if TYPE_CHECKING:
+    from nameplate.audit.inspect import Audit
     from nameplate.audit.look import Look
 
 
@@ -37,6 +40,7 @@ def look(
     ),
     names: Names = None,
     exclude: Exclude = None,
+    relabel: Relabel = None,
     layout: LayoutOption = "auto",
     threads: Threads = None,
     json: Json = False,
@@ -49,9 +53,9 @@ def look(
     from nameplate.report.look import SHOWN_KINDS, look_page
 
     _refuse_no_page(output)
-    refuse_overwriting_input((output,), [*data, names, exclude])
+    refuse_overwriting_input((output,), [*data, names, exclude, relabel])
     with screen.progress() as report:
-        dataset = read_labelled(data, names, exclude, layout, report)
+        dataset = read_labelled(data, names, exclude, layout, report, relabel)
         page = look_page(dataset, tuple(data), threads, report)
     page.write(output)
     found = page.found
@@ -112,6 +116,7 @@ def audit(
     ] = Path("report.html"),
     names: Names = None,
     exclude: Exclude = None,
+    relabel: Relabel = None,
     layout: LayoutOption = "auto",
     model: Annotated[str, typer.Option(help="A bundle whose backbone embeds the photos.")] = DEFAULT_BUNDLE,
     shortcuts: Annotated[
@@ -121,6 +126,15 @@ def audit(
             help="Test whether a watermark, a plate or the background gives the class away.",
         ),
     ] = True,
+    serve: Annotated[
+        bool,
+        typer.Option(
+            "--serve", help="Then keep, exclude or relabel the findings in a browser on this machine; stop with Ctrl-C."
+        ),
+    ] = False,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="With --serve: where to listen; 0 chooses a free port.")
+    ] = 0,
     whole_photo: WholePhoto = False,
     runtime: RuntimeOption = "auto",
     threads: Threads = None,
@@ -136,12 +150,21 @@ def audit(
     from nameplate.report.audit import AuditFiles, finding_counts, write_report
 
     _refuse_no_page(output)
-    refuse_overwriting_input(AuditFiles.beside(output), [*data, names, exclude])
+    refuse_overwriting_input(AuditFiles.beside(output), [*data, names, exclude, relabel])
+    if port and not serve:
+        raise UsageError("--port is where --serve listens: add --serve.")
+    if serve:
+        with needs_extra("serve", "A review in a browser needs"):
+            import nameplate.serve.reviewing  # noqa: F401 - what is missing is said before photos are read
+        refuse_overwriting_input(
+            [output.with_suffix(".relabel.csv"), output.with_suffix(".review.json")],
+            [*data, names, exclude, relabel],
+        )
     begun = time.monotonic()
     cars = which_cars(whole_photo=whole_photo)
     known = Model.load(model, runtime=runtime, threads=threads, cars=cars)
     with screen.progress() as report:
-        dataset = read_labelled(data, names, exclude, layout, report)
+        dataset = read_labelled(data, names, exclude, layout, report, relabel)
         found = inspect(dataset, known, shortcuts=shortcuts, progress=report)
     before = read_excluded(exclude) if exclude is not None else ()
     written = write_report(found, output, known.settings.threads, time.monotonic() - begun, before)
@@ -160,7 +183,27 @@ def audit(
                 "left_out": screen.left_out_json(dataset.refused),
             }
         )
-        return
+    else:
+        _print_audit(found, counts)
+        screen.step("Wrote", f"{output}, {written.json}, {written.exclude}  ({time.monotonic() - begun:.0f} s)")
+    if serve:
+        _serve(found, output, tuple(before), port)
+    if not json:
+        relabelled = output.with_suffix(".relabel.csv") if serve else relabel
+        screen.step("Next", _next(data, names, written.exclude, relabelled))
+
+
+def _serve(found: Audit, page: Path, before: tuple[str, ...], port: int) -> None:
+    """Let the findings be reviewed in a browser until a signal comes."""
+    from nameplate.serve.reviewing import open_review, serve_review
+
+    review = open_review(found, page, before)
+    serve_review(review, port, lambda address: screen.note("review", f"{address}  (stop with Ctrl-C)", "bold"))
+    screen.note("reviewed", f"{len(review.decided):,} photos; {review.exclude}, {review.relabel}", "bold")
+
+
+def _print_audit(found: Audit, counts: dict[str, int]) -> None:
+    dataset = found.dataset
     screen.step(
         "Looked at", f"{len(dataset.photos):,} photos of {len(dataset.nameplates):,} nameplates, by {found.runtime}"
     )
@@ -171,11 +214,11 @@ def audit(
     if found.shortcuts is not None:
         for telltale in found.shortcuts.telltales:
             screen.step("Given away", f"{telltale.nameplate}: {telltale.border.value:.0%} known by the border alone")
-    screen.step("Wrote", f"{output}, {written.json}, {written.exclude}  ({time.monotonic() - begun:.0f} s)")
-    screen.step("Next", _next(data, names, written.exclude))
 
 
-def _next(data: list[Path], names: Path | None, exclude: Path) -> str:
+def _next(data: list[Path], names: Path | None, exclude: Path, relabel: Path | None) -> str:
     """Return the `train` command for the same photos and names, without the listed photos."""
     named = [] if names is None else ["--names", str(names)]
-    return shlex.join(["nameplate", "train", *map(str, data), *named, "--exclude", str(exclude), "-o", "my-model"])
+    named += ["--exclude", str(exclude)]
+    named += [] if relabel is None else ["--relabel", str(relabel)]
+    return shlex.join(["nameplate", "train", *map(str, data), *named, "-o", "my-model"])

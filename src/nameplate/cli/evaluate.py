@@ -19,6 +19,7 @@ from nameplate.cli.options import (
     Json,
     LayoutOption,
     Names,
+    Relabel,
     RuntimeOption,
     Threads,
     TtaOption,
@@ -72,6 +73,7 @@ def evaluate(
     ] = None,
     names: Names = None,
     exclude: Exclude = None,
+    relabel: Relabel = None,
     layout: LayoutOption = "auto",
     include_trained: Annotated[
         bool,
@@ -104,7 +106,7 @@ def evaluate(
         raise UsageError(
             "A model card says what a model is worth on photos that did not train it: no --include-trained."
         )
-    _refuse_overwriting(output, card, (*data, names, exclude, *(ood or ())))
+    _refuse_overwriting(output, card, (*data, names, exclude, relabel, *(ood or ())))
     cars = which_cars(whole_photo=whole_photo)
     model = Model.load(bundle, runtime=runtime, threads=threads, tta=tta, cars=cars)
     model.require_head()
@@ -113,7 +115,7 @@ def evaluate(
         shared = common_runtime([model.bundle, other.bundle], runtime, model.settings.threads)
         model, other = model.with_settings(runtime=shared), other.with_settings(runtime=shared)
     with screen.progress() as report:
-        dataset = read_labelled(data, names, exclude, layout, report)
+        dataset = read_labelled(data, names, exclude, layout, report, relabel)
         result = evaluate_model(model, dataset, include_trained=include_trained, progress=report)
         result, gained = evaluate_with_tta(model, result, report)
         others: list[Refused] = []

@@ -1,4 +1,4 @@
-"""`nameplate compare`: backbones or recipes side by side."""
+"""`nameplate compare`, `leaderboard` and `extra-data`: backbones, recipes, bundles or photos side by side."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from nameplate.cli.options import (
     LayoutOption,
     Names,
     RecipeOption,
+    Relabel,
     RuntimeOption,
     Threads,
     WholePhoto,
@@ -40,7 +41,18 @@ if TYPE_CHECKING:
 
 BASE = "fine-tune"
 """The recipe that `--set` changes where none is named."""
-COLUMNS = ("name", "top-1 (95 %)", "log-loss", "photos/s", "millions", "GMACs", "MB", "took, s", "what the test says")
+COLUMNS = (
+    "rank",
+    "name",
+    "top-1 (95 %)",
+    "log-loss",
+    "photos/s",
+    "millions",
+    "GMACs",
+    "MB",
+    "took, s",
+    "what the test says",
+)
 """Of the table on the screen."""
 
 
@@ -52,8 +64,8 @@ def compare(
         str | None,
         typer.Option(
             metavar="A,B,…",
-            help="What 'nameplate backbones' lists; NAME=FILE with weights of your own. For recipes of heads: the one "
-            "that is frozen.",
+            help="What 'nameplate backbones' lists, and bundles (by name or folder); NAME=FILE with weights of your "
+            "own. For recipes of heads: the one that is frozen.",
             show_default="those with common names; Lite0",
         ),
     ] = None,
@@ -70,7 +82,12 @@ def compare(
         typer.Option("--set", metavar="KEY=V1,V2", help="Compare single changes of --recipe with it; repeatable."),
     ] = None,
     size: Annotated[
-        str | None, typer.Option(metavar="HxW", help="Input size of the networks, in pixels.", show_default="180x240")
+        str | None,
+        typer.Option(
+            metavar="HxW",
+            help="Input size of the networks, in pixels; one number for a square.",
+            show_default="180x240",
+        ),
     ] = None,
     mirror: Annotated[
         bool | None,
@@ -94,6 +111,7 @@ def compare(
     ] = HeadRecipe().seed,
     names: Names = None,
     exclude: Exclude = None,
+    relabel: Relabel = None,
     layout: LayoutOption = "auto",
     overwrite: Annotated[bool, typer.Option(help="Replace an existing comparison instead of continuing it.")] = False,
     whole_photo: WholePhoto = False,
@@ -120,9 +138,9 @@ def compare(
     if whole_photo:
         chosen = [located(candidate, "none") for candidate in chosen]
     plan = Plan(kind, tuple(chosen), bool(changes), seed, holdout, threads or available_cpus())
-    refuse_output_inside(output, data, (names, exclude, *(recipes or recipe).split(",")))
+    refuse_output_inside(output, data, (names, exclude, relabel, *(recipes or recipe).split(",")))
     with screen.progress() as report:
-        dataset = read_labelled(data, names, exclude, layout, report)
+        dataset = read_labelled(data, names, exclude, layout, report, relabel)
     if limit is not None:
         dataset = at_most(dataset, limit, seed)
     made = compare(
@@ -144,16 +162,91 @@ def compare(
         raise NameplateError("No candidate could be evaluated; each row gives the reason.")
 
 
+@app.command()
+def leaderboard(
+    entries: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="BUNDLE…", help="Bundles, runs, or the folders of comparisons of networks.", show_default=False
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="The folder for the page and tables.")],
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DATA",
+            help="Labelled photos to judge them on; repeatable. Each leaves out what trained any of them.",
+            show_default="the photos that the first was made from",
+        ),
+    ] = None,
+    names: Names = None,
+    exclude: Exclude = None,
+    relabel: Relabel = None,
+    layout: LayoutOption = "auto",
+    whole_photo: WholePhoto = False,
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Rank bundles and runs as they are, on the photos that trained none of them; ties are called ties."""
+    from nameplate.cli.labelled import read_labelled
+    from nameplate.data.inputs import refuse_output_inside
+    from nameplate.experiments.leaderboard import PROTOCOL, find_entries
+    from nameplate.experiments.leaderboard import leaderboard as rank
+    from nameplate.report.compare import JSON, is_comparison, write_comparison
+    from nameplate.storage import is_free, working_in
+
+    find_entries(entries)  # said before photos are read
+    if data is None and (names or exclude or relabel or layout != "auto"):
+        raise UsageError("--names, --exclude and --layout say how --data is read: give --data too.")
+    refuse_output_inside(output, (*map(Path, entries), *(data or ())), (names, exclude, relabel))
+    if not is_free(output) and not is_comparison(output, PROTOCOL):
+        raise NameplateError(f"'{output}' is there and holds no leaderboard ({JSON}), so it is left alone.")
+    with screen.progress() as report:
+        dataset = None if data is None else read_labelled(data, names, exclude, layout, report, relabel)
+        made = rank(
+            entries,
+            dataset,
+            threads=threads,
+            cars=which_cars(whole_photo=whole_photo),
+            progress=report,
+            say=lambda text: screen.notes.print(text),
+        )
+    with working_in(output):
+        write_comparison(output, made)
+    screen.tell_refused(list(made.unreadable), "unreadable")
+    if json:
+        screen.print_json({"output": str(output), "leaderboard": made})
+    else:
+        _print_comparison(made, output)
+    if made.reference is None:
+        raise NameplateError("No entry could be judged; each row gives the reason.")
+
+
 def _backbones(
     named: str | None, protocol: str, size: tuple[int, int], mirror: bool | None, seed: int
 ) -> list[Candidate]:
-    from nameplate.experiments.candidates import Frozen, Tuned, fine_tune_recipe, split_values, split_weights
+    from nameplate.experiments.candidates import (
+        Frozen,
+        Tuned,
+        fine_tune_recipe,
+        of_bundle,
+        split_values,
+        split_weights,
+    )
     from nameplate.train.backbones import FEATURED, find_backbone
     from nameplate.train.frozen_network import interpolation_of
 
     head = HeadRecipe(seed=seed, mirror=HeadRecipe().mirror if mirror is None else mirror)
     found: list[Candidate] = []
     for text in split_values(named) if named else FEATURED:
+        if (bundle := of_bundle(text, head)) is not None:
+            if protocol != "frozen":
+                raise UsageError(
+                    f"'{text}' is a bundle, which has no weights to train on from. Compare it with --protocol frozen, "
+                    "or judge it as it is: nameplate leaderboard."
+                )
+            found.append(bundle)
+            continue
         title, name, weights = split_weights(text)
         known = find_backbone(name)
         title = title.replace(name, known.name, 1)
@@ -201,8 +294,9 @@ def _print_comparison(made: Comparison, output: Path) -> None:
     if done:
         table = [COLUMNS, *(_cells(row) for row in done)]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        for place, (name, *figures, verdict) in enumerate(table):  # lines that wrap rather than cells cut off
-            cells = [name.ljust(widths[0]), *(f.rjust(w) for f, w in zip(figures, widths[1:-1], strict=True)), verdict]
+        for place, (rank, name, *figures, verdict) in enumerate(table):  # lines that wrap rather than cells cut off
+            right = (figure.rjust(width) for figure, width in zip(figures, widths[2:-1], strict=True))
+            cells = [rank.rjust(widths[0]), name.ljust(widths[1]), *right, verdict]
             screen.out.print("  ".join(cells).rstrip(), style="" if place else "bold")
         screen.out.print(f"\n{made.summary}", style="bold")
     screen.out.print(made.judged)
@@ -213,16 +307,21 @@ def _print_comparison(made: Comparison, output: Path) -> None:
 def _cells(row: ComparisonRow) -> tuple[str, ...]:
     assert row.top1 is not None
     return (
+        row.rank or "–",
         row.name,
         row.top1.percent,
-        f"{row.log_loss:.3f}",
-        f"{row.photos_per_second:.1f}",
-        f"{(row.parameters or 0) / 1e6:.1f}",
-        f"{row.gmacs:.2f}",
-        f"{row.megabytes:.1f}",
-        f"{row.seconds:.0f}",
+        _number(row.log_loss, 3),
+        _number(row.photos_per_second, 1),
+        _number(None if row.parameters is None else row.parameters / 1e6, 1),
+        _number(row.gmacs, 2),
+        _number(row.megabytes, 1),
+        _number(row.seconds, 0),
         row.verdict,
     )
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
 
 
 # extra-data
@@ -268,6 +367,7 @@ def extra_data(
     ] = None,
     names: Names = None,
     exclude: Exclude = None,
+    relabel: Relabel = None,
     layout: LayoutOption = "auto",
     backbone: Annotated[
         str,
@@ -290,7 +390,7 @@ def extra_data(
     from nameplate.fit.recipe import load_recipe
     from nameplate.model.model import Model
 
-    refuse_output_inside(output, (base, extra), (names, exclude, class_map, recipe))
+    refuse_output_inside(output, (base, extra), (names, exclude, relabel, class_map, recipe))
     begun = time.monotonic()
     given = {"holdout": holdout, "seed": seed}
     chosen = with_options(load_recipe(recipe, changes or []), {k: v for k, v in given.items() if v is not None}, recipe)
@@ -300,7 +400,7 @@ def extra_data(
         chosen = replace(chosen, locate="none") if whole_photo else chosen
     model = Model.load(backbone, runtime=runtime, threads=threads, cars=which_cars(whole_photo=whole_photo))
     with screen.progress() as report:
-        ours, further = read_both(base, extra, names, exclude, layout, report)
+        ours, further = read_both(base, extra, names, exclude, layout, report, relabel)
         tell_notes((*ours.notes, *further.notes))
         screen.tell_left_out((*ours.refused, *further.refused))
         made = run_extra_data(

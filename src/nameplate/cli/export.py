@@ -11,30 +11,54 @@ import typer
 from nameplate.cli import screen
 from nameplate.cli.app import app
 from nameplate.cli.ending import needs_extra
-from nameplate.cli.options import BundleArgument, Exclude, Json, LayoutOption, Names, Threads
+from nameplate.cli.options import BundleArgument, Exclude, Json, LayoutOption, Names, Relabel, Threads
 from nameplate.errors import UsageError
 
 if TYPE_CHECKING:
     from nameplate.evaluate.significance import Paired
     from nameplate.fit.int8 import Int8Export
+    from nameplate.fit.one_file import OneFile
 
 
 @app.command()
 def export(
     bundle: BundleArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="The bundle to write.")],
-    int8: Annotated[bool, typer.Option("--int8", help="Quantise the backbone to int8.")] = False,
+    onnx: Annotated[
+        Path | None,
+        typer.Option("--onnx", metavar="FILE", help="Write the whole model as one ONNX file.", show_default=False),
+    ] = None,
+    with_resize: Annotated[
+        bool,
+        typer.Option(
+            "--with-resize", help="With --onnx: the file takes photos of any size, and locates, crops and resizes."
+        ),
+    ] = False,
+    photos: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--photos",
+            metavar="PHOTOS",
+            help="With --onnx: compare the file with the bundle on these photos. Repeatable.",
+            show_default="the embedded ones",
+        ),
+    ] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="Write another bundle, quantised to int8.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="OUT", help="With --int8: the bundle to write.")
+    ] = None,
     data: Annotated[
         list[Path] | None,
         typer.Option(
             "--calibrate",
             metavar="DATA",
-            help="Labelled photos: those that trained the bundle calibrate it, the others evaluate it. Repeatable.",
+            help="With --int8: labelled photos. Those that trained the bundle calibrate it, the others evaluate it. "
+            "Repeatable.",
             show_default=False,
         ),
     ] = None,
     names: Names = None,
     exclude: Exclude = None,
+    relabel: Relabel = None,
     layout: LayoutOption = "auto",
     min_photos: Annotated[
         int | None, typer.Option(min=1, help="The least number of photos to evaluate on.", show_default="1000")
@@ -54,13 +78,15 @@ def export(
     keep: Annotated[
         bool, typer.Option("--keep", help="Write the bundle even if it loses more accuracy or is not faster.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace an existing bundle.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")] = False,
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Make a bundle smaller and faster in int8. Exit code 1 if it would lose accuracy or speed."""
-    if not int8 or not data:
-        raise UsageError("Give --int8 and --calibrate DATA, the photos that the bundle was trained and judged on.")
+    """Write a model as one ONNX file, or make it smaller in int8. Exit code 1 if it would answer otherwise."""
+    _check(onnx, int8, photos, data, output, with_resize=with_resize)
+    if onnx is not None:
+        _one_file(bundle, onnx, photos, with_resize=with_resize, overwrite=overwrite, threads=threads, json=json)
+        return
     with needs_extra("quantize", "Quantising needs"):
         from nameplate.fit.int8 import Gates, Int8Recipe, export_int8
         from nameplate.fit.quantize import FILTER_BITS
@@ -71,13 +97,15 @@ def export(
     from nameplate.runtime.select import available_cpus
     from nameplate.storage import writing
 
+    assert output is not None
+    assert data is not None
     begun = time.monotonic()
     given = {"photos": min_photos, "loss": max_loss, "speedup": min_speedup}
     gates = Gates(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     plain = load_proven(bundle)
-    refuse_output_inside(output, data, (plain.folder, names, exclude))
+    refuse_output_inside(output, data, (plain.folder, names, exclude, relabel))
     with writing(output), screen.progress() as report:
-        dataset = read_labelled(data, names, exclude, layout, report)
+        dataset = read_labelled(data, names, exclude, layout, report, relabel)
         made = export_int8(
             plain,
             dataset,
@@ -96,6 +124,99 @@ def export(
         _print(made, output, time.monotonic() - begun)
     if made.bundle is None:
         raise typer.Exit(1)
+
+
+def _check(
+    onnx: Path | None,
+    int8: bool,
+    photos: list[Path] | None,
+    data: list[Path] | None,
+    output: Path | None,
+    *,
+    with_resize: bool,
+) -> None:
+    """Refuse options that do not go together.
+
+    Raises:
+        UsageError: neither or both of --onnx and --int8, or an option of the other one.
+    """
+    if (onnx is not None) == int8:
+        raise UsageError(
+            "Give --onnx FILE to write the model as one file, or --int8 to write another bundle. For one file in int8, "
+            "export the bundle with --int8 first, and the new bundle with --onnx."
+        )
+    if onnx is not None and (data or output):
+        raise UsageError("--onnx names the file to write and needs no other output: leave out --calibrate and -o.")
+    if int8 and (with_resize or photos):
+        raise UsageError("--with-resize and --photos belong to --onnx.")
+    if int8 and not (data and output):
+        raise UsageError(
+            "With --int8, give --calibrate DATA, the photos that the bundle was trained and judged on, and -o OUT."
+        )
+
+
+def _one_file(
+    bundle: str,
+    target: Path,
+    photos: list[Path] | None,
+    *,
+    with_resize: bool,
+    overwrite: bool,
+    threads: int | None,
+    json: bool,
+) -> None:
+    """Write a bundle as one ONNX file."""
+    with needs_extra("export", "Writing an ONNX file needs"):
+        from nameplate.fit.one_file import export_one_file
+    from nameplate.cli.predict import photo_paths
+    from nameplate.demo import photos_folder
+    from nameplate.model.pipeline import Settings
+    from nameplate.model.proof import load_proven
+    from nameplate.runtime.select import available_cpus
+
+    begun = time.monotonic()
+    loaded = load_proven(bundle)
+    paths, left_out = photo_paths(photos or [photos_folder("test")])
+    with screen.progress() as report:
+        made = export_one_file(
+            loaded,
+            target,
+            paths,
+            with_resize=with_resize,
+            overwrite=overwrite,
+            settings=Settings("onnxruntime", threads or available_cpus()),
+            progress=report,
+        )
+    screen.tell_refused(list(made.unreadable), "unreadable")
+    if json:
+        screen.print_json(
+            {
+                "model": str(made.model),
+                "detector": None if made.detector is None else str(made.detector),
+                "labels": str(made.labels),
+                "bytes": made.model.stat().st_size,
+                "photos": made.parity.photos,
+                "same": made.parity.same,
+                "gap": made.parity.gap,
+                "left_out": screen.left_out_json(left_out, made.unreadable),
+            }
+        )
+        return
+    _print_one_file(made, loaded.manifest.preprocess.locate != "none", time.monotonic() - begun)
+
+
+def _print_one_file(made: OneFile, locates: bool, seconds: float) -> None:
+    parity = made.parity
+    screen.step("Compared", f"on {parity.photos:,} photos: {parity.same:,} with the same nameplate")
+    screen.step("", f"largest difference of a probability {parity.gap:.2g}")
+    size = made.model.stat().st_size / 1e6
+    screen.step("Wrote", f"{made.model}  ({size:.1f} MB, {seconds:.0f} s)")
+    screen.step("", f"{made.labels}  (nameplates and settings, as in the file's metadata)")
+    if made.detector is not None:
+        screen.step("", f"{made.detector}  (finds the car; crop photos to its box first)")
+    elif locates:
+        screen.step("", "The car detector is inside: it takes whole photos.")
+    screen.step("Next", "docs/export.md has recipes for Python, JavaScript, Swift and Kotlin")
 
 
 def as_json(made: Int8Export, output: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ def read_labelled(
     exclude: Path | None,
     layout: str,
     report: Callable[[str, int, int], None],
+    relabel: Path | None = None,
 ) -> Dataset:
     """Read a data set with a command's options.
 
@@ -30,7 +31,7 @@ def read_labelled(
     def unpacked(done: int, total: int) -> None:
         report("unpack", done, total)
 
-    dataset = read_dataset(*data, names=names, exclude=exclude, layout=layout, progress=unpacked)
+    dataset = read_dataset(*data, names=names, exclude=exclude, relabel=relabel, layout=layout, progress=unpacked)
     tell(dataset)
     return dataset
 

@@ -22,6 +22,7 @@ from nameplate.cli.options import (
     Names,
     PhotoSize,
     RecipeOption,
+    Relabel,
     Threads,
 )
 from nameplate.errors import UsageError
@@ -42,6 +43,7 @@ def lr_find(
     steps: Annotated[int, typer.Option(min=10, max=10_000, help="How many training steps to try.")] = 100,
     names: Names = None,
     exclude: Exclude = None,
+    relabel: Relabel = None,
     layout: LayoutOption = "auto",
     threads: Threads = None,
     json: Json = False,
@@ -66,8 +68,9 @@ def lr_find(
     with needs_train_extra():
         from nameplate.train.lr_find import find_rate
     with screen.progress() as report:
-        dataset = read_labelled(data, names, exclude, layout, report)
-        refuse_overwriting_input([output], [*data, names, exclude, recipe, *(photo.path for photo in dataset.photos)])
+        dataset = read_labelled(data, names, exclude, layout, report, relabel)
+        inputs = [*data, names, exclude, relabel, recipe, *(photo.path for photo in dataset.photos)]
+        refuse_overwriting_input([output], inputs)
         found = find_rate(
             dataset,
             plan,

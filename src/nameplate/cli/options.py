@@ -34,6 +34,12 @@ Exclude = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Leave out the photos that this file names; 'nameplate audit' writes one."),
 ]
+Relabel = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Give photos the labels of this table (path, label); 'nameplate audit --serve' writes one."
+    ),
+]
 LayoutOption = Annotated[
     str,
     typer.Option(
@@ -153,7 +159,9 @@ ORDER = [
     "convert-weights",
     "lr-find",
     "train",
+    "ensemble",
     "compare",
+    "leaderboard",
     "extra-data",
     "evaluate",
     "export",

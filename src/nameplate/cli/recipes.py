@@ -10,7 +10,7 @@ import typer
 from nameplate.cli import screen
 from nameplate.cli.app import app
 from nameplate.cli.labelled import read_labelled
-from nameplate.cli.options import Changes, Data, Exclude, Json, LayoutOption, Names, RecipeOption
+from nameplate.cli.options import Changes, Data, Exclude, Json, LayoutOption, Names, RecipeOption, Relabel
 from nameplate.errors import DataError, UsageError
 
 
@@ -27,6 +27,7 @@ def augment(
     pictures: Annotated[int, typer.Option(min=1, max=50, help="How many variations of each photo.")] = 6,
     names: Names = None,
     exclude: Exclude = None,
+    relabel: Relabel = None,
     layout: LayoutOption = "auto",
     json: Json = False,
 ) -> None:
@@ -46,8 +47,10 @@ def augment(
     seen_at = plan.stages[-1 if stage is None else stage - 1]
     height, width = seen_at.height, seen_at.width
     with screen.progress() as report:
-        dataset = read_labelled(data, names, exclude, layout, report)
-    refuse_overwriting_input([output], [*data, names, exclude, recipe, *(photo.path for photo in dataset.photos)])
+        dataset = read_labelled(data, names, exclude, layout, report, relabel)
+    refuse_overwriting_input(
+        [output], [*data, names, exclude, relabel, recipe, *(photo.path for photo in dataset.photos)]
+    )
     mixes = bool(plan.mixing.mixup or plan.mixing.cutmix)
     found, unreadable = examples(dataset.photos, max(photos, pictures + 1) if mixes else photos, (height, width))
     screen.tell_refused(unreadable, "unreadable")

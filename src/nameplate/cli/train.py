@@ -26,6 +26,7 @@ from nameplate.cli.options import (
     Names,
     PhotoSize,
     RecipeOption,
+    Relabel,
     RuntimeOption,
     Threads,
     WholePhoto,
@@ -69,6 +70,7 @@ def train(
     ] = None,
     names: Names = None,
     exclude: Exclude = None,
+    relabel: Relabel = None,
     layout: LayoutOption = "auto",
     holdout: Annotated[
         float | None,
@@ -90,6 +92,16 @@ def train(
         bool | None,
         typer.Option("--balanced/--no-balanced", help="With recipe 'head': give every nameplate the same weight."),
     ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            max=20,
+            metavar="K",
+            help="Train K models, each without another part of the photos, and write their ensemble and what each says "
+            "of the photos that it did not see.",
+        ),
+    ] = None,
     index: Annotated[
         bool,
         typer.Option("--index", help="Store thumbnails of the training photos in the bundle, for 'explain'."),
@@ -101,30 +113,23 @@ def train(
     json: Json = False,
 ) -> None:
     """Train on labelled photos and evaluate the model: a linear head in seconds, or a whole network by a recipe."""
+    from nameplate.cli.folds import resume_folds, train_in_folds, without_choice
+    from nameplate.fit.folds import is_fold_run
     from nameplate.fit.recipe import load_recipe
 
     if resume is not None:
-        others = (
-            data,
-            output,
-            changes,
-            epochs,
-            size,
-            batch,
-            backbone,
-            names,
-            exclude,
-            holdout,
-            seed,
-            mirror,
-            balanced,
-            threads,
-        )
+        switches = (epochs, size, batch, holdout, seed, mirror, balanced, folds, threads)
+        others = (data, output, changes, backbone, names, exclude, relabel, *switches)
         changed = recipe != DEFAULT_RECIPE or layout != "auto" or whole_photo
         if any(other not in (None, []) for other in others) or changed or overwrite or index:
             raise UsageError(
                 "--resume takes photos, recipe and folder from the run: give nothing with it but --data and --json."
             )
+        if is_fold_run(resume):
+            if moved:
+                raise UsageError(f"'{resume}' is a run in folds: its photos must be where they were when it began.")
+            resume_folds(resume, json=json)
+            return
         train_by_recipe(None, resume, moved=moved or [], json=json)
         return
     if moved:
@@ -142,9 +147,31 @@ def train(
         def unpacked(done: int, total: int) -> None:
             report("unpack", done, total)
 
-        refuse_output_inside(output, data, (names, exclude, recipe))  # the output by itself was looked at before
-        return read_dataset(*data, names=names, exclude=exclude, layout=layout, progress=unpacked)
+        refuse_output_inside(
+            output, data, (names, exclude, relabel, recipe)
+        )  # the output by itself was looked at before
+        return read_dataset(*data, names=names, exclude=exclude, relabel=relabel, layout=layout, progress=unpacked)
 
+    if folds is not None:
+        if index:
+            raise UsageError("--index is for one model: train without --folds.")
+        plain = without_choice(chosen, changes or [], holdout=holdout)
+        if not isinstance(plain, HeadRecipe):
+            plain = replace(plain, locate="none") if whole_photo else plain
+            plain = plain if backbone is None else replace(plain, backbone=backbone)
+        train_in_folds(
+            read,
+            output,
+            plain,
+            folds,
+            backbone=backbone,
+            whole_photo=whole_photo,
+            overwrite=overwrite,
+            runtime=runtime,
+            threads=threads,
+            json=json,
+        )
+        return
     if isinstance(chosen, HeadRecipe):
         train_head_alone(
             read,

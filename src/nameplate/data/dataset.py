@@ -65,6 +65,7 @@ def read_dataset(
     *sources: str | os.PathLike[str],
     names: str | os.PathLike[str] | None = None,
     exclude: str | os.PathLike[str] | None = None,
+    relabel: str | os.PathLike[str] | None = None,
     layout: str = "auto",
     limits: Limits | None = None,
     progress: UnpackProgress | None = None,
@@ -79,19 +80,21 @@ def read_dataset(
         sources: paths.
         names: a file that gives class ids their names (see `read_names`).
         exclude: a file that names photos to leave out (see `read_excluded`).
+        relabel: a table that gives photos other labels (see `read_relabelled`).
         layout: how folders are read, one of `nameplate.types.Layout` (see `data/layouts.py`).
         limits: what a photo in an archive may cost.
         progress: called with the number of entries that are unpacked, and of all entries, while an archive is unpacked.
 
     Raises:
-        DataError: a source does not exist, is no data set, has no labelled photos or can be read in several ways, or
-            nothing that `exclude` or `names` names is in the data. The message says what was found instead.
+        DataError: a source does not exist, is no data set, has no labelled photos or can be read in several ways;
+            nothing that `exclude`, `relabel` or `names` names is in the data; or `relabel` names another nameplate.
+            The message says what was found instead.
         UsageError: the layout is unknown.
     """
     if not sources:
         raise DataError("No data given. Give a folder with one folder per nameplate, a CSV, or a zip.")
     called = read_names(Path(names)) if names is not None else {}
-    beside = frozenset(absolute(Path(file)) for file in (names, exclude) if file is not None)
+    beside = frozenset(absolute(Path(file)) for file in (names, exclude, relabel) if file is not None)
     how = _How(check_layout(layout), limits or Limits(), progress, beside)
     kinds, found, refused, notes = _read_sources(sources, how, called)
     _refuse_empty(found, sources[0], refused)
@@ -108,7 +111,8 @@ def read_dataset(
     named = tuple(photo.with_(label=called.get(str(photo.label), photo.label)) for photo in photos)
     excluded = tuple(sorted({photo.path for photo in found} - {photo.path for photo in kept}))
     left_out = len(found) - len(kept)
-    return Dataset(named, nameplates, ids, tuple(refused), kinds, left_out, tuple(notes), excluded)
+    dataset = Dataset(named, nameplates, ids, tuple(refused), kinds, left_out, tuple(notes), excluded)
+    return dataset if relabel is None else relabelled(dataset, Path(relabel))
 
 
 def _read_sources(
@@ -149,6 +153,65 @@ def read_excluded(path: Path) -> set[str]:
     else:
         named = [line.strip() for line in read_text(path).splitlines()]
     return {nfc(absolute(path.parent / name)) for name in named if name}
+
+
+def read_relabelled(path: Path) -> dict[str, str]:
+    """Read the new labels of photos.
+
+    The file is a table with a path and a label column, as `nameplate audit --serve` writes it. Relative paths start at
+    the folder of the file.
+
+    Returns:
+        Absolute path in Unicode NFC → label.
+
+    Raises:
+        DataError: the file cannot be read, lacks a column, or gives one photo two labels.
+    """
+    rows = read_table(path, may_be_empty=True)
+    found: dict[str, str] = {}
+    for number, row in enumerate(rows, start=2):
+        name, label = row[path_column(path, row)].strip(), row[need_column(path, row, LABEL_COLUMNS)]
+        if _says_nothing(name) or _says_nothing(label):
+            raise DataError(f"'{path}', row {number}: there is no path or no label.")
+        key, label = nfc(absolute(path.parent / name)), nfc(label).strip()
+        if found.setdefault(key, label) != label:
+            raise DataError(f"'{path}', row {number}: '{name}' is '{label}' here and '{found[key]}' in a row before.")
+    return found
+
+
+def relabelled(dataset: Dataset, relabel: Path) -> Dataset:
+    """A data set in which the photos that a table names have its labels; a nameplate that loses all photos goes.
+
+    Args:
+        dataset: the labelled photos.
+        relabel: see `read_relabelled`; a label is a nameplate of the data, or its id.
+
+    Raises:
+        DataError: see `read_relabelled`; or a label is no nameplate of the data, or none of the photos is in the data.
+    """
+    labels = read_relabelled(relabel)
+    known = {nfc(id_): name for name, id_ in dataset.ids.items()} | {nfc(name): name for name in dataset.nameplates}
+    strange = sorted({label for label in labels.values() if label not in known}, key=natural_key)
+    if strange:
+        raise DataError(f"'{relabel}': {few(strange)} is no nameplate of the data ({few(dataset.nameplates)}).")
+    new = [labels.get(nfc(absolute(photo.path))) for photo in dataset.photos]
+    changed = sum(label is not None for label in new)
+    gone = len(labels.keys() - set(map(nfc, dataset.excluded_paths))) - changed
+    if labels and not changed and gone:
+        raise DataError(
+            f"None of the {len(labels):,} photos that '{relabel}' names is in the data; "
+            f"the first photo of the data is '{absolute(dataset.photos[0].path)}'."
+        )
+    photos = tuple(
+        photo if label is None else photo.with_(label=known[label])
+        for photo, label in zip(dataset.photos, new, strict=True)
+    )
+    there = {photo.label for photo in photos}
+    nameplates = tuple(name for name in dataset.nameplates if name in there)
+    notes = [f"'{relabel}': {count_of(changed, 'photo')} relabelled."] * (changed > 0)
+    notes += [f"'{relabel}': {count_of(gone, 'photo')} named there and not in the data."] * (gone > 0)
+    ids = {name: dataset.ids[name] for name in nameplates}
+    return replace(dataset, photos=photos, nameplates=nameplates, ids=ids, notes=(*dataset.notes, *notes))
 
 
 def without(photos: Sequence[Photo], excluded: set[str]) -> list[Photo]:

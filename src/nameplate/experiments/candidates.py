@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nameplate.errors import UsageError
 from nameplate.fit.recipe import Recipe, load_recipe
+from nameplate.model.bundle import is_bundle, load_bundle, shipped
 from nameplate.types import HeadRecipe, Interpolation, Locate
 
 SIZE = (180, 240)
@@ -35,6 +36,10 @@ class Frozen:
     """As `weights` in a recipe."""
     locate: Locate = "ssd"
     """As `locate` in a recipe."""
+    bundle: str = ""
+    """The bundle whose backbone it is, see `load_bundle`; empty for a network of timm. A bundle has its own size."""
+    digest: str = ""
+    """The digest of this bundle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +54,22 @@ Candidate = Frozen | Tuned
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """Read height and width from a text such as `180x240`.
+    """Read height and width from a text such as `180x240`; one number means a square, as in timm.
 
     Raises:
         UsageError: the text has another form, or a side is out of range.
 
     >>> parse_size("180x240")
     (180, 240)
+    >>> parse_size("224")
+    (224, 224)
     """
-    found = re.fullmatch(r"([0-9]{1,5})[x×]([0-9]{1,5})", text.strip())
+    found = re.fullmatch(r"([0-9]{1,5})(?:[x×]([0-9]{1,5}))?", text.strip())
     if found is None:
-        raise UsageError(f"--size {text}: write height x width in pixels, such as {SIZE[0]}x{SIZE[1]}.")
-    height, width = int(found[1]), int(found[2])
+        raise UsageError(
+            f"--size {text}: write height x width in pixels, such as {SIZE[0]}x{SIZE[1]}, or one number for a square."
+        )
+    height, width = int(found[1]), int(found[2] or found[1])
     if not all(PIXELS[0] <= side <= PIXELS[1] for side in (height, width)):
         raise UsageError(f"--size {text}: each side must be from {PIXELS[0]} to {PIXELS[1]} pixels.")
     return height, width
@@ -95,6 +104,26 @@ def split_weights(text: str) -> tuple[str, str, str]:
     """
     name, _, weights = text.partition("=")
     return (f"{name} ({Path(weights).name})" if weights else name), name, weights or "auto"
+
+
+def of_bundle(text: str, head: HeadRecipe) -> Frozen | None:
+    """Make a candidate of a bundle; None where the text names none.
+
+    Args:
+        text: the name of a bundle that ships, or a folder, as for `load_bundle`.
+        head: how the head on its backbone is fitted.
+
+    Raises:
+        BundleError: the bundle is damaged, unsafe or made by a newer Nameplate.
+    """
+    if not is_bundle(text):
+        return None
+    bundle = load_bundle(text)
+    size = bundle.manifest.preprocess
+    name = text if text in shipped() else Path(text).resolve().name
+    return Frozen(
+        name, f"bundle {name}", size.height, size.width, head, "its own", size.locate, str(text), bundle.digest
+    )
 
 
 def fine_tune_recipe(

@@ -12,7 +12,7 @@ compare.json       all rows, the tests of pairs, and the versions; it is written
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -25,8 +25,18 @@ import numpy as np
 from nameplate.data.dataset import Dataset
 from nameplate.errors import DataError, NameplateError, UsageError, WriteError
 from nameplate.evaluate.evaluator import same_picture
+from nameplate.experiments.bundles import evaluate_bundle
 from nameplate.experiments.candidates import Candidate, Frozen, Tuned, file_name, refuse_mixture
-from nameplate.experiments.paired import PairedAnswers, one_speed, ordered, pairs, photo_keys, summary, with_verdicts
+from nameplate.experiments.paired import (
+    PairedAnswers,
+    one_speed,
+    ordered,
+    pairs,
+    photo_keys,
+    summary,
+    with_ranks,
+    with_verdicts,
+)
 from nameplate.fit.run import EVALUATION_RUNTIME, RUN, data_record, load_run, versions
 from nameplate.fit.split import Split, split_photos
 from nameplate.model.embeddings import Progress, embed_photos
@@ -139,7 +149,10 @@ def _file(target: Path, candidate: Candidate) -> Path:
 
 def described(candidate: Candidate) -> dict[str, object]:
     """A candidate as plain data, as the JSON files hold it."""
-    return msgspec.json.decode(msgspec.json.encode(candidate), type=dict[str, object])
+    data = msgspec.json.decode(msgspec.json.encode(candidate), type=dict[str, object])
+    if isinstance(candidate, Frozen) and not candidate.bundle:  # as comparisons that knew no bundles wrote it
+        del data["bundle"], data["digest"]
+    return data
 
 
 Bars = Callable[[], AbstractContextManager[Progress]]
@@ -283,13 +296,19 @@ def _settings(plan: Plan, split: Split) -> dict[str, object]:
     first = plan.candidates[0]
     common: dict[str, object] = {"schema": SCHEMA, "protocol": plan.protocol, "seed": plan.seed}
     if isinstance(first, Frozen) and plan.protocol == "frozen":
-        common |= {"size": f"{first.height}×{first.width}", "folds": first.head.folds, "mirror": first.head.mirror}
+        common |= {"size": _size(plan.candidates), "folds": first.head.folds, "mirror": first.head.mirror}
     if isinstance(first, Tuned):
         common |= {"holdout": plan.holdout}
         if plan.protocol == "fine-tune":
             stage = first.recipe.stages[0]
             common |= {"size": f"{stage.height}×{stage.width}", "epochs": stage.epochs}
     return common | {"base": first.name if plan.base else None, "batch": BATCH, "data": split.digest}
+
+
+def _size(candidates: Sequence[Candidate]) -> str:
+    """The input size of the networks, which all share; bundles have their own."""
+    sizes = [f"{each.height}×{each.width}" for each in candidates if isinstance(each, Frozen) and not each.bundle]
+    return sizes[0] if sizes else "of each bundle"
 
 
 def _evaluate(
@@ -318,13 +337,15 @@ def _row(
     candidate: Candidate, plan: Plan, split: Split, target: Path, bars: Bars, training: TrainingScreen
 ) -> tuple[ComparisonRow, PairedAnswers]:
     """Evaluate a candidate."""
-    # Imported here because it imports torch, which --help and a complete comparison do not need.
-    from nameplate.experiments.evaluate import evaluate_frozen, evaluate_tuned, start_run
-
     with bars() as report:
 
         def report_step(step: str, done: int, total: int) -> None:
             report(f"{candidate.name}: {step}", done, total)
+
+        if isinstance(candidate, Frozen) and candidate.bundle:
+            return evaluate_bundle(candidate, split, plan.threads, report_step)
+        # Imported here because it imports torch, which --help, bundles and a complete comparison do not need.
+        from nameplate.experiments.evaluate import evaluate_frozen, evaluate_tuned, start_run
 
         if isinstance(candidate, Frozen):
             return evaluate_frozen(candidate, split, plan.threads, report_step)
@@ -352,12 +373,12 @@ def _comparison(
         protocol=plan.protocol,
         judged=_evaluated_on(plan, split),
         made=datetime.now(UTC).isoformat(timespec="seconds"),
-        settings={**settings, "threads": plan.threads, "runtime": FROZEN_BY if plan.frozen else EVALUATION_RUNTIME},
+        settings={**settings, "threads": plan.threads, "runtime": _runtime(plan)},
         data=data_record(split),
         versions=versions("numpy", "pillow", "scipy", "simplejpeg", "timm", "torch"),
         seconds_to_read=reading,
         waiting=tuple(each.name for each in plan.candidates if each.name not in finished),
-        rows=with_verdicts(done, tested, reference, base) if reference else done,
+        rows=with_ranks(with_verdicts(done, tested, reference, base), tested, base) if reference else done,
         reference=reference,
         summary=summary(done, tested, reference, base) if reference else "No candidate could be evaluated.",
         pairs=tested,
@@ -372,11 +393,21 @@ def _evaluated_on(plan: Plan, split: Split) -> str:
     if plan.frozen:
         return (
             f"Evaluated on {len(split.photos):,} photos of {classes} nameplates, each by a head that did not see it "
-            f"or a copy of it (cross-validation), embedded by {FROZEN_BY}."
+            f"or a copy of it (cross-validation), embedded by {_runtime(plan)}."
         )
     holdout, training = int(split.holdout.sum()), int(split.train.sum())
     held_out = f"Evaluated on {holdout:,} photos that were held out, by {EVALUATION_RUNTIME}"
     return f"{held_out}; trained on {training:,} photos of {classes} nameplates."
+
+
+def _runtime(plan: Plan) -> str:
+    """What computes the embeddings of the evaluated photos."""
+    if not plan.frozen:
+        return EVALUATION_RUNTIME
+    bundles = [isinstance(each, Frozen) and bool(each.bundle) for each in plan.candidates]
+    if all(bundles):
+        return EVALUATION_RUNTIME
+    return f"{FROZEN_BY}, those of bundles by {EVALUATION_RUNTIME}" if any(bundles) else FROZEN_BY
 
 
 def _described_row(row: ComparisonRow) -> str:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from nameplate.audit.inspect import inspect
 from nameplate.data import read_dataset
-from nameplate.data.dataset import Dataset, not_there, read_excluded, without
+from nameplate.data.dataset import Dataset, not_there, read_excluded, read_relabelled, relabelled, without
 from nameplate.defaults import SEEDS
 from nameplate.errors import DataError, UsageError
 from nameplate.experiments.further import ClassMap, Cleaning, clean, map_classes, nothing_maps
@@ -37,7 +37,7 @@ from nameplate.fit.run import EVALUATION_RUNTIME, versions
 from nameplate.fit.split import Split, split_photos
 from nameplate.model.embeddings import DatasetEmbeddings, Progress, embed_photos
 from nameplate.model.model import Model
-from nameplate.storage import is_free, sha256, whole_file, working_in
+from nameplate.storage import absolute, is_free, nfc, sha256, whole_file, working_in
 from nameplate.types import HeadRecipe, Photo
 
 SETTINGS = "settings.json"
@@ -65,16 +65,19 @@ def read_both(
     exclude: Path | None = None,
     layout: str = "auto",
     progress: Progress = lambda *_: None,
+    relabel: Path | None = None,
 ) -> tuple[Dataset, Dataset]:
     """Read BASE and EXTRA, both with the same options.
 
     Raises:
-        DataError: one of them is no data set, or none of the photos that `exclude` lists is in them.
+        DataError: one of them is no data set, or none of the photos that `exclude` or `relabel` lists is in them.
     """
     ours, further = (
         read_dataset(source, names=names, layout=layout, progress=lambda done, total: progress("unpack", done, total))
         for source in (base, extra)
     )
+    if relabel is not None:
+        ours, further = _relabelled(ours, further, relabel)
     if exclude is None:
         return ours, further
     excluded = read_excluded(exclude)
@@ -186,6 +189,18 @@ def evaluation_indices(split: Split) -> NDArray[np.int64]:
             "BASE has no photos to evaluate on. Give it a validation part, more photos, or a larger --holdout."
         )
     return np.flatnonzero(chosen)
+
+
+def _relabelled(ours: Dataset, further: Dataset, relabel: Path) -> tuple[Dataset, Dataset]:
+    """Both data sets with the labels of a table, which may name photos of either or of both."""
+    named = read_relabelled(relabel).keys()
+    concerned = [any(nfc(absolute(photo.path)) in named for photo in each.photos) for each in (ours, further)]
+    if not any(concerned):
+        return relabelled(ours, relabel), further  # says which photos are missing
+    first, second = (
+        relabelled(each, relabel) if its_own else each for each, its_own in zip((ours, further), concerned, strict=True)
+    )
+    return first, second
 
 
 def _without(dataset: Dataset, excluded: set[str]) -> Dataset:

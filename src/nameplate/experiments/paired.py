@@ -126,6 +126,19 @@ def with_verdicts(
     return tuple(row if row.error else replace(row, verdict=_verdict(row.name, found, reference, base)) for row in rows)
 
 
+def with_ranks(rows: Sequence[ComparisonRow], found: Sequence[Pair], base: bool) -> tuple[ComparisonRow, ...]:
+    """The rows with their ranks, see `ComparisonRow.rank`; without any where they were tested against a base alone."""
+    if base:
+        return tuple(rows)
+    better_than = {row.name: 0 for row in rows if row.error is None}
+    for pair in found:
+        if pair.told:
+            better_than[pair.first if pair.difference.value > 0 else pair.second] += 1
+    places = list(better_than.values())
+    ranks = {name: f"{1 + place}{'=' * (places.count(place) > 1)}" for name, place in better_than.items()}
+    return tuple(replace(row, rank=ranks.get(row.name, "")) for row in rows)
+
+
 def _verdict(name: str, found: Sequence[Pair], reference: str, base: bool) -> str:
     if name == reference:
         return "the base" if base else "the best"
@@ -179,4 +192,5 @@ def summary(rows: Sequence[ComparisonRow], found: Sequence[Pair], reference: str
         text = "; ".join(parts)
         return f"{text[:1].upper()}{text[1:]}."
     best = f"The best is {reference}"
-    return f"{best}; within noise of it: {', '.join(alike)}." if alike else f"{best}, and all others are worse."
+    tie = f"{best}, in a tie: within noise of it {'are' if len(alike) > 1 else 'is'} {', '.join(alike)}."
+    return tie if alike else f"{best}, and all others are worse."

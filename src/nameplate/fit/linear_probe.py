@@ -59,7 +59,7 @@ class Trained:
 
 
 def train_head(
-    dataset: Dataset,
+    dataset: Dataset | Split,
     target: Path,
     *,
     model: Model,
@@ -71,7 +71,8 @@ def train_head(
     """Embed the photos, split them, fit a classifier, calibrate and evaluate it, and write the bundle.
 
     Args:
-        dataset: labelled photos. Where the data itself has parts, its validation (or test) part is held out.
+        dataset: labelled photos. Where the data itself has parts, its validation (or test) part is held out. Or photos
+            that are split already, as those of a fold are.
         target: the bundle's folder.
         model: gives the backbone; its own classifier is not used.
         recipe: how to train; None takes the defaults.
@@ -128,12 +129,15 @@ class _Fitted:
         return OutOfFold(self.trained, logits, self.split.classes[self.split.train])
 
 
-def _fit(dataset: Dataset, model: Model, recipe: HeadRecipe, progress: Progress) -> _Fitted:
-    """Embed the photos, split them, and fit the classifier on the training photos."""
+def _fit(dataset: Dataset | Split, model: Model, recipe: HeadRecipe, progress: Progress) -> _Fitted:
+    """Embed the photos, split them where they are not, and fit the classifier on the training photos."""
     # The split needs the embeddings, so that held-out photos are embedded mirrored as well. That costs less than
     # decoding the training photos a second time.
     embedded = embed_photos(dataset.photos, model, progress, also_mirrored=recipe.mirror)
-    split = split_photos(dataset, embedded, recipe.holdout, recipe.seed, progress)
+    if isinstance(dataset, Split):
+        split = dataset.only(still_readable(dataset.photos, embedded), embedded.unreadable)
+    else:
+        split = split_photos(dataset, embedded, recipe.holdout, recipe.seed, progress)
     train = split.train
     chosen = _training_photos(split)
     mirrored = embed_photos(chosen, model, progress, mirror=True) if recipe.mirror else None

@@ -92,6 +92,20 @@ class Split:
             tuple(excluded),
         )
 
+    def only(self, kept: NDArray[np.bool_], unreadable: Sequence[tuple[str, str]] = ()) -> Split:
+        """The split without some of its photos, which have become unreadable since.
+
+        Args:
+            kept: bool (N,), which photos are kept.
+            unreadable: path and reason of the others.
+        """
+        if kept.all():
+            return self
+        photos = [photo for photo, there in zip(self.photos, kept, strict=True) if there]
+        lost = (*self.unreadable, *unreadable)
+        found = Split.of(photos, self.groups[kept], self.nameplates, self.ids, lost, self.excluded)
+        return replace(found, lost=self.lost)
+
     @property
     def copies(self) -> int:
         """Number of photos that are copies of another photo."""

@@ -213,6 +213,11 @@ def load_bundle(name: str | Path) -> Bundle:
     return Bundle(manifest, backbone, weight, bias, photos, known, folder)
 
 
+def is_bundle(name: str | Path) -> bool:
+    """Whether `load_bundle` would find a bundle by this name; it is not read."""
+    return _is_bundle(Path(name)) or _is_bundle(Path(name) / IN_RUN) or str(name) in shipped()
+
+
 def refuse_other_folder(target: Path) -> None:
     """Prevent `overwrite` from replacing a folder that is no bundle.
 

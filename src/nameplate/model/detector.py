@@ -174,12 +174,21 @@ class CarDetector:
         return boxes[there], scores[there]
 
 
-@cache
-def _load() -> CarDetector:
+def detector_network() -> bytes:
+    """The network in the package, an ONNX file: see `CarDetector`.
+
+    Raises:
+        BundleError: the file is damaged.
+    """
     network = (resources.files("nameplate.model") / "shipped" / FILE).read_bytes()
     if sha256(network) != SHA256:
         raise BundleError("The car detector in the package is damaged. Install Nameplate again.")
-    return CarDetector(network)
+    return network
+
+
+@cache
+def _load() -> CarDetector:
+    return CarDetector(detector_network())
 
 
 _LOADING = threading.Lock()

@@ -110,10 +110,7 @@ def write_report(audit: Audit, page: Path, threads: int, seconds: float, before:
     Raises:
         NameplateError: the folder cannot be written to.
     """
-    earlier: list[dict[str, object]] = [
-        {"path": path, "kind": EARLIER, "score": "", "detail": ""} for path in sorted(before)
-    ]
-    rows = [*left_out(audit), *earlier]
+    rows = [*left_out(audit), *earlier_rows(before)]
     said = as_json(audit, seconds)
     excluded = len({row["path"] for row in rows})
     written = AuditFiles(*AuditFiles.beside(page), excluded)
@@ -123,6 +120,11 @@ def write_report(audit: Audit, page: Path, threads: int, seconds: float, before:
         temporary.write_bytes(msgspec.json.format(msgspec.json.encode(said), indent=1) + b"\n")
     _write_page(audit, said, written, threads)
     return written
+
+
+def earlier_rows(before: Iterable[str]) -> list[dict[str, object]]:
+    """The rows of photos that an earlier list left out: without them they would come back."""
+    return [{"path": path, "kind": EARLIER, "score": "", "detail": ""} for path in sorted(before)]
 
 
 def left_out(audit: Audit) -> Iterator[dict[str, object]]:

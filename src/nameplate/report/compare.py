@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from nameplate.report.page import light_and_dark, write_page
+from nameplate.report.page import fill, in_notebook, light_and_dark, write_html
 from nameplate.report.plots import DARK, LIGHT, as_png, at_most_whole, dress
 from nameplate.storage import whole_file
 from nameplate.types import Doubles, Metric
@@ -58,6 +58,9 @@ class ComparisonRow:
     """Why there are no figures."""
     verdict: str = ""
     """The result of the test against the reference, in words."""
+    rank: str = ""
+    """1 and the number of rows that are better beyond noise; with `=` where another row has the same rank. Empty where
+    not all pairs were tested."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +119,21 @@ class Comparison:
     contenders: tuple[dict[str, object], ...] = ()
     """The specification of each row."""
 
+    def _repr_html_(self) -> str:
+        return in_notebook(comparison_page(self))
+
+
+def is_comparison(folder: Path, protocol: str) -> bool:
+    """Whether a folder holds a comparison of this protocol."""
+    try:
+        found = msgspec.json.decode((folder / JSON).read_bytes(), type=dict[str, object])
+    except (OSError, msgspec.DecodeError):
+        return False
+    return found.get("protocol") == protocol
+
 
 COLUMNS = (
-    *("name", "backbone", "top1", "top1_low", "top1_high", "log_loss", "photos", "parameters", "gmacs"),
+    *("rank", "name", "backbone", "top1", "top1_low", "top1_high", "log_loss", "photos", "parameters", "gmacs"),
     *("photos_per_second", "megabytes", "licence", "seconds", "verdict", "error"),
 )
 """The columns of compare.csv."""
@@ -132,14 +147,19 @@ def write_comparison(folder: Path, comparison: Comparison) -> None:
     Raises:
         WriteError: The folder cannot be written to.
     """
-    done = [row for row in comparison.rows if row.top1 is not None]
-    plots = light_and_dark(lambda dark: comparison_plot(done, dark=dark)) if done else None
-    by_speed = len({row.backbone for row in done}) > 1
-    write_page(folder / PAGE, "compare.html", page=comparison, plots=plots, by_speed=by_speed, done=done)
+    write_html(folder / PAGE, comparison_page(comparison))
     with whole_file(folder / TABLE) as temporary:
         temporary.write_bytes(table_csv(comparison.rows))
     with whole_file(folder / JSON) as temporary:
         temporary.write_bytes(msgspec.json.format(msgspec.json.encode(comparison), indent=2) + b"\n")
+
+
+def comparison_page(comparison: Comparison) -> str:
+    """The page as HTML."""
+    done = [row for row in comparison.rows if row.top1 is not None]
+    plots = light_and_dark(lambda dark: comparison_plot(done, dark=dark)) if done else None
+    by_speed = len({row.backbone for row in done}) > 1
+    return fill("compare.html", page=comparison, plots=plots, by_speed=by_speed, done=done)
 
 
 def table_csv(rows: Sequence[ComparisonRow]) -> bytes:

@@ -93,18 +93,15 @@ def _laid_out(grid: Floats, height: int, width: int, size: Preprocess, part: Box
 
 
 def _draw_box(image: Image.Image, case: Case, across: float, down: float) -> None:
+    """Draw the region on a shown photo, which may be one pixel wide or high."""
     if case.region is None:
         return
     left, top, right, bottom = case.region
-    box = [
-        left * across,
-        top * down,
-        max(left * across + 1, right * across - 1),
-        max(top * down + 1, bottom * down - 1),
-    ]
+    box = left * across, top * down, right * across - 1, bottom * down - 1
     pen = ImageDraw.Draw(image)
-    pen.rectangle(box, outline="black", width=4)
-    pen.rectangle([box[0] + 1, box[1] + 1, box[2] - 1, box[3] - 1], outline="white", width=2)
+    for inset, colour, pixels in ((0, "black", 4), (1, "white", 2)):
+        x0, y0, x1, y1 = box[0] + inset, box[1] + inset, box[2] - inset, box[3] - inset
+        pen.rectangle([x0, y0, max(x0, x1), max(y0, y1)], outline=colour, width=pixels)
 
 
 SUFFIXES = (".html", ".htm", ".png")

@@ -72,8 +72,13 @@ def file_thumbnail_uri(path: str, longest: int = THUMBNAIL) -> str | None:
 
 def thumbnail_uri(photo: NDArray[np.uint8], longest: int = THUMBNAIL) -> str:
     """Return a photo, reduced to the given longest side in pixels, as a JPEG data URI."""
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg(photo, longest)).decode()}"
+
+
+def jpeg(photo: NDArray[np.uint8], longest: int) -> bytes:
+    """Return a photo, reduced to the given longest side in pixels, as the bytes of a JPEG."""
     image = Image.fromarray(photo)
     image.thumbnail((longest, longest))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return buffer.getvalue()

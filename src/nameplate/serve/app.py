@@ -10,9 +10,8 @@ import asyncio
 import hashlib
 import os
 import signal
-import socket
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import PurePath
@@ -32,6 +31,7 @@ from nameplate.serve.middleware import protect
 from nameplate.serve.observability import event, set_up_logging
 from nameplate.serve.routes import feedback, photos, protocol, status
 from nameplate.serve.schema import components, problems
+from nameplate.serve.server import QuietServer, listen
 from nameplate.serve.service import Gone, Service
 from nameplate.serve.settings import ServeSettings
 
@@ -213,14 +213,6 @@ KEEP_ALIVE_SECONDS = 20
 """An idle connection is closed after this time."""
 
 
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers, which would end the process by the signal instead of with exit code 0."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 def serve(settings: ServeSettings, started: Callable[[str], None]) -> None:
     """Serve until a signal stops the process.
 
@@ -247,10 +239,10 @@ def serve(settings: ServeSettings, started: Callable[[str], None]) -> None:
         ws="none",
         lifespan="on",
     )
-    listener = _listen(settings.host, settings.port)
+    listener = listen(settings.host, settings.port)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = f"http://{host}:{listener.getsockname()[1]}"
-    server = _Server(config)
+    server = QuietServer(config)
 
     async def run() -> None:
         for each in (signal.SIGTERM, signal.SIGINT):
@@ -268,18 +260,6 @@ def serve(settings: ServeSettings, started: Callable[[str], None]) -> None:
 def _ready(address: str, started: Callable[[str], None]) -> None:
     event("ready", url=address)
     started(address)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-    except (OSError, OverflowError) as error:
-        listener.close()
-        raise NameplateError(f"Cannot listen on {host}:{port}: {error}. Choose another --port or --host.") from None
-    return listener
 
 
 def _stop(server: uvicorn.Server, service: Service) -> None:

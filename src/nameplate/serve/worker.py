@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nameplate.defaults import NO_TTA
-from nameplate.errors import BundleError, NameplateError
+from nameplate.errors import BundleError, Failure, NameplateError
 from nameplate.model.bundle import load_bundle
 from nameplate.model.model import Model
 from nameplate.model.pipeline import (
@@ -270,7 +270,10 @@ class Worker:
         start = time.monotonic()
         self._stages.stopwatch = Stopwatch()
         if not task.dropped:
-            self._decode(task)
+            try:
+                self._decode(task)
+            except Exception as error:  # a fault that one photo shows must not cost the others their worker
+                task.prepared, task.outcome = None, _fault(error)
         task.ready = time.monotonic()
         task.located = self._stages.stopwatch.seconds.get("locate")
         task.decoded = task.ready - start - (task.located or 0.0)
@@ -342,7 +345,11 @@ class Worker:
         if outcome is None:
             self._reply(frame(WorkerResult(job.id)))
             return
-        prediction, probs = self._model.answer(job.name, outcome, job.top)
+        try:
+            prediction, probs = self._model.answer(job.name, outcome, job.top)
+        except Exception as error:
+            outcome = _fault(error)
+            prediction, probs = self._model.answer(job.name, outcome)
         # Arrays travel as raw bytes behind the message: in MessagePack they would be copied number by number.
         body = b"" if probs is None else np.ascontiguousarray(probs).tobytes()
         rest = outcome.embedding.tobytes() if job.embedding and isinstance(outcome, EmbeddedPhoto) else b""
@@ -363,6 +370,14 @@ class Worker:
         )
 
     def _heat_map(self, task: Task) -> HeatMap | None:
+        """The heat map that a task asks for; None where it cannot be drawn."""
+        try:
+            return self._draw(task)
+        except Exception:
+            traceback.print_exc()
+            return None
+
+    def _draw(self, task: Task) -> HeatMap | None:
         """Draw the heat map of a car of a prepared photo; the photo is not decoded again."""
         if task.job.heatmap is None or task.job.heatmap >= task.cars:
             return None
@@ -384,6 +399,14 @@ class Worker:
         # Heat maps come from ONNX Runtime whatever answers, since `OpenVino` gives no maps.
         runtime = OnnxRuntime(self._model.bundle.backbone, 1, maps=True)
         return runtime if runtime.has_maps else None
+
+
+def _fault(error: Exception) -> UnreadablePhoto:
+    """The outcome of a photo that shows a fault in Nameplate. Called where the exception is caught."""
+    traceback.print_exc()
+    return UnreadablePhoto(
+        Failure("not computed", f"a fault in Nameplate, which the log shows: {type(error).__name__}")
+    )
 
 
 def _open(setup: Setup, backbone: bytes) -> tuple[OnnxRuntime | OpenVino, int]:

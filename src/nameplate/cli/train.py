@@ -106,6 +106,13 @@ def train(
         bool,
         typer.Option("--index", help="Store thumbnails of the training photos in the bundle, for 'explain'."),
     ] = False,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Send the figures of a network's training to wandb or mlflow as well; repeatable. Also with --resume.",
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing bundle or run.")] = False,
     whole_photo: WholePhoto = False,
     runtime: RuntimeOption = "auto",
@@ -123,14 +130,17 @@ def train(
         changed = recipe != DEFAULT_RECIPE or layout != "auto" or whole_photo
         if any(other not in (None, []) for other in others) or changed or overwrite or index:
             raise UsageError(
-                "--resume takes photos, recipe and folder from the run: give nothing with it but --data and --json."
+                "--resume takes photos, recipe and folder from the run: give nothing with it but --data, --track and "
+                "--json."
             )
         if is_fold_run(resume):
+            if track:
+                raise UsageError("--track is for one network: it does not go with --folds.")
             if moved:
                 raise UsageError(f"'{resume}' is a run in folds: its photos must be where they were when it began.")
             resume_folds(resume, json=json)
             return
-        train_by_recipe(None, resume, moved=moved or [], json=json)
+        train_by_recipe(None, resume, moved=moved or [], track=track or [], json=json)
         return
     if moved:
         raise UsageError("--data says where the photos of a run are now: it needs --resume RUN.")
@@ -152,6 +162,8 @@ def train(
         )  # the output by itself was looked at before
         return read_dataset(*data, names=names, exclude=exclude, relabel=relabel, layout=layout, progress=unpacked)
 
+    if track and (folds is not None or isinstance(chosen, HeadRecipe)):
+        raise UsageError("--track is for the training of one network: not with --folds, and not with recipe 'head'.")
     if folds is not None:
         if index:
             raise UsageError("--index is for one model: train without --folds.")
@@ -190,7 +202,16 @@ def train(
         chosen = replace(chosen, locate="none")
     if backbone is not None:
         chosen = replace(chosen, backbone=backbone)
-    train_by_recipe(read, output, recipe=chosen, index=index, overwrite=overwrite, threads=threads, json=json)
+    train_by_recipe(
+        read,
+        output,
+        recipe=chosen,
+        index=index,
+        overwrite=overwrite,
+        track=track or [],
+        threads=threads,
+        json=json,
+    )
 
 
 def with_options(recipe: Recipe | HeadRecipe, given: dict[str, Any], name: str) -> Recipe | HeadRecipe:

@@ -71,8 +71,8 @@ def test_the_health_check_distinguishes_ready_from_not_ready() -> None:
 
 
 def test_alerts_ask_for_metrics_that_there_are() -> None:
-    metrics = pytest.importorskip("nameplate.serve.observability")
-    there = metrics.Metrics().text().decode()
+    with serving() as running:
+        there = running.get("/metrics").text
     groups = read("deploy/alerts.yml")["groups"]
     asked = {name for group in groups for rule in group["rules"] for name in re.findall(r"nameplate_\w+", rule["expr"])}
     assert asked

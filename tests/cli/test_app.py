@@ -194,6 +194,27 @@ def test_submit_has_the_samples_ids_in_its_order(bundle: Path, competition: Path
         target.unlink()
 
 
+def test_submit_writes_the_probabilities_too_and_replaces_nothing_unasked(
+    bundle: Path, competition: Path, tmp_path: Path
+) -> None:
+    target, table = tmp_path / "s.csv", tmp_path / "p.csv"
+    table.write_text("mine")
+    for outputs in (("-o", target, "--probabilities", table), ("-o", table)):
+        done = nameplate("submit", bundle, competition, *outputs, check=2)
+        assert f"'{table}' is there already" in done.stderr
+    done = nameplate("submit", bundle, competition, "-o", target, "--probabilities", target, check=2)
+    assert "the same file" in done.stderr
+    assert not target.exists()
+    assert table.read_text() == "mine"
+    nameplate("submit", bundle, competition, "-o", target, "--probabilities", table, "--overwrite")
+    answers, probabilities = _rows(target), _rows(table)
+    assert [row["Id"] for row in probabilities] == [row["Id"] for row in answers]
+    for row, answer in zip(probabilities, answers, strict=True):
+        shares = {key: float(str(value)) for key, value in row.items() if key != "Id"}
+        assert sum(shares.values()) == pytest.approx(1, abs=1e-5)
+        assert max(shares, key=lambda key: shares[key]) == answer["Category"]
+
+
 def test_submit_refuses_a_model_of_other_classes(competition: Path, tmp_path: Path) -> None:
     done = nameplate("submit", "cars196", competition, "-o", tmp_path / "s.csv", check=1)
     assert "is no Category" in done.stderr

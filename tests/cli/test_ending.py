@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from nameplate.cli import app
-from nameplate.cli.options import as_command
+from nameplate.cli.help import as_command
 from nameplate.demo import photo
 
 FULL = Path("/dev/full")

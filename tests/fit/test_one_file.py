@@ -86,6 +86,7 @@ def test_several_photos_in_one_batch() -> None:
     assert np.allclose(together.sum(1), 1, atol=1e-5)
 
 
+@pytest.mark.whole
 def test_what_is_written(tmp_path: Path) -> None:
     made = export_one_file(bundle(locate="ssd"), tmp_path / "cars.onnx", PHOTOS, settings=SETTINGS)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cars.detector.onnx", "cars.json", "cars.onnx"]

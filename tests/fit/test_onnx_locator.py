@@ -37,6 +37,7 @@ def photos() -> dict[str, Pixels]:
     }
 
 
+@pytest.mark.whole
 def test_the_box_is_that_of_locate() -> None:
     session = open_session(detector_file(), 1, "detector")
     boxes = []

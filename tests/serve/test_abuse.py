@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import io
+import os
+import re
+import resource
+import signal
+import socket
+import time
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
+import httpx2 as httpx
 import pytest
 from PIL import Image
 
 from nameplate.demo import photo
+from nameplate.serve.connections import CONNECTIONS, HEAD_SECONDS, LINGER_SECONDS
 from tests.serve.running import Running, serving
 
 PHOTO = photo().read_bytes()
@@ -31,3 +41,141 @@ def test_a_heat_map_of_a_photo_of_odd_shape_costs_no_worker(server: Running, siz
     assert row["heatmap"]["png"]
     assert server.identify(PHOTO).status_code == 200
     assert server.workers == before
+
+
+GET = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n"
+CLOSED = (ConnectionResetError, BrokenPipeError)
+
+
+def connect(server: Running) -> socket.socket:
+    address = httpx.URL(server.url)
+    return socket.create_connection((address.host, address.port or 80), timeout=20)
+
+
+def flood(server: Running, first: bytes, more: bytes, limit: int) -> tuple[int, bytes]:
+    """Send `first`, and then `more` until the server closes the connection; the bytes sent, and what it answered."""
+    sent, answer = len(first), b""
+    with connect(server) as client:
+        with suppress(*CLOSED):
+            client.sendall(first)
+            while sent < limit:
+                client.sendall(more)
+                sent += len(more)
+        with suppress(*CLOSED, TimeoutError):
+            while piece := client.recv(65536):
+                answer += piece
+    return sent, answer
+
+
+def resident(server: Running) -> int:
+    """Bytes of memory of the process that holds the connections."""
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    return 1024 * int(re.findall(r"VmRSS:\s+(\d+)", status)[0])
+
+
+MUCH = 64 * 2**20
+ENDLESS = {
+    "a header's value": (GET + b"X-Long: ", b"a" * 65536, 431),
+    "small headers": (GET, b"".join(b"X-%d: 1\r\n" % number for number in range(5000)), 431),
+    "the address": (b"GET /health/live?", b"a" * 65536, 414),
+    "no request": (b"", b"\x00" * 65536, 400),
+}
+
+
+@pytest.mark.parametrize("what", ENDLESS)
+def test_a_head_without_end_is_refused_soon(server: Running, what: str) -> None:
+    first, more, status = ENDLESS[what]
+    before = resident(server)
+    sent, answer = flood(server, first, more, MUCH)
+    assert sent < MUCH
+    assert answer.startswith(b"HTTP/1.1 %d " % status) or answer == b""  # the reset may overtake it
+    assert resident(server) - before < 16 * 2**20
+    assert server.identify(PHOTO).status_code == 200
+
+
+def test_the_refusal_of_a_long_head_says_why(server: Running) -> None:
+    answer = server.get("/health/live", headers={"X-Long": "a" * 100_000})
+    assert answer.status_code == 431
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["type"] == "urn:nameplate:problem:large-head"
+    assert server.get("/health/live", headers={"X-Long": "a" * 60_000}).status_code == 200
+
+
+def test_trailers_without_end_are_refused_soon(server: Running) -> None:
+    head = b"POST /v1/identify HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n"
+    before = resident(server)
+    for more in (b"X-Trailer: 1\r\n" * 4000, b"a" * 65536):
+        sent, _ = flood(server, head, more, MUCH)
+        assert sent < MUCH
+    assert resident(server) - before < 16 * 2**20
+
+
+def test_thousands_of_requests_in_advance_end_their_connection(server: Running) -> None:
+    before = resident(server)
+    sent, _ = flood(server, b"", (GET + b"\r\n") * 2000, MUCH)
+    assert sent < MUCH
+    assert resident(server) - before < 16 * 2**20
+    assert server.get("/health/live").status_code == 200
+
+
+def test_a_few_requests_in_advance_are_answered(server: Running) -> None:
+    with connect(server) as client:
+        client.sendall((GET + b"\r\n") * 3)
+        answer = b""
+        while answer.count(b"HTTP/1.1 200 OK") < 3:
+            piece = client.recv(65536)
+            assert piece
+            answer += piece
+
+
+def test_a_head_that_never_ends_is_given_up(server: Running) -> None:
+    with connect(server) as slow, connect(server) as silent:
+        slow.sendall(GET)
+        start = time.monotonic()
+        assert slow.recv(65536).startswith(b"HTTP/1.1 408 ")
+        assert silent.recv(65536) == b""
+        assert HEAD_SECONDS - 1 < time.monotonic() - start < HEAD_SECONDS + 10
+
+
+@pytest.mark.parametrize(("path", "status"), [("/v1/nothing", 404), ("/v1/identify", 413)])
+def test_a_refused_body_is_not_read_to_its_end(server: Running, path: str, status: int) -> None:
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {10**11}\r\n\r\n".encode()
+    start = time.monotonic()
+    with connect(server) as client:
+        client.sendall(head)
+        answer = client.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 %d " % status)
+        assert b"\r\nconnection: close\r\n" in answer.lower()
+        with pytest.raises(CLOSED):
+            while True:
+                client.sendall(b"a" * 65536)
+    assert time.monotonic() - start < LINGER_SECONDS + 10
+
+
+def test_idle_connections_beyond_the_cap_give_way(server: Running) -> None:
+    idle = [connect(server) for _ in range(CONNECTIONS + 100)]
+    try:
+        assert server.get("/health/live").status_code == 200
+        assert server.identify(PHOTO).status_code == 200
+        idle[0].settimeout(5)
+        assert idle[0].recv(1) == b"", "the oldest are closed"
+    finally:
+        for each in idle:
+            each.close()
+
+
+def test_a_worker_that_cannot_be_started_for_want_of_files_is_started_later() -> None:
+    with serving() as server:
+        pid, [worker] = server.process.pid, server.workers
+        soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (len(list(Path(f"/proc/{pid}/fd").iterdir())) - 1, hard))
+        os.kill(worker, signal.SIGKILL)
+        end = time.monotonic() + 30
+        while not any("OSError: [Errno 24]" in line for line in server.said):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+        while server.get("/health/ready").status_code != 200:
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        assert server.identify(PHOTO).status_code == 200

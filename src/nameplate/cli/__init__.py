@@ -7,6 +7,8 @@ import sys
 from nameplate.cli import (  # noqa: F401
     audit,
     backbones,
+    cache,
+    doctor,
     evaluate,
     experiments,
     export,
@@ -20,7 +22,8 @@ from nameplate.cli import (  # noqa: F401
 )
 from nameplate.cli.app import app
 from nameplate.cli.ending import run
-from nameplate.cli.options import as_command, refuse_addresses, with_address
+from nameplate.cli.help import as_command
+from nameplate.cli.options import refuse_addresses, with_address
 
 __all__ = ["app", "main"]
 

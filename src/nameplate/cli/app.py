@@ -5,6 +5,8 @@ Every command imports what is heavy inside its function, so that `nameplate --he
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +14,7 @@ import typer
 
 from nameplate import __version__
 from nameplate.cli import screen
+from nameplate.cli.ending import DEBUG
 from nameplate.cli.options import RuntimeOption, Threads
 
 app = typer.Typer(
@@ -20,7 +23,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    add_completion=False,
 )
 
 
@@ -30,10 +32,43 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _verbose(context: typer.Context, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        begun = time.monotonic()
+        os.environ[DEBUG] = "1"
+        screen.notes.print(screen.environment())
+        context.call_on_close(lambda: screen.notes.print(screen.cost(time.monotonic() - begun)))
+
+
+def _quiet(context: typer.Context, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        screen.notes.quiet = True
+
+
 @app.callback()
 def options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose",
+            "-v",
+            callback=_verbose,
+            expose_value=False,
+            help="Also show versions, time and memory, and where a fault happened.",
+        ),
+    ] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "--quiet",
+            "-q",
+            callback=_quiet,
+            expose_value=False,
+            help="Show answers and errors, but no progress and no notes.",
+        ),
     ] = False,
 ) -> None:
     """Read a car's make and model off a photo."""

@@ -1,12 +1,11 @@
-"""Options and arguments that several commands share, and how a command line is parsed and its help shown."""
+"""Options and arguments that several commands share, and how a command line is read before it is parsed."""
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -128,71 +127,6 @@ def which_cars(*, whole_photo: bool, all_cars: bool = False) -> Cars:
     if whole_photo and all_cars:
         raise UsageError("--whole-photo locates no cars, and --all-cars names each car that is located: give one.")
     return "whole" if whole_photo else "all" if all_cars else "main"
-
-
-# How the help is shown: whole summaries, no Python types, and the commands in the order in which people need them.
-
-
-def as_command(app: typer.Typer) -> Any:
-    """Return the parser of an app, ready to be called with the words of a command line."""
-    for each in (app, *(group.typer_instance for group in app.registered_groups)):
-        if each is None:
-            continue
-        if each is not app:
-            each.info.short_help = each.info.help
-        for command in each.registered_commands:
-            command.short_help = summary(command.callback)
-    made: Any = typer.main.get_command(app)
-    made.commands = {name: made.commands[name] for name in sorted(made.commands, key=_place)}
-    _show_plainly(made)
-    return made
-
-
-ORDER = [
-    "demo",
-    "look",
-    "audit",
-    "augment",
-    "recipes",
-    "backbones",
-    "backbone",
-    "convert-weights",
-    "lr-find",
-    "train",
-    "ensemble",
-    "compare",
-    "leaderboard",
-    "extra-data",
-    "evaluate",
-    "export",
-    "identify",
-    "explain",
-    "predict",
-    "submit",
-    "verify",
-    "serve",
-    "keys",
-    "feedback",
-]
-"""The commands in the order in which a user meets them: inspect, train, evaluate, use, serve."""
-
-
-def _place(command: str) -> int:
-    return ORDER.index(command) if command in ORDER else len(ORDER)
-
-
-def summary(callback: object) -> str:
-    """Return the first sentence of a command's docstring; typer alone would cut it at the end of the line."""
-    return re.split(r"(?<=\.)\s", inspect.getdoc(callback) or "", maxsplit=1)[0]
-
-
-def _show_plainly(command: Any) -> None:
-    """Show arguments by their names alone, without Python types such as `DATA <list[Path]>`."""
-    for parameter in command.params:
-        if parameter.param_type_name == "argument":
-            parameter.display_type_rich = lambda **_: None
-    for inner in getattr(command, "commands", {}).values():
-        _show_plainly(inner)
 
 
 # What the parser cannot check or does not know.

@@ -195,6 +195,11 @@ def submit(
     bundle: BundleArgument,
     competition: Annotated[Path, typer.Argument(metavar="COMPETITION", help="The competition's folder or zip.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The submission file to write.")],
+    probabilities: Annotated[
+        Path | None,
+        typer.Option(metavar="CSV", help="A further file, with the probability of each Category for each photo."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace files that are there.")] = False,
     whole_photo: WholePhoto = False,
     tta: TtaOption = NO_TTA,
     runtime: RuntimeOption = "auto",
@@ -202,23 +207,38 @@ def submit(
     json: Json = False,
 ) -> None:
     """Write a valid submission for the Kaggle competition, in the order of its sample submission."""
+    from nameplate.batch.submission import refuse_existing
     from nameplate.batch.submission import submit as write
     from nameplate.data.inputs import refuse_overwriting_input
     from nameplate.model.model import Model
 
-    refuse_overwriting_input([output], [competition])
+    outputs = [output, *([] if probabilities is None else [probabilities])]
+    refuse_overwriting_input(outputs, [competition])
+    if probabilities is not None and probabilities.resolve() == output.resolve():
+        raise UsageError("--output and --probabilities are the same file: give two names.")
+    refuse_existing(outputs, overwrite=overwrite)  # before the bundle is loaded
     cars = which_cars(whole_photo=whole_photo)
     model = Model.load(bundle, runtime=runtime, threads=threads, tta=tta, cars=cars)
     with screen.progress() as report:
-        made = write(model, competition, output, progress=lambda a, b: report("predict", a, b))
+        made = write(
+            model,
+            competition,
+            output,
+            probabilities=probabilities,
+            overwrite=overwrite,
+            progress=lambda a, b: report("predict", a, b),
+        )
     screen.tell_left_out(made.refused)
     screen.tell_refused(list(made.unreadable), f"unreadable, given Category {made.filler}")
     if json:
         left_out = screen.left_out_json(made.refused)
         counts = {"photos": made.photos, "unreadable": len(made.unreadable), "left_out": left_out}
-        screen.print_json({"output": str(output), **counts})
+        of_probabilities = None if probabilities is None else str(probabilities)
+        screen.print_json({"output": str(output), "probabilities": of_probabilities, **counts})
         return
     screen.out.print(f"Wrote {output}: {made.photos:,} rows, in the order of the sample submission.")
+    if probabilities is not None:
+        screen.out.print(f"Wrote {probabilities}: the probability of each Category for each of them.")
 
 
 # verify

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,6 +16,7 @@ from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderableType, RenderHook, RenderResult
 from rich.segment import Segment
 
+from nameplate import __version__
 from nameplate.storage import counted as counted
 from nameplate.storage import one_line, printable, without_controls
 
@@ -51,6 +53,9 @@ _ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "CO
 # Names of files and cars may contain brackets, so markup is switched off.
 out = Console(highlight=False, soft_wrap=True, markup=False, _environ=_ENVIRONMENT)
 notes = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, _environ=_ENVIRONMENT)
+"""Progress and notes; `--quiet` silences it."""
+alarms = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, _environ=_ENVIRONMENT)
+"""Errors, which nothing silences."""
 
 
 class _Harmless:
@@ -72,7 +77,7 @@ class _AllHarmless(RenderHook):
         return [_Harmless(each) for each in renderables]
 
 
-for _console in (out, notes):
+for _console in (out, notes, alarms):
     _console.push_render_hook(_AllHarmless())
 
 
@@ -87,7 +92,7 @@ def note(name: str, text: str, style: str = "yellow") -> None:
     """Print one line on stderr."""
     from rich.text import Text
 
-    notes.print(Text.assemble((one_line(name), style), f" {one_line(text)}"))
+    (alarms if name == "error" else notes).print(Text.assemble((one_line(name), style), f" {one_line(text)}"))
 
 
 def print_json(value: object) -> None:
@@ -108,6 +113,28 @@ def _as_text(value: Any) -> Any:
     if isinstance(value, dict):
         return {_as_text(key): _as_text(each) for key, each in value.items()}
     return [_as_text(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+def environment() -> str:
+    """One line on what runs here, for `--verbose`."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = [f"nameplate {__version__}", f"Python {platform.python_version()}", platform.platform()]
+    for package in ("onnxruntime", "openvino", "numpy", "pillow"):
+        with suppress(PackageNotFoundError):
+            found.append(f"{package} {version(package)}")
+    return ", ".join(found)
+
+
+def cost(seconds: float) -> str:
+    """One line on the time and the memory that a command took, for `--verbose`."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return f"{seconds:.1f} s"
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB elsewhere
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return f"{seconds:.1f} s, at most {peak / 1e6:,.0f} MB of memory"
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from starlette.responses import Response
 from nameplate import __version__
 from nameplate.errors import NameplateError
 from nameplate.serve.access import describe_access
+from nameplate.serve.connections import BoundedProtocol, connections_allowed
 from nameplate.serve.errors import Problem, ProblemResponse, on_problem
 from nameplate.serve.middleware import protect
 from nameplate.serve.observability import event, set_up_logging
@@ -207,8 +208,8 @@ async def _on_gone(_: Request, __: Exception) -> Response:
 
 # The server. After SIGTERM or SIGINT it reports that it is not ready, answers the requests under way, and ends.
 
-CONNECTIONS = 1000
-"""Connections beyond this number are refused at once."""
+LOST_SECONDS = 300.0
+"""A service whose bundle has had no worker for this time ends with exit code 1, so that it is started anew."""
 KEEP_ALIVE_SECONDS = 20
 """An idle connection is closed after this time."""
 
@@ -226,14 +227,15 @@ def serve(settings: ServeSettings, started: Callable[[str], None]) -> None:
     """
     set_up_logging()
     app = create_app(settings)
+    BoundedProtocol.cap = connections_allowed()
     config = uvicorn.Config(
         app,
+        http=BoundedProtocol,
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=True,
         forwarded_allow_ips=settings.trusted_proxies,
-        limit_concurrency=CONNECTIONS,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=round(settings.drain_seconds),
         ws="none",
@@ -273,10 +275,19 @@ def _stop(server: uvicorn.Server, service: Service) -> None:
 
 
 async def _announce(server: uvicorn.Server, app: FastAPI, started: Callable[[], None]) -> None:
-    """Call `started` when all bundles answer; stop the server if one cannot be started."""
+    """Call `started` when all bundles answer; stop the server if one cannot be started, or cannot be started again."""
     while not app.state.service.ready:
         if app.state.failure is not None:
             server.should_exit = True
             return
         await asyncio.sleep(0.02)
     started()
+    while not server.should_exit:
+        await asyncio.sleep(1)
+        for name, served in app.state.service.engines.served.items():
+            if served.engine.lost_seconds > LOST_SECONDS:
+                app.state.failure = NameplateError(
+                    f"'{name}' has had no worker for {LOST_SECONDS:g} s; the log says why. The service ends, so that "
+                    "it can be started anew."
+                )
+                server.should_exit = True

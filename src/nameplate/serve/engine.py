@@ -82,6 +82,8 @@ class Engine:
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _closing: bool = False
     _broken: str = ""
+    _answered: float = field(default_factory=time.monotonic)
+    """When a worker was last seen ready."""
     """Why no worker can be started any more; empty if one can."""
     _seconds_per_photo: float = 0.05
     """Exponential moving average of the time between two answers under load."""
@@ -107,6 +109,11 @@ class Engine:
     def photos(self) -> int:
         """Number of photos in the queue or with a worker."""
         return len(self._queue) + len(self._under_way)
+
+    @property
+    def lost_seconds(self) -> float:
+        """Seconds since a worker was last ready; 0 before the first one was."""
+        return time.monotonic() - self._answered if self.since else 0.0
 
     async def start(self) -> None:
         """Start the workers and supervise them from now on.
@@ -334,10 +341,10 @@ class Engine:
                 await asyncio.sleep(PAUSES[min(young, len(PAUSES) - 1)])
                 try:
                     worker = await self._warm_worker()
-                except NameplateError as error:
+                except Exception as error:  # also that there are no file descriptors or processes left just now
                     # One failed start proves nothing: the worker may have been killed from outside meanwhile.
                     self._broken = str(error) if young else ""
-                    self.observer.event("worker failed", model=self.name, reason=str(error))
+                    self.observer.event("worker failed", model=self.name, reason=f"{type(error).__name__}: {error}")
                     young += 1
                     continue
                 self._broken = ""
@@ -371,6 +378,8 @@ class Engine:
         while True:
             await asyncio.sleep(0.2)
             now = time.monotonic()
+            if self.ready:
+                self._answered = now
             for worker in self.workers:
                 # A killed worker stays in the list until its socket closes, which may take several rounds of this
                 # loop on a busy machine. It is killed, and reported, once.

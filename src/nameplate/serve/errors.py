@@ -26,13 +26,16 @@ KINDS: dict[str, tuple[int, str]] = {
     "not-found": (404, "There is nothing of that name"),
     "method-not-allowed": (405, "This address takes other methods"),
     "slow-body": (408, "The body took too long to arrive"),
+    "slow-head": (408, "The request's head took too long to arrive"),
     "conflict": (409, "The bundle was not exchanged"),
     "too-large": (413, "Too large"),
+    "long-address": (414, "The address is too long"),
     "not-a-photo": (415, "Not a photo"),
     "encoded": (415, "The body is compressed"),
     "unreadable": (422, "The photo cannot be read"),
     "unprocessable": (422, "The request asks for what cannot be had"),
     "too-many": (429, "Too many requests"),
+    "large-head": (431, "The request's headers are too large"),
     "internal": (500, "The service failed"),
     "full": (503, "There is no room"),
     "late": (503, "The answer took too long"),
@@ -96,7 +99,7 @@ class ProblemResponse(Response):
             sent["Retry-After"] = str(problem.wait)
         if problem.status == 401:  # RFC 9110, section 11.6.1 requires the header
             sent["WWW-Authenticate"] = "Bearer"
-        super().__init__(msgspec.json.encode(_details(problem)), problem.status, sent, MEDIA_TYPE)
+        super().__init__(msgspec.json.encode(details(problem)), problem.status, sent, MEDIA_TYPE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response in the form that the path requires."""
@@ -108,7 +111,8 @@ class ProblemResponse(Response):
         await super().__call__(scope, receive, send)
 
 
-def _details(problem: Problem) -> dict[str, object]:
+def details(problem: Problem) -> dict[str, object]:
+    """The members of a problem's JSON object."""
     status, title = KINDS[problem.kind]
     named = {"type": f"urn:nameplate:problem:{problem.kind}", "title": title, "status": status}
     waits = {} if problem.wait is None else {"retry_after": problem.wait}

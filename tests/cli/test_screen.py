@@ -102,8 +102,8 @@ def test_a_slow_rate_has_decimals_and_a_long_log_has_few_lines(
             now = float(done)
             report("embed", done, 10_800)
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "embed: 10 of 10,800, 1.0/s, 10790 s left"
-    assert lines[1].startswith("embed: 20 of")
+    assert lines[0] == "embed: 11 of 10,800, 1.0/s, 10789 s left"
+    assert lines[1].startswith("embed: 21 of")
     assert 60 < len(lines) < 150
     gaps = [int(line.split()[1].replace(",", "")) for line in lines]
     assert max(later - earlier for earlier, later in itertools.pairwise(gaps)) <= screen.LOG_MOST

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -221,6 +221,7 @@ def test_curves_follow_what_they_are_given() -> None:
     assert np.median(night) < 60
 
 
+@settings(deadline=None)
 @given(EPOCHS)
 def test_metrics_are_read_as_they_were_written(history: list[Epoch]) -> None:
     rows = csv.DictReader(io.StringIO(metrics_csv(history).decode()))

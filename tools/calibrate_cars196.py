@@ -27,7 +27,7 @@ from nameplate.evaluate.calibration import calibrate, fit_temperatures
 from nameplate.evaluate.evaluator import EvaluationResult, evaluate_model
 from nameplate.evaluate.significance import paired
 from nameplate.evaluate.thresholds import choose_thresholds, with_reference, with_verdicts
-from nameplate.model.bundle import SCHEMA, Bundle, load_bundle, save_bundle
+from nameplate.model.bundle import SCHEMA, Bfloat16Check, Bundle, load_bundle, save_bundle
 from nameplate.model.classifier import log_losses, probabilities
 from nameplate.model.embeddings import embed_photos
 from nameplate.model.model import Model
@@ -47,6 +47,14 @@ def judged_by(bundle: Path, dataset: Dataset) -> dict[str, EvaluationResult]:
         except RuntimeUnavailableError as error:
             print(f"{runtime}: left out, {error}")
     return found
+
+
+def bfloat16_cost(judged: dict[str, EvaluationResult]) -> Bfloat16Check | None:
+    """Top-1 in float32 and in bfloat16; None where one of the two did not run."""
+    exact, fast = judged.get("openvino"), judged.get("openvino-bf16")
+    if exact is None or fast is None:
+        return None
+    return Bfloat16Check(len(exact.y_true), float(exact.right.mean()), float(fast.right.mean()))
 
 
 def by_name(dataset: Dataset, bundle: Bundle, *, trained: bool) -> Dataset:
@@ -119,6 +127,7 @@ def main() -> None:
     assert bundle.bias is not None
     manifest = replace(bundle.manifest, schema=SCHEMA, temperatures=temperatures)
     manifest = replace(manifest, temperature=temperatures.get("onnxruntime", manifest.temperature))
+    manifest = replace(manifest, bfloat16=bfloat16_cost(judged) or manifest.bfloat16)
     reference = next(iter(judged.values()))
     gate, no_car = (
         (None, None) if bundle.ood_detector is None else (bundle.ood_detector.gate, bundle.manifest.thresholds.no_car)

@@ -30,6 +30,7 @@ import train_cars196 as training  # type: ignore[import-not-found]  # beside thi
 from nameplate.defaults import DEFAULT_BUNDLE
 from nameplate.fit.finalize import Calibrated, finalize
 from nameplate.fit.run import versions
+from nameplate.images.decode import read_header
 from nameplate.model.bundle import BACKBONE, Bundle, File, load_bundle
 from nameplate.model.classifier import fit_at
 from nameplate.runtime.base import BATCH
@@ -39,7 +40,7 @@ from nameplate.train.data import in_order, plain_batches, training_batches
 from nameplate.train.export import Parity, Whitening, check_parity, export_onnx, head_of, round_weights, whiten
 from nameplate.train.network import Network
 from nameplate.train.schedule import keep_memory
-from nameplate.types import Floats, Preprocess
+from nameplate.types import Floats, Limits, Preprocess
 from ship_cars196 import (  # type: ignore[import-not-found]  # beside this file
     EPSILON,
     SHARE,
@@ -203,22 +204,31 @@ def drafted(
 
 
 def table(previous: Bundle, photos: training.Training, data: Path) -> bytes:
-    """The photos.csv: that of the previous bundle, and the further photos and other colours that trained."""
+    """The photos.csv: that of the previous bundle, and the further photos.
+
+    A photo of cars196 stays listed with the digest of its source's file, not that of the copy in right colours: that
+    is the file that others have, and the bundle stays below 20 MB.
+    """
     rows = list(csv.DictReader((previous.photos or b"").decode().splitlines()))
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    for number, (path, c) in enumerate(sorted(set(zip(photos.paths, photos.classes.tolist(), strict=True)))):
-        name = str(Path(path).relative_to(data)) if Path(path).is_relative_to(data) else "/".join(Path(path).parts[-2:])
+    every = sorted(set(zip(photos.paths, photos.classes.tolist(), strict=True)))
+    further = [(path, c) for path, c in every if Path(path).is_relative_to(data)]
+    for number, (path, c) in enumerate(further):
+        name = Path(path).relative_to(data)
+        header = read_header(Path(path).read_bytes(), Limits())
         writer.writerow(
             {
                 "path": name,
                 "label": photos.names[c],
                 "split": "train",
                 "group": len(rows) + number,
-                "source": name.split("/")[0] if Path(path).is_relative_to(data) else "right colours",
+                "source": name.parts[0],
                 "sha256": sha256_of(Path(path)),
+                "width": header.width,
+                "height": header.height,
             }
         )
     return text.getvalue().encode()

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from nameplate.cli.folds import without_choice
 from nameplate.demo import photos_folder
+from nameplate.fit.recipe import Recipe, load_recipe
 from tests.cli.run import nameplate
 
 FAST = ("--runtime", "onnxruntime")
@@ -61,6 +63,18 @@ def test_a_run_in_folds_is_not_replaced_without_being_told(run: tuple[Path, str]
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     done = nameplate("train", data, "--folds", "3", "-o", tmp_path / "mine", "--overwrite", *FAST, check=1)
     assert "is no run in folds" in done.stderr
+
+
+def test_folds_hold_nothing_out_and_choose_no_epoch_unless_told() -> None:
+    few, head = load_recipe("few"), load_recipe("head")
+    assert isinstance(few, Recipe)
+    assert few.keep_best
+    plain = without_choice(few, [], holdout=None)
+    assert isinstance(plain, Recipe)
+    assert (plain.holdout, plain.keep_best) == (0, False)
+    assert without_choice(few, ["keep_best=true", " holdout = 0.15"], holdout=None) == few
+    assert without_choice(few, ["keep_best=true"], holdout=0.15) == few
+    assert without_choice(head, [], holdout=None).holdout == 0
 
 
 def test_wrong_uses_are_refused(run: tuple[Path, str], data: Path, tmp_path: Path) -> None:

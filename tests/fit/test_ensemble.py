@@ -18,6 +18,7 @@ from nameplate.fit.combine import combined
 from nameplate.fit.ensemble import make_ensemble
 from nameplate.fit.held_out import held_out_photos, merged_photos
 from nameplate.fit.linear_probe import train_head
+from nameplate.fit.recipe import Recipe, load_recipe
 from nameplate.model.bundle import SCHEMA, Bundle, Manifest, load_bundle, save_bundle
 from nameplate.model.classifier import probabilities
 from nameplate.model.model import Model
@@ -107,6 +108,24 @@ def test_the_verdicts_of_known_cars_are_those_of_the_first_member(members: list[
     assert np.mean(kept) > 0.8
 
 
+def test_a_member_of_noise_is_left_out_and_the_figures_are_of_photos_that_fitted_no_weight(
+    members: list[Path], dataset: Dataset, tmp_path: Path
+) -> None:
+    noise = load_bundle(members[1])
+    random = np.random.default_rng(0).normal(0, 30, (CHANNELS[-1], 5)).astype(np.float32)
+    save_bundle(tmp_path / "noise", replace(noise, weight=random))
+    made = make_ensemble([str(members[0]), str(tmp_path / "noise")], tmp_path / "e", threads=1)
+    assert made.weighing.fitted
+    assert list(made.weighing.weights) == [1, 0]
+    assert made.backbones == 1
+    assert made.evaluation is not None
+    metrics = made.bundle.manifest.provenance["metrics"]
+    assert isinstance(metrics, dict)
+    assert metrics["log_loss"] == made.evaluation.log_loss
+    of_all = evaluate_model(Model.load(tmp_path / "e", runtime="onnxruntime", threads=1), dataset)
+    assert made.evaluation.log_loss > of_all.evaluation.log_loss
+
+
 def test_the_order_of_the_nameplates_may_differ(members: list[Path]) -> None:
     one = load_bundle(members[0])
     assert one.weight is not None
@@ -165,6 +184,14 @@ def test_what_cannot_be_averaged_is_refused(members: list[Path], tmp_path: Path)
         with pytest.raises(UsageError, match=why):
             make_ensemble(names, tmp_path / "e", weights=weights, threads=1)
         assert not (tmp_path / "e").exists()
+
+
+@pytest.mark.parametrize("name", ["few", "fine-tune"])
+def test_networks_of_these_recipes_go_with_heads_on_the_bundle_that_ships(name: str) -> None:
+    recipe = load_recipe(name)  # as docs/ensembles.md says
+    assert isinstance(recipe, Recipe)
+    last = recipe.stages[-1]
+    assert recipe.preprocess(last.height, last.width) == load_bundle("cars196").manifest.preprocess
 
 
 def test_it_replaces_no_member_and_nothing_without_being_told(members: list[Path], tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ from nameplate.model.verdict import Thresholds
 from nameplate.model.verification import MOST_PHOTOS, RATES, ClaimThresholds
 from nameplate.storage import sha256
 from nameplate.types import Preprocess
+from tests.shipped import EMBEDDING
 
 MANIFEST_3 = Manifest(
     schema=SCHEMA,
@@ -152,7 +153,7 @@ def test_the_bundle_that_ships_loads_by_its_name() -> None:
     bundle = load_bundle("cars196")
     assert len(bundle.manifest.nameplates) == 196
     assert bundle.weight is not None
-    assert bundle.weight.shape == (1604, 196)
+    assert bundle.weight.shape == (EMBEDDING, 196)
     assert list(shipped()) == ["cars196"]
 
 

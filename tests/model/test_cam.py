@@ -16,6 +16,7 @@ from nameplate.model.pipeline import Settings, prepare_photo
 from nameplate.runtime.onnx_file import first_output_alone
 from nameplate.types import Floats, Preprocess
 from tests.outcomes import all_mapped, prepared, unreadable
+from tests.shipped import EMBEDDING
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def test_the_mean_of_the_map_is_the_embedding(model: Model, mapped: list[MappedP
     assert len(mapped) == len(renders()) > 8
     embeddings = model.embed(renders())
     for each, embedding in zip(mapped, embeddings, strict=True):
-        assert each.places.shape == (6, 9, 1604)
+        assert each.places.shape == (6, 9, EMBEDDING)
         assert each.places.dtype == np.float32
         assert each.places.std((0, 1)).max() > 0.1
         np.testing.assert_allclose(each.photo.embedding, embedding, atol=2e-5)

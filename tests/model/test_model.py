@@ -30,6 +30,7 @@ from nameplate.model.pipeline import Source
 from nameplate.model.sources import PhotoLike
 from nameplate.types import Limits
 from tests.outcomes import all_embedded, unreadable
+from tests.shipped import EMBEDDING
 
 PHOTOS = sorted(photos_folder("test").glob("*/*.jpg"))[::12][:16]
 
@@ -139,7 +140,7 @@ def test_embedding_an_unreadable_photo_raises_its_error(model: Model) -> None:
 
 
 def test_embedding_nothing_gives_no_rows_of_the_right_size(model: Model) -> None:
-    assert model.embed([]).shape == (0, 1604)
+    assert model.embed([]).shape == (0, EMBEDDING)
     assert model.embed([]).dtype == np.float32
     assert model.predict([]) == []
 
@@ -178,7 +179,7 @@ def test_a_bundle_without_a_head_predicts_nothing_and_says_what_to_do(headless: 
         elif call == "stream":
             next(headless.stream(PHOTOS[:1]))
         elif call == "probabilities":
-            headless.probabilities(np.zeros((1, 1604), np.float32), "onnxruntime")
+            headless.probabilities(np.zeros((1, EMBEDDING), np.float32), "onnxruntime")
         else:
             headless.require_head()
 
@@ -286,7 +287,7 @@ def test_a_single_photo_of_any_kind_gets_one_answer(model: Model) -> None:
     for photo in as_pixels(pixels):
         assert model.predict(photo) == [expected]
         assert list(model.stream(photo)) == [expected]
-        assert model.embed(photo).shape == (1, 1604)
+        assert model.embed(photo).shape == (1, EMBEDDING)
         assert model.verify(photo, "Audi").photos[0][0].nameplate == expected.nameplate
 
 

@@ -39,6 +39,7 @@ from nameplate.runtime.select import make_runtime
 from nameplate.storage import sha256
 from nameplate.types import Cars, Limits, Photo, Preprocess
 from tests.outcomes import all_embedded, prepared, unreadable
+from tests.shipped import EMBEDDING
 
 PATHS = sorted(photos_folder("train").glob("*/*.jpg"))[::40][:24]
 JUNK = b"no photo at all"
@@ -181,7 +182,7 @@ def test_limits_hold_for_every_photo(bundle: Bundle) -> None:
 @pytest.mark.parametrize("size", [1407, 1])
 def test_a_backbone_of_another_size_than_the_bundle_says_is_refused(bundle: Bundle, size: int) -> None:
     wrong = replace(bundle, manifest=replace(bundle.manifest, embedding=size))
-    with pytest.raises(BundleError, match=f"1604.* says N×{size}"):
+    with pytest.raises(BundleError, match=f"{EMBEDDING}.* says N×{size}"):
         list(embed_stream(wrong, PATHS[:2], Settings("onnxruntime")))
 
 
@@ -366,7 +367,7 @@ def test_unreadable_photos_are_listed_with_their_reasons(model: Model, own_cache
         ("bad.jpg", "not a photo"),
         ("gone.jpg", "missing"),
     ]
-    assert found.embeddings.shape == (2, 1604)
+    assert found.embeddings.shape == (2, EMBEDDING)
 
 
 def test_an_open_runtime_is_used_as_it_is(bundle: Bundle) -> None:

@@ -33,6 +33,7 @@ from nameplate.runtime.ort import import_onnxruntime
 from nameplate.runtime.select import RUNTIMES, available_cpus, make_runtime
 from nameplate.storage import cache_folder
 from nameplate.types import Floats
+from tests.shipped import EMBEDDING
 
 OPENVINO = importlib.util.find_spec("openvino") is not None
 needs_openvino = pytest.mark.skipif(not OPENVINO, reason="needs the fast extra")
@@ -81,7 +82,7 @@ def test_embeddings_of_different_photos_differ(reference: Embedding) -> None:
     All embeddings lie in one narrow cone, the more so those of renders, so they are seen from its middle.
     """
     assert reference.dtype == np.float32
-    assert reference.shape == (45, 1604)
+    assert reference.shape == (45, EMBEDDING)
     assert others(reference).max() < 0.9
     noisy = reference + np.random.default_rng(0).normal(0, 0.01, reference.shape).astype(np.float32)
     centre = reference.mean(0)
@@ -120,7 +121,8 @@ def test_bfloat16_is_close_where_the_processor_supports_it(
     if "BF16" not in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this processor does not compute in bfloat16")
     found = run("openvino-bf16", bundle, pictures)
-    assert 0.99 <= cosines(found, reference).min() < 0.999999
+    # Whitening enlarges what bfloat16 rounds off; accuracy does not suffer (docs/experiments.md, 2026-11-28).
+    assert 0.98 <= cosines(found, reference).min() < 0.999999
 
 
 @pytest.mark.parametrize("name", BOTH)
@@ -129,7 +131,7 @@ def test_short_batches_give_the_same(
     name: str, size: int, bundle: Bundle, pictures: Batch, reference: Embedding
 ) -> None:
     found = run(name, bundle, pictures[:13], size)
-    assert found.shape == (13, 1604)
+    assert found.shape == (13, EMBEDDING)
     assert np.abs(found - reference[:13]).max() < 1e-3
 
 
@@ -385,7 +387,7 @@ def test_nothing_is_written_into_the_home_folder(tmp_path: Path) -> None:
         "print(Model.load(runtime='openvino').embed(photos[:2]).shape)"
     )
     said = python(code, HOME=str(home), XDG_CACHE_HOME=str(cache), NAMEPLATE_CACHE="")
-    assert said.splitlines() == ["(40, 1604)", "(2, 1604)"]
+    assert said.splitlines() == [f"(40, {EMBEDDING})", f"(2, {EMBEDDING})"]
     assert list(home.rglob("*")) == []
     [report] = (cache / "nameplate" / "runtimes").iterdir()
     trials = msgspec.json.decode(report.read_bytes(), type=tuple[ProbeResult, ...])

@@ -22,6 +22,7 @@ from statistics import median
 import numpy as np
 
 from nameplate.errors import UsageError
+from nameplate.evaluate.metrics import evaluate
 from nameplate.evaluate.significance import Paired, paired
 from nameplate.fit.combine import calibrated_on, combined
 from nameplate.fit.finalize import finalize
@@ -266,18 +267,12 @@ def _made(
         split = Split.of(photos, groups, manifest.nameplates, manifest.ids, ())
         draft = replace(draft, photos=photos_csv(split.photos, split.groups))
     calibrated = calibrated_on(draft, mean, bundles[0])
-    provenance = {
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "recipe": {"name": "ensemble", "fitted_weights": weighing.fitted},
-        "metrics": None,
-        "data": data_record(split) if len(photos) else {},
-        "backbone": " + ".join(sorted({str(each.manifest.provenance.get("backbone", "?")) for each in bundles})),
-        "members": [
-            {"name": members[i].model.bundle.manifest.name, "weight": weighing.weights[i], "digest": each.full_digest}
-            for i, each in zip(kept, bundles, strict=True)
-        ],
-        "versions": versions("numpy", "onnxruntime", "scipy"),
-    }
+    if weighing.fitted and mean is not None:  # not with weights that the same photos fitted
+        crossed = cross_weighted(predictions)
+        fair = evaluate(crossed, mean.classes, manifest.nameplates, mean.groups)
+        calibrated = replace(calibrated, evaluation=fair)
+    record = data_record(split) if len(photos) else {}
+    provenance = _provenance(bundles, [weighing.weights[i] for i in kept], record, fitted=weighing.fitted)
     bundle = finalize(target, calibrated, provenance, overwrite=overwrite)
     best, of_rights, of_losses = _against_best(members, predictions, mean, weighing)
     backbones = len({each.digest for each in bundles})
@@ -289,6 +284,24 @@ def _made(
     evaluation = calibrated.evaluation
     seconds = time.monotonic() - start
     return Ensemble(bundle, names, weighing, backbones, evaluation, best, of_rights, of_losses, speeds, seconds)
+
+
+def _provenance(
+    bundles: Sequence[Bundle], weights: Sequence[float], data: dict[str, object], *, fitted: bool
+) -> dict[str, object]:
+    """What bundle.json records of the ensemble; its keys are read by other versions, and must not change."""
+    return {
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "recipe": {"name": "ensemble", "fitted_weights": fitted},
+        "metrics": None,
+        "data": data,
+        "backbone": " + ".join(sorted({str(each.manifest.provenance.get("backbone", "?")) for each in bundles})),
+        "members": [
+            {"name": each.manifest.name, "weight": weight, "digest": each.full_digest}
+            for each, weight in zip(bundles, weights, strict=True)
+        ],
+        "versions": versions("numpy", "onnxruntime", "scipy"),
+    }
 
 
 def _against_best(

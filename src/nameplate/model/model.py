@@ -56,7 +56,7 @@ class Model:
     >>> len(model.nameplates)
     196
     >>> model.embed([photo()]).shape
-    (1, 1604)
+    (1, 2688)
     >>> [answer] = model.predict([photo()])
     >>> answer.nameplate in model.nameplates, len(answer.top)
     (True, 5)

@@ -49,6 +49,8 @@ def test_the_loss_falls_and_explodes_and_the_proposal_lies_between(found: RateSe
     assert len(found.rates) == len(found.losses)
     assert found.losses[0] == pytest.approx(np.log(10), rel=0.05)  # a new classifier gives all ten the same probability
     assert min(found.losses) < found.losses[0]
+    assert found.fell == pytest.approx(1 - min(found.losses) / found.losses[0])
+    assert 0 < found.fell < 1
     assert LOWEST < found.valley < found.minimum <= HIGHEST
     assert {found.valley, found.steepest, found.minimum} <= set(found.rates)
 

@@ -66,7 +66,9 @@ def test_mlflow_keeps_a_run_that_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.filterwarnings("ignore")
 def test_wandb_writes_a_run_offline_under_the_same_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb")
-    monkeypatch.setenv("WANDB_MODE", "offline")
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))  # no .netrc: without a key it is offline
     for loss in (3.0, 2.0):
         tracker = open_tracker("wandb", tmp_path, a_run())
         tracker.write({**step_figures(loss, 0.1), **epoch_figures(EPOCH)}, 10)

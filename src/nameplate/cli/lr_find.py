@@ -66,7 +66,7 @@ def lr_find(
     if stage > len(plan.stages):
         raise UsageError(f"There is no stage {stage}: recipe '{recipe}' has {len(plan.stages)}.")
     with needs_train_extra():
-        from nameplate.train.lr_find import find_rate
+        from nameplate.train.lr_find import FLAT, find_rate
     with screen.progress() as report:
         dataset = read_labelled(data, names, exclude, layout, report, relabel)
         inputs = [*data, names, exclude, relabel, recipe, *(photo.path for photo in dataset.photos)]
@@ -93,6 +93,7 @@ def lr_find(
                 "valley": found.valley,
                 "steepest": found.steepest,
                 "minimum": found.minimum,
+                "fell": found.fell,
                 "recipe": tried.learning_rate,
                 "rates": found.rates,
                 "losses": found.losses,
@@ -103,6 +104,12 @@ def lr_find(
     screen.step("Tried", f"{found.rates[0]:.0e} to {found.rates[-1]:.1e} in {len(found.rates)} steps ({where})")
     screen.step("Proposed", f"{found.valley:.1e}; the recipe has {tried.learning_rate:.1e}")
     screen.step("", f"steepest at {found.steepest:.1e}, least loss at {found.minimum:.1e}: stay well below that")
+    if found.fell < FLAT:
+        screen.note(
+            "flat",
+            f"The loss fell by {100 * found.fell:.1f} % only, so the proposal means little. Take more --steps, a "
+            "larger --batch, or pretrained weights.",
+        )
     screen.step("Wrote", str(output))
     screen.step("Next", f"nameplate train DATA --recipe {recipe} --set {setting} -o RUN")
 

@@ -40,6 +40,9 @@ SMOOTHING = 0.98
 EXPLODED = 4.0
 """The search stops where the smoothed loss is this many times its least, as in fastai."""
 
+FLAT = 0.05
+"""A loss that falls by less than this share has taught nothing about the rate."""
+
 OnRate = Callable[[int, float, float], None]
 """Called after each step with its number from 1, its rate and its smoothed loss."""
 
@@ -60,6 +63,11 @@ class RateSearch:
     """The rate at which the loss fell fastest: a lower bound."""
     minimum: float
     """The rate at the least loss: too high to train with; a tenth of it is a common rule."""
+
+    @property
+    def fell(self) -> float:
+        """By what share of the first loss the least one lies below it; below `FLAT` no proposal means anything."""
+        return 1 - min(self.losses) / self.losses[0]
 
     def plot(self, *, dark: bool = False) -> bytes:
         """The loss against the rate as PNG bytes, with the proposal marked."""

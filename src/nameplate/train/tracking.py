@@ -10,8 +10,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from nameplate.errors import NameplateError
 from nameplate.fit.run import Run, Tracking
@@ -107,6 +109,17 @@ def _answered(name: str, advice: str) -> Iterator[None]:
         raise NameplateError(f"{name}: {said[:300]}. {advice}") from None
 
 
+def _has_wandb_key() -> bool:
+    """Whether this user has logged in to W&B: by a variable, or by `wandb login`, which writes to .netrc."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname or ""
+    try:
+        return netrc().authenticators(host) is not None
+    except (OSError, NetrcParseError):
+        return False
+
+
 class _Wandb:
     """A run at Weights & Biases, or in `folder/wandb` for `wandb sync` where no key is known."""
 
@@ -116,7 +129,7 @@ class _Wandb:
         with _answered("W&B", self.ADVICE):
             import wandb
 
-            mode = os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
+            mode = os.environ.get("WANDB_MODE") or ("online" if _has_wandb_key() else "offline")
             self._run = wandb.init(
                 project=os.environ.get("WANDB_PROJECT") or PROJECT,
                 name=folder.resolve().name,

@@ -119,12 +119,6 @@ def test_a_bundle_that_is_there_is_kept(tiny: Path, int8: tuple[Path, dict[str, 
     assert "is there already" in done.stderr
 
 
-@pytest.mark.parametrize("given", [(), ("--int8",), ("--calibrate", str(TRAIN))])
-def test_wrong_usage_is_reported(given: tuple[str, ...], tmp_path: Path) -> None:
-    done = nameplate("export", "cars196", "-o", tmp_path / "out", *given, check=2)
-    assert "--int8 and --calibrate DATA" in done.stderr
-
-
 def test_one_file(tiny: Path, tmp_path: Path) -> None:
     photos = [str(path) for path in sorted(TEST.glob("*/*.jpg"))[:3]]
     given = [word for photo in photos for word in ("--photos", photo)]
@@ -141,6 +135,8 @@ def test_one_file(tiny: Path, tmp_path: Path) -> None:
     ("words", "said"),
     [
         ((), "Give --onnx FILE"),
+        (("-o", "b"), "Give --onnx FILE"),
+        (("-o", "b", "--calibrate", "photos"), "Give --onnx FILE"),
         (("--onnx", "a.onnx", "--int8"), "Give --onnx FILE"),
         (("--onnx", "a.onnx", "-o", "b"), "leave out --calibrate and -o"),
         (("--int8", "--with-resize"), "belong to --onnx"),

@@ -34,7 +34,7 @@ def test_what_is_no_car_is_not_accepted(model: Model, not_cars: Path) -> None:
 def test_cars_of_another_country_are_mostly_unknown(model: Model, russian10: Path) -> None:
     found = _verdicts(model, russian10, 80)
     assert found["unknown car"] >= 0.65 * found.total()
-    assert found["answer"] <= 0.15 * found.total()
+    assert found["answer"] <= 0.2 * found.total()
 
 
 def test_known_cars_are_kept_and_answers_are_right(model: Model, cars196: Path) -> None:

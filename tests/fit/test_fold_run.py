@@ -17,6 +17,7 @@ from nameplate.data.dataset import Dataset
 from nameplate.demo import photos_folder
 from nameplate.errors import NameplateError
 from nameplate.evaluate.evaluator import trained_digests
+from nameplate.fit.ensemble import make_ensemble
 from nameplate.fit.fold_run import FoldsResult, begin_run, continue_run
 from nameplate.fit.folds import PREDICTIONS, TABLE, fold_folder, load_plan
 from nameplate.fit.held_out import recorded_photos
@@ -116,6 +117,16 @@ def test_the_test_part_of_the_data_judges_the_ensemble(run: tuple[Path, FoldsRes
     right = np.mean([answer.nameplate == photo.label for answer, photo in zip(answers, photos, strict=True)])
     assert result.held_out.top1.value == pytest.approx(right)
     assert "Held out from all folds" in result._repr_html_()
+
+
+def test_with_a_bundle_that_trained_on_all_folds_the_test_part_judges(
+    run: tuple[Path, FoldsResult], dataset: Dataset, model: Model, tmp_path: Path
+) -> None:
+    train_head(dataset, tmp_path / "one", model=model, recipe=replace(RECIPE, balanced=True))
+    made = make_ensemble([str(run[0]), str(tmp_path / "one")], tmp_path / "both", threads=1)
+    assert made.evaluation is not None
+    assert made.evaluation.photos == 20
+    assert "only 20 photos trained no member" in made.weighing.reason
 
 
 def training(model: Model, *, fail_in: str = "") -> Callable[[Path, Split], None]:

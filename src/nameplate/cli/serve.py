@@ -70,6 +70,10 @@ def serve(
             min=1, metavar="BYTES", help="How many bytes of corrections' photos to keep; beyond that the answer is 503."
         ),
     ] = DEFAULTS.feedback_bytes,
+    keep_metadata: Annotated[
+        bool,
+        typer.Option("--keep-metadata", help="Store corrections' photos with the place and time that they state."),
+    ] = DEFAULTS.keep_metadata,
     reload_on_change: Annotated[
         bool, typer.Option("--reload-on-change", help="Reload a bundle when its files change.")
     ] = DEFAULTS.reload_on_change,
@@ -110,6 +114,7 @@ def serve(
         trusted_proxies=trusted_proxies,
         feedback=feedback,
         feedback_bytes=feedback_bytes,
+        keep_metadata=keep_metadata,
         reload_on_change=reload_on_change,
         photos=photos,
         queue_photos=queue,

@@ -83,15 +83,15 @@ class Ensemble:
     loss_gain: Paired | None
     """The log-loss that the ensemble saves over `best`."""
     photos_per_second: tuple[float, float] | None
-    """Speed of the backbone of the first member, and of the ensemble, with ONNX Runtime; None where it has the same
-    backbone and so the same speed."""
+    """Speed of the backbone of the first member, and of the ensemble, with ONNX Runtime; None where the ensemble has
+    one backbone, and so the same speed."""
     seconds: float
 
     @property
     def cost(self) -> str:
         """What it costs in words."""
         if self.photos_per_second is None:
-            return "nothing: the members share their backbone, so it is one head on it"
+            return "nothing: one network for each photo, as each member has"
         one, all_ = self.photos_per_second
         return (
             f"{self.backbones} networks for each photo: {all_:,.0f} photos/s instead of {one:,.0f} "
@@ -208,10 +208,12 @@ def _member(name: str, model: Model) -> Member:
 def _with_predictions(members: Sequence[Member], progress: Progress) -> list[Member]:
     """The members with predictions of the same photos, which trained none of them; without any where there are none."""
     nameplates = members[0].model.nameplates
-    digests = [{str(photo.sha256) for photo in _held_out(member)} for member in members]
-    common = set.intersection(*digests)
+    common = _common(members)
+    if not common:  # a part that the data holds out from all folds and from all other members
+        members = [replace(member, predictions=None) for member in members]
+        common = _common(members)
     if not common:
-        return [replace(member, predictions=None) for member in members]
+        return list(members)
     models = [member.model for member in members]
     runtime = common_runtime([model.bundle for model in models], "auto", models[0].settings.threads)
     found = []
@@ -224,6 +226,11 @@ def _with_predictions(members: Sequence[Member], progress: Progress) -> list[Mem
         replace(member, predictions=each if len(each.photos) else None)
         for member, each in zip(members, aligned(found), strict=True)
     ]
+
+
+def _common(members: Sequence[Member]) -> set[str]:
+    """SHA-256 of the photos that trained no member."""
+    return set.intersection(*({str(photo.sha256) for photo in _held_out(member)} for member in members))
 
 
 def _held_out(member: Member) -> Sequence[Photo]:

@@ -343,8 +343,10 @@ class FoldScores:
             ),
             ("all", f"{self.whole.photos:,}", self.whole.top1.percent, f"{self.whole.log_loss:.3f}"),
         ]
-        cells = ("".join(f"<td>{cell}</td>" for cell in line) for line in lines)
-        return f"<table>{''.join(f'<tr>{line}</tr>' for line in cells)}</table>"
+        head, *rest = lines
+        titles = "".join(f"<th>{cell}</th>" for cell in head)
+        cells = ("".join(f"<td>{cell}</td>" for cell in line) for line in rest)
+        return f"<table><tr>{titles}</tr>{''.join(f'<tr>{line}</tr>' for line in cells)}</table>"
 
 
 def score_folds(found: HeldOutPredictions, nameplates: tuple[str, ...]) -> FoldScores:

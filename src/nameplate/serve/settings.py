@@ -65,6 +65,8 @@ class ServeSettings:
     """The database for users' corrections: a SQLAlchemy URL or the path of a SQLite file; None takes no corrections."""
     feedback_bytes: int = 10 * 1024 * MEBIBYTE
     """The most bytes that this database may hold; beyond, corrections are refused."""
+    keep_metadata: bool = False
+    """Whether corrections' photos are stored with place, time and camera, if they say them."""
     reload_on_change: bool = False
     """Whether a bundle that changes on disk is exchanged for the new one."""
     page: bool = True

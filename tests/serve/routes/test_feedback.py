@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,15 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from sqlalchemy import text
 
 from nameplate.demo import photo
 from nameplate.images.decode import read_header
+from nameplate.images.metadata import without_metadata
 from nameplate.serve.errors import Problem
 from nameplate.serve.feedback.database import writing
 from nameplate.serve.feedback.store import Correction, Entry, FeedbackStore
 from nameplate.serve.routes.feedback import _keep
 from nameplate.storage import sha256
+from nameplate.types import Limits
 from tests.cli.run import nameplate
 from tests.images import torture
 from tests.serve.running import Running, serving
@@ -84,13 +88,30 @@ def test_every_format_is_kept(server: Server, name: str) -> None:
     data = torture.sound()[name]
     answer = send(server[0], data, nameplate="Lada Niva")
     assert answer.status_code == 201, answer.text
-    entry, header = kept(server[1])[answer.json()["id"]], read_header(data)
-    assert (entry.format, entry.width, entry.height, entry.size) == (
+    copy = without_metadata(data, read_header(data), Limits())
+    entry, header = kept(server[1])[answer.json()["id"]], read_header(copy)
+    assert (entry.format, entry.width, entry.height, entry.size, entry.sha256) == (
         header.format,
         header.width,
         header.height,
-        len(data),
+        len(copy),
+        sha256(copy),
     )
+
+
+@pytest.mark.parametrize(("options", "stays"), [((), False), (("--keep-metadata",), True)])
+def test_where_a_photo_was_taken_is_kept_only_if_the_operator_says_so(
+    tmp_path: Path, options: tuple[str, ...], stays: bool
+) -> None:
+    file, exif = io.BytesIO(), Image.Exif()
+    exif[0x010E] = "51.5007 N, taken by Anna"
+    with Image.open(photo()) as image:
+        image.save(file, "JPEG", exif=exif)
+    database = tmp_path / "corrections.sqlite"
+    with serving("--feedback", str(database), *options) as running:
+        assert send(running, file.getvalue(), nameplate="Lada Niva").status_code == 201
+    stored = b"".join(each.read_bytes() for each in tmp_path.iterdir())
+    assert (b"taken by Anna" in stored) == stays
 
 
 @pytest.mark.parametrize("name", sorted(torture.broken()))

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from nameplate.errors import DatabaseError, Failure, PhotoError, UsageError
 from nameplate.images.decode import read_header
 from nameplate.images.header import Header
+from nameplate.images.metadata import without_metadata
 from nameplate.serve.access import Client
 from nameplate.serve.errors import Problem, kind_of
 from nameplate.serve.feedback.store import (
@@ -65,6 +66,9 @@ async def feedback(request: Request) -> Response:
             raise _unreadable(answer.prediction.failure)
         try:
             header = await asyncio.to_thread(read_header, photo, service.settings.limits)
+            if not service.settings.keep_metadata:
+                photo = await asyncio.to_thread(without_metadata, photo, header, service.settings.limits)
+                header = await asyncio.to_thread(read_header, photo, service.settings.limits)
         except PhotoError as error:
             raise _unreadable(error.failure) from None
         client: Client = request.scope["state"]["client"]

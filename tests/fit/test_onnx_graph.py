@@ -47,14 +47,12 @@ def test_the_detectors_input_is_pillows_to_the_last_bit() -> None:
 
 @pytest.mark.parametrize("fit", ["squash", "pad"])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_the_model_input_is_that_of_preprocess(fit: Fit, interpolation: Interpolation) -> None:
+def test_the_model_input_is_that_of_preprocess_to_the_last_bit(fit: Fit, interpolation: Interpolation) -> None:
     size = Preprocess(64, 96, fit, interpolation)
     run = runner(lambda graph: model_input(graph, "photo", size), ["H", "W", 3], [1, 64, 96, 3])
     for height, width in SIDES:
         pixels = noise(height, width)
-        apart = np.abs(run(pixels)[0].astype(int) - preprocess(pixels, size))
-        assert apart.max() <= 1, (height, width)
-        assert (apart > 0).mean() <= 0.06, (height, width)  # noise has more halves to round than photos
+        assert np.array_equal(run(pixels)[0], preprocess(pixels, size)), (height, width)
 
 
 def test_a_crop_is_that_of_crop() -> None:

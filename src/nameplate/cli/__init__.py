@@ -16,6 +16,7 @@ from nameplate.cli import (  # noqa: F401
     folds,
     lr_find,
     predict,
+    push,
     recipes,
     serve,
     train,

@@ -31,6 +31,7 @@ EXTRAS = {
     "postgres": (("psycopg",), "users' corrections in PostgreSQL"),
     "track": (("wandb", "mlflow"), "trainings followed by W&B or MLflow"),
     "train": (("torch", "timm", "accelerate"), "training whole networks"),
+    "hub": (("huggingface_hub",), "bundles on the Hugging Face hub"),
     "cloud": (("fsspec", "s3fs", "gcsfs"), "photos at s3:// and gs://"),
     "ray": (("ray",), "bulk jobs on a cluster"),
 }

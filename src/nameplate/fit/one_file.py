@@ -20,7 +20,7 @@ from onnx import TensorProto, helper
 from nameplate import __version__
 from nameplate.errors import BundleError, DataError, NameplateError, UsageError
 from nameplate.fit.onnx_graph import (
-    MODES,
+    SUPPORT,
     Graph,
     add_network,
     cropped,
@@ -186,10 +186,10 @@ def one_file(bundle: Bundle, *, with_resize: bool = False) -> bytes:
 
 def _photo_in(graph: Graph, size: Preprocess) -> tuple[str, list[onnx.ValueInfoProto]]:
     """Append locating, cropping and resizing; return the model input and the outputs of the detector."""
-    if size.fit == "crop" or size.interpolation not in MODES:
+    if size.fit == "crop" or size.interpolation not in SUPPORT:
         raise BundleError(
-            f"--with-resize cannot resize as this bundle does (fit {size.fit}, filter {size.interpolation}): ONNX's "
-            "Resize has no such crop or filter. Leave it out, and resize as docs/export.md describes."
+            f"--with-resize cannot resize as this bundle does (fit {size.fit}, filter {size.interpolation}): only "
+            "squash and pad, bilinear and bicubic can be. Leave it out, and resize as docs/export.md describes."
         )
     if size.locate == "none":
         return model_input(graph, "photo", size), []

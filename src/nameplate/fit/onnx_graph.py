@@ -1,9 +1,10 @@
 """Builds the part of an ONNX graph that stands before a network: reducing, cropping and resizing photos as Pillow does.
 
-`export --onnx --with-resize` puts these nodes into its file. They follow Pillow 13's arithmetic (src/libImaging/
-Resample.c, Reduce.c): filters that widen with the reduction, weights that leave out what lies beyond the edge, one pass
-for each axis with uint8 between them, and the axis that shrinks far more first. ONNX operators of opset 18 are used,
-and neither branches nor loops, so that every build of ONNX Runtime runs the file.
+`export --onnx --with-resize` puts these nodes into its file. They follow Pillow 13's arithmetic to the last bit
+(src/libImaging/Resample.c, Reduce.c): filters that widen with the reduction, weights of 22 bits that leave out what
+lies beyond the edge, one pass for each axis with uint8 between them, and the axis that shrinks far more first. ONNX's
+own Resize is off by one level at some pixels, which changed a probability by 0.008 (docs/export.md). The file has
+neither branches nor loops, so that every build of ONNX Runtime runs it.
 """
 
 from __future__ import annotations
@@ -19,14 +20,15 @@ from nameplate.images.transforms import PAD_GREY
 from nameplate.types import Preprocess
 
 OPSET, IR = 18, 8
-"""Versions of the operators and of the file format. 18 is the first opset whose Resize can antialias. ONNX Runtime
-reads both since 1.14."""
-MODES = {"bilinear": "linear", "bicubic": "cubic"}
-"""Pillow's filter → the mode of Resize that equals it. Resize has no Lanczos filter."""
+"""Versions of the operators and of the file format. ONNX Runtime reads both since 1.14."""
+SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}
+"""The filters that the graph can apply → their support, in pixels of the result."""
 CUBIC = -0.5
 """The coefficient of Pillow's bicubic filter."""
 PRECISION = 22
 """Number of fraction bits of Pillow's weights for 8-bit pixels (PRECISION_BITS)."""
+HALF = 1 << (PRECISION // 2)
+"""Weights are multiplied in two halves of 11 bits, so that float32, whose products are fast, adds them up exactly."""
 REDUCE_BITS = 24
 """Number of fraction bits of the reciprocals with which Pillow's `reduce` divides."""
 
@@ -110,49 +112,115 @@ def model_input(graph: Graph, photo: str, size: Preprocess) -> str:
 
 
 def resized(graph: Graph, photo: str, goal: str, interpolation: str) -> str:
-    """Resize a photo to fixed sides, as `Image.resize` does; at most one level off, at one pixel in a thousand.
+    """Resize a photo as `Image.resize` does.
 
     Args:
         graph: is extended.
         photo: uint8 H×W×3.
         goal: int64 (2,), height and width.
-        interpolation: bilinear or bicubic.
+        interpolation: one of `SUPPORT`.
 
     Returns:
         uint8 1×height×width×3.
     """
-    planes = graph.op("Transpose", graph.op("Unsqueeze", photo, graph.constant([0])), perm=[0, 3, 1, 2])
-    own = graph.op("Concat", graph.side(photo, 0), graph.side(photo, 1), axis=0)
-    # Not by the attribute `axes`: ONNX Runtime fails to load a Resize with it between two Transposes.
-    outer = graph.constant([1, 3])
-    for sides in (_after_first_pass(graph, own, goal), goal):
-        planes = graph.op(
-            "Resize",
-            *(planes, "", "", graph.op("Concat", outer, sides, axis=0)),
-            mode=MODES[interpolation],
-            antialias=1,
-            # Without it, the weights beyond the edge would fall to the pixels at the edge.
-            exclude_outside=1,
-            cubic_coeff_a=CUBIC,
-            coordinate_transformation_mode="half_pixel",
-        )
-    return graph.op("Transpose", planes, perm=[0, 2, 3, 1])
+    lengths = [graph.cast(graph.side(photo, axis), TensorProto.DOUBLE) for axis in (0, 1)]
+    return _resampled(graph, graph.op("Unsqueeze", photo, graph.constant([0])), lengths, goal, interpolation)
 
 
-def _after_first_pass(graph: Graph, own: str, goal: str) -> str:
-    """Height and width after the first of the two passes, int64 (2,): [goal height, own width] or the other way round.
+def _resampled(graph: Graph, photos: str, lengths: list[str], goal: str, interpolation: str) -> str:
+    """Resample both axes of photos, one after the other.
 
     Args:
         graph: is extended.
-        own: int64 (2,), height and width of the photo.
-        goal: int64 (2,), those of the result.
+        photos: whole numbers from 0 to 255, N×H×W×3, of any type.
+        lengths: float64 (1,) each: how many of the rows and of the columns are resampled; the last one may count for
+            less than a whole one.
+        goal: int64 (2,), height and width of the result.
+        interpolation: one of `SUPPORT`.
+
+    Returns:
+        uint8 N×height×width×3.
     """
-    rows_first = graph.cast(_rows_first(graph, own, goal), TensorProto.DOUBLE)
-    columns_first = graph.op("Sub", graph.double(1.0), rows_first)
-    done = graph.op("Concat", rows_first, columns_first, axis=0)
-    before, after = (graph.cast(each, TensorProto.DOUBLE) for each in (own, goal))
-    sides = graph.op("Add", before, graph.op("Mul", done, graph.op("Sub", after, before)))
-    return graph.cast(graph.op("Round", sides), TensorProto.INT64)
+    own = graph.op("Concat", graph.side(photos, 1), graph.side(photos, 2), axis=0)
+    turned = _rows_first(graph, own, goal)
+    planes = graph.cast(graph.op("Transpose", photos, perm=[0, 3, 1, 2]), TensorProto.FLOAT)
+    planes = _turned(graph, planes, own, turned)
+    # The axes of `planes` are now the one that is resampled last, and the one that is resampled first.
+    both = graph.op("Concat", *lengths, axis=0)
+    last, first = (
+        _weights(
+            graph,
+            _chosen(graph, own, turned, place),
+            _chosen(graph, both, turned, place),
+            _chosen(graph, goal, turned, place),
+            interpolation,
+        )
+        for place in (0, 1)
+    )
+    halfway = _product(graph, planes, graph.op("Transpose", first, perm=[1, 0]), swapped=False)
+    done = _product(graph, halfway, last, swapped=True)
+    sides = graph.op("Concat", *(_chosen(graph, goal, turned, place) for place in (0, 1)), axis=0)
+    upright = graph.cast(_turned(graph, done, sides, turned), TensorProto.UINT8)
+    shape = graph.op("Concat", graph.constant([-1, 3]), goal, axis=0)
+    return graph.op("Transpose", graph.op("Reshape", upright, shape), perm=[0, 2, 3, 1])
+
+
+def _turned(graph: Graph, planes: str, sides: str, turned: str) -> str:
+    """Planes with their two axes exchanged where `turned` is true: …×P×Q → M×Q×P, else M×P×Q.
+
+    The order of a Transpose is fixed when the graph is built, so the pixels are gathered.
+
+    Args:
+        graph: is extended.
+        planes: any shape that ends in P×Q.
+        sides: int64 (2,), P and Q.
+        turned: bool (1,).
+    """
+    flat = graph.op("Reshape", planes, graph.op("Concat", graph.constant([-1]), _count(graph, sides), axis=0))
+    one, width = graph.constant([1]), graph.op("Gather", sides, graph.constant([1]))
+    down = graph.op("Where", turned, one, width)
+    across = graph.op("Where", turned, width, one)
+    rows, columns = (_chosen(graph, sides, turned, place) for place in (0, 1))
+    starts = graph.op("Mul", _range(graph, rows), down)
+    steps = graph.op("Mul", _range(graph, columns), across)
+    return graph.op("Gather", flat, graph.op("Add", graph.op("Unsqueeze", starts, one), steps), axis=1)
+
+
+def _count(graph: Graph, sides: str) -> str:
+    return graph.op("ReduceProd", sides, graph.constant([0]), keepdims=1)
+
+
+def _range(graph: Graph, count: str) -> str:
+    """0, 1, …, count - 1; int64 (count,)."""
+    return graph.op("Range", graph.constant(0), graph.scalar(count), graph.constant(1))
+
+
+def _chosen(graph: Graph, pair: str, turned: str, place: int) -> str:
+    """One of a pair of numbers, (1,); the other one where `turned` is true."""
+    this, other = (graph.op("Gather", pair, graph.constant([each])) for each in (place, 1 - place))
+    return graph.op("Where", turned, other, this)
+
+
+def _product(graph: Graph, pixels: str, weights: str, *, swapped: bool) -> str:
+    """Pixels times weights as whole levels from 0 to 255, float32; weights times pixels where `swapped`.
+
+    Args:
+        graph: is extended.
+        pixels: float32, whole numbers.
+        weights: float64, whole numbers, 2^22 stands for 1.
+        swapped: whether the weights stand on the left.
+    """
+    high = graph.op("Round", graph.op("Div", weights, graph.double(HALF)))
+    low = graph.op("Sub", weights, graph.op("Mul", high, graph.double(HALF)))
+    sums = []
+    for part in (high, low):
+        matrix = graph.cast(part, TensorProto.FLOAT)
+        product = graph.op("MatMul", *((matrix, pixels) if swapped else (pixels, matrix)))
+        sums.append(graph.cast(product, TensorProto.DOUBLE))
+    total = graph.op("Add", graph.op("Mul", sums[0], graph.double(HALF)), sums[1])
+    raised = graph.op("Add", total, graph.double(1 << (PRECISION - 1)))
+    levels = graph.op("Floor", graph.op("Div", raised, graph.double(1 << PRECISION)))
+    return graph.cast(graph.op("Clip", levels, graph.double(0.0), graph.double(255.0)), TensorProto.FLOAT)
 
 
 def _rows_first(graph: Graph, own: str, goal: str) -> str:
@@ -201,21 +269,11 @@ def squashed(graph: Graph, photos: str, size: int) -> str:
     Returns:
         uint8 N×size×size×3.
     """
-    factors = [_factor(graph, graph.side(photos, axis), size) for axis in (1, 2)]
+    sides = [graph.side(photos, axis) for axis in (1, 2)]
+    factors = [_factor(graph, side, size) for side in sides]
+    lengths = [_length(graph, side, factor) for side, factor in zip(sides, factors, strict=True)]
     small = _reduced(graph, photos, factors[0], factors[1])
-    # float64: products of pixels and weights of 22 bits add up without rounding.
-    pixels = graph.cast(small, TensorProto.DOUBLE)
-    down, across = (
-        _weights(graph, graph.side(small, axis), _length(graph, graph.side(photos, axis), factor), size)
-        for axis, factor in zip((1, 2), factors, strict=True)
-    )
-    planes = graph.op("Transpose", pixels, perm=[0, 3, 1, 2])
-    turned = graph.op("Transpose", across, perm=[1, 0])
-    columns_first = _levels(graph, graph.op("MatMul", down, _levels(graph, graph.op("MatMul", planes, turned))))
-    rows_first = _levels(graph, graph.op("MatMul", _levels(graph, graph.op("MatMul", down, planes)), turned))
-    own = graph.op("Concat", graph.side(small, 1), graph.side(small, 2), axis=0)
-    chosen = graph.op("Where", _rows_first(graph, own, graph.constant([size, size])), rows_first, columns_first)
-    return graph.op("Transpose", graph.cast(chosen, TensorProto.UINT8), perm=[0, 2, 3, 1])
+    return _resampled(graph, small, lengths, graph.constant([size, size]), "bilinear")
 
 
 def _factor(graph: Graph, side: str, size: int) -> str:
@@ -247,7 +305,7 @@ def _reduced(graph: Graph, photos: str, down: str, across: str) -> str:
         more = graph.op("Sub", graph.op("Add", side, factor), graph.constant([1]))
         blocks.append(graph.op("Div", more, factor))
         missing.append(graph.op("Sub", graph.op("Mul", blocks[-1], factor), side))
-        places = graph.op("Range", *(graph.constant(0), graph.scalar(blocks[-1]), graph.constant(1)))
+        places = _range(graph, blocks[-1])
         counts.append(graph.op("Min", factor, graph.op("Sub", side, graph.op("Mul", places, factor))))
     none = graph.constant([0])
     pads = graph.op("Concat", *[none] * 5, *missing, none, axis=0)
@@ -268,36 +326,54 @@ def _divided(graph: Graph, sums: str, count: str) -> str:
     return graph.op("Floor", graph.op("Div", product, graph.double(1 << REDUCE_BITS)))
 
 
-def _weights(graph: Graph, side: str, length: str, size: int) -> str:
-    """The bilinear filter along one axis as a matrix, float64 size×side; whole numbers, 2^22 stands for 1.
+def _weights(graph: Graph, side: str, length: str, goal: str, interpolation: str) -> str:
+    """The filter along one axis as a matrix, float64 goal×side; whole numbers, 2^22 stands for 1.
 
     Args:
         graph: is extended.
         side: int64 (1,), the number of pixels along the axis.
-        length: float64 (1,), the part of them that is resized: the last pixel may count for less than a whole one.
-        size: the number of pixels of the result.
+        length: float64 (1,), the part of them that is resampled.
+        goal: int64 (1,), the number of pixels of the result.
+        interpolation: one of `SUPPORT`.
     """
     half, zero, one = (graph.double(value) for value in (0.5, 0.0, 1.0))
-    scale = graph.op("Div", length, graph.double(size))
-    support = graph.op("Max", scale, one)
-    centres = graph.op("Mul", graph.constant(np.arange(size)[:, None] + 0.5, np.float64), scale)
+    scale = graph.op("Div", length, graph.cast(goal, TensorProto.DOUBLE))
+    stretch = graph.op("Max", scale, one)
+    support = graph.op("Mul", stretch, graph.double(SUPPORT[interpolation]))
+    middles = graph.op("Add", graph.cast(_range(graph, goal), TensorProto.DOUBLE), half)
+    centres = graph.op("Unsqueeze", graph.op("Mul", middles, scale), graph.constant([1]))
     least = graph.op("Floor", graph.op("Max", graph.op("Add", graph.op("Sub", centres, support), half), zero))
     most = graph.op("Floor", graph.op("Add", graph.op("Add", centres, support), half))
     most = graph.op("Min", most, graph.cast(side, TensorProto.DOUBLE))
-    places = graph.op("Range", *(graph.constant(0), graph.scalar(side), graph.constant(1)))
-    places = graph.cast(places, TensorProto.DOUBLE)
+    places = graph.cast(_range(graph, side), TensorProto.DOUBLE)
     apart = graph.op("Abs", graph.op("Add", graph.op("Sub", places, centres), half))
-    heights = graph.op("Max", graph.op("Sub", one, graph.op("Mul", apart, graph.op("Div", one, support))), zero)
+    apart = graph.op("Mul", apart, graph.op("Div", one, stretch))
+    heights = _bilinear(graph, apart) if interpolation == "bilinear" else _bicubic(graph, apart)
     inside = graph.op("And", graph.op("GreaterOrEqual", places, least), graph.op("Less", places, most))
     heights = graph.op("Where", inside, heights, zero)
     shares = graph.op("Div", heights, graph.op("ReduceSum", heights, graph.constant([1])))
-    return graph.op("Floor", graph.op("Add", graph.op("Mul", shares, graph.double(1 << PRECISION)), half))
+    # Halves are rounded away from zero.
+    size = graph.op(
+        "Floor", graph.op("Add", graph.op("Mul", graph.op("Abs", shares), graph.double(1 << PRECISION)), half)
+    )
+    return graph.op("Mul", graph.op("Sign", shares), size)
 
 
-def _levels(graph: Graph, sums: str) -> str:
-    """Sums of weighted pixels as whole levels, float64; those of a filter without negative weights need no clipping."""
-    raised = graph.op("Add", sums, graph.double(1 << (PRECISION - 1)))
-    return graph.op("Floor", graph.op("Div", raised, graph.double(1 << PRECISION)))
+def _bilinear(graph: Graph, apart: str) -> str:
+    """The height of the triangle at these distances, float64."""
+    return graph.op("Max", graph.op("Sub", graph.double(1.0), apart), graph.double(0.0))
+
+
+def _bicubic(graph: Graph, apart: str) -> str:
+    """The height of the bicubic filter (R. Keys, 1981) at these distances, float64, in Pillow's order of operations."""
+    one, factor = graph.double(1.0), graph.double(CUBIC)
+    inner = graph.op("Sub", graph.op("Mul", graph.double(CUBIC + 2), apart), graph.double(CUBIC + 3))
+    inner = graph.op("Add", graph.op("Mul", graph.op("Mul", inner, apart), apart), one)
+    outer = graph.op("Mul", graph.op("Sub", apart, graph.double(5.0)), apart)
+    outer = graph.op("Mul", graph.op("Add", outer, graph.double(8.0)), apart)
+    outer = graph.op("Mul", graph.op("Sub", outer, graph.double(4.0)), factor)
+    beyond = graph.op("Where", graph.op("Less", apart, graph.double(2.0)), outer, graph.double(0.0))
+    return graph.op("Where", graph.op("Less", apart, one), inner, beyond)
 
 
 def network(model: bytes) -> onnx.ModelProto:

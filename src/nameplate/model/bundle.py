@@ -27,6 +27,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from nameplate.errors import BundleError, NameplateError
+from nameplate.model.hub import fetch, hub_name
 from nameplate.model.ood import MahalanobisDetector
 from nameplate.model.reference import ReferenceAnswer
 from nameplate.model.verdict import Thresholds
@@ -187,12 +188,14 @@ def load_bundle(name: str | Path) -> Bundle:
     """Read a bundle and check every file.
 
     Args:
-        name: a bundle's folder, the folder of a training run that made one, or the name of a shipped bundle.
+        name: a bundle's folder, the folder of a training run that made one, the name of a shipped bundle, or one on
+            the hub, `hf:USER/NAME@REVISION`.
 
     Raises:
         BundleError: there is no such bundle, or it is damaged, unsafe or made by a newer Nameplate.
     """
-    folder = Path(name)
+    remote = hub_name(str(name))
+    folder = Path(name) if remote is None else fetch(remote, MAX_BYTES)
     if not _is_bundle(folder) and _is_bundle(folder / IN_RUN):
         folder = folder / IN_RUN
     # Only now, because a folder of photos in the working folder may have the name of a shipped bundle.
@@ -215,6 +218,8 @@ def load_bundle(name: str | Path) -> Bundle:
 
 def is_bundle(name: str | Path) -> bool:
     """Whether `load_bundle` would find a bundle by this name; it is not read."""
+    if hub_name(str(name)) is not None:  # nothing is fetched to find out
+        return True
     return _is_bundle(Path(name)) or _is_bundle(Path(name) / IN_RUN) or str(name) in shipped()
 
 

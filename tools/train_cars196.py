@@ -35,8 +35,8 @@ from torch import nn
 from torch.nn import functional
 
 from nameplate.defaults import DEFAULT_BUNDLE
-from nameplate.fit.recipe import Mixing
 from nameplate.images.augment import Augmentation
+from nameplate.images.mixing import Mixing
 from nameplate.model.bundle import load_bundle
 from nameplate.storage import whole_file
 from nameplate.train.backbones import build, find_backbone

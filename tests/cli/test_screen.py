@@ -92,5 +92,22 @@ def test_a_step_that_comes_again_has_a_rate_of_its_own(
     assert capsys.readouterr().err.splitlines() == ["compare: 800 of 800, 20/s", "compare: 300 of 300, 10/s"]
 
 
+def test_a_slow_rate_has_decimals_and_a_long_log_has_few_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(screen, "time", SimpleNamespace(monotonic=lambda: now))
+    with screen.progress() as report:
+        for done in range(10_801):  # three hours, at a photo a second
+            now = float(done)
+            report("embed", done, 10_800)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "embed: 11 of 10,800, 1.0/s, 10789 s left"
+    assert lines[1].startswith("embed: 21 of")
+    assert 60 < len(lines) < 150
+    gaps = [int(line.split()[1].replace(",", "")) for line in lines]
+    assert max(later - earlier for earlier, later in itertools.pairwise(gaps)) <= screen.LOG_MOST
+
+
 def test_every_verdict_has_a_colour() -> None:
     assert set(screen.VERDICT_STYLES) == set(get_args(Verdict))

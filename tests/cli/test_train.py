@@ -24,8 +24,9 @@ import pytest
 
 from nameplate.cli import main
 from nameplate.demo import photo, photos_folder
-from nameplate.fit.recipe import Mixing, Recipe, Stage, recipe_toml
+from nameplate.fit.recipe import Recipe, Stage, recipe_toml
 from nameplate.images.augment import Augmentation
+from nameplate.images.mixing import Mixing
 from nameplate.storage import working_in, writing
 from tests.cli.run import FORBIDDEN, few_photos, nameplate
 
@@ -44,8 +45,11 @@ TINY = Recipe(
 RANDOM = replace(
     TINY,
     stages=(replace(STAGE, patience=2, restore_best=True), replace(STAGE, height=48, layer_decay=0.8, warmup=1)),
-    augmentation=Augmentation(crop=(0.5, 1.0), zoom_out=0.5, fill="scene", brightness=0.2, hue=0.1),
+    augmentation=Augmentation(
+        crop=(0.5, 1.0), zoom_out=0.5, fill="scene", brightness=0.2, hue=0.1, policy="trivialaugment"
+    ),
     mixing=Mixing(mixup=0.5, cutmix=0.5, until=0.8),
+    amsgrad=True,
     weight_decay=0.05,
     ema=0.9,
     dropout=0.2,
@@ -169,13 +173,15 @@ def test_a_run_killed_again_and_again_ends_as_if_it_had_not_been(
         wait_for((run / "weights.safetensors").exists, pid)
         os.kill(pid, signal.SIGKILL)
 
-    half_written = 0
+    half_written, said = 0, ""
     step_events = [before_the_first_step, while_it_writes, while_it_trains, while_it_writes, while_it_trains]
     for event in [*step_events, while_the_bundle_is_made]:
         assert started.run(*arguments, meanwhile=event) == -signal.SIGKILL, started.log.read_text("utf-8")
         half_written += any(run.glob(".checkpoint.safetensors.*.part"))
+        said += started.log.read_text("utf-8")
         arguments = ["train", "--resume", run]
     assert half_written
+    assert re.search(r"going on from epoch \d of at most 4(, after its step \d+)? …", said)
     assert started.run(*arguments) == 0, started.log.read_text("utf-8")
     _same_end(run, finished[0])
     assert not list(run.glob(".*"))
@@ -195,18 +201,23 @@ def _same_end(run: Path, other: Path) -> None:
 
 @needs_torch
 @needs_extra
-def test_an_interrupted_run_says_how_to_go_on(started: Started, data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("sent", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_an_interrupted_run_says_how_to_go_on(
+    sent: signal.Signals, code: int, word: str, started: Started, data: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     recipe = written(tmp_path / "r.toml", replace(TINY, stages=(replace(STAGE, epochs=1000),)))
 
     def interrupt(pid: int) -> None:
         wait_for((run / "checkpoint.safetensors").exists, pid)
-        os.kill(pid, signal.SIGINT)
+        os.kill(pid, sent)
 
-    code = started.run("train", data, "--recipe", recipe, "--threads", "1", "-o", run, meanwhile=interrupt)
+    ended = started.run("train", data, "--recipe", recipe, "--threads", "1", "-o", run, meanwhile=interrupt)
     said = started.log.read_text("utf-8")
-    assert code == 130, said
-    assert f"nameplate train --resume '{run}'" in said
+    assert ended == code, said
+    assert f"{word} Go on from the last checkpoint: nameplate train --resume '{run}'." in said
     assert "Traceback" not in said
     assert "stopped: interrupted" in (run / "index.html").read_text("utf-8")
 
@@ -464,6 +475,14 @@ def test_what_training_refuses(
         (["train", "x", "-o", "b", "--recipe", "fast", "--set", "stages.epoch=3"], "Did you mean 'stages.epochs'?"),
         (["train", "x", "-o", "b", "--recipe", "fast", "--mirror"], "--mirror is for recipe 'head'"),
         (["train", "x", "-o", "b", "--recipe", "fast", "--seed", "-1"], "--seed"),
+        (["train", "--resume", "r", "--epochs", "3"], "--resume"),
+        (["train", "x", "-o", "b", "--track", "wandb"], "--track is for the training of one network"),
+        (["train", "x", "-o", "b", "--recipe", "fast", "--track", "neptune"], "give wandb or mlflow"),
+        (["train", "x", "-o", "b", "--epochs", "3"], "--epochs is for recipes that train a network, not for 'head'"),
+        (["train", "x", "-o", "b", "--batch", "8"], "--batch is for recipes that train a network"),
+        (["train", "x", "-o", "b", "--recipe", "fine-tune", "--epochs", "3"], "the recipe has 4 stages"),
+        (["train", "x", "-o", "b", "--recipe", "fast", "--size", "big"], "--size big"),
+        (["train", "x", "-o", "b", "--recipe", "fast", "--size", "20x20"], "--size 20x20"),
         (["augment", "x", "-o", "a.jpg", "--recipe", "head"], "trains no network"),
         (["augment", "x", "-o", "a.gif"], "Cannot write 'a.gif': its name must end in .jpg, .jpeg, .png"),
         (["augment", "x", "-o", "sheet"], "Cannot write 'sheet'"),
@@ -486,16 +505,21 @@ def test_wrong_usage_exits_with_2_before_anything_is_read(
 
 @needs_torch
 @needs_extra
-def test_holdout_and_seed_reach_the_recipe(
+def test_holdout_seed_epochs_size_and_batch_reach_the_recipe(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe, run = written(tmp_path / "r.toml", replace(TINY, weights="nowhere.safetensors")), tmp_path / "run"
-    options = ("--holdout", "0", "--seed", "11", "--set", "weights=none", "--set", "stages.epochs=1", "--threads", "1")
+    plain = ("--epochs", "1", "--size", "48x64", "--batch", "4")
+    options = ("--holdout", "0", "--seed", "11", "--set", "weights=none", *plain, "--threads", "1")
     code, out, err = call(monkeypatch, capsys, "train", data, "--recipe", recipe, *options, "-o", run, "--json")
     assert code == 0, err
     assert json.loads(out)["evaluation"] is None
     assert json.loads(out)["photos"] == 35
-    assert json.loads((run / "run.json").read_text("ascii"))["recipe"]["seed"] == 11
+    made = json.loads((run / "run.json").read_text("ascii"))["recipe"]
+    assert made["seed"] == 11
+    [stage] = made["stages"]
+    assert (stage["epochs"], stage["height"], stage["width"], stage["batch"]) == (1, 48, 64, 4)
+    assert json.loads(out)["steps"] == 8
 
 
 def test_without_torch_the_commands_say_what_to_install(tmp_path: Path) -> None:

@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 from nameplate import types
 from nameplate.errors import UsageError
 from nameplate.fit import recipe as module
-from nameplate.fit.recipe import Mixing, Recipe, Stage, allowed, load_recipe, recipe_rows, recipe_toml, shipped_recipes
-from nameplate.images import augment
+from nameplate.fit.recipe import Recipe, Stage, allowed, load_recipe, recipe_rows, recipe_toml, shipped_recipes
+from nameplate.images import augment, mixing
 from nameplate.images.augment import Augmentation
+from nameplate.images.mixing import Mixing
 from nameplate.types import HeadRecipe
 
 PAGE = Path(__file__).parents[2] / "docs" / "recipes.md"
@@ -74,7 +75,7 @@ def refusal(name: str, *changes: str) -> str:
 
 
 def test_the_shipped_recipes_are_these() -> None:
-    assert list(shipped_recipes()) == ["fast", "few", "fine-tune", "head", "original"]
+    assert list(shipped_recipes()) == ["fast", "few", "fine-tune", "gradual", "head", "original"]
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -329,6 +330,8 @@ def test_a_wrong_change_is_refused(change: str, said: str) -> None:
         ("mixing.cutmix", "-0.1", "a number from 0 to 1"),
         ("mixing.mixup_alpha", "0", "a number above 0"),
         ("mixing.until", "2", "a number from 0 to 1"),
+        ("augmentation.policy", '"trivial"', "one of none, trivialaugment, randaugment, autoaugment"),
+        ("amsgrad", "1", "true or false"),
         ("optimizer", '"adamx"', "one of adamw, adam, sgd"),
         ("precision", '"float16"', "one of auto, float32, bfloat16"),
         ("fit", '"stretch"', "one of squash, pad, crop"),
@@ -358,6 +361,16 @@ def test_contradictory_values_are_refused() -> None:
     assert "mixing.mixup = 0.5 and mixing.cutmix = 0.6, but they may add up to 1 at most" in message
     assert "stages.2.warmup = 2.5 epochs, but the stage has 2" in refusal("fast", "stages.2.warmup=2.5")
     assert network("fast", "mixing.cutmix=0.5", "mixing.mixup=0.5").mixing.mixup == 0.5
+    assert "amsgrad is for adamw and adam, and optimizer = sgd" in refusal("gradual", "optimizer=sgd")
+    assert not network("gradual", "optimizer=sgd", "amsgrad=false").amsgrad
+
+
+def test_gradual_unfreezes_ever_more_at_ever_lower_rates() -> None:
+    recipe = network("gradual")
+    assert [stage.train for stage in recipe.stages] == ["head", "7", "14", "all"]
+    rates = [stage.learning_rate for stage in recipe.stages]
+    assert rates == sorted(rates, reverse=True)
+    assert (recipe.optimizer, recipe.amsgrad, recipe.weight_decay > 0) == ("adam", True, True)
 
 
 def test_changes_are_checked_together_not_one_by_one() -> None:
@@ -385,6 +398,7 @@ AUGMENTATIONS = st.builds(
     zoom=BELOW_1,
     zoom_out_to=TO_1,
     hue=st.floats(0, 0.5),
+    policy=st.sampled_from(["none", "trivialaugment", "randaugment", "autoaugment"]),
     **dict.fromkeys(("flip", "shift", "zoom_out", "brightness", "contrast", "saturation", "grey"), SHARES),
 )
 MIXINGS = st.builds(
@@ -419,6 +433,7 @@ RECIPES = st.builds(
     weights=WORDS,
     augmentation=AUGMENTATIONS,
     mixing=MIXINGS,
+    amsgrad=st.booleans(),
     weight_decay=NOT_NEGATIVE,
     label_smoothing=BELOW_1,
     clip=st.none() | POSITIVE,
@@ -508,7 +523,7 @@ def table(source: ModuleType, kind: Any, prefix: str) -> str:
         (module, Recipe, ""),
         (module, Stage, "stages."),
         (augment, Augmentation, "augmentation."),
-        (module, Mixing, "mixing."),
+        (mixing, Mixing, "mixing."),
         (types, HeadRecipe, ""),
     ],
 )

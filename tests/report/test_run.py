@@ -12,15 +12,15 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from nameplate.demo import photos_folder
 from nameplate.evaluate.metrics import evaluate
 from nameplate.report.plots import curves_plot
-from nameplate.report.run import COLUMNS, ConfusedPair, RunPage, best_epoch, metrics_csv, write_run_page
-from nameplate.types import Epoch
+from nameplate.report.run import COLUMNS, ConfusedPair, RunPage, best_epoch, metrics_csv, stage_rows, write_run_page
+from nameplate.types import Epoch, Exported
 
 EVIL = "<script>alert('Ёлка')</script>"
 FIRST = Epoch(1, 1, 160, 240, 4e-4, 2.5, 1.9, 0.41, 34.2, 200.0)
@@ -119,6 +119,28 @@ def test_a_page_with_everything_shows_it_and_escapes_it(tmp_path: Path) -> None:
         assert seen in page.words
 
 
+def test_a_finished_run_headlines_the_bundle_and_shows_the_best_of_every_stage(tmp_path: Path) -> None:
+    page = replace(full_page(), state="finished", exported=Exported(RUN[1], 3, True, RUN[1]))
+    words = " ".join(Reader(text_of(tmp_path, page)).words.split())
+    assert re.search(r"66\.7 % ?top-1 of the bundle", words)  # as it was evaluated, not 72.0 % of the epoch
+    assert "the notebook" not in words
+    text = text_of(tmp_path, replace(page, reference=(0.9, 0.95)))
+    rows = [re.findall("<td[^>]*>(.*?)</td>", row) for row in re.findall("<tr.*?</tr>", text)]
+    assert ["1", "160×240", "2", "72.0 %", "2", "1.200", "90.0 %", "exported"] in rows
+    assert ["2", "224×336", "1", "66.0 %", "3", "1.900", "95.0 %", ""] in rows
+    running = " ".join(Reader(text_of(tmp_path, replace(full_page(), state="running", evaluation=None))).words.split())
+    assert re.search(r"72\.0 % ?best validation top-1 so far", running)
+
+
+def test_stages_without_validation_or_reference_have_rows() -> None:
+    blind = [replace(epoch, validation_top1=None, validation_loss=None) for epoch in RUN]
+    assert [(row.number, row.epochs, row.best, row.reference) for row in stage_rows(blind, (0.5,))] == [
+        (1, 2, None, 0.5),
+        (2, 1, None, None),
+    ]
+    assert stage_rows([]) == []
+
+
 def test_all_images_are_embedded_and_no_link_leads_outside(tmp_path: Path) -> None:
     text = text_of(tmp_path, full_page())
     references = Reader(text).references
@@ -199,6 +221,7 @@ def test_curves_follow_what_they_are_given() -> None:
     assert np.median(night) < 60
 
 
+@settings(deadline=None)
 @given(EPOCHS)
 def test_metrics_are_read_as_they_were_written(history: list[Epoch]) -> None:
     rows = csv.DictReader(io.StringIO(metrics_csv(history).decode()))

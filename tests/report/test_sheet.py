@@ -64,3 +64,22 @@ def test_no_images_or_too_few_labels_are_refused() -> None:
     for rows, labels in (([], []), ([[]], ["a"]), ([[_flat(9, 9, 0)]], [])):
         with pytest.raises(ValueError, match="contact_sheet takes rows of pictures"):
             contact_sheet(rows, labels)
+
+
+def test_captions_lie_below_their_pictures_and_are_cut_at_their_edge() -> None:
+    rows = [[_flat(60, 80, 255)] * 2, [_flat(60, 80, 255)] * 2]
+    sheet = _read(contact_sheet(rows, ["", ""], captions={1: ["a name far too long for it\nB", ""]}))
+    assert sheet.shape == (GAP + 2 * (60 + LINE + GAP) + 2 * LINE, GAP + 2 * (80 + GAP))
+    below = sheet[2 * GAP + 2 * 60 + LINE :]
+    assert below[:LINE, : GAP + 80].min() < 160
+    assert below[LINE : 2 * LINE, : GAP + 80].min() < 160
+    assert below[:, GAP + 80 + 2 :].min() > 230  # the second picture's caption is empty
+    with pytest.raises(ValueError, match="one caption a picture"):
+        contact_sheet(rows, ["", ""], captions={0: ["a"]})
+
+
+def test_letters_grow_with_the_sheet() -> None:
+    """On a page that shrinks a sheet of 4,000 pixels to 1,000, letters of 13 pixels could not be read."""
+    small, large = (_read(contact_sheet([[_flat(60, width, 255)] * 7], ["НИВА"])) for width in (80, 600))
+    heights = [np.flatnonzero((sheet < 128).any(1)).size for sheet in (small, large)]
+    assert heights[1] / heights[0] == pytest.approx(42 / 13, abs=0.4)

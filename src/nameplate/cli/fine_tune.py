@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import typer
 
 from nameplate.cli import screen
 from nameplate.cli.ending import needs_train_extra
 from nameplate.cli.labelled import left_out_json, tell, tell_parts
-from nameplate.errors import NameplateError, WriteError
+from nameplate.errors import NameplateError, UsageError, WriteError
 
 if TYPE_CHECKING:
     from nameplate.data.dataset import Dataset
     from nameplate.fit.recipe import Recipe
+    from nameplate.fit.run import Tracking
     from nameplate.train.finetune import FineTuned
 
 Report = Callable[[str, int, int], None]
@@ -33,15 +37,19 @@ def train_by_recipe(
     index: bool = False,
     overwrite: bool = False,
     moved: Sequence[Path] = (),
+    track: Sequence[str] = (),
     threads: int | None = None,
     json: bool = False,
 ) -> None:
     """Train a network in the stages of a recipe; without `read`, continue a run, whose photos may have `moved`."""
+    trackers = _trackers(track)
     if moved:
         _look_elsewhere(run, moved)
     main = os.environ.get("RANK", "0") == "0"  # torchrun starts one process more for each device
     with needs_train_extra():
         from nameplate.train.finetune import fine_tune, start
+    from nameplate.fit.run import set_tracking
+
     begun = time.monotonic()
     refused: list[tuple[str, str]] = []
     if read is not None and recipe is not None:
@@ -54,10 +62,30 @@ def train_by_recipe(
                 return dataset
 
             start(read_again, run, recipe, threads=threads, index=index, overwrite=overwrite, progress=report)
+    if trackers and main:
+        set_tracking(run, trackers)
     with _to_go_on(run), screen.training(quiet=not main) as (watch, say):
         made = fine_tune(run, watch=watch, say=say)
     if made is not None:
         _tell(made, refused, run, time.monotonic() - begun, json)
+
+
+def _trackers(names: Sequence[str]) -> list[Tracking]:
+    """The services of `--track`, whose packages are there.
+
+    Raises:
+        NameplateError: a package is missing.
+        UsageError: there is no such service.
+    """
+    from nameplate.fit.run import Tracking
+
+    known: dict[str, Tracking] = {each: each for each in get_args(Tracking)}
+    for name in names:
+        if name not in known:
+            raise UsageError(f"--track {name}: give {' or '.join(known)}. TensorBoard's files are always written.")
+        if find_spec(name) is None:
+            raise NameplateError(f"--track {name} needs more packages: pip install 'nameplate[track]'.")
+    return [known[name] for name in dict.fromkeys(names)]
 
 
 def _look_elsewhere(run: Path, places: Sequence[Path]) -> None:
@@ -71,19 +99,34 @@ def _look_elsewhere(run: Path, places: Sequence[Path]) -> None:
     screen.tell_refused([(path, "neither there nor where it was") for path in found.missing], "missing")
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: the machine shuts down, or a job system's time is over."""
+
+
+def _terminate(*_: object) -> None:
+    raise _Terminated
+
+
 @contextmanager
 def _to_go_on(run: Path) -> Iterator[None]:
-    """Say how to continue a run that a person or the disk interrupts."""
+    """Say how to continue a run that a person, SIGTERM or the disk interrupts; exit codes are 128 + the signal."""
+    before = (
+        signal.signal(signal.SIGTERM, _terminate) if threading.current_thread() is threading.main_thread() else None
+    )
     try:
         yield
-    except KeyboardInterrupt:
-        screen.note("interrupted", f"Go on from the last checkpoint: nameplate train --resume '{run}'.")
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt as stop:
+        what, code = ("terminated", 143) if isinstance(stop, _Terminated) else ("interrupted", 130)
+        screen.note(what, f"Go on from the last checkpoint: nameplate train --resume '{run}'.")
+        raise typer.Exit(code) from None
     except WriteError as error:
         raise NameplateError(f"{error} When that is mended: nameplate train --resume '{run}'.") from None
     except OSError as error:
         reason = error.strerror or error
         raise NameplateError(f"'{run}': {reason}. When that is mended: nameplate train --resume '{run}'.") from None
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _tell(made: FineTuned, refused: list[tuple[str, str]], run: Path, seconds: float, json: bool) -> None:

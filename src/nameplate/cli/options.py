@@ -61,6 +61,33 @@ RecipeOption = Annotated[
 Changes = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe; repeatable.")
 ]
+Epochs = Annotated[
+    int | None,
+    typer.Option(
+        "--epochs",
+        min=1,
+        help="Epochs of the whole training; the stages of a recipe share them in their proportion.",
+        show_default="the recipe's",
+    ),
+]
+PhotoSize = Annotated[
+    str | None,
+    typer.Option(
+        "--size",
+        metavar="HxW",
+        help="Photo size of the recipe's last stage in pixels; the sizes of earlier stages follow in their ratio.",
+        show_default="the recipe's",
+    ),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        "--batch",
+        min=1,
+        help="Photos in each step, in every stage. Another batch wants another rate: see 'nameplate lr-find'.",
+        show_default="the recipe's",
+    ),
+]
 TtaOption = Annotated[
     str,
     typer.Option(

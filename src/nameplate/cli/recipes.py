@@ -34,7 +34,7 @@ def augment(
     """Draw augmented photos as the network would see them in training."""
     from nameplate.data.inputs import refuse_overwriting_input
     from nameplate.fit.recipe import Recipe, load_recipe
-    from nameplate.report.sheet import SUFFIXES, augmented_rows, contact_sheet, examples
+    from nameplate.report.sheet import SUFFIXES, augmented_sheet, examples
     from nameplate.storage import whole_file
 
     if output.suffix.lower() not in SUFFIXES:
@@ -51,22 +51,24 @@ def augment(
     refuse_overwriting_input(
         [output], [*data, names, exclude, relabel, recipe, *(photo.path for photo in dataset.photos)]
     )
-    found, unreadable = examples(dataset.photos, photos, (height, width))
+    mixes = bool(plan.mixing.mixup or plan.mixing.cutmix)
+    found, unreadable = examples(dataset.photos, max(photos, pictures + 1) if mixes else photos, (height, width))
     screen.tell_refused(unreadable, "unreadable")
     if not found:
         raise DataError(f"No training photo in '{data[0]}' can be read.")
-    rows = augmented_rows([pixels for _, pixels in found], height, width, plan.augmentation, plan.seed, pictures)
-    sheet = contact_sheet(rows, [str(photo.label) for photo, _ in found], SUFFIXES[output.suffix.lower()])
+    sheet = augmented_sheet(found, plan, seen_at, (photos, pictures), SUFFIXES[output.suffix.lower()])
     with whole_file(output) as temporary:
         temporary.write_bytes(sheet)
     if json:
-        shown = [{"photo": photo.path, "nameplate": photo.label} for photo, _ in found]
+        shown = [{"photo": photo.path, "nameplate": photo.label} for photo, _ in found[:photos]]
         left_out = screen.left_out_json(dataset.refused, unreadable)
         made = {"output": str(output), "height": height, "width": width, "photos": shown, "left_out": left_out}
         screen.print_json(made)
         return
+    mixed = ", and a mixed batch" if mixes and len(found) > 1 else ""
     screen.out.print(
-        f"Wrote {output}: {len(found)} photos and {pictures} pictures of each, {height}×{width}, recipe '{recipe}'"
+        f"Wrote {output}: {min(photos, len(found))} photos and {pictures} pictures of each{mixed}, {height}×{width}, "
+        f"recipe '{recipe}'"
     )
 
 

@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 BAR_SECONDS = 0.1
 """Seconds between two updates of a progress bar."""
 LOG_SECONDS = 10.0
-"""Seconds between two progress lines where stderr is no terminal."""
+"""Least number of seconds between two progress lines where stderr is no terminal."""
+LOG_SHARE, LOG_MOST = 0.05, 600.0
+"""The lines of long work are further apart: by this share of the time that it has taken, but at most by these seconds.
+So a log has about twenty lines for each factor e of time: a hundred in three hours."""
 BAR = 20
 """Width of a confidence bar, in characters."""
 LINES = 10
@@ -163,7 +166,7 @@ def _bars() -> Iterator[Callable[[str, int, int], None]]:
                 return  # drawing would cost more than the step
             shown = time.monotonic()
             task = bars.tasks[tasks[step]]
-            bars.update(task.id, completed=done, total=total, rate=f"{task.speed:,.0f}/s" if task.speed else "")
+            bars.update(task.id, completed=done, total=total, rate=f"{speed(task.speed)}/s" if task.speed else "")
 
         yield report
 
@@ -178,13 +181,28 @@ def _lines() -> Callable[[str, int, int], None]:
         if step not in begin or done <= 1 or done < before[step]:  # the same step may start again for other photos
             begin[step], last_shown[step] = (now, done), now  # and may start in the middle after an interruption
         before[step] = done
-        if now - last_shown[step] >= LOG_SECONDS:
+        if now - last_shown[step] >= _pause(now - begin[step][0]):
             last_shown[step] = now
             rate = (done - begin[step][1]) / (now - begin[step][0])
             left = f", {(total - done) / rate:.0f} s left" if rate and done < total else ""
-            notes.print(f"{step}: {done:,} of {total:,}, {rate:,.0f}/s{left}")
+            notes.print(f"{step}: {done:,} of {total:,}, {speed(rate)}/s{left}")
 
     return report
+
+
+def _pause(taken: float) -> float:
+    """Seconds from one progress line to the next in a log, after so many seconds of work."""
+    return min(max(LOG_SECONDS, LOG_SHARE * taken), LOG_MOST)
+
+
+def speed(rate: float) -> str:
+    """Write a rate with two significant digits at least.
+
+    >>> speed(1234.5), speed(41.7), speed(4.17), speed(0.417), speed(0.0)
+    ('1,234', '42', '4.2', '0.42', '0')
+    """
+    digits = 0 if rate >= 10 or rate <= 0 else 1 if rate >= 1 else 2
+    return f"{rate:,.{digits}f}"
 
 
 @contextmanager
@@ -234,14 +252,15 @@ def _training_bar() -> Iterator[tuple[Callable[[StepEvent], None], Callable[[str
 
 
 def _training_lines() -> tuple[Callable[[StepEvent], None], Callable[[str], None]]:
-    last_shown = time.monotonic()
+    begun = last_shown = time.monotonic()
     tell = _tell_epochs()
 
     def watch(event: StepEvent) -> None:
         nonlocal last_shown
         tell(event)
-        if time.monotonic() - last_shown >= LOG_SECONDS:
-            last_shown = time.monotonic()
+        now = time.monotonic()
+        if now - last_shown >= _pause(now - begun):
+            last_shown = now
             notes.print(
                 f"{event.stage.height}×{event.stage.width} epoch {event.state.epoch + 1}, "
                 f"step {event.state.step:,} of {event.steps:,}: {_figures(event)}"
@@ -259,7 +278,7 @@ def _figures(event: StepEvent) -> str:
     time_left = f"{left / 60:.0f} min left" if left < 7200 else f"{left / 3600:.1f} h left"
     return (
         f"loss {event.loss:.3f}, accuracy {100 * event.accuracy:.0f} %, "
-        f"{event.photos_per_second:.0f} photos/s, {time_left}"
+        f"{speed(event.photos_per_second)} photos/s, {time_left}"
     )
 
 

@@ -17,11 +17,14 @@ from nameplate.cli.labelled import as_json as how_read
 from nameplate.cli.labelled import left_out_json, tell, tell_parts
 from nameplate.cli.options import (
     DATA,
+    BatchSize,
     Changes,
+    Epochs,
     Exclude,
     Json,
     LayoutOption,
     Names,
+    PhotoSize,
     RecipeOption,
     Relabel,
     RuntimeOption,
@@ -46,6 +49,9 @@ def train(
     ] = None,
     recipe: RecipeOption = DEFAULT_RECIPE,
     changes: Changes = None,
+    epochs: Epochs = None,
+    size: PhotoSize = None,
+    batch: BatchSize = None,
     backbone: Annotated[
         str | None,
         typer.Option(
@@ -100,6 +106,13 @@ def train(
         bool,
         typer.Option("--index", help="Store thumbnails of the training photos in the bundle, for 'explain'."),
     ] = False,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Send the figures of a network's training to wandb or mlflow as well; repeatable. Also with --resume.",
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing bundle or run.")] = False,
     whole_photo: WholePhoto = False,
     runtime: RuntimeOption = "auto",
@@ -112,19 +125,22 @@ def train(
     from nameplate.fit.recipe import load_recipe
 
     if resume is not None:
-        switches = (holdout, seed, mirror, balanced, folds, threads)
+        switches = (epochs, size, batch, holdout, seed, mirror, balanced, folds, threads)
         others = (data, output, changes, backbone, names, exclude, relabel, *switches)
         changed = recipe != DEFAULT_RECIPE or layout != "auto" or whole_photo
         if any(other not in (None, []) for other in others) or changed or overwrite or index:
             raise UsageError(
-                "--resume takes photos, recipe and folder from the run: give nothing with it but --data and --json."
+                "--resume takes photos, recipe and folder from the run: give nothing with it but --data, --track and "
+                "--json."
             )
         if is_fold_run(resume):
+            if track:
+                raise UsageError("--track is for one network: it does not go with --folds.")
             if moved:
                 raise UsageError(f"'{resume}' is a run in folds: its photos must be where they were when it began.")
             resume_folds(resume, json=json)
             return
-        train_by_recipe(None, resume, moved=moved or [], json=json)
+        train_by_recipe(None, resume, moved=moved or [], track=track or [], json=json)
         return
     if moved:
         raise UsageError("--data says where the photos of a run are now: it needs --resume RUN.")
@@ -132,6 +148,7 @@ def train(
         raise UsageError("Give the labelled photos and --output, or a run to go on with: --resume RUN.")
     given = {"holdout": holdout, "seed": seed, "mirror": mirror, "balanced": balanced}
     chosen = with_options(load_recipe(recipe, changes or []), {k: v for k, v in given.items() if v is not None}, recipe)
+    chosen = with_plain_options(chosen, recipe, epochs=epochs, size=size, batch=batch)
 
     def read(report: Callable[[str, int, int], None]) -> Dataset:
         from nameplate.data import read_dataset
@@ -145,6 +162,8 @@ def train(
         )  # the output by itself was looked at before
         return read_dataset(*data, names=names, exclude=exclude, relabel=relabel, layout=layout, progress=unpacked)
 
+    if track and (folds is not None or isinstance(chosen, HeadRecipe)):
+        raise UsageError("--track is for the training of one network: not with --folds, and not with recipe 'head'.")
     if folds is not None:
         if index:
             raise UsageError("--index is for one model: train without --folds.")
@@ -183,7 +202,16 @@ def train(
         chosen = replace(chosen, locate="none")
     if backbone is not None:
         chosen = replace(chosen, backbone=backbone)
-    train_by_recipe(read, output, recipe=chosen, index=index, overwrite=overwrite, threads=threads, json=json)
+    train_by_recipe(
+        read,
+        output,
+        recipe=chosen,
+        index=index,
+        overwrite=overwrite,
+        track=track or [],
+        threads=threads,
+        json=json,
+    )
 
 
 def with_options(recipe: Recipe | HeadRecipe, given: dict[str, Any], name: str) -> Recipe | HeadRecipe:
@@ -196,6 +224,26 @@ def with_options(recipe: Recipe | HeadRecipe, given: dict[str, Any], name: str) 
     if strange:
         raise UsageError(f"--{strange[0]} is for recipe 'head', not for '{name}'.")
     return replace(recipe, **given)
+
+
+def with_plain_options(
+    recipe: Recipe | HeadRecipe, name: str, *, epochs: int | None, size: str | None, batch: int | None
+) -> Recipe | HeadRecipe:
+    """Return the recipe changed by `--epochs`, `--size` and `--batch`; None leaves each as it is.
+
+    Raises:
+        UsageError: the recipe trains no network, or a value is impossible.
+    """
+    given = {"--epochs": epochs, "--size": size, "--batch": batch}
+    named = [option for option, value in given.items() if value is not None]
+    if not named:
+        return recipe
+    if isinstance(recipe, HeadRecipe):
+        raise UsageError(f"{named[0]} is for recipes that train a network, not for '{name}'. See 'nameplate recipes'.")
+    from nameplate.experiments.candidates import parse_size
+    from nameplate.fit.adjust import adjusted
+
+    return adjusted(recipe, epochs=epochs, size=None if size is None else parse_size(size), batch=batch)
 
 
 def train_head_alone(

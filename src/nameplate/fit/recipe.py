@@ -24,7 +24,8 @@ import tomli_w
 from msgspec import Meta
 
 from nameplate.errors import UsageError
-from nameplate.images.augment import Augmentation, Below1, Share, To1
+from nameplate.images.augment import Augmentation, Below1, To1
+from nameplate.images.mixing import Mixing, Positive
 from nameplate.storage import printable
 from nameplate.types import Fit, HeadRecipe, Interpolation, Locate, Preprocess
 
@@ -46,27 +47,10 @@ Folds = Annotated[int, Meta(ge=2, le=100, description="a whole number from 2 to 
 SideLength = Annotated[int, Meta(ge=32, le=4096, description="a whole number from 32 to 4096")]
 Seed = Annotated[int, Meta(ge=0, lt=2**32, description="a whole number from 0 to 4294967295")]
 # The upper limit refuses infinity, which TOML can write.
-Positive = Annotated[float, Meta(gt=0, le=sys.float_info.max, description="a number above 0")]
 NotNegative = Annotated[float, Meta(ge=0, le=sys.float_info.max, description="a number of at least 0")]
 Unfrozen = Annotated[
     str, Meta(pattern=r"\A(all|head|[1-9][0-9]{0,2})\Z", description="all, head, or a whole number from 1 to 999")
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Mixing:
-    """MixUp (H. Zhang et al., 2018) and CutMix (S. Yun et al., 2019), which mix the photos of a batch."""
-
-    mixup: Share = 0.0
-    """Probability that a batch is mixed by MixUp."""
-    mixup_alpha: Positive = 0.2
-    """Parameter α of the Beta(α, α) distribution that the mixing share is drawn from."""
-    cutmix: Share = 0.0
-    """Probability that a batch is mixed by CutMix."""
-    cutmix_alpha: Positive = 1.0
-    """Parameter α of the Beta(α, α) distribution that the mixing share is drawn from."""
-    until: Share = 1.0
-    """Share of the epochs in which batches are mixed; after it, none is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +108,12 @@ class Recipe:
     mixing: Mixing = field(default_factory=Mixing)
     optimizer: Optimizer = "adamw"
     """adamw: AdamW (I. Loshchilov and F. Hutter, 2019); adam: Adam; sgd: SGD with Nesterov momentum 0.9."""
+    amsgrad: bool = False
+    """Whether adamw and adam divide by the largest second moment so far (S. Reddi et al., "On the Convergence of Adam
+    and Beyond", 2018)."""
     weight_decay: NotNegative = 0.0
-    """Weight decay of matrices and convolution kernels; biases and norms have none."""
+    """Weight decay of matrices and convolution kernels; biases and norms have none. With adam and sgd it is an L2
+    penalty, added to the gradient."""
     label_smoothing: Below1 = 0.0
     """Share of the target probability that is spread evenly over all classes."""
     clip: Positive | None = None
@@ -409,6 +397,8 @@ def _refuse_disagreement(recipe: Recipe, where: str) -> None:
     if mixing.mixup + mixing.cutmix > 1:
         sums = f"mixing.mixup = {mixing.mixup} and mixing.cutmix = {mixing.cutmix}"
         raise UsageError(f"{where}: {sums}, but they may add up to 1 at most.")
+    if recipe.amsgrad and recipe.optimizer == "sgd":
+        raise UsageError(f"{where}: amsgrad is for adamw and adam, and optimizer = sgd.")
     for number, stage in enumerate(recipe.stages, 1):
         if stage.warmup > stage.epochs:
             stretch = f"stages.{number}.warmup = {stage.warmup} epochs"

@@ -21,6 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -99,6 +100,7 @@ RUN, RECIPE, WEIGHTS, METRICS, EVENTS, PAGE, SHEET = (
     "index.html",
     "augmented.jpg",
 )
+Tracking = Literal["wandb", "mlflow"]
 SCHEMA = 1
 """Version of the format of run.json."""
 
@@ -153,6 +155,8 @@ class Run:
     older versions."""
     excluded: tuple[str, ...] = ()
     """SHA-256 of the photos that the user excluded."""
+    track: tuple[Tracking, ...] = ()
+    """The services that get the figures as well, see train/tracking.py."""
 
 
 def rows(split: Split) -> tuple[RunPhoto, ...]:
@@ -191,6 +195,15 @@ def save_run(folder: Path, run: Run) -> None:
     # json escapes file names that are not valid UTF-8, which msgspec refuses.
     with whole_file(folder / RUN) as temporary:
         temporary.write_text(json.dumps(msgspec.to_builtins(run)), "ascii")
+
+
+def set_tracking(folder: Path, track: Sequence[Tracking]) -> None:
+    """Have a run send its figures to these services from now on.
+
+    Raises:
+        NameplateError: `folder` is no run, or run.json cannot be written.
+    """
+    save_run(folder, replace(load_run(folder), track=tuple(track)))
 
 
 def load_run(folder: Path) -> Run:

@@ -15,6 +15,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 from PIL import Image
 
+from nameplate.images.policies import Policy, apply_policy
 from nameplate.images.transforms import FILTERS, PAD_GREY, Box, check_pixels
 from nameplate.types import Doubles
 
@@ -67,6 +68,9 @@ class Augmentation:
     """Probability that the photo becomes grey."""
     swap: Share = 0.0
     """Probability that the red and blue channels are swapped. Some data sets were saved so, among them cars196."""
+    policy: Policy = "none"
+    """A published policy on top of the rest: trivialaugment (S. Müller and F. Hutter, 2021), randaugment (E. Cubuk et
+    al., 2020) or autoaugment (E. Cubuk et al., 2019, for ImageNet)."""
     box: Share = 0.0
     """Greatest shift of each side of the box of a located car, as a fraction of the box's side, in either direction."""
 
@@ -93,7 +97,7 @@ def augment(
     draw: np.random.Generator,
     scenery: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]:
-    """Vary a photo: crop or zoom out, apply an affine map, mirror, and change colours, in this order.
+    """Vary a photo: crop or zoom out, apply an affine map, mirror, change colours, and apply the policy, in this order.
 
     With every amount at zero the result is that of `preprocess` with the fit "squash" and the bicubic filter.
 
@@ -121,7 +125,7 @@ def augment(
     image = _turned(image, settings, draw)
     if _happens(settings.flip, draw):
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return np.asarray(_coloured(image, settings, draw))
+    return np.asarray(apply_policy(_coloured(image, settings, draw), settings.policy, draw))
 
 
 def jittered(box: Box, settings: Augmentation, draw: np.random.Generator) -> Box:

@@ -8,6 +8,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,24 @@ class RunPage:
     """Photos left out, and why."""
     exported: Exported | None = None
     """The epoch whose weights the bundle has, once it is written."""
+    reference: Sequence[float] = ()
+    """The validation top-1 that the notebook reached in each of the same stages; empty for other recipes."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageRow:
+    """A stage in the table of stages."""
+
+    number: int
+    """From 1."""
+    size: str
+    """Height × width of the model's input."""
+    epochs: int
+    """Number of epochs that it took so far."""
+    best: Epoch | None
+    """Its best epoch; None without validation."""
+    reference: float | None
+    """What the notebook reached in it; None where there is nothing to compare with."""
 
 
 def write_run_page(target: Path, page: RunPage) -> None:
@@ -95,6 +114,8 @@ def write_run_page(target: Path, page: RunPage) -> None:
         tone=page.state if page.state in (RUNNING, FINISHED) else "stopped",
         last=page.epochs[-1] if page.epochs else None,
         best=best,
+        stages=stage_rows(page.epochs, page.reference),
+        measured=None if page.evaluation is None else page.evaluation.top1,
         exported=None if page.exported is None else exported_words(page.exported),
         took=_duration(page.epochs[-1].seconds) if page.epochs else "",
         curves=curves,
@@ -102,6 +123,22 @@ def write_run_page(target: Path, page: RunPage) -> None:
         hardest=[] if page.evaluation is None else sorted(page.evaluation.classes, key=lambda c: c.f1)[:HARDEST],
         pairs=[(pair, thumbnail_uri(pair.photo), thumbnail_uri(pair.example)) for pair in page.confusions],
     )
+
+
+def stage_rows(epochs: Sequence[Epoch], reference: Sequence[float] = ()) -> list[StageRow]:
+    """Return a row for each stage that has begun, with its best epoch and what the notebook reached in it.
+
+    Args:
+        epochs: the finished epochs, in order.
+        reference: see `RunPage.reference`; taken only where there is one for each stage.
+    """
+    rows = []
+    for number, of_stage in groupby(epochs, key=lambda epoch: epoch.stage):
+        members = list(of_stage)
+        size = f"{members[0].height}×{members[0].width}"
+        known = reference[number - 1] if 0 < number <= len(reference) else None
+        rows.append(StageRow(number, size, len(members), best_epoch(members), known))
+    return rows
 
 
 def exported_words(exported: Exported) -> str:

@@ -8,7 +8,6 @@ model inputs.
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -18,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 
 from nameplate.errors import NameplateError, PhotoError
-from nameplate.fit.recipe import Mixing
 from nameplate.images.augment import Augmentation, augment, jittered
 from nameplate.images.decode import decode
+from nameplate.images.mixing import Mixing, draw_mix
 from nameplate.images.parallel import ordered_map
 from nameplate.images.transforms import Pixels, crop
 from nameplate.model.detector import crop_box, locate
@@ -44,23 +43,18 @@ def mix(
         The photos (float32 0–255 after MixUp, otherwise uint8), the classes of the second photos int64 (N,), and the
         weight of the first classes in the loss, 0–1.
     """
-    chance = draw.random()
-    if chance >= settings.mixup + settings.cutmix or len(photos) < 2:
+    plan = draw_mix(len(photos), photos.shape[1], photos.shape[2], settings, draw)
+    if plan is None:
         return photos, classes, 1.0
-    order = torch.from_numpy(draw.permutation(len(photos)))
-    if chance < settings.mixup:
-        share = float(draw.beta(settings.mixup_alpha, settings.mixup_alpha))
+    order = torch.from_numpy(plan.order)
+    if plan.box is None:
         # Mixing before the normalisation gives the same as after it, because both are linear.
-        return photos.float().mul(share).add(photos[order].float(), alpha=1 - share), classes[order], share
-    # CutMix: a rectangle with the aspect of the input, whose area is the share of the second photo.
-    height, width = photos.shape[1:3]
-    # The area grows with the square of the side.
-    side = math.sqrt(1 - float(draw.beta(settings.cutmix_alpha, settings.cutmix_alpha)))
-    tall, wide = round(height * side), round(width * side)
-    top, left = int(draw.integers(height - tall + 1)), int(draw.integers(width - wide + 1))
+        blend = photos.float().mul(plan.share).add(photos[order].float(), alpha=1 - plan.share)
+        return blend, classes[order], plan.share
+    top, left, tall, wide = plan.box
     mixed = photos.clone()
     mixed[:, top : top + tall, left : left + wide] = photos[order, top : top + tall, left : left + wide]
-    return mixed, classes[order], 1 - tall * wide / (height * width)
+    return mixed, classes[order], plan.share
 
 
 AHEAD = 6

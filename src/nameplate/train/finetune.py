@@ -98,7 +98,7 @@ def start(
         UsageError: the backbone is unknown, or the recipe cannot train it; or there are too few photos, or the batch is
             not divisible, for this number of processes.
     """
-    accelerator = _accelerator()
+    accelerator = main_accelerator()
     if accelerator.is_main_process:
         local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # set by torchrun: the processes on this machine
         threads = threads or max(1, available_cpus() // local)
@@ -116,13 +116,13 @@ def look_elsewhere(folder: Path, sources: Sequence[Path], progress: Progress = l
         DataError: see `relocate`.
         NameplateError: see `relocate`.
     """
-    accelerator = _accelerator()
+    accelerator = main_accelerator()
     moved = relocate(folder, sources, progress) if accelerator.is_main_process else None
     accelerator.wait_for_everyone()
     return moved
 
 
-def _accelerator() -> Accelerator:
+def main_accelerator() -> Accelerator:
     """The processes of this run and their device."""
     # `cpu` must be explicit: otherwise processes on CPUs would not form a group.
     return Accelerator(cpu=not torch.accelerator.is_available())
@@ -161,7 +161,7 @@ def _start(
     split = _split(read(), recipe, threads, progress)
     if split.train.sum() < accelerator.num_processes:
         raise UsageError(f"{split.train.sum()} training photos are too few for {accelerator.num_processes} processes.")
-    network, origin = _network(recipe, len(split.nameplates), recipe.weights)
+    network, origin = first_network(recipe, len(split.nameplates), recipe.weights)
     classifier_matrix(network)  # refuse a classifier that a bundle cannot store now, not after hours
     layer_numbers(network)  # the same for a network that cannot be trained in stages
     run = Run(
@@ -173,7 +173,7 @@ def _start(
         unreadable=split.unreadable,
         lost=split.lost,
         made=datetime.now(UTC).isoformat(timespec="seconds"),
-        bfloat16=_bfloat16(recipe, network, accelerator),
+        bfloat16=whether_bfloat16(recipe, network, accelerator),
         threads=threads,
         processes=accelerator.num_processes,
         device=accelerator.device.type,
@@ -226,7 +226,7 @@ def fine_tune(folder: Path, *, watch: OnStep = lambda _: None, say: Say = lambda
     """
     run = load_run(folder)
     refuse_gone(folder, run)
-    accelerator = _accelerator()
+    accelerator = main_accelerator()
     if accelerator.num_processes != run.processes:
         raise UsageError(f"'{folder}' began with {run.processes} processes, not {accelerator.num_processes}.")
     with working_in(folder) if accelerator.is_main_process else nullcontext(), _together(folder, accelerator):
@@ -262,7 +262,7 @@ def _fine_tune(folder: Path, run: Run, accelerator: Accelerator, watch: OnStep, 
     if accelerator.is_main_process:
         _clear(folder)
     saved = load_checkpoint(folder)
-    network, _ = _network(recipe, len(split.nameplates), "none" if saved else _weights(run))
+    network, _ = first_network(recipe, len(split.nameplates), "none" if saved else _weights(run))
     network.to(accelerator.device, memory_format=torch.channels_last)
     if recipe.head_start and saved is None:
         say("fit the classifier on the frozen backbone")
@@ -274,6 +274,8 @@ def _fine_tune(folder: Path, run: Run, accelerator: Accelerator, watch: OnStep, 
     if not accelerator.is_main_process:
         fit(job, network, accelerator, saved, watch, None)
         return None
+    if saved and saved[0].stage < len(recipe.stages):
+        say(_going_on(saved[0], recipe))
     monitor = RunMonitor(folder, run, split, saved[0] if saved else None)
     try:
         training = fit(job, network, accelerator, saved, monitor.watch(watch), monitor)
@@ -285,6 +287,12 @@ def _fine_tune(folder: Path, run: Run, accelerator: Accelerator, watch: OnStep, 
         raise
     monitor.finished(training.state, made)
     return FineTuned(made, split, training.state, resumed)
+
+
+def _going_on(state: State, recipe: Recipe) -> str:
+    """Where a resumed run goes on, as a line for the user."""
+    step = f", after its step {state.step:,}" if state.step else ""
+    return f"going on from epoch {state.epoch + 1} of at most {sum(stage.epochs for stage in recipe.stages)}{step}"
 
 
 def _weights(run: Run) -> str:
@@ -299,7 +307,7 @@ def _clear(folder: Path) -> None:
         shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
-def _network(recipe: Recipe, classes: int, weights: str) -> tuple[Network, str]:
+def first_network(recipe: Recipe, classes: int, weights: str) -> tuple[Network, str]:
     """The network before training, the same each time, and a line on the origin of its weights."""
     torch.manual_seed(recipe.seed)
     backbone, last = find_backbone(recipe.backbone), recipe.stages[-1]
@@ -324,7 +332,7 @@ def _job(folder: Path, run: Run, split: Split) -> TrainingJob:
     )
 
 
-def _bfloat16(recipe: Recipe, network: Network, accelerator: Accelerator) -> bool:
+def whether_bfloat16(recipe: Recipe, network: Network, accelerator: Accelerator) -> bool:
     """Whether to train in bfloat16: as the recipe says, or what is faster here."""
     if recipe.precision != "auto":
         return recipe.precision == "bfloat16"

@@ -91,6 +91,10 @@ class Training:
     optimizer: torch.optim.Optimizer | None = None
 
 
+class DivergedError(NameplateError):
+    """A loss or a weight is not finite."""
+
+
 OnStep = Callable[[StepEvent], None]
 OnEpochEnd = Callable[[Training], None]
 
@@ -125,7 +129,7 @@ def fit(
         _restore(training, *saved)
     while training.state.stage < len(job.recipe.stages):
         stage = job.recipe.stages[training.state.stage]
-        stepped = _begin_stage(job, training, accelerator, saved[1] if saved else None)
+        stepped = begin_stage(job, training, accelerator, saved[1] if saved else None)
         saved = None
         while training.state.stage_epoch < stage.epochs and not _patience_over(training.state, stage):
             _epoch(job, training, stepped, accelerator, watch)
@@ -179,7 +183,7 @@ def evaluate_network(
     return logits[order], indices[order]
 
 
-def _begin_stage(
+def begin_stage(
     job: TrainingJob, training: Training, accelerator: Accelerator, saved: Tensors | None
 ) -> torch.nn.Module:
     """Freeze layers and make the optimiser of a stage; returns the network as it is called in each step."""
@@ -204,7 +208,7 @@ def _optimizer(recipe: Recipe, groups: list[dict[str, object]], accelerator: Acc
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True)
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr=0.0, fused=accelerator.device.type in ("cpu", "cuda"))
+    return kind(groups, lr=0.0, amsgrad=recipe.amsgrad, fused=accelerator.device.type in ("cpu", "cuda"))
 
 
 def _epoch(
@@ -230,7 +234,7 @@ def _epoch(
                 raise NameplateError(_none_readable(job, batch.lost))
             rate = learning_rate_now(recipe, len(job.paths), state.stage, state.stage_steps)
             try:
-                loss, accuracy = _step(job, training, stepped, accelerator, batch, rate, mixed)
+                loss, accuracy = train_step(job, training, stepped, accelerator, batch, rate, mixed)
             except torch.OutOfMemoryError:
                 raise NameplateError(_too_large(job, stage)) from None
             # `accuracy` and `loss` are those of this process. The processes share batches evenly, so photos are counted
@@ -251,7 +255,7 @@ def _epoch(
         stream.close()  # type: ignore[attr-defined]  # a generator: its threads end
 
 
-def _step(
+def train_step(
     job: TrainingJob,
     training: Training,
     stepped: torch.nn.Module,
@@ -282,7 +286,7 @@ def _step(
     value = float(loss.detach())
     # Checked before the update, so that the weights and the last checkpoint remain usable.
     if not math.isfinite(value):
-        raise NameplateError(_diverged(job, state, f"The loss is {value}", rate))
+        raise DivergedError(_diverged(job, state, f"The loss is {value}", rate))
     for group in optimizer.param_groups:
         group["lr"] = rate * group["scale"]
     optimizer.zero_grad(set_to_none=True)
@@ -326,7 +330,7 @@ def _validate(job: TrainingJob, training: Training, accelerator: Accelerator) ->
     state.seconds += state.epoch_seconds + time.monotonic() - begun
     rate = learning_rate_now(recipe, len(job.paths), state.stage, state.stage_steps)
     if loss is not None and not math.isfinite(loss):
-        raise NameplateError(_diverged(job, state, f"The validation loss is {loss}", stage.learning_rate))
+        raise DivergedError(_diverged(job, state, f"The validation loss is {loss}", stage.learning_rate))
     mean = state.loss / max(1, state.step)
     state.epoch, state.stage_epoch = state.epoch + 1, state.stage_epoch + 1
     row = Epoch(state.epoch, state.stage + 1, stage.height, stage.width, rate, mean, loss, top1, speed, state.seconds)
@@ -378,7 +382,7 @@ def _save(job: TrainingJob, training: Training, accelerator: Accelerator) -> Non
         # A checkpoint with a NaN would make the run impossible to continue, so it is not written.
         if not all(bool(weight.isfinite().all()) for weight in training.network.parameters()):
             rate = job.recipe.stages[training.state.stage].learning_rate
-            raise NameplateError(_diverged(job, training.state, "A weight is not finite", rate))
+            raise DivergedError(_diverged(job, training.state, "A weight is not finite", rate))
         save_checkpoint(job.run, training.state, dict(_tensors(training)))
 
 

@@ -1,4 +1,4 @@
-"""Writes the reports of a training run: metrics.csv, TensorBoard events and index.html."""
+"""Writes the reports of a training run: metrics.csv, TensorBoard events, index.html, and what a tracker gets."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from pathlib import Path
 import numpy as np
 
 from nameplate.errors import NameplateError, PhotoError
+from nameplate.fit.notebook import RECIPE, VALIDATION
 from nameplate.fit.recipe import recipe_toml
 from nameplate.fit.run import EVALUATION_RUNTIME, EVENTS, METRICS, PAGE, SHEET, Run
 from nameplate.fit.split import Split
 from nameplate.images.decode import decode
 from nameplate.report.run import FINISHED, RUNNING, ConfusedPair, RunPage, metrics_csv, write_run_page
-from nameplate.report.sheet import augmented_rows, contact_sheet, examples
+from nameplate.report.sheet import augmented_sheet, examples
 from nameplate.storage import whole_file
 from nameplate.train.checkpoint import State
 from nameplate.train.finish import Finished
 from nameplate.train.loop import OnStep, StepEvent, Training
+from nameplate.train.tracking import epoch_figures, open_tracker, step_figures
 from nameplate.types import Epoch
 
 FLUSH_SECONDS = 10
@@ -57,22 +59,11 @@ class Board:
         Raises:
             NameplateError: the files cannot be written, such as on a full disk; `write` and `close` raise it, too.
         """
-        self._scalars(step, {"step/loss": loss, "step/learning-rate": learning_rate})
+        self._scalars(step, step_figures(loss, learning_rate))
 
     def write(self, epoch: Epoch, step: int) -> None:
         """Write the values of an epoch, which ended with `step`; they are on disk when this returns."""
-        figures = {
-            "epoch/epoch": epoch.epoch,
-            "epoch/stage": epoch.stage,
-            "epoch/height": epoch.height,
-            "epoch/width": epoch.width,
-            "epoch/learning-rate": epoch.learning_rate,
-            "epoch/train-loss": epoch.train_loss,
-            "epoch/validation-loss": epoch.validation_loss,
-            "epoch/validation-top-1": epoch.validation_top1,
-            "epoch/photos-per-second": epoch.photos_per_second,
-        }
-        self._scalars(step, figures)
+        self._scalars(step, epoch_figures(epoch))
         with self._writing():
             self._writer.flush()
 
@@ -81,11 +72,10 @@ class Board:
         with self._writing():
             self._writer.close()
 
-    def _scalars(self, step: int, figures: dict[str, float] | dict[str, float | None]) -> None:
+    def _scalars(self, step: int, figures: dict[str, float]) -> None:
         with self._writing():
             for tag, value in figures.items():
-                if value is not None:
-                    self._writer.add_scalar(tag, value, step)
+                self._writer.add_scalar(tag, value, step)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -112,6 +102,7 @@ class RunMonitor:
         self._folder, self._run, self._split = folder, run, split
         at_end = resumed is not None and bool(resumed.history) and resumed.step == 0  # the checkpoint ends an epoch
         self._board = Board(folder / EVENTS, purge_step=resumed.steps + (not at_end) if resumed else None)
+        self._trackers = [open_tracker(kind, folder, run) for kind in run.track]
         self._sheet = self._draw_sheet()
         self._state = resumed or State()
         if at_end:  # the run may have been killed between the checkpoint and these reports
@@ -128,6 +119,8 @@ class RunMonitor:
         def both(event: StepEvent) -> None:
             if event.state.steps % BOARD_STEPS == 0:
                 self._board.write_step(event.state.steps, event.loss, event.learning_rate)
+                for tracker in self._trackers:
+                    tracker.write(step_figures(event.loss, event.learning_rate), event.state.steps)
             watch(event)
 
         return both
@@ -138,30 +131,35 @@ class RunMonitor:
             self._page(f"stopped: {reason}")
         with suppress(NameplateError, OSError):
             self._board.close()
+        for tracker in self._trackers:
+            with suppress(NameplateError, OSError):
+                tracker.close({}, finished=False)
 
     def finished(self, state: State, made: Finished) -> None:
         """Write the final report, after the bundle was written."""
         self._state = state
         self._page(FINISHED, made)
         self._board.close()
+        for tracker in self._trackers:
+            top1 = {} if made.evaluation is None else {"bundle/top-1": made.evaluation.top1.value}
+            tracker.close({**top1, "bundle/epoch": float(made.exported.epoch.epoch)}, finished=True)
 
     def _write(self) -> None:
         with whole_file(self._folder / METRICS) as temporary:
             temporary.write_bytes(metrics_csv(self._state.history))
         self._board.write(self._state.history[-1], self._state.steps)
+        for tracker in self._trackers:
+            tracker.write(epoch_figures(self._state.history[-1]), self._state.steps)
         self._page(RUNNING)
 
     def _draw_sheet(self) -> bytes | None:
         """A contact sheet of augmented training photos; None where no photo can be read."""
         recipe, stage = self._run.recipe, self._run.recipe.stages[-1]
         chosen = [photo for photo, train in zip(self._split.photos, self._split.train, strict=True) if train]
-        found, _ = examples(chosen, PHOTOS, (stage.height, stage.width))
+        found, _ = examples(chosen, max(PHOTOS, TIMES + 1), (stage.height, stage.width))
         if not found:
             return None
-        rows = augmented_rows(
-            [pixels for _, pixels in found], stage.height, stage.width, recipe.augmentation, recipe.seed, TIMES
-        )
-        sheet = contact_sheet(rows, [str(photo.label) for photo, _ in found])
+        sheet = augmented_sheet(found, recipe, stage, (PHOTOS, TIMES), "JPEG")
         with whole_file(self._folder / SHEET) as temporary:
             temporary.write_bytes(sheet)
         return sheet
@@ -180,6 +178,7 @@ class RunMonitor:
                 confusions=self._confused(made) if made else (),
                 parity=_parity(made) if made else (),
                 exported=made.exported if made else None,
+                reference=VALIDATION if self._run.recipe.name == RECIPE else (),
                 notes=self._notes(),
             ),
         )

@@ -210,8 +210,13 @@ def _is_special(path: Path) -> bool:
 
 
 @contextmanager
-def whole_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def whole_folder(target: Path, *, overwrite: bool = False, mode: int = 0o777) -> Iterator[Path]:
     """Write a folder atomically: yield a folder to fill, which becomes `target` when the block ends without an error.
+
+    Args:
+        target: the folder.
+        overwrite: whether it may exist; then it is replaced.
+        mode: its permissions, less the umask (0o700: only its owner can look into it).
 
     Raises:
         NameplateError: `target` exists and `overwrite` is false, or its parent cannot be written to.
@@ -229,7 +234,7 @@ def whole_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
         for file in temporary.rglob("*"):
             if file.is_file():
                 _sync(file)
-        temporary.chmod(0o777 & ~_umask())
+        temporary.chmod(mode & ~_umask())
         _refuse_existing(target, overwrite)  # Checked again, since another run may have been quicker.
         _replace_folder(temporary, target)
     except OSError as error:  # as above

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -16,6 +17,30 @@ Floats: TypeAlias = "NDArray[np.float32]"
 """A float32 array of any shape; the docstring of what uses it states the shape."""
 Doubles: TypeAlias = "NDArray[np.float64]"
 """A float64 array of any shape."""
+
+
+def percent(share: float, unit: str = " %") -> str:
+    """A share of 0–1 in percent with one decimal; only what is exactly 0 or 1 is shown as such.
+
+    >>> [percent(share) for share in (0, 0.0002, 0.9718, 0.99999, 1)]
+    ['0 %', '<0.1 %', '97.2 %', '>99.9 %', '100 %']
+    """
+    share = round(share, 9)  # the end of an interval may be 1 but for rounding
+    if share in (0, 1):
+        return f"{100 * share:.0f}{unit}"
+    shown = f"{100 * share:.1f}"
+    return f"{ {'0.0': '<0.1', '-0.0': '>-0.1', '100.0': '>99.9'}.get(shown, shown) }{unit}"
+
+
+def _html_table(head: tuple[str, str], rows: list[tuple[str, str]]) -> str:
+    """A table of two columns, for `_repr_html_`: notebooks show it in their own style."""
+
+    def row(cells: tuple[str, str], tag: str) -> str:
+        return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"
+
+    return f"<table>{row(head, 'th')}{''.join(row(cells, 'td') for cells in rows)}</table>"
+
+
 Fit = Literal["squash", "pad", "crop"]
 Interpolation = Literal["bilinear", "bicubic", "lanczos"]
 SplitName = Literal["train", "validation", "test"]
@@ -159,6 +184,10 @@ class Prediction:
         """`failure` as text: `not a photo: ...`."""
         return None if self.failure is None else str(self.failure)
 
+    def _repr_html_(self) -> str:
+        rows = [(name, percent(share)) for name, share in self.top]
+        return _html_table((f"{self.photo}: {self.error or self.verdict}", ""), rows)
+
     @property
     def flawed(self) -> str:
         """`flaws` in words: `too small and too dark`; empty where there are none."""
@@ -181,7 +210,7 @@ class Metric:
     @property
     def percent(self) -> str:
         """`78.7 % (76.1–81.1)`."""
-        return f"{100 * self.value:.1f} % ({100 * self.low:.1f}–{100 * self.high:.1f})"
+        return f"{percent(self.value)} ({percent(self.low, '')}–{percent(self.high, '')})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +246,12 @@ class Evaluation:
     classes: tuple[ClassResult, ...] = ()
     confusions: tuple[Confusion, ...] = field(default=())
     """Pairs of different nameplates, most frequent first."""
+
+    def _repr_html_(self) -> str:
+        figures = [("top-1", self.top1.percent), ("top-5", self.top5.percent), ("macro-F1", self.macro_f1.percent)]
+        rows = [*figures, ("log-loss", f"{self.log_loss:.3f}")]
+        rows += [(f"{pair.truth} → {pair.named}", f"{pair.photos}×") for pair in self.confusions[:10]]
+        return _html_table((f"{self.photos:,} photos", "with 95 % intervals"), rows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from nameplate.demo import photos_folder
+from nameplate.types import percent
 from tests.cli.run import nameplate
 
 TRAIN, TEST = Path(str(photos_folder("train"))), Path(str(photos_folder("test")))
@@ -56,11 +57,11 @@ def test_page_json_table_card_and_comparison_at_once(bundle: Path, other: Path, 
     assert text.startswith("# Mine\n\nWhat I know of it.\n")
     for part in ("model", "figures", "makes", "hardest"):
         assert f"<!-- measured: {part} -->" in text
-    assert f"{100 * said['top1']:.1f} %" in text
+    assert percent(said["top1"]) in text
     assert "photos a second from files" in text
     assert "gets the verdict `poor photo`" in text
     for written in (text, page.read_text("utf-8")):  # not only of those that were given a set
-        assert f"of all known photos {100 * said['verdicts']['held']['value']:.1f} %" in written
+        assert f"of all known photos {percent(said['verdicts']['held']['value'])}" in written
     assert str(tmp_path) not in text
     assert "nameplate evaluate mine" in text
 

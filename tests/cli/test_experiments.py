@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from nameplate.demo import photos_folder
+from nameplate.types import percent
 from tests.cli.run import nameplate
 
 pytestmark = pytest.mark.torch
@@ -37,7 +38,7 @@ def test_json_is_data_alone_and_a_second_call_shows_the_table(data: Path, tmp_pa
     shown = nameplate(*arguments)
     assert "evaluated before" in shown.stderr
     assert "The best is test_" in shown.stdout
-    assert f"{100 * rows[0]['top1']['value']:.1f} %" in shown.stdout
+    assert percent(rows[0]["top1"]["value"]) in shown.stdout
 
 
 @pytest.mark.parametrize(

@@ -27,10 +27,12 @@ class Page(HTMLParser):
         super().__init__()
         self.loaded: list[str] = []
         self.shown: list[str] = []
+        self.ids: list[str] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002
         self.loaded += [str(value) for name, value in attrs if name in ("src", "srcset", "href")]
+        self.ids += [str(value) for name, value in attrs if name == "id"]
 
     def handle_data(self, data: str) -> None:
         self.shown.append(data)
@@ -49,10 +51,12 @@ def written(
 
 def test_the_page_needs_nothing_beside_it_and_shows_mistakes_with_neighbours(tmp_path: Path) -> None:
     page, said, table = written(judged(), tmp_path / "r.html", judged(1, 1.0))
-    assert all(link.startswith("data:image/") for link in page.loaded)
+    assert all(link.startswith(("data:image/", "#")) for link in page.loaded)
+    assert {link[1:] for link in page.loaded if link.startswith("#")} <= set(page.ids)
     text = " ".join(" ".join(page.shown).split())
     for heading in ("Surest mistakes", "Worst pairs", "Confusion matrix", "By make", "Against <other>"):
         assert heading in text
+    assert text.index("Confusion matrix") < text.index("The hardest nameplates") < text.index("Surest mistakes")
     assert "trained as" in text
     assert "is better than '<other>'" in text
     assert {path.name for path in tmp_path.iterdir()} == {"r.html", "r.json", "r.photos.csv"}

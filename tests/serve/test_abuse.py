@@ -179,3 +179,12 @@ def test_a_worker_that_cannot_be_started_for_want_of_files_is_started_later() ->
             assert time.monotonic() < end
             time.sleep(0.1)
         assert server.identify(PHOTO).status_code == 200
+
+
+def test_a_service_that_is_open_to_all_says_so() -> None:
+    with serving("--host", "0.0.0.0") as server:
+        server.stop()
+    assert any('"no keys"' in line and '"warning"' in line for line in server.said)
+    with serving() as server:
+        server.stop()
+    assert not any('"no keys"' in line for line in server.said)

@@ -28,7 +28,7 @@ from nameplate.cli.options import (
 )
 from nameplate.defaults import NO_TTA
 from nameplate.errors import DataError, UsageError
-from nameplate.types import Verdict
+from nameplate.types import Verdict, percent
 
 if TYPE_CHECKING:
     from nameplate.data import Refused
@@ -210,7 +210,7 @@ def _print_more(measured: EvaluationFigures, against: ModelComparison | None) ->
     screen.out.print()
     screen.step("Make right", measured.makes.top1.percent)
     screen.step("Log-loss", f"{measured.log_loss.value:.3f} ({measured.log_loss.low:.3f}–{measured.log_loss.high:.3f})")
-    chance = f"a model whose confidences are true shows {100 * calibration.by_chance.value:.1f} % by chance"
+    chance = f"a model whose confidences are true shows {percent(calibration.by_chance.value)} by chance"
     screen.step("Calibration", f"error (ECE) {calibration.ece.percent}; {chance}")
     for risk, point in zip(RISKS, selective.within, strict=True):
         photos = "not even the surest" if point is None else f"the surest {100 * point.coverage:.0f} % of photos"
@@ -237,4 +237,4 @@ def _print_verdicts(known: KnownVerdicts, ood: Sequence[OODResult]) -> None:
 
 def _shares(verdicts: Mapping[Verdict, int]) -> str:
     photos = sum(verdicts.values())
-    return ", ".join(f"{verdict} {100 * count / photos:.1f} %" for verdict, count in verdicts.items())
+    return ", ".join(f"{verdict} {percent(count / photos)}" for verdict, count in verdicts.items())

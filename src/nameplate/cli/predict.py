@@ -28,6 +28,7 @@ from nameplate.cli.options import (
 from nameplate.defaults import DEFAULT_BUNDLE, NO_TTA, PART, TOP
 from nameplate.errors import DataError, UsageError
 from nameplate.model.verification import DEFAULT_LIES, DEFAULT_RATE, RATES
+from nameplate.types import percent
 
 if TYPE_CHECKING:
     from nameplate.batch.predict import JobResult, Profile
@@ -182,7 +183,7 @@ def _print_profile(profile: Profile) -> None:
     table.add_column("thread-seconds", justify="right")
     table.add_column(f"of {profile.seconds:.1f} s on {profile.threads} processors", justify="right")
     for stage in profile.stages:
-        table.add_row(stage.stage, f"{stage.seconds:.2f}", f"{100 * stage.share:.1f} %")
+        table.add_row(stage.stage, f"{stage.seconds:.2f}", percent(stage.share))
     screen.out.print(table)
     screen.out.print(
         f"{profile.photos_per_second:,.0f} photos/s, {100 * profile.reached:.0f} % of the {profile.floor:,.0f} that "
@@ -353,7 +354,7 @@ def _print_claim(found: Verified) -> None:
         screen.out.print(f"  of wrong claims so many score high enough to be accepted: {rates}")
     screen.out.print("")
     for prediction, score in found.photos:
-        said = "left out" if score is None else f"{100 * score:5.1f} %"
+        said = "left out" if score is None else f"{percent(score):>7}"
         named = prediction.error or f"{prediction.verdict}: {prediction.nameplate}"
         if prediction.verdict in ("not a car", "unknown car"):
             named = prediction.verdict
@@ -407,7 +408,7 @@ def explain(
     screen.step("Verdict", found.verdict)
     for word, case in ((found.word, found.predicted), ("Claimed", found.claimed)):
         if case is not None:
-            screen.step(word, f"{case.nameplate}, {100 * case.confidence:.1f} %")
+            screen.step(word, f"{case.nameplate}, {percent(case.confidence)}")
             screen.step("", _where(case))
     for neighbour in found.nearest or ():
         screen.step("Like", f"{neighbour.nameplate}, {neighbour.path} (similarity {neighbour.similarity:.2f})")

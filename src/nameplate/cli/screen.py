@@ -19,6 +19,7 @@ from rich.segment import Segment
 from nameplate import __version__
 from nameplate.storage import counted as counted
 from nameplate.storage import one_line, printable, without_controls
+from nameplate.types import percent
 
 if TYPE_CHECKING:
     from nameplate.data.archive import Refused
@@ -294,7 +295,7 @@ def _tell_epochs() -> Callable[[StepEvent | None], None]:
         if done is None:
             done = len(history)  # epochs that a resumed run finished earlier
         for row in history[done:]:
-            validation = "" if row.validation_top1 is None else f", validation top-1 {100 * row.validation_top1:.1f} %"
+            validation = "" if row.validation_top1 is None else f", validation top-1 {percent(row.validation_top1)}"
             notes.print(f"epoch {row.epoch}, {row.height}×{row.width}: loss {row.train_loss:.3f}{validation}")
         done = len(history)
 
@@ -444,7 +445,7 @@ def _print_car(prediction: Prediction) -> None:
     for place, (name, chance) in enumerate(prediction.top):
         eighths = round(chance * BAR * 8)
         bar = "█" * (eighths // 8) + ("▏▎▍▌▋▊▉"[eighths % 8 - 1] if eighths % 8 else "")
-        out.print(f"  {name:{width}}  {100 * chance:5.1f} %  {bar}", style="dim" if place else "bold green")
+        out.print(f"  {name:{width}}  {percent(chance):>7}  {bar}", style="dim" if place else "bold green")
 
 
 def _verdict(prediction: Prediction) -> str:
@@ -465,7 +466,7 @@ def print_evaluation(evaluation: Evaluation, *, all_classes: bool) -> None:
     out.print(f"{evaluation.photos:,} photos: {figures(evaluation)}\n")
     shown = evaluation.classes if all_classes else sorted(evaluation.classes, key=lambda c: c.f1)[:20]
     rows = [
-        (each.nameplate, str(each.photos), *(f"{100 * part:.1f}" for part in (each.precision, each.recall, each.f1)))
+        (each.nameplate, str(each.photos), *(percent(part, "") for part in (each.precision, each.recall, each.f1)))
         for each in shown
     ]
     print_table(("nameplate", "photos", "precision", "recall", "F1"), rows, right=4)

@@ -18,7 +18,7 @@ from nameplate.model.embeddings import Progress
 from nameplate.model.model import Model
 from nameplate.report.page import png_uri, thumbnail_uri, write_page
 from nameplate.report.plots import class_plot, confusion_plot
-from nameplate.types import HeadRecipe, Photo, Prediction
+from nameplate.types import HeadRecipe, Photo, Prediction, percent
 
 EXAMPLES, MISTAKES = 6, 8
 """How many photos of each nameplate, and how many mistakes, the page shows."""
@@ -58,7 +58,7 @@ def tour(
     model = Model(trained.bundle, replace(backbone.settings, runtime=trained.runtime))  # the runtime that trained
     result = evaluate_model(model, test, progress=progress)
     found, top1 = result.evaluation, result.evaluation.top1
-    share = f"top-1 {100 * top1.value:.1f} % (95 % interval {100 * top1.low:.1f}–{100 * top1.high:.1f})"
+    share = f"top-1 {percent(top1.value)} (95 % interval {percent(top1.low, '')}–{percent(top1.high, '')})"
     say("3. Evaluate", f"{found.photos} photos never seen: {share}, by {result.runtime}")
     for pair in found.confusions[:3]:
         say("", f"{pair.photos}× {pair.truth} taken for {pair.named}")
@@ -66,7 +66,7 @@ def tour(
     shown = result.photos[len(result.photos) // 2]
     [answer] = model.predict([shown.path])
     name = "/".join(Path(shown.path).parts[-2:])
-    say("4. Identify", f"{name}: {answer.nameplate}, {100 * (answer.confidence or 0):.1f} %")
+    say("4. Identify", f"{name}: {answer.nameplate}, {percent(answer.confidence or 0)}")
 
     page = output / "index.html"
     _write(page, data, result, shown, answer, seconds)

@@ -92,6 +92,9 @@ class EvaluationResult:
     qualities: tuple[Quality, ...] = ()
     """Size, light and sharpness of each evaluated photo; empty where that was not measured."""
 
+    def _repr_html_(self) -> str:
+        return self.evaluation._repr_html_()
+
     @property
     def y_pred(self) -> NDArray[np.int64]:
         """The most probable column of each photo, int64 (N,)."""

@@ -61,7 +61,7 @@ def evaluate_bundle(
         photos=len(classes),
         top1=wilson(int((probs.argmax(1) == classes).sum()), len(classes)),
         log_loss=log_loss(probs, classes),
-        licence="see its card",
+        licence="its card",
         seconds=time.monotonic() - begun,
     )
     return with_bundle_cost(row, model), answers(photo_keys(plain.photos), probs, classes, split.nameplates)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -191,8 +191,8 @@ def compare(
     target: Path,
     *,
     overwrite: bool = False,
-    bars: Bars,
-    training: TrainingScreen,
+    bars: Bars = lambda: nullcontext(lambda *_: None),
+    training: TrainingScreen = lambda: nullcontext((lambda _: None, lambda _: None)),
     say: Callable[[str], None] = lambda _: None,
 ) -> Comparison:
     """Evaluate all candidates that have no row yet, and write the comparison after each of them.
@@ -414,4 +414,4 @@ def _described_row(row: ComparisonRow) -> str:
     """A row in one line: top-1 with its interval, or the error."""
     if row.top1 is None:
         return str(row.error)
-    return f"top-1 {100 * row.top1.value:.1f} % ({100 * row.top1.low:.1f}–{100 * row.top1.high:.1f})"
+    return f"top-1 {row.top1.percent}"

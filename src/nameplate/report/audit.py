@@ -34,6 +34,7 @@ from nameplate.report.page import light_and_dark, write_page
 from nameplate.report.photos import class_counts, file_picture, photo_section
 from nameplate.report.plots import DARK, LIGHT, as_png, dress
 from nameplate.storage import absolute, printable, whole_file
+from nameplate.types import percent
 
 
 def shortcut_plot(rows: Sequence[tuple[str, float, float, float]], guessing: float, *, dark: bool = False) -> bytes:
@@ -45,7 +46,7 @@ def shortcut_plot(rows: Sequence[tuple[str, float, float, float]], guessing: flo
     for place, (_, share, low, high) in enumerate(rows):
         axes.barh(place, 100 * share, color=colours["accent"], height=0.55)
         axes.plot([100 * low, 100 * high], [place, place], color=colours["second"], linewidth=2)
-        axes.annotate(f"{100 * share:.1f} %", (100 * high, place), (5, 0), textcoords="offset points", va="center",
+        axes.annotate(percent(share), (100 * high, place), (5, 0), textcoords="offset points", va="center",
                       fontsize=8.5, color=colours["ink"])  # fmt: skip
     axes.axvline(100 * guessing, color=colours["soft"], linewidth=1, linestyle=":")
     axes.set_yticks(range(len(rows)), [name for name, *_ in rows], fontsize=9, color=colours["ink"])

@@ -21,6 +21,7 @@ from nameplate.model.bundle import Manifest
 from nameplate.model.model import Model
 from nameplate.model.pipeline import EmbeddedPhoto
 from nameplate.storage import open_regular, whole_file
+from nameplate.types import percent
 
 SPEED_PHOTOS, WARM_PHOTOS = 512, 32
 """The largest number of photos that are timed, and of photos before them that only warm up."""
@@ -208,7 +209,7 @@ def _figures(figures: EvaluationFigures, result: EvaluationResult, model: Model,
         ("log-loss", f"{loss.value:.3f} ({loss.low:.3f}–{loss.high:.3f})"),
         (
             "calibration error (ECE)",
-            f"{calibration.ece.percent}; by chance alone {100 * calibration.by_chance.value:.1f} %; "
+            f"{calibration.ece.percent}; by chance alone {percent(calibration.by_chance.value)}; "
             f"temperature {manifest.temperature_of(result.runtime):.3f}",
         ),
         ("surest answers", _surest(figures)),
@@ -239,7 +240,7 @@ def _surest(figures: EvaluationFigures) -> str:
 
 def _verdicts(model: Model, result: EvaluationResult) -> str:
     found = known_verdicts(model, result)
-    shares = ", ".join(f"{name} {100 * count / len(result.y_true):.1f} %" for name, count in found.verdicts.items())
+    shares = ", ".join(f"{name} {percent(count / len(result.y_true))}" for name, count in found.verdicts.items())
     right = "" if found.right is None else f"; answers right {found.right.percent}"
     if found.kept_held is None:
         return f"{shares}{right}"
@@ -251,7 +252,7 @@ def _bfloat16(manifest: Manifest) -> str:
     check = manifest.bfloat16
     if check is None:
         return "not measured, so not used"
-    shares = f"top-1 {100 * check.top1_bfloat16:.1f} %, in float32 {100 * check.top1_float32:.1f} %"
+    shares = f"top-1 {percent(check.top1_bfloat16)}, in float32 {percent(check.top1_float32)}"
     return f"{shares}, on {check.photos:,} photos when it was made"
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 from nameplate.errors import PhotoError
 from nameplate.images.decode import decode
 from nameplate.storage import whole_file
+from nameplate.types import percent
 
 THUMBNAIL = 240
 """Longest side of a photo on a page, in pixels."""
@@ -48,7 +49,7 @@ def fill(template: str, **data: object) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
     )
-    environment.filters["percent"] = lambda share: f"{100 * share:.1f} %"
+    environment.filters["percent"] = percent
     return environment.get_template(template).render(**data)
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from nameplate.report.page import light_and_dark, thumbnail_uri, write_page
 from nameplate.report.plots import curves_plot
-from nameplate.types import Epoch, Evaluation, Exported
+from nameplate.types import Epoch, Evaluation, Exported, percent
 
 RUNNING = "running"
 """The state of a run that is going on; its page asks the browser to reload it."""
@@ -147,9 +147,9 @@ def exported_words(exported: Exported) -> str:
     said = f"epoch {epoch.epoch} of {exported.epochs}, {epoch.height}×{epoch.width}"
     if best is None or epoch.validation_top1 is None:
         return said
-    said += f", {100 * epoch.validation_top1:.1f} % of the held-out photos right"
+    said += f", {percent(epoch.validation_top1)} of the held-out photos right"
     if best.epoch != epoch.epoch and best.validation_top1 is not None:
-        return f"{said}; epoch {best.epoch} had {100 * best.validation_top1:.1f} %, its weights were not kept"
+        return f"{said}; epoch {best.epoch} had {percent(best.validation_top1)}, its weights were not kept"
     if exported.chosen:
         return f"{said}, the best of all; they chose it, so its figures on them flatter a little"
     return said

@@ -236,7 +236,7 @@ def token_of(headers: list[tuple[bytes, bytes]]) -> bytes | None:
     scheme, _, token = values.get(b"authorization", b"").strip().partition(b" ")
     if scheme.lower() == b"bearer":
         return token.strip()
-    return values.get(b"x-api-key")
+    return values.get(b"x-api-key", b"").strip() or None
 
 
 def needs_no_key(path: str) -> bool:

@@ -25,7 +25,7 @@ from starlette.responses import Response
 
 from nameplate import __version__
 from nameplate.errors import NameplateError
-from nameplate.serve.access import describe_access
+from nameplate.serve.access import describe_access, is_loopback
 from nameplate.serve.connections import BoundedProtocol, connections_allowed
 from nameplate.serve.errors import Problem, ProblemResponse, on_problem
 from nameplate.serve.middleware import protect
@@ -244,6 +244,8 @@ def serve(settings: ServeSettings, started: Callable[[str], None]) -> None:
     listener = listen(settings.host, settings.port)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = f"http://{host}:{listener.getsockname()[1]}"
+    if settings.keys is None and not is_loopback(settings.host):
+        event("no keys", level="warning", host=settings.host, reason="anybody who reaches the port may use it: --keys")
     server = QuietServer(config)
 
     async def run() -> None:

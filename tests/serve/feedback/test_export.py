@@ -14,9 +14,10 @@ from sqlalchemy import text
 from nameplate.data import read_dataset
 from nameplate.demo import photos_folder
 from nameplate.errors import DataError, NameplateError
+from nameplate.images.decode import read_header
 from nameplate.serve.feedback.database import writing
 from nameplate.serve.feedback.export import Selection, export
-from nameplate.serve.feedback.store import FeedbackStore
+from nameplate.serve.feedback.store import Correction, FeedbackStore
 from nameplate.storage import sha256
 from tests.cli.run import nameplate
 from tests.serve.feedback.conftest import PHOTOS, say
@@ -55,6 +56,16 @@ def test_what_was_stored_is_read(store: FeedbackStore, tmp_path: Path) -> None:
     assert manifest["nameplates"] == dict.fromkeys(sorted(names), 1)
     assert manifest["digest"] == made.digest
     assert "a-secret" not in json.dumps(manifest)
+
+
+def test_a_comment_is_no_formula_and_only_the_owner_looks_into_the_export(store: FeedbackStore, tmp_path: Path) -> None:
+    for number, comment in enumerate(('=cmd|" /C calc"!A0', "+1", "-1", "@SUM(A1)", "plain = text")):
+        data = PHOTOS[number].read_bytes()
+        store.add(Correction("Lada Niva", "me", comment=comment), data, read_header(data))
+    export(store, tmp_path / "out")
+    comments = {row["comment"] for row in rows(tmp_path / "out" / "train.csv")}
+    assert comments == {'\'=cmd|" /C calc"!A0', "'+1", "'-1", "'@SUM(A1)", "plain = text"}
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o700
 
 
 def test_rejected_conflicting_and_overruled_corrections_are_left_out(store: FeedbackStore, tmp_path: Path) -> None:

@@ -34,6 +34,8 @@ def test_a_name_is_normalised(text: str, kept: str) -> None:
         ("BMW\u202eM3", r"U\+202E"),
         ("B\u200bMW", r"U\+200B"),
         ("\ud800", r"U\+D800"),
+        (" =1+1", "as a formula does"),
+        ("@SUM(A1)", "as a formula does"),
     ],
 )
 def test_an_invalid_name_is_refused(text: str, problem: str) -> None:

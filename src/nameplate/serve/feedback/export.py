@@ -1,7 +1,7 @@
 """Corrections → a data set of photos and a table, which `nameplate train` and `nameplate extra-data` read.
 
 train.csv      a row per photo: path, label, source, group, and facts about its corrections
-photos/        the photos as they were sent, named by their digests
+photos/        the photos as they are stored, named by their digests
 left-out.csv   the corrections that were left out, and why
 manifest.json  the selection, counts, versions and the data's digest
 """
@@ -25,7 +25,7 @@ from nameplate.errors import DataError, PhotoError
 from nameplate.fit.run import versions
 from nameplate.images.decode import decode
 from nameplate.serve.feedback.database import Status, reading
-from nameplate.serve.feedback.store import Entry, FeedbackStore, count_photos, entries_by_photo, photo_bytes
+from nameplate.serve.feedback.store import FORMULA, Entry, FeedbackStore, count_photos, entries_by_photo, photo_bytes
 from nameplate.storage import sha256, whole_folder
 from nameplate.types import Photo, Preprocess
 
@@ -124,7 +124,7 @@ def export(
     """
     selection, tally = selection or Selection(), _Tally()
     # One read transaction for everything: corrections that arrive meanwhile cannot make table and photos differ.
-    with whole_folder(output, overwrite=overwrite) as folder, reading(store.engine) as connection:
+    with whole_folder(output, overwrite=overwrite, mode=0o700) as folder, reading(store.engine) as connection:
         (folder / PHOTOS).mkdir()
         write_table(folder / TRAIN_TABLE, COLUMNS, _rows(connection, folder, selection, tally, progress))
         made = tally.exported()
@@ -234,7 +234,8 @@ def _written(
         "predicted": first.predicted,
         "confidence": first.confidence,
         "model": first.model,
-        "comment": first.comment,
+        # What somebody wrote shall stay text in a spreadsheet.
+        "comment": f"'{first.comment}" if first.comment.startswith(FORMULA) else first.comment,
     }
 
 

@@ -41,16 +41,23 @@ UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 which make two different names look alike, and unassigned code points."""
 
 
+FORMULA = ("=", "+", "-", "@")
+"""Beginnings of cells that spreadsheets take for formulas and run (OWASP, "CSV Injection")."""
+
+
 def clean_nameplate(text: str, field: str = "nameplate") -> str:
     """Normalise a name to one line in NFC, with single spaces.
 
     Raises:
-        UsageError: the name is empty, longer than 200 characters, or has characters that cannot be seen.
+        UsageError: the name is empty, longer than 200 characters, has characters that cannot be seen, or begins like a
+            spreadsheet's formula.
     """
     cleaned = " ".join(_composed(text, field, NAMEPLATE_CHARACTERS).split())
     if not cleaned:
         raise UsageError(f"'{field}' is empty: say which car it is.")
     _check(cleaned, field, NAMEPLATE_CHARACTERS, UNSEEN)
+    if cleaned.startswith(FORMULA):
+        raise UsageError(f"'{field}' begins with '{cleaned[0]}', as a formula does: begin with a letter or a digit.")
     return cleaned
 
 

@@ -347,7 +347,7 @@ def test_figures_are_of_the_epoch_in_the_bundle_and_the_epoch_is_named(
     assert said["evaluation"]["top1"] == pytest.approx(expected["validation_top1"], abs=0.13)  # one photo
     page = (run / "index.html").read_text("utf-8")
     assert f"The bundle holds epoch {expected['epoch']} of 4, " in page
-    assert "validation top-1 of the bundle" in page
+    assert re.search(rf"<b>{100 * said['evaluation']['top1']:.1f} %</b>top-1 of the bundle", page)
     code, out, _ = call(monkeypatch, capsys, "train", "--resume", run)
     [line] = [line for line in out.splitlines() if line.startswith("Exported")]
     assert f"epoch {expected['epoch']} of 4, {expected['height']}×{expected['width']}" in line

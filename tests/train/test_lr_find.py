@@ -20,7 +20,7 @@ for needed in ("torch", "timm", "accelerate"):
     if importlib.util.find_spec(needed) is None:
         pytest.skip(f"needs {needed}", allow_module_level=True)
 
-from nameplate.train.lr_find import HIGHEST, LOWEST, RateSearch, find_rate, valley  # noqa: E402
+from nameplate.train.lr_find import HIGHEST, LOWEST, RateSearch, _proposal, find_rate, valley  # noqa: E402
 
 SMALL = Stage(height=32, width=48, epochs=1, batch=8)
 TINY = Recipe(
@@ -104,3 +104,15 @@ def test_the_valley_is_fastais(seed: int) -> None:
     x = np.linspace(-1, 1, 60)
     losses = (1 - np.tanh(3 * x) + np.exp(6 * (x - 0.7)) + 0.05 * draw.normal(size=60)).tolist()
     assert valley(losses) == valley_of_fastai(losses)
+
+
+def test_the_proposal_is_on_the_descent_and_not_on_the_smooth_plateau_before_it() -> None:
+    x = np.linspace(-7, 1, 100)
+    losses = (2.3 - 1e-4 * (x + 7) - 1.2 / (1 + np.exp(-6 * (x + 3))) + np.exp(3 * (x + 0.3))).tolist()
+    least = int(np.argmin(losses))
+    found = _proposal(losses)
+    fall = losses[0] - losses[least]
+    assert found < least
+    assert losses[0] - 0.9 * fall < losses[found] < losses[0] - 0.05 * fall
+    assert losses[valley(losses)] > losses[0] - 0.05 * fall  # which the plateau misleads
+    assert _proposal([1.0, 2.0, 3.0]) == 0

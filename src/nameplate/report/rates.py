@@ -41,6 +41,8 @@ def rates_plot(rates: Sequence[float], losses: Sequence[float], proposal: float,
         fontsize=9,
         color=colours["ink"],
     )
+    low, first = min(losses), losses[0]  # the explosion would flatten the descent, so that only its beginning is shown
+    axes.set_ylim(low - 0.15 * (first - low), min(max(losses), first + 0.5 * (first - low)))
     axes.set_xlabel("learning rate", color=colours["soft"], fontsize=9)
     axes.set_title("Training loss (smoothed)", loc="left", fontsize=9.5, color=colours["ink"])
     return as_png(figure, dpi=180)

@@ -42,7 +42,7 @@ from nameplate.train.backbones import build, find_backbone
 from nameplate.train.checkpoint import State, load_checkpoint
 from nameplate.train.data import in_order, plain_batches, unreadable
 from nameplate.train.finish import Finished, finish
-from nameplate.train.loop import VALIDATION_BATCH, OnStep, TrainingJob, fit, kept
+from nameplate.train.loop import VALIDATION_BATCH, OnStep, TrainingJob, completed, fit, kept
 from nameplate.train.monitor import RunMonitor
 from nameplate.train.network import Network, classifier_matrix, depthwise_in_float32, layer_numbers
 from nameplate.train.schedule import faster_in_bfloat16, keep_memory
@@ -274,7 +274,7 @@ def _fine_tune(folder: Path, run: Run, accelerator: Accelerator, watch: OnStep, 
     if not accelerator.is_main_process:
         fit(job, network, accelerator, saved, watch, None)
         return None
-    if saved and saved[0].stage < len(recipe.stages):
+    if saved and not completed(recipe, saved[0]):
         say(_going_on(saved[0], recipe))
     monitor = RunMonitor(folder, run, split, saved[0] if saved else None)
     try:

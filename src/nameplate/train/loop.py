@@ -143,6 +143,14 @@ def fit(
     return training
 
 
+def completed(recipe: Recipe, state: State) -> bool:
+    """Whether a run has no epoch left; the checkpoint of its last epoch was written before the last stage ended."""
+    last = len(recipe.stages) - 1
+    if state.stage != last:
+        return state.stage > last
+    return state.stage_epoch >= recipe.stages[last].epochs or _patience_over(state, recipe.stages[last])
+
+
 def exported(recipe: Recipe, state: State) -> Exported:
     """The epoch whose weights a completed run exports."""
     chosen = state.kept_epoch or (state.best_epoch if recipe.stages[-1].restore_best else 0)

@@ -43,6 +43,9 @@ EXPLODED = 4.0
 FLAT = 0.05
 """A loss that falls by less than this share has taught nothing about the rate."""
 
+PLATEAU = 0.05
+"""Share of its whole fall by which the loss has fallen where its descent begins."""
+
 OnRate = Callable[[int, float, float], None]
 """Called after each step with its number from 1, its rate and its smoothed loss."""
 
@@ -58,7 +61,7 @@ class RateSearch:
     losses: tuple[float, ...]
     """The smoothed loss after each step."""
     valley: float
-    """The rate two thirds into the longest descent of the loss: fastai's proposal, and ours."""
+    """The rate half-way down the longest descent of the loss: fastai's proposal, and ours."""
     steepest: float
     """The rate at which the loss fell fastest: a lower bound."""
     minimum: float
@@ -162,10 +165,21 @@ def _search(stage: int, rates: Sequence[float], losses: Sequence[float]) -> Rate
         stage,
         tuple(rates),
         tuple(losses),
-        valley=rates[valley(losses)],
+        valley=rates[_proposal(losses)],
         steepest=rates[int(slopes.argmin())],
         minimum=rates[int(np.argmin(losses))],
     )
+
+
+def _proposal(losses: Sequence[float]) -> int:
+    """The index of `valley`, without the plateau before the descent.
+
+    Here a new classifier begins at zero, so the loss at the first rates is smooth and falls a little at every step. The
+    longest descent would begin in the middle of the plateau, where with fastai's random classifiers noise breaks it.
+    """
+    first, least = losses[0], min(losses)
+    begin = next((i for i, loss in enumerate(losses) if loss < first - PLATEAU * (first - least)), 0)
+    return begin + valley(losses[begin : int(np.argmin(losses)) + 1])
 
 
 def valley(losses: Sequence[float]) -> int:

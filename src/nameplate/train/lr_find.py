@@ -188,7 +188,7 @@ def valley(losses: Sequence[float]) -> int:
     The descent is the longest subsequence of losses, each below the one before; losses between them may be higher.
 
     >>> valley([5.0, 5.0, 4.0, 3.0, 2.0, 1.0, 2.0, 9.0])
-    3
+    1
     """
     length = [1] * len(losses)
     for i, loss in enumerate(losses):

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from nameplate.errors import DataError
 from nameplate.evaluate.evaluator import trained_digests
-from nameplate.evaluate.metrics import wilson
 from nameplate.experiments.candidates import Frozen
-from nameplate.experiments.paired import PairedAnswers, answers, photo_keys
-from nameplate.fit.linear_probe import fit_recipe
+from nameplate.experiments.cross_validation import cross_validate
+from nameplate.experiments.paired import PairedAnswers
 from nameplate.fit.run import EVALUATION_RUNTIME
 from nameplate.fit.split import Split
-from nameplate.model.classifier import log_loss, probabilities
-from nameplate.model.embeddings import Progress, embed_photos, still_readable
+from nameplate.model.embeddings import Progress, embed_photos
 from nameplate.model.model import Model
 from nameplate.report.compare import ComparisonRow
 from nameplate.runtime.base import BATCH, Runtime
@@ -46,25 +45,9 @@ def evaluate_bundle(
     cars: Cars = "whole" if candidate.locate == "none" else "main"
     model = Model.load(candidate.bundle, runtime=EVALUATION_RUNTIME, threads=threads, cars=cars)
     refuse_trained(model, split, candidate.name)
-    plain = embed_photos(split.photos, model, progress, also_mirrored=candidate.head.mirror)
-    there = still_readable(split.photos, plain)
-    classes, groups = split.classes[there], split.groups[there]
-    mirrored = embed_photos(plain.photos, model, progress, mirror=True) if candidate.head.mirror else None
-    head = fit_recipe(plain.photos, plain.embeddings, mirrored, classes, groups, candidate.head, progress)
-    if head.out_of_fold is None:
-        raise DataError("Most nameplates have photos in one fold alone, so nothing can be cross-validated.")
-    # The rows of the mirrored photos follow those of the photos, and are not evaluated.
-    probs = probabilities(head.out_of_fold[: len(classes)], head.temperature)
-    row = ComparisonRow(
-        name=candidate.name,
-        backbone=candidate.backbone,
-        photos=len(classes),
-        top1=wilson(int((probs.argmax(1) == classes).sum()), len(classes)),
-        log_loss=log_loss(probs, classes),
-        licence="its card",
-        seconds=time.monotonic() - begun,
-    )
-    return with_bundle_cost(row, model), answers(photo_keys(plain.photos), probs, classes, split.nameplates)
+    embed = partial(embed_photos, model=model, progress=progress)
+    row, found = cross_validate(candidate, split, embed, begun, progress)
+    return with_bundle_cost(replace(row, licence="its card"), model), found
 
 
 def refuse_trained(model: Model, split: Split, name: str) -> None:

@@ -10,15 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from nameplate.data.dataset import Dataset
-from nameplate.errors import DataError, NameplateError
-from nameplate.evaluate.metrics import wilson
+from nameplate.errors import NameplateError
 from nameplate.experiments.candidates import Frozen, Tuned
+from nameplate.experiments.cross_validation import cross_validate
 from nameplate.experiments.paired import PairedAnswers, answers, photo_keys
-from nameplate.fit.linear_probe import fit_recipe
 from nameplate.fit.run import RUN, load_run
 from nameplate.fit.split import Split
-from nameplate.model.classifier import log_loss, probabilities
-from nameplate.model.embeddings import DatasetEmbeddings, Progress, embed_with, still_readable
+from nameplate.model.embeddings import DatasetEmbeddings, Progress, embed_with
 from nameplate.model.pipeline import Settings
 from nameplate.report.compare import ComparisonRow
 from nameplate.train.backbones import find_backbone
@@ -64,25 +62,8 @@ def evaluate_frozen(
         settings = Settings(threads=threads, mirror=mirror)
         return embed_with(runtime, photos, bundle, settings, progress, also_mirrored=also_mirrored)
 
-    plain = embed(split.photos, also_mirrored=candidate.head.mirror)
-    there = still_readable(split.photos, plain)
-    classes, groups = split.classes[there], split.groups[there]
-    mirrored = embed(plain.photos, mirror=True) if candidate.head.mirror else None
-    head = fit_recipe(plain.photos, plain.embeddings, mirrored, classes, groups, candidate.head, progress)
-    if head.out_of_fold is None:
-        raise DataError("Most nameplates have photos in one fold alone, so nothing can be cross-validated.")
-    # The rows of the mirrored photos follow those of the photos, and are not evaluated.
-    probs = probabilities(head.out_of_fold[: len(classes)], head.temperature)
-    row = ComparisonRow(
-        name=candidate.name,
-        backbone=backbone.timm,
-        photos=len(classes),
-        top1=wilson(int((probs.argmax(1) == classes).sum()), len(classes)),
-        log_loss=log_loss(probs, classes),
-        licence=backbone.licence,
-        seconds=time.monotonic() - begun,
-    )
-    return with_cost(row, cost), answers(photo_keys(plain.photos), probs, classes, split.nameplates)
+    row, found = cross_validate(candidate, split, embed, begun, progress)
+    return with_cost(replace(row, backbone=backbone.timm, licence=backbone.licence), cost), found
 
 
 def start_run(candidate: Tuned, split: Split, run: Path, threads: int, progress: Progress) -> None:

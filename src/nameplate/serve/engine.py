@@ -82,9 +82,9 @@ class Engine:
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _closing: bool = False
     _broken: str = ""
+    """Why no worker can be started any more; empty if one can."""
     _answered: float = field(default_factory=time.monotonic)
     """When a worker was last seen ready."""
-    """Why no worker can be started any more; empty if one can."""
     _seconds_per_photo: float = 0.05
     """Exponential moving average of the time between two answers under load."""
     _last_answer: float = 0.0

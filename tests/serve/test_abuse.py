@@ -6,11 +6,12 @@ import io
 import os
 import re
 import resource
+import select
 import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx2 as httpx
@@ -19,6 +20,7 @@ from PIL import Image
 
 from nameplate.demo import photo
 from nameplate.serve.connections import CONNECTIONS, HEAD_SECONDS, LINGER_SECONDS
+from tests.images.torture import many_scans
 from tests.serve.running import Running, serving
 
 PHOTO = photo().read_bytes()
@@ -47,9 +49,13 @@ GET = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n"
 CLOSED = (ConnectionResetError, BrokenPipeError)
 
 
-def connect(server: Running) -> socket.socket:
+OTHER = "127.0.0.2"
+"""The address of another client."""
+
+
+def connect(server: Running, source: str = "127.0.0.1") -> socket.socket:
     address = httpx.URL(server.url)
-    return socket.create_connection((address.host, address.port or 80), timeout=20)
+    return socket.create_connection((address.host, address.port or 80), timeout=20, source_address=(source, 0))
 
 
 def flood(server: Running, first: bytes, more: bytes, limit: int) -> tuple[int, bytes]:
@@ -150,6 +156,51 @@ def test_a_refused_body_is_not_read_to_its_end(server: Running, path: str, statu
             while True:
                 client.sendall(b"a" * 65536)
     assert time.monotonic() - start < LINGER_SECONDS + 10
+
+
+def test_uploads_that_stop_leave_room_for_others(server: Running) -> None:
+    size = 60 * 2**20
+    head = f"POST /v1/identify HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n\r\n".encode()
+    with ExitStack() as held:
+        uploads = [held.enter_context(connect(server, OTHER)) for _ in range(4)]
+        for upload in uploads:
+            with suppress(*CLOSED):
+                upload.sendall(head + bytes(size - 1))
+        assert server.identify(PHOTO).status_code == 200
+        refused = [upload for upload in uploads if _answered(upload).startswith(b"HTTP/1.1 503 ")]
+        assert len(refused) == 2, "a client fills half of the room"
+
+
+def _answered(client: socket.socket) -> bytes:
+    client.settimeout(1)
+    with suppress(*CLOSED, TimeoutError):
+        return client.recv(65536)
+    return b""
+
+
+def test_a_small_photo_waits_for_no_giants(server: Running) -> None:
+    giant = many_scans(side=4096, planes=8)  # some seconds each
+    request = f"POST /v1/identify HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(giant)}\r\n\r\n".encode() + giant
+    with ExitStack() as held:
+        giants = [held.enter_context(connect(server, OTHER)) for _ in range(30)]  # more than a worker takes at once
+        for each in giants:
+            each.sendall(request)
+        while 'nameplate_queue_photos{model="cars196"} 30.0' not in server.get("/metrics").text:
+            time.sleep(0.05)
+        assert server.identify(PHOTO).status_code == 200
+        answered, _, _ = select.select(giants, [], [], 0)
+        assert len(answered) <= 3
+
+
+def test_a_body_that_stops_delays_no_shutdown() -> None:
+    head = b"POST /v1/identify HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n"
+    with serving() as server, connect(server) as client:
+        client.sendall(head + b"half")
+        time.sleep(0.2)
+        start = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - start < 15
+        assert client.recv(65536).startswith(b"HTTP/1.1 408 ")
 
 
 def test_idle_connections_beyond_the_cap_give_way(server: Running) -> None:

@@ -20,7 +20,7 @@ from nameplate.model.model import Model
 from nameplate.model.pipeline import Settings, prepare_photo
 from nameplate.model.reference import ReferenceAnswer
 from nameplate.serve import engine as engine_module
-from nameplate.serve.engine import KILLER, Engine
+from nameplate.serve.engine import DISPLACED, KILLER, Engine
 from nameplate.serve.errors import Problem
 from nameplate.serve.ipc import WorkerProcess, WorkerResult
 from nameplate.serve.settings import ServeSettings
@@ -214,8 +214,10 @@ def test_an_abandoned_decoder_ends_with_its_worker(model: Model) -> None:
 def test_a_killed_worker_that_is_slow_to_end_is_killed_once(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     listen = WorkerProcess.listen
 
-    async def listen_longer(worker: WorkerProcess, done: Callable[[WorkerResult, bytes], None]) -> None:
-        await listen(worker, done)
+    async def listen_longer(
+        worker: WorkerProcess, done: Callable[[WorkerResult, bytes], None], free: Callable[[], None]
+    ) -> None:
+        await listen(worker, done, free)
         await asyncio.sleep(1)  # as if its socket had closed a second later: five looks of the engine
 
     monkeypatch.setattr(WorkerProcess, "listen", listen_longer)
@@ -297,3 +299,45 @@ def test_a_missing_bundle_makes_it_not_ready_with_the_reason(model: Model, tmp_p
             assert "backbone.onnx" in str(seen.events)
 
     run(work)
+
+
+def test_in_a_full_queue_the_client_with_the_most_photos_gives_way(model: Model) -> None:
+    async def check() -> None:
+        async with running(model, queue_photos=20, photos=10, threads=1) as engine:
+            for worker in engine.workers:
+                os.kill(worker.pid, signal.SIGSTOP)
+            many = [asyncio.create_task(engine.answer([PHOTOS[0]], ["x"], client="many")) for _ in range(20)]
+            await asyncio.sleep(0)
+            with pytest.raises(Problem, match="under way"):
+                engine.require_room(1, "many")
+            few = [asyncio.create_task(engine.answer(PHOTOS[:1], ["few"], client="few")) for _ in range(12)]
+            await asyncio.sleep(0.01)
+            for worker in engine.workers:
+                os.kill(worker.pid, signal.SIGCONT)
+            answered = await asyncio.gather(*few, return_exceptions=True)
+            refused = [
+                each for each in await asyncio.gather(*many, return_exceptions=True) if not isinstance(each, list)
+            ]
+            # Those that are with the worker already are answered; of the rest each client keeps its half at most.
+            assert all(isinstance(each, Problem) and each.detail == DISPLACED for each in refused)
+            assert sum(isinstance(each, list) for each in answered) == len(refused) > 0
+
+    run(check)
+
+
+def test_the_client_with_fewer_photos_at_the_workers_is_next(model: Model) -> None:
+    async def check() -> None:
+        done: list[str] = []
+        async with running(model, threads=1) as engine:
+
+            async def ask(client: str) -> None:
+                await engine.answer([PHOTOS[0]], ["x"], client=client)
+                done.append(client)
+
+            many = [asyncio.create_task(ask("many")) for _ in range(60)]
+            await asyncio.sleep(0)
+            await asyncio.gather(ask("few"))
+            assert done.count("many") < 40
+            await asyncio.gather(*many)
+
+    run(check)

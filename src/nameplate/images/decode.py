@@ -71,6 +71,19 @@ def is_slow(data: bytes, header: Header) -> bool:
     return pixels * OTHER_FORMATS_WORK > QUICK_WORK or slow_container(data, header.format)
 
 
+def may_take_long(data: bytes, limits: Limits) -> bool:
+    """Whether reading a photo may take more than about two seconds. No pixel is decoded to find out."""
+    format_ = image_format(data[:SNIFFED])
+    if format_ is None or not is_read(format_):
+        return False
+    if slow_container(data, format_):  # even its header
+        return True
+    try:
+        return is_slow(data, read_header(data, limits))
+    except PhotoError:
+        return False
+
+
 def peak_bytes(data: bytes, header: Header, size: tuple[int, int]) -> int:
     """Estimate the peak memory of decoding, in bytes, including copies of the file.
 

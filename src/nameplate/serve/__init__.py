@@ -6,9 +6,11 @@ route, which hands photos to an `Engine`; the engine sends them to a worker and 
 app.py            the ASGI application, the page's files, and the server that runs until SIGTERM
 settings.py       everything that an operator may choose, with every default
 service.py        what the routes share: all engines, the budget of bytes, metrics, keys, corrections
+budget.py         the bytes of request bodies in memory, each client's share of them, and how slowly they may arrive
 engine.py         one bundle: its queue, its workers, and what happens when they die
 ipc.py            the messages between service and workers, and a worker process as the service sees it
 worker.py         a worker process: it decodes, embeds in small batches, and classifies
+turns.py          a queue in which clients take turns
 middleware.py     the order of all guards before the routes, and security headers
 access.py         host and origin checks, API keys, rate limits
 keys.py           API keys, stored as hashes in a file

@@ -214,6 +214,13 @@ class Client:
     by_key: bool = False
     """Whether `name` is the name of a key."""
 
+    @property
+    def share(self) -> str:
+        """The name under which its requests, bytes and photos are counted. The prefix keeps a key apart from an address
+        of the same name.
+        """
+        return f"key {self.name}" if self.by_key else network_of(self.name)
+
 
 def only_admin(client: Client) -> None:
     """Refuse clients that are no admins.
@@ -318,8 +325,7 @@ class Rate:
         path = scope.get("path", "")
         if scope["type"] == "http" and path not in FREE and not path.startswith(OPEN_BELOW):
             client: Client = scope["state"]["client"]
-            # The prefix keeps a key apart from an address of the same name.
-            wait = self.window.hit(f"key {client.name}" if client.by_key else network_of(client.name))
+            wait = self.window.hit(client.share)
             if wait > 0:
                 said = (
                     f"More than {self.window.amount:,} requests in {self.window.seconds:.0f} seconds. Try again later."

@@ -273,7 +273,12 @@ def _stop(server: uvicorn.Server, service: Service) -> None:
         os._exit(1)  # the workers end by themselves when their sockets close
     event("stopping", photos=sum(served.engine.photos for served in service.engines.served.values()))
     service.draining = True
-    asyncio.get_running_loop().call_later(service.settings.stop_delay, setattr, server, "should_exit", True)
+    asyncio.get_running_loop().call_later(service.settings.stop_delay, _end, server, service)
+
+
+def _end(server: uvicorn.Server, service: Service) -> None:
+    service.hurry()
+    server.should_exit = True
 
 
 async def _announce(server: uvicorn.Server, app: FastAPI, started: Callable[[], None]) -> None:

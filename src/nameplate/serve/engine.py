@@ -2,6 +2,10 @@
 
 A worker that dies is replaced. The photos that it had are tried once more, each alone with its worker: so a photo that
 kills the decoder is found, and costs no other photo its answer.
+
+Clients share the queue. Of those that have photos in it, the one with the fewest at the workers is next; and when the
+queue is full, the client that has the most in it gives way to one that has fewer (B. Suter et al., "Design
+considerations for supporting TCP with per-flow queueing", 1998: longest queue drop). A client alone may fill it.
 """
 
 from __future__ import annotations
@@ -9,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections import OrderedDict
+from collections import Counter
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -45,6 +49,8 @@ YOUNG = 10.0
 """A worker that lives for fewer seconds has died young."""
 KILLER = "the decoder died of it, twice"
 """The detail of the failure of a photo that ends two workers."""
+DISPLACED = "The queue is full, and this client has the most photos in it. Send fewer at once, or again shortly."
+"""The detail of the refusal of photos that gave way to another client's."""
 
 
 Event = Literal["worker ready", "worker failed", "worker died", "worker killed", "reload", "reload refused"]
@@ -76,7 +82,7 @@ class Engine:
     """The answer that every worker must give for the reference image: the bundle's own, or else the first worker's."""
     since: float = 0.0
     """When the engine became ready (Unix time); 0 before."""
-    _queue: OrderedDict[int, Waiting] = field(default_factory=OrderedDict)
+    _queue: dict[int, Waiting] = field(default_factory=dict)
     _under_way: dict[int, Waiting] = field(default_factory=dict)
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -161,6 +167,7 @@ class Engine:
         heatmap: int | None = None,
         embeddings: bool = False,
         cars: Cars | None = None,
+        client: str = "",
     ) -> list[ServedAnswer]:
         """Identify the cars in photos. Either all photos are queued, or none.
 
@@ -172,16 +179,18 @@ class Engine:
             heatmap: number of the car whose heat map is drawn, 0 for the main one; None draws none.
             embeddings: whether the answers hold the embeddings.
             cars: which cars of each photo are named; None: as the service's settings say.
+            client: whose photos they are.
 
         Raises:
             Problem: the queue is full, the service is not ready, or the answer took too long.
         """
-        self.require_room(len(photos))
+        for waiting in self.require_room(len(photos), client):
+            self._settle(waiting, Problem("full", DISPLACED, retry_after=self._backlog))
         seconds = self.settings.request_seconds
         loop, until = asyncio.get_running_loop(), time.monotonic() + seconds
         wanted = [
-            Waiting(WorkerJob(next(self._numbers), name, seconds, form, top, heatmap, embeddings, cars), photo, until,
-                    loop.create_future())
+            Waiting(WorkerJob(next(self._numbers), name, seconds, form, top, heatmap, embeddings, cars, client), photo,
+                    until, loop.create_future())
             for photo, name in zip(photos, names, strict=True)
         ]  # fmt: skip
         # No await since `require_room`, so no other request can have filled the queue in between.
@@ -189,17 +198,21 @@ class Engine:
         self._pump()
         try:
             async with asyncio.timeout(seconds):
-                return [await waiting.answer for waiting in wanted]
+                return await asyncio.gather(*(waiting.answer for waiting in wanted))
         except TimeoutError:
             raise Problem("late", f"No answer within {seconds:g} s. Try again later.", self._backlog) from None
         finally:
             self._forget(wanted)  # also if this coroutine is cancelled because the client has gone
 
-    def require_room(self, photos: int) -> None:
+    def require_room(self, photos: int, client: str = "") -> list[Waiting]:
         """Refuse a request early, before any more work is done for it.
 
         Args:
             photos: how many photos the request brings at least.
+            client: whose photos they are.
+
+        Returns:
+            The jobs that must give way to it.
 
         Raises:
             Problem: the queue is full, or the service is not ready.
@@ -208,11 +221,30 @@ class Engine:
         if not self.ready and (self._closing or self._broken or not self.since):
             raise Problem("not-ready", f"'{self.name}' is not ready yet. Try again shortly.", retry_after=1)
         cap = self.settings.queue_photos
-        if self.photos + photos > cap:
+        excess = self.photos + photos - cap
+        displaced = self._displaced(excess, photos, client) if excess > 0 else []
+        if len(displaced) < excess:
             raise Problem(
                 "full", f"{self.photos} of {cap} photos are under way, and {photos} more would be too many. "
                 "Try again shortly.", retry_after=self._backlog,
             )  # fmt: skip
+        return displaced
+
+    def _displaced(self, excess: int, photos: int, client: str) -> list[Waiting]:
+        """Up to `excess` queued jobs, the newest of those clients that have more under way than `client` will have."""
+        waiting: dict[str, list[Waiting]] = {}
+        for each in self._queue.values():
+            waiting.setdefault(each.job.client, []).append(each)
+        has = Counter(each.job.client for each in (*self._queue.values(), *self._under_way.values()))
+        will_have = has[client] + photos
+        found: list[Waiting] = []
+        while len(found) < excess:
+            most = max((name for name, jobs in waiting.items() if jobs), key=has.__getitem__, default=client)
+            if has[most] <= will_have:
+                break
+            found.append(waiting[most].pop())
+            has[most] -= 1
+        return found
 
     @property
     def _backlog(self) -> float:
@@ -221,8 +253,8 @@ class Engine:
 
     def _pump(self) -> None:
         """Give queued jobs to workers that have room, the least busy worker first."""
-        while self._queue:
-            waiting = next(iter(self._queue.values()))
+        while self._queue and self._free_worker(alone=False):
+            waiting = self._next()
             worker = self._free_worker(alone=waiting.tries > 0)
             if worker is None:
                 return
@@ -232,12 +264,18 @@ class Engine:
             # Clocks of two processes need not agree, so the worker is told the time left and not the deadline.
             worker.give(structs.replace(waiting.job, seconds=waiting.until - time.monotonic()), waiting.photo)
 
+    def _next(self) -> Waiting:
+        """The queued job whose turn it is: one that is tried again, or the oldest of the client that has the fewest
+        with workers.
+        """
+        served = Counter(waiting.job.client for waiting in self._under_way.values())
+        return min(self._queue.values(), key=lambda each: (each.tries == 0, served[each.job.client], each.job.id))
+
     def _free_worker(self, *, alone: bool) -> WorkerProcess | None:
         """Find the worker for the next job; None if all are busy. A job that is tried again needs an idle worker."""
         able = [w for w in self.workers if w.ready and not w.leaving and not self._reserved(w)]
-        room = 1 if alone else self.window
         return min(
-            (w for w in able if len(w.jobs) < room and not (w.jobs and w.clogged)),
+            (w for w in able if (not w.jobs if alone else w.quick < self.window) and not (w.jobs and w.clogged)),
             key=lambda w: len(w.jobs),
             default=None,
         )
@@ -253,7 +291,7 @@ class Engine:
 
     @property
     def window(self) -> int:
-        """Photos that one worker may have at once: enough to fill a batch and to decode the next one meanwhile."""
+        """Quick photos that one worker may have at once: enough to fill a batch and to decode the next meanwhile."""
         return BATCH * (self.threads + 1)
 
     def _done(self, done: WorkerResult, body: bytes) -> None:
@@ -350,7 +388,7 @@ class Engine:
                 self._broken = ""
             born = time.monotonic()  # a start does not count as life
             self._pump()
-            await worker.listen(self._done)
+            await worker.listen(self._done, self._pump)
             self.workers.remove(worker)
             code = await worker.end()
             self._on_worker_exit(worker, code)
@@ -368,9 +406,6 @@ class Engine:
             else:
                 del self._under_way[waiting.job.id]
                 self._queue[waiting.job.id] = waiting
-        # They waited longest, so they go to the front of the queue, in their order.
-        for waiting in reversed([each for each in lost if each.job.id in self._queue]):
-            self._queue.move_to_end(waiting.job.id, last=False)
 
     async def _kill_stalled(self) -> None:
         """Kill workers that stall, and workers with a decoder that cannot be stopped once they have no other jobs."""

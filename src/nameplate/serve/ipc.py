@@ -61,6 +61,8 @@ class WorkerJob(msgspec.Struct, tag=True, frozen=True):
     """Whether the answer must hold the embedding too."""
     cars: Cars | None = None
     """Which cars of the photo are named; None: as `Setup` says."""
+    client: str = ""
+    """Whose photo it is (`access.Client.share`)."""
 
 
 class Cancel(msgspec.Struct, tag=True, frozen=True):
@@ -84,6 +86,14 @@ class Failed(msgspec.Struct, tag=True, frozen=True):
     reason: str
 
 
+class Slow(msgspec.Struct, tag=True, frozen=True):
+    """Tells the service that this job's photo may take seconds to decode. It waits for others like it, and the worker
+    takes as many quick ones as if it did not have this one.
+    """
+
+    id: int
+
+
 class WorkerResult(msgspec.Struct, tag=True, frozen=True):
     """The outcome of a job. The frame's body holds the probabilities, (C,), then the embedding, (D,), both float32."""
 
@@ -104,7 +114,7 @@ class WorkerResult(msgspec.Struct, tag=True, frozen=True):
 
 
 ToWorker = Setup | WorkerJob | Cancel
-ToService = Ready | Failed | WorkerResult
+ToService = Ready | Failed | Slow | WorkerResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +167,8 @@ class WorkerProcess:
     ready: Ready | None = None
     jobs: set[int] = field(default_factory=set)
     """Ids of the jobs that it was given and has not answered."""
+    slow: set[int] = field(default_factory=set)
+    """Those of them whose photos take seconds to decode."""
     last_heard: float = field(default_factory=time.monotonic)
     """When it last sent something, or was given work while it had none (monotonic clock)."""
     leaving: bool = False
@@ -168,6 +180,11 @@ class WorkerProcess:
     def pid(self) -> int:
         """The process id."""
         return self.process.pid
+
+    @property
+    def quick(self) -> int:
+        """How many of its jobs are not slow."""
+        return len(self.jobs) - len(self.slow)
 
     @property
     def memory(self) -> int:
@@ -193,15 +210,19 @@ class WorkerProcess:
         """Tell the worker that nobody waits for these jobs any more."""
         self._send(frame(Cancel(ids)))
 
-    async def listen(self, done: Callable[[WorkerResult, bytes], None]) -> None:
-        """Pass the worker's results to `done` until its socket closes."""
+    async def listen(self, done: Callable[[WorkerResult, bytes], None], free: Callable[[], None]) -> None:
+        """Pass the worker's results to `done` until its socket closes; call `free` when it has room for more jobs."""
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 message, body = await self._receive()
                 self.last_heard = time.monotonic()
                 if isinstance(message, WorkerResult):
                     self.jobs.discard(message.id)
+                    self.slow.discard(message.id)
                     done(message, body)
+                elif isinstance(message, Slow):
+                    self.slow.add(message.id)
+                    free()
 
     async def warm(self) -> Ready:
         """Wait until the worker is warm.
@@ -247,7 +268,7 @@ class WorkerProcess:
     def _send(self, message: Frame) -> None:
         self.writer.writelines(message.parts)
 
-    async def _receive(self) -> tuple[Ready | Failed | WorkerResult, bytes]:
+    async def _receive(self) -> tuple[ToService, bytes]:
         head, body = LENGTHS.unpack(await self.reader.readexactly(LENGTHS.size))
         return for_service(await self.reader.readexactly(head)), await self.reader.readexactly(body)
 

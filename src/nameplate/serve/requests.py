@@ -5,7 +5,6 @@ docs/decisions/0015-serving-libraries.md says why this is not Starlette's own fo
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,8 +14,9 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
+from nameplate.serve.budget import Arrival, Hold
 from nameplate.serve.errors import Problem
-from nameplate.serve.service import Hold, Service, service_of
+from nameplate.serve.service import Service, service_of, share_of
 from nameplate.storage import printable
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ async def read_form(request: Request) -> AsyncIterator[Form]:
         Problem: the body is too large, too slow or malformed, or there is no room for it now.
     """
     service = service_of(request)
-    with service.budget.hold() as hold:
+    with service.budget.hold(share_of(request)) as hold:
         kind, options = parse_options_header(request.headers.get("content-type"))
         if kind == b"multipart/form-data":
             reader = FormReader(options.get(b"boundary", b""))
@@ -86,7 +86,7 @@ async def read_body(request: Request) -> AsyncIterator[bytes]:
     if encoding != "identity":
         raise Problem("encoded", f"Content-Encoding is '{encoding[:40]}'. Send it as it is: photos are compressed.")
     service = service_of(request)
-    with service.budget.hold() as hold:
+    with service.budget.hold(share_of(request)) as hold:
         yield await _read_whole(request, service, hold)
 
 
@@ -127,19 +127,19 @@ async def _read(request: Request, service: Service, hold: Hold, take: Callable[[
     stated = request.headers.get("content-length", "")
     if stated.isdecimal() and int(stated) > most:  # refused before anything is read; the check below still holds
         raise _too_large(most)
+    arrival = Arrival(service.settings.body_seconds)
     try:
-        async with asyncio.timeout(service.settings.body_seconds):
-            async for chunk in request.stream():
-                # Content-Length may be missing or false, so the bytes that arrive are counted.
-                if hold.bytes + len(chunk) > most:
-                    raise _too_large(most)
-                hold.take(len(chunk))
-                take(chunk)
+        with service.arriving(arrival):
+            async with arrival.timeout:
+                async for chunk in request.stream():
+                    # Content-Length may be missing or false, so the bytes that arrive are counted.
+                    if hold.bytes + len(chunk) > most:
+                        raise _too_large(most)
+                    hold.take(len(chunk))
+                    take(chunk)
+                    arrival.came(len(chunk))
     except TimeoutError:
-        raise Problem(
-            "slow-body",
-            f"The body took longer than {service.settings.body_seconds:g} s to arrive. Send fewer photos at once.",
-        ) from None
+        raise Problem("slow-body", f"{arrival.why} Send fewer photos at once, or smaller ones.") from None
     except ClientDisconnect:
         raise Problem("bad-request", "The client hung up before the body's end.") from None
 

@@ -1,6 +1,6 @@
 """`Service`: what all routes share.
 
-`Budget` caps the bytes of request bodies in memory, `Engines` holds the served bundles and exchanges them while
+`Engines` holds the served bundles and exchanges them while
 requests go on, and `EngineObserver` passes on what happens in them to metrics and logs.
 """
 
@@ -24,7 +24,8 @@ from nameplate.errors import BundleError, NameplateError, UsageError, did_you_me
 from nameplate.model.bundle import BACKBONE, IN_RUN, MANIFEST, MAX_BYTES, load_bundle
 from nameplate.model.model import Model
 from nameplate.runtime.select import check_runtime
-from nameplate.serve.access import parse_rate
+from nameplate.serve.access import Client, parse_rate
+from nameplate.serve.budget import Arrival, Budget
 from nameplate.serve.engine import Engine, Event, Observer
 from nameplate.serve.errors import Problem
 from nameplate.serve.feedback.store import FeedbackStore
@@ -33,49 +34,6 @@ from nameplate.serve.keys import Keys
 from nameplate.serve.observability import Metrics, event
 from nameplate.serve.settings import ServeSettings
 from nameplate.storage import sha256
-
-
-@dataclass(slots=True)
-class Hold:
-    """The bytes of the budget that one request holds."""
-
-    budget: Budget
-    bytes: int = 0
-
-    def take(self, count: int) -> None:
-        """Hold `count` more bytes.
-
-        Raises:
-            Problem: the budget is exhausted (`full`).
-        """
-        budget = self.budget
-        # No lock: only the event loop's thread calls this, and nothing is awaited here.
-        if budget.used + count > budget.cap:
-            raise Problem(
-                "full",
-                f"The photos of other requests fill {budget.used:,} of {budget.cap:,} bytes. Try again shortly.",
-                retry_after=1,
-            )
-        budget.used += count
-        self.bytes += count
-
-
-@dataclass(slots=True)
-class Budget:
-    """A hard cap on the bytes of all request bodies that are in memory at once."""
-
-    cap: int
-    used: int = 0
-
-    @contextmanager
-    def hold(self) -> Iterator[Hold]:
-        """Give a request its `Hold`; all its bytes are returned to the budget when the block ends."""
-        hold = Hold(self)
-        try:
-            yield hold
-        finally:
-            self.used -= hold.bytes
-
 
 CHECK_SECONDS = 1.0
 """Seconds between two checks whether a bundle has changed on disk."""
@@ -333,6 +291,9 @@ class Service:
     """The store of users' corrections; None if corrections are not taken."""
     draining: bool = False
     """Whether the service is stopping: it is no longer ready, and proxies should send nothing new."""
+    ending: bool = False
+    """Whether it takes no new connections any more."""
+    _arrivals: set[Arrival] = field(default_factory=set)
 
     @classmethod
     def of(cls, settings: ServeSettings) -> Service:
@@ -349,6 +310,23 @@ class Service:
         engines.load()
         metrics.add_gauges(lambda: current_state(engines, budget))
         return cls(settings, engines, budget, metrics, keys, _open_feedback(settings))
+
+    @contextmanager
+    def arriving(self, arrival: Arrival) -> Iterator[None]:
+        """Hurry a body that is read in this block when the service ends."""
+        self._arrivals.add(arrival)
+        if self.ending:
+            arrival.hurry()
+        try:
+            yield
+        finally:
+            self._arrivals.discard(arrival)
+
+    def hurry(self) -> None:
+        """Have little patience with bodies that still arrive: the service ends as soon as all are answered."""
+        self.ending = True
+        for arrival in self._arrivals:
+            arrival.hurry()
 
     @property
     def ready(self) -> bool:
@@ -380,10 +358,10 @@ def check(settings: ServeSettings) -> None:
         )
     if settings.rate is not None:
         parse_rate(settings.rate)
-    if settings.queue_bytes < settings.body_bytes:
+    if settings.queue_bytes < 2 * settings.body_bytes:
         raise UsageError(
-            f"The queue takes {settings.queue_bytes:,} bytes and one request may bring {settings.body_bytes:,}: "
-            "such a request would always be refused."
+            f"The queue takes {settings.queue_bytes:,} bytes, one client half of them, and one request may bring "
+            f"{settings.body_bytes:,}: such a request would always be refused."
         )
 
 
@@ -391,6 +369,12 @@ def service_of(request: Request) -> Service:
     """Return the service that a request has reached."""
     service: Service = request.app.state.service
     return service
+
+
+def share_of(request: Request) -> str:
+    """Return the name under which the bytes and photos of the request's client are counted."""
+    client: Client = request.scope["state"]["client"]
+    return client.share
 
 
 def json_response(value: object, status: int = 200) -> Response:

@@ -4,7 +4,7 @@
 decoded only here, so a photo that crashes a decoder ends this process and not the service.
 
 Decoder threads prepare photos and put them into `Batches`; runner threads take small batches, embed and classify them,
-and send the answers.
+and send the answers. Photos that take seconds to decode have threads of their own, so that no quick one waits for them.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from nameplate.defaults import NO_TTA
 from nameplate.errors import BundleError, Failure, NameplateError
+from nameplate.images.decode import may_take_long
 from nameplate.model.bundle import load_bundle
 from nameplate.model.model import Model
 from nameplate.model.pipeline import (
@@ -49,7 +50,20 @@ from nameplate.runtime.blas import one_blas_thread
 from nameplate.runtime.openvino import OpenVino
 from nameplate.runtime.ort import OnnxRuntime
 from nameplate.runtime.select import make_runtime
-from nameplate.serve.ipc import LENGTHS, Cancel, Failed, Frame, Ready, Setup, WorkerJob, WorkerResult, for_worker, frame
+from nameplate.serve.ipc import (
+    LENGTHS,
+    Cancel,
+    Failed,
+    Frame,
+    Ready,
+    Setup,
+    Slow,
+    WorkerJob,
+    WorkerResult,
+    for_worker,
+    frame,
+)
+from nameplate.serve.turns import Turns
 
 T = TypeVar("T")
 
@@ -218,6 +232,7 @@ class Worker:
         self._batches: Batches[Task] = Batches(size, setup.batch_wait, lambda task: task.cars)
         self._tasks: dict[int, Task] = {}
         self._decoders = ThreadPoolExecutor(setup.threads, thread_name_prefix="decode")
+        self._slow: Turns[Task] = Turns()
         self._threads = setup.threads
 
     def warm_up(self) -> Ready:
@@ -245,6 +260,10 @@ class Worker:
         """Work until `receive` returns None, which means that the service has closed the socket."""
         for number in range(self._threads):
             threading.Thread(target=self._guarded, args=(self._runner,), name=f"run-{number}", daemon=True).start()
+        for number in range(max(1, self._threads - 1)):  # one processor is left to the quick ones
+            threading.Thread(
+                target=self._guarded, args=(self._slow_decoder,), name=f"slow-{number}", daemon=True
+            ).start()
         while (received := receive()) is not None:
             message = for_worker(received[0])
             if isinstance(message, WorkerJob):
@@ -252,7 +271,7 @@ class Worker:
                 self._tasks[message.id] = task
                 # Announced before a thread decodes it, so that a runner already waits for it to fill its batch.
                 self._batches.expect()
-                self._decoders.submit(self._guarded, self._prepare, task)
+                self._decoders.submit(self._guarded, self._sort, task)
             elif isinstance(message, Cancel):
                 for task in filter(None, map(self._tasks.get, message.ids)):
                     task.cancelled = True
@@ -264,6 +283,22 @@ class Worker:
         except BaseException:
             traceback.print_exc()
             os._exit(1)
+
+    def _sort(self, task: Task) -> None:
+        """Prepare a job's photo, or leave it to the threads for slow ones. Runs in a decoder's thread."""
+        if task.dropped or task.job.form == "input" or not may_take_long(task.photo, self._model.settings.limits):
+            self._prepare(task)
+            return
+        self._batches.give_up()  # for now
+        self._reply(frame(Slow(task.job.id)))
+        self._slow.put(task.job.client, task)
+
+    def _slow_decoder(self) -> None:
+        """Prepare slow photos for ever. Runs in a thread of its own."""
+        while True:
+            task = self._slow.take()
+            self._batches.expect()
+            self._prepare(task)
 
     def _prepare(self, task: Task) -> None:
         """Decode a job's photo and pass it on. Runs in a decoder's thread."""

@@ -25,7 +25,7 @@ from nameplate.serve.feedback.store import (
 from nameplate.serve.observability import event
 from nameplate.serve.requests import Form, read_form
 from nameplate.serve.schema import Kept, answers, feedback_body, problems
-from nameplate.serve.service import Served, json_response, service_of, unless_gone
+from nameplate.serve.service import Served, json_response, service_of, share_of, unless_gone
 from nameplate.types import Prediction
 
 router = APIRouter(tags=["photos"])
@@ -61,7 +61,7 @@ async def feedback(request: Request) -> Response:
         said = _clean(form.fields, served.engine.model.nameplates)
         # A worker decodes the photo first, where hostile bytes do no harm. This process reads only the header, and only
         # of a photo that the worker could decode.
-        [answer] = await unless_gone(request, served.engine.answer([photo], [PHOTO]))
+        [answer] = await unless_gone(request, served.engine.answer([photo], [PHOTO], client=share_of(request)))
         if answer.prediction.failure is not None:
             raise _unreadable(answer.prediction.failure)
         try:

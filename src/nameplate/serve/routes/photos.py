@@ -29,7 +29,7 @@ from nameplate.serve.ipc import ServedAnswer
 from nameplate.serve.requests import photos_of, read_form
 from nameplate.serve.routes.status import model_name
 from nameplate.serve.schema import EXAMPLE_MODEL, EXAMPLE_ROW, Identified, VerifiedClaim, answers, photos_body, problems
-from nameplate.serve.service import json_response, service_of, unless_gone
+from nameplate.serve.service import json_response, service_of, share_of, unless_gone
 from nameplate.types import Cars
 
 router = APIRouter(tags=["photos"])
@@ -65,14 +65,15 @@ async def identify(
 ) -> Response:
     """Photos in field `photos` of a form, or one as the body; the answers are those of `nameplate identify --json`."""
     service, cars = service_of(request), _which_cars(every=all_, whole=whole)
-    service.engines.get(model).require_room(1)  # a full queue refuses before the body is read
+    service.engines.get(model).require_room(1, share_of(request))  # a full queue refuses before the body is read
     async with read_form(request) as form:
         photos, names = await photos_of(form, service)
         served = service.engines.find(model)
         named = model_name(served)  # read now: a reload may exchange the model during the wait
         request.state.log.update(model=served.engine.name, photos=len(photos))
         drawn = car - 1 if heatmap else None
-        found = await unless_gone(request, served.engine.answer(photos, names, top=top, heatmap=drawn, cars=cars))
+        asked = served.engine.answer(photos, names, top=top, heatmap=drawn, cars=cars, client=share_of(request))
+        found = await unless_gone(request, asked)
     rows = [prediction_json(answer.prediction, answer.heatmap if heatmap else UNSET) for answer in found]
     refuse_if_none_readable(found, rows)
     return json_response(Identified(named, rows))
@@ -149,7 +150,7 @@ async def verify(
 ) -> Response:
     """A nameplate, words of one, or a make in field `claimed`, and all photos of the advert in field `photos`."""
     service = service_of(request)
-    service.engines.get(model).require_room(1)  # a full queue refuses before the body is read
+    service.engines.get(model).require_room(1, share_of(request))  # a full queue refuses before the body is read
     async with read_form(request) as form:
         photos, names = await photos_of(form, service)
         served = service.engines.find(model)
@@ -158,7 +159,8 @@ async def verify(
         claimed = form.fields.get("claimed", "").strip()
         _refuse_what_cannot_be_judged(known, claimed, false_accepts, false_accepts_of)
         cars: Cars = "whole" if whole else known.all_cars().settings.cars
-        found = await unless_gone(request, served.engine.answer(photos, names, cars=cars))
+        asked = served.engine.answer(photos, names, cars=cars, client=share_of(request))
+        found = await unless_gone(request, asked)
     refuse_if_none_readable(found, [prediction_json(answer.prediction) for answer in found])
     verified = known.judge_claim(
         claimed, [(a.prediction, a.probs) for a in found], rate=false_accepts, lies=false_accepts_of

@@ -21,7 +21,7 @@ from nameplate.serve.engine import Engine
 from nameplate.serve.errors import Problem, kind_of
 from nameplate.serve.ipc import ServedAnswer
 from nameplate.serve.requests import read_body
-from nameplate.serve.service import Served, json_response, service_of, unless_gone
+from nameplate.serve.service import Served, json_response, service_of, share_of, unless_gone
 from nameplate.serve.tensors import (
     BOX,
     EMBEDDING,
@@ -178,7 +178,7 @@ async def model_ready(request: Request, name: str) -> Response:
 @router.post("/models/{name}/versions/{version}/infer", include_in_schema=False)
 async def infer(request: Request, name: str) -> Response:
     """All photos are answered or none: the protocol cannot express that one photo cannot be read."""
-    _find(request, name).engine.require_room(1)  # a full queue refuses before the body is read
+    _find(request, name).engine.require_room(1, share_of(request))  # a full queue refuses before the body is read
     async with read_body(request) as body:
         # Base64 and JSON numbers of many megabytes take long to parse, so a thread does it.
         asked = await asyncio.to_thread(_read, body, request, name)
@@ -186,7 +186,7 @@ async def infer(request: Request, name: str) -> Response:
         served = _find(request, name)
         engine, version = served.engine, _version(served)  # read now: a reload may exchange the model meanwhile
         request.state.log.update(model=name, photos=len(asked))
-        found = await unless_gone(request, _answers(engine, asked))
+        found = await unless_gone(request, _answers(engine, asked, share_of(request)))
     _refuse_unreadable(found)
     sent, length = await asyncio.to_thread(write_response, name, version, asked, _tensors(found))
     if length is None:
@@ -222,13 +222,13 @@ def _read(body: bytes, request: Request, name: str) -> InferRequest:
         raise Problem("bad-request", str(error)) from None
 
 
-async def _answers(engine: Engine, asked: InferRequest) -> list[ServedAnswer]:
+async def _answers(engine: Engine, asked: InferRequest, client: str) -> list[ServedAnswer]:
     wanted = any(output.name == EMBEDDING for output in asked.outputs)
     if asked.inputs is None:
         photos: Sequence[bytes] = asked.photos or ()
-        return await engine.answer(photos, _names(len(photos)), top=1, embeddings=wanted)
+        return await engine.answer(photos, _names(len(photos)), top=1, embeddings=wanted, client=client)
     photos = [each.tobytes() for each in asked.inputs]
-    return await engine.answer(photos, _names(len(photos)), form="input", top=1, embeddings=wanted)
+    return await engine.answer(photos, _names(len(photos)), form="input", top=1, embeddings=wanted, client=client)
 
 
 def _names(photos: int) -> list[str]:

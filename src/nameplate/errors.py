@@ -93,7 +93,13 @@ class UsageError(NameplateError):
     """Arguments are invalid or contradict each other. The command line exits with 2."""
 
 
+LONGEST_NAME = 200
+"""Characters from which no similar name is sought: it would take long, and there is none."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The text ` Did you mean 'x'?` where a known name is similar, or else an empty text."""
+    if len(name) > LONGEST_NAME:
+        return ""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean '{near[0]}'?" if near else ""

@@ -59,8 +59,10 @@ class Running:
 
 
 @contextmanager
-def serving(*arguments: str | Path, environment: dict[str, str] | None = None) -> Iterator[Running]:
-    """`nameplate serve … --port 0`, ready; ended when the block does."""
+def serving(
+    *arguments: str | Path, environment: dict[str, str] | None = None, unread: bool = False
+) -> Iterator[Running]:
+    """`nameplate serve … --port 0`, ready; ended when the block does. `unread`: nobody reads its stderr."""
     process = subprocess.Popen(
         [sys.executable, "-m", "nameplate", "serve", "--port", "0", "--json", *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -73,7 +75,8 @@ def serving(*arguments: str | Path, environment: dict[str, str] | None = None) -
     assert process.stderr is not None
     errors = process.stderr
     listening = threading.Thread(target=lambda: running.said.extend(errors), daemon=True)
-    listening.start()
+    if not unread:
+        listening.start()
     killer = threading.Timer(START_SECONDS, process.kill)
     killer.start()
     try:
@@ -84,7 +87,8 @@ def serving(*arguments: str | Path, environment: dict[str, str] | None = None) -
                 break
         killer.cancel()
         if not first:
-            listening.join(5)
+            if not unread:
+                listening.join(5)
             raise AssertionError(f"The server did not start: {''.join(running.said)}")
         running.url = json.loads(first)["url"]
         yield running
@@ -93,6 +97,7 @@ def serving(*arguments: str | Path, environment: dict[str, str] | None = None) -
         if process.poll() is None:
             process.kill()
         process.wait(30)
-        listening.join(5)
+        if not unread:
+            listening.join(5)
         process.stdout.close()
         errors.close()

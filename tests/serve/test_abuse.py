@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import re
@@ -20,6 +21,7 @@ from PIL import Image
 
 from nameplate.demo import photo
 from nameplate.serve.connections import CONNECTIONS, HEAD_SECONDS, LINGER_SECONDS
+from nameplate.serve.log_writer import LINES
 from tests.images.torture import many_scans
 from tests.serve.running import Running, serving
 
@@ -201,6 +203,25 @@ def test_a_body_that_stops_delays_no_shutdown() -> None:
         assert server.stop() == 0
         assert time.monotonic() - start < 15
         assert client.recv(65536).startswith(b"HTTP/1.1 408 ")
+
+
+def test_nobody_waits_for_who_reads_the_log() -> None:
+    with serving(unread=True) as server, httpx.Client(timeout=20) as client:
+        assert server.process.stderr is not None
+        room = fcntl.fcntl(server.process.stderr, fcntl.F_GETPIPE_SZ)
+        for _ in range(LINES + room // 200 + 100):
+            assert client.get(server.url + "/health/live").status_code == 200
+        assert server.identify(PHOTO).status_code == 200
+        [dropped] = re.findall(r"^nameplate_log_lines_dropped_total (.*)$", server.get("/metrics").text, re.MULTILINE)
+        assert float(dropped) > 0
+        assert server.stop() == 0
+
+
+def test_a_long_claim_is_refused_before_it_is_compared(server: Running) -> None:
+    for claimed in ("a b " * 4000, "x" * 201):
+        answer = server.post("/v1/verify", data={"claimed": claimed}, files={"photos": ("a.jpg", PHOTO)})
+        assert answer.status_code == 422
+        assert "200 are the most" in answer.json()["detail"]
 
 
 def test_idle_connections_beyond_the_cap_give_way(server: Running) -> None:

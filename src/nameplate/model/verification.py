@@ -18,6 +18,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal, get_args
 
 import msgspec
@@ -44,6 +45,8 @@ DEFAULT_RATE = 0.01
 DEFAULT_LIES: Lies = "mixed"
 NAMED = 3
 """A reason names so many photos of other cars, and counts the rest."""
+CLAIM_CHARACTERS = 200
+"""The most characters of a claim; every name of a car is shorter."""
 MOST_PHOTOS = 4
 """Adverts of more photos use the thresholds for so many."""
 
@@ -169,12 +172,17 @@ def read_claim(claimed: str, nameplates: Sequence[str], makes: Sequence[str]) ->
     """Find the nameplates that a claim may mean: the one of that name, otherwise all that contain each of its words.
 
     Raises:
-        UnknownClaimError: there is none; the message suggests the most similar name.
+        UnknownClaimError: there is none, and the message suggests the most similar name; or the claim is too long.
     """
-    exact = [name for name in nameplates if _words(name) == _words(claimed)]
-    wanted = set(_words(claimed))
+    if len(claimed) > CLAIM_CHARACTERS:
+        raise UnknownClaimError(
+            f"The claim has {len(claimed):,} characters; {CLAIM_CHARACTERS} are the most. Give the car's name alone."
+        )
+    words = _words(claimed)
+    known = _words_of(tuple(nameplates))
+    exact = [name for name, its in zip(nameplates, known, strict=True) if its == words]
     # An exact name comes first: "BMW 3" must not also mean a "BMW 3 Series Wagon".
-    found = exact or [name for name in nameplates if wanted and wanted <= set(_words(name))]
+    found = exact or [name for name, its in zip(nameplates, known, strict=True) if words and set(words) <= set(its)]
     if not found:
         raise UnknownClaimError(
             f"The model knows no nameplate '{claimed}'.{did_you_mean(claimed, nameplates)} "
@@ -189,6 +197,12 @@ def read_claim(claimed: str, nameplates: Sequence[str], makes: Sequence[str]) ->
 def _words(text: str) -> list[str]:
     """Words of letters and digits, in lower case and normal form C; an underscore separates words as a space does."""
     return re.findall(r"[^\W_]+", nfc(text).casefold())
+
+
+@lru_cache(maxsize=16)
+def _words_of(names: tuple[str, ...]) -> tuple[list[str], ...]:
+    """`_words` of each name, which are computed once for each model."""
+    return tuple(map(_words, names))
 
 
 def check_rate(rate: float, lies: Lies = DEFAULT_LIES, thresholds: ClaimThresholds | None = None) -> None:

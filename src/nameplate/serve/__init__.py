@@ -18,6 +18,7 @@ requests.py       request bodies, read under limits
 errors.py         every refusal, in the form of RFC 9457
 schema.py         answers as structs, and their OpenAPI description
 tensors.py        requests and answers of the Open Inference Protocol
+log_writer.py     the thread that writes log lines
 observability.py  log lines and Prometheus metrics
 routes/           the endpoints
 feedback/         users' corrections in a database, and the data set made of them

@@ -19,6 +19,7 @@ from pathlib import PurePath
 import uvicorn
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from prometheus_client.metrics_core import CounterMetricFamily
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -28,6 +29,7 @@ from nameplate.errors import NameplateError
 from nameplate.serve.access import describe_access, is_loopback
 from nameplate.serve.connections import BoundedProtocol, connections_allowed
 from nameplate.serve.errors import Problem, ProblemResponse, on_problem
+from nameplate.serve.log_writer import LogWriter
 from nameplate.serve.middleware import protect
 from nameplate.serve.observability import event, set_up_logging
 from nameplate.serve.routes import feedback, photos, protocol, status
@@ -212,6 +214,8 @@ LOST_SECONDS = 300.0
 """A service whose bundle has had no worker for this time ends with exit code 1, so that it is started anew."""
 KEEP_ALIVE_SECONDS = 20
 """An idle connection is closed after this time."""
+LAST_LINES_SECONDS = 1.0
+"""The most time that is taken at the end to write log lines that wait."""
 
 
 def serve(settings: ServeSettings, started: Callable[[str], None]) -> None:
@@ -225,8 +229,18 @@ def serve(settings: ServeSettings, started: Callable[[str], None]) -> None:
         NameplateError: a bundle cannot be served, or the address cannot be listened on.
         UsageError: some settings contradict each other.
     """
-    set_up_logging()
+    log = LogWriter()
+    set_up_logging(log)
+    try:
+        _serve(settings, started, log)
+    finally:
+        log.end(LAST_LINES_SECONDS)
+
+
+def _serve(settings: ServeSettings, started: Callable[[str], None], log: LogWriter) -> None:
     app = create_app(settings)
+    lost = "nameplate_log_lines_dropped", "Log lines lost, because who reads them stalls."
+    app.state.service.metrics.add_gauges(lambda: [CounterMetricFamily(*lost, value=log.dropped)])
     BoundedProtocol.cap = connections_allowed()
     config = uvicorn.Config(
         app,

@@ -53,7 +53,9 @@ DISPLACED = "The queue is full, and this client has the most photos in it. Send 
 """The detail of the refusal of photos that gave way to another client's."""
 
 
-Event = Literal["worker ready", "worker failed", "worker died", "worker killed", "reload", "reload refused"]
+Event = Literal[
+    "worker ready", "worker failed", "worker died", "worker killed", "worker fault", "reload", "reload refused"
+]
 """Events of a served bundle, by the names that they have in logs."""
 
 
@@ -356,7 +358,8 @@ class Engine:
                 settings.tta,
                 settings.cars,
                 settings.batch_wait,
-            )
+            ),
+            lambda pid, said: self.observer.event("worker fault", model=self.name, pid=pid, traceback=said),
         )
         self.workers.append(worker)
         try:

@@ -94,6 +94,12 @@ class Slow(msgspec.Struct, tag=True, frozen=True):
     id: int
 
 
+class Fault(msgspec.Struct, tag=True, frozen=True):
+    """Tells the service of an exception that nobody foresaw, for its log."""
+
+    traceback: str
+
+
 class WorkerResult(msgspec.Struct, tag=True, frozen=True):
     """The outcome of a job. The frame's body holds the probabilities, (C,), then the embedding, (D,), both float32."""
 
@@ -114,7 +120,7 @@ class WorkerResult(msgspec.Struct, tag=True, frozen=True):
 
 
 ToWorker = Setup | WorkerJob | Cancel
-ToService = Ready | Failed | Slow | WorkerResult
+ToService = Ready | Failed | Slow | Fault | WorkerResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +170,8 @@ class WorkerProcess:
     process: asyncio.subprocess.Process
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    fault: Callable[[int, str], None]
+    """Is called with its process id and the traceback of an exception."""
     ready: Ready | None = None
     jobs: set[int] = field(default_factory=set)
     """Ids of the jobs that it was given and has not answered."""
@@ -269,12 +277,16 @@ class WorkerProcess:
         self.writer.writelines(message.parts)
 
     async def _receive(self) -> tuple[ToService, bytes]:
-        head, body = LENGTHS.unpack(await self.reader.readexactly(LENGTHS.size))
-        return for_service(await self.reader.readexactly(head)), await self.reader.readexactly(body)
+        while True:
+            head, length = LENGTHS.unpack(await self.reader.readexactly(LENGTHS.size))
+            message, body = for_service(await self.reader.readexactly(head)), await self.reader.readexactly(length)
+            if not isinstance(message, Fault):
+                return message, body
+            self.fault(self.pid, message.traceback)
 
 
-async def start_worker(setup: Setup) -> WorkerProcess:
-    """Start a worker process and send it its setup; it is not warm yet."""
+async def start_worker(setup: Setup, fault: Callable[[int, str], None]) -> WorkerProcess:
+    """Start a worker process and send it its setup; it is not warm yet. `fault`: see `WorkerProcess`."""
     # A socket pair and not pipes: it is one file descriptor for the child, and closing it ends the worker.
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
@@ -286,7 +298,7 @@ async def start_worker(setup: Setup) -> WorkerProcess:
         )  # fmt: skip
     reader, writer = await asyncio.open_connection(sock=ours)
     writer.writelines(frame(setup).parts)
-    return WorkerProcess(process, reader, writer)
+    return WorkerProcess(process, reader, writer, fault)
 
 
 # A job while it waits, and its answer.

@@ -111,10 +111,17 @@ def _printable(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def set_up_logging(level: int = logging.WARNING) -> None:
-    """Write what other libraries log in the same format; start uvicorn with `log_config=None`."""
+def set_up_logging(handler: logging.Handler | None = None, level: int = logging.WARNING) -> None:
+    """Write what other libraries log in the same format; start uvicorn with `log_config=None`.
+
+    Args:
+        handler: writes all lines, the service's own too; None writes the others' at once.
+        level: of the other libraries' lines.
+    """
     root = logging.getLogger()
-    root.handlers = [StderrHandler()]  # replaces handlers that a library has installed while it was imported
+    if handler is not None:
+        LOG.handlers = [handler]
+    root.handlers = [handler or StderrHandler()]  # replaces handlers that a library has installed while it was imported
     root.setLevel(level)
     # The parser of forms warns of every malformed body. The client gets a 400 and the request is logged anyway, so
     # the warning tells nothing, and a client could fill the log with it.

@@ -119,7 +119,7 @@ class Engines:
         if name not in self.served:
             known = ", ".join(self.served)
             raise Problem(
-                "not-found", f"No model '{name}' is served.{did_you_mean(name, self.served)} There is {known}."
+                "not-found", f"No model '{name[:80]}' is served.{did_you_mean(name, self.served)} There is {known}."
             )
         return self.served[name]
 
@@ -252,7 +252,8 @@ class EngineObserver:
             self.metrics.reloads.labels(model, "refused").inc()
         elif name == "reload":
             self.metrics.reloads.labels(model, "exchanged" if facts.get("changed") else "unchanged").inc()
-        event(name, level="warning" if name in WARNINGS else "info", **facts)
+        level = "error" if name == "worker fault" else "warning" if name in WARNINGS else "info"
+        event(name, level=level, **facts)
 
 
 def current_state(engines: Engines, budget: Budget) -> Iterator[Metric]:

@@ -54,6 +54,7 @@ from nameplate.serve.ipc import (
     LENGTHS,
     Cancel,
     Failed,
+    Fault,
     Frame,
     Ready,
     Setup,
@@ -281,8 +282,13 @@ class Worker:
         try:
             work(*arguments)
         except BaseException:
-            traceback.print_exc()
+            with suppress(OSError):  # the service has ended
+                self._report()
             os._exit(1)
+
+    def _report(self) -> None:
+        """Tell the service of the exception that is being handled."""
+        self._reply(frame(Fault(traceback.format_exc())))
 
     def _sort(self, task: Task) -> None:
         """Prepare a job's photo, or leave it to the threads for slow ones. Runs in a decoder's thread."""
@@ -308,6 +314,7 @@ class Worker:
             try:
                 self._decode(task)
             except Exception as error:  # a fault that one photo shows must not cost the others their worker
+                self._report()
                 task.prepared, task.outcome = None, _fault(error)
         task.ready = time.monotonic()
         task.located = self._stages.stopwatch.seconds.get("locate")
@@ -383,6 +390,7 @@ class Worker:
         try:
             prediction, probs = self._model.answer(job.name, outcome, job.top)
         except Exception as error:
+            self._report()
             outcome = _fault(error)
             prediction, probs = self._model.answer(job.name, outcome)
         # Arrays travel as raw bytes behind the message: in MessagePack they would be copied number by number.
@@ -409,7 +417,7 @@ class Worker:
         try:
             return self._draw(task)
         except Exception:
-            traceback.print_exc()
+            self._report()
             return None
 
     def _draw(self, task: Task) -> HeatMap | None:
@@ -437,8 +445,7 @@ class Worker:
 
 
 def _fault(error: Exception) -> UnreadablePhoto:
-    """The outcome of a photo that shows a fault in Nameplate. Called where the exception is caught."""
-    traceback.print_exc()
+    """The outcome of a photo that shows a fault in Nameplate."""
     return UnreadablePhoto(
         Failure("not computed", f"a fault in Nameplate, which the log shows: {type(error).__name__}")
     )
@@ -485,6 +492,10 @@ def main() -> None:
             reply(frame(worker.warm_up()))
         except NameplateError as error:
             reply(frame(Failed(str(error))))
+            sys.exit(1)
+        except Exception as error:
+            reply(frame(Fault(traceback.format_exc())))
+            reply(frame(Failed(f"A fault in Nameplate, which the log shows: {type(error).__name__}.")))
             sys.exit(1)
         with suppress(OSError):  # the service has ended
             worker.run(receive)

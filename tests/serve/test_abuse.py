@@ -260,3 +260,22 @@ def test_a_service_that_is_open_to_all_says_so() -> None:
     with serving() as server:
         server.stop()
     assert not any('"no keys"' in line for line in server.said)
+
+
+def test_a_database_that_is_deleted_is_noticed(tmp_path: Path) -> None:
+    database = tmp_path / "corrections.db"
+    with serving("--feedback", database) as server:
+
+        def correct(name: str) -> httpx.Response:
+            return server.post("/v1/feedback", data={"nameplate": name}, files={"photo": ("a.jpg", PHOTO)})
+
+        assert correct("Corvane Lark").status_code == 201
+        for each in tmp_path.glob("corrections.db*"):
+            each.unlink()
+        for _ in range(3):  # an open connection, and new ones
+            assert correct("Halden Pine").status_code == 503
+        assert not database.exists()
+        assert server.stop() == 0
+    lost = [line for line in server.said if '"correction lost"' in line]
+    assert len(lost) == 3
+    assert "is gone" in lost[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,11 @@ from hypothesis import strategies as st
 from starlette.types import Message, Scope
 
 from nameplate.errors import UsageError
-from nameplate.serve import access
-from nameplate.serve.access import Window, host_name, is_loopback, names_allowed, network_of, parse_rate
+from nameplate.serve import rates
+from nameplate.serve.access import host_name, is_loopback, names_allowed, network_of
 from nameplate.serve.keys import Keys, add_key
 from nameplate.serve.middleware import protect
+from nameplate.serve.rates import Window, parse_rate
 from nameplate.serve.settings import ServeSettings
 from tests.serve.guarded import Service, client_of, small_app
 
@@ -105,8 +107,8 @@ def test_the_window_moves() -> None:
 
 
 def test_a_limited_number_of_addresses_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(access, "CLIENTS", 10)
-    monkeypatch.setattr(access, "REQUESTS", 25)
+    monkeypatch.setattr(rates, "CLIENTS", 10)
+    monkeypatch.setattr(rates, "REQUESTS", 25)
     window = Window(20, 3600)
     for number in range(1000):
         window.hit(f"client {number}", float(number))
@@ -304,3 +306,21 @@ def test_any_host_header_is_a_name_or_none(text: str) -> None:
     assert name is None or name == name.lower()
     is_loopback(text)
     network_of(text)
+
+
+def test_a_key_has_a_rate_and_an_end_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    slow, fast = add_key(file, "slow", rate="2/hour"), add_key(file, "fast")
+    late = add_key(file, "late", days=1 / 86_400)
+    client = client_of(Service(ServeSettings(rate="4/hour"), Keys(file)))
+
+    def statuses(token: str, number: int) -> list[int]:
+        sent = {"X-API-Key": token}
+        return [client.get("/v1/who/me", headers=sent).status_code for _ in range(number)]
+
+    assert statuses(slow, 3) == [200, 200, 429]
+    assert statuses(fast, 5) == [200, 200, 200, 200, 429]
+    time.sleep(1.1)
+    answer = client.get("/v1/who/me", headers={"X-API-Key": late})
+    assert answer.status_code == 401
+    assert "valid until" in answer.json()["detail"]

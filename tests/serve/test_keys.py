@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -159,3 +160,37 @@ def test_a_pipe_in_place_of_keys_is_refused_and_does_not_hold_the_service(tmp_pa
     os.mkfifo(tmp_path / "keys")
     with pytest.raises(DataError, match="it is not a regular file"):
         read_keys(tmp_path / "keys")
+
+
+def test_a_key_expires(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    token = add_key(file, "guest", days=1 / 86_400)
+    (key,) = read_keys(file)
+    assert not key.expired
+    time.sleep(1.1)
+    found = Keys(file).find(token.encode())
+    assert found is not None
+    assert found.expired
+    listed = nameplate("keys", "list", file).stdout
+    assert "expired" in listed
+    for days in (0, -1, float("nan"), 1e9):
+        with pytest.raises(UsageError, match="days"):
+            add_key(file, "other", days=days)
+
+
+def test_a_key_has_a_rate_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    add_key(file, "shop", rate="5/minute")
+    assert read_keys(file)[0].rate == "5/minute"
+    with pytest.raises(UsageError, match="no rate"):
+        add_key(file, "other", rate="fast")
+
+
+@pytest.mark.parametrize("wrong", ['"expires": "soon"', '"expires": "2027-01-01"', '"rate": "fast"'])
+def test_a_line_with_a_wrong_date_or_rate_is_no_key(tmp_path: Path, wrong: str) -> None:
+    file = tmp_path / "keys"
+    add_key(file, "shop")
+    name = wrong.split('"')[1]
+    file.write_text(file.read_text().replace(f'"{name}":""', wrong))
+    with pytest.raises(DataError, match="is no key"):
+        read_keys(file)

@@ -151,12 +151,19 @@ def add(
     file: File,
     name: Name,
     admin: Annotated[bool, typer.Option("--admin", help="The key may also reload bundles.")] = False,
+    days: Annotated[
+        float | None, typer.Option(metavar="DAYS", help="Let the key expire after so many days.", show_default="never")
+    ] = None,
+    rate: Annotated[
+        str | None,
+        typer.Option(metavar="N/PERIOD", help="Allowed requests of this key, in place of the --rate of the service."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Make a key and show it once: the file keeps only its hash. A running service accepts it within a second."""
     from nameplate.serve.keys import add_key
 
-    token = add_key(file, name, admin=admin)
+    token = add_key(file, name, admin=admin, days=days, rate=rate or "")
     if json:
         screen.print_json({"file": str(file), "name": name, "admin": admin, "key": token})
         return
@@ -166,15 +173,32 @@ def add(
 
 @keys.command("list")
 def list_(file: File, json: Json = False) -> None:
-    """List the keys: their owners and dates."""
+    """List the keys: their owners, dates and rates."""
     from nameplate.serve.keys import read_keys
 
     found = read_keys(file)
     if json:
-        screen.print_json([{"name": key.name, "created": key.created, "admin": key.admin} for key in found])
+        screen.print_json(
+            [
+                {
+                    "name": key.name,
+                    "created": key.created,
+                    "admin": key.admin,
+                    "expires": key.expires or None,
+                    "expired": key.expired,
+                    "rate": key.rate or None,
+                }
+                for key in found
+            ]
+        )
         return
     for key in found:
-        screen.out.print(f"{key.name:24}  {key.created}{'  admin' if key.admin else ''}")
+        facts = ["admin"] if key.admin else []
+        if key.expires:
+            facts.append(f"{'expired' if key.expired else 'until'} {key.expires}")
+        if key.rate:
+            facts.append(key.rate)
+        screen.out.print("  ".join([f"{key.name:24}", key.created, *facts]))
     if not found:
         screen.notes.print(f"{file} holds no keys: every request that needs one is refused.")
 

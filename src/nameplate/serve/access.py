@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import time
-from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_network
@@ -17,9 +15,9 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from nameplate.errors import UsageError
 from nameplate.serve.errors import Problem, ProblemResponse
 from nameplate.serve.keys import Keys
+from nameplate.serve.rates import Window, parse_rate
 from nameplate.serve.schema import problems
 
 # Hosts and origins: protection against DNS rebinding and cross-site requests.
@@ -127,73 +125,6 @@ class Hosts:
 _READ = frozenset({b"host", b"origin", b"sec-fetch-site"})
 
 
-# Rate limits.
-
-CLIENTS = 10_000
-"""The most clients that are remembered. Beyond, the client that has been silent for longest is forgotten."""
-REQUESTS = 1_000_000
-"""The most request times that are remembered for all clients together, some 32 MB. Beyond, the same."""
-UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400, "month": 30 * 86_400, "year": 360 * 86_400}
-"""Unit of time → seconds."""
-RATE = re.compile(rf"\s*([0-9]{{1,9}})\s*(?:/|per)\s*([0-9]{{1,9}})?\s*({'|'.join(UNITS)})s?\s*", re.IGNORECASE)
-"""The number of requests, an optional number of units, and the unit."""
-
-
-def parse_rate(text: str) -> tuple[int, float]:
-    """Parse a rate such as `600/minute` or `10 per 5 seconds`.
-
-    Returns:
-        The number of requests, and the length of the window in seconds.
-
-    Raises:
-        UsageError: the text is no rate, or its number of requests is larger than can be counted.
-    """
-    found = RATE.fullmatch(text)
-    amount, seconds = (int(found[1]), int(found[2] or 1) * UNITS[found[3].lower()]) if found else (0, 0)
-    if amount < 1 or seconds < 1:
-        raise UsageError(f"'{text}' is no rate. Write requests per time, such as '600/minute' or '10 per 5 seconds'.")
-    if amount > REQUESTS:
-        raise UsageError(
-            f"The rate '{text}' allows more than {REQUESTS:,} requests, which cannot be counted. Take a shorter time."
-        )
-    return amount, float(seconds)
-
-
-class Window:
-    """A moving window: it remembers when each client sent its last requests.
-
-    The package `limits` offers one too, but its storage in memory keeps the name of every client that ever came, and
-    walks through all of them in a thread of its own, a hundred times a second. This one forgets clients.
-    """
-
-    def __init__(self, amount: int, seconds: float) -> None:
-        self.amount, self.seconds = amount, seconds
-        self.clients: OrderedDict[str, deque[float]] = OrderedDict()
-        self.held = 0
-
-    def hit(self, client: str, now: float | None = None) -> float:
-        """Count a request of a client. Requests that are refused do not count.
-
-        Returns:
-            0 if the request may pass, else the seconds until one would.
-        """
-        now = time.monotonic() if now is None else now
-        times = self.clients.setdefault(client, deque())
-        self.clients.move_to_end(client)  # in order of the last request; the first is forgotten first
-        while times and times[0] <= now - self.seconds:
-            times.popleft()
-            self.held -= 1
-        # The oldest counted request leaves the window first, and then the next one may pass.
-        if len(times) >= self.amount:
-            return times[0] + self.seconds - now
-        times.append(now)
-        self.held += 1
-        # The limits hold however many addresses an attacker uses. Forgetting a client only lets it send a little more.
-        while len(self.clients) > CLIENTS or self.held > REQUESTS:
-            self.held -= len(self.clients.popitem(last=False)[1])
-        return 0.0
-
-
 OPEN = frozenset({"/", "/page", "/v1/service", "/openapi.json"})
 """Paths that need no key, besides those below `OPEN_BELOW`."""
 OPEN_BELOW = ("/health/", "/v2/health/", "/page/")
@@ -213,6 +144,8 @@ class Client:
     """Whether it may change the service: its key is an admin's, or there are no keys and it is on this machine."""
     by_key: bool = False
     """Whether `name` is the name of a key."""
+    rate: str = ""
+    """The rate of its key, in place of the service's; empty where the key has none."""
 
     @property
     def share(self) -> str:
@@ -300,12 +233,18 @@ class Authentication:
             return Client(address, is_loopback(address)), None
         token = token_of(scope["headers"])
         key = None if token is None else self.keys.find(token)
-        if key is not None:
-            return Client(key.name, key.admin, by_key=True), None
+        if key is not None and not key.expired:
+            return Client(key.name, key.admin, by_key=True, rate=key.rate), None
         # After the key: a client that sends one is known by it on open paths too.
         if needs_no_key(scope["path"]):
             return Client(address, admin=False), None
-        wrong = "This API key is unknown: it was revoked, or mistyped." if token else "This needs an API key."
+        wrong = (
+            f"This API key was valid until {key.expires}: ask for another one."
+            if key is not None
+            else "This API key is unknown: it was revoked, or mistyped."
+            if token
+            else "This needs an API key."
+        )
         return Client(address, admin=False), f"{wrong} Send one as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'."
 
 
@@ -317,19 +256,34 @@ def _address(scope: Scope) -> str:
 class Rate:
     """ASGI middleware: refuses clients that ask too often. They are counted by key, or else by address."""
 
-    def __init__(self, app: ASGIApp, *, window: Window) -> None:
+    def __init__(self, app: ASGIApp, *, window: Window | None) -> None:
+        """Wrap an application.
+
+        Args:
+            app: the application.
+            window: for clients whose key has no rate of its own; None sets them no limit.
+        """
         self.app, self.window = app, window
+        self._own: dict[str, tuple[str, Window]] = {}  # name of a key → its rate, and the window of that rate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
         path = scope.get("path", "")
         if scope["type"] == "http" and path not in FREE and not path.startswith(OPEN_BELOW):
             client: Client = scope["state"]["client"]
-            wait = self.window.hit(client.share)
-            if wait > 0:
-                said = (
-                    f"More than {self.window.amount:,} requests in {self.window.seconds:.0f} seconds. Try again later."
-                )
+            window = self._window(client)
+            wait = 0.0 if window is None else window.hit(client.share)
+            if window is not None and wait > 0:
+                said = f"More than {window.amount:,} requests in {window.seconds:.0f} seconds. Try again later."
                 await ProblemResponse(Problem("too-many", said, retry_after=wait))(scope, receive, send)
                 return
         await self.app(scope, receive, send)
+
+    def _window(self, client: Client) -> Window | None:
+        if not client.rate:
+            return self.window
+        rate, window = self._own.get(client.name, ("", self.window))
+        if rate != client.rate or window is None:  # a new key, or the same name with another rate
+            window = Window(*parse_rate(client.rate))
+            self._own[client.name] = (client.rate, window)
+        return window

@@ -10,12 +10,13 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 
 from nameplate.errors import DataError, NameplateError, UsageError, did_you_mean
+from nameplate.serve.rates import parse_rate
 from nameplate.storage import open_regular, whole_file, writing
 
 PREFIX = "np_"
@@ -24,6 +25,8 @@ TOKEN_BYTES = 32
 """Random bytes in a key."""
 LONGEST_TOKEN = 128
 """The most characters of a key; anything longer is refused without hashing it."""
+MOST_DAYS = 36_500
+"""The most days after which a key may expire."""
 CHECK_SECONDS = 1.0
 """Seconds between two checks whether the file has changed."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
@@ -42,6 +45,15 @@ class Key:
     """When it was made, UTC, ISO 8601."""
     admin: bool = False
     """Whether its holder may also change the service."""
+    expires: str = ""
+    """Until when it is valid, UTC, ISO 8601; empty: until it is removed."""
+    rate: str = ""
+    """How many requests it may send, such as `600/minute`, in place of the service's rate; empty: that one."""
+
+    @property
+    def expired(self) -> bool:
+        """Whether it is valid no more."""
+        return bool(self.expires) and datetime.now(UTC) >= datetime.fromisoformat(self.expires)
 
 
 def digest(token: bytes) -> str:
@@ -77,6 +89,13 @@ def _key(line: bytes, place: str) -> Key:
         raise DataError(f"{place} is no key: {error}. 'nameplate keys' writes such files.") from None
     if NAME.fullmatch(key.name) is None or HASH.fullmatch(key.hash) is None:
         raise DataError(f"{place} is no key: its name or its hash is not one that 'nameplate keys' writes.")
+    try:
+        if key.expires and datetime.fromisoformat(key.expires).tzinfo is None:
+            raise ValueError("the time has no zone")
+        if key.rate:
+            parse_rate(key.rate)
+    except (ValueError, UsageError) as error:
+        raise DataError(f"{place} is no key: {error}. 'nameplate keys' writes such files.") from None
     return key
 
 
@@ -90,14 +109,22 @@ def write_keys(path: Path, keys: Sequence[Key]) -> None:
         temporary.write_bytes(b"".join(msgspec.json.encode(key) + b"\n" for key in keys))
 
 
-def add_key(path: Path, name: str, *, admin: bool = False) -> str:
+def add_key(path: Path, name: str, *, admin: bool = False, days: float | None = None, rate: str = "") -> str:
     """Make a key and add its hash to the file, which is made if it does not exist.
+
+    Args:
+        path: the file.
+        name: the key's name.
+        admin: whether its holder may also change the service.
+        days: after how many days it expires; None: never.
+        rate: how many requests it may send, such as `600/minute`; empty: as many as the service's rate says.
 
     Returns:
         The key. It is stored nowhere, so this is the only time that it can be seen.
 
     Raises:
-        UsageError: the name is too long, or not made of letters, digits and `._@-`.
+        UsageError: the name is too long, or not made of letters, digits and `._@-`; the rate is none; or the key would
+            have expired already.
         NameplateError: a key of that name exists.
         DataError: the file exists but cannot be read.
     """
@@ -105,13 +132,20 @@ def add_key(path: Path, name: str, *, admin: bool = False) -> str:
         raise UsageError(
             f"'{name}' cannot name a key: take up to 64 of A–Z, a–z, 0–9 and ._@-, a letter or digit first."
         )
+    if days is not None and not 0 < days <= MOST_DAYS:
+        raise UsageError(f"A key may be valid for more than 0 and up to {MOST_DAYS:,} days, not {days:g}.")
+    if rate:
+        parse_rate(rate)
     token = PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
-    created = datetime.now(UTC).isoformat(timespec="seconds")
+    now = datetime.now(UTC)
+    expires = "" if days is None else (now + timedelta(days=days)).isoformat(timespec="seconds")
     with writing(path, wait=True):  # the lock keeps two commands at once from losing each other's key
         keys = read_keys(path) if path.exists() else ()
         if any(key.name == name for key in keys):
             raise NameplateError(f"'{path}' has a key '{name}' already. Take another name, or remove that one first.")
-        write_keys(path, [*keys, Key(name, digest(token.encode()), created, admin)])
+        write_keys(
+            path, [*keys, Key(name, digest(token.encode()), now.isoformat(timespec="seconds"), admin, expires, rate)]
+        )
     return token
 
 
@@ -146,8 +180,9 @@ class Keys:
         self._keys = read_keys(path)
 
     def find(self, token: bytes) -> Key | None:
-        """Return the key that a token is, or None. All keys are compared, each in constant time, so that timing tells
-        nothing about them.
+        """Return the key that a token is, also one that has expired, or None.
+
+        All keys are compared, each in constant time, so that timing tells nothing about them.
         """
         self._refresh()
         # No real key is so long, and hashing megabytes for each request would cost time.

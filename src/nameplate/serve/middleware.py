@@ -7,9 +7,10 @@ from typing import Protocol
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from nameplate.serve.access import Authentication, Hosts, Rate, Window, names_allowed, parse_rate
+from nameplate.serve.access import Authentication, Hosts, Rate, names_allowed
 from nameplate.serve.keys import Keys
 from nameplate.serve.observability import Logs, Metrics
+from nameplate.serve.rates import Window, parse_rate
 from nameplate.serve.settings import ServeSettings
 
 CONTENT_SECURITY_POLICY = (
@@ -87,8 +88,8 @@ def protect(app: ASGIApp, service: Protected) -> ASGIApp:
     """
     settings = service.settings
     # Each wrapper goes around the one before, so the last one here is the first that a request meets.
-    if settings.rate is not None:
-        app = Rate(app, window=Window(*parse_rate(settings.rate)))
+    if settings.rate is not None or service.keys is not None:  # a key may have a rate of its own
+        app = Rate(app, window=None if settings.rate is None else Window(*parse_rate(settings.rate)))
     # Without keys this still sets the request's client, which rate limits, routes and logs need.
     app = Authentication(app, keys=service.keys)
     if settings.cors:

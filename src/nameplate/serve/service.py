@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import tempfile
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,14 +23,16 @@ from nameplate.errors import BundleError, NameplateError, UsageError, did_you_me
 from nameplate.model.bundle import BACKBONE, IN_RUN, MANIFEST, MAX_BYTES, load_bundle
 from nameplate.model.model import Model
 from nameplate.runtime.select import check_runtime
-from nameplate.serve.access import Client, parse_rate
+from nameplate.serve.access import Client
 from nameplate.serve.budget import Arrival, Budget
+from nameplate.serve.copies import BundleCopy, remove_orphans
 from nameplate.serve.engine import Engine, Event, Observer
 from nameplate.serve.errors import Problem
 from nameplate.serve.feedback.store import FeedbackStore
 from nameplate.serve.ipc import WorkerResult
 from nameplate.serve.keys import Keys
 from nameplate.serve.observability import Metrics, event
+from nameplate.serve.rates import parse_rate
 from nameplate.serve.settings import ServeSettings
 from nameplate.storage import sha256
 
@@ -46,7 +47,7 @@ class Served:
     source: str
     """The name or path that the operator gave."""
     engine: Engine
-    folder: Path
+    copy: BundleCopy
     """A copy of the bundle. Workers that start later read it, so changes to the original cannot reach them."""
     digest: str
     """SHA-256 of its bundle.json, which itself holds the SHA-256 of all other files."""
@@ -70,6 +71,8 @@ class Engines:
             NameplateError: a bundle cannot be served.
             UsageError: two bundles have the same name.
         """
+        if orphans := remove_orphans():
+            event("copies removed", folders=orphans, reason="their service was killed")
         for source in self.settings.bundles:
             served = self._read(source)
             if served.engine.name in self.served:
@@ -97,7 +100,7 @@ class Engines:
     def remove_copies(self) -> None:
         """Delete the copies of the bundles from disk."""
         for served in self.served.values():
-            shutil.rmtree(served.folder, ignore_errors=True)
+            served.copy.remove()
 
     @property
     def ready(self) -> dict[str, bool]:
@@ -147,22 +150,22 @@ class Engines:
         new = await asyncio.to_thread(self._read, served.source)
         try:
             if new.digest == served.digest:
-                shutil.rmtree(new.folder, ignore_errors=True)
+                new.copy.remove()
                 return False
             # Clients address a bundle by its name, so the new one must have the same.
             if new.engine.name != served.engine.name:
                 raise BundleError(f"the bundle is called '{new.engine.name}' now")
             await new.engine.start()
         except BaseException:
-            shutil.rmtree(new.folder, ignore_errors=True)
+            new.copy.remove()
             raise
         # No `await` from here to the assignment: requests see either the old engine or the new one, with its digest.
-        old, folder = served.engine, served.folder
-        served.engine, served.folder, served.digest = new.engine, new.folder, new.digest
+        old, copy = served.engine, served.copy
+        served.engine, served.copy, served.digest = new.engine, new.copy, new.digest
 
         async def drain() -> None:
             await old.stop(self.settings.drain_seconds)
-            shutil.rmtree(folder, ignore_errors=True)
+            copy.remove()
 
         self._spawn(drain())  # requests that the old engine has taken are still answered by it
         return True
@@ -170,24 +173,32 @@ class Engines:
     def _read(self, source: str) -> Served:
         original = load_bundle(source).folder
         assert original is not None
-        folder = Path(tempfile.mkdtemp(prefix="nameplate-served-"))
+        try:
+            copy = BundleCopy.make()
+        except OSError as error:
+            raise _not_copied(source, error) from None
         try:
             for name in MAX_BYTES:  # a bundle's own files; a run's folder may hold gigabytes of others
                 if (original / name).is_file():
-                    shutil.copyfile(original / name, folder / name)
+                    shutil.copyfile(original / name, copy.folder / name)
             settings = self.settings
             # This process only decides verdicts with the model and never opens the runtime, so the choice is free.
             model = Model.load(
-                folder, runtime="onnxruntime", threads=1, limits=settings.limits, tta=settings.tta, cars=settings.cars
+                copy.folder,
+                runtime="onnxruntime",
+                threads=1,
+                limits=settings.limits,
+                tta=settings.tta,
+                cars=settings.cars,
             )
             model.require_head()
-            digest = sha256((folder / MANIFEST).read_bytes())
-            return Served(source, Engine(model, settings, self.observer), folder, digest)
+            digest = sha256((copy.folder / MANIFEST).read_bytes())
+            return Served(source, Engine(model, settings, self.observer), copy, digest)
         except OSError as error:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise BundleError(f"Cannot copy '{source}': {error.strerror or error}.") from None
+            copy.remove()
+            raise _not_copied(source, error) from None
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            copy.remove()
             raise
 
     async def _reload_changes(self) -> None:
@@ -210,6 +221,10 @@ class Engines:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _not_copied(source: str, error: OSError) -> BundleError:
+    return BundleError(f"Cannot copy '{source}': {error.strerror or error}.")
 
 
 def _stamp(source: str) -> tuple[int, ...] | None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -43,7 +44,8 @@ from sqlalchemy import (
     make_url,
     text,
 )
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DisconnectionError, SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from nameplate.errors import DatabaseError, RuntimeUnavailableError, UsageError
 
@@ -113,6 +115,8 @@ corrections = Table(
 BUSY_SECONDS = 30
 """How long a connection waits for another one's lock, and how long a statement may take."""
 CONNECT_SECONDS = 10
+FILE = "file"
+"""The key under which a connection to SQLite remembers device and inode of its file."""
 LOCK = 0x6E616D65706C6174
 """Key of PostgreSQL's advisory lock, which one writer at a time holds: the letters `nameplat` in ASCII."""
 
@@ -132,8 +136,9 @@ def open_engine(database: str, *, create: bool) -> Engine:
     url = _url(database)
     if url.get_backend_name() == "sqlite":
         _require_file(Path(url.database or ""), create)
-        engine = create_engine(url, hide_parameters=True, connect_args={"timeout": BUSY_SECONDS})
+        engine = create_engine(url, hide_parameters=True, creator=partial(_connect_sqlite, Path(url.database or "")))
         event.listen(engine, "connect", _set_up_sqlite)
+        event.listen(engine, "checkout", partial(_same_file, Path(url.database or "")))
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     try:
@@ -226,6 +231,29 @@ def _postgres_arguments(url: URL) -> dict[str, Any]:
     options = f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}"
     ours = {"connect_timeout": CONNECT_SECONDS, "options": options, "application_name": "nameplate"}
     return {name: value for name, value in ours.items() if name not in url.query}
+
+
+def _connect_sqlite(path: Path) -> sqlite3.Connection:
+    """Open a SQLite file. It must exist: SQLite would make an empty one, and nobody would notice."""
+    place = f"{path.absolute().as_uri()}?mode=rw"
+    return sqlite3.connect(place, uri=True, timeout=BUSY_SECONDS, check_same_thread=False)
+
+
+def _same_file(path: Path, _: object, record: ConnectionPoolEntry, __: object) -> None:
+    """Check that an open connection's file is still the one at `path`.
+
+    SQLite goes on with a file that was deleted, and all that is written is lost when it is closed.
+
+    Raises:
+        DatabaseError: there is no file any more.
+        DisconnectionError: there is another one, which SQLAlchemy then connects to.
+    """
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise DatabaseError(f"The database '{path}' is gone: {error.strerror or error}. Restore it.") from None
+    if record.info.setdefault(FILE, (found.st_dev, found.st_ino)) != (found.st_dev, found.st_ino):
+        raise DisconnectionError
 
 
 def _set_up_sqlite(connection: sqlite3.Connection, _: object) -> None:

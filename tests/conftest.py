@@ -29,7 +29,11 @@ FOLDERS = {
 """Fixture → where its files lie in that folder. Tests that take one are marked `photos`, and differ in nothing else."""
 
 
-BY_FIXTURE = {**dict.fromkeys(FOLDERS, "photos"), "chromium": "browser", "postgres_server": "database"}
+BY_FIXTURE = {
+    **dict.fromkeys(FOLDERS, "photos"),
+    **dict.fromkeys(("chromium", "runtime_of_sites"), "browser"),
+    "postgres_server": "database",
+}
 """Fixture → the marker of the tests that take it, also by way of another fixture."""
 BY_IMPORT = {
     "torch": r"^(import|from) torch\b|\bmark\.torch\b",
@@ -184,6 +188,18 @@ def chromium() -> Path:
         or shutil.which("google-chrome")
     )
     return Path(found) if found else _absent("the browser Chromium: apt-get install chromium")
+
+
+@pytest.fixture(scope="session")
+def runtime_of_sites() -> dict[str, bytes]:
+    """The files of ONNX Runtime Web, downloaded by npm."""
+    from nameplate.errors import NameplateError
+    from nameplate.web.onnxruntime_web import onnxruntime_web
+
+    try:
+        return onnxruntime_web()
+    except NameplateError as error:
+        return _absent(f"onnxruntime-web from npm: {error}")
 
 
 @pytest.fixture(scope="session")

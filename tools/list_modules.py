@@ -20,6 +20,7 @@ ROOMS = (
     "audit",
     "fit",
     "report",
+    "web",
     "train",
     "experiments",
     "batch",

@@ -131,6 +131,20 @@ def test_one_file(tiny: Path, tmp_path: Path) -> None:
     assert "there already" in nameplate("export", tiny, "--onnx", target, check=2).stderr
 
 
+def test_a_site_of_another_bundle(tiny: Path, tmp_path: Path, runtime_of_sites: dict[str, bytes]) -> None:
+    """With the fixture's files in the folder of an unpacked package."""
+    (tmp_path / "package" / "dist").mkdir(parents=True)
+    for name, data in runtime_of_sites.items():
+        (tmp_path / "package" / "dist" / name).write_bytes(data)
+    given = ("--web", tmp_path / "site", "--onnxruntime-web", tmp_path / "package")
+    said = json.loads(nameplate("export", tiny, *given, "--json").stdout)
+    files = [path for path in (tmp_path / "site").rglob("*") if path.is_file()]
+    assert (said["files"], said["bytes"]) == (len(files), sum(path.stat().st_size for path in files))
+    assert not (tmp_path / "site" / "model" / "detector.onnx").exists()  # this bundle locates no cars
+    assert (tmp_path / "site" / "model" / "backbone.onnx").read_bytes() == (tiny / "backbone.onnx").read_bytes()
+    assert "is there already" in nameplate("export", tiny, *given, check=1).stderr
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -142,6 +156,9 @@ def test_one_file(tiny: Path, tmp_path: Path) -> None:
         (("--int8", "--with-resize"), "belong to --onnx"),
         (("--int8", "-o", "b"), "give --calibrate DATA"),
         (("--onnx", "a.tflite"), "must end in .onnx"),
+        (("--onnx", "a.onnx", "--web", "site"), "--web FOLDER to write a site"),
+        (("--web", "site", "--with-resize"), "names the folder to write: leave out"),
+        (("--onnx", "a.onnx", "--onnxruntime-web", "package"), "belongs to --web"),
     ],
 )
 def test_options_that_do_not_go_together(words: tuple[str, ...], said: str, tiny: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ KINDS = {
     "hub": "bundles from the hub",
     "proofs": "which backbones work",
     "runtimes": "which runtimes work here",
+    "onnxruntime-web": "ONNX Runtime Web, for sites",
     "tuning": "the fastest batches of each runtime",
 }
 """Folder in the cache → what is in it. Only these are ever cleared, since the cache folder may hold other things."""

@@ -42,6 +42,21 @@ def export(
             show_default="the embedded ones",
         ),
     ] = None,
+    web: Annotated[
+        Path | None,
+        typer.Option(
+            "--web", metavar="FOLDER", help="Write a static site that names cars in the browser.", show_default=False
+        ),
+    ] = None,
+    onnxruntime_web: Annotated[
+        Path | None,
+        typer.Option(
+            "--onnxruntime-web",
+            metavar="FOLDER",
+            help="With --web: the unpacked npm package onnxruntime-web.",
+            show_default="downloaded by npm",
+        ),
+    ] = None,
     int8: Annotated[bool, typer.Option("--int8", help="Write another bundle, quantised to int8.")] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="OUT", help="With --int8: the bundle to write.")
@@ -82,7 +97,13 @@ def export(
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Write a model as one ONNX file, or make it smaller in int8. Exit code 1 if it would answer otherwise."""
+    """Write a model as one ONNX file, as a site, or smaller in int8. Exit code 1 if it would answer otherwise."""
+    _check_target(onnx, web, onnxruntime_web, int8=int8)
+    if web is not None:
+        if with_resize or photos or data or output:
+            raise UsageError("--web names the folder to write: leave out --with-resize, --photos, --calibrate and -o.")
+        _site(bundle, web, onnxruntime_web, overwrite=overwrite, json=json)
+        return
     _check(onnx, int8, photos, data, output, with_resize=with_resize)
     if onnx is not None:
         _one_file(bundle, onnx, photos, with_resize=with_resize, overwrite=overwrite, threads=threads, json=json)
@@ -126,6 +147,39 @@ def export(
         raise typer.Exit(1)
 
 
+def _check_target(onnx: Path | None, web: Path | None, onnxruntime_web: Path | None, *, int8: bool) -> None:
+    """Refuse none and several of --onnx, --web and --int8.
+
+    Raises:
+        UsageError: there is not exactly one of them, or --onnxruntime-web without --web.
+    """
+    if (onnx is not None) + (web is not None) + int8 != 1:
+        raise UsageError(
+            "Give --onnx FILE to write the model as one file, --web FOLDER to write a site, or --int8 to write another "
+            "bundle. For a file or a site in int8, export the bundle with --int8 first, and then the new bundle."
+        )
+    if onnxruntime_web is not None and web is None:
+        raise UsageError("--onnxruntime-web belongs to --web.")
+
+
+def _site(bundle: str, target: Path, onnxruntime_web: Path | None, *, overwrite: bool, json: bool) -> None:
+    """Write a bundle as a static site."""
+    from nameplate.model.proof import load_proven
+    from nameplate.storage import writing
+    from nameplate.web.site import export_site
+
+    begun = time.monotonic()
+    with writing(target):
+        made = export_site(load_proven(bundle), target, onnxruntime=onnxruntime_web, overwrite=overwrite)
+    if json:
+        screen.print_json({"folder": str(made.folder), "files": made.files, "bytes": made.bytes})
+        return
+    seconds = time.monotonic() - begun
+    screen.step("Wrote", f"{made.folder}  ({made.files} files, {made.bytes / 1e6:.1f} MB, {seconds:.0f} s)")
+    screen.step("", "Photos are named in the browser and sent nowhere; it works without a network after one visit.")
+    screen.step("Next", f"python -m http.server --directory '{made.folder}', or see docs/web.md")
+
+
 def _check(
     onnx: Path | None,
     int8: bool,
@@ -138,13 +192,8 @@ def _check(
     """Refuse options that do not go together.
 
     Raises:
-        UsageError: neither or both of --onnx and --int8, or an option of the other one.
+        UsageError: an option of the other one.
     """
-    if (onnx is not None) == int8:
-        raise UsageError(
-            "Give --onnx FILE to write the model as one file, or --int8 to write another bundle. For one file in int8, "
-            "export the bundle with --int8 first, and the new bundle with --onnx."
-        )
     if onnx is not None and (data or output):
         raise UsageError("--onnx names the file to write and needs no other output: leave out --calibrate and -o.")
     if int8 and (with_resize or photos):

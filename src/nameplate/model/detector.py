@@ -156,7 +156,7 @@ class CarDetector:
         """
         # One thread, because photos are computed side by side, in the threads that decode them.
         self._session = open_session(network, 1, "car detector")
-        self._size = int(self._session.get_inputs()[0].shape[1])
+        self.size = int(self._session.get_inputs()[0].shape[1])
 
     def boxes(self, pixels: Pixels) -> tuple[Floats, Floats]:
         """All boxes with a score of at least `LEAST_SCORE`.
@@ -167,7 +167,7 @@ class CarDetector:
         Returns:
             float32 K×4, top, left, bottom, right within 0–1, and their scores, float32 (K,); the best score first.
         """
-        squashed = _squashed(pixels, self._size)
+        squashed = _squashed(pixels, self.size)
         boxes, scores = (found[0] for found in self._session.run(["boxes", "scores"], {"input": squashed[None]}))
         there = np.flatnonzero(scores >= LEAST_SCORE)
         there = there[np.argsort(-scores[there], kind="stable")[:CANDIDATES]]
@@ -184,6 +184,11 @@ def detector_network() -> bytes:
     if sha256(network) != SHA256:
         raise BundleError("The car detector in the package is damaged. Install Nameplate again.")
     return network
+
+
+def input_size() -> int:
+    """The height and the width of what the network looks at, in pixels."""
+    return _detector().size
 
 
 @cache

@@ -24,5 +24,4 @@ log_writer.py     the thread that writes log lines
 observability.py  log lines and Prometheus metrics
 routes/           the endpoints
 feedback/         users' corrections in a database, and the data set made of them
-page/             the files of the web page
 """

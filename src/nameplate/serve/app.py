@@ -59,7 +59,7 @@ class PageFile:
 
 def read_page() -> dict[str, PageFile]:
     """Read all files of the page: name → file."""
-    folder = resources.files("nameplate.serve") / "page"
+    folder = resources.files("nameplate.web") / "page"
     bodies = {each.name: each.read_bytes() for each in folder.iterdir() if PurePath(each.name).suffix in TYPES}
     return {
         name: PageFile(body, TYPES[PurePath(name).suffix], f'"{hashlib.sha256(body).hexdigest()[:32]}"')

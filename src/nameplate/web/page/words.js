@@ -22,6 +22,13 @@ export const WORDS = {
     camera: "Take a photo",
     limits: { one: "One photo at a time, up to {size}.", other: "Up to {count} photos at a time, {size} each." },
     noFiles: "There was no photo in it. Save the picture as a file and drop that.",
+    limitsLocal: "Photos stay on this device. They are named here, in your browser.",
+    loading: "Loading the model, once: {percent}. You can add photos already.",
+    loadingDone: "The model is loaded. It works without a network from now on.",
+    loadingFailed: "The model could not be loaded. Reload the page; it needs a browser of 2023 or later.",
+    about: { one: "It knows {count} make and model", other: "It knows {count} makes and models, of {makes} makes" },
+    aboutYears: { one: "It knows {count} make and model, of {first}", other: "It knows {count} makes and models, of {makes} makes, from {first} to {last}" },
+    aboutOthers: "Only these. Another car, or another generation of one, is called unknown at best, and at worst by the name of the most similar one here. Names are given as they are sold, with the year that a generation stands for.",
     claimed: "What the advert says",
     claimedHint: "A make and model, some words of it, or a make alone.",
     advertPhotos: { one: "{count} photo of the advert", other: "{count} photos of the advert" },
@@ -137,6 +144,7 @@ export const WORDS = {
     keyUse: "Use it",
     keyTaken: "The key is used.",
     privacy: "Photos go to this server and nowhere else, whole and unchanged.",
+    privacyLocal: "Photos stay on this device: they are read in this page and sent nowhere.",
     version: "Nameplate {version}",
     api: "API",
     problem: {
@@ -156,6 +164,7 @@ export const WORDS = {
       network: ["The server cannot be reached", "Check your connection, and whether the server still runs."],
       offline: ["You are offline", "Try again when there is a connection."],
       unexpected: ["Something went wrong on the server", "Try again. If it stays so, tell the operator (status {status})."],
+      engine: ["The model does not run in this browser", "Reload the page. If it stays so, try another browser, or a smaller photo."],
     },
   },
   ru: {
@@ -182,6 +191,16 @@ export const WORDS = {
       many: "До {count} фотографий за раз, каждая до {size}.", other: "До {count} фотографии за раз, каждая до {size}.",
     },
     noFiles: "Фотографии в этом нет. Сохраните картинку в файл и перетащите его.",
+    limitsLocal: "Фотографии не покидают это устройство: всё вычисляется в браузере.",
+    loading: "Загружаем нейросеть, один раз: {percent}. Фотографии можно добавлять уже сейчас.",
+    loadingDone: "Нейросеть загружена. Теперь страница работает и без сети.",
+    loadingFailed: "Нейросеть не загрузилась. Обновите страницу; нужен браузер 2023 года или новее.",
+    about: { one: "Знает {count} модель", few: "Знает {count} модели, марок: {makes}", many: "Знает {count} моделей, марок: {makes}", other: "Знает {count} модели, марок: {makes}" },
+    aboutYears: {
+      one: "Знает {count} модель {first} года", few: "Знает {count} модели {first}–{last} годов, марок: {makes}",
+      many: "Знает {count} моделей {first}–{last} годов, марок: {makes}", other: "Знает {count} модели {first}–{last} годов, марок: {makes}",
+    },
+    aboutOthers: "Только эти. Другой автомобиль или другое поколение в лучшем случае останется неизвестным, а в худшем получит название самого похожего из списка. Названия даны как при продаже; год обозначает поколение.",
     claimed: "Что сказано в объявлении",
     claimedHint: "Марка и модель, часть названия или только марка.",
     advertPhotos: {
@@ -315,6 +334,7 @@ export const WORDS = {
     keyUse: "Применить",
     keyTaken: "Ключ применён.",
     privacy: "Фотографии отправляются только на этот сервер, целиком и без изменений.",
+    privacyLocal: "Фотографии не покидают это устройство: они читаются на этой странице и никуда не отправляются.",
     version: "Nameplate {version}",
     api: "API",
     problem: {
@@ -334,6 +354,7 @@ export const WORDS = {
       network: ["Сервер недоступен", "Проверьте соединение и работает ли сервер."],
       offline: ["Нет соединения с сетью", "Повторите, когда оно появится."],
       unexpected: ["На сервере что-то пошло не так", "Повторите. Если не поможет, сообщите владельцу сервера (код {status})."],
+      engine: ["Нейросеть не работает в этом браузере", "Обновите страницу. Если не поможет, возьмите другой браузер или фотографию поменьше."],
     },
   },
 };

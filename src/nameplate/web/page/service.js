@@ -1,17 +1,13 @@
-/** The page's requests to the service. */
+/** The page's requests to the service. A page without one has another module of this name: see engine/service.js. */
 
 import { thisVisit } from "./kept.js";
-
-/** A request that was refused or did not arrive. `kind` is a problem's kind, or network, offline, unexpected. */
-export class Refusal extends Error {
-  constructor(kind, { status = null, detail = "", retryAfter = null, results = null } = {}) {
-    super(detail || kind);
-    Object.assign(this, { kind, status, detail, retryAfter, results });
-  }
-}
+import { Refusal } from "./refusal.js";
 
 export const key = () => thisVisit.read("key");
 export const setKey = (value) => thisVisit.write("key", value || null);
+
+/** The service has loaded its models already. */
+export const watch = () => {};
 
 export const service = () => ask("v1/service");
 export const models = async () => (await ask("v1/models")).models;

@@ -11,8 +11,8 @@ import { ranking } from "./ranking.js";
 const NAMED = 4; // candidates that a headline lists
 const TONES = { answer: "good", unsure: "so-so", "unknown car": "off", "not a car": "off", "poor photo": "off", unreadable: "bad" };
 
-/** Make a card. `does` has the actions: choose(entry, number), heat(entry), and feedback(entry) or null if the service
-takes none. */
+/** Make a card. `does` has the actions: choose(entry, number), and heat(entry) and feedback(entry) or null where there
+is none. */
 export function photoCard(entry, does) {
   const children = entry.row ? answered(entry, does) : [pending(entry)];
   const headline = element("h3", { className: "file", tabIndex: -1, textContent: entry.name });
@@ -86,6 +86,7 @@ function list(row, known) {
 }
 
 function actions(entry, does) {
+  if (!does.heat && !does.feedback) return null;
   if (!entry.file) return element("p", { className: "soft", textContent: say("noFile") });
   const text = entry.heatWaits ? "heatWait" : entry.heatShown ? "heatHide" : "heat";
   const heat = heatOf(entry) === null

@@ -7,7 +7,7 @@ import { askFeedback } from "./feedback.js";
 import { remembered } from "./history.js";
 import { chooseCar, identifyPhotos, toggleHeat } from "./identify.js";
 import { listen } from "./input.js";
-import { language, say, setLanguage, size, translate } from "./language.js";
+import { language, percent, say, setLanguage, size, translate } from "./language.js";
 import { problemBox } from "./problem.js";
 import * as service from "./service.js";
 import { setTheme, theme } from "./theme.js";
@@ -33,7 +33,7 @@ async function askService() {
 
 function drawService() {
   const { limits, version } = visit.service;
-  byId("limits").textContent = say("limits", { count: limits.photos, size: size(limits.photo_bytes) });
+  byId("limits").textContent = visit.service.local ? say("limitsLocal") : say("limits", { count: limits.photos, size: size(limits.photo_bytes) });
   byId("version").textContent = say("version", { version });
 }
 
@@ -41,15 +41,36 @@ function drawModels() {
   byId("chooser").hidden = visit.models.length < 2;
   byId("model").replaceChildren(...visit.models.map(({ name }) => element("option", { value: name, textContent: name, selected: name === visit.model })));
   const chosen = visit.models.find(({ name }) => name === visit.model);
+  if (chosen && visit.service.local) drawAbout(chosen);
   byId("knows").textContent = chosen ? say("knows", { count: chosen.nameplates.length }) : "";
   const names = chosen ? [...new Set([...chosen.makes, ...chosen.nameplates])].sort() : [];
   byId("nameplates").replaceChildren(...names.map((value) => element("option", { value })));
 }
 
+/** What the model of a page without a service knows, with all its names. */
+function drawAbout({ nameplates, makes }) {
+  const years = nameplates.map((name) => Number(/ ((?:19|20)\d\d)$/.exec(name)?.[1])).filter(Boolean);
+  const known = { count: nameplates.length, makes: new Set(makes).size, first: String(Math.min(...years)), last: String(Math.max(...years)) };
+  byId("about-title").textContent = years.length ? say("aboutYears", known) : say("about", known);
+  byId("about-names").replaceChildren(...nameplates.map((textContent) => element("li", { textContent })));
+}
+
+/** How far the model of a page without a service is loaded. */
+function drawLoading(state = loading) {
+  loading = state;
+  const { loaded, ready } = state;
+  const text = ready ? "loadingDone" : ready === false ? "loadingFailed" : "loading";
+  byId("loading").textContent = say(text, { percent: percent(Math.min(loaded ?? 0, 0.999)) });
+  byId("loading").classList.toggle("bad", ready === false);
+}
+
+let loading = {};
+
 function drawAll() {
   translate();
   drawService();
   drawModels();
+  drawLoading();
   drawTray();
   drawAnswers({ anew: true });
 }
@@ -113,6 +134,7 @@ function wire() {
   listen(take, () => !byId("feedback").open);
 }
 
+service.watch(drawLoading);
 visit.entries = remembered();
 wire();
 drawAll();

@@ -1,0 +1,100 @@
+/** The engine as the page's service: it stands in the place of page/service.js, and answers in a worker of this page. */
+
+import { Refusal } from "./refusal.js";
+
+const PHOTOS = 1000;
+const PIXELS = 50e6; // as in worker.js
+const BYTES = 2 ** 28;
+
+const waiting = new Map();
+let site = null;
+let worker = null;
+let listener = () => {};
+let last = 0;
+
+export const key = () => null;
+export const setKey = () => {};
+
+/** `told({loaded, ready, detail})` hears how much of the model is loaded, 0–1, and that it is ready or cannot be. */
+export function watch(told) {
+  listener = told;
+}
+
+export async function service() {
+  await load();
+  if (worker === null) start();
+  const limits = { photos: PHOTOS, photo_bytes: BYTES, body_bytes: 2 * BYTES, pixels: PIXELS };
+  return { version: site.version, feedback: false, keys: false, local: true, limits };
+}
+
+export async function models() {
+  await load();
+  const { name, nameplates, makes, preprocess } = site.model;
+  return [{ name, nameplates, makes, default: true, locates: preprocess.locate !== "none" }];
+}
+
+/** Identify photos, one row each, one after the other. */
+export async function identify(files, { all = false, signal }) {
+  const results = [];
+  for (const file of files) {
+    signal?.throwIfAborted();
+    results.push(await ask(file, all, signal));
+  }
+  return { results };
+}
+
+/** What needs a service: the page of a site does not offer it. */
+const needsService = async () => {
+  throw new Refusal("not-found");
+};
+export { needsService as tell, needsService as verify };
+
+async function load() {
+  try {
+    site ??= await (await fetch("site.json", { cache: "no-cache" })).json();
+  } catch {
+    throw new Refusal(navigator.onLine ? "network" : "offline");
+  }
+}
+
+function start() {
+  worker = new Worker("engine/worker.js", { type: "module" });
+  worker.onerror = (event) => failed(event.message ?? "");
+  worker.onmessage = ({ data }) => {
+    if (data.loaded !== undefined) return listener({ loaded: data.loaded });
+    if (data.ready) return begun();
+    if (data.ready === false) return failed(data.detail);
+    const { settle, refuse } = waiting.get(data.id);
+    waiting.delete(data.id);
+    return data.row ? settle(data.row) : refuse(new Refusal("engine", { detail: data.detail }));
+  };
+}
+
+/** Keep the files for visits without a network, now that loading them delays nothing. */
+async function begun() {
+  listener({ ready: true });
+  try {
+    await navigator.serviceWorker?.register("offline.js");
+  } catch {
+    // a page that is opened without https works too, though only with its server
+  }
+}
+
+/** The engine cannot be loaded: everything that waits fails, and the next question starts it anew. */
+function failed(detail) {
+  worker.terminate();
+  worker = null;
+  listener({ ready: false, detail });
+  for (const { refuse } of waiting.values()) refuse(new Refusal("engine", { detail }));
+  waiting.clear();
+}
+
+function ask(file, all, signal) {
+  if (worker === null) start();
+  const id = ++last;
+  return new Promise((settle, refuse) => {
+    waiting.set(id, { settle, refuse });
+    signal?.addEventListener("abort", () => refuse(signal.reason));
+    worker.postMessage({ id, file, all });
+  });
+}

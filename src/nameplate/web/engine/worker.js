@@ -1,0 +1,116 @@
+/** The engine: a Web Worker that holds the model and answers photos, so that the page stays responsive. */
+
+import * as ort from "../onnxruntime-web/ort.wasm.bundle.min.mjs";
+import { tensors } from "./bundle.js";
+import { identify, unreadable } from "./pipeline.js";
+
+const MOST_THREADS = 4;
+const LARGEST = 50e6; // pixels; a phone runs out of memory beyond
+const STRIPE = 512; // rows that are decoded at once: iOS gives a canvas of at most 16.7 million pixels
+
+ort.env.wasm.wasmPaths = { wasm: new URL("../onnxruntime-web/ort-wasm-simd-threaded.wasm", import.meta.url).href };
+// Threads share memory, which browsers allow only to pages that are isolated from others.
+ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(MOST_THREADS, navigator.hardwareConcurrency) : 1;
+
+const at = (path) => new URL(`../${path}`, import.meta.url);
+
+async function fetched(path) {
+  const answer = await fetch(at(path));
+  if (!answer.ok) throw new Error(`${path}: status ${answer.status}`);
+  return answer;
+}
+
+const progress = { done: 0, all: 1 }; // bytes of the model
+
+async function buffer(path) {
+  const parts = [];
+  for (let reader = (await fetched(path)).body.getReader(); ; ) {
+    const { done, value } = await reader.read();
+    if (done) return new Blob(parts).arrayBuffer();
+    parts.push(value);
+    progress.done += value.length;
+    postMessage({ loaded: Math.min(1, progress.done / progress.all) });
+  }
+}
+
+const session = async (path) => ort.InferenceSession.create(await buffer(path), { executionProviders: ["wasm"] });
+
+async function load() {
+  const site = await (await fetched("site.json")).json();
+  progress.all = site.files.filter(({ path }) => path.startsWith("model/")).reduce((sum, { bytes }) => sum + bytes, 0);
+  const has = (path) => site.files.some((file) => file.path === path);
+  const [detector, backbone, head, known] = await Promise.all([
+    has("model/detector.onnx") ? session("model/detector.onnx") : null,
+    session("model/backbone.onnx"),
+    buffer("model/head.safetensors").then(tensors),
+    has("model/known.safetensors") ? buffer("model/known.safetensors").then(tensors) : null,
+  ]);
+  return { manifest: site.model, rules: site.rules, head: { weight: head.weight, bias: head.bias }, known, embed: embedder(backbone), look: detector && viewer(detector) };
+}
+
+const tensor = ({ height, width, data }) => new ort.Tensor("uint8", data, [1, height, width, 3]);
+
+/** Only one run at a time: the sessions share the worker's thread. */
+const embedder = (backbone) => async (input) => {
+  const [entry, output] = [backbone.inputNames[0], backbone.outputNames[0]];
+  return (await backbone.run({ [entry]: tensor(input) }, [output]))[output].data;
+};
+
+const viewer = (detector) => async (view) => {
+  const { boxes, scores } = await detector.run({ input: tensor(view) });
+  return { boxes: boxes.data, scores: scores.data };
+};
+
+/** Decode a photo to RGB, upright; what is transparent is laid over white. */
+async function decoded(file) {
+  const bitmap = await createImageBitmap(file, { imageOrientation: "from-image", colorSpaceConversion: "none" });
+  const { width, height } = bitmap;
+  if (width * height > LARGEST) throw new RangeError(`${width}×${height} pixels`);
+  const rows = Math.min(STRIPE, height);
+  const context = new OffscreenCanvas(width, rows).getContext("2d", { alpha: false, willReadFrequently: true });
+  context.imageSmoothingEnabled = false;
+  context.fillStyle = "white";
+  const data = new Uint8Array(3 * height * width);
+  for (let top = 0, to = 0; top < height; top += rows) {
+    context.fillRect(0, 0, width, rows);
+    context.drawImage(bitmap, 0, -top);
+    const rgba = new Uint32Array(context.getImageData(0, 0, width, Math.min(rows, height - top)).data.buffer);
+    for (const pixel of rgba) {
+      data[to++] = pixel;
+      data[to++] = pixel >> 8;
+      data[to++] = pixel >> 16;
+    }
+  }
+  bitmap.close();
+  return { height, width, data };
+}
+
+async function answer({ file, all }) {
+  const model = await loading;
+  let photo;
+  try {
+    photo = await decoded(file);
+  } catch (error) {
+    if (error instanceof RangeError) return unreadable(file.name, `too large: ${error.message}`);
+    return unreadable(file.name, file.size ? "not a photo: this browser cannot decode it" : "empty: the file has no bytes");
+  }
+  return identify(file.name, photo, model, { all });
+}
+
+const loading = load();
+loading.then(
+  () => postMessage({ ready: true, threads: ort.env.wasm.numThreads }),
+  (error) => postMessage({ ready: false, detail: String(error.message ?? error) }),
+);
+let last = loading.catch(() => {});
+
+onmessage = ({ data }) => {
+  if (data.id === undefined) return;
+  last = last.then(async () => {
+    try {
+      postMessage({ id: data.id, row: await answer(data) });
+    } catch (error) {
+      postMessage({ id: data.id, detail: String(error.message ?? error) });
+    }
+  });
+};

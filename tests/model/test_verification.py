@@ -13,12 +13,13 @@ from nameplate.model.verification import (
     RATES,
     ClaimThresholds,
     UnknownClaimError,
+    Verified,
     check_rate,
     decide,
     read_claim,
     unreadable_claim,
 )
-from nameplate.types import Prediction
+from nameplate.types import PixelBox, Prediction
 
 NAMES = ("BMW X5 SUV 2007", "BMW X6 SUV 2012", "Audi S4 Sedan 2007", "Audi S4 Sedan 2012", "Лада Приора", "Лада Калина")
 MAKES = ("BMW", "BMW", "Audi", "Audi", "Лада", "Лада")
@@ -142,6 +143,29 @@ def test_a_photo_that_is_surely_another_car_is_never_accepted_and_named(other: P
     assert many.reason.endswith("and 2 more show other cars")
     rejected = decide(claim, [(_photo(), 0.02), (other, 0.0)], CUT, 0.01)
     assert (rejected.verdict, rejected.code) == ("reject", "another car")
+
+
+def test_a_large_car_of_another_make_beside_the_claimed_one_makes_unsure() -> None:
+    claim = read_claim("bmw x5", NAMES, MAKES)
+
+    def advert(main_box: PixelBox | None, other: Prediction) -> Verified:
+        main = replace(_photo(), photo="street.jpg", box=main_box)
+        scene = replace(main, cars=(main, other))
+        return decide(claim, [(_photo(), 0.99), (scene, 0.99)], CUT, 0.01)
+
+    box, near, far = PixelBox(0, 0, 100, 100), PixelBox(100, 0, 200, 30), PixelBox(100, 0, 200, 20)
+    found = advert(box, replace(GOLF, box=near))
+    assert (found.verdict, found.code) == ("unsure", "another car")
+    assert "'street.jpg' shows VW Golf too" in found.reason
+    for other in (
+        replace(GOLF, box=far),  # in the background
+        replace(GOLF, box=near, verdict="unsure"),
+        replace(GOLF, box=near, nameplate=NAMES[1], make="BMW"),
+    ):
+        assert advert(box, other).verdict == "accept"
+    assert advert(None, replace(GOLF, box=near)).verdict == "accept"  # the main car fills the photo
+    rejected = replace(_photo(), box=box, cars=(replace(_photo(), box=box), replace(GOLF, box=near)))
+    assert decide(claim, [(rejected, 0.0)], CUT, 0.01).verdict == "reject"
 
 
 def test_a_photo_that_may_show_the_claimed_car_is_not_against_the_claim() -> None:

@@ -7,7 +7,8 @@ unknown car; where other photos show known cars, unknown ones are therefore left
 shows another car is enough to prevent acceptance, however probable the claim is on the others.
 
 The main car of each photo decides. A car in the background that may be the claimed one never accepts a claim; it only
-turns a rejection into `unsure`, because the photographer may have meant that one.
+turns a rejection into `unsure`, because the photographer may have meant that one. And a car of another make that stands
+large beside the claimed one turns an acceptance into `unsure`.
 
 The last part holds the JSON form of predictions and verified claims, which the command line, tables and HTTP share.
 """
@@ -47,6 +48,9 @@ NAMED = 3
 """A reason names so many photos of other cars, and counts the rest."""
 CLAIM_CHARACTERS = 200
 """The most characters of a claim; every name of a car is shorter."""
+BESIDE = 0.25
+"""A car is shown as clearly as the main one, beside it and not in the background, if its box has at least this share of
+the area. Of 191 scenes of real adverts, none has such a car."""
 MOST_PHOTOS = 4
 """Adverts of more photos use the thresholds for so many."""
 
@@ -295,6 +299,8 @@ def _held_back(
     background = [photo.photo for photo, _ in photos if _in_background(claim, photo)]
     if verdict == "reject" and background:
         return "unsure", "background", f"but it may be another car in the background of '{background[0]}'"
+    if verdict == "accept":
+        others += [(photo, f"{other} too") for photo, _ in photos for other in _beside(claim, photo)]
     held = "unsure" if verdict == "accept" else verdict  # a rejection stays a rejection
     if others:
         named = [f"'{photo.photo}' shows {other}" for photo, other in others[:NAMED]]
@@ -308,6 +314,17 @@ def _held_back(
 def _in_background(claim: Claimed, photo: Prediction) -> bool:
     """Whether a car besides the main one may be the claimed one: a nameplate of the claim is in its prediction set."""
     return any(set(car.candidates) & set(claim.nameplates) for car in (photo.cars or ())[1:])
+
+
+def _beside(claim: Claimed, photo: Prediction) -> list[str]:
+    """The cars of other makes that a photo certainly shows beside its main car, about as large."""
+    main, *more = photo.cars or (photo,)
+    large = [car for car in more if _area(car.box) >= BESIDE * _area(main.box) > 0]
+    return [other for car in large if (other := _surely_other(claim, car, improbable=False)) is not None]
+
+
+def _area(box: PixelBox | None) -> int:
+    return 0 if box is None else (box.right - box.left) * (box.bottom - box.top)
 
 
 def _surely_other(claim: Claimed, photo: Prediction, *, improbable: bool) -> str | None:

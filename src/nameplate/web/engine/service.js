@@ -15,7 +15,8 @@ let last = 0;
 export const key = () => null;
 export const setKey = () => {};
 
-/** `told({loaded, ready, detail})` hears how much of the model is loaded, 0–1, and that it is ready or cannot be. */
+/** `told({loaded, ready, kept, detail})` hears how much of the model is loaded, 0–1, that it is ready or cannot be,
+and that everything is kept for visits without a network. */
 export function watch(told) {
   listener = told;
 }
@@ -74,7 +75,9 @@ function start() {
 async function begun() {
   listener({ ready: true });
   try {
-    await navigator.serviceWorker?.register("offline.js");
+    await navigator.serviceWorker.register("offline.js");
+    await navigator.serviceWorker.ready;
+    listener({ ready: true, kept: true });
   } catch {
     // a page that is opened without https works too, though only with its server
   }

@@ -33,7 +33,7 @@ export function redraw(entry) {
 /** Store all answers in the history of this visit. */
 export const keep = () => remember(visit.entries);
 
-const actions = () => ({ ...does, feedback: visit.service.feedback ? does.feedback : null, heat: visit.service.local ? null : does.heat });
+const actions = () => ({ ...does, feedback: visit.service.feedback ? does.feedback : null, heat: visit.service.local ? null : does.heat, named: visit.models.length > 1 });
 const card = (entry) => (entry.kind === "photo" ? photoCard(entry, actions()) : advertCard(entry));
 
 /** Draw the progress. */

@@ -11,8 +11,8 @@ import { ranking } from "./ranking.js";
 const NAMED = 4; // candidates that a headline lists
 const TONES = { answer: "good", unsure: "so-so", "unknown car": "off", "not a car": "off", "poor photo": "off", unreadable: "bad" };
 
-/** Make a card. `does` has the actions: choose(entry, number), and heat(entry) and feedback(entry) or null where there
-is none. */
+/** Make a card. `does` has the actions: choose(entry, number); heat(entry) and feedback(entry), or null where there is
+none; and `named` says whether the card names its model. */
 export function photoCard(entry, does) {
   const children = entry.row ? answered(entry, does) : [pending(entry)];
   const headline = element("h3", { className: "file", tabIndex: -1, textContent: entry.name });
@@ -48,8 +48,8 @@ function answered(entry, does) {
   const known = row.verdict === "answer" || row.verdict === "unsure";
   return [
     several(entry) ? element("p", { className: "soft small", textContent: say("carOf", { number: (entry.chosen ?? 0) + 1, count: entry.row.cars.length }) }) : null,
-    known ? element("p", { className: "nameplate" }, row.nameplate, " ", element("span", { className: "number", textContent: percent(row.confidence) })) : null,
-    element("p", { className: `verdict ${TONES[row.verdict] ?? ""}`, textContent: verdictText(row) }),
+    known ? ranking(row.top, row.candidates, say("ranking")) : null,
+    element("p", { className: `verdict ${TONES[row.verdict] ?? ""}`, textContent: row.verdict === "unsure" ? say("oneOf", { count: row.candidates.length }) : verdictText(row) }),
     row.verdict === "unsure" && row.make
       ? element("p", { textContent: say("makeLikely", { make: row.make, percent: percent(row.make_confidence) }) })
       : null,
@@ -57,10 +57,10 @@ function answered(entry, does) {
     row.error ? reason(row.error) : null,
     row.why ? element("p", { textContent: say(`why.${row.why}`) }) : null,
     element("p", { className: "soft", textContent: say(row.why && row.verdict === "not a car" ? "takeWhole" : `advice.${row.verdict}`) }),
-    row.top.length ? list(row, known) : null,
+    known || row.top.length === 0 ? null : similar(row),
     row.top.length ? actions(entry, does) : null,
     entry.heatProblem ? problemBox(entry.heatProblem, { again: () => does.heat(entry) }) : null,
-    entry.model ? element("p", { className: "soft by", textContent: say("by", { model: entry.model }) }) : null,
+    entry.model && does.named ? element("p", { className: "soft by", textContent: say("by", { model: entry.model }) }) : null,
   ];
 }
 
@@ -80,8 +80,8 @@ function reason(error) {
   return element("p", {}, has("reason", word) ? say(`reason.${word}`) : word, " ", detail);
 }
 
-function list(row, known) {
-  if (known) return ranking(row.top, row.candidates, say("ranking"));
+/** What an unknown car looks most like, folded, since none of it is an answer. */
+function similar(row) {
   return element("details", {}, element("summary", { textContent: say("leastUnlike") }), ranking(row.top, [], say("leastUnlike")));
 }
 

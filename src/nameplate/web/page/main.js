@@ -58,8 +58,8 @@ function drawAbout({ nameplates, makes }) {
 /** How far the model of a page without a service is loaded. */
 function drawLoading(state = loading) {
   loading = state;
-  const { loaded, ready } = state;
-  const text = ready ? "loadingDone" : ready === false ? "loadingFailed" : "loading";
+  const { loaded, ready, kept } = state;
+  const text = kept ? "loadingKept" : ready ? "loadingDone" : ready === false ? "loadingFailed" : "loading";
   byId("loading").textContent = say(text, { percent: percent(Math.min(loaded ?? 0, 0.999)) });
   byId("loading").classList.toggle("bad", ready === false);
 }

@@ -10,12 +10,15 @@ export function bar(share, tone = "") {
   return element("span", { className: `bar ${tone}`, "aria-hidden": "true" }, filled);
 }
 
-/** An ordered list of {nameplate, confidence}; those in `candidates` stand out. */
+const LEAST = 0.005; // a smaller probability says nothing to people
+
+/** An ordered list of {nameplate, confidence}; those in `candidates` stand out, and the first of them is the headline. */
 export function ranking(top, candidates, label) {
-  const rows = top.map(({ nameplate, confidence }) =>
+  const shown = top.filter(({ confidence }, place) => place === 0 || confidence >= LEAST);
+  const rows = shown.map(({ nameplate, confidence }, place) =>
     element(
       "li",
-      { className: candidates.includes(nameplate) ? "left" : "" },
+      { className: candidates.includes(nameplate) ? (place === 0 ? "left best" : "left") : "" },
       element("span", { className: "name", textContent: nameplate }),
       element("span", { className: "number", textContent: percent(confidence) }),
       bar(confidence),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import gzip
 import io
+import json
 import os
 import re
 import resource
@@ -279,3 +281,50 @@ def test_a_database_that_is_deleted_is_noticed(tmp_path: Path) -> None:
     lost = [line for line in server.said if '"correction lost"' in line]
     assert len(lost) == 3
     assert "is gone" in lost[0]
+
+
+def test_what_is_no_photo_is_named_for_what_it_is(server: Running) -> None:
+    form = server.post("/v1/identify", data={"photos": "a.jpg"})
+    assert form.status_code == 415
+    assert "curl --data-binary" in form.json()["detail"]
+    sent = {"Content-Type": "application/x-www-form-urlencoded"}  # as curl --data-binary sends it
+    assert server.post("/v1/identify", content=PHOTO, headers=sent).status_code == 200
+    for path in ("/v1/identify", "/v1/verify"):
+        packed = server.post(path, content=gzip.compress(PHOTO), headers={"Content-Encoding": "gzip"})
+        assert packed.status_code == 415
+        assert "'gzip'" in packed.json()["detail"]
+
+
+def test_head_is_answered_as_get_without_a_body(server: Running) -> None:
+    for path in ("/health/live", "/health/ready", "/v2/health/live", "/v1/service"):
+        answer = httpx.head(server.url + path, timeout=20)
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert int(answer.headers["content-length"]) > 0
+    assert 'method="HEAD",route="/v1/service",status="200"' in server.get("/metrics").text
+
+
+def test_no_answer_sends_anybody_where_the_host_header_says(server: Running) -> None:
+    for path in ("/v1/models/", "/health/live/", "/v2/models/cars196/"):
+        answer = server.get(path, follow_redirects=False)
+        assert answer.status_code == 404
+        assert "location" not in answer.headers
+    assert server.get("/v2/", follow_redirects=False).json()["name"] == "nameplate"
+
+
+def test_a_request_that_is_no_http_is_refused_in_the_usual_form(server: Running) -> None:
+    with connect(server) as client:
+        client.sendall(b"nonsense\r\n\r\n")
+        head, _, body = client.recv(65536).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"application/problem+json" in head
+    assert json.loads(body)["status"] == 400
+
+
+def test_the_service_states_the_limit_of_each_format(server: Running) -> None:
+    limits = server.get("/v1/service").json()["limits"]
+    assert limits["pixels_of"]["JPEG"] == limits["pixels"]
+    most = limits["pixels_of"]["PNG"]
+    for height, status in ((most // 10_000, 200), (most // 10_000 + 1, 413)):
+        buffer = io.BytesIO()
+        Image.new("1", (10_000, height)).save(buffer, "PNG")
+        assert server.identify(buffer.getvalue()).status_code == status

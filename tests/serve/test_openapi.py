@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -50,3 +51,20 @@ def test_a_thousand_requests_get_described_answers(case: schemathesis.Case[Any],
 
 def _ask(case: schemathesis.Case[Any], server: Running) -> None:
     case.call_and_validate(base_url=server.url, excluded_checks=[positive_data_acceptance])
+
+
+def test_operations_have_short_names_and_state_only_refusals_that_happen() -> None:
+    operations = {
+        (path, operation["operationId"]): set(operation["responses"])
+        for path, item in routes_alone().openapi()["paths"].items()
+        for operation in item.values()
+    }
+    names = [name for _, name in operations]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch(r"[a-z0-9_]{4,20}", name) for name in names)
+    for (path, _), statuses in operations.items():
+        guarded = {"401", "403", "429"} & statuses
+        if "/health/" in path:
+            assert not guarded
+        else:
+            assert guarded == ({"403", "429"} if path == "/v1/service" else {"401", "403", "429"})

@@ -138,6 +138,35 @@ def test_json_gives_the_same(server: Running, model: Model) -> None:
     check(http.InferResult.from_response_body(answer.content), model)
 
 
+def test_null_is_as_good_as_absent_and_data_may_be_nested(server: Running, model: Model) -> None:
+    strings = [[base64.b64encode(file).decode()] for file in FILES]
+    given = {"name": "photo", "datatype": "BYTES", "shape": [len(FILES)], "data": strings, "parameters": None}
+    output = {"name": "nameplate", "parameters": None}
+    for more in ({"outputs": None}, {"outputs": [output]}):
+        body = {"id": None, "parameters": None, "inputs": [given], **more}
+        answer = server.post(INFER, json=body)
+        assert answer.status_code == 200
+    asked = {
+        "inputs": [{**given, "parameters": {"binary_data_size": None, "content_type": None}}],
+        "parameters": {"binary_data_output": None},
+    }
+    check(http.InferResult.from_response_body(server.post(INFER, json=asked).content), model)
+    assert server.post(INFER, json={"inputs": [{**given, "shape": None}]}).status_code == 400
+
+
+def test_the_configuration_is_as_triton_gives_it(client: Any, version: str) -> None:
+    config = client.get_model_config("cars196", version)
+    metadata = client.get_model_metadata("cars196")
+    assert (config["name"], config["max_batch_size"], config["platform"]) == ("cars196", 0, metadata["platform"])
+    for ours, theirs in (("input", "inputs"), ("output", "outputs")):
+        assert [(each["name"], each["dims"]) for each in config[ours]] == [
+            (each["name"], each["shape"]) for each in metadata[theirs]
+        ]
+    assert {each["data_type"] for each in config["input"]} == {"TYPE_STRING", "TYPE_UINT8"}
+    assert all(each["optional"] for each in config["input"])
+    assert all(each["parameters"] == {"optional": True} for each in metadata["inputs"])
+
+
 def test_outputs_that_are_asked_for_alone(client: Any) -> None:
     asked = [http.InferRequestedOutput("nameplate", binary_data=False)]
     [output] = client.infer("cars196", [photo_input()], outputs=asked).get_response()["outputs"]

@@ -134,7 +134,11 @@ _memory = MemoryBudget()
 
 
 def decode(
-    source: str | os.PathLike[str] | bytes, *, limits: Limits = DEFAULT_LIMITS, at_least: tuple[int, int] | None = None
+    source: str | os.PathLike[str] | bytes,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    at_least: tuple[int, int] | None = None,
+    apart: bool = False,
 ) -> NDArray[np.uint8]:
     """Read a photo.
 
@@ -147,6 +151,7 @@ def decode(
         limits: what the photo may cost. Size, pixels and memory are checked before any pixel is decoded.
         at_least: (height, width) of the model input. A JPEG is then decoded at the smallest of the scales 1/8, 1/4, 1/2
             and 1 at which no side is below twice that. None decodes at full size.
+        apart: decode it in a child process in any case, also if it is quick.
 
     Returns:
         uint8 H×W×3, RGB, upright.
@@ -155,11 +160,16 @@ def decode(
         PhotoError: the photo cannot be read. Of a damaged photo nothing is ever returned.
     """
     data = source if isinstance(source, bytes) else read_bytes(source, limits)
-    return decode_with_header(data, read_header(data, limits), limits, at_least)
+    return decode_with_header(data, read_header(data, limits), limits, at_least, apart=apart)
 
 
 def decode_with_header(
-    data: bytes, header: Header, limits: Limits = DEFAULT_LIMITS, at_least: tuple[int, int] | None = None
+    data: bytes,
+    header: Header,
+    limits: Limits = DEFAULT_LIMITS,
+    at_least: tuple[int, int] | None = None,
+    *,
+    apart: bool = False,
 ) -> NDArray[np.uint8]:
     """Decode bytes whose header `read_header` has read and checked already; see `decode`."""
     size = _reduced_size(header, at_least) if header.format == "JPEG" else (header.height, header.width)
@@ -170,7 +180,7 @@ def decode_with_header(
         with _memory.taken(memory, limits.memory):
             # `SlowTailError` shows only during decoding that the check of the tail would take long; then the photo is
             # decoded apart.
-            if not is_slow(data, header):
+            if not apart and not is_slow(data, header):
                 with suppress(SlowTailError):
                     return _decoded(data, header, size)
             return pixels_apart(data, header, size, limits)
@@ -235,10 +245,21 @@ def read_header(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Header:
     header = _header(data, format_, limits)
     pixels = header.width * header.height
     # Pillow has a limit of its own, which it would report as a warning or an error of another kind.
-    allowed = limits.pixels if format_ == "JPEG" else min(limits.pixels, Image.MAX_IMAGE_PIXELS or limits.pixels)
+    allowed = _most_pixels(format_, limits)
     if pixels > allowed:
         raise PhotoError("too large", f"{_pixels(header)}, the limit is {allowed:,}")
     return header
+
+
+def _most_pixels(format_: str, limits: Limits) -> int:
+    return limits.pixels if format_ == "JPEG" else min(limits.pixels, Image.MAX_IMAGE_PIXELS or limits.pixels)
+
+
+def pixel_limits(limits: Limits) -> dict[str, int]:
+    """Format → the pixels up to which its photos are read, however large the file; of a JPEG with many scans fewer."""
+    room = limits.memory - 2 * limits.bytes  # see `peak_bytes`
+    others = {name: min(_most_pixels(name, limits), room // each) for name, each in BYTES_PER_PIXEL.items()}
+    return {"JPEG": limits.pixels} | {name: pixels for name, pixels in others.items() if is_read(name)}
 
 
 def _header(data: bytes, format_: str, limits: Limits) -> Header:

@@ -29,7 +29,7 @@ def without_metadata(data: bytes, header: Header, limits: Limits) -> bytes:
     """Copy a photo without its metadata; of these only the orientation stays, which its pixels need.
 
     JPEG, PNG and WebP files are copied part by part. Photos in other formats, and JPEGs whose parts cannot be told
-    apart, become PNG files.
+    apart, become PNG files; a child process decodes them.
 
     Args:
         data: the file.
@@ -50,7 +50,7 @@ def without_metadata(data: bytes, header: Header, limits: Limits) -> bytes:
         copy = _webp(data, header.orientation)
     if copy is data or not _is_same_photo(copy, header, limits):
         file = io.BytesIO()
-        Image.fromarray(decode(data, limits=limits)).save(file, "PNG")
+        Image.fromarray(decode(data, limits=limits, apart=True)).save(file, "PNG")
         copy = file.getvalue()
     return copy
 

@@ -201,7 +201,7 @@ def describe_access(document: dict[str, Any]) -> None:
         "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     }
     for path, operations in document["paths"].items():
-        refusals = problems(403) if path.startswith(OPEN_BELOW) else problems(403, 429)
+        refusals = {} if path.startswith(OPEN_BELOW) else problems(403, 429)
         for operation in operations.values():
             if not needs_no_key(path):
                 operation["security"] = [{}, {"bearer": []}, {"header": []}]

@@ -132,6 +132,7 @@ def routes_alone() -> FastAPI:
         lifespan=_lifespan,
         docs_url=None,  # FastAPI's pages load scripts from a CDN, which the content security policy forbids
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would go to whatever the Host header says
         exception_handlers={
             Problem: on_problem,
             RequestValidationError: _on_invalid,

@@ -87,6 +87,7 @@ def protect(app: ASGIApp, service: Protected) -> ASGIApp:
         UsageError: `settings.rate` is no rate.
     """
     settings = service.settings
+    app = _head_as_get(app)
     # Each wrapper goes around the one before, so the last one here is the first that a request meets.
     if settings.rate is not None or service.keys is not None:  # a key may have a rate of its own
         app = Rate(app, window=None if settings.rate is None else Window(*parse_rate(settings.rate)))
@@ -103,6 +104,23 @@ def protect(app: ASGIApp, service: Protected) -> ASGIApp:
     app = Hosts(app, names=names_allowed(settings.host, settings.allowed_hosts), origins=settings.cors)
     app = Logs(_http_alone(app), begun=service.metrics.begun, done=service.metrics.done)
     return SecurityHeaders(app, cross_origin=bool(settings.cors))
+
+
+def _head_as_get(app: ASGIApp) -> ASGIApp:
+    """Answer HEAD as GET (RFC 9110, section 9.3.2); the server leaves out the body, and the routes need not know."""
+
+    async def answered(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await app(scope, receive, send)
+            return
+        inner = {**scope, "method": "GET"}  # the server still sees HEAD
+        try:
+            await app(inner, receive, send)
+        finally:
+            if "route" in inner:
+                scope["route"] = inner["route"]  # for metrics
+
+    return answered
 
 
 def _http_alone(app: ASGIApp) -> ASGIApp:

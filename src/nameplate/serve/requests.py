@@ -29,6 +29,11 @@ FIELDS = 16
 PARTS = 10 * FIELDS + 1000
 """The most parts of a form. More files than `ServeSettings.photos` are refused after reading, so that the error can say
 how many there were."""
+URLENCODED = (
+    "The body is a form without files (application/x-www-form-urlencoded), as 'curl -d' sends it: that drops line "
+    "breaks and zeros, and so damages a photo. Send it with curl --data-binary @FILE, or -F photos=@FILE."
+)
+"""What is said of a body that is no photo."""
 NAME_LENGTH = 255
 """The most characters of a file's name; longer names are cut."""
 
@@ -57,8 +62,9 @@ async def read_form(request: Request) -> AsyncIterator[Form]:
     """Read the request's form. Its bytes count against the service's budget until the block ends.
 
     Raises:
-        Problem: the body is too large, too slow or malformed, or there is no room for it now.
+        Problem: the body is too large, too slow, compressed or malformed, or there is no room for it now.
     """
+    _refuse_compressed(request)
     service = service_of(request)
     with service.budget.hold(share_of(request)) as hold:
         kind, options = parse_options_header(request.headers.get("content-type"))
@@ -70,6 +76,9 @@ async def read_form(request: Request) -> AsyncIterator[Form]:
             del reader
         else:
             body = await _read_whole(request, service, hold)
+            # 'curl --data-binary' sends this type too, so a photo is taken: all have bytes that are zero.
+            if kind == b"application/x-www-form-urlencoded" and body and b"\0" not in body:
+                raise Problem("not-a-photo", URLENCODED)
             form = Form((UploadedFile("", "", body),) if body else (), {})
             del body
         yield form  # no reference to it is kept here, so that photos are freed once a worker has them
@@ -82,12 +91,16 @@ async def read_body(request: Request) -> AsyncIterator[bytes]:
     Raises:
         Problem: the body is too large, too slow or compressed, or there is no room for it now.
     """
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding != "identity":
-        raise Problem("encoded", f"Content-Encoding is '{encoding[:40]}'. Send it as it is: photos are compressed.")
+    _refuse_compressed(request)
     service = service_of(request)
     with service.budget.hold(share_of(request)) as hold:
         yield await _read_whole(request, service, hold)
+
+
+def _refuse_compressed(request: Request) -> None:
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        raise Problem("encoded", f"Content-Encoding is '{encoding[:40]}'. Send it as it is: photos are compressed.")
 
 
 async def photos_of(form: Form, service: Service, name: str = "photos") -> tuple[list[bytes], list[str]]:

@@ -90,6 +90,9 @@ class Bounds(msgspec.Struct, frozen=True):
     photo_bytes: int
     body_bytes: int
     pixels: int
+    """Of a JPEG; of the others see `pixels_of`."""
+    pixels_of: dict[str, int]
+    """Format → the pixels up to which its photos are read."""
 
 
 class About(msgspec.Struct, frozen=True):

@@ -86,18 +86,18 @@ class InferRequest:
 
 class _InputParameters(msgspec.Struct):
     binary_data_size: int | None = None
-    content_type: str = "base64"
+    content_type: str | None = None
     shared_memory_region: str | None = None
 
 
 class _OutputParameters(msgspec.Struct):
     binary_data: bool | None = None
-    classification: int = 0
+    classification: int | None = None
     shared_memory_region: str | None = None
 
 
 class _RequestParameters(msgspec.Struct):
-    binary_data_output: bool = False
+    binary_data_output: bool | None = None
 
 
 class _Input(msgspec.Struct):
@@ -140,7 +140,7 @@ def read_request(body: bytes, header_length: str | None, spec: InputSpec) -> Inf
         raise UsageError(f"The request brings {len(request.inputs)} inputs. Send one: '{PHOTO}' or '{PICTURE}'.")
     if request.id is not None and len(request.id) > LONGEST_ID:
         raise UsageError(f"The request's id is longer than {LONGEST_ID} characters.")
-    binary = _small(request.parameters, _RequestParameters, "The request's 'parameters'").binary_data_output
+    binary = _small(request.parameters, _RequestParameters, "The request's 'parameters'").binary_data_output or False
     outputs = _wanted(request.outputs or [_Output(name) for name in OUTPUTS], binary=binary)
     [given] = request.inputs
     if given.name == PHOTO:
@@ -175,7 +175,12 @@ def _decoded(text: bytes | msgspec.Raw, kind: type[T], what: str) -> T:
 def _small(text: msgspec.Raw, kind: type[T], what: str) -> T:
     if len(bytes(text)) > SMALL:
         raise UsageError(f"{what} is longer than {SMALL:,} characters.")
-    return _decoded(text, kind, what)
+    return _decoded(b"{}" if _is_null(text) and isinstance(kind, type) else text, kind, what)
+
+
+def _is_null(text: msgspec.Raw) -> bool:
+    """Whether a member is absent, as null also says."""
+    return bytes(text).strip() in (b"", b"null")
 
 
 def _wanted(asked: Sequence[_Output], *, binary: bool) -> tuple[Wanted, ...]:
@@ -204,18 +209,18 @@ def _content(given: _Input, tail: bytes | None) -> tuple[bytes | None, msgspec.R
     parameters = _small(given.parameters, _InputParameters, f"'parameters' of input '{given.name}'")
     if parameters.shared_memory_region is not None:
         raise UsageError(f"Input '{given.name}' lies in shared memory, which is not supported: send its data.")
-    if given.name == PHOTO and parameters.content_type != "base64":
+    if given.name == PHOTO and parameters.content_type not in (None, "base64"):
         raise UsageError(
             f"Input '{PHOTO}' is of content_type '{parameters.content_type[:40]}': 'base64' is what is read."
         )
     if parameters.binary_data_size is None:
         if tail:
             raise UsageError(f"{len(tail):,} bytes follow the JSON, and no input has 'binary_data_size'.")
-        if not bytes(given.data):
+        if _is_null(given.data):
             raise UsageError(f"Input '{given.name}' has neither 'data' nor 'binary_data_size': send one.")
         # The data stand in the JSON and are parsed by the caller, which knows their type.
         return None, given.data
-    if bytes(given.data):
+    if not _is_null(given.data):
         raise UsageError(f"Input '{given.name}' has both 'data' and 'binary_data_size': send one.")
     if parameters.binary_data_size != len(tail or b""):
         raise UsageError(
@@ -248,7 +253,9 @@ def _photos(given: _Input, tail: bytes | None, spec: InputSpec) -> tuple[bytes, 
     text = bytes(data)
     if text.count(b",") >= spec.photos:  # base64 has no commas, so this bounds the list before it is parsed
         raise UsageError(f"Input '{PHOTO}' has more than {spec.photos} elements.")
-    strings = _decoded(text, list[str], f"'data' of input '{PHOTO}'")
+    # The protocol allows nested lists. Base64 has no brackets, so that without the inner ones this is a flat list.
+    flat = b"[" + text.translate(None, b"[]") + b"]" if text.strip().startswith(b"[") else text
+    strings = _decoded(flat, list[str], f"'data' of input '{PHOTO}'")
     if len(strings) != number:
         raise UsageError(f"Input '{PHOTO}' is of shape [{number}] and has {len(strings)} elements.")
     try:

@@ -39,6 +39,7 @@ RETRY_SECONDS = 10.0
 
 @router.post(
     "/v1/feedback",
+    operation_id="correct",
     summary="Say what a photo shows",
     status_code=201,
     responses={

@@ -43,6 +43,7 @@ Whole = Annotated[
 
 @router.post(
     "/v1/identify",
+    operation_id="identify",
     summary="Name the car in each photo",
     responses={
         **answers(Identified, {"model": EXAMPLE_MODEL, "results": [EXAMPLE_ROW]}),
@@ -128,6 +129,7 @@ EXAMPLE = {
 
 @router.post(
     "/v1/verify",
+    operation_id="verify",
     summary="Say whether an advert's photos show the car that it names",
     responses={**answers(VerifiedClaim, EXAMPLE), **problems(400, 404, 408, 413, 415, 422, 429, 503)},
     openapi_extra=photos_body({"claimed": {"type": "string", "example": "Jeep Liberty"}}, raw=False),

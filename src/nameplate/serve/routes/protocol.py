@@ -42,6 +42,12 @@ VERSION_DIGITS = 12
 """Leading digits of a bundle's digest that are its version."""
 HEADER = "Inference-Header-Content-Length"
 PLATFORM = "nameplate_onnx"
+"""Project and format, as the specification forms these names."""
+TRITON = {"BYTES": "TYPE_STRING", "UINT8": "TYPE_UINT8", "FP32": "TYPE_FP32", "INT32": "TYPE_INT32"}
+"""Datatype of the protocol → its name in Triton's configurations."""
+
+GUARDED = (401, 403, 429)
+"""Refusals of access control, which do not concern the paths below /v2/health."""
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
@@ -60,10 +66,10 @@ def _answered(description: str, *more: str, **properties: Any) -> dict[int | str
 
 
 def _refused(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Describe a route's refusals; those of access control (401, 403, 429) are added."""
+    """Describe a route's refusals."""
     schema = {"type": "object", "required": ["error"], "properties": {"error": TEXT}}
     content = {"application/json": {"schema": schema}}
-    return {status: {"description": "Refused, and why", "content": content} for status in (*statuses, 401, 403, 429)}
+    return {status: {"description": "Refused, and why", "content": content} for status in statuses}
 
 
 TEXT, FLAG, LIST = {"type": "string"}, {"type": "boolean"}, {"type": "array"}
@@ -91,16 +97,21 @@ INFER_BODY = {
 
 @router.get(
     "",
+    operation_id="v2_server",
     summary="The server",
-    responses={**_answered("The server", name=TEXT, version=TEXT, extensions=LIST), **_refused()},
+    responses={**_answered("The server", name=TEXT, version=TEXT, extensions=LIST), **_refused(*GUARDED)},
 )
+@router.get("/", include_in_schema=False)
 async def server() -> Response:
     """The server's name, version and extensions of the protocol."""
     return json_response({"name": "nameplate", "version": __version__, "extensions": ["binary_tensor_data"]})
 
 
 @router.get(
-    "/health/live", summary="Whether the process answers", responses={**_answered("It does", live=FLAG), **_refused()}
+    "/health/live",
+    operation_id="v2_live",
+    summary="Whether the process answers",
+    responses=_answered("It does", live=FLAG),
 )
 async def live() -> Response:
     """As /health/live."""
@@ -109,6 +120,7 @@ async def live() -> Response:
 
 @router.get(
     "/health/ready",
+    operation_id="v2_ready",
     summary="Whether all models answer",
     responses={**_answered("They do", live=FLAG, ready=FLAG), **_refused(503)},
 )
@@ -121,41 +133,86 @@ async def ready(request: Request) -> Response:
 
 @router.get(
     "/models/{name}",
+    operation_id="v2_model",
     summary="A model's inputs and outputs",
     responses={
         **_answered("The model", name=TEXT, versions=LIST, platform=TEXT, inputs=TENSORS, outputs=TENSORS),
-        **_refused(404),
+        **_refused(404, *GUARDED),
     },
 )
 @router.get("/models/{name}/versions/{version}", include_in_schema=False)
 async def metadata(request: Request, name: str) -> Response:
-    """In shapes, -1 stands for the number of photos."""
+    """In shapes, -1 stands for the number of photos. A request brings one of the inputs, so both are `optional`."""
     served = _find(request, name)
-    manifest = served.engine.model.bundle.manifest
-    size = manifest.preprocess
+    inputs, outputs = _specs(served)
     return json_response(
         {
             "name": served.engine.name,
             "versions": [_version(served)],
             "platform": PLATFORM,
             "inputs": [
-                {"name": PHOTO, "datatype": "BYTES", "shape": [-1]},
-                {"name": PICTURE, "datatype": "UINT8", "shape": [-1, size.height, size.width, 3]},
+                {"name": each, "datatype": datatype, "shape": shape, "parameters": {"optional": True}}
+                for each, datatype, shape in inputs
             ],
-            "outputs": [
-                {"name": EMBEDDING, "datatype": "FP32", "shape": [-1, manifest.embedding]},
-                {"name": PROBABILITIES, "datatype": "FP32", "shape": [-1, len(manifest.nameplates)]},
-                {"name": NAMEPLATE, "datatype": "BYTES", "shape": [-1]},
-                {"name": BOX, "datatype": "INT32", "shape": [-1, 4]},
-            ],
+            "outputs": [{"name": each, "datatype": datatype, "shape": shape} for each, datatype, shape in outputs],
         }
     )
 
 
 @router.get(
+    "/models/{name}/config",
+    operation_id="v2_model_config",
+    summary="A model's configuration, as Triton gives it",
+    responses={
+        **_answered("The configuration", name=TEXT, platform=TEXT, max_batch_size={"type": "integer"},
+                    input=LIST, output=LIST),
+        **_refused(404, *GUARDED),
+    },
+)  # fmt: skip
+@router.get("/models/{name}/versions/{version}/config", include_in_schema=False)
+async def config(request: Request, name: str) -> Response:
+    """`max_batch_size` 0 says that the shapes count the photos themselves."""
+    served = _find(request, name)
+    inputs, outputs = _specs(served)
+    return json_response(
+        {
+            "name": served.engine.name,
+            "platform": PLATFORM,
+            "backend": "nameplate",
+            "version_policy": {"latest": {"num_versions": 1}},
+            "max_batch_size": 0,
+            "input": [
+                {"name": each, "data_type": TRITON[datatype], "dims": shape, "optional": True}
+                for each, datatype, shape in inputs
+            ],
+            "output": [
+                {"name": each, "data_type": TRITON[datatype], "dims": shape} for each, datatype, shape in outputs
+            ],
+        }
+    )
+
+
+Spec = tuple[str, str, list[int]]
+"""A tensor's name, datatype and shape."""
+
+
+def _specs(served: Served) -> tuple[list[Spec], list[Spec]]:
+    """The inputs and the outputs of a model."""
+    manifest = served.engine.model.bundle.manifest
+    size = manifest.preprocess
+    return [(PHOTO, "BYTES", [-1]), (PICTURE, "UINT8", [-1, size.height, size.width, 3])], [
+        (EMBEDDING, "FP32", [-1, manifest.embedding]),
+        (PROBABILITIES, "FP32", [-1, len(manifest.nameplates)]),
+        (NAMEPLATE, "BYTES", [-1]),
+        (BOX, "INT32", [-1, 4]),
+    ]
+
+
+@router.get(
     "/models/{name}/ready",
+    operation_id="v2_model_ready",
     summary="Whether a model answers",
-    responses={**_answered("It does", name=TEXT, ready=FLAG), **_refused(404, 503)},
+    responses={**_answered("It does", name=TEXT, ready=FLAG), **_refused(404, 503, *GUARDED)},
 )
 @router.get("/models/{name}/versions/{version}/ready", include_in_schema=False)
 async def model_ready(request: Request, name: str) -> Response:
@@ -168,10 +225,11 @@ async def model_ready(request: Request, name: str) -> Response:
 
 @router.post(
     "/models/{name}/infer",
+    operation_id="v2_infer",
     summary="Photos or prepared model inputs to embeddings, probabilities, nameplates and boxes",
     responses={
         **_answered("Tensors", "application/octet-stream", model_name=TEXT, model_version=TEXT, outputs=TENSORS),
-        **_refused(400, 404, 408, 413, 415, 422, 503),
+        **_refused(400, 404, 408, 413, 415, 422, 503, *GUARDED),
     },
     openapi_extra={"requestBody": INFER_BODY},
 )

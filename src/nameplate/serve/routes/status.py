@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from nameplate import __version__
+from nameplate.images.decode import pixel_limits
 from nameplate.serve.access import only_admin
 from nameplate.serve.engine import Engine
 from nameplate.serve.errors import Problem
@@ -30,7 +31,13 @@ from nameplate.serve.service import Served, Service, json_response, service_of
 router = APIRouter()
 
 
-@router.get("/health/live", tags=["health"], summary="Whether the process answers", responses=answers(Live))
+@router.get(
+    "/health/live",
+    tags=["health"],
+    operation_id="live",
+    summary="Whether the process answers",
+    responses=answers(Live),
+)
 async def live() -> Response:
     """Restart the service where this fails."""
     return json_response(Live(live=True))
@@ -38,6 +45,7 @@ async def live() -> Response:
 
 @router.get(
     "/health/ready",
+    operation_id="ready",
     tags=["health"],
     summary="Whether photos are answered",
     responses={**answers(ReadyModels), **problems(503)},
@@ -52,7 +60,9 @@ async def ready(request: Request) -> Response:
     return json_response(ReadyModels(ready=True, models=service.engines.ready))
 
 
-@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+@router.get(
+    "/metrics", operation_id="metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}}
+)
 async def metrics(request: Request) -> Response:
     """What Prometheus reads; needs a key where the service has keys."""
     return Response(request.app.state.service.metrics.text(), media_type=CONTENT_TYPE)
@@ -64,24 +74,32 @@ def model_name(served: Served) -> ModelName:
 
 
 @router.get(
-    "/v1/models", tags=["models"], summary="The models that are served", responses={**answers(Models), **problems(429)}
+    "/v1/models",
+    tags=["models"],
+    operation_id="models",
+    summary="The models that are served",
+    responses={**answers(Models), **problems(429)},
 )
 async def models(request: Request) -> Response:
     """Each with all nameplates that it knows."""
     return json_response(Models([_model(served, service_of(request)) for served in _all(request)]))
 
 
-@router.get("/v1/service", tags=["models"], summary="What the service takes", responses=answers(About))
+@router.get(
+    "/v1/service", tags=["models"], operation_id="service", summary="What the service takes", responses=answers(About)
+)
 async def about(request: Request) -> Response:
     """For a page or an app to know before it sends anything."""
     settings = service_of(request).settings
-    limits = Bounds(settings.photos, settings.limits.bytes, settings.body_bytes, settings.limits.pixels)
+    of_photo = settings.limits
+    limits = Bounds(settings.photos, of_photo.bytes, settings.body_bytes, of_photo.pixels, pixel_limits(of_photo))
     has_feedback, has_keys = settings.feedback is not None, settings.keys is not None
     return json_response(About(__version__, feedback=has_feedback, keys=has_keys, limits=limits))
 
 
 @router.post(
     "/v1/models/{name}/reload",
+    operation_id="reload",
     summary="Exchange a model for what now stands on disk",
     responses={**answers(Reloaded), **problems(401, 403, 404, 409, 429)},
 )

@@ -22,7 +22,7 @@ from nameplate.model.reference import ReferenceAnswer
 from nameplate.serve import engine as engine_module
 from nameplate.serve.engine import DISPLACED, KILLER, Engine
 from nameplate.serve.errors import Problem
-from nameplate.serve.ipc import WorkerProcess, WorkerResult
+from nameplate.serve.ipc import JobOptions, WorkerProcess, WorkerResult
 from nameplate.serve.settings import ServeSettings
 from nameplate.types import Limits
 from tests.images import torture
@@ -82,7 +82,10 @@ def test_many_at_once_get_the_answers_that_each_would_get_alone(model: Model, wo
     async def work() -> None:
         async with running(model, workers=workers) as engine:
             found = await asyncio.gather(
-                *(engine.answer([photo], [f"photo {i}"], embeddings=True) for i, photo in enumerate(PHOTOS, start=1))
+                *(
+                    engine.answer([photo], [f"photo {i}"], JobOptions(embedding=True))
+                    for i, photo in enumerate(PHOTOS, start=1)
+                )
             )
         for [answer], wanted, embedding in zip(found, expected, model.embed(PHOTOS), strict=True):
             assert replace(answer.prediction, photo="") == replace(wanted, photo="")
@@ -102,7 +105,7 @@ def test_model_inputs_that_are_prepared_already_get_the_same_answers(model: Mode
     async def work() -> None:
         async with running(model) as engine:
             files = await engine.answer(PHOTOS[:3], ["a", "b", "c"])
-            given = await engine.answer(inputs, ["a", "b", "c"], form="input")
+            given = await engine.answer(inputs, ["a", "b", "c"], JobOptions("input"))
         for file, prepared_input in zip(files, given, strict=True):
             assert file.prediction is not None
             assert prepared_input.prediction is not None

@@ -14,7 +14,7 @@ from nameplate.defaults import DEFAULT_BUNDLE, NO_TTA
 from nameplate.demo import photo
 from nameplate.model.bundle import load_bundle
 from nameplate.serve import worker
-from nameplate.serve.ipc import Fault, Frame, Setup, WorkerJob, WorkerResult, for_service, frame
+from nameplate.serve.ipc import Fault, Frame, JobOptions, Setup, WorkerJob, WorkerResult, for_service, frame
 from nameplate.serve.worker import Batches, Worker
 from nameplate.types import Limits
 
@@ -109,7 +109,7 @@ def test_a_fault_that_one_photo_shows_fails_that_photo_alone() -> None:
 
     one = Worker(Setup(str(bundle.folder), "onnxruntime", 1, Limits(), NO_TTA, "main", 0.0), reply)
     # The service lets no such body through, so decoding it is a fault that nobody foresaw.
-    jobs = [(WorkerJob(1, "a", 60, form="input"), b"too short"), (WorkerJob(2, "b", 60), photo().read_bytes())]
+    jobs = [(WorkerJob(1, "a", 60, JobOptions("input")), b"too short"), (WorkerJob(2, "b", 60), photo().read_bytes())]
     received = iter([(frame(job).head, body) for job, body in jobs])
     one.run(lambda: next(received, None))
     found = {answer.id: answer.prediction for answer in (answers.get(timeout=60), answers.get(timeout=60))}

@@ -20,7 +20,7 @@ from typing import Literal, Protocol
 
 from msgspec import structs
 
-from nameplate.defaults import NO_TTA, TOP
+from nameplate.defaults import NO_TTA
 from nameplate.errors import Failure, NameplateError
 from nameplate.model.model import Model
 from nameplate.model.reference import ReferenceAnswer, reference_problem
@@ -28,6 +28,8 @@ from nameplate.runtime.base import BATCH
 from nameplate.runtime.select import available_cpus
 from nameplate.serve.errors import Problem
 from nameplate.serve.ipc import (
+    USUAL,
+    JobOptions,
     ServedAnswer,
     Setup,
     Waiting,
@@ -39,7 +41,7 @@ from nameplate.serve.ipc import (
     start_worker,
 )
 from nameplate.serve.settings import ServeSettings
-from nameplate.types import Cars, Prediction
+from nameplate.types import Prediction
 
 STALL_SECONDS = 15.0
 """A worker that has work is killed if it sends nothing for this time plus the time limit of one photo."""
@@ -163,12 +165,8 @@ class Engine:
         self,
         photos: Sequence[bytes],
         names: Sequence[str],
+        options: JobOptions = USUAL,
         *,
-        form: Literal["file", "input"] = "file",
-        top: int = TOP,
-        heatmap: int | None = None,
-        embeddings: bool = False,
-        cars: Cars | None = None,
         client: str = "",
     ) -> list[ServedAnswer]:
         """Identify the cars in photos. Either all photos are queued, or none.
@@ -176,11 +174,7 @@ class Engine:
         Args:
             photos: the bytes of files, or with form `input` of prepared model inputs, uint8 H×W×3.
             names: the photos' names in the answers.
-            form: which of the two `photos` are.
-            top: how many nameplates each answer lists.
-            heatmap: number of the car whose heat map is drawn, 0 for the main one; None draws none.
-            embeddings: whether the answers hold the embeddings.
-            cars: which cars of each photo are named; None: as the service's settings say.
+            options: how each is to be answered.
             client: whose photos they are.
 
         Raises:
@@ -191,8 +185,7 @@ class Engine:
         seconds = self.settings.request_seconds
         loop, until = asyncio.get_running_loop(), time.monotonic() + seconds
         wanted = [
-            Waiting(WorkerJob(next(self._numbers), name, seconds, form, top, heatmap, embeddings, cars, client), photo,
-                    until, loop.create_future())
+            Waiting(WorkerJob(next(self._numbers), name, seconds, options, client), photo, until, loop.create_future())
             for photo, name in zip(photos, names, strict=True)
         ]  # fmt: skip
         # No await since `require_room`, so no other request can have filled the queue in between.

@@ -44,6 +44,24 @@ class Setup(msgspec.Struct, tag=True, frozen=True):
     """Seconds that a prepared photo may wait for others to fill its batch."""
 
 
+class JobOptions(msgspec.Struct, frozen=True):
+    """How a photo is to be answered."""
+
+    form: Literal["file", "input"] = "file"
+    """What the body is: a photo's file, or an already prepared model input, uint8 H×W×3."""
+    top: int = TOP
+    """How many nameplates the answer lists."""
+    heatmap: int | None = None
+    """Number of the car whose heat map is drawn, 0 for the main one; None draws none."""
+    embedding: bool = False
+    """Whether the answer must hold the embedding too."""
+    cars: Cars | None = None
+    """Which cars of the photo are named; None: as `Setup` says."""
+
+
+USUAL = JobOptions()
+
+
 class WorkerJob(msgspec.Struct, tag=True, frozen=True):
     """One photo to identify; the photo itself is the frame's body."""
 
@@ -52,15 +70,7 @@ class WorkerJob(msgspec.Struct, tag=True, frozen=True):
     """The photo's name in the answer."""
     seconds: float
     """Time left. A job that is late is dropped before it is decoded or embedded."""
-    form: Literal["file", "input"] = "file"
-    """What the body is: a photo's file, or an already prepared model input, uint8 H×W×3."""
-    top: int = TOP
-    heatmap: int | None = None
-    """Number of the car whose heat map is drawn, 0 for the main one; None draws none."""
-    embedding: bool = False
-    """Whether the answer must hold the embedding too."""
-    cars: Cars | None = None
-    """Which cars of the photo are named; None: as `Setup` says."""
+    options: JobOptions = USUAL
     client: str = ""
     """Whose photo it is (`access.Client.share`)."""
 

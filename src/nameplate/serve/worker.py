@@ -292,7 +292,11 @@ class Worker:
 
     def _sort(self, task: Task) -> None:
         """Prepare a job's photo, or leave it to the threads for slow ones. Runs in a decoder's thread."""
-        if task.dropped or task.job.form == "input" or not may_take_long(task.photo, self._model.settings.limits):
+        if (
+            task.dropped
+            or task.job.options.form == "input"
+            or not may_take_long(task.photo, self._model.settings.limits)
+        ):
             self._prepare(task)
             return
         self._batches.give_up()  # for now
@@ -328,7 +332,7 @@ class Worker:
     def _decode(self, task: Task) -> None:
         """Set the task's model inputs, and the photo to draw on if a heat map is asked for; or its failure."""
         size = self._model.bundle.manifest.preprocess
-        if task.job.form == "input":
+        if task.job.options.form == "input":
             pixels = np.frombuffer(task.photo, np.uint8).reshape(size.height, size.width, 3)
             decoded: DecodedPhoto | UnreadablePhoto = DecodedPhoto(PhotoFile(None, size.width, size.height), pixels)
         else:
@@ -336,12 +340,14 @@ class Worker:
         if isinstance(decoded, UnreadablePhoto):
             task.outcome = decoded
             return
-        prepared = self._model.embedder.prepare_decoded(decoded, "whole" if task.job.form == "input" else task.job.cars)
-        if task.job.form == "input":
+        prepared = self._model.embedder.prepare_decoded(
+            decoded, "whole" if task.job.options.form == "input" else task.job.options.cars
+        )
+        if task.job.options.form == "input":
             # The original photo is unknown, and the model input tells nothing about its size or sharpness.
             prepared = replace(prepared, car=replace(prepared.car, quality=None))
         task.prepared = prepared
-        if task.job.heatmap is not None:
+        if task.job.options.heatmap is not None:
             # Imported only when needed: most workers never draw a heat map, and start faster without it.
             from nameplate.model.cam import SHOWN
             from nameplate.report.explanation import shown
@@ -357,7 +363,7 @@ class Worker:
             self._embed(tasks)
             embedded = time.monotonic() - start
             # Jobs with a heat map are finished last: drawing it takes a while, and the others must not wait for it.
-            for task in sorted(taken, key=lambda task: task.job.heatmap is not None):
+            for task in sorted(taken, key=lambda task: task.job.options.heatmap is not None):
                 self._finish(task, start - task.ready, embedded, len(tasks))
 
     def _embed(self, tasks: list[Task]) -> None:
@@ -388,14 +394,14 @@ class Worker:
             self._reply(frame(WorkerResult(job.id)))
             return
         try:
-            prediction, probs = self._model.answer(job.name, outcome, job.top)
+            prediction, probs = self._model.answer(job.name, outcome, job.options.top)
         except Exception as error:
             self._report()
             outcome = _fault(error)
             prediction, probs = self._model.answer(job.name, outcome)
         # Arrays travel as raw bytes behind the message: in MessagePack they would be copied number by number.
         body = b"" if probs is None else np.ascontiguousarray(probs).tobytes()
-        rest = outcome.embedding.tobytes() if job.embedding and isinstance(outcome, EmbeddedPhoto) else b""
+        rest = outcome.embedding.tobytes() if job.options.embedding and isinstance(outcome, EmbeddedPhoto) else b""
         located = {} if task.located is None else {"locate": task.located}
         self._reply(
             frame(
@@ -422,7 +428,7 @@ class Worker:
 
     def _draw(self, task: Task) -> HeatMap | None:
         """Draw the heat map of a car of a prepared photo; the photo is not decoded again."""
-        if task.job.heatmap is None or task.job.heatmap >= task.cars:
+        if task.job.options.heatmap is None or task.job.options.heatmap >= task.cars:
             return None
         from nameplate.model.cam import explain_mapped, explainable, map_prepared
         from nameplate.report.explanation import heat_json
@@ -430,7 +436,7 @@ class Worker:
         if self._cam_runtime is None or not explainable(self._model) or task.prepared is None or task.shown is None:
             return None
         cars = (task.prepared.car, *task.prepared.others)
-        alone = replace(task.prepared, car=cars[task.job.heatmap], others=())
+        alone = replace(task.prepared, car=cars[task.job.options.heatmap], others=())
         [mapped] = map_prepared(self._model, iter([alone]), self._cam_runtime)
         if isinstance(mapped, UnreadablePhoto):
             return None

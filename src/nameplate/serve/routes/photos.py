@@ -25,7 +25,7 @@ from nameplate.model.verification import (
     verified_json,
 )
 from nameplate.serve.errors import Problem, kind_of
-from nameplate.serve.ipc import ServedAnswer
+from nameplate.serve.ipc import JobOptions, ServedAnswer
 from nameplate.serve.requests import photos_of, read_form
 from nameplate.serve.routes.status import model_name
 from nameplate.serve.schema import EXAMPLE_MODEL, EXAMPLE_ROW, Identified, VerifiedClaim, answers, photos_body, problems
@@ -73,7 +73,8 @@ async def identify(
         named = model_name(served)  # read now: a reload may exchange the model during the wait
         request.state.log.update(model=served.engine.name, photos=len(photos))
         drawn = car - 1 if heatmap else None
-        asked = served.engine.answer(photos, names, top=top, heatmap=drawn, cars=cars, client=share_of(request))
+        options = JobOptions(top=top, heatmap=drawn, cars=cars)
+        asked = served.engine.answer(photos, names, options, client=share_of(request))
         found = await unless_gone(request, asked)
     rows = [prediction_json(answer.prediction, answer.heatmap if heatmap else UNSET) for answer in found]
     refuse_if_none_readable(found, rows)
@@ -161,7 +162,7 @@ async def verify(
         claimed = form.fields.get("claimed", "").strip()
         _refuse_what_cannot_be_judged(known, claimed, false_accepts, false_accepts_of)
         cars: Cars = "whole" if whole else known.all_cars().settings.cars
-        asked = served.engine.answer(photos, names, cars=cars, client=share_of(request))
+        asked = served.engine.answer(photos, names, JobOptions(cars=cars), client=share_of(request))
         found = await unless_gone(request, asked)
     refuse_if_none_readable(found, [prediction_json(answer.prediction) for answer in found])
     verified = known.judge_claim(

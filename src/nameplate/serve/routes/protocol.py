@@ -19,7 +19,7 @@ from nameplate import __version__
 from nameplate.errors import UsageError
 from nameplate.serve.engine import Engine
 from nameplate.serve.errors import Problem, kind_of
-from nameplate.serve.ipc import ServedAnswer
+from nameplate.serve.ipc import JobOptions, ServedAnswer
 from nameplate.serve.requests import read_body
 from nameplate.serve.service import Served, json_response, service_of, share_of, unless_gone
 from nameplate.serve.tensors import (
@@ -284,9 +284,11 @@ async def _answers(engine: Engine, asked: InferRequest, client: str) -> list[Ser
     wanted = any(output.name == EMBEDDING for output in asked.outputs)
     if asked.inputs is None:
         photos: Sequence[bytes] = asked.photos or ()
-        return await engine.answer(photos, _names(len(photos)), top=1, embeddings=wanted, client=client)
-    photos = [each.tobytes() for each in asked.inputs]
-    return await engine.answer(photos, _names(len(photos)), form="input", top=1, embeddings=wanted, client=client)
+        options = JobOptions(top=1, embedding=wanted)
+    else:
+        photos = [each.tobytes() for each in asked.inputs]
+        options = JobOptions("input", top=1, embedding=wanted)
+    return await engine.answer(photos, _names(len(photos)), options, client=client)
 
 
 def _names(photos: int) -> list[str]:

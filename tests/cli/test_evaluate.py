@@ -58,6 +58,16 @@ def test_page_json_table_card_and_comparison_at_once(bundle: Path, other: Path, 
     for part in ("model", "figures", "makes", "hardest"):
         assert f"<!-- measured: {part} -->" in text
     assert percent(said["top1"]) in text
+    for there in (page, page.with_suffix(".json"), page.with_suffix(".photos.csv")):  # also what lies beside the page
+        others = [each for each in page.parent.iterdir() if each != there]
+        for each in others:
+            each.rename(each.with_name(f"{each.name}.aside"))
+        refused = nameplate("evaluate", bundle, TEST, "-o", page, check=2)
+        assert "pass --overwrite" in " ".join(refused.stderr.split())
+        for each in others:
+            each.with_name(f"{each.name}.aside").rename(each)
+    nameplate("evaluate", bundle, TEST, "-o", page, "--card", card, "--overwrite")
+    assert json.loads(page.with_suffix(".json").read_text("utf-8"))["photos"] != said["photos"]
     assert "photos a second from files" in text
     assert "gets the verdict `poor photo`" in text
     for written in (text, page.read_text("utf-8")):  # not only of those that were given a set

@@ -39,6 +39,14 @@ def test_augment_draws_a_sheet_of_what_the_network_would_see(
     with Image.open(target) as sheet:
         assert sheet.format == kind
         assert sheet.height > sheet.width / 3
+    before = target.read_bytes()
+    code, _, err = call(monkeypatch, capsys, "augment", data, "-o", target, "--photos", "1")
+    assert code == 2
+    assert "pass --overwrite" in " ".join(err.split())
+    assert target.read_bytes() == before
+    code, *_ = call(monkeypatch, capsys, "augment", data, "-o", target, "--photos", "1", "--overwrite")
+    assert code == 0
+    assert target.read_bytes() != before
 
 
 def test_recipes_lists_those_that_ship(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

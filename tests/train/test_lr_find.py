@@ -20,7 +20,7 @@ for needed in ("torch", "timm", "accelerate"):
     if importlib.util.find_spec(needed) is None:
         pytest.skip(f"needs {needed}", allow_module_level=True)
 
-from nameplate.train.lr_find import HIGHEST, LOWEST, RateSearch, _proposal, find_rate, valley  # noqa: E402
+from nameplate.train.lr_find import BELOW, HIGHEST, LOWEST, RateSearch, _proposal, _search, find_rate, valley  # noqa: E402
 
 SMALL = Stage(height=32, width=48, epochs=1, batch=8)
 TINY = Recipe(
@@ -51,7 +51,7 @@ def test_the_loss_falls_and_explodes_and_the_proposal_lies_between(found: RateSe
     assert min(found.losses) < found.losses[0]
     assert found.fell == pytest.approx(1 - min(found.losses) / found.losses[0])
     assert 0 < found.fell < 1
-    assert LOWEST < found.valley <= found.minimum <= HIGHEST
+    assert LOWEST < found.valley <= found.minimum / BELOW < HIGHEST
     assert {found.valley, found.steepest, found.minimum} <= set(found.rates)
 
 
@@ -116,3 +116,13 @@ def test_the_proposal_is_on_the_descent_and_not_on_the_smooth_plateau_before_it(
     assert losses[0] - 0.9 * fall < losses[found] < losses[0] - 0.05 * fall
     assert losses[valley(losses)] > losses[0] - 0.05 * fall  # which the plateau misleads
     assert _proposal([1.0, 2.0, 3.0]) == 0
+
+
+@pytest.mark.parametrize("drop", [1, 2, 3])
+def test_a_short_steep_descent_does_not_propose_the_rate_of_the_least_loss(drop: int) -> None:
+    rates = np.geomspace(LOWEST, HIGHEST, 20).tolist()
+    losses = [2.3] * 12 + [2.3 - 1.5 * (step + 1) / drop for step in range(drop)] + [9.0]
+    found = _search(1, rates[: len(losses)], losses)
+    assert found.minimum == rates[11 + drop]
+    assert rates[6] < found.valley <= found.minimum / BELOW
+    assert _search(1, rates[:3], [1.0, 2.0, 3.0]).valley == rates[0]  # it only rose, which `fell` says

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from nameplate.data.archive import Refused, is_archive, unpack
+from nameplate.data.inputs import refuse_existing
 from nameplate.data.kaggle import find_competition, read_competition, test_photos, write_submission
 from nameplate.data.listing import pairs
 from nameplate.data.tables import write_table
-from nameplate.errors import DataError, UsageError
+from nameplate.errors import DataError
 from nameplate.model.model import Model
 from nameplate.storage import whole_file
 
@@ -27,17 +28,6 @@ class Submission:
     """The most frequent Category of train.csv."""
     refused: tuple[Refused, ...] = ()
     """Entries of the archive that were left out, and why."""
-
-
-def refuse_existing(files: Sequence[Path], *, overwrite: bool) -> None:
-    """Refuse to replace files.
-
-    Raises:
-        UsageError: one is there already and `overwrite` is false.
-    """
-    for file in files:
-        if file.exists() and not overwrite:
-            raise UsageError(f"'{file}' is there already. Choose another name, or pass --overwrite.")
 
 
 def submit(

@@ -81,6 +81,9 @@ def evaluate(
             help="Also use photos that trained the model or that --exclude kept from it. The figures are then too good."
         ),
     ] = False,
+    overwrite: Annotated[
+        bool, typer.Option(help="Replace a report that is there; a model card is always renewed.")
+    ] = False,
     all_classes: Annotated[bool, typer.Option(help="Show a row for every nameplate.")] = False,
     whole_photo: WholePhoto = False,
     tta: TtaOption = NO_TTA,
@@ -106,7 +109,7 @@ def evaluate(
         raise UsageError(
             "A model card says what a model is worth on photos that did not train it: no --include-trained."
         )
-    _refuse_overwriting(output, card, (*data, names, exclude, relabel, *(ood or ())))
+    _refuse_overwriting(output, card, (*data, names, exclude, relabel, *(ood or ())), overwrite=overwrite)
     cars = which_cars(whole_photo=whole_photo)
     model = Model.load(bundle, runtime=runtime, threads=threads, tta=tta, cars=cars)
     model.require_head()
@@ -169,15 +172,18 @@ def _against(
     return compare_models(result, theirs, name)
 
 
-def _refuse_overwriting(page: Path | None, card: Path | None, inputs: Sequence[Path | None]) -> None:
-    from nameplate.data.inputs import refuse_overwriting_input
+def _refuse_overwriting(
+    page: Path | None, card: Path | None, inputs: Sequence[Path | None], *, overwrite: bool
+) -> None:
+    from nameplate.data.inputs import refuse_existing, refuse_overwriting_input
 
-    outputs = [card]
+    report: tuple[Path, ...] = ()
     if page is not None:
         from nameplate.report.evaluation import EvaluationFiles
 
-        outputs += EvaluationFiles.beside(page)
-    refuse_overwriting_input(outputs, inputs)
+        report = EvaluationFiles.beside(page)
+    refuse_overwriting_input([card, *report], inputs)
+    refuse_existing(report, overwrite=overwrite)
 
 
 def _tell_left_out(result: EvaluationResult, of_ood: Sequence[Refused]) -> None:

@@ -208,9 +208,8 @@ def submit(
     json: Json = False,
 ) -> None:
     """Write a valid submission for the Kaggle competition, in the order of its sample submission."""
-    from nameplate.batch.submission import refuse_existing
     from nameplate.batch.submission import submit as write
-    from nameplate.data.inputs import refuse_overwriting_input
+    from nameplate.data.inputs import refuse_existing, refuse_overwriting_input
     from nameplate.model.model import Model
 
     outputs = [output, *([] if probabilities is None else [probabilities])]

@@ -29,10 +29,11 @@ def augment(
     exclude: Exclude = None,
     relabel: Relabel = None,
     layout: LayoutOption = "auto",
+    overwrite: Annotated[bool, typer.Option(help="Replace a sheet that is there.")] = False,
     json: Json = False,
 ) -> None:
     """Draw augmented photos as the network would see them in training."""
-    from nameplate.data.inputs import refuse_overwriting_input
+    from nameplate.data.inputs import refuse_existing, refuse_overwriting_input
     from nameplate.fit.recipe import Recipe, load_recipe
     from nameplate.report.sheet import SUFFIXES, augmented_sheet, examples
     from nameplate.storage import whole_file
@@ -51,6 +52,7 @@ def augment(
     refuse_overwriting_input(
         [output], [*data, names, exclude, relabel, recipe, *(photo.path for photo in dataset.photos)]
     )
+    refuse_existing([output], overwrite=overwrite)
     mixes = bool(plan.mixing.mixup or plan.mixing.cutmix)
     found, unreadable = examples(dataset.photos, max(photos, pictures + 1) if mixes else photos, (height, width))
     screen.tell_refused(unreadable, "unreadable")

@@ -102,6 +102,20 @@ def train(
             "of the photos that it did not see.",
         ),
     ] = None,
+    time_limit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Choose recipe, photo size, epochs and folds to fit this time on this machine: 90s, 20m, 1h30m.",
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="With --time-limit: fast (a head), good (heads and networks) or best (larger photos, more epochs).",
+            show_default="good",
+        ),
+    ] = None,
     index: Annotated[
         bool,
         typer.Option("--index", help="Store thumbnails of the training photos in the bundle, for 'explain'."),
@@ -120,12 +134,13 @@ def train(
     json: Json = False,
 ) -> None:
     """Train on labelled photos and evaluate the model: a linear head in seconds, or a whole network by a recipe."""
+    from nameplate.cli.auto import is_auto_run, preset_of, resume_auto, train_auto
     from nameplate.cli.folds import resume_folds, train_in_folds, without_choice
     from nameplate.fit.folds import is_fold_run
     from nameplate.fit.recipe import load_recipe
 
     if resume is not None:
-        switches = (epochs, size, batch, holdout, seed, mirror, balanced, folds, threads)
+        switches = (epochs, size, batch, holdout, seed, mirror, balanced, folds, threads, time_limit, preset)
         others = (data, output, changes, backbone, names, exclude, relabel, *switches)
         changed = recipe != DEFAULT_RECIPE or layout != "auto" or whole_photo
         if any(other not in (None, []) for other in others) or changed or overwrite or index:
@@ -133,6 +148,11 @@ def train(
                 "--resume takes photos, recipe and folder from the run: give nothing with it but --data, --track and "
                 "--json."
             )
+        if is_auto_run(resume):
+            if track or moved:
+                raise UsageError(f"'{resume}' was begun with --time-limit: it goes on without --track and --data.")
+            resume_auto(resume, json=json)
+            return
         if is_fold_run(resume):
             if track:
                 raise UsageError("--track is for one network: it does not go with --folds.")
@@ -146,6 +166,9 @@ def train(
         raise UsageError("--data says where the photos of a run are now: it needs --resume RUN.")
     if not data or output is None:
         raise UsageError("Give the labelled photos and --output, or a run to go on with: --resume RUN.")
+    if preset is not None and time_limit is None:
+        raise UsageError("--preset says how to use a --time-limit: give both, such as --time-limit 20m --preset good.")
+    limit = None if time_limit is None else preset_of(time_limit, preset)
     given = {"holdout": holdout, "seed": seed, "mirror": mirror, "balanced": balanced}
     chosen = with_options(load_recipe(recipe, changes or []), {k: v for k, v in given.items() if v is not None}, recipe)
     chosen = with_plain_options(chosen, recipe, epochs=epochs, size=size, batch=batch)
@@ -162,6 +185,15 @@ def train(
         )  # the output by itself was looked at before
         return read_dataset(*data, names=names, exclude=exclude, relabel=relabel, layout=layout, progress=unpacked)
 
+    if limit is not None:
+        decided = (changes, epochs, size, batch, backbone, holdout, seed, mirror, balanced, folds, track)
+        if any(each not in (None, []) for each in decided) or recipe != DEFAULT_RECIPE or index or whole_photo:
+            raise UsageError(
+                "--time-limit chooses recipe, size, epochs and folds itself: give none of them, and no --backbone, "
+                "--holdout, --seed, --index, --track or --whole-photo with it."
+            )
+        train_auto(read, output, limit, overwrite=overwrite, runtime=runtime, threads=threads, json=json)
+        return
     if track and (folds is not None or isinstance(chosen, HeadRecipe)):
         raise UsageError("--track is for the training of one network: not with --folds, and not with recipe 'head'.")
     if folds is not None:

@@ -1,4 +1,4 @@
-"""Checks that a command does not write over what it reads."""
+"""Checks that a command writes neither over what it reads, nor over what is there unless it is told to."""
 
 from __future__ import annotations
 
@@ -58,6 +58,17 @@ def refuse_output_inside(output: Named, data: Iterable[Named], others: Iterable[
                 f"'{os.fspath(output)}' lies in '{source}', which is read, and would be taken for a nameplate in it. "
                 "Choose a folder outside."
             )
+
+
+def refuse_existing(files: Iterable[Path], *, overwrite: bool) -> None:
+    """Refuse to replace files.
+
+    Raises:
+        UsageError: one is there already and `overwrite` is false.
+    """
+    for file in files:
+        if file.exists() and not overwrite:
+            raise UsageError(f"'{file}' is there already. Choose another name, or pass --overwrite.")
 
 
 def _holds(folder: Named, path: Named) -> bool:

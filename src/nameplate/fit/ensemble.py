@@ -84,12 +84,14 @@ class Ensemble:
     """The log-loss that the ensemble saves over `best`."""
     photos_per_second: tuple[float, float] | None
     """Speed of the backbone of the first member, and of the ensemble, with ONNX Runtime; None where the ensemble has
-    one backbone, and so the same speed."""
+    one backbone, and so the same speed, or was not timed."""
     seconds: float
 
     @property
     def cost(self) -> str:
         """What it costs in words."""
+        if self.photos_per_second is None and self.backbones > 1:
+            return f"{self.backbones} networks for each photo"
         if self.photos_per_second is None:
             return "nothing: one network for each photo, as each member has"
         one, all_ = self.photos_per_second
@@ -131,6 +133,7 @@ def make_ensemble(
     weights: Sequence[float] | None = None,
     threads: int | None = None,
     overwrite: bool = False,
+    timed: bool = True,
     progress: Progress = lambda *_: None,
 ) -> Ensemble:
     """Make one bundle of several.
@@ -141,6 +144,7 @@ def make_ensemble(
         weights: the weight of each; None: fitted where that is more than noise, otherwise equal.
         threads: number of processors to use; None: all that this process may use.
         overwrite: whether to replace a bundle that is at `target`.
+        timed: whether to measure its speed, which takes some seconds for each network.
         progress: see `Progress`.
 
     Raises:
@@ -162,7 +166,7 @@ def make_ensemble(
     with writing(target):
         members = [_member(name, model) for name, model in zip(names, models, strict=True)]
         members = _with_predictions(members, progress)
-        return _made(members, target, weights, overwrite, start)
+        return _made(members, target, weights, overwrite, timed, start)
 
 
 def check_members(names: Sequence[str], bundles: Sequence[Bundle]) -> None:
@@ -215,7 +219,9 @@ def _with_predictions(members: Sequence[Member], progress: Progress) -> list[Mem
     if not common:
         return list(members)
     models = [member.model for member in members]
-    runtime = common_runtime([model.bundle for model in models], "auto", models[0].settings.threads)
+    runtime = "auto"
+    if any(member.predictions is None for member in members):  # the choice of a runtime takes seconds
+        runtime = common_runtime([model.bundle for model in models], "auto", models[0].settings.threads)
     found = []
     for member in members:
         predicted = member.predictions
@@ -255,7 +261,12 @@ def _in_order(found: HeldOutPredictions, own: Sequence[str], wanted: Sequence[st
 
 
 def _made(
-    members: Sequence[Member], target: Path, weights: Sequence[float] | None, overwrite: bool, start: float
+    members: Sequence[Member],
+    target: Path,
+    weights: Sequence[float] | None,
+    overwrite: bool,
+    timed: bool,
+    start: float,
 ) -> Ensemble:
     """Weigh the members, write the bundle, and evaluate it on the photos that trained none."""
     predictions = [member.predictions for member in members if member.predictions is not None]
@@ -284,7 +295,7 @@ def _made(
     best, of_rights, of_losses = _against_best(members, predictions, mean, weighing)
     backbones = len({each.digest for each in bundles})
     speeds = None
-    if backbones > 1:
+    if backbones > 1 and timed:
         threads = members[0].model.settings.threads
         speeds = _speed(bundles[0], threads), _speed(bundle, threads)
     names = tuple(member.name for member in members)

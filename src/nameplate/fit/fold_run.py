@@ -91,6 +91,7 @@ def continue_run(
     *,
     begun: Callable[[int], None] = lambda _: None,
     progress: Progress = lambda *_: None,
+    judge: bool = True,
 ) -> FoldsResult:
     """Train the folds of a run that are not complete, then make and evaluate its ensemble.
 
@@ -99,6 +100,7 @@ def continue_run(
         train: trains one fold; None for linear heads.
         begun: called with the number of each fold before it is trained.
         progress: see `Progress`.
+        judge: whether to evaluate the ensemble on the photos that are apart from all folds.
 
     Raises:
         NameplateError: `folder` is no run in folds, another process works on it, or what `train` raises.
@@ -109,9 +111,9 @@ def continue_run(
         by_fold = out_of_fold(folder, plan)
         found = joined(by_fold)
         write_table(folder / TABLE, found, plan.nameplates)
-        members = [load_bundle(fold_folder(folder, fold) / IN_RUN) for fold in range(1, plan.count + 1)]
+        members = [load_bundle(fold_folder(folder, fold) / IN_RUN) for fold in plan.numbers]
         bundle = finish_folds(folder, plan, by_fold, members)
-        result = score_run(plan, bundle, found, progress)
+        result = score_run(plan, bundle, found, progress, judge=judge)
         return replace(result, backbones=len({each.digest for each in members}), resumed=before)
 
 
@@ -190,21 +192,27 @@ def score_run(
     bundle: Bundle,
     found: HeldOutPredictions,
     progress: Progress = lambda *_: None,
+    *,
+    judge: bool = True,
 ) -> FoldsResult:
-    """Evaluate a complete run in folds, and its ensemble on the photos that are apart from all folds."""
+    """Evaluate a complete run in folds, and, if `judge`, its ensemble on the photos that are apart from all folds."""
     held_out = None
-    split = plan.split
-    rows = np.flatnonzero(split.holdout)
-    if len(rows):
-        model = Model.load(
-            str(bundle.folder), runtime=plan.runtime if plan.head else "onnxruntime", threads=plan.threads
-        )
-        photos = [split.photos[i] for i in rows]
-        try:
-            predicted = predict_held_out(model, photos, split.classes[rows], split.groups[rows], progress)
-        except DataError:  # none of them can be read any more
-            predicted = None
-        if predicted is not None:
-            held_out = evaluate(predicted.probabilities, predicted.classes, plan.nameplates, predicted.groups)
+    if judge:
+        runtime = plan.runtime if plan.head else "onnxruntime"
+        model = Model.load(str(bundle.folder), runtime=runtime, threads=plan.threads)
+        held_out = judge_apart(plan.split, model, progress)
     always = sum(fold == ALWAYS for fold in plan.folds)
     return FoldsResult(bundle, score_folds(found, plan.nameplates), held_out, 1, 0, always)
+
+
+def judge_apart(split: Split, model: Model, progress: Progress = lambda *_: None) -> Evaluation | None:
+    """Evaluate a model on the held-out photos of a split; None where there are none, or none can be read any more."""
+    rows = np.flatnonzero(split.holdout)
+    if not len(rows):
+        return None
+    photos = [split.photos[i] for i in rows]
+    try:
+        found = predict_held_out(model, photos, split.classes[rows], split.groups[rows], progress)
+    except DataError:
+        return None
+    return evaluate(found.probabilities, found.classes, split.nameplates, found.groups)

@@ -13,14 +13,12 @@ with the next one.
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean, stdev
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,6 +33,7 @@ from nameplate.fit.held_out import (
     save_predictions,
 )
 from nameplate.fit.recipe import Recipe
+from nameplate.fit.record import read_record, write_record
 from nameplate.fit.run import RunPhoto, rows
 from nameplate.fit.split import Split
 from nameplate.model.bundle import IN_RUN, MANIFEST, shipped
@@ -81,6 +80,13 @@ class FoldPlan:
     """When the run began, ISO 8601 in UTC."""
     lost: tuple[tuple[str, int], ...] = ()
     excluded: tuple[str, ...] = ()
+    first: int | None = None
+    """Train only so many folds, from the first on, because the time allows no more; None: all."""
+
+    @property
+    def numbers(self) -> range:
+        """The numbers of the folds that are trained, from 1."""
+        return range(1, (self.count if self.first is None else self.first) + 1)
 
     @property
     def split(self) -> Split:
@@ -176,10 +182,16 @@ def begin_folds(folder: Path, plan: FoldPlan) -> None:
         WriteError: it cannot be written.
     """
     clear_folder(folder)
-    with whole_file(
-        folder / PLAN
-    ) as temporary:  # json escapes file names that are not valid UTF-8; msgspec refuses them
-        temporary.write_text(json.dumps(msgspec.to_builtins(plan)), "ascii")
+    save_plan(folder, plan)
+
+
+def save_plan(folder: Path, plan: FoldPlan) -> None:
+    """Write folds.json atomically.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
+    write_record(folder / PLAN, plan)
 
 
 def is_fold_run(folder: Path) -> bool:
@@ -210,16 +222,7 @@ def load_plan(folder: Path) -> FoldPlan:
     Raises:
         NameplateError: it is missing, damaged, or of another version.
     """
-    path = folder / PLAN
-    try:
-        said = json.loads(path.read_text("ascii"))
-        if said.get("schema") != SCHEMA:
-            raise ValueError(f"its schema is {said.get('schema')}, this Nameplate reads {SCHEMA}")
-        return msgspec.convert(said, FoldPlan)
-    except OSError as error:
-        raise NameplateError(f"Cannot read '{path}': {error.strerror or error}.") from None
-    except (ValueError, AttributeError, msgspec.ValidationError, RecursionError) as error:
-        raise NameplateError(f"'{path}' is damaged: {error}. Train anew with another --output.") from None
+    return read_record(folder / PLAN, FoldPlan, SCHEMA)
 
 
 def fold_folder(folder: Path, fold: int) -> Path:
@@ -252,7 +255,7 @@ def train_folds(
     """
     before = 0
     whole = plan.split
-    for fold in range(1, plan.count + 1):
+    for fold in plan.numbers:
         here = fold_folder(folder, fold)
         if (here / PREDICTIONS).is_file():
             before += 1
@@ -279,7 +282,7 @@ def out_of_fold(folder: Path, plan: FoldPlan) -> list[HeldOutPredictions]:
     """
     whole = plan.split
     found = []
-    for fold in range(1, plan.count + 1):
+    for fold in plan.numbers:
         file = fold_folder(folder, fold) / PREDICTIONS
         if not file.is_file():
             raise NameplateError(f"Fold {fold} of '{folder}' is not complete: nameplate train --resume '{folder}'.")
@@ -321,9 +324,9 @@ class FoldScores:
     @property
     def spread(self) -> float:
         """Standard deviation of the folds' top-1. It says how much the folds differ, and is no error of the mean:
-        the folds share most of their training photos.
+        the folds share most of their training photos. 0 for a single fold.
         """
-        return stdev(each.top1.value for each in self.folds)
+        return stdev(each.top1.value for each in self.folds) if len(self.folds) > 1 else 0.0
 
     @property
     def sentence(self) -> str:

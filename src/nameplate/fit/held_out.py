@@ -158,8 +158,10 @@ def cross_calibrated(folds: Sequence[HeldOutPredictions]) -> list[HeldOutPredict
     """The predictions of folds, each with a temperature that was fitted on the other folds.
 
     A temperature that is fitted on the photos that it is judged on makes their log-loss slightly too good. Where the
-    others show too few mistakes to fit one, a fold keeps its own.
+    others show too few mistakes to fit one, or there are none, a fold keeps its own.
     """
+    if len(folds) == 1:
+        return list(folds)
     found = []
     for number, fold in enumerate(folds):
         others = [each for place, each in enumerate(folds) if place != number]

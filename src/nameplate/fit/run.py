@@ -13,7 +13,6 @@ bundle/                   the trained model
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from collections.abc import Sequence
@@ -23,17 +22,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-import msgspec
 import numpy as np
 
 from nameplate import __version__
 from nameplate.data.dataset import list_photos, read_dataset
-from nameplate.errors import DataError, NameplateError
+from nameplate.errors import DataError
 from nameplate.fit.recipe import Recipe
+from nameplate.fit.record import read_record, write_record
 from nameplate.fit.split import Split
 from nameplate.model.bundle import EXCLUDED
 from nameplate.model.embeddings import Progress
-from nameplate.storage import sha256_of, whole_file, working_in
+from nameplate.storage import sha256_of, working_in
 from nameplate.types import Evaluation, Exported, Photo
 
 # What a bundle records of its training. These keys are in bundle.json, so they must not change.
@@ -192,9 +191,7 @@ def save_run(folder: Path, run: Run) -> None:
     Raises:
         NameplateError: the file cannot be written.
     """
-    # json escapes file names that are not valid UTF-8, which msgspec refuses.
-    with whole_file(folder / RUN) as temporary:
-        temporary.write_text(json.dumps(msgspec.to_builtins(run)), "ascii")
+    write_record(folder / RUN, run)
 
 
 def set_tracking(folder: Path, track: Sequence[Tracking]) -> None:
@@ -212,19 +209,8 @@ def load_run(folder: Path) -> Run:
     Raises:
         NameplateError: the file does not exist, is damaged, or has another schema version.
     """
-    path = folder / RUN
-    try:
-        said = json.loads(path.read_text("ascii"))
-        if said.get("schema") != SCHEMA:
-            raise ValueError(f"its schema is {said.get('schema')}, this Nameplate reads {SCHEMA}")
-        return msgspec.convert(said, Run)
-    except OSError as error:
-        raise NameplateError(
-            f"'{folder}' is not a run that can be resumed: cannot read '{path}' ({error.strerror or error}). "
-            "Give the folder that 'nameplate train --recipe … -o RUN' made."
-        ) from None
-    except (ValueError, AttributeError, msgspec.ValidationError, RecursionError) as error:
-        raise NameplateError(f"'{path}' is damaged: {error}. Train anew with another --output.") from None
+    missing = "It is not a run that can be resumed: give the folder that 'nameplate train --recipe … -o RUN' made."
+    return read_record(folder / RUN, Run, SCHEMA, missing=missing)
 
 
 # Photos of a run that were moved since it began: they are found again by their SHA-256.

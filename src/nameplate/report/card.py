@@ -154,6 +154,8 @@ def describe(model: Model) -> str:
         ("data", f"{_number(data.get('photos'))} photos, SHA-256 `{str(data.get('sha256', 'not recorded'))[:16]}…`"),
         ("made", f"{provenance.get('made', 'not recorded')}, Nameplate {versions.get('nameplate', '?')}"),
     ]
+    if members := provenance.get("members"):
+        rows.append(("ensemble", _members(members)))
     if gate := _gate_sources(_mapping(provenance.get("gate"))):
         rows.append(("gate of `not a car`", gate))
     if licence := provenance.get("licence"):
@@ -164,6 +166,15 @@ def describe(model: Model) -> str:
     if note := provenance.get("note"):
         rows.append(("note", str(note)))
     return _table(rows)
+
+
+def _members(members: object) -> str:
+    """The members of an ensemble in words."""
+    found = [_mapping(each) for each in members] if isinstance(members, list) else []
+    names = [str(each.get("name", "?")) for each in found]
+    weights = [f" ({each['weight']:.2f})" if isinstance(each.get("weight"), float) else "" for each in found]
+    shown = ", ".join(f"{name}{weight}" for name, weight in zip(names, weights, strict=True))
+    return f"mean of {len(found)} members: {shown}; unknown cars and other things are told by the detector of the first"
 
 
 def _gate_sources(gate: dict[str, object]) -> str:

@@ -46,6 +46,10 @@ FLAT = 0.05
 PLATEAU = 0.05
 """Share of its whole fall by which the loss has fallen where its descent begins."""
 
+BELOW = 3.0
+"""The proposal is at most the rate of the least loss divided by this. Where few steps lead down steeply, the descent is
+too short to have a middle."""
+
 OnRate = Callable[[int, float, float], None]
 """Called after each step with its number from 1, its rate and its smoothed loss."""
 
@@ -61,7 +65,7 @@ class RateSearch:
     losses: tuple[float, ...]
     """The smoothed loss after each step."""
     valley: float
-    """The rate half-way down the longest descent of the loss: fastai's proposal, and ours."""
+    """The rate half-way down the longest descent of the loss, as fastai proposes, and at most `minimum` / `BELOW`."""
     steepest: float
     """The rate at which the loss fell fastest: a lower bound."""
     minimum: float
@@ -161,13 +165,15 @@ def _sweep(
 def _search(stage: int, rates: Sequence[float], losses: Sequence[float]) -> RateSearch:
     """The proposals that a curve makes."""
     slopes = np.gradient(np.asarray(losses), np.log(rates))
+    least = int(np.argmin(losses))
+    highest = max(0, int(np.searchsorted(rates, rates[least] / BELOW, side="right")) - 1)
     return RateSearch(
         stage,
         tuple(rates),
         tuple(losses),
-        valley=rates[_proposal(losses)],
+        valley=rates[min(_proposal(losses), highest)],
         steepest=rates[int(slopes.argmin())],
-        minimum=rates[int(np.argmin(losses))],
+        minimum=rates[least],
     )
 
 

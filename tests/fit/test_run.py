@@ -93,7 +93,7 @@ def test_the_file_is_written_completely_or_not_at_all(tmp_path: Path, run: Run) 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(NameplateError, match=rf"'{folder}' is not a run .*No such file.*nameplate train"):
+        with pytest.raises(NameplateError, match=rf"No such file.*'{folder}' is not a run .*nameplate train"):
             load_run(folder)
 
 

@@ -209,7 +209,9 @@ def load_run(folder: Path) -> Run:
     Raises:
         NameplateError: the file does not exist, is damaged, or has another schema version.
     """
-    missing = "It is not a run that can be resumed: give the folder that 'nameplate train --recipe … -o RUN' made."
+    missing = (
+        f"'{folder}' is not a run that can be resumed: give the folder that 'nameplate train --recipe … -o RUN' made."
+    )
     return read_record(folder / RUN, Run, SCHEMA, missing=missing)
 
 

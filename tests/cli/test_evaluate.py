@@ -58,6 +58,12 @@ def test_page_json_table_card_and_comparison_at_once(bundle: Path, other: Path, 
     for part in ("model", "figures", "makes", "hardest"):
         assert f"<!-- measured: {part} -->" in text
     assert percent(said["top1"]) in text
+    assert "photos a second from files" in text
+    assert "gets the verdict `poor photo`" in text
+    for written in (text, page.read_text("utf-8")):  # not only of those that were given a set
+        assert f"of all known photos {percent(said['verdicts']['held']['value'])}" in written
+    assert str(tmp_path) not in text
+    assert "nameplate evaluate mine" in text
     for there in (page, page.with_suffix(".json"), page.with_suffix(".photos.csv")):  # also what lies beside the page
         others = [each for each in page.parent.iterdir() if each != there]
         for each in others:
@@ -68,12 +74,6 @@ def test_page_json_table_card_and_comparison_at_once(bundle: Path, other: Path, 
             each.with_name(f"{each.name}.aside").rename(each)
     nameplate("evaluate", bundle, TEST, "-o", page, "--card", card, "--overwrite")
     assert json.loads(page.with_suffix(".json").read_text("utf-8"))["photos"] != said["photos"]
-    assert "photos a second from files" in text
-    assert "gets the verdict `poor photo`" in text
-    for written in (text, page.read_text("utf-8")):  # not only of those that were given a set
-        assert f"of all known photos {percent(said['verdicts']['held']['value'])}" in written
-    assert str(tmp_path) not in text
-    assert "nameplate evaluate mine" in text
 
 
 def test_the_text_says_more_than_right_and_wrong(bundle: Path, other: Path) -> None:

@@ -16,8 +16,6 @@ from nameplate.types import Limits, Photo, Prediction, Preprocess
 
 if TYPE_CHECKING:
     from nameplate.data import read_dataset
-    from nameplate.experiments.auto import train_within
-    from nameplate.fit.ensemble import Ensemble, make_ensemble
     from nameplate.images import decode, preprocess
     from nameplate.model.model import Model
 
@@ -25,7 +23,6 @@ __version__ = "0.1.0"
 __all__ = [
     "BundleError",
     "DataError",
-    "Ensemble",
     "Limits",
     "Model",
     "NameplateError",
@@ -36,20 +33,15 @@ __all__ = [
     "RuntimeUnavailableError",
     "UsageError",
     "decode",
-    "make_ensemble",
     "preprocess",
     "read_dataset",
-    "train_within",
 ]
 
 _LAZY = {
-    "Ensemble": "nameplate.fit.ensemble",
     "Model": "nameplate.model.model",
     "decode": "nameplate.images",
-    "make_ensemble": "nameplate.fit.ensemble",
     "preprocess": "nameplate.images",
     "read_dataset": "nameplate.data",
-    "train_within": "nameplate.experiments.auto",
 }
 
 if not TYPE_CHECKING:  # A type checker needs no __getattr__, and would accept every name with it.

@@ -70,12 +70,41 @@ def test_the_health_check_distinguishes_ready_from_not_ready() -> None:
         assert not healthy(running.url.removeprefix("http://"))
 
 
-def test_alerts_ask_for_metrics_that_there_are() -> None:
+def _asked() -> set[str]:
+    """The metrics that alerts, dashboard and autoscaler ask for."""
+    rules = [rule["expr"] for group in read("deploy/alerts.yml")["groups"] for rule in group["rules"]]
+    panels = json.loads((ROOT / "deploy" / "grafana.json").read_text("utf-8"))["panels"]
+    shown = [target["expr"] for panel in panels for target in panel["targets"]]
+    [scaler] = [part for part in KUBERNETES if part["kind"] == "HorizontalPodAutoscaler"]
+    scaled = [metric["pods"]["metric"]["name"] for metric in scaler["spec"]["metrics"]]
+    assert rules
+    assert shown
+    assert scaled
+    return {name for text in (*rules, *shown, *scaled) for name in re.findall(r"nameplate_\w+|process_\w+", text)}
+
+
+KUBERNETES = list(yaml.safe_load_all((ROOT / "deploy" / "kubernetes.yaml").read_text("utf-8")))
+
+
+def test_the_deployment_on_kubernetes_is_hardened_and_its_parts_refer_to_each_other() -> None:
+    parts = {part["kind"]: part["spec"] for part in KUBERNETES}
+    template = parts["Deployment"]["template"]
+    assert template["metadata"]["labels"] == parts["Service"]["selector"]
+    assert parts["Deployment"]["selector"] == parts["PodDisruptionBudget"]["selector"]
+    assert parts["HorizontalPodAutoscaler"]["scaleTargetRef"]["name"] == "nameplate"
+    [container] = template["spec"]["containers"]
+    secured = container["securityContext"]
+    assert (secured["readOnlyRootFilesystem"], secured["capabilities"]["drop"]) == (True, ["ALL"])
+    delay = float(container["args"][container["args"].index("--stop-delay") + 1])
+    assert template["spec"]["terminationGracePeriodSeconds"] > delay + 30
+    assert container["livenessProbe"]["httpGet"]["path"] == "/health/live"
+    assert container["readinessProbe"]["httpGet"]["path"] == "/health/ready"
+
+
+def test_alerts_and_dashboard_ask_for_metrics_that_there_are() -> None:
     with serving() as running:
         there = running.get("/metrics").text
-    groups = read("deploy/alerts.yml")["groups"]
-    asked = {name for group in groups for rule in group["rules"] for name in re.findall(r"nameplate_\w+", rule["expr"])}
-    assert asked
+    asked = _asked()
     for name in asked:
         assert re.search(rf"^# TYPE {name.removesuffix('_bucket')} ", there, re.MULTILINE), name
 

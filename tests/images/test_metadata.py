@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from nameplate.images import isolated
 from nameplate.images.decode import decode, read_header
 from nameplate.images.metadata import without_metadata
 from nameplate.types import Limits
@@ -73,3 +74,11 @@ def test_every_photo_that_is_read_has_a_copy(name: str) -> None:
     assert np.array_equal(decode(copy), decode(data))
     again = without_metadata(copy, read_header(copy, Limits()), Limits())
     assert again == copy, "the same photo sent twice is stored once"
+
+
+def test_a_photo_that_is_written_anew_is_decoded_in_another_process() -> None:
+    isolated.end_all()
+    isolated.idle.clear()
+    data = telling("BMP")
+    without_metadata(data, read_header(data, Limits()), Limits())
+    assert len(isolated.idle) == 1

@@ -105,6 +105,18 @@ class PixelBox:
 
 
 @dataclass(frozen=True, slots=True)
+class Fields:
+    """What a nameplate says about the car beside its make."""
+
+    model: str | None
+    """None where the nameplate is a make alone."""
+    body: str | None = None
+    """As it is written in the nameplate (`Sedan`, `Crew Cab`); None where the nameplate does not say it."""
+    years: str | None = None
+    """A year or a range of years, as it is written in the nameplate; None where the nameplate does not say it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Photo:
     """One photo of a data set: its path, and what is known before its pixels are read."""
 
@@ -169,6 +181,14 @@ class Prediction:
     """The make, where it is certain enough. For `unsure` it may be although the nameplate is not."""
     make_confidence: float | None = None
     """Probability of `make`: the sum over the nameplates of the make."""
+    model: str | None = None
+    """The model, without its make, where all `candidates` are of one: "S4" of two model years of an Audi S4."""
+    model_confidence: float | None = None
+    """Probability of `model`: the sum over its nameplates."""
+    body: str | None = None
+    """The body, where `candidates` name one model and all have the same."""
+    years: str | None = None
+    """A year or a range of years, where `candidates` name one model and all have the same."""
     flaws: tuple[Flaw, ...] = ()
     """Flaws of the photo itself. Never empty for `poor photo`; for other verdicts a reason to check the answer."""
     why: Why | None = None

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nameplate.data.labels import make_of, makes_of, natural_key, numbered, read_names
+from nameplate.data.labels import fields_of, make_of, makes_of, natural_key, numbered, read_names
 from nameplate.errors import DataError, did_you_mean
 from nameplate.model.bundle import load_bundle
 
@@ -142,3 +142,33 @@ def test_one_make_written_in_two_ways_is_one() -> None:
 def test_any_text_has_a_make(name: str) -> None:
     make = make_of(name)
     assert bool(make) == bool(name)
+
+
+@pytest.mark.parametrize(
+    ("nameplate", "fields"),
+    [
+        ("Chevrolet Express Cargo Van 2007", ("Express", "Cargo Van", "2007")),
+        ("Ram C-V Cargo Van Minivan 2012", ("C-V Cargo Van", "Minivan", "2012")),
+        ("Kia Rio 2011-2017", ("Rio", None, "2011-2017")),
+        ("Kia Rio 2017–", ("Rio", None, "2017–")),
+        ("BMW 2002", ("2002", None, None)),
+        ("Peugeot 2008 SUV 2019", ("2008", "SUV", "2019")),
+        ("Land Rover Range Rover SUV 2012", ("Range Rover", "SUV", "2012")),
+        ("ВАЗ-2109", ("2109", None, None)),
+        ("Лада Калина", ("Калина", None, None)),
+        ("Citroën Coupé", ("Coupé", None, None)),
+        ("Saab", (None, None, None)),
+        ("7", (None, None, None)),
+    ],
+)
+def test_a_nameplate_says_model_body_and_years(
+    nameplate: str, fields: tuple[str | None, str | None, str | None]
+) -> None:
+    found = fields_of(nameplate)
+    assert (found.model, found.body, found.years) == fields
+
+
+@given(st.text())
+def test_any_name_has_fields(name: str) -> None:
+    found = fields_of(name)
+    assert found.model is None or found.model.strip()

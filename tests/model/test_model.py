@@ -61,7 +61,7 @@ def test_an_answer_holds_the_best_nameplates_best_first(model: Model) -> None:
 
 def test_probabilities_sum_to_one(model: Model) -> None:
     probs = model.probabilities(model.embed(PHOTOS), "onnxruntime")
-    assert probs.shape == (16, 196)
+    assert probs.shape == (16, 206)
     assert probs.dtype == np.float32
     assert probs.sum(1) == pytest.approx(np.ones(16), abs=1e-5)
 
@@ -101,7 +101,7 @@ def test_it_names_real_cars_that_it_was_not_trained_on(model: Model, cars196: Pa
     assert sum(right) / len(right) > 0.65
 
 
-@pytest.mark.parametrize(("top", "given"), [(1, 1), (3, 3), (196, 196), (1000, 196)])
+@pytest.mark.parametrize(("top", "given"), [(1, 1), (3, 3), (206, 206), (1000, 206)])
 def test_as_many_nameplates_as_asked_for(model: Model, top: int, given: int) -> None:
     [answer] = model.predict(PHOTOS[:1], top=top)
     assert len(answer.top) == given

@@ -44,10 +44,11 @@ def path_of(photo: str) -> str:
 
 
 def plain(said: object, photo: str) -> Any:
-    """As it comes out of JSON, with the photo's path as it was recorded, and without the `box` that came later."""
+    """As it comes out of JSON, with the photo's path as it was recorded, and without the members that came later."""
     found = json.loads(json.dumps(msgspec.to_builtins(said)).replace(json.dumps(path_of(photo)), json.dumps(photo)))
     for row in found.get("photos", [found]):
         assert row.pop("box") is None  # bundles of that time name the whole photo
+        assert {row.pop(key) for key in ("model", "model_confidence", "body", "years")} == {None}  # nor a model
     return found
 
 

@@ -13,13 +13,15 @@ from nameplate.model.verdict import (
     COVERAGE,
     Thresholds,
     car_margin,
+    index_models,
     make_probabilities,
     ood_score,
     prediction_set,
     with_flaws,
+    with_model,
     with_verdict,
 )
-from nameplate.types import Prediction, Verdict
+from nameplate.types import Fields, Prediction, Verdict
 
 NAMES = ("BMW 1", "BMW 3", "Audi A4", "Audi A6")
 MAKES = ("BMW", "BMW", "Audi", "Audi")
@@ -49,6 +51,53 @@ def test_candidates_of_two_makes_give_no_make() -> None:
     found = _judged([0.4, 0.05, 0.35, 0.2])
     assert (found.verdict, found.candidates) == ("unsure", ("BMW 1", "Audi A4", "Audi A6"))
     assert (found.make, found.make_confidence) == (None, None)
+
+
+YEARS = ("Audi S4 Sedan 2007", "Audi S4 Sedan 2012", "audi_s4", "Audi S5 Coupe 2012", "Saab")
+MODELS = index_models(
+    YEARS,
+    ("Audi", "Audi", "Audi", "Audi", "Saab"),
+    (
+        Fields("S4", "Sedan", "2007"),
+        Fields("S4", "Sedan", "2012"),
+        Fields("s4"),
+        Fields("S5", "Coupe", "2012"),
+        Fields(None),
+    ),
+)
+
+
+def _modelled(*candidates: str, make: str | None = "Audi") -> Prediction:
+    plain = Prediction("a.jpg", candidates[0], candidates=candidates, make=make)
+    return with_model(plain, np.array([0.4, 0.3, 0.1, 0.15, 0.05], np.float32), MODELS)
+
+
+def test_candidates_of_one_model_give_the_model_and_what_they_agree_on() -> None:
+    found = _modelled("Audi S4 Sedan 2007", "Audi S4 Sedan 2012")
+    assert (found.model, found.body, found.years) == ("S4", "Sedan", None)
+    assert found.model_confidence == pytest.approx(0.8)  # with what another source calls the same
+    found = _modelled("Audi S4 Sedan 2012")
+    assert (found.model, found.body, found.years) == ("S4", "Sedan", "2012")
+    found = _modelled("Audi S4 Sedan 2012", "audi_s4")
+    assert (found.model, found.body, found.years) == ("S4", None, None)
+
+
+@pytest.mark.parametrize(
+    ("candidates", "make"),
+    [
+        (("Audi S4 Sedan 2007", "Audi S5 Coupe 2012"), "Audi"),  # of two models
+        (("Audi S4 Sedan 2007",), None),  # the make is not certain enough
+        (("Saab",), "Saab"),  # a make alone
+    ],
+)
+def test_else_there_is_no_model(candidates: tuple[str, ...], make: str | None) -> None:
+    found = _modelled(*candidates, make=make)
+    assert (found.model, found.model_confidence, found.body, found.years) == (None, None, None, None)
+
+
+def test_a_bundle_without_fields_gives_no_model() -> None:
+    plain = Prediction("a.jpg", "Audi S4", candidates=("Audi S4",), make="Audi")
+    assert with_model(plain, np.ones(1, np.float32), index_models(["Audi S4"], ["Audi"], ())) == plain
 
 
 def test_far_from_all_cars_is_not_a_car_at_any_confidence() -> None:

@@ -39,4 +39,4 @@ def test_the_card_is_front_matter_text_and_use() -> None:
     assert values["pipeline_tag"] == "image-classification"
     assert body.startswith("# My card\n\nWords: with a colon.\n\n## Use\n")
     assert 'Model.load("hf:maria/cars")' in body
-    assert "196 nameplates" in hub_card(model, "maria/cars")
+    assert "206 nameplates" in hub_card(model, "maria/cars")

@@ -212,7 +212,7 @@ def test_the_service_describes_its_models_and_limits(server: Running) -> None:
         "onnxruntime",
         True,
     )
-    assert len(served["nameplates"]) == len(served["makes"]) == 196
+    assert len(served["nameplates"]) == len(served["makes"]) == 206
     about = server.get("/v1/service").json()
     assert (about["feedback"], about["keys"], about["limits"]["photos"]) == (False, False, 20)
     assert server.get("/health/ready").json() == {"ready": True, "models": {"cars196": True}}

@@ -40,7 +40,7 @@ from nameplate.types import Cars
 T = TypeVar("T")
 FLUSH = 256
 """Lines between two flushes to disk."""
-FORMAT = 2
+FORMAT = 3
 """Version of the lines' format. A journal of another version is not resumed: msgspec would silently drop the fields
 that it does not know."""
 

@@ -38,6 +38,9 @@ class AnsweredPhoto:
 BOX = ("box_left", "box_top", "box_right", "box_bottom")
 """The columns of the main car's box, in pixels of the upright photo; empty where the whole photo was named."""
 
+FIELDS = ("model", "model_confidence", "body", "years")
+"""The columns of what all candidates agree on."""
+
 
 def columns(top: int) -> list[str]:
     """Return the columns of CSV and Parquet. Several values in `flaws` are separated by semicolons.
@@ -45,7 +48,7 @@ def columns(top: int) -> list[str]:
     `cars` is JSON, as `identify --all-cars --json` prints it; it is empty unless all cars were asked for. JSON Lines
     have the members of `identify --json` and `sha256` instead.
     """
-    named = ["photo", "sha256", "nameplate", "confidence", "verdict", "make", "make_confidence", "error"]
+    named = ["photo", "sha256", "nameplate", "confidence", "verdict", "make", "make_confidence", *FIELDS, "error"]
     ranked = [column for n in range(1, top + 1) for column in (f"top{n}", f"top{n}_confidence")]
     return [*named, *ranked, "flaws", *BOX, "cars"]
 
@@ -103,6 +106,7 @@ def _row(answer: AnsweredPhoto) -> dict[str, object]:
         "verdict": prediction.verdict,
         "make": prediction.make,
         "make_confidence": prediction.make_confidence,
+        **{name: getattr(prediction, name) for name in FIELDS},
         "error": prediction.error,
     }
     for number, (name, confidence) in enumerate(prediction.top, start=1):

@@ -458,6 +458,8 @@ def _verdict(prediction: Prediction) -> str:
     if prediction.verdict != "unsure":
         return f"{prediction.verdict}{f': {prediction.why}' if prediction.why else ''}{but}"
     sure = f"make {prediction.make} ({100 * (prediction.make_confidence or 0):.0f} %), " if prediction.make else ""
+    if prediction.model:
+        sure = f"{prediction.make} {prediction.model} ({100 * (prediction.model_confidence or 0):.0f} %), "
     return f"unsure: {sure}one of {len(prediction.candidates)} nameplates{but}"
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from nameplate.data.archive import Refused
 from nameplate.errors import DataError
 from nameplate.storage import absolute, counted, nfc, read_text
-from nameplate.types import Photo
+from nameplate.types import Fields, Photo
 
 MAKES_OF_SEVERAL_WORDS = (
     "Alfa Romeo", "AM General", "American Motors", "Ashok Leyland", "Aston Martin", "Austin Healey", "Bristol Cars",
@@ -108,6 +108,41 @@ def make_of(nameplate: str) -> str:
         if folded[: len(parts)] == parts:
             return " ".join(words[: len(parts)])
     return re.split(r"-(?=\d)", words[0], maxsplit=1)[0] or nameplate if words else nameplate
+
+
+BODIES = (
+    "Sedan", "Saloon", "Coupe", "Coupé", "Convertible", "Cabriolet", "Cabrio", "Roadster", "Spider", "Spyder",
+    "Hatchback", "Liftback", "Wagon", "Estate", "Touring", "Avant", "SUV", "Crossover", "Minivan", "MPV", "Van",
+    "Cargo Van", "Passenger Van", "Pickup", "Regular Cab", "Extended Cab", "Crew Cab", "Quad Cab", "Club Cab",
+    "Double Cab", "SuperCab",
+)  # fmt: skip
+"""Bodies, as the end of a nameplate says them."""
+_FOLDED_BODIES = frozenset(body.casefold() for body in BODIES)
+_YEARS = re.compile(r"(?:19|20)\d\d(?:[-\u2013](?:(?:19|20)?\d\d)?)?")
+
+
+def fields_of(nameplate: str) -> Fields:
+    """Model, body and years of a nameplate `MAKE MODEL [BODY] [YEARS]`.
+
+    A number that could be a year is the model where it is all that follows the make.
+
+    >>> fields_of("Audi S4 Sedan 2007")
+    Fields(model='S4', body='Sedan', years='2007')
+    >>> fields_of("Chevrolet Silverado 1500 Crew Cab 2007-2013").body, fields_of("Peugeot 2008").model
+    ('Crew Cab', '2008')
+    >>> fields_of("toyota_camry")
+    Fields(model='camry', body=None, years=None)
+    """
+    make = make_of(nameplate)
+    words = nameplate.replace("_", " ").strip()[len(make) :].lstrip(" -").split()
+    years = words.pop() if len(words) > 1 and _YEARS.fullmatch(words[-1]) else None
+    body = None
+    for length in (2, 1):  # "Cargo Van" before "Van"
+        if len(words) > length and " ".join(words[-length:]).casefold() in _FOLDED_BODIES:
+            body = " ".join(words[-length:])
+            del words[-length:]
+            break
+    return Fields(" ".join(words) or None, body, years)
 
 
 def makes_of(nameplates: Iterable[str]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate.data.labels import makes_of
+from nameplate.data.labels import fields_of, makes_of
 from nameplate.errors import BundleError
 from nameplate.evaluate.calibration import MIN_CALIBRATION
 from nameplate.evaluate.significance import SEED
@@ -367,7 +367,7 @@ def with_verdicts(
     no_car: float | None = None,
     odds: Floats | None = None,
 ) -> Manifest:
-    """Add makes, and the thresholds of verdicts and claims, to a manifest.
+    """Add makes and models, and the thresholds of verdicts and claims, to a manifest.
 
     Args:
         manifest: The manifest of the new bundle.
@@ -381,4 +381,6 @@ def with_verdicts(
     makes = makes_of(manifest.nameplates)
     claims, make_claims = choose_claims(probabilities, y_true, makes)
     thresholds = choose_thresholds(probabilities, y_true, makes, distances, far, no_car, odds)
-    return replace(manifest, makes=makes, thresholds=thresholds, claims=claims, make_claims=make_claims)
+    fields = tuple(map(fields_of, manifest.nameplates))
+    manifest = replace(manifest, makes=makes, fields=fields)
+    return replace(manifest, thresholds=thresholds, claims=claims, make_claims=make_claims)

@@ -60,6 +60,7 @@ def combined(bundles: Sequence[Bundle], scales: Sequence[float], name: str) -> B
         files={},
         bfloat16=_worst([bundle.manifest.bfloat16 for bundle in bundles]),
         makes=first.makes,
+        fields=first.fields,
     )
     return Bundle(manifest, backbone, weight, bias, None, _detector(bundles, len(weight)))
 

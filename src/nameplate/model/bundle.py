@@ -34,7 +34,7 @@ from nameplate.model.verdict import Thresholds
 from nameplate.model.verification import ClaimThresholds
 from nameplate.runtime.onnx_file import check_backbone
 from nameplate.storage import open_regular, sha256, whole_folder
-from nameplate.types import Floats, Preprocess
+from nameplate.types import Fields, Floats, Preprocess
 
 SCHEMA = 3
 """The version of bundle.json that this Nameplate writes. It reads this one and all earlier ones. Schema 3 may say that
@@ -112,6 +112,8 @@ class Manifest:
     """Runtime → the temperature fitted on its embeddings. The runtime's name includes the precision."""
     makes: tuple[str, ...] = ()
     """The make of each nameplate, in their order; empty in bundles of schema 1."""
+    fields: tuple[Fields, ...] = ()
+    """Model, body and years of each nameplate, in their order; empty in older bundles."""
     thresholds: Thresholds = field(default_factory=Thresholds)
     """Thresholds of the verdicts."""
     claims: ClaimThresholds | None = None
@@ -328,6 +330,8 @@ def _problem(manifest: Manifest) -> str | None:
     # Bundles of schema 1 have no makes.
     if len(manifest.makes) not in (0, len(manifest.nameplates)):
         return f"it has {len(manifest.nameplates)} nameplates and {len(manifest.makes)} makes"
+    if len(manifest.fields) not in (0, len(manifest.makes)):
+        return f"it has {len(manifest.makes)} makes and {len(manifest.fields)} models"
     thresholds = manifest.thresholds
     limits = [limit for limit in (thresholds.middle, thresholds.near, thresholds.far) if limit is not None]
     largest = max(map(abs, [*limits, thresholds.spread]))

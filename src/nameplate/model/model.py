@@ -30,7 +30,15 @@ from nameplate.model.proof import load_proven
 from nameplate.model.runtime_choice import ChosenRuntime
 from nameplate.model.sources import PhotoLike, Photos, as_list, as_source, as_sources, each_photo, photo_name
 from nameplate.model.tta import TTAEmbedder
-from nameplate.model.verdict import car_margin, with_flaws, with_reason, with_verdict
+from nameplate.model.verdict import (
+    ModelIndex,
+    car_margin,
+    index_models,
+    with_flaws,
+    with_model,
+    with_reason,
+    with_verdict,
+)
 from nameplate.model.verification import (
     DEFAULT_LIES,
     DEFAULT_RATE,
@@ -54,7 +62,7 @@ class Model:
     >>> from nameplate.demo import photo
     >>> model = Model.load("cars196")
     >>> len(model.nameplates)
-    196
+    206
     >>> model.embed([photo()]).shape
     (1, 2688)
     >>> [answer] = model.predict([photo()])
@@ -210,7 +218,8 @@ class Model:
         scores = (*(distances or ()), *(() if odds is None else (odds,)))
         if not all_finite(probs) or not all(np.isfinite(each).all() for each in scores):
             return Prediction(name, failure=NOT_COMPUTED)
-        return with_verdict(plain, probs, self.nameplates, self.makes, thresholds, distances, odds)
+        decided = with_verdict(plain, probs, self.nameplates, self.makes, thresholds, distances, odds)
+        return with_model(decided, probs, self._models)
 
     def car_margin(self, embeddings: Floats) -> Floats | None:
         """`verdict.car_margin` of embeddings: float32 N×D → float32 (N,), above 0 for `not a car`.
@@ -285,6 +294,10 @@ class Model:
     def makes(self) -> tuple[str, ...]:
         """The make of each nameplate. In bundles that do not contain makes, each nameplate is its own make."""
         return self.bundle.manifest.makes or self.nameplates
+
+    @cached_property
+    def _models(self) -> ModelIndex:
+        return index_models(self.nameplates, self.makes, self.bundle.manifest.fields)
 
     def probs(self, photo: EmbeddedPhoto) -> Floats:
         """Calibrated probabilities of a photo's main car, or of the whole photo, float32 (C,): the mean over its

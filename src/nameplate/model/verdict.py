@@ -16,7 +16,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from nameplate.types import Flaw, Floats, Prediction
+from nameplate.types import Fields, Flaw, Floats, Prediction
 
 ALWAYS_A_CAR = 1.0
 """A photo whose distance to the nearest nameplate is below the median plus so many interquartile ranges is a car,
@@ -198,16 +198,77 @@ def with_verdict(
         # The make follows from the nameplate here, even where another make has a higher sum.
         make = makes[candidates[0]]
         make_probability = float(probs[0, names.index(make)])
-        return replace(
-            found,
-            verdict="answer",
-            candidates=(nameplates[candidates[0]],),
-            make=make,
-            make_confidence=make_probability,
-        )
+        found = replace(found, verdict="answer", make=make, make_confidence=make_probability)
+        return replace(found, candidates=(nameplates[candidates[0]],))
     if len(prediction_set(probs[0], thresholds.make)) > 1:  # several makes are left as well
         found = replace(found, make=None, make_confidence=None)
     return replace(found, verdict="unsure", candidates=tuple(nameplates[i] for i in candidates))
+
+
+def with_model(prediction: Prediction, probabilities: Floats, models: ModelIndex) -> Prediction:
+    """Add the model, body and years that all candidates agree on.
+
+    A model is as certain as the prediction set: that holds the true nameplate as often as the thresholds' `coverage`
+    says.
+
+    Args:
+        prediction: a result of `with_verdict`.
+        probabilities: float32 (C,).
+        models: those of the model's nameplates.
+    """
+    found = {models.index[name] for name in prediction.candidates} if models.index else set()
+    if len(found) != 1:
+        return prediction
+    number = found.pop()
+    make, model = models.names[number]
+    if model is None or prediction.make != make:  # the make has a threshold of its own, which may not be reached
+        return prediction
+    fields = [models.fields[name] for name in prediction.candidates]
+    bodies, years = {each.body for each in fields}, {each.years for each in fields}
+    return replace(
+        prediction,
+        model=model,
+        model_confidence=float(probabilities[models.indices == number].sum()),
+        body=bodies.pop() if len(bodies) == 1 else None,
+        years=years.pop() if len(years) == 1 else None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIndex:
+    """The car models among the nameplates of a bundle."""
+
+    names: tuple[tuple[str, str | None], ...]
+    """Make and model, in order of first appearance; None for nameplates that are a make alone."""
+    index: dict[str, int]
+    """Nameplate → place of its model in `names`; empty for bundles that do not say models."""
+    fields: dict[str, Fields]
+    """Nameplate → what it says."""
+    indices: NDArray[np.int64]
+    """int64 (C,): the same as `index`, in the order of the nameplates."""
+
+
+def index_models(nameplates: Sequence[str], makes: Sequence[str], fields: Sequence[Fields]) -> ModelIndex:
+    """Group nameplates by model: those of other bodies and years, or of other sources, that say one make and model.
+
+    >>> names = ("Audi S4 Sedan 2007", "Audi S4 Sedan 2012", "audi_s4", "Audi TT")
+    >>> fields = [Fields("S4", "Sedan", "2007"), Fields("S4", "Sedan", "2012"), Fields("s4"), Fields("TT")]
+    >>> index_models(names, ("Audi",) * 4, fields).indices.tolist()
+    [0, 0, 0, 1]
+    """
+    if not fields:
+        return ModelIndex((), {}, {}, np.zeros(0, np.int64))
+    places: dict[tuple[str, str], int] = {}
+    names: list[tuple[str, str | None]] = []
+    indices = []
+    for make, each in zip(makes, fields, strict=True):
+        key = (make.casefold(), (each.model or "").casefold())
+        if key not in places:
+            places[key] = len(names)
+            names.append((make, each.model))
+        indices.append(places[key])
+    index = dict(zip(nameplates, indices, strict=True))
+    return ModelIndex(tuple(names), index, dict(zip(nameplates, fields, strict=True)), np.array(indices, np.int64))
 
 
 def with_flaws(prediction: Prediction, flaws: tuple[Flaw, ...]) -> Prediction:

@@ -388,6 +388,10 @@ class Car(msgspec.Struct, frozen=True, kw_only=True):
     candidates: tuple[str, ...]
     make: str | None
     make_confidence: float | None
+    model: str | None
+    model_confidence: float | None
+    body: str | None
+    years: str | None
     top: tuple[Ranked, ...]
     box: PixelBox | None
     flaws: tuple[Flaw, ...] | UnsetType = UNSET
@@ -403,6 +407,10 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     candidates: tuple[str, ...]
     make: str | None
     make_confidence: float | None
+    model: str | None
+    model_confidence: float | None
+    body: str | None
+    years: str | None
     top: tuple[Ranked, ...]
     box: PixelBox | None
     why: Why | UnsetType = UNSET
@@ -453,6 +461,10 @@ def _car_json(prediction: Prediction) -> Car:
         candidates=prediction.candidates,
         make=prediction.make,
         make_confidence=prediction.make_confidence,
+        model=prediction.model,
+        model_confidence=prediction.model_confidence,
+        body=prediction.body,
+        years=prediction.years,
         top=tuple(Ranked(name, probability) for name, probability in prediction.top),
         box=prediction.box,
         flaws=prediction.flaws or UNSET,

@@ -26,6 +26,10 @@ EXAMPLE_ROW = {
     "candidates": ["Jeep Liberty SUV 2012"],
     "make": "Jeep",
     "make_confidence": 0.997,
+    "model": "Liberty",
+    "model_confidence": 0.966,
+    "body": "SUV",
+    "years": "2012",
     "top": EXAMPLE_TOP,
     "box": {"left": 212, "top": 340, "right": 1511, "bottom": 1106},
 }

@@ -45,12 +45,12 @@ def test_the_gain_is_the_paired_comparison_on_the_same_photos(model: Model) -> N
 
 def test_copies_count_as_one(model: Model) -> None:
     photos = [Photo(PATHS[0])] * 6 + [Photo(path) for path in PATHS[1:3]]
-    wrong = np.full((8, 196), 1 / 196, np.float32)
+    wrong = np.full((8, 206), 1 / 206, np.float32)
     y_true = np.array(
         [int(model.probs(row).argmax()) for row in all_embedded(model.embedder.rows(p.path for p in photos))]
     )
-    y_true[6:] = (y_true[6:] + 1) % 196
-    wrong[np.arange(8), (y_true + 2) % 196] = 0.9
+    y_true[6:] = (y_true[6:] + 1) % 206
+    wrong[np.arange(8), (y_true + 2) % 206] = 0.9
     groups = np.array([0, 0, 0, 0, 0, 0, 1, 2])
     grouped, alone = (evaluate_tta(model, photos, y_true, wrong, groups=g).gain for g in (groups, None))
     assert grouped.better == alone.better == 6
@@ -60,7 +60,7 @@ def test_copies_count_as_one(model: Model) -> None:
 
 def test_a_photo_that_vanished_keeps_its_plain_answer(model: Model, tmp_path: Path) -> None:
     photos = [Photo(PATHS[0]), Photo(str(tmp_path / "gone.jpg"))]
-    plain = np.full((2, 196), 1 / 196, np.float32)
+    plain = np.full((2, 206), 1 / 206, np.float32)
     found = evaluate_tta(model, photos, np.array([0, 1]), plain)
     assert np.array_equal(found.probabilities[1], plain[1])
     with pytest.raises(DataError, match=r"None of 1 photos can be read any more; the first is '.*gone\.jpg'"):

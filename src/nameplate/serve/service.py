@@ -76,6 +76,7 @@ class Engines:
         for source in self.settings.bundles:
             served = self._read(source)
             if served.engine.name in self.served:
+                served.copy.remove()
                 raise UsageError(f"Two bundles are called '{served.engine.name}'. Serve one of them, or rename one.")
             self.served[served.engine.name] = served
 

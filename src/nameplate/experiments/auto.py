@@ -411,8 +411,8 @@ def _network_trainer(clock: _Clock) -> Trainer | None:
         from nameplate.train.fold_runs import network_fold
     except ModuleNotFoundError as error:
         clock.note(
-            f"No network was trained, since '{error.name}' is missing (pip install 'nameplate[train]'). Heads gain "
-            "nothing from more time, so that the rest of it is not used."
+            f"No network was trained, since '{error.name}' is missing (pip install 'nameplate[train]'). Heads are "
+            "complete: nothing longer is known to help them, so that the rest of the time is not used."
         )
         return None
     threads = clock.state.threads

@@ -4,10 +4,10 @@
 
 The names are those of russian10 (`NAMES`), which trained no network: their accuracy can be measured, on the quarter of
 their photos that this tool keeps out, and with `--cross-validate` on all, out of fold. Photos of ukraine63 add sides to
-some of them. Why no others ship: docs/experiments.md, 2026-11-28. The columns that the head has stay as they are: the new ones are fitted
-beside them, as multinomial regression in which the known nameplates are one class with a fixed logit. `SHIFT` is
-subtracted from the new columns. It is the largest at which no photo of cars196 changes its answer among those that
-choose; those photos are less certain than the ones that trained the network, of which the new columns were fitted.
+some of them. Why no others ship: docs/experiments.md, 2026-11-28. The columns that the head has stay as they are: the
+new ones are fitted beside them, as multinomial regression in which the known nameplates are one class with a fixed
+logit. `SHIFT` is subtracted from the new columns, so that no photo of cars196 that chooses gets a new name: those
+photos are less certain than the ones that trained the network, of which the new columns were fitted.
 
 Backbone and gate stay. The OOD detector, the temperatures, all thresholds and the check of bfloat16 are made anew,
 as `tools/calibrate_cars196.py` does it, on the half of cars196's held-out photos that chooses.
@@ -162,6 +162,8 @@ def folds(classes: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[np.i
 
 def fit_columns(bundle: Bundle, rows: Floats, classes: NDArray[np.int64], count: int) -> tuple[Floats, Floats]:
     """Columns D×count for classes 1 … count beside the bundle's own, which together are class 0 with a fixed logit."""
+    assert bundle.weight is not None
+    assert bundle.bias is not None
     mean, spread = rows.mean(0), rows.std(0) + 1e-6
     scaled = (rows - mean) / spread
     matrix = whitening(scaled - class_means(scaled, classes)[classes]) / spread[:, None]

@@ -131,8 +131,7 @@ def _print(found: Health) -> None:
     )
     for name, error in found.runtimes.items():
         package = f"{name.split('-')[0]} {_version_of(name.split('-')[0])}"
-        note = f"{name}: {error}" if error else f"{name} works"
-        screen.step("Runtime", f"{note}  ({package})")
+        screen.step("Runtime", f"{name}: {error}" if error else f"{name} works  ({package})")
     screen.step("Model", f"{DEFAULT_BUNDLE}: {found.answer}")
     screen.step("", f"WRONG: {found.problem}" if found.problem else "for the reference image, as when it was made")
     total = kept()

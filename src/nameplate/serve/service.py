@@ -73,12 +73,19 @@ class Engines:
         """
         if orphans := remove_orphans():
             event("copies removed", folders=orphans, reason="their service was killed")
-        for source in self.settings.bundles:
-            served = self._read(source)
-            if served.engine.name in self.served:
-                served.copy.remove()
-                raise UsageError(f"Two bundles are called '{served.engine.name}'. Serve one of them, or rename one.")
-            self.served[served.engine.name] = served
+        copies: list[BundleCopy] = []
+        try:
+            for source in self.settings.bundles:
+                served = self._read(source)
+                copies.append(served.copy)
+                name = served.engine.name
+                if name in self.served:
+                    raise UsageError(f"Two bundles are called '{name}'. Serve one of them, or rename one.")
+                self.served[name] = served
+        except BaseException:
+            for copy in copies:
+                copy.remove()
+            raise
 
     async def start(self) -> None:
         """Start every bundle's workers.

@@ -27,11 +27,11 @@ from nameplate.evaluate.calibration import calibrate, fit_temperatures
 from nameplate.evaluate.evaluator import EvaluationResult, evaluate_model
 from nameplate.evaluate.significance import paired
 from nameplate.evaluate.thresholds import choose_thresholds, with_reference, with_verdicts
-from nameplate.model.bundle import SCHEMA, Bfloat16Check, Bundle, load_bundle, save_bundle
+from nameplate.model.bundle import SCHEMA, Bfloat16Check, Bundle, Manifest, load_bundle, save_bundle
 from nameplate.model.classifier import log_losses, probabilities
 from nameplate.model.embeddings import embed_photos
 from nameplate.model.model import Model
-from nameplate.model.ood import fit_detector
+from nameplate.model.ood import MahalanobisDetector, fit_detector
 from nameplate.runtime.select import RUNTIMES
 
 NOT_CARS_PASSED = 0.05
@@ -89,6 +89,33 @@ def choose_thresholds_again(folder: Path, dataset: Dataset) -> None:
     save_bundle(folder, replace(bundle, manifest=manifest), overwrite=True)
 
 
+def recalibrated(
+    model: Model,
+    temperatures: dict[str, float],
+    found: EvaluationResult,
+    detector: MahalanobisDetector,
+    gates: tuple[float | None, float | None],
+) -> Manifest:
+    """The model's manifest with these temperatures, and with thresholds chosen on these answers.
+
+    Args:
+        model: has the classifier.
+        temperatures: runtime → temperature.
+        found: answers to photos that trained nothing.
+        detector: the OOD detector that the bundle will have.
+        gates: the thresholds `far` and `no_car`.
+    """
+    bundle = model.bundle
+    assert bundle.weight is not None
+    assert bundle.bias is not None
+    manifest = replace(bundle.manifest, schema=SCHEMA, temperatures=temperatures)
+    manifest = replace(manifest, temperature=temperatures.get("onnxruntime", manifest.temperature))
+    probs = probabilities(model.logits(found.embeddings), manifest.temperature_of(found.runtime))
+    distances, odds = detector.distances(found.embeddings), detector.non_car_log_odds(found.embeddings)
+    manifest = with_verdicts(manifest, probs, found.y_true, distances, *gates, odds)
+    return with_reference(manifest, bundle.backbone, bundle.weight, bundle.bias)
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -123,11 +150,6 @@ def main() -> None:
         )
     if arguments.dry_run:
         return
-    assert bundle.weight is not None
-    assert bundle.bias is not None
-    manifest = replace(bundle.manifest, schema=SCHEMA, temperatures=temperatures)
-    manifest = replace(manifest, temperature=temperatures.get("onnxruntime", manifest.temperature))
-    manifest = replace(manifest, bfloat16=bfloat16_cost(judged) or manifest.bfloat16)
     reference = next(iter(judged.values()))
     gate, no_car = (
         (None, None) if bundle.ood_detector is None else (bundle.ood_detector.gate, bundle.manifest.thresholds.no_car)
@@ -139,10 +161,8 @@ def main() -> None:
     known = replace(fit_detector(training.embeddings, columns), gate=gate)
     others = embed_photos(list_photos(arguments.not_cars), model)
     far = float(np.quantile(known.distances(others.embeddings)[1], NOT_CARS_PASSED))
-    probs = probabilities(logits[reference.runtime], manifest.temperature_of(reference.runtime))
-    distances, odds = known.distances(reference.embeddings), known.non_car_log_odds(reference.embeddings)
-    manifest = with_verdicts(manifest, probs, reference.y_true, distances, far, no_car, odds)
-    manifest = with_reference(manifest, bundle.backbone, bundle.weight, bundle.bias)
+    manifest = recalibrated(model, temperatures, reference, known, (far, no_car))
+    manifest = replace(manifest, bfloat16=bfloat16_cost(judged) or manifest.bfloat16)
     print(manifest.thresholds)
     save_bundle(arguments.bundle, replace(bundle, manifest=manifest, ood_detector=known), overwrite=True)
 

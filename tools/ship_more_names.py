@@ -27,16 +27,15 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
-from calibrate_cars196 import bfloat16_cost, judged_by  # type: ignore[import-not-found]  # beside this file
+from calibrate_cars196 import bfloat16_cost, judged_by, recalibrated  # type: ignore[import-not-found]  # beside this file
 from nameplate.data.dataset import Dataset
 from nameplate.data.labels import fields_of, makes_of
 from nameplate.evaluate.calibration import fit_temperatures
 from nameplate.evaluate.evaluator import evaluate_model, same_picture
-from nameplate.evaluate.thresholds import with_reference, with_verdicts
 from nameplate.fit.run import metrics_record
 from nameplate.images.decode import read_header
 from nameplate.model.bundle import Bundle, load_bundle, save_bundle
-from nameplate.model.classifier import class_means, probabilities, whitening
+from nameplate.model.classifier import class_means, whitening
 from nameplate.model.embeddings import embed_photos
 from nameplate.model.model import Model
 from nameplate.model.ood import fit_detector
@@ -240,19 +239,14 @@ def calibrate(folder: Path, photos: list[Photo]) -> None:
     """Temperatures, thresholds and the check of bfloat16, chosen on these photos."""
     model = Model.load(folder, runtime="onnxruntime")
     judged = judged_by(folder, Dataset(tuple(photos), model.nameplates))
-    bundle, detector = model.bundle, model.bundle.ood_detector
-    assert detector is not None
-    assert bundle.weight is not None
-    assert bundle.bias is not None
-    logits = {runtime: model.logits(found.embeddings) for runtime, found in judged.items()}
-    temperatures = fit_temperatures({runtime: (logits[runtime], found.y_true) for runtime, found in judged.items()})
-    found, temperature = judged["onnxruntime"], temperatures["onnxruntime"]
-    manifest = replace(bundle.manifest, temperatures=temperatures, temperature=temperature)
+    bundle = model.bundle
+    assert bundle.ood_detector is not None
+    temperatures = fit_temperatures(
+        {runtime: (model.logits(found.embeddings), found.y_true) for runtime, found in judged.items()}
+    )
+    gates = bundle.manifest.thresholds.far, bundle.manifest.thresholds.no_car
+    manifest = recalibrated(model, temperatures, judged["onnxruntime"], bundle.ood_detector, gates)
     manifest = replace(manifest, bfloat16=bfloat16_cost(judged) or manifest.bfloat16)
-    probs, far = probabilities(logits["onnxruntime"], temperature), manifest.thresholds.far
-    distances, odds = detector.distances(found.embeddings), detector.non_car_log_odds(found.embeddings)
-    manifest = with_verdicts(manifest, probs, found.y_true, distances, far, manifest.thresholds.no_car, odds)
-    manifest = with_reference(manifest, bundle.backbone, bundle.weight, bundle.bias)
     print(temperatures, manifest.bfloat16, manifest.thresholds, sep="\n", flush=True)
     save_bundle(folder, replace(bundle, manifest=manifest), overwrite=True)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nameplate.defaults import DEFAULT_BUNDLE, NO_TTA, TOP
 from nameplate.errors import BundleError, PhotoError, UsageError
@@ -31,9 +32,8 @@ from nameplate.model.runtime_choice import ChosenRuntime
 from nameplate.model.sources import PhotoLike, Photos, as_list, as_source, as_sources, each_photo, photo_name
 from nameplate.model.tta import TTAEmbedder
 from nameplate.model.verdict import (
-    ModelIndex,
     car_margin,
-    index_models,
+    model_indices,
     with_flaws,
     with_model,
     with_reason,
@@ -219,7 +219,8 @@ class Model:
         if not all_finite(probs) or not all(np.isfinite(each).all() for each in scores):
             return Prediction(name, failure=NOT_COMPUTED)
         decided = with_verdict(plain, probs, self.nameplates, self.makes, thresholds, distances, odds)
-        return with_model(decided, probs, self._models)
+        fields = self.bundle.manifest.fields
+        return with_model(decided, probs, self.nameplates, self.makes, fields, self._models)
 
     def car_margin(self, embeddings: Floats) -> Floats | None:
         """`verdict.car_margin` of embeddings: float32 N×D → float32 (N,), above 0 for `not a car`.
@@ -296,8 +297,8 @@ class Model:
         return self.bundle.manifest.makes or self.nameplates
 
     @cached_property
-    def _models(self) -> ModelIndex:
-        return index_models(self.nameplates, self.makes, self.bundle.manifest.fields)
+    def _models(self) -> NDArray[np.int64]:
+        return model_indices(self.makes, self.bundle.manifest.fields)
 
     def probs(self, photo: EmbeddedPhoto) -> Floats:
         """Calibrated probabilities of a photo's main car, or of the whole photo, float32 (C,): the mean over its

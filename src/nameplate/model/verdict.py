@@ -205,7 +205,14 @@ def with_verdict(
     return replace(found, verdict="unsure", candidates=tuple(nameplates[i] for i in candidates))
 
 
-def with_model(prediction: Prediction, probabilities: Floats, models: ModelIndex) -> Prediction:
+def with_model(
+    prediction: Prediction,
+    probabilities: Floats,
+    nameplates: Sequence[str],
+    makes: Sequence[str],
+    fields: Sequence[Fields],
+    models: NDArray[np.int64],
+) -> Prediction:
     """Add the model, body and years that all candidates agree on.
 
     A model is as certain as the prediction set: that holds the true nameplate as often as the thresholds' `coverage`
@@ -214,61 +221,40 @@ def with_model(prediction: Prediction, probabilities: Floats, models: ModelIndex
     Args:
         prediction: a result of `with_verdict`.
         probabilities: float32 (C,).
-        models: those of the model's nameplates.
+        nameplates: the C names.
+        makes: the make of each of them.
+        fields: what each of them says; empty for bundles that do not say models.
+        models: `model_indices` of them.
     """
-    found = {models.index[name] for name in prediction.candidates} if models.index else set()
-    if len(found) != 1:
+    places = [nameplates.index(name) for name in prediction.candidates] if fields else []
+    numbers = {int(models[place]) for place in places}
+    if len(numbers) != 1:
         return prediction
-    number = found.pop()
-    make, model = models.names[number]
-    if model is None or prediction.make != make:  # the make has a threshold of its own, which may not be reached
+    mine = models == numbers.pop()
+    first = int(mine.argmax())  # a model that is written in several ways is spelled as in its first nameplate
+    model = fields[first].model
+    if model is None or prediction.make != makes[first]:  # the make has a threshold of its own, perhaps not reached
         return prediction
-    fields = [models.fields[name] for name in prediction.candidates]
-    bodies, years = {each.body for each in fields}, {each.years for each in fields}
+    bodies, years = ({getattr(fields[place], name) for place in places} for name in ("body", "years"))
     return replace(
         prediction,
         model=model,
-        model_confidence=float(probabilities[models.indices == number].sum()),
+        model_confidence=float(probabilities[mine].sum()),
         body=bodies.pop() if len(bodies) == 1 else None,
         years=years.pop() if len(years) == 1 else None,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class ModelIndex:
-    """The car models among the nameplates of a bundle."""
+def model_indices(makes: Sequence[str], fields: Sequence[Fields]) -> NDArray[np.int64]:
+    """For each nameplate the index of its car model, int64 (C,).
 
-    names: tuple[tuple[str, str | None], ...]
-    """Make and model, in order of first appearance; None for nameplates that are a make alone."""
-    index: dict[str, int]
-    """Nameplate → place of its model in `names`; empty for bundles that do not say models."""
-    fields: dict[str, Fields]
-    """Nameplate → what it says."""
-    indices: NDArray[np.int64]
-    """int64 (C,): the same as `index`, in the order of the nameplates."""
+    Nameplates of other bodies and years, or of other sources, that say one make and model, share it.
 
-
-def index_models(nameplates: Sequence[str], makes: Sequence[str], fields: Sequence[Fields]) -> ModelIndex:
-    """Group nameplates by model: those of other bodies and years, or of other sources, that say one make and model.
-
-    >>> names = ("Audi S4 Sedan 2007", "Audi S4 Sedan 2012", "audi_s4", "Audi TT")
-    >>> fields = [Fields("S4", "Sedan", "2007"), Fields("S4", "Sedan", "2012"), Fields("s4"), Fields("TT")]
-    >>> index_models(names, ("Audi",) * 4, fields).indices.tolist()
+    >>> model_indices(["Audi"] * 4, [Fields("S4", "Sedan"), Fields("S4", "Coupe"), Fields("s4"), Fields("TT")]).tolist()
     [0, 0, 0, 1]
     """
-    if not fields:
-        return ModelIndex((), {}, {}, np.zeros(0, np.int64))
-    places: dict[tuple[str, str], int] = {}
-    names: list[tuple[str, str | None]] = []
-    indices = []
-    for make, each in zip(makes, fields, strict=True):
-        key = (make.casefold(), (each.model or "").casefold())
-        if key not in places:
-            places[key] = len(names)
-            names.append((make, each.model))
-        indices.append(places[key])
-    index = dict(zip(nameplates, indices, strict=True))
-    return ModelIndex(tuple(names), index, dict(zip(nameplates, fields, strict=True)), np.array(indices, np.int64))
+    keys = [f"{make}\n{each.model or ''}".casefold() for make, each in zip(makes, fields, strict=bool(fields))]
+    return make_indices(tuple(keys))[1]
 
 
 def with_flaws(prediction: Prediction, flaws: tuple[Flaw, ...]) -> Prediction:

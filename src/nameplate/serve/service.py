@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -73,19 +73,15 @@ class Engines:
         """
         if orphans := remove_orphans():
             event("copies removed", folders=orphans, reason="their service was killed")
-        copies: list[BundleCopy] = []
-        try:
+        with ExitStack() as copies:
             for source in self.settings.bundles:
                 served = self._read(source)
-                copies.append(served.copy)
+                copies.callback(served.copy.remove)
                 name = served.engine.name
                 if name in self.served:
                     raise UsageError(f"Two bundles are called '{name}'. Serve one of them, or rename one.")
                 self.served[name] = served
-        except BaseException:
-            for copy in copies:
-                copy.remove()
-            raise
+            copies.pop_all()
 
     async def start(self) -> None:
         """Start every bundle's workers.

@@ -18,7 +18,7 @@ from nameplate.defaults import TOP
 from nameplate.errors import BundleError
 from nameplate.images import quality
 from nameplate.model import detector, verdict
-from nameplate.model.bundle import Bundle
+from nameplate.model.bundle import BACKBONE, HEAD, KNOWN, Bundle
 from nameplate.storage import sha256, whole_folder
 from nameplate.types import Preprocess
 from nameplate.web.onnxruntime_web import onnxruntime_web
@@ -30,7 +30,7 @@ POLICY = (
     "img-src 'self' data: blob:; connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'"
 )
 """The content security policy, in a `meta` element, since a file server sends no header of ours."""
-MODEL_FILES = ("backbone.onnx", "head.safetensors", "known.safetensors")
+MODEL_FILES = (BACKBONE, HEAD, KNOWN)
 INDEX, OFFLINE, SITE = "index.html", "offline.js", "site.json"
 THEME, PAPER = "#1b657f", "#fbfcfd"
 """Colours of the installed page: the accent and the paper of style.css."""

@@ -12,11 +12,15 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
 from tests.postgres import find_binaries, server
+from tests.serve.browsing import QUIET
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 PHOTOS = "NAMEPLATE_PHOTOS"
 """Names the folder that holds the real photos, which may not be shipped."""
@@ -188,6 +192,17 @@ def chromium() -> Path:
         or shutil.which("google-chrome")
     )
     return Path(found) if found else _absent("the browser Chromium: apt-get install chromium")
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: Path) -> Iterator[Browser]:
+    """The browser, started."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=QUIET)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -21,19 +21,11 @@ from nameplate.experiments import auto, time_plan
 from nameplate.experiments.auto import Screen, load_state, resume_within, train_within
 from nameplate.experiments.time_plan import Option
 from nameplate.fit.folds import fold_folder, load_plan
-from nameplate.fit.recipe import Recipe, Stage
 from nameplate.model.bundle import IN_RUN, load_bundle
 from nameplate.model.model import Model
+from tests.tiny import TINY
 
-TINY = Recipe(
-    name="tiny",
-    summary="for trying",
-    backbone="test_efficientnet",
-    weights="none",
-    precision="float32",
-    locate="ssd",
-    stages=(Stage(height=192, width=288, epochs=1, batch=8, learning_rate=2e-3),),
-)
+SMALL = replace(TINY, locate="ssd", stages=(replace(TINY.stages[0], height=192, width=288),))
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +104,7 @@ TORCH = all(importlib.util.find_spec(n) for n in ("torch", "timm", "accelerate",
 def test_networks_are_planned_interrupted_resumed_and_the_best_is_written(
     dataset: Dataset, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(auto, "load_recipe", lambda _: TINY)
+    monkeypatch.setattr(auto, "load_recipe", lambda _: SMALL)
     monkeypatch.setitem(time_plan.LADDERS, "good", (Option(2, 1),))
     monkeypatch.setattr(auto, "KEEP_SECONDS", 0.0)
     run, steps = tmp_path / "run", 0

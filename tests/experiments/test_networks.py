@@ -10,8 +10,8 @@ import pytest
 
 from nameplate.data import read_dataset
 from nameplate.experiments.verdict import Material
-from nameplate.fit.recipe import Recipe, Stage
 from tests.experiments import cases
+from tests.tiny import TINY
 
 pytestmark = pytest.mark.torch
 for needed in ("torch", "timm", "accelerate", "onnx", "onnxscript", "tensorboard"):
@@ -19,15 +19,6 @@ for needed in ("torch", "timm", "accelerate", "onnx", "onnxscript", "tensorboard
         pytest.skip(f"needs {needed}", allow_module_level=True)
 
 from nameplate.experiments.networks import NetworkTrainer  # noqa: E402
-
-TINY = Recipe(
-    name="tiny",
-    summary="for trying",
-    backbone="test_efficientnet",
-    weights="none",
-    precision="float32",
-    stages=(Stage(height=32, width=48, epochs=1, batch=8, learning_rate=2e-3),),
-)
 
 
 def test_both_networks_of_a_seed_evaluate_the_same_photos_and_are_resumed(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from nameplate.model.verdict import (
     COVERAGE,
     Thresholds,
     car_margin,
-    index_models,
     make_probabilities,
+    model_indices,
     ood_score,
     prediction_set,
     with_flaws,
@@ -54,22 +54,20 @@ def test_candidates_of_two_makes_give_no_make() -> None:
 
 
 YEARS = ("Audi S4 Sedan 2007", "Audi S4 Sedan 2012", "audi_s4", "Audi S5 Coupe 2012", "Saab")
-MODELS = index_models(
-    YEARS,
-    ("Audi", "Audi", "Audi", "Audi", "Saab"),
-    (
-        Fields("S4", "Sedan", "2007"),
-        Fields("S4", "Sedan", "2012"),
-        Fields("s4"),
-        Fields("S5", "Coupe", "2012"),
-        Fields(None),
-    ),
+OF = ("Audi", "Audi", "Audi", "Audi", "Saab")
+FIELDS = (
+    Fields("S4", "Sedan", "2007"),
+    Fields("S4", "Sedan", "2012"),
+    Fields("s4"),
+    Fields("S5", "Coupe"),
+    Fields(None),
 )
 
 
 def _modelled(*candidates: str, make: str | None = "Audi") -> Prediction:
     plain = Prediction("a.jpg", candidates[0], candidates=candidates, make=make)
-    return with_model(plain, np.array([0.4, 0.3, 0.1, 0.15, 0.05], np.float32), MODELS)
+    probs = np.array([0.4, 0.3, 0.1, 0.15, 0.05], np.float32)
+    return with_model(plain, probs, YEARS, OF, FIELDS, model_indices(OF, FIELDS))
 
 
 def test_candidates_of_one_model_give_the_model_and_what_they_agree_on() -> None:
@@ -97,7 +95,7 @@ def test_else_there_is_no_model(candidates: tuple[str, ...], make: str | None) -
 
 def test_a_bundle_without_fields_gives_no_model() -> None:
     plain = Prediction("a.jpg", "Audi S4", candidates=("Audi S4",), make="Audi")
-    assert with_model(plain, np.ones(1, np.float32), index_models(["Audi S4"], ["Audi"], ())) == plain
+    assert with_model(plain, np.ones(1, np.float32), ["Audi S4"], ["Audi"], (), model_indices(["Audi"], ())) == plain
 
 
 def test_far_from_all_cars_is_not_a_car_at_any_confidence() -> None:

@@ -15,7 +15,7 @@ import pytest
 from nameplate.data import read_dataset
 from nameplate.demo import photos_folder
 from nameplate.errors import DataError, NameplateError, UsageError
-from nameplate.fit.recipe import Recipe, Stage, load_recipe
+from nameplate.fit.recipe import Recipe, load_recipe
 from nameplate.model.cam import photo_maps
 from nameplate.model.model import Model
 from nameplate.model.neighbours import nearest, read_index
@@ -35,17 +35,9 @@ from nameplate.train.checkpoint import load_checkpoint, part  # noqa: E402
 from nameplate.train.data import PhotoBatch, plain_batches  # noqa: E402
 from nameplate.train.finetune import FineTuned, fine_tune, refuse_folder, start  # noqa: E402
 from tests.outcomes import all_mapped  # noqa: E402
+from tests.tiny import TINY  # noqa: E402
 
 torch.set_num_threads(1)
-
-TINY = Recipe(
-    name="tiny",
-    summary="for trying",
-    backbone="test_efficientnet",
-    weights="none",
-    precision="float32",
-    stages=(Stage(height=32, width=48, epochs=1, batch=8, learning_rate=2e-3),),
-)
 
 
 def photos(target: Path, classes: int, each: int) -> Path:

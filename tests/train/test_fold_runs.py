@@ -26,7 +26,8 @@ import torch  # noqa: E402
 
 from nameplate.train.fold_runs import network_fold  # noqa: E402
 from nameplate.train.loop import StepEvent  # noqa: E402
-from tests.train.test_finetune import TINY, photos  # noqa: E402
+from tests.tiny import TINY  # noqa: E402
+from tests.train.test_finetune import photos  # noqa: E402
 
 torch.set_num_threads(1)
 RECIPE = replace(TINY, holdout=0.0, keep_best=False)

@@ -25,7 +25,7 @@ from nameplate.storage import sha256
 from nameplate.types import Preprocess
 from nameplate.web.site import site_files
 from tests.images import make_golden
-from tests.serve.browsing import DESK, PHONE, QUIET, identify, violations
+from tests.serve.browsing import DESK, PHONE, identify, violations
 
 for needed in ("playwright", "axe_playwright_python"):
     pytest.importorskip(needed)
@@ -78,16 +78,6 @@ def site(tmp_path_factory: pytest.TempPathFactory, runtime_of_sites: dict[str, b
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(data)
     return folder
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: Path) -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=QUIET)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

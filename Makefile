@@ -4,11 +4,12 @@
 PYTHON ?= python3
 DEMO_ENV := .venv
 TEST_ENV := .venv-test
+DOCS_ENV := .venv-docs
 # A worker runs a module whole, so that its fixtures are made once; tests/conftest.py has the longest ones run first.
 SPREAD := -n 2 --dist loadscope --no-loadscope-reorder
 PIP := -m pip --disable-pip-version-check --no-input
 
-.PHONY: check demo test test-photos lint clean
+.PHONY: check demo docs test test-photos lint clean
 
 demo: $(DEMO_ENV)/ready
 	$(DEMO_ENV)/bin/nameplate demo
@@ -23,6 +24,11 @@ test: $(TEST_ENV)/ready lint
 # Those that need real photos; NAMEPLATE_PHOTOS is their folder: see CONTRIBUTING.md.
 test-photos: $(TEST_ENV)/ready
 	$(TEST_ENV)/bin/python -m pytest $(SPREAD) -m 'photos and not slow'
+
+# The documentation's site, into site/; the gallery's pages are made once, from the embedded photos.
+docs: $(DOCS_ENV)/ready
+	$(DOCS_ENV)/bin/python -m tools.gallery build/gallery
+	$(DOCS_ENV)/bin/python -m mkdocs build --clean
 
 lint: $(TEST_ENV)/ready
 	$(TEST_ENV)/bin/ruff check .
@@ -43,5 +49,11 @@ $(TEST_ENV)/ready: pyproject.toml
 	$(TEST_ENV)/bin/python $(PIP) install --quiet --editable '.[cloud,export,fast,heic,hub,parquet,postgres,quantize,ray,serve,train]' --group dev
 	touch $@
 
+$(DOCS_ENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(DOCS_ENV)
+	$(DOCS_ENV)/bin/python $(PIP) install --quiet --upgrade 'pip>=25.1'
+	$(DOCS_ENV)/bin/python $(PIP) install --quiet --editable . --group docs
+	touch $@
+
 clean:
-	rm -rf $(DEMO_ENV) $(TEST_ENV) nameplate-demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(DEMO_ENV) $(TEST_ENV) $(DOCS_ENV) nameplate-demo build site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -47,9 +47,7 @@ def least_cosine(a: Floats, b: Floats) -> float:
 
 
 @pytest.mark.parametrize(("runtime", "bits"), [("onnxruntime", 8), *((runtime, 7) for runtime in RUNTIMES)])
-def test_int8_embeds_as_float32_does_on_every_processor(
-    pictures: NDArray[np.uint8], runtime: str, bits: int
-) -> None:
+def test_int8_embeds_as_float32_does_on_every_processor(pictures: NDArray[np.uint8], runtime: str, bits: int) -> None:
     plain = tiny_backbone()
     exact, rounded = embed(plain, pictures), embed(quantize(plain, pictures, bits=bits), pictures, runtime)
     assert rounded.dtype == np.float32

@@ -76,3 +76,13 @@ def test_throughputs_are_compared_round_by_round() -> None:
     assert quick.photos_per_second == 20
     faster = replace(quick, runtime="openvino", rounds=(90.0, 90.0, 90.0))
     assert fastest_of([slow, quick, faster], "int8") is faster
+
+
+def test_a_runtime_that_computes_otherwise_in_int8_does_not_count_as_fast(tiny: Bundle, tmp_path: Path) -> None:
+    found = export(tiny, tmp_path / "out", LENIENT)
+    slow = [Throughput(of, "onnxruntime", (rate,)) for of, rate in (("float32", 10.0), ("int8", 20.0))]
+    quick = [Throughput(of, "openvino", (rate,)) for of, rate in (("float32", 25.0), ("int8", 100.0))]
+    first = found.comparisons[0]
+    both = replace(found, throughputs=(*slow, *quick), comparisons=(first, replace(first, runtime="openvino")))
+    assert both.speedup == 4
+    assert replace(both, comparisons=(first,)).speedup == 0.8

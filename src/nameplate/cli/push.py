@@ -30,9 +30,9 @@ def push(
     json: Json = False,
 ) -> None:
     """Upload a bundle to the Hugging Face hub, with a model card. Others then load it as hf:USER/NAME."""
+    from nameplate.hub import hub_name
+    from nameplate.hub import push as upload
     from nameplate.model.bundle import INDEX, MAX_BYTES
-    from nameplate.model.hub import hub_name
-    from nameplate.model.hub import push as upload
     from nameplate.model.model import Model
     from nameplate.report.hub_card import hub_card
     from nameplate.storage import read_text

@@ -62,7 +62,7 @@ Archive = Zip | Tar
 
 REPORT = "refused.json"
 """Name of the file, in the folder of an unpacked archive, that lists the refused entries."""
-FORM = 3
+FORM = 4
 """Version of an unpacked folder. It is increased when the same archive would be unpacked in another way."""
 SAID = 3
 """Number of reasons that an error states, with their counts."""
@@ -142,7 +142,8 @@ def speaking_of(archive: Path, folder: Path, refused: Iterable[Refused]) -> Iter
         yield
     except DataError as error:
         said = str(error).replace(str(folder), str(archive))
-        left_out = [*error.left_out, *((entry.name, entry.reason) for entry in refused)]
+        left_out = [(name.replace(str(folder), str(archive)), reason) for name, reason in error.left_out]
+        left_out += [(entry.name, entry.reason) for entry in refused]
         raise DataError(said + first_reasons(refused), left_out) from None
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nameplate.data.archive import (
     REPORT,
+    ArchiveLimits,
     Refused,
     UnpackProgress,
     archive_stem,
@@ -20,24 +19,23 @@ from nameplate.data.archive import (
     unpack,
 )
 from nameplate.data.kaggle import TRAIN_TABLE, find_competition, read_competition, train_photos
+from nameplate.data.labelled import LABEL_COLUMNS, Source, on_disk, read_labelled_table, says_nothing
 from nameplate.data.labels import as_labelled, count_of, few, ids_of, matched, natural_key, on_names, once, read_names
-from nameplate.data.layouts import SPLIT_WORDS, Folder, check_layout, read_layout, split_of, tree
-from nameplate.data.listing import PATH_COLUMNS, Tell, entries, list_rows, need_column, pairs, path_column, walk
+from nameplate.data.layouts import Folder, check_layout, read_layout, tree
+from nameplate.data.listing import Tell, entries, list_rows, need_column, pairs, path_column, walk
+from nameplate.data.listings import find_listings, read_json, read_listings, read_shards
+from nameplate.data.members import ARCHIVE_SUFFIXES
 from nameplate.data.tables import TABLE_SUFFIXES, photo_path, read_table
 from nameplate.errors import DataError
+from nameplate.hub import PREFIX, fetch_dataset, hub_name
 from nameplate.images.formats import PHOTO_SUFFIXES
 from nameplate.storage import absolute, nfc, read_text, sha256
-from nameplate.types import Layout, Limits, Photo, SplitName
+from nameplate.types import Layout, Limits, Photo
 
 LIST_SUFFIXES = (*TABLE_SUFFIXES, ".jsonl")
-"""Suffixes of lists of photos. Labelled tables have those in `TABLE_SUFFIXES`."""
-LABEL_COLUMNS = ("label", "class", "category", "nameplate", "target")
-USED_COLUMNS = frozenset({*PATH_COLUMNS, *LABEL_COLUMNS, "split", "source", "group"})
-"""Columns that are read from a labelled table."""
-MISSING = frozenset(
-    {"", "#n/a", "#n/a n/a", "#na", "<na>", "n/a", "na", "nan", "-nan", "nat", "none", "null", "1.#ind", "1.#qnan"}
-)
-"""Cells that count as empty, in lower case: the words that pandas reads and writes for a missing value."""
+"""Suffixes of tables of photos, with labels or without."""
+HUB_SUFFIXES = (*sorted(PHOTO_SUFFIXES), *LIST_SUFFIXES, ".json", *ARCHIVE_SUFFIXES)
+"""Suffixes of the files of a data set that are fetched from the hub."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +71,12 @@ def read_dataset(
     """Read labelled photos; several sources are merged by nameplate.
 
     A source is a folder with a folder for each class (also under train/, val/, test/), a CSV or Parquet table with a
-    path and a label column (and optionally split, source, group), the folder of the original competition, or a zip or
-    tar of any such folder. No photo is opened. Names are in Unicode NFC and stripped.
+    path and a label column (and optionally split, source, group), the folder of the original competition, a folder as
+    other tools export it (`data/listings.py`), a zip or tar of any such folder, or a data set on the hub,
+    `hf:datasets/USER/NAME@REVISION`. No photo is opened. Names are in Unicode NFC and stripped.
 
     Args:
-        sources: paths.
+        sources: paths, or names on the hub.
         names: a file that gives class ids their names (see `read_names`).
         exclude: a file that names photos to leave out (see `read_excluded`).
         relabel: a table that gives photos other labels (see `read_relabelled`).
@@ -171,7 +170,7 @@ def read_relabelled(path: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for number, row in enumerate(rows, start=2):
         name, label = row[path_column(path, row)].strip(), row[need_column(path, row, LABEL_COLUMNS)]
-        if _says_nothing(name) or _says_nothing(label):
+        if says_nothing(name) or says_nothing(label):
             raise DataError(f"'{path}', row {number}: there is no path or no label.")
         key, label = nfc(absolute(path.parent / name)), nfc(label).strip()
         if found.setdefault(key, label) != label:
@@ -266,9 +265,7 @@ def list_photos(source: str | os.PathLike[str], tell: Tell = lambda _: None) -> 
         root = photos_root(path)
         photos = _sifted(walk(str(root)), root.name, left_out)
     elif path.suffix.lower() in LIST_SUFFIXES:
-        photos = [
-            Photo(_on_disk(photo_path(path, name)), source=path.name) for name in list_rows(path, left_out.append)
-        ]
+        photos = [Photo(on_disk(photo_path(path, name)), source=path.name) for name in list_rows(path, left_out.append)]
     elif is_archive(path.name):
         photos = _sifted(walk_unpacked(path), archive_stem(path.name), left_out)
     else:
@@ -356,17 +353,9 @@ class _How:
     """Absolute paths of files that may lie among the data and do not belong to it."""
 
 
-@dataclass(slots=True)
-class _Source:
-    """The content of one source, with the labels as they are written there."""
-
-    kind: str
-    photos: list[Photo]
-    refused: list[Refused]
-    notes: list[str] = field(default_factory=list)
-
-
-def _read_source(path: Path, how: _How) -> _Source:
+def _read_source(path: Path, how: _How) -> Source:
+    if str(path).startswith(PREFIX):
+        return _read_hub(str(path), how)
     if os.path.isdir(path):  # noqa: PTH112 - false, too, where it may not be asked
         return _read_folder(path, how)
     try:
@@ -376,17 +365,34 @@ def _read_source(path: Path, how: _How) -> _Source:
     except (OSError, ValueError) as error:
         raise DataError(f"Cannot read '{path}': {getattr(error, 'strerror', None) or error}.") from None
     suffix = path.suffix.lower()
-    if suffix in TABLE_SUFFIXES:
-        return _read_labelled_table(path)
+    if suffix in LIST_SUFFIXES:
+        return read_labelled_table(path)
+    if suffix == ".json":
+        return read_json(path)
     if is_archive(path.name):
         return _read_archive(path, how)
     raise DataError(
-        f"'{path}' is no data set: give a folder with one folder per nameplate, "
-        "a CSV or Parquet table with path and label columns, or a zip or tar of either."
+        f"'{path}' is no data set: give a folder with one folder per nameplate, a CSV, JSONL or Parquet table with "
+        "path and label columns, an export of COCO, FiftyOne or Label Studio in JSON, or a zip or tar of a folder."
     )
 
 
-def _read_archive(path: Path, how: _How) -> _Source:
+def _read_hub(text: str, how: _How) -> Source:
+    """Fetch a data set from the hub, and read its folder."""
+    name = hub_name(text, "dataset")
+    assert name is not None
+    folder = fetch_dataset(name, HUB_SUFFIXES, ArchiveLimits().bytes)
+    with speaking_of(Path(text), folder, ()):  # The folder of the cache means nothing to the user.
+        inner = [folder / file for file in entries(folder).files if is_archive(file)]
+        # Many data sets on the hub are one archive beside a card.
+        found = _read_archive(inner[0], how) if len(inner) == 1 else _read_folder(folder, how)
+    source = name.repo.partition("/")[2]
+    photos = [photo.with_(source=source) for photo in found.photos]
+    refused = [Refused(entry.name.replace(str(folder), text), entry.reason) for entry in found.refused]
+    return Source(f"hub: {found.kind}", photos, refused, [note.replace(str(folder), text) for note in found.notes])
+
+
+def _read_archive(path: Path, how: _How) -> Source:
     folder, refused = unpack(path, how.limits, progress=how.progress)
     report = absolute(folder / REPORT)
     with speaking_of(path, folder, refused):  # The folder of the cache means nothing to the user.
@@ -394,16 +400,20 @@ def _read_archive(path: Path, how: _How) -> _Source:
     more = [Refused(entry.name.removeprefix(f"{folder}/"), entry.reason) for entry in found.refused]
     notes = [note.replace(f"'{folder}", f"'{path}") for note in found.notes]
     form = "zip" if path.suffix.lower() == ".zip" else "tar"
-    return _Source(f"{form}: {found.kind}", found.photos, [*refused, *more], notes)
+    return Source(f"{form}: {found.kind}", found.photos, [*refused, *more], notes)
 
 
-def _read_folder(folder: Path, how: _How, archive: Path | None = None) -> _Source:
+def _read_folder(folder: Path, how: _How, archive: Path | None = None) -> Source:
     competition = find_competition(folder) if how.layout == "auto" else None
     if competition is not None:
         return _read_listed_folder(competition)
     if (reason := entries(folder).reason) is not None:
         raise DataError(f"There are no photos to reach in '{folder}': {reason}.")
+    if how.layout == "auto" and (listings := find_listings(folder)):
+        return read_listings(listings)
     root = _tree(folder, how)
+    if not root.has_photos and (shards := [file for file in _others(root) if file.endswith(".parquet")]):
+        return read_shards(map(Path, shards))
     read = read_layout(root, how.layout, archive=archive is not None)
     top = Path(read.top)
     if top != folder and how.layout == "auto" and (top / TRAIN_TABLE).is_file():
@@ -412,7 +422,7 @@ def _read_folder(folder: Path, how: _How, archive: Path | None = None) -> _Sourc
     if not read.photos:
         raise _nothing_in(folder, root, read.refused)
     photos = [Photo(path, label, split, source) for path, label, split in read.photos]
-    return _Source(read.kind, photos, read.refused, read.notes)
+    return Source(read.kind, photos, read.refused, read.notes)
 
 
 def _tree(folder: Path, how: _How) -> Folder:
@@ -432,6 +442,11 @@ def _tree(folder: Path, how: _How) -> Folder:
     return root
 
 
+def _others(root: Folder) -> list[str]:
+    """Paths of all files below a folder that are no photos."""
+    return [entry.name for folder in root.below() for entry in folder.others]
+
+
 def _name(entry: str | Refused) -> str:
     return entry if isinstance(entry, str) else entry.name
 
@@ -445,15 +460,15 @@ def _nothing_in(folder: Path, root: Folder, refused: list[Refused]) -> DataError
     return DataError(f"There are no photos in the folders of '{folder}'.{first_reasons(refused)}", pairs(refused))
 
 
-def _read_listed_folder(folder: Path) -> _Source:
+def _read_listed_folder(folder: Path) -> Source:
     """Read a folder whose train.csv lists its photos."""
     if _has_categories(folder):
         competition = read_competition(folder)
         photos, refused = train_photos(competition)
-        found = _Source("competition", photos, refused)
+        found = Source("competition", photos, refused)
         among = competition.train_folder or folder
     else:
-        found, among = _read_labelled_table(folder / TRAIN_TABLE), folder
+        found, among = read_labelled_table(folder / TRAIN_TABLE), folder
     listed = {absolute(photo.path) for photo in found.photos} | {entry.name for entry in found.refused}
     more = sum(isinstance(path, str) and absolute(path) not in listed for path in walk(str(among)))
     if more:
@@ -468,75 +483,3 @@ def _has_categories(folder: Path) -> bool:
 
 def _subfolders(folder: Path) -> list[Path]:
     return sorted((folder / name for name in entries(folder).folders), key=lambda path: natural_key(path.name))
-
-
-def _read_labelled_table(path: Path) -> _Source:
-    rows = read_table(path, wanted=USED_COLUMNS)
-    column, label_column = path_column(path, rows[0]), need_column(path, rows[0], LABEL_COLUMNS)
-    lowered = {name.casefold(): name for name in rows[0]}
-    split, source, group = (lowered.get(name, "") for name in ("split", "source", "group"))
-    found = _Source(f"table with {column} and {label_column}", [], [])
-    labels: dict[str, str] = {}
-    contradictory: set[str] = set()
-    for number, row in enumerate(rows, start=2):
-        name, label = row[column].strip(), row[label_column]
-        if _says_nothing(name) or _says_nothing(label):
-            found.refused.append(_without_label(path, number, name, label.strip()))
-            continue
-        photo = Photo(
-            _on_disk(photo_path(path, name)),
-            label,
-            _split(path, number, row.get(split, "")),
-            _said(row.get(source)) or path.stem,
-            _said(row.get(group)),
-        )
-        found.photos.append(photo)
-        label, first = nfc(label).strip(), labels.setdefault(photo.path, nfc(label).strip())
-        if label != first and photo.path not in contradictory:
-            contradictory.add(photo.path)
-            found.refused.append(Refused(name, f"listed as '{first}' and again, in row {number}, as '{label}'"))
-    found.photos = [photo for photo in found.photos if photo.path not in contradictory]
-    _as_whole_numbers(path, found)
-    return found
-
-
-def _says_nothing(cell: str) -> bool:
-    return cell.strip().casefold() in MISSING
-
-
-def _said(cell: str | None) -> str | None:
-    return None if cell is None or _says_nothing(cell) else cell
-
-
-def _split(path: Path, number: int, cell: str) -> SplitName | None:
-    split = split_of(cell)
-    if split is None and not _says_nothing(cell):
-        words = ", ".join(SPLIT_WORDS)
-        raise DataError(f"'{path}', row {number}: split '{cell.strip().casefold()}' is none of {words}.")
-    return split
-
-
-def _without_label(path: Path, number: int, name: str, label: str) -> Refused:
-    stands = "".join(f"; '{cell}' stands for none" for cell in (name, label) if cell and _says_nothing(cell))
-    shown = f"row {number}" if _says_nothing(name) else name
-    return Refused(shown, f"row {number} of '{path.name}' has no path or no label{stands}")
-
-
-def _as_whole_numbers(path: Path, found: _Source) -> None:
-    """Turn labels such as `1.0` into integers where all labels are of this form.
-
-    pandas writes the integers of a column with gaps as fractions.
-    """
-    labels = {str(photo.label).strip() for photo in found.photos}
-    if labels and all(re.fullmatch(r"\d+\.0+", label, re.ASCII) for label in labels):
-        found.photos = [photo.with_(label=str(photo.label).strip().partition(".")[0]) for photo in found.photos]
-        example = min(labels, key=natural_key)
-        found.notes.append(f"'{path}': its labels are whole numbers, and '{example}' is read as such.")
-
-
-def _on_disk(name: str) -> str:
-    """A path from a table, in the Unicode form of the disk: macOS writes names in NFD."""
-    if name.isascii() or os.path.lexists(name):
-        return name
-    forms = (unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
-    return next((form for form in forms if os.path.lexists(form)), name)

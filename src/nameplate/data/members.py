@@ -19,8 +19,8 @@ from nameplate.images.formats import is_photo_name
 from nameplate.types import Limits
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
-TEXT_SUFFIXES = frozenset({*TABLE_SUFFIXES, ".txt"})
-"""Suffixes of tables and of files with the names of classes."""
+TEXT_SUFFIXES = frozenset({*TABLE_SUFFIXES, ".json", ".jsonl", ".txt"})
+"""Suffixes of tables, of labels in JSON, and of files with the names of classes."""
 JUNK = frozenset({".ds_store", "thumbs.db", "desktop.ini", "__macosx"})
 """Files that operating systems leave in folders and archives. They are ignored without a message."""
 LONGEST_NAME = 4096

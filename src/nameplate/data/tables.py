@@ -74,10 +74,10 @@ def read_table(
             name or a row of another length, or is larger than `LIMITS` allow.
         RuntimeUnavailableError: the table is a Parquet file, and pyarrow is not installed.
     """
-    parquet = (suffix or path.suffix).lower() == ".parquet"
+    form = (suffix or path.suffix).lower()
     rows: list[dict[str, str]] = []
     cells = 0
-    for row in _parquet_rows(path, wanted) if parquet else _csv_rows(path, wanted, LIMITS.bytes):
+    for row in _rows(path, form, wanted, LIMITS.bytes):
         rows.append(row)
         cells += len(row)
         if len(rows) > LIMITS.rows or cells > LIMITS.cells:
@@ -86,7 +86,9 @@ def read_table(
                 "which is the limit. Split it."
             )
     if not rows and not may_be_empty:
-        raise DataError(f"The table '{path}' has no rows{'' if parquet else ' below its header'}.")
+        raise DataError(
+            f"The table '{path}' has no rows{'' if form in ('.parquet', '.jsonl') else ' below its header'}."
+        )
     return rows
 
 
@@ -100,10 +102,14 @@ def stream_table(path: Path, *, wanted: Collection[str] | None = None) -> Iterat
             form or larger than `LIMITS` allow.
         RuntimeUnavailableError: the table is a Parquet file, and pyarrow is not installed.
     """
-    suffix = path.suffix.lower()
-    if suffix == ".parquet":
+    return _rows(path, path.suffix.lower(), wanted)
+
+
+def _rows(path: Path, form: str, wanted: Collection[str] | None, most: int | None = None) -> Iterator[dict[str, str]]:
+    """The rows of a table of the form that a suffix names; `most` bounds the bytes of text."""
+    if form == ".parquet":
         return _parquet_rows(path, wanted)
-    return _json_rows(path, wanted) if suffix == ".jsonl" else _csv_rows(path, wanted)
+    return _json_rows(path, wanted, most) if form == ".jsonl" else _csv_rows(path, wanted, most)
 
 
 def photo_path(table: Path, cell: str) -> str:
@@ -241,10 +247,10 @@ def _is_wanted(name: str, wanted: Collection[str] | None) -> bool:
     return wanted is None or name.casefold() in wanted
 
 
-def _json_rows(path: Path, wanted: Collection[str] | None) -> Iterator[dict[str, str]]:
+def _json_rows(path: Path, wanted: Collection[str] | None, most: int | None = None) -> Iterator[dict[str, str]]:
     number = 0
     try:
-        with _text(path, None) as file:
+        with _text(path, most) as file:
             lines = _Lines(path, file, [])
             for number, line in enumerate(lines, start=1):
                 lines.row()

@@ -258,7 +258,10 @@ class Int8Export:
     def speedup(self) -> float:
         """The speed-up of int8 over float32, each in its fastest runtime without bfloat16."""
         plain = [each for each in self.throughputs if each.runtime != BFLOAT16_RUNTIME]
-        return fastest_of(plain, INT8).over(fastest_of(plain, FLOAT32))
+        # A runtime that computes otherwise in int8 is not compared, and will not run the bundle, however fast it is.
+        compared = {each.runtime for each in self.comparisons}
+        usable = [each for each in plain if each.backbone == FLOAT32 or each.runtime in compared]
+        return fastest_of(usable, INT8).over(fastest_of(usable, FLOAT32))
 
 
 def export_int8(

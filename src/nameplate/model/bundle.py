@@ -27,7 +27,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from nameplate.errors import BundleError, NameplateError
-from nameplate.model.hub import fetch, hub_name
+from nameplate.hub import fetch, hub_name
 from nameplate.model.ood import MahalanobisDetector
 from nameplate.model.reference import ReferenceAnswer
 from nameplate.model.verdict import Thresholds

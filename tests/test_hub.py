@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import re
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,12 +15,15 @@ import pytest
 if importlib.util.find_spec("huggingface_hub") is None:
     pytest.skip("needs huggingface_hub", allow_module_level=True)
 
+from nameplate.data import read_dataset
 from nameplate.demo import photo
-from nameplate.errors import BundleError, UsageError
+from nameplate.errors import BundleError, DataError, UsageError
+from nameplate.hub import HubName, fetch, hub_name
 from nameplate.model.bundle import MAX_BYTES, load_bundle
-from nameplate.model.hub import HubName, fetch, hub_name
 from tests.cli.run import nameplate
-from tests.model.hub_stand_in import Hub, running
+from tests.data.test_dataset import JPEG
+from tests.data.test_listings import shards
+from tests.hub_stand_in import Hub, running
 
 pytestmark = pytest.mark.whole
 
@@ -92,3 +97,52 @@ def test_what_the_hub_does_not_have_or_refuses(hub: Hub, monkeypatch: pytest.Mon
 def test_names_that_are_none(text: str) -> None:
     with pytest.raises(UsageError, match="is no name on the hub"):
         hub_name(text)
+
+
+def test_a_data_set_is_read_like_a_folder(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = b"file_name,label\ntrain/1.jpg,BMW M3\ntrain/2.jpg,Audi A4\n"
+    files = {
+        "train/1.jpg": JPEG,
+        "train/2.jpg": JPEG,
+        "metadata.csv": table,
+        "README.md": b"# Cars",
+        "load.py": b"harm",
+    }
+    first = hub.commit("datasets/maria/photos", files)
+    dataset = read_dataset("hf:datasets/maria/photos")
+    assert [(photo.label, photo.split, photo.source) for photo in dataset.photos] == [
+        ("BMW M3", "train", "photos"),
+        ("Audi A4", "train", "photos"),
+    ]
+    assert dataset.kinds == ("hub: table with file_name and label",)
+    assert not any("load.py" in request or "README" in request for request in hub.requests)
+    hub.commit("datasets/maria/photos", {"metadata.csv": b"file_name,label\ntrain/1.jpg,Kia Rio\n"})
+    assert read_dataset("hf:datasets/maria/photos").nameplates == ("Kia Rio",)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
+    assert read_dataset(f"hf:datasets/maria/photos@{first}").nameplates == ("Audi A4", "BMW M3")
+    with pytest.raises(DataError, match="The hub cannot be reached"):
+        read_dataset("hf:datasets/maria/others")
+
+
+def test_shards_and_archives_of_the_hub(hub: Hub) -> None:
+    hub.commit("datasets/maria/shards", {**shards(), "README.md": b"# Cars"})
+    assert len(read_dataset("hf:datasets/maria/shards").photos) == 3
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("BMW M3/1.jpg", JPEG)
+    hub.commit("datasets/maria/packed", {"cars.zip": packed.getvalue()})
+    assert read_dataset("hf:datasets/maria/packed").nameplates == ("BMW M3",)
+
+
+def test_data_sets_that_are_none_are_refused(hub: Hub) -> None:
+    hub.commit("datasets/maria/text", {"README.md": b"# Words"})
+    with pytest.raises(DataError, match=r"has neither photos nor tables: README\.md"):
+        read_dataset("hf:datasets/maria/text")
+    with pytest.raises(UsageError, match="does not name a data set on the hub, which is hf:datasets/USER/NAME"):
+        read_dataset("hf:maria/cars")
+    with pytest.raises(UsageError, match="does not name a bundle on the hub"):
+        load_bundle("hf:datasets/maria/photos")
+    hub.commit("datasets/maria/empty", {"metadata.csv": b"file_name,label\n"})
+    done = nameplate("train", "hf:datasets/maria/empty", "-o", "x", check=1)
+    assert "'hf:datasets/maria/empty" in done.stderr
+    assert "cache" not in done.stderr

@@ -1,4 +1,7 @@
-"""A stand-in for the Hugging Face hub: the part of its HTTP API that huggingface_hub uses for models, in memory."""
+"""A stand-in for the Hugging Face hub: the part of its HTTP API that huggingface_hub uses, in memory.
+
+A data set is a repository whose name begins with `datasets/`.
+"""
 
 from __future__ import annotations
 
@@ -67,13 +70,14 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.hub.requests.append(f"{self.command} {self.path}")
         path = self.path.partition("?")[0]
-        if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path):
+        path = path.replace("/api/models/", "/api/")
+        if found := re.fullmatch(r"/api/((?:datasets/)?[^/]+/[^/]+)(?:/revision/(.+))?", path):
             self._info(found[1], found[2] or "main")
-        elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)(?:/.*)?", path):
+        elif found := re.fullmatch(r"/api/((?:datasets/)?[^/]+/[^/]+)/tree/([^/]+)(?:/.*)?", path):
             at = self.hub.find(found[1], found[2])
             rows = [] if at is None else [_row(name, data) for name, data in at[1].items()]
             self._send(200, json.dumps(rows).encode())
-        elif found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+        elif found := re.fullmatch(r"/((?:datasets/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             at = self.hub.find(found[1], found[2])
             if at is None or found[3] not in at[1]:
                 self._send(404, b"", {"X-Error-Code": "EntryNotFound"})

@@ -31,6 +31,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return tiny_bundle(tmp_path_factory.mktemp("bundles"))
 
 
+@pytest.fixture(scope="module")
+def passed(tiny: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Int8Export:
+    """An export that passes its gates."""
+    return export(tiny, tmp_path_factory.mktemp("int8") / "out", LENIENT)
+
+
 def export(bundle: Bundle, target: Path, gates: Gates, *, keep: bool = False) -> Int8Export:
     data = read_dataset(photos_folder("train"))
     return export_int8(bundle, data, target, settings=Settings(), recipe=Int8Recipe(gates, keep=keep))
@@ -51,17 +57,16 @@ def test_if_too_much_is_lost_sensitive_convolutions_stay_in_float(
     assert sum("quantized" in name for name in names) == 3 - len(kept.in_float)
 
 
-def test_the_first_attempt_that_passes_is_the_last(tiny: Bundle, tmp_path: Path) -> None:
-    found = export(tiny, tmp_path / "out", LENIENT)
-    assert (found.failed, found.in_float) == ((), ())
-    assert found.bundle is not None
-    assert found.calibrated == 300
-    before, after = (each.manifest.thresholds.far for each in (tiny, found.bundle))
+def test_the_first_attempt_that_passes_is_the_last(tiny: Bundle, passed: Int8Export) -> None:
+    assert (passed.failed, passed.in_float) == ((), ())
+    assert passed.bundle is not None
+    assert passed.calibrated == 300
+    before, after = (each.manifest.thresholds.far for each in (tiny, passed.bundle))
     assert after is not None
     assert after != before
     # As far as the cars have moved, which depends on how the processor multiplies: 13 % was seen on one.
     assert after == pytest.approx(before, rel=0.2)
-    assert {held.photos for held in found.comparisons} == {500}
+    assert {held.photos for held in passed.comparisons} == {500}
 
 
 def test_a_bundle_without_its_table_uses_the_split_of_the_data(tiny: Bundle, tmp_path: Path) -> None:
@@ -78,11 +83,10 @@ def test_throughputs_are_compared_round_by_round() -> None:
     assert fastest_of([slow, quick, faster], "int8") is faster
 
 
-def test_a_runtime_that_computes_otherwise_in_int8_does_not_count_as_fast(tiny: Bundle, tmp_path: Path) -> None:
-    found = export(tiny, tmp_path / "out", LENIENT)
+def test_a_runtime_that_computes_otherwise_in_int8_does_not_count_as_fast(passed: Int8Export) -> None:
     slow = [Throughput(of, "onnxruntime", (rate,)) for of, rate in (("float32", 10.0), ("int8", 20.0))]
     quick = [Throughput(of, "openvino", (rate,)) for of, rate in (("float32", 25.0), ("int8", 100.0))]
-    first = found.comparisons[0]
-    both = replace(found, throughputs=(*slow, *quick), comparisons=(first, replace(first, runtime="openvino")))
+    first = passed.comparisons[0]
+    both = replace(passed, throughputs=(*slow, *quick), comparisons=(first, replace(first, runtime="openvino")))
     assert both.speedup == 4
     assert replace(both, comparisons=(first,)).speedup == 0.8

@@ -38,7 +38,8 @@ def listed(entry: object) -> list[str]:
 def test_every_page_is_in_the_navigation_once() -> None:
     pages = listed(yaml.safe_load(TAGGED.sub("", (ROOT / "mkdocs.yml").read_text("utf-8")))["nav"])
     made = {"reference/cli.md", "reference/changelog.md", "reference/contributing.md"}  # tools/docs_site.py
-    assert sorted(set(pages) - made) == sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
+    there = [*DOCS.rglob("*.md"), *DOCS.rglob("*.ipynb")]
+    assert sorted(set(pages) - made) == sorted(path.relative_to(DOCS).as_posix() for path in there)
     assert len(pages) == len(set(pages))
 
 

@@ -32,7 +32,7 @@ def percent(share: float, unit: str = " %") -> str:
     return f"{ {'0.0': '<0.1', '-0.0': '>-0.1', '100.0': '>99.9'}.get(shown, shown) }{unit}"
 
 
-def _html_table(head: tuple[str, str], rows: list[tuple[str, str]]) -> str:
+def html_table(head: tuple[str, str], rows: list[tuple[str, str]]) -> str:
     """A table of two columns, for `_repr_html_`: notebooks show it in their own style."""
 
     def row(cells: tuple[str, str], tag: str) -> str:
@@ -206,7 +206,7 @@ class Prediction:
 
     def _repr_html_(self) -> str:
         rows = [(name, percent(share)) for name, share in self.top]
-        return _html_table((f"{self.photo}: {self.error or self.verdict}", ""), rows)
+        return html_table((f"{self.photo}: {self.error or self.verdict}", ""), rows)
 
     @property
     def flawed(self) -> str:
@@ -267,11 +267,15 @@ class Evaluation:
     confusions: tuple[Confusion, ...] = field(default=())
     """Pairs of different nameplates, most frequent first."""
 
-    def _repr_html_(self) -> str:
+    @property
+    def table(self) -> list[tuple[str, str]]:
+        """What a notebook shows: figures in words, then the most frequent confusions."""
         figures = [("top-1", self.top1.percent), ("top-5", self.top5.percent), ("macro-F1", self.macro_f1.percent)]
         rows = [*figures, ("log-loss", f"{self.log_loss:.3f}")]
-        rows += [(f"{pair.truth} → {pair.named}", f"{pair.photos}×") for pair in self.confusions[:10]]
-        return _html_table((f"{self.photos:,} photos", "with 95 % intervals"), rows)
+        return rows + [(f"{pair.truth} → {pair.named}", f"{pair.photos}×") for pair in self.confusions[:10]]
+
+    def _repr_html_(self) -> str:
+        return html_table((f"{self.photos:,} photos", "with 95 % intervals"), self.table)
 
 
 @dataclass(frozen=True, slots=True)

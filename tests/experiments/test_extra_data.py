@@ -47,6 +47,7 @@ def test_more_photos_of_the_same_help_a_small_base(tmp_path: Path, model: Model)
     made = judge(cases.base(tmp_path, 1), cases.extra(tmp_path, 9), tmp_path / "out", model)
     assert made.verdict.word == "helps"
     assert made.verdict.top1.difference.low > 0
+    assert made._repr_html_().startswith("<iframe srcdoc=")
 
 
 def test_shuffled_labels_hurt(tmp_path: Path, model: Model) -> None:

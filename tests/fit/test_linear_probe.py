@@ -160,6 +160,15 @@ def test_the_bundle_on_disk_is_the_one_returned(trained: tuple[Path, Trained]) -
     assert np.array_equal(loaded.weight, made.bundle.weight)
 
 
+def test_a_notebook_shows_what_was_trained_with_its_figures(trained: tuple[Path, Trained]) -> None:
+    _, made = trained
+    shown = made._repr_html_()
+    assert f"designs: trained on {made.photos:,} photos" in shown
+    assert made.evaluation is not None
+    assert made.evaluation.top1.percent in shown
+    assert "<table>" in replace(made, evaluation=None)._repr_html_()
+
+
 def test_the_small_backbone_gives_mean_colours(model: Model) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (56, 56, 3), np.uint8)
     means = pixels.reshape(4, 14, 4, 14, 3).mean((1, 3)).transpose(2, 0, 1).ravel()

@@ -24,7 +24,7 @@ from nameplate.audit.inspect import (
 from nameplate.data import read_dataset
 from nameplate.data.dataset import Dataset
 from nameplate.demo import photos_folder
-from nameplate.report.audit import left_out, write_report
+from nameplate.report.audit import audit, left_out, write_report
 from nameplate.types import Photo
 from tests.cli.run import nameplate
 
@@ -165,3 +165,18 @@ def test_the_next_line_keeps_names_and_all_data_and_the_list_keeps_what_was_on_o
         for path in (tmp_path / "my cars").glob("*/*")
         if path != gone
     )
+
+
+def test_a_notebook_shows_an_audit_and_it_can_be_written(tmp_path: Path) -> None:
+    for folder in sorted(photos_folder("train").iterdir())[:2]:
+        (tmp_path / "cars" / folder.name).mkdir(parents=True)
+        for photo in sorted(folder.iterdir())[:3]:
+            shutil.copy(photo, tmp_path / "cars" / folder.name)
+    shutil.copy(photo, tmp_path / "cars" / folder.name / "again.jpg")
+    made = audit(tmp_path / "cars", shortcuts=False)
+    assert [finding.kind for finding in made.found.findings if finding.kind == EXACT] == [EXACT]
+    assert "7 photos of 2 classes" in made._repr_html_()
+    assert "Machine-readable" not in made.html  # nothing is written beside it
+    written = made.write(tmp_path / "report.html")
+    assert "report.exclude.csv" in written.page.read_text("utf-8")
+    assert written.excluded == 1

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from nameplate.data import read_dataset
 from nameplate.demo import photo as demo_photo
+from nameplate.demo import photos_folder
+from nameplate.errors import UsageError
 from nameplate.images import decode
 from nameplate.images.augment import Augmentation
 from nameplate.images.mixing import Mixing
-from nameplate.report.sheet import augmented_rows, examples, mixed_rows
+from nameplate.report.sheet import augmentation_sheet, augmented_rows, examples, mixed_rows
 from nameplate.types import Photo
 
 Pixels = NDArray[np.uint8]
@@ -100,3 +103,14 @@ def test_a_recipe_that_locates_cars_is_drawn_with_crops() -> None:
     )
     assert (whole == 255).mean() > 0.5  # the white wall around the car
     assert (cropped == 255).mean() < 0.2
+
+
+def test_a_notebook_shows_the_sheet_of_a_recipe(tmp_path: Path) -> None:
+    data = read_dataset(photos_folder("test"))
+    small = ["stages.height=48", "stages.width=64"]
+    sheet = augmentation_sheet(data, "original", small, photos=2, pictures=3)
+    assert sheet._repr_jpeg_() == sheet.write(tmp_path / "sheet.jpg").read_bytes()
+    other = augmentation_sheet(data, "original", [*small, "augmentation.flip=1"], photos=2, pictures=3)
+    assert sheet.jpeg != other.jpeg
+    with pytest.raises(UsageError, match="trains no network"):
+        augmentation_sheet(data, "head")

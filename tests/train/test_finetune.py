@@ -73,6 +73,8 @@ def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
 
 def test_a_run_leaves_what_it_says(finished: tuple[Path, FineTuned]) -> None:
     run, made = finished
+    assert made.finished.evaluation is not None
+    assert made.finished.evaluation.top1.percent in made._repr_html_()
     names = {path.name for path in run.iterdir()}
     assert names == {
         *("run.json", "recipe.toml", "checkpoint.safetensors", "weights.safetensors"),

@@ -15,6 +15,7 @@ from nameplate.data.tables import write_table
 from nameplate.errors import DataError
 from nameplate.model.model import Model
 from nameplate.storage import whole_file
+from nameplate.types import html_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,11 @@ class Submission:
     """The most frequent Category of train.csv."""
     refused: tuple[Refused, ...] = ()
     """Entries of the archive that were left out, and why."""
+
+    def _repr_html_(self) -> str:
+        rows = [("photos", f"{self.photos:,}"), ("unreadable", f"{len(self.unreadable):,}")]
+        rows += [(path, reason) for path, reason in self.unreadable[:10]]
+        return html_table(("submission", f"unreadable photos get {self.filler}"), rows)
 
 
 def submit(

@@ -14,7 +14,7 @@ from nameplate.data.tables import write_table
 from nameplate.experiments.further import NO_CAR, UNREAD, ClassMap, Cleaning, TakenOut
 from nameplate.experiments.verdict import ClassVerdict, ExtraDataVerdict
 from nameplate.report.compare import forest_plot, runs_plot
-from nameplate.report.page import file_thumbnail_uri, light_and_dark, write_page
+from nameplate.report.page import file_thumbnail_uri, fill, in_notebook, light_and_dark, write_html
 from nameplate.storage import absolute, printable, whole_file
 from nameplate.types import Metric
 
@@ -44,6 +44,9 @@ class Experiment:
     """The runtime that computed the embeddings of both models."""
     made: str
     """Time of the end, ISO 8601 in UTC."""
+
+    def _repr_html_(self) -> str:
+        return in_notebook(_page(self))
 
 
 def write_result(folder: Path, made: Experiment) -> None:
@@ -201,12 +204,15 @@ def write_extra_page(folder: Path, made: Experiment) -> None:
     Raises:
         WriteError: the folder cannot be written to.
     """
+    write_html(folder / PAGE, _page(made))
+
+
+def _page(made: Experiment) -> str:
     verdict = made.verdict
     rows = sorted(verdict.per_class, key=lambda each: (each.word == "cannot be told", -abs(each.difference.value)))
     drawn = sorted(rows[:ROWS], key=lambda each: -each.difference.value)
     taken = _spread(made.cleaning.taken_out)
-    write_page(
-        folder / PAGE,
+    return fill(
         "extra-data.html",
         made=made,
         verdict=verdict,

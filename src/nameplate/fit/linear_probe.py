@@ -33,7 +33,7 @@ from nameplate.model.ood import fit_detector
 from nameplate.model.runtime_choice import MAX_BFLOAT16_COST
 from nameplate.model.verdict import Thresholds
 from nameplate.storage import writing
-from nameplate.types import Evaluation, Floats, HeadRecipe, Photo, Preprocess
+from nameplate.types import Evaluation, Floats, HeadRecipe, Photo, Preprocess, html_table
 
 BFLOAT16_PHOTOS = 2000
 """Largest number of held-out photos on which bfloat16 is compared with float32."""
@@ -56,6 +56,10 @@ class Trained:
     """Number of photos that are copies of another photo."""
     split: Split
     """Which photos trained, which were held out, and which were neither."""
+
+    def _repr_html_(self) -> str:
+        head = (f"{self.bundle.manifest.name}: trained on {self.photos:,} photos", self.runtime)
+        return html_table(head, [] if self.evaluation is None else self.evaluation.table)
 
 
 def train_head(

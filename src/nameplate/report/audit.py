@@ -1,7 +1,9 @@
-"""The report of an audit (`write_report`): a page with plots, JSON, and the list of photos to leave out."""
+"""The report of an audit: a page with plots (`audit` for notebooks), JSON, and the list of photos to leave out."""
 
 from __future__ import annotations
 
+import os
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -25,12 +27,15 @@ from nameplate.audit.inspect import (
     UNREADABLE,
     Audit,
     Finding,
+    inspect,
 )
-from nameplate.data.dataset import digest
+from nameplate.data.dataset import digest, read_dataset
 from nameplate.data.split import best_copy
 from nameplate.data.tables import write_table
 from nameplate.images.parallel import ordered_map
-from nameplate.report.page import light_and_dark, write_page
+from nameplate.model.embeddings import Progress
+from nameplate.model.model import Model
+from nameplate.report.page import fill, in_notebook, light_and_dark, write_html
 from nameplate.report.photos import class_counts, file_picture, photo_section
 from nameplate.report.plots import DARK, LIGHT, as_png, dress
 from nameplate.storage import absolute, printable, whole_file
@@ -98,6 +103,52 @@ class AuditFiles:
         return page, page.with_suffix(".json"), page.with_suffix(".exclude.csv")
 
 
+@dataclass(frozen=True, slots=True)
+class AuditPage:
+    """An audit with its page; a notebook shows the page."""
+
+    found: Audit
+    html: str
+    """The page, a single file without scripts."""
+    seconds: float
+    """Duration of the audit, without drawing the page."""
+    threads: int
+    """Number of processors that draw it."""
+
+    def write(self, page: str | os.PathLike[str]) -> AuditFiles:
+        """Write the page, its JSON and the list for `exclude`: see `write_report`."""
+        return write_report(self.found, Path(page), self.threads, self.seconds)
+
+    def _repr_html_(self) -> str:
+        return in_notebook(self.html)
+
+
+def audit(
+    *sources: str | os.PathLike[str],
+    names: str | os.PathLike[str] | None = None,
+    model: Model | None = None,
+    shortcuts: bool = True,
+    progress: Progress = lambda *_: None,
+) -> AuditPage:
+    """Audit labelled photos: copies, leaks, wrong labels, photos of no car, and damaged files.
+
+    Args:
+        sources: see `read_dataset`.
+        names: see `read_dataset`.
+        model: embeds the photos; None: the one that ships.
+        shortcuts: whether to test what the background gives away, which embeds the photos twice more.
+        progress: see `Progress`.
+
+    Raises:
+        DataError: see `read_dataset`; or none of the photos can be read.
+    """
+    begun = time.monotonic()
+    model = Model.load() if model is None else model
+    found = inspect(read_dataset(*sources, names=names), model, shortcuts=shortcuts, progress=progress)
+    seconds, threads = time.monotonic() - begun, model.settings.threads
+    return AuditPage(found, _page(found, as_json(found, seconds), None, threads), seconds, threads)
+
+
 def write_report(audit: Audit, page: Path, threads: int, seconds: float, before: Iterable[str] = ()) -> AuditFiles:
     """Write the page, and beside it its JSON and the list for `--exclude`, each whole.
 
@@ -119,7 +170,7 @@ def write_report(audit: Audit, page: Path, threads: int, seconds: float, before:
         write_table(temporary, ("path", "kind", "score", "detail"), rows)
     with whole_file(written.json) as temporary:
         temporary.write_bytes(msgspec.json.format(msgspec.json.encode(said), indent=1) + b"\n")
-    _write_page(audit, said, written, threads)
+    write_html(page, _page(audit, said, written, threads))
     return written
 
 
@@ -203,13 +254,13 @@ def _summary(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> dict[
     return {name: round(float(figure), 5) for name, figure in figures.items()}
 
 
-def _write_page(audit: Audit, said: dict[str, object], written: AuditFiles, threads: int) -> None:
+def _page(audit: Audit, said: dict[str, object], written: AuditFiles | None, threads: int) -> str:
+    """The page; where nothing is written beside it, it names no files."""
     shown = {kind: [f for f in audit.findings if f.kind == kind] for kind in KINDS}
     wanted = [path for found in shown.values() for f in found[:MOST_SHOWN] for path in f.photos[:MOST_COPIES]]
     large = dict(ordered_map(file_picture, [(path, SHOWN) for path in dict.fromkeys(wanted)], threads))
     labels = {photo.path: photo.label for photo in audit.dataset.photos}
-    write_page(
-        written.page,
+    return fill(
         "audit.html",
         said=said,
         kinds=[(kind, *TITLES[kind], found) for kind, found in shown.items()],
@@ -222,8 +273,8 @@ def _write_page(audit: Audit, said: dict[str, object], written: AuditFiles, thre
         shortcuts=audit.shortcuts,
         like=photo_section(audit.photos, audit.measurements, audit.dataset.nameplates, threads),
         hidden=_hidden(audit),
-        exclude=written.exclude.name,
-        json=written.json.name,
+        exclude=None if written is None else written.exclude.name,
+        json=None if written is None else written.json.name,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -13,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from nameplate.errors import PhotoError
-from nameplate.fit.recipe import Recipe, Stage
+from nameplate.data.dataset import Dataset
+from nameplate.errors import DataError, PhotoError, UsageError
+from nameplate.fit.recipe import Recipe, Stage, load_recipe
 from nameplate.images import decode
 from nameplate.images.augment import Augmentation, augment, jittered
 from nameplate.images.mixing import Mixing, draw_mix, mixed
@@ -22,6 +24,7 @@ from nameplate.images.transforms import Box, crop
 from nameplate.model.detector import crop_box
 from nameplate.model.detector import locate as find_cars
 from nameplate.report.plots import INK, LIGHT
+from nameplate.storage import whole_file
 from nameplate.types import Locate, Photo
 
 GAP = 4
@@ -230,6 +233,50 @@ def augmented_sheet(
             rows.append(row.pictures)
             labels.append(row.label)
     return contact_sheet(rows, labels, kind, captions)
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A sheet of augmented photos; a notebook shows it."""
+
+    jpeg: bytes
+    unreadable: tuple[tuple[str, str], ...]
+    """Path and reason of each photo that was passed over."""
+
+    def write(self, file: str | os.PathLike[str]) -> Path:
+        """Write the sheet whole, and return its path."""
+        with whole_file(Path(file)) as temporary:
+            temporary.write_bytes(self.jpeg)
+        return Path(file)
+
+    def _repr_jpeg_(self) -> bytes:
+        return self.jpeg
+
+
+def augmentation_sheet(
+    dataset: Dataset, recipe: str = "fine-tune", changes: Sequence[str] = (), *, photos: int = 4, pictures: int = 6
+) -> Sheet:
+    """Draw augmented photos as the network sees them in the last stage of a recipe.
+
+    Args:
+        dataset: labelled photos.
+        recipe: see `load_recipe`.
+        changes: see `load_recipe`.
+        photos: number of rows, each of another nameplate.
+        pictures: variations of each photo.
+
+    Raises:
+        UsageError: see `load_recipe`; or the recipe trains no network.
+        DataError: no training photo can be read.
+    """
+    plan = load_recipe(recipe, changes)
+    if not isinstance(plan, Recipe):
+        raise UsageError(f"Recipe '{recipe}' trains no network, so it varies no photos. See 'nameplate recipes'.")
+    stage = plan.stages[-1]
+    found, unreadable = examples(dataset.photos, max(photos, pictures + 1), (stage.height, stage.width))
+    if not found:
+        raise DataError("None of the training photos can be read.")
+    return Sheet(augmented_sheet(found, plan, stage, (photos, pictures), "JPEG"), tuple(unreadable))
 
 
 def examples(

@@ -65,6 +65,9 @@ class FineTuned:
     resumed: int
     """Number of steps that were completed before this call."""
 
+    def _repr_html_(self) -> str:
+        return self.finished.evaluation._repr_html_() if self.finished.evaluation is not None else repr(self)
+
 
 def start(
     read: Callable[[], Dataset | Split],

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -18,11 +20,13 @@ from nameplate.data.dataset import Dataset
 from nameplate.demo import photos_folder
 from nameplate.errors import NameplateError
 from nameplate.experiments import auto, time_plan
-from nameplate.experiments.auto import Screen, load_state, resume_within, train_within
-from nameplate.experiments.time_plan import Option
+from nameplate.experiments.auto import AutoState, Screen, load_state, resume_within, train_within
+from nameplate.experiments.time_plan import Option, Speed
+from nameplate.fit.fold_run import begin_run
 from nameplate.fit.folds import fold_folder, load_plan
 from nameplate.model.bundle import IN_RUN, load_bundle
 from nameplate.model.model import Model
+from nameplate.types import HeadRecipe
 from tests.tiny import TINY
 
 SMALL = replace(TINY, locate="ssd", stages=(replace(TINY.stages[0], height=192, width=288),))
@@ -142,3 +146,23 @@ def test_networks_are_planned_interrupted_resumed_and_the_best_is_written(
     assert made.state.held_out is not None
     Model.load(str(run)).predict([dataset.photos[0].path])
     assert not (run / "trial").exists()
+
+
+def test_a_network_is_given_up_once_it_is_clear_that_it_would_end_too_late(
+    tmp_path: Path, dataset: Dataset, model: Model
+) -> None:
+    plan = begin_run(lambda: dataset, tmp_path / "heads", HeadRecipe(holdout=0.0), 3, model=model)
+    speed = Speed(fixed=1.0, per_pixel=(1e-9,))
+    state = AutoState(auto.SCHEMA, "good", limit=100.0, made="", threads=1, used=10.0, speed=speed)
+    clock = auto._Clock(tmp_path, state, None)
+    watch = auto._watch(clock, replace(plan, recipe=SMALL), 2, lambda _: None)
+    watch(_event(left=1e6))  # the first estimate of a fold is not relied on
+    clock.begun -= 40  # as if so many seconds had passed
+    watch(_event(left=50.0))
+    with pytest.raises(auto._OutOfTimeError, match="ended after the time limit"):
+        watch(_event(left=60.0))
+
+
+def _event(left: float) -> Any:
+    """What the watch reads of a `StepEvent`, whose module needs torch."""
+    return SimpleNamespace(left=left)

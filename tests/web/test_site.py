@@ -196,7 +196,7 @@ def test_on_a_phone_in_russian(visit: Callable[..., Page], cars: list[Path], tmp
     page = visit(**PHONE)
     expect(page.locator("#limits")).to_contain_text("не покидают это устройство")
     expect(page.locator("#about-title")).to_have_text("Знает 206 моделей 1991–2012 годов, марок: 52")
-    expect(page.get_by_text("Сфотографировать")).to_be_visible()
+    expect(page.get_by_role("button", name="Сфотографировать")).to_be_visible()
     assert not page.get_by_text("Проверить объявление").is_visible()  # which needs a service
     (tmp_path / "list.jpg").write_bytes(b"no photo")
     page.set_input_files("#pick", [cars[0], tmp_path / "list.jpg"])

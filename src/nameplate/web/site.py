@@ -112,7 +112,7 @@ def _here() -> resources.abc.Traversable:
 
 def _package_files(folder: str) -> Iterable[tuple[str, bytes]]:
     for each in sorted((_here() / folder).iterdir(), key=lambda each: each.name):
-        if PurePosixPath(each.name).suffix in {".js", ".css", ".svg", ".html"}:
+        if PurePosixPath(each.name).suffix in {".js", ".css", ".svg", ".html", ".jpg"}:
             yield each.name, each.read_bytes()
 
 

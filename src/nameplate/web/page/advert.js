@@ -3,7 +3,7 @@
 import { boxed } from "./boxes.js";
 import { verdictText } from "./card.js";
 import { element } from "./element.js";
-import { either, percent, say } from "./language.js";
+import { either, has, percent, say } from "./language.js";
 import { bar } from "./ranking.js";
 
 const TONES = { accept: "good", reject: "bad", unsure: "so-so" };
@@ -21,9 +21,9 @@ export function advertCard({ found, thumbs, names, sizes, model }) {
       score === null ? say("noScore") : `${say("score")}: ${percent(score)}`,
       score === null ? null : bar(score, TONES[verdict]),
     ),
-    element("p", { textContent: say(`claimAdvice.${verdict}`) }),
-    element("p", { className: "soft", textContent: meant(found.nameplates) }),
-    element("p", { className: "soft", lang: "en", textContent: found.reason }),
+    has("claimCode", found.code) ? element("p", { textContent: say(`claimCode.${found.code}`) }) : null,
+    element("p", { className: "soft", textContent: say(`claimAdvice.${verdict}`) }),
+    found.nameplates.length === 1 && found.nameplates[0] === claimed ? null : element("p", { className: "soft", textContent: meant(found.nameplates) }),
     element("h4", { textContent: say("parts") }),
     element("ul", { className: "parts" }, ...found.photos.map((row, place) => part(row, thumbs[place], names[place], sizes?.[place]))),
     element("p", { className: "soft by", textContent: say("by", { model }) }),

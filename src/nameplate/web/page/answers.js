@@ -1,4 +1,4 @@
-/** The answers on the page: one card each, the progress, and the problem that stopped the requests. */
+/** The answers in the view that is seen: a card each, or a table of many; the progress, and the problem that stopped it. */
 
 import { advertCard } from "./advert.js";
 import { photoCard } from "./card.js";
@@ -6,67 +6,91 @@ import { announce, button, byId, element, replace } from "./element.js";
 import { drawHistory, remember } from "./history.js";
 import { say } from "./language.js";
 import { problemBox } from "./problem.js";
-import { earlier, show, visit } from "./visit.js";
+import { drawTable, tableRow, toggleRow } from "./table.js";
+import { earlier, show, taskOf, visit } from "./visit.js";
+
+const CARDS = 6; // more photos become a table
 
 let does = {}; // what cards can do: see card.js
+let choose = () => {}; // turns to a view
 
-export function setActions(actions) {
+export function setActions(actions, chooseTask) {
   does = actions;
+  choose = chooseTask;
 }
 
 /** Draw what has changed; with `anew` everything, as after a change of language. */
 export function drawAnswers({ anew = false } = {}) {
-  byId("results").hidden = visit.shown.length === 0 && visit.running === null && visit.halt === null;
-  const cards = visit.shown.map((entry) => (entry.node = (!anew && entry.node) || card(entry)));
-  const there = [...byId("cards").children]; // moved elements would lose the focus
-  if (cards.length !== there.length || cards.some((each, place) => each !== there[place])) byId("cards").replaceChildren(...cards);
+  const entries = visit.shown[visit.task];
+  const many = tabular();
+  byId("results").hidden = entries.length === 0 && visit.running?.task !== visit.task && visit.halt[visit.task] === null;
+  byId("many").hidden = !many;
+  for (const entry of entries) if (anew || entry.node?.tagName !== (many ? "TBODY" : "ARTICLE")) entry.node = made(entry);
+  if (many) drawTable(entries, { anew });
+  arrange(byId("cards"), many ? [] : entries.map(({ node }) => node));
   drawProgress();
   drawHalt();
   drawHistory(earlier(), open);
 }
 
-/** Redraw one entry's card in its place. */
+/** Set the children of an element, unless they are there already: what is moved would lose the focus. */
+function arrange(parent, children) {
+  const there = [...parent.children];
+  if (children.length !== there.length || children.some((each, place) => each !== there[place])) parent.replaceChildren(...children);
+}
+
+const tabular = () => visit.task === "identify" && visit.shown.identify.length > CARDS;
+
+/** Redraw one entry in its place. */
 export function redraw(entry) {
-  entry.node = entry.node?.isConnected ? replace(entry.node, card(entry)) : null;
+  entry.node = entry.node?.isConnected ? replace(entry.node, made(entry)) : null;
+  if (entry.node && tabular()) drawTable(visit.shown.identify);
 }
 
 /** Store all answers in the history of this visit. */
 export const keep = () => remember(visit.entries);
 
 const actions = () => ({ ...does, feedback: visit.service.feedback ? does.feedback : null, heat: visit.service.local ? null : does.heat, named: visit.models.length > 1 });
-const card = (entry) => (entry.kind === "photo" ? photoCard(entry, actions()) : advertCard(entry));
+const card = (entry) => photoCard(entry, actions());
 
-/** Draw the progress. */
+function made(entry) {
+  if (entry.kind === "advert") return advertCard(entry);
+  return tabular() ? tableRow(entry, { card, open: () => (toggleRow(entry), redraw(entry)) }) : card(entry);
+}
+
+/** Draw the progress of the requests that this view asked for. */
 export function drawProgress() {
-  byId("running").hidden = visit.running === null;
-  const photos = visit.running?.photos ?? [];
+  const running = visit.running?.task === visit.task ? visit.running : null;
+  byId("running").hidden = running === null;
+  const photos = running?.photos ?? [];
   const done = photos.filter(({ state }) => state === "done" || state === "refused").length;
   const progress = byId("progress");
-  const many = visit.running?.task === "identify" && photos.length > 1;
-  if (many) Object.assign(progress, { max: photos.length, value: done });
+  const several = running?.task === "identify" && photos.length > 1;
+  if (several) Object.assign(progress, { max: photos.length, value: done });
   else progress.removeAttribute("value");
-  byId("progress-text").textContent = many ? say("progress", { done, count: photos.length }) : say("working");
+  byId("progress-text").textContent = several ? say("progress", { done, count: photos.length }) : say("working");
 }
 
 /** Draw the problem that stopped the requests, with the button that continues. */
 export function drawHalt() {
-  const { halt } = visit;
+  const { task } = visit;
+  const halt = visit.halt[task];
   if (halt === null) return byId("halt").replaceChildren();
   const goOn = () => {
-    visit.halt = null;
+    visit.halt[task] = null;
     drawHalt();
     byId("answers-title").focus();
     halt.again();
   };
-  if (halt.refusal) return byId("halt").replaceChildren(problemBox(halt.refusal, { again: goOn }));
+  if (halt.refusal) return byId("halt").replaceChildren(halt.box?.() ?? problemBox(halt.refusal, { again: goOn }));
   const box = element("div", { className: "problem calm" }, say("cancelled"), " ", button(say("goOn"), goOn, { "data-role": "again" }));
   return byId("halt").replaceChildren(box);
 }
 
-/** Set the problem that stopped the requests; `again` continues them. */
-export function halted(error, again) {
+/** Set the problem that stopped a view's requests; `again` continues them, and `box` draws it in another way. */
+export function halted(task, error, again, box = null) {
   if (error.name !== "AbortError" && error.kind === undefined) throw error;
-  visit.halt = { refusal: error.name === "AbortError" ? null : error, again };
+  visit.halt[task] = { refusal: error.name === "AbortError" ? null : error, again, box };
   if (error.kind === "no-key") {
     byId("key").hidden = false;
     byId("key-value").focus();
@@ -76,8 +100,10 @@ export function halted(error, again) {
 
 /** Show an entry of the history again. */
 export function open(entry) {
-  if (visit.running === null) visit.halt = null;
-  show(visit.running ? [entry, ...visit.shown] : [entry]);
-  drawAnswers();
-  entry.node.querySelector("h3").focus();
+  const task = taskOf(entry);
+  const running = visit.running?.task === task;
+  if (!running) visit.halt[task] = null;
+  show(task, running ? [entry, ...visit.shown[task]] : [entry]);
+  choose(task);
+  entry.node.querySelector("h3, button")?.focus();
 }

@@ -54,7 +54,7 @@ function answered(entry, does) {
       ? element("p", { textContent: say("makeLikely", { make: row.make, percent: percent(row.make_confidence) }) })
       : null,
     row.flaws ? element("p", { textContent: row.flaws.map((flaw) => say(`flaw.${flaw === "small" && row.box ? "smallCar" : flaw}`)).join(" ") }) : null,
-    row.error ? reason(row.error) : null,
+    row.error ? element("p", { textContent: reason(row.error) }) : null,
     row.why ? element("p", { textContent: say(`why.${row.why}`) }) : null,
     element("p", { className: "soft", textContent: say(row.why && row.verdict === "not a car" ? "takeWhole" : `advice.${row.verdict}`) }),
     known || row.top.length === 0 ? null : similar(row),
@@ -72,12 +72,10 @@ export function verdictText(row) {
   return say(`verdict.${verdictOf(row)}`, { names });
 }
 
-/** Why a photo cannot be read: "<reason>: <detail>", the detail in the service's own words. */
+/** Why a photo cannot be read, from "<reason>: <detail>", whose detail is for programmers. */
 function reason(error) {
-  const end = error.indexOf(": ");
-  const word = error.slice(0, end);
-  const detail = element("span", { className: "soft", lang: "en", textContent: error.slice(end + 2) });
-  return element("p", {}, has("reason", word) ? say(`reason.${word}`) : word, " ", detail);
+  const word = error.split(": ", 1)[0];
+  return say(has("reason", word) ? `reason.${word}` : "reason.damaged");
 }
 
 /** What an unknown car looks most like, folded, since none of it is an answer. */
@@ -94,7 +92,7 @@ function actions(entry, does) {
     : button(say(text), () => does.heat(entry), { className: "quiet", "data-role": "heat", "aria-disabled": String(Boolean(entry.heatWaits)) });
   // A correction is stored with the whole photo, and training would take it for its main car.
   const wrong = does.feedback && !entry.told && !entry.chosen
-    ? button(say("wrong"), () => does.feedback(entry), { className: "quiet", "data-role": "wrong" })
+    ? button(say(["answer", "unsure"].includes(chosenRow(entry).verdict) ? "wrong" : "teach"), () => does.feedback(entry), { className: "quiet", "data-role": "wrong" })
     : null;
   const told = entry.told ? element("span", { className: "good", textContent: say("feedbackDone") }) : null;
   return element("div", { className: "row" }, heat, wrong, told);

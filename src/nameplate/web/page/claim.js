@@ -3,7 +3,9 @@
 import { drawAnswers, halted, keep } from "./answers.js";
 import { announce, button, byId, element } from "./element.js";
 import { say } from "./language.js";
+import { nearest } from "./nearest.js";
 import { photo, refused, tooMuch } from "./photo.js";
+import { problemBox } from "./problem.js";
 import * as service from "./service.js";
 import { begin, known, show, visit } from "./visit.js";
 
@@ -39,9 +41,11 @@ function remove(entry) {
   (byId("tray").querySelectorAll("button")[Math.min(place, visit.tray.length - 1)] ?? byId("pick")).focus();
 }
 
+let waits = false; // for the photos that are being identified
+
 /** Send the claim with all photos of the tray that may be sent. */
 export async function submitClaim() {
-  if (visit.running?.task === "verify") return;
+  if (waits || visit.running?.task === "verify") return;
   const photos = visit.tray.filter(({ why }) => !why);
   const problem = photos.length ? tooMuch(photos, visit.service.limits) : say("noAdvertPhotos");
   byId("tray-title").className = problem ? "bad" : "";
@@ -55,25 +59,44 @@ export async function submitClaim() {
 }
 
 async function verify(photos, claimed) {
+  waits = true;
+  if (visit.running) announce(say("waiting"));
   while (visit.running) await visit.running.ended;
+  waits = false;
   const { signal, end } = begin("verify", photos);
-  visit.halt = null;
-  show([]);
+  visit.halt.verify = null;
+  show("verify", []);
   drawAnswers();
   byId("answers-title").focus();
   await known(signal);
   const { model } = visit;
   try {
     const found = await service.verify(photos.map(({ file }) => file), claimed, { model, signal });
-    show([advert(found, photos, model)]);
+    show("verify", [advert(found, photos, model)]);
     announce(say(`claim.${found.verdict}`, { claimed: found.claimed }));
   } catch (error) {
-    halted(error, () => verify(photos, claimed));
+    halted("verify", error, () => verify(photos, claimed), error.code === "unknown claim" ? () => unknown(claimed) : null);
   } finally {
     end();
     drawAnswers();
     keep();
   }
+}
+
+/** That the model does not know the car of an advert, and the names that are most like it. */
+function unknown(claimed) {
+  const { nameplates, makes } = visit.models.find(({ name }) => name === visit.model);
+  const names = nearest(claimed, [...new Set([...makes, ...nameplates])]);
+  const choose = (name) => {
+    byId("claimed").value = name;
+    submitClaim();
+  };
+  return element(
+    "div",
+    { className: "problem", role: "alert" },
+    element("p", { textContent: say(names.length ? "claimNear" : "claimUnknown", { claimed }) }),
+    element("div", { className: "row" }, ...names.map((name) => button(name, () => choose(name), { className: "quiet", lang: "en" }))),
+  );
 }
 
 const advert = (found, photos, model) => ({

@@ -20,6 +20,8 @@ export function askFeedback(entry, done) {
     });
   };
   byId("feedback-cancel").onclick = () => dialog.close();
+  // Its button may have been drawn anew meanwhile, and then the browser has nothing to give the focus back to.
+  dialog.onclose = () => entry.node?.querySelector("[data-role=wrong]")?.focus();
   dialog.showModal();
 }
 

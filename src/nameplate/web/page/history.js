@@ -31,7 +31,7 @@ const small = (entry) => Object.fromEntries(FIELDS.map((field) => [field, entry[
 /** Draw the entries; `open` shows one again. */
 export function drawHistory(entries, open) {
   byId("history").hidden = entries.length === 0;
-  byId("visits").replaceChildren(...entries.map((entry) => element("li", {}, visit(entry, open))));
+  byId("visits").replaceChildren(...entries.slice(0, KEPT).map((entry) => element("li", {}, visit(entry, open))));
 }
 
 function visit(entry, open) {

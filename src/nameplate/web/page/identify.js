@@ -4,16 +4,19 @@ import { drawAnswers, drawProgress, halted, keep, redraw } from "./answers.js";
 import { chosenRow } from "./boxes.js";
 import { announce, byId } from "./element.js";
 import { say } from "./language.js";
-import { inShort, photo, portion, refused } from "./photo.js";
+import { AT_ONCE, inShort, photo, portion, refused } from "./photo.js";
 import * as service from "./service.js";
 import { begin, known, show, visit } from "./visit.js";
 
+const SPOKEN = 6; // answers that a screen reader reads out
+
 /** Take new photos: while requests are under way they join the others, otherwise they replace what is shown. */
 export async function identifyPhotos(files, folders = []) {
-  const entries = files.map((file, place) => Object.assign(photo(file), { folder: folders[place] }));
   while (visit.running?.task === "verify") await visit.running.ended;
-  visit.halt = visit.running ? visit.halt : null;
-  show(visit.running ? [...visit.shown, ...entries] : entries);
+  const there = visit.running ? visit.shown.identify : [];
+  const entries = files.slice(0, AT_ONCE - there.length).map((file, place) => Object.assign(photo(file), { folder: folders[place] }));
+  visit.halt.identify = visit.running ? visit.halt.identify : null;
+  show("identify", [...there, ...entries]);
   if (visit.running) visit.running.photos.push(...entries);
   drawAnswers();
   byId("results").scrollIntoView({ block: matchMedia("(max-width: 42rem)").matches ? "start" : "nearest" });
@@ -27,7 +30,8 @@ async function work(entries) {
   await known(signal);
   try {
     for (let next = take(photos); next.length; next = take(photos)) await identifyNext(next, signal);
-    announce(photos.map((entry) => (entry.row ? `${entry.name}: ${inShort(entry.row)}` : `${entry.name}: ${say("refused")}`)).join("; "));
+    const spoken = photos.slice(0, SPOKEN).map((entry) => `${entry.name}: ${entry.row ? inShort(entry.row) : say("refused")}`);
+    announce([say("progress", { done: photos.length, count: photos.length }), ...spoken].slice(photos.length > SPOKEN ? 0 : 1).join("; "));
   } catch (error) {
     stopped(photos, error);
   } finally {
@@ -40,9 +44,9 @@ async function work(entries) {
 function stopped(photos, error) {
   const left = photos.filter(({ state }) => state === "waiting" || state === "sent");
   turn(left, "stopped");
-  halted(error, () => {
+  halted("identify", error, () => {
     turn(left, "waiting");
-    show([...new Set([...visit.shown, ...left])]);
+    show("identify", [...new Set([...visit.shown.identify, ...left])]);
     drawAnswers();
     work(left);
   });

@@ -17,7 +17,7 @@ export function listen(take, open) {
 }
 
 function listenToDrops(take, open) {
-  const place = byId("photos");
+  const place = document.documentElement; // the whole window takes drops, and shows it
   const brings = (event) => open() && [...event.dataTransfer.types].some((type) => type === "Files" || type === "text/uri-list");
   addEventListener("dragover", (event) => {
     if (!brings(event)) return;

@@ -13,19 +13,17 @@ export function setLanguage(name) {
   forever.write("language", name);
 }
 
-/** The text at a key such as "verdict.answer", with {names} filled in; `count` chooses among plural forms. */
+/** The text at a key such as "verdict.answer", with {names} filled in, from `values` or else other texts;
+`count` chooses among plural forms. */
 export function say(key, values = {}) {
   let text = key.split(".").reduce((found, part) => found?.[part], WORDS[current]);
   if (text !== undefined && typeof text !== "string") text = text[new Intl.PluralRules(current).select(values.count)];
   if (text === undefined) throw new Error(`no text for ${key}`);
-  return text.replace(/\{(\w+)\}/g, (_, name) => shown(values[name]));
+  return text.replace(/\{(\w+)\}/g, (_, name) => shown(values[name] ?? WORDS[current][name]));
 }
 
-/** A problem's title, and what the user can do. */
-export function sayProblem(kind, values) {
-  const both = WORDS[current].problem[kind] ?? WORDS[current].problem.unexpected;
-  return both.map((text) => text.replace("{status}", values.status ?? "?"));
-}
+/** What is wrong and what the user can do, in one sentence. */
+export const sayProblem = (kind, values) => say(`problem.${has("problem", kind) ? kind : "unexpected"}`, values);
 
 export const has = (group, key) => Object.hasOwn(WORDS[current][group], key);
 

@@ -1,15 +1,19 @@
 /** The page's start: asks the service about itself and connects the modules. */
 
 import { drawAnswers, keep, redraw, setActions } from "./answers.js";
+import { listenToCamera } from "./camera.js";
 import { addToTray, drawTray, submitClaim } from "./claim.js";
 import { announce, byId, element } from "./element.js";
+import { drawExamples } from "./examples.js";
 import { askFeedback } from "./feedback.js";
 import { remembered } from "./history.js";
 import { chooseCar, identifyPhotos, toggleHeat } from "./identify.js";
 import { listen } from "./input.js";
-import { language, percent, say, setLanguage, size, translate } from "./language.js";
+import { language, percent, say, sayProblem, setLanguage, size, translate } from "./language.js";
+import { AT_ONCE } from "./photo.js";
 import { problemBox } from "./problem.js";
 import * as service from "./service.js";
+import { listenToTable } from "./table.js";
 import { setTheme, theme } from "./theme.js";
 import { visit } from "./visit.js";
 
@@ -32,8 +36,10 @@ async function askService() {
 }
 
 function drawService() {
-  const { limits, version } = visit.service;
-  byId("limits").textContent = visit.service.local ? say("limitsLocal") : say("limits", { count: limits.photos, size: size(limits.photo_bytes) });
+  const { limits, version, local } = visit.service;
+  const most = { identify: AT_ONCE, verify: limits.photos }[visit.task];
+  byId("limits").textContent = local ? say("limitsLocal", { count: most }) : say("limits", { count: most, size: size(limits.photo_bytes) });
+  byId("limits").classList.remove("bad");
   byId("version").textContent = say("version", { version });
 }
 
@@ -68,37 +74,74 @@ let loading = {};
 
 function drawAll() {
   translate();
+  drawTask();
   drawService();
   drawModels();
   drawLoading();
+  drawExamples(take, () => complain(sayProblem(navigator.onLine ? "network" : "offline", {})));
   drawTray();
   drawAnswers({ anew: true });
 }
 
 function take(files, folders) {
-  if (files.length === 0) return announceNoFiles();
-  byId("limits").classList.remove("bad");
+  if (files.length === 0) return complain(say("noFiles"));
   drawService();
-  return visit.task === "identify" ? identifyPhotos(files, folders) : addToTray(files, folders);
+  if (visit.task === "verify") return addToTray(files, folders);
+  const there = visit.running?.task === "identify" ? visit.shown.identify.length : 0;
+  if (there + files.length > AT_ONCE) complain(say("tooManyAtOnce", { count: there + files.length, limit: AT_ONCE }));
+  return identifyPhotos(files, folders);
 }
 
-function announceNoFiles() {
-  byId("limits").textContent = say("noFiles");
+/** Say below the buttons why no photo was taken. */
+function complain(text) {
+  byId("limits").textContent = text;
   byId("limits").classList.add("bad");
-  announce(say("noFiles"));
+  announce(text);
 }
 
 function chooseTask(task) {
+  if (visit.task === task) return drawAnswers();
   visit.task = task;
-  byId("claim").hidden = task !== "verify";
-  const files = visit.shown.map(({ file }) => file).filter(Boolean);
-  if (task === "verify" && visit.tray.length === 0 && files.length) addToTray(files); // what was identified may be verified
+  drawTask();
+  drawService();
+  drawAnswers();
+  const files = visit.shown.identify.map(({ file }) => file).filter(Boolean);
+  const few = files.length <= visit.service.limits.photos;
+  if (task === "verify" && visit.tray.length === 0 && files.length && few) addToTray(files); // what was identified may be verified
+}
+
+function drawTask() {
+  document.documentElement.dataset.task = visit.task;
+  byId("view").setAttribute("aria-labelledby", `tab-${visit.task}`);
+  for (const tab of tabs()) {
+    const chosen = tab.dataset.task === visit.task;
+    tab.setAttribute("aria-selected", String(chosen));
+    tab.tabIndex = chosen ? 0 : -1;
+  }
+}
+
+const tabs = () => [...byId("task").children];
+
+function listenToTabs() {
+  for (const tab of tabs()) tab.onclick = () => chooseTask(tab.dataset.task);
+  byId("task").onkeydown = ({ key }) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[key];
+    if (!step) return;
+    const all = tabs();
+    const next = all[(all.indexOf(document.activeElement) + step + all.length) % all.length];
+    next.focus();
+    chooseTask(next.dataset.task);
+  };
 }
 
 function forget() {
-  visit.entries = visit.running ? visit.shown : [];
-  visit.shown = visit.running ? visit.shown : [];
-  visit.halt = visit.running ? visit.halt : null;
+  const running = visit.running?.task;
+  for (const task of ["identify", "verify"]) {
+    if (task === running) continue;
+    visit.shown[task] = [];
+    visit.halt[task] = null;
+  }
+  visit.entries = running ? visit.shown[running] : [];
   keep();
   drawAnswers();
   announce(say("cleared"));
@@ -110,7 +153,7 @@ function told(entry) {
   redraw(entry);
   keep();
   announce(say("feedbackDone"));
-  entry.node.querySelector("h3").focus();
+  entry.node?.querySelector("h3")?.focus();
 }
 
 function wire() {
@@ -118,8 +161,9 @@ function wire() {
   byId("language").onchange = ({ target }) => (setLanguage(target.value), drawAll());
   byId("theme").value = theme();
   byId("theme").onchange = ({ target }) => setTheme(target.value);
-  byId("task").onchange = ({ target }) => chooseTask(target.value);
-  byId("task").querySelector("input").checked = true; // a reload may remember the other
+  listenToTabs();
+  listenToTable();
+  listenToCamera(take, (why) => complain(say(`cameraProblem.${why}`)));
   byId("model").onchange = ({ target }) => ((visit.model = target.value), drawModels());
   byId("cancel").onclick = () => (visit.running?.stop(), byId("answers-title").focus());
   byId("clear").onclick = forget;
@@ -130,8 +174,8 @@ function wire() {
     announce(say("keyTaken"));
     begin();
   };
-  setActions({ choose: chooseCar, heat: toggleHeat, feedback: (entry) => askFeedback(entry, () => told(entry)) });
-  listen(take, () => !byId("feedback").open);
+  setActions({ choose: chooseCar, heat: toggleHeat, feedback: (entry) => askFeedback(entry, () => told(entry)) }, chooseTask);
+  listen(take, () => document.querySelector("dialog[open]") === null);
 }
 
 service.watch(drawLoading);

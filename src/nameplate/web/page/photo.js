@@ -2,6 +2,7 @@
 
 import { percent, say, size } from "./language.js";
 
+export const AT_ONCE = 500; // photos that the page takes: each has its small pictures in memory
 const SHOWN = 720;
 const THUMB = 200;
 const TOGETHER = 4; // of one request: few, so that answers come one after the other

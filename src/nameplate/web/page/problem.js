@@ -1,4 +1,4 @@
-/** Problems in words, with what the user can do. */
+/** Problems in a sentence, which says what the user can do. What the service says in detail is for programmers. */
 
 import { announce, button, element } from "./element.js";
 import { say, sayProblem } from "./language.js";
@@ -7,14 +7,11 @@ const POINTLESS = ["not-allowed", "not-found", "too-large", "not-a-photo", "unre
 
 /** A box for a refusal. `again` tries again, after the time that the service names; `close` removes the box. */
 export function problemBox(refusal, { again = null, close = null } = {}) {
-  const [title, advice] = sayProblem(refusal.kind, { status: refusal.status });
   const offer = again && !POINTLESS.includes(refusal.kind);
   return element(
     "div",
     { className: "problem", role: "alert" },
-    element("strong", { textContent: title }),
-    element("p", { textContent: advice }),
-    refusal.detail ? element("p", { className: "soft", lang: "en", textContent: refusal.detail }) : null,
+    element("p", { textContent: sayProblem(refusal.kind, { status: refusal.status ?? "?" }) }),
     element(
       "div",
       { className: "row" },

@@ -55,7 +55,7 @@ function refusal(answer, said) {
   const kind = named ?? { 401: "no-key", 413: "too-large", 429: "too-many", 502: "network", 504: "network" }[status] ?? "unexpected";
   const seconds = Number(answer.headers.get("Retry-After") ?? said.retry_after ?? Number.NaN);
   const retryAfter = Number.isFinite(seconds) ? Math.max(0, Math.ceil(seconds)) : null;
-  return new Refusal(kind, { status, detail: String(said.detail ?? ""), retryAfter, results: said.results ?? null });
+  return new Refusal(kind, { status, code: said.code ?? null, detail: String(said.detail ?? ""), retryAfter, results: said.results ?? null });
 }
 
 function parsed(text) {

@@ -5,13 +5,16 @@ export const visit = {
   begun: null, // a promise: the service has said what it takes and which models it has, or has failed to
   models: [],
   model: "", // the name of the one that is asked
-  task: "identify",
+  task: "identify", // the view that is seen; the other is "verify"
   entries: [], // all that was given, newest first
-  shown: [], // those of them that are drawn as cards, in order
+  shown: { identify: [], verify: [] }, // those of them that each view draws, in order
   tray: [], // photos of the advert that is to be verified
   running: null, // the requests under way: see `begin`
-  halt: null, // why they stopped: a Refusal, or "cancelled"; and what goes on with them
+  halt: { identify: null, verify: null }, // why they stopped: a Refusal, or none if they were cancelled; and what goes on with them
 };
+
+/** The view that an entry belongs to. */
+export const taskOf = ({ kind }) => (kind === "advert" ? "verify" : "identify");
 
 /** Begin requests; `end` ends them. Only one task runs at a time: others await `visit.running.ended`. */
 export function begin(task, photos) {
@@ -29,11 +32,15 @@ export function begin(task, photos) {
 /** Wait until the service has said which models it has, since photos may be given before; or until `signal` aborts. */
 export const known = (signal) => Promise.race([visit.begun, new Promise((resolve) => signal.addEventListener("abort", resolve))]);
 
-/** Show these entries; those shown before move to the history. */
-export function show(entries) {
-  visit.shown = entries;
-  for (const entry of entries) if (!visit.entries.includes(entry)) visit.entries.unshift(entry);
+/** Show these entries in a view; those shown there before move to the history. */
+export function show(task, entries) {
+  visit.shown[task] = entries;
+  const known = new Set(visit.entries);
+  visit.entries = [...entries.filter((entry) => !known.has(entry)).reverse(), ...visit.entries];
 }
 
-/** Answers that are not drawn as cards. */
-export const earlier = () => visit.entries.filter((entry) => entry.state === "done" && !visit.shown.includes(entry));
+/** Answers that neither view draws. */
+export function earlier() {
+  const drawn = new Set([...visit.shown.identify, ...visit.shown.verify]);
+  return visit.entries.filter((entry) => entry.state === "done" && !drawn.has(entry));
+}

@@ -159,10 +159,26 @@ def test_a_network_is_given_up_once_it_is_clear_that_it_would_end_too_late(
     watch(_event(left=1e6))  # the first estimate of a fold is not relied on
     clock.begun -= 40  # as if so many seconds had passed
     watch(_event(left=50.0))
-    with pytest.raises(auto._OutOfTimeError, match="ended after the time limit"):
+    with pytest.raises(auto._OutOfTimeError, match="too long"):
         watch(_event(left=60.0))
 
 
 def _event(left: float) -> Any:
     """What the watch reads of a `StepEvent`, whose module needs torch."""
     return SimpleNamespace(left=left)
+
+
+@pytest.mark.torch
+@pytest.mark.skipif(not TORCH, reason="needs torch and its kin")
+def test_a_trial_that_takes_too_long_is_given_up_and_the_heads_are_the_result(
+    dataset: Dataset, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auto, "load_recipe", lambda _: SMALL)
+    monkeypatch.setattr(auto, "TRIAL_SHARE", 0.0)
+    made = train_within(lambda: dataset, tmp_path / "run", 3600, model=model)
+    assert made.state.chosen == "heads"
+    assert any("a trial on some photos took too long" in note for note in made.state.notes)
+    assert [each.name for each in made.state.tried if each.name.endswith("unfinished")] == [
+        "a trial of the training on some photos, unfinished"
+    ]
+    assert not (tmp_path / "run" / "trial").exists()

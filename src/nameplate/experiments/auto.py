@@ -79,6 +79,8 @@ SCHEMA = 1
 """Version of the format of auto.json."""
 LEAST_SECONDS = 60.0
 """With less time left after the heads, no network is tried: the trial alone would take half of it."""
+TRIAL_SHARE = 1 / 3
+"""A trial that takes more than this share of the time left is given up: it trains on a tenth of what a network sees."""
 TRIAL_PHOTOS, TRIAL_CLASS = 64, 8
 """Number of training photos of the trial, and how many of one nameplate at most."""
 CAREFUL = 1.05
@@ -164,7 +166,7 @@ class _OutOfTimeError(Exception):
     """A fold would end too late; holds the event at which that was seen."""
 
     def __init__(self, event: StepEvent) -> None:
-        super().__init__("given up: it would have ended after the time limit")
+        super().__init__("given up: it would have taken too long")
         self.event = event
 
 
@@ -429,10 +431,17 @@ def _plan_networks(clock: _Clock, train: Trainer, screen: Screen) -> bool:
         clock.note(f"No network was tried: {in_words(max(0, clock.left))} were left after the heads.")
         return False
     if clock.state.speed is None:
-        with clock.timed("a trial of the training on some photos") as said:
-            speed = _trial(clock, plan, base, train, screen)
-            per_photo = speed.per_photo(base, len(base.stages) - 1)
-            said.append(f"{1 / per_photo:.0f} photos/s at the recipe's last size, {speed.fixed:.0f} s a network")
+        left = clock.left
+        try:
+            with clock.timed("a trial of the training on some photos") as said:
+                speed = _trial(clock, plan, base, train, screen)
+                per_photo = speed.per_photo(base, len(base.stages) - 1)
+                said.append(f"{1 / per_photo:.1f} photos/s at the recipe's last size, {speed.fixed:.0f} s a network")
+        except _OutOfTimeError:
+            clock.note(
+                f"No network fits into the {in_words(left)} that were left: a trial on some photos took too long."
+            )
+            return False
         clock.keep(replace(clock.state, speed=speed, recipe=base.name))
     return _choose_networks(clock, plan, base, screen)
 
@@ -486,9 +495,20 @@ def _trial(clock: _Clock, plan: FoldPlan, base: Recipe, train: Trainer, screen: 
     # Two epochs a stage: the first one of each size is slow, because memory and kernels are prepared.
     recipe = replace(size, stages=tuple(replace(stage, epochs=2, warmup=0.0) for stage in size.stages))
     split = _some(plan.split_of(1))
-    begun = time.monotonic()
+    begun, most = time.monotonic(), TRIAL_SHARE * clock.left
     with screen.training() as (watch, say):
-        train(recipe, watch, say)(here, split)
+
+        def step(event: StepEvent) -> None:
+            watch(event)
+            clock.tick()
+            if time.monotonic() - begun > most:
+                raise _OutOfTimeError(event)
+
+        try:
+            train(recipe, step, say)(here, split)
+        except _OutOfTimeError:
+            shutil.rmtree(here, ignore_errors=True)
+            raise
     whole = time.monotonic() - begun
     with (here / METRICS).open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))

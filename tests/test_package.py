@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -24,3 +25,9 @@ def test_the_import_alone_imports_nothing_slow() -> None:
     code = "import nameplate; print(nameplate.errors.PhotoError.__name__, nameplate.types.Photo.__name__)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.split() == ["PhotoError", "Photo"]
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    root = Path(__file__).parents[1]
+    assert f"\nversion: {nameplate.__version__}\n" in (root / "CITATION.cff").read_text("utf-8")
+    assert f"\n## {nameplate.__version__} — " in (root / "CHANGELOG.md").read_text("utf-8")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nameplate.model.model import Model
     from nameplate.types import Limits, Photo, Prediction, Preprocess
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "BundleError",
     "DataError",

@@ -112,6 +112,7 @@ function chooseTask(task) {
 
 function drawTask() {
   document.documentElement.dataset.task = visit.task;
+  byId("task").setAttribute("aria-label", say("task"));
   byId("view").setAttribute("aria-labelledby", `tab-${visit.task}`);
   for (const tab of tabs()) {
     const chosen = tab.dataset.task === visit.task;

@@ -32,7 +32,7 @@ PHOTO = photo().read_bytes()
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Running]:
-    with serving() as running:
+    with serving("--queue-seconds", "60") as running:  # the queue of a slow machine would be shorter
         yield running
 
 
@@ -194,6 +194,38 @@ def test_a_small_photo_waits_for_no_giants(server: Running) -> None:
         assert server.identify(PHOTO).status_code == 200
         answered, _, _ = select.select(giants, [], [], 0)
         assert len(answered) <= 3
+
+
+def test_a_full_queue_refuses_before_a_body_is_read() -> None:
+    head = b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n"
+    with serving("--photos", "1", "--queue", "1") as server, ExitStack() as held:
+        [worker] = server.workers
+        os.kill(worker, signal.SIGSTOP)
+        held.callback(os.kill, worker, signal.SIGCONT)  # also after a failure, or the service could not end
+        waiting = held.enter_context(connect(server))
+        waiting.sendall(b"POST /v1/identify HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(PHOTO))
+        waiting.sendall(PHOTO)
+        for _ in range(200):
+            if 'nameplate_queue_photos{model="cars196"} 1.0' in server.get("/metrics").text:
+                break
+            time.sleep(0.05)
+        else:
+            pytest.fail(server.get("/metrics").text)
+        for path in (b"/v1/identify?model=cars196", b"/v1/verify", b"/v2/models/cars196/infer"):
+            client = held.enter_context(connect(server))
+            client.sendall(head % path)  # and nothing of the body
+            answer = client.makefile("rb").read()  # the service closes, since it reads no body
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert b"1 of 1 photos are under way" in answer
+        unknown = held.enter_context(connect(server))
+        unknown.sendall(head % b"/v1/identify?model=none")
+        assert unknown.recv(65536).startswith(b"HTTP/1.1 404 ")
+        counted = server.get("/metrics").text
+        for route in ("/v1/identify", "/v1/verify", "/v2/models/{name}/infer"):
+            assert f'nameplate_http_requests_total{{method="POST",route="{route}",status="503"}} 1.0' in counted
+        os.kill(worker, signal.SIGCONT)
+        waiting.settimeout(30)
+        assert waiting.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_body_that_stops_delays_no_shutdown() -> None:

@@ -57,7 +57,9 @@ def model() -> Model:
 
 @asynccontextmanager
 async def running(model: Model, seen: Seen | None = None, **changes: object) -> AsyncIterator[Engine]:
-    engine = Engine(model, replace(ServeSettings(), **changes), seen or Seen())  # type: ignore[arg-type]
+    # On a slow machine a wait that is bounded would refuse what these tests send at once.
+    settings = replace(ServeSettings(), **{"queue_seconds": 600.0, **changes})  # type: ignore[arg-type]
+    engine = Engine(model, settings, seen or Seen())
     await engine.start()
     try:
         yield engine
@@ -218,9 +220,9 @@ def test_a_killed_worker_that_is_slow_to_end_is_killed_once(model: Model, monkey
     listen = WorkerProcess.listen
 
     async def listen_longer(
-        worker: WorkerProcess, done: Callable[[WorkerResult, bytes], None], free: Callable[[], None]
+        worker: WorkerProcess, done: Callable[[WorkerResult, bytes], None], slow: Callable[[int], None]
     ) -> None:
-        await listen(worker, done, free)
+        await listen(worker, done, slow)
         await asyncio.sleep(1)  # as if its socket had closed a second later: five looks of the engine
 
     monkeypatch.setattr(WorkerProcess, "listen", listen_longer)
@@ -324,6 +326,53 @@ def test_in_a_full_queue_the_client_with_the_most_photos_gives_way(model: Model)
             # Those that are with the worker already are answered; of the rest each client keeps its half at most.
             assert all(isinstance(each, Problem) and each.detail == DISPLACED for each in refused)
             assert sum(isinstance(each, list) for each in answered) == len(refused) > 0
+
+    run(check)
+
+
+def test_where_the_wait_would_be_long_the_queue_is_short_and_still_shared(model: Model) -> None:
+    async def check() -> None:
+        async with running(model, queue_seconds=0.5, threads=1) as engine:
+            engine._throughput.seconds = 0.05
+            assert engine.room == 10
+            # A request of many photos is taken as long as its first one may be answered in time.
+            whole = asyncio.create_task(engine.answer(PHOTOS[:20], ["x"] * 20))
+            await asyncio.sleep(0)
+            assert engine.photos == 20
+            await whole
+            for worker in engine.workers:
+                os.kill(worker.pid, signal.SIGSTOP)
+            engine._throughput.seconds = 0.05
+            many = [asyncio.create_task(engine.answer([PHOTOS[0]], ["x"], client="many")) for _ in range(10)]
+            await asyncio.sleep(0)
+            with pytest.raises(Problem, match=r"10 of 128 photos are under way, which take some 0\.5 s"):
+                engine.require_room(1, "many")
+            few = asyncio.create_task(engine.answer([PHOTOS[0]], ["few"], client="few"))
+            await asyncio.sleep(0.01)
+            for worker in engine.workers:
+                os.kill(worker.pid, signal.SIGCONT)
+            [answer] = await few
+            assert answer.prediction.error is None
+            refused = [
+                each for each in await asyncio.gather(*many, return_exceptions=True) if isinstance(each, Problem)
+            ]
+            assert [each.detail for each in refused] == [DISPLACED]
+
+    run(check)
+
+
+def test_photos_that_take_long_to_decode_fill_no_room_of_quick_ones(model: Model) -> None:
+    async def check() -> None:
+        async with running(model, queue_seconds=0.5, threads=1, request_seconds=60) as engine:
+            engine._throughput.seconds = 0.1
+            slow = [asyncio.create_task(engine.answer([SLOW], ["slow"], client="slow")) for _ in range(8)]
+            await until(lambda: engine.photos == 8 and engine.quick == 0)
+            assert engine.room == 8
+            [answer] = await engine.answer([PHOTOS[0]], ["x"], client="slow")
+            assert answer.prediction.error is None
+            for task in slow:
+                task.cancel()
+            await asyncio.gather(*slow, return_exceptions=True)
 
     run(check)
 

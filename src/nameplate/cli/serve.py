@@ -81,6 +81,12 @@ def serve(
     queue: Annotated[
         int, typer.Option(min=1, help="How many photos may wait for a bundle; beyond that the answer is 503.")
     ] = DEFAULTS.queue_photos,
+    queue_seconds: Annotated[
+        float,
+        typer.Option(
+            min=0.1, help="How long a photo may be expected to wait, in seconds; beyond that the answer is 503."
+        ),
+    ] = DEFAULTS.queue_seconds,
     seconds: Annotated[
         float, typer.Option(min=0.1, help="The time limit of a request, in seconds.")
     ] = DEFAULTS.request_seconds,
@@ -118,6 +124,7 @@ def serve(
         reload_on_change=reload_on_change,
         photos=photos,
         queue_photos=queue,
+        queue_seconds=queue_seconds,
         request_seconds=seconds,
         stop_delay=stop_delay,
         page=page,

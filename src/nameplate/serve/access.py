@@ -10,6 +10,7 @@ import ipaddress
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_network
 from typing import Any
 
@@ -31,8 +32,9 @@ PROBES = ("/health/", "/v2/health/")
 """Paths that any Host header may ask for: an orchestrator's probes use bare addresses, and nothing here is secret."""
 
 
+@lru_cache(1024)
 def is_loopback(host: str) -> bool:
-    """Whether an address or host name is this machine's loopback."""
+    """Whether an address or host name is this machine's loopback. It is asked of each request."""
     found = address_of(host)
     return host == "localhost" if found is None else found.is_loopback
 

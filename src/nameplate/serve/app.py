@@ -30,7 +30,7 @@ from nameplate.serve.access import describe_access, is_loopback
 from nameplate.serve.connections import BoundedProtocol, connections_allowed
 from nameplate.serve.errors import Problem, ProblemResponse, on_problem
 from nameplate.serve.log_writer import LogWriter
-from nameplate.serve.middleware import protect
+from nameplate.serve.middleware import Room, protect
 from nameplate.serve.observability import event, set_up_logging
 from nameplate.serve.routes import feedback, photos, protocol, status
 from nameplate.serve.schema import components, problems
@@ -120,7 +120,8 @@ def create_app(settings: ServeSettings) -> FastAPI:
         mount_page(app)
     app.state.service = service
     app.state.failure = None
-    app.add_middleware(protect, service)
+    app.add_middleware(Room, service.engines)
+    app.add_middleware(protect, service)  # the last is the first that a request meets
     return app
 
 

@@ -6,6 +6,9 @@ kills the decoder is found, and costs no other photo its answer.
 Clients share the queue. Of those that have photos in it, the one with the fewest at the workers is next; and when the
 queue is full, the client that has the most in it gives way to one that has fewer (B. Suter et al., "Design
 considerations for supporting TCP with per-flow queueing", 1998: longest queue drop). A client alone may fill it.
+
+The queue is full when it holds so many photos (`queue_photos`), or when those ahead would take too long
+(`queue_seconds`): the same number of photos is a short wait on one machine and a long one on another.
 """
 
 from __future__ import annotations
@@ -41,6 +44,7 @@ from nameplate.serve.ipc import (
     start_worker,
 )
 from nameplate.serve.settings import ServeSettings
+from nameplate.serve.throughput import Throughput
 from nameplate.types import Prediction
 
 STALL_SECONDS = 15.0
@@ -95,10 +99,8 @@ class Engine:
     """Why no worker can be started any more; empty if one can."""
     _answered: float = field(default_factory=time.monotonic)
     """When a worker was last seen ready."""
-    _seconds_per_photo: float = 0.05
-    """Exponential moving average of the time between two answers under load."""
-    _last_answer: float = 0.0
-    """When the last answer came (monotonic clock); 0 before the first."""
+    _throughput: Throughput = field(default_factory=Throughput)
+    _cpus: int = field(default_factory=available_cpus)
 
     @property
     def name(self) -> str:
@@ -119,6 +121,16 @@ class Engine:
     def photos(self) -> int:
         """Number of photos in the queue or with a worker."""
         return len(self._queue) + len(self._under_way)
+
+    @property
+    def quick(self) -> int:
+        """Number of these photos of which no worker has said that they take long to decode."""
+        return self.photos - sum(waiting.slow for waiting in self._under_way.values())
+
+    @property
+    def room(self) -> int:
+        """How many quick photos are answered within `queue_seconds`; at least a batch, so that no worker idles."""
+        return max(BATCH, int(self.settings.queue_seconds / self._throughput.seconds))
 
     @property
     def lost_seconds(self) -> float:
@@ -188,6 +200,8 @@ class Engine:
             Waiting(WorkerJob(next(self._numbers), name, seconds, options, client), photo, until, loop.create_future())
             for photo, name in zip(photos, names, strict=True)
         ]  # fmt: skip
+        if not self.quick:
+            self._throughput.begin()
         # No await since `require_room`, so no other request can have filled the queue in between.
         self._queue.update((waiting.job.id, waiting) for waiting in wanted)
         self._pump()
@@ -216,12 +230,13 @@ class Engine:
         if not self.ready and (self._closing or self._broken or not self.since):
             raise Problem("not-ready", f"'{self.name}' is not ready yet. Try again shortly.", retry_after=1)
         cap = self.settings.queue_photos
-        excess = self.photos + photos - cap
+        # However many photos a request brings, the first may be answered in time: otherwise none of many would ever be.
+        excess = max(self.photos + photos - cap, self.quick + 1 - self.room)
         displaced = self._displaced(excess, photos, client) if excess > 0 else []
         if len(displaced) < excess:
             raise Problem(
-                "full", f"{self.photos} of {cap} photos are under way, and {photos} more would be too many. "
-                "Try again shortly.", retry_after=self._backlog,
+                "full", f"{self.photos} of {cap} photos are under way, which take some {self._backlog:.1f} s, and "
+                f"{photos} more would be too many. Try again shortly.", retry_after=self._backlog,
             )  # fmt: skip
         return displaced
 
@@ -244,7 +259,7 @@ class Engine:
     @property
     def _backlog(self) -> float:
         """Estimated seconds until everything under way is answered."""
-        return self._seconds_per_photo * self.photos
+        return self._throughput.seconds * self.photos
 
     def _pump(self) -> None:
         """Give queued jobs to workers that have room, the least busy worker first."""
@@ -282,21 +297,28 @@ class Engine:
     @property
     def threads(self) -> int:
         """Processors of each worker."""
-        return max(1, (self.settings.threads or available_cpus()) // self.settings.workers)
+        return max(1, (self.settings.threads or self._cpus) // self.settings.workers)
 
     @property
     def window(self) -> int:
-        """Quick photos that one worker may have at once: enough to fill a batch and to decode the next meanwhile."""
-        return BATCH * (self.threads + 1)
+        """Quick photos that one worker may have at once: enough to fill a batch and to decode the next meanwhile.
+
+        On a slow machine they are fewer: half of those that may wait stay here, where they can give way to others.
+        """
+        return min(BATCH * (self.threads + 1), max(BATCH, self.room // (2 * self.settings.workers)))
+
+    def _slow(self, job: int) -> None:
+        """Take note that a photo takes long to decode, and give its worker another."""
+        if job in self._under_way:
+            self._under_way[job].slow = True
+        self._pump()
 
     def _done(self, done: WorkerResult, body: bytes) -> None:
         """Settle the job that a worker has answered."""
-        now = time.monotonic()
-        # With one photo under way the gap since the last answer is idle time, not the time of a photo.
-        if self._last_answer and self.photos > 1:
-            self._seconds_per_photo += 0.05 * (min(1.0, now - self._last_answer) - self._seconds_per_photo)
-        self._last_answer = now
+        quick = self.quick
         waiting = self._under_way.pop(done.id, None)
+        if waiting is None or not waiting.slow:
+            self._throughput.answered(busy=quick > 1)
         # The worker still answers what it has, but gets nothing new; `_kill_stalled` ends it when it is done.
         if done.stale and waiting is not None and waiting.worker is not None:
             waiting.worker.leaving = True
@@ -384,7 +406,7 @@ class Engine:
                 self._broken = ""
             born = time.monotonic()  # a start does not count as life
             self._pump()
-            await worker.listen(self._done, self._pump)
+            await worker.listen(self._done, self._slow)
             self.workers.remove(worker)
             code = await worker.end()
             self._on_worker_exit(worker, code)

@@ -228,8 +228,8 @@ class WorkerProcess:
         """Tell the worker that nobody waits for these jobs any more."""
         self._send(frame(Cancel(ids)))
 
-    async def listen(self, done: Callable[[WorkerResult, bytes], None], free: Callable[[], None]) -> None:
-        """Pass the worker's results to `done` until its socket closes; call `free` when it has room for more jobs."""
+    async def listen(self, done: Callable[[WorkerResult, bytes], None], slow: Callable[[int], None]) -> None:
+        """Pass the worker's results to `done` until its socket closes; to `slow` ids of slow photos."""
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 message, body = await self._receive()
@@ -240,7 +240,7 @@ class WorkerProcess:
                     done(message, body)
                 elif isinstance(message, Slow):
                     self.slow.add(message.id)
-                    free()
+                    slow(message.id)
 
     async def warm(self) -> Ready:
         """Wait until the worker is warm.
@@ -339,6 +339,8 @@ class Waiting:
     """The worker that has it; None while it is in the queue."""
     tries: int = 0
     """How many workers it was given to. A photo whose worker died is tried once more, alone."""
+    slow: bool = False
+    """Whether a worker has said that the photo takes long to decode."""
 
 
 def read_answer(done: WorkerResult, body: bytes) -> ServedAnswer:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from typing import Protocol
+from urllib.parse import parse_qs
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nameplate.serve.access import Authentication, Hosts, Rate, names_allowed
+from nameplate.serve.errors import Problem, ProblemResponse
 from nameplate.serve.keys import Keys
 from nameplate.serve.observability import Logs, Metrics
 from nameplate.serve.rates import Window, parse_rate
+from nameplate.serve.service import Engines
 from nameplate.serve.settings import ServeSettings
 
 CONTENT_SECURITY_POLICY = (
@@ -104,6 +109,68 @@ def protect(app: ASGIApp, service: Protected) -> ASGIApp:
     app = Hosts(app, names=names_allowed(settings.host, settings.allowed_hosts), origins=settings.cors)
     app = Logs(_http_alone(app), begun=service.metrics.begun, done=service.metrics.done)
     return SecurityHeaders(app, cross_origin=bool(settings.cors))
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """A route as metrics see it (`observability.route_of`)."""
+
+    path: str
+
+
+IDENTIFY = {path: _Route(path) for path in ("/v1/identify", "/v1/verify")}
+INFER = {
+    re.compile(r"/v2/models/([^/]+)/infer"): _Route("/v2/models/{name}/infer"),
+    re.compile(r"/v2/models/([^/]+)/versions/[^/]+/infer"): _Route("/v2/models/{name}/versions/{version}/infer"),
+}
+
+
+class Room:
+    """ASGI middleware: refuses photos while their model's queue is full, before their request is parsed or read.
+
+    A service that is asked ten times what it can do must spend its time on the answers. Routing and reading a request
+    costs ten times as much as this.
+    """
+
+    def __init__(self, app: ASGIApp, engines: Engines) -> None:
+        self.app, self.engines = app, engines
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        if scope["type"] == "http" and scope["method"] == "POST":
+            try:
+                self._require_room(scope)
+            except Problem as problem:
+                await ProblemResponse(problem)(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+    def _require_room(self, scope: Scope) -> None:
+        """Refuse a request that brings photos.
+
+        Raises:
+            Problem: the queue is full, or the service is not ready.
+        """
+        route, model = _asked(scope)
+        if route is None or (model is not None and model not in self.engines.served):
+            return  # its route says so
+        try:
+            self.engines.get(model).require_room(1, scope["state"]["client"].share)
+        except Problem:
+            scope["route"] = route
+            raise
+
+
+def _asked(scope: Scope) -> tuple[_Route | None, str | None]:
+    """The route of a request that brings photos, None of others; and the model that it names."""
+    path: str = scope["path"]
+    if path in IDENTIFY:
+        query: bytes = scope["query_string"]
+        return IDENTIFY[path], parse_qs(query.decode("latin-1")).get("model", [None])[-1] if query else None
+    for pattern, route in INFER.items():
+        if found := pattern.fullmatch(path):
+            return route, found[1]
+    return None, None
 
 
 def _head_as_get(app: ASGIApp) -> ASGIApp:

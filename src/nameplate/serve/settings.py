@@ -39,6 +39,8 @@ class ServeSettings:
     """The most bytes of one request's body."""
     queue_photos: int = 128
     """The most photos of one bundle that may be in the queue or with workers; beyond, requests are refused."""
+    queue_seconds: float = 1.0
+    """The most seconds that a photo may be expected to wait for those ahead of it; beyond, requests are refused."""
     queue_bytes: int = 256 * MEBIBYTE
     """The most bytes of request bodies that may be in memory at once; beyond, requests are refused."""
     batch_wait: float = 0.004

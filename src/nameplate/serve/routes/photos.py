@@ -66,7 +66,7 @@ async def identify(
 ) -> Response:
     """Photos in field `photos` of a form, or one as the body; the answers are those of `nameplate identify --json`."""
     service, cars = service_of(request), _which_cars(every=all_, whole=whole)
-    service.engines.get(model).require_room(1, share_of(request))  # a full queue refuses before the body is read
+    service.engines.find(model)  # one that is not served is refused before the body is read
     async with read_form(request) as form:
         photos, names = await photos_of(form, service)
         served = service.engines.find(model)
@@ -153,7 +153,7 @@ async def verify(
 ) -> Response:
     """A nameplate, words of one, or a make in field `claimed`, and all photos of the advert in field `photos`."""
     service = service_of(request)
-    service.engines.get(model).require_room(1, share_of(request))  # a full queue refuses before the body is read
+    service.engines.find(model)  # one that is not served is refused before the body is read
     async with read_form(request) as form:
         photos, names = await photos_of(form, service)
         served = service.engines.find(model)

@@ -236,7 +236,7 @@ async def model_ready(request: Request, name: str) -> Response:
 @router.post("/models/{name}/versions/{version}/infer", include_in_schema=False)
 async def infer(request: Request, name: str) -> Response:
     """All photos are answered or none: the protocol cannot express that one photo cannot be read."""
-    _find(request, name).engine.require_room(1, share_of(request))  # a full queue refuses before the body is read
+    _find(request, name)  # one that is not served is refused before the body is read
     async with read_body(request) as body:
         # Base64 and JSON numbers of many megabytes take long to parse, so a thread does it.
         asked = await asyncio.to_thread(_read, body, request, name)

@@ -26,6 +26,7 @@ PHOTOS = "NAMEPLATE_PHOTOS"
 """Names the folder that holds the real photos, which may not be shipped."""
 FOLDERS = {
     "cars196": "cars196",
+    "europe20": "data/europe20",
     "russian10": "data/russian10",
     "not_cars": "data/not_cars",
     "competition_tables": "original",
@@ -152,6 +153,12 @@ def cars196() -> Path:
 def russian10() -> Path:
     """798 photos of 10 nameplates from Russian adverts, a folder per class; not part of the repository."""
     return _folder("russian10")
+
+
+@pytest.fixture(scope="session")
+def europe20() -> Path:
+    """1,342 photos of 20 European nameplates, a folder per class; not part of the repository."""
+    return _folder("europe20")
 
 
 @pytest.fixture(scope="session")

@@ -128,8 +128,8 @@ INFER = {
 class Room:
     """ASGI middleware: refuses photos while their model's queue is full, before their request is parsed or read.
 
-    A service that is asked ten times what it can do must spend its time on the answers. Routing and reading a request
-    costs ten times as much as this.
+    A service that is asked ten times what it can do must spend its time on the answers, and routing and reading a
+    request costs more than this.
     """
 
     def __init__(self, app: ASGIApp, engines: Engines) -> None:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from tools.gallery import few
 from tools.links import anchors, links, target
 
-from nameplate.demo import photos_folder
 from tests.cli.run import nameplate
 
 ROOT = Path(__file__).parents[1]
@@ -62,11 +61,7 @@ def commands(page: Path) -> list[str]:
 def copy_of_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder like a copy of the repository, with fewer photos; it is where the test runs."""
     for part, each in (("train", 5), ("test", 1)):
-        for folder in sorted(photos_folder(part).iterdir()):
-            few = tmp_path / "src" / "nameplate" / "demo" / "photos" / part / folder.name
-            few.mkdir(parents=True)
-            for photo in sorted(folder.iterdir())[:each]:
-                shutil.copy(photo, few)
+        few(part, each, tmp_path / "src" / "nameplate" / "demo" / "photos" / part)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -31,21 +31,20 @@ PICTURES = {"gallery-audit.jpg": ("audit.html", 1000, 1100), "gallery-evaluation
 PHOTO = "Halden Pine Estate/003.jpg"
 
 
-def few(each: int, folder: Path) -> Path:
-    """Put the first photos of each nameplate that train into a folder per nameplate; return the folder."""
-    for nameplate in sorted(photos_folder("train").iterdir()):
+def few(part: str, each: int, folder: Path) -> None:
+    """Put the first photos of each nameplate of a part, `train` or `test`, into a folder per nameplate."""
+    for nameplate in sorted(photos_folder(part).iterdir()):
         (folder / nameplate.name).mkdir(parents=True)
         for photo in sorted(nameplate.iterdir())[:each]:
             shutil.copy(photo, folder / nameplate.name)
-    return folder
 
 
 def make_pages(folder: Path, work: Path) -> None:
     """Write every page of `PAGES` below `folder`; the models that they are of are made in `work`."""
     photos = work / "photos"
     shutil.copytree(photos_folder("train").parent, photos)
-    few(5, work / "five-photos")
-    few(20, work / "twenty-photos")
+    few("train", 5, work / "five-photos")
+    few("train", 20, work / "twenty-photos")
     run(work, "demo", "-o", "tour")
     run(work, "look", "photos/train", "-o", "look.html")
     run(work, "audit", "photos/train", "-o", "audit.html")

@@ -33,6 +33,10 @@ TIMEOUT = 20.0
 """Seconds to wait for the hub's first answer."""
 
 
+Kind = Literal["model", "dataset"]
+"""Kinds of repositories, as the hub names them."""
+
+
 @dataclass(frozen=True, slots=True)
 class HubName:
     """A repository on the hub."""
@@ -41,14 +45,14 @@ class HubName:
     """USER/NAME."""
     revision: str | None = None
     """A branch, a tag or a commit; None: the main branch."""
-    kind: Literal["model", "dataset"] = "model"
+    kind: Kind = "model"
 
     def __str__(self) -> str:
         kind, revision = DATASETS if self.kind == "dataset" else "", f"@{self.revision}" if self.revision else ""
         return f"{PREFIX}{kind}{self.repo}{revision}"
 
 
-def hub_name(text: str, kind: Literal["model", "dataset"] = "model") -> HubName | None:
+def hub_name(text: str, kind: Kind = "model") -> HubName | None:
     """The repository that a name stands for; None where it does not begin with `hf:`.
 
     Raises:

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from nameplate.data.exports import EXPORT_NAMES, located, read_export
+from nameplate.data.exports import EXPORT_NAMES, Export, located, read_export
 from nameplate.data.labelled import LABEL_COLUMNS, USED_COLUMNS, Source, read_labelled_table
 from nameplate.data.layouts import split_of
 from nameplate.data.listing import PATH_COLUMNS, entries, find_column
 from nameplate.data.tables import stream_table
 from nameplate.errors import DataError
-from nameplate.types import SplitName
+from nameplate.types import Photo, SplitName
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 """Names of the table of an ImageFolder: https://huggingface.co/docs/datasets/image_dataset."""
@@ -27,6 +27,8 @@ class Listing:
 
     file: Path
     split: SplitName | None
+    export: Export | None = None
+    """What it says, if it is JSON; None of a table."""
 
 
 def find_listings(folder: Path) -> list[Listing]:
@@ -42,11 +44,12 @@ def find_listings(folder: Path) -> list[Listing]:
     tables = [Listing(place / name, split) for place, split in places for name in METADATA if _is_file(place / name)]
     if found := [each for each in tables if _has_labels(each.file)]:
         return found
-    exports = [Listing(place / name, split) for place, split in places for name in EXPORT_NAMES]
+    files = [(place / name, split) for place, split in places for name in EXPORT_NAMES]
     if COCO_FOLDER in inside.folders:
         names = entries(folder / COCO_FOLDER).files
-        exports += [Listing(folder / COCO_FOLDER / name, None) for name in names if name.endswith(".json")]
-    return [each for each in exports if _is_file(each.file) and read_export(each.file) is not None]
+        files += [(folder / COCO_FOLDER / name, None) for name in names if name.endswith(".json")]
+    read = [Listing(file, split, read_export(file)) for file, split in files if _is_file(file)]
+    return [each for each in read if each.export is not None]
 
 
 def read_listings(listings: Iterable[Listing]) -> Source:
@@ -69,7 +72,8 @@ def read_shards(files: Iterable[Path]) -> Source:
 
     def read(file: Path) -> Source:
         words = [file.name.split("-")[0].split(".")[0], *(parent.name for parent in list(file.parents)[:2])]
-        return _in_part(read_labelled_table(file), next((split for word in words if (split := split_of(word))), None))
+        part = next((split for word in words if (split := split_of(word))), None)
+        return _in_parts(read_labelled_table(file), lambda _: part)
 
     return _joined((read(file) for file in sorted(files)), lambda count: f"{count} Parquet file{'s' * (count > 1)}")
 
@@ -83,6 +87,10 @@ def read_json(file: Path) -> Source:
     export = read_export(file)
     if export is None:
         raise DataError(f"'{file}' is no export of COCO, FiftyOne or Label Studio, which are the forms of JSON known.")
+    return _of_export(export, file)
+
+
+def _of_export(export: Export, file: Path) -> Source:
     photos, refused = located(export, file)
     if not photos:
         more = f" The first: '{refused[0].name}': {refused[0].reason}." if refused else ""
@@ -91,21 +99,19 @@ def read_json(file: Path) -> Source:
 
 
 def _read_listing(listing: Listing) -> Source:
-    if listing.file.name not in METADATA:
-        return _in_part(read_json(listing.file), listing.split)
-    found = _in_part(read_labelled_table(listing.file), listing.split)
-    # The folders of an ImageFolder are its parts, where its one table lies above them.
+    if listing.export is not None:
+        return _in_parts(_of_export(listing.export, listing.file), lambda _: listing.split)
     folder = listing.file.parent
-    found.photos = [
-        photo if photo.split else photo.with_(split=split_of(Path(os.path.relpath(photo.path, folder)).parts[0]))
-        for photo in found.photos
-    ]
-    return found
+    # The folders of an ImageFolder are its parts, where its one table lies above them.
+    return _in_parts(
+        read_labelled_table(listing.file),
+        lambda photo: listing.split or split_of(Path(os.path.relpath(photo.path, folder)).parts[0]),
+    )
 
 
-def _in_part(found: Source, split: SplitName | None) -> Source:
-    if split is not None:
-        found.photos = [photo if photo.split else photo.with_(split=split) for photo in found.photos]
+def _in_parts(found: Source, part_of: Callable[[Photo], SplitName | None]) -> Source:
+    """The photos with their parts, which those keep that have one already."""
+    found.photos = [photo if photo.split else photo.with_(split=part_of(photo)) for photo in found.photos]
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from nameplate import __version__
 from nameplate.demo import photos_folder
 from tests.serve.browsing import PHONE, QUIET, Open, identify, violations
 from tests.serve.running import serving
@@ -18,7 +20,7 @@ from tests.serve.running import serving
 for needed in ("fastapi", "uvicorn", "playwright", "axe_playwright_python"):
     pytest.importorskip(needed)
 
-from playwright.sync_api import Page, expect  # noqa: E402
+from playwright.sync_api import Page, Route, expect  # noqa: E402
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -154,10 +156,20 @@ def test_fifty_photos_fit_in_three_screens(visit: Open, photos: list[Path], sett
 
 
 def test_no_more_photos_are_taken_than_the_page_says(visit: Open, photos: list[Path]) -> None:
-    page = visit(before=lambda page: page.route("**/v1/identify*", lambda _: None))  # never answers
+    asked: list[Route] = []
+
+    def slow(page: Page) -> None:
+        page.route("**/v1/identify*", lambda _: None)  # never answers
+        page.route("**/v1/service", lambda route: asked.append(route))  # answers later
+
+    page = visit(before=slow)
     page.evaluate(COPIES, 501)
     expect(page.locator("#table tbody")).to_have_count(500)
+    asked[0].continue_()
+    expect(page.locator("#version")).to_contain_text(__version__)
     expect(page.locator("#limits")).to_have_text("501 photos are too many: the first 500 were taken.")
+    page.get_by_role("tab", name="Check an advert").click()
+    expect(page.locator("#limits")).not_to_have_class(re.compile("bad"))
 
 
 def test_forced_colours_keep_the_bars_and_the_chosen_tab(visit: Open, photos: list[Path]) -> None:

@@ -38,8 +38,9 @@ async function askService() {
 function drawService() {
   const { limits, version, local } = visit.service;
   const most = { identify: AT_ONCE, verify: limits.photos }[visit.task];
-  byId("limits").textContent = local ? say("limitsLocal", { count: most }) : say("limits", { count: most, size: size(limits.photo_bytes) });
-  byId("limits").classList.remove("bad");
+  const taken = local ? say("limitsLocal", { count: most }) : say("limits", { count: most, size: size(limits.photo_bytes) });
+  byId("limits").textContent = visit.complaint || taken;
+  byId("limits").classList.toggle("bad", visit.complaint !== "");
   byId("version").textContent = say("version", { version });
 }
 
@@ -85,25 +86,25 @@ function drawAll() {
 
 function take(files, folders) {
   if (files.length === 0) return complain(say("noFiles"));
-  drawService();
+  complain("");
   if (visit.task === "verify") return addToTray(files, folders);
   const there = visit.running?.task === "identify" ? visit.shown.identify.length : 0;
   if (there + files.length > AT_ONCE) complain(say("tooManyAtOnce", { count: there + files.length, limit: AT_ONCE }));
   return identifyPhotos(files, folders);
 }
 
-/** Say below the buttons why no photo was taken. */
+/** Say below the buttons why a photo was not taken, until the next are given. */
 function complain(text) {
-  byId("limits").textContent = text;
-  byId("limits").classList.add("bad");
-  announce(text);
+  visit.complaint = text;
+  drawService();
+  if (text) announce(text);
 }
 
 function chooseTask(task) {
   if (visit.task === task) return drawAnswers();
   visit.task = task;
   drawTask();
-  drawService();
+  complain("");
   drawAnswers();
   const files = visit.shown.identify.map(({ file }) => file).filter(Boolean);
   const few = files.length <= visit.service.limits.photos;
@@ -159,7 +160,7 @@ function told(entry) {
 
 function wire() {
   byId("language").value = language();
-  byId("language").onchange = ({ target }) => (setLanguage(target.value), drawAll());
+  byId("language").onchange = ({ target }) => ((visit.complaint = ""), setLanguage(target.value), drawAll());
   byId("theme").value = theme();
   byId("theme").onchange = ({ target }) => setTheme(target.value);
   listenToTabs();

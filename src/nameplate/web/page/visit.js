@@ -5,6 +5,7 @@ export const visit = {
   begun: null, // a promise: the service has said what it takes and which models it has, or has failed to
   models: [],
   model: "", // the name of the one that is asked
+  complaint: "", // why the photos that were given last were not all taken
   task: "identify", // the view that is seen; the other is "verify"
   entries: [], // all that was given, newest first
   shown: { identify: [], verify: [] }, // those of them that each view draws, in order

@@ -6,7 +6,7 @@
 
 All sides train on the same photos, those of the table's train part, on the same cores, one after the other in one run,
 and are judged on its test part: top-1 with an interval in which photos of one advert count as one, and the wall time of
-the whole command. `good` and fastai get the time limit; the other sides take what they take. Sides that are
+the whole command. `good`, `best` and fastai get the time limit; the other sides take what they take. Sides that are
 complete in FOLDER are not run again.
 """
 
@@ -28,7 +28,8 @@ from nameplate.evaluate.metrics import evaluate
 from nameplate.experiments.time_plan import in_words, parse_time
 from nameplate.model.model import Model
 
-SIDES = ("heads", "good", "fastai", "features", "few", "original")
+SIDES = ("heads", "good", "best", "fastai", "features", "few", "original")
+PRESETS = ("good", "best")
 OURS: dict[str, tuple[str, ...]] = {
     "heads": ("--folds", "5"),
     "few": ("--recipe", "few", "--set", "keep_best=false"),
@@ -68,7 +69,7 @@ def run(side: str, arguments: argparse.Namespace) -> None:
         limit = str(parse_time(arguments.time_limit))
         command = [str(arguments.peer_python), script, side, str(arguments.table), limit, f"{target}.csv"]
     else:
-        options = ("--time-limit", arguments.time_limit, "--preset", "good") if side == "good" else OURS[side]
+        options = ("--time-limit", arguments.time_limit, "--preset", side) if side in PRESETS else OURS[side]
         train = ("train", str(arguments.table), "-o", target, "--overwrite", *options)
         command = [sys.executable, "-m", "nameplate", *train]
     with (arguments.work / f"{side}.log").open("w") as log:

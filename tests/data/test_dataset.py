@@ -464,36 +464,6 @@ def test_stray_files_of_a_folder_are_named_but_those_that_are_given_as_options(t
 # --- list_photos --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("exclude.csv", "path,kind\ncars/a/1.jpg,outlier\n{0}/cars/b/2.jpg,leak\n"),
-        ("list.txt", "cars/a/1.jpg\n\n{0}/cars/./b/2.jpg\nelsewhere.jpg\n"),
-    ],
-)
-def test_photos_that_a_file_names_are_left_out(tmp_path: Path, name: str, text: str) -> None:
-    cars = make(tmp_path / "cars", "a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg")
-    (tmp_path / name).write_text(text.format(tmp_path))
-    dataset = read_dataset(cars, exclude=tmp_path / name)
-    assert [Path(photo.path).relative_to(cars).as_posix() for photo in dataset.photos] == ["a/2.jpg", "b/1.jpg"]
-    assert dataset.excluded == 2
-
-
-def test_a_file_that_names_nothing_of_the_data_or_all_of_it_is_refused(tmp_path: Path) -> None:
-    cars = make(tmp_path / "cars", "a/1.jpg", "b/1.jpg")
-    wrong, all_of_it, empty = (tmp_path / name for name in ("wrong.csv", "all.csv", "empty.csv"))
-    wrong.write_text("path\na/1.jpg\n")
-    all_of_it.write_text("path\ncars/a/1.jpg\ncars/b/1.jpg\n")
-    empty.write_text("path,kind\n")
-    with pytest.raises(DataError, match=r"None of the 1 photos .* the first photo of the data is '.*cars/a/1.jpg'"):
-        read_dataset(cars, exclude=wrong)
-    with pytest.raises(DataError, match="leaves out all 2 photos"):
-        read_dataset(cars, exclude=all_of_it)
-    with pytest.raises(DataError, match=r"Cannot read .*missing.txt"):
-        read_dataset(cars, exclude=tmp_path / "missing.txt")
-    assert len(read_dataset(cars, exclude=empty).photos) == 2
-
-
 def test_a_folder_is_listed_whole_and_in_order(tmp_path: Path) -> None:
     make(tmp_path, "b.jpg", "a/2.jpg", "a/1.JPEG", ".hidden/3.jpg", "Thumbs.db")
     (tmp_path / "a/notes.txt").write_text("no photo")

@@ -144,7 +144,7 @@ def audit(
     from nameplate.audit.inspect import inspect
     from nameplate.cli.labelled import as_json as how_read
     from nameplate.cli.labelled import read_labelled
-    from nameplate.data.dataset import read_excluded
+    from nameplate.data.cleaning import read_excluded
     from nameplate.data.inputs import refuse_overwriting_input
     from nameplate.model.model import Model
     from nameplate.report.audit import AuditFiles, finding_counts, write_report

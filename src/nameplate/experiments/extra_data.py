@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 
 from nameplate.audit.inspect import inspect
 from nameplate.data import read_dataset
-from nameplate.data.dataset import Dataset, not_there, read_excluded, read_relabelled, relabelled, without
+from nameplate.data.cleaning import not_there, read_excluded, read_relabelled, relabelled, without
+from nameplate.data.dataset import Dataset
 from nameplate.defaults import SEEDS
 from nameplate.errors import DataError, UsageError
 from nameplate.experiments.further import ClassMap, Cleaning, clean, map_classes, nothing_maps

@@ -1,4 +1,4 @@
-"""Photos that get the labels of a table."""
+"""Photos that a list leaves out, and photos that get the labels of a table."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ import pytest
 
 from nameplate.data import read_dataset
 from nameplate.errors import DataError
+from tests.data.test_dataset import make
 
 
 @pytest.fixture
 def cars(tmp_path: Path) -> Path:
-    for name in ("a/1.jpg", "a/2.jpg", "b/3.jpg", "c/4.jpg"):
-        (tmp_path / "cars" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "cars" / name).write_bytes(b"\xff\xd8\xff")
-    return tmp_path / "cars"
+    return make(tmp_path / "cars", "a/1.jpg", "a/2.jpg", "b/3.jpg", "c/4.jpg")
 
 
 def table(cars: Path, *rows: str) -> Path:
@@ -63,3 +61,33 @@ def test_a_label_may_be_a_class_id_and_an_excluded_photo_is_not_missed(cars: Pat
 def test_a_table_that_does_not_fit_the_data_is_refused(cars: Path, rows: list[str], why: str) -> None:
     with pytest.raises(DataError, match=why):
         read_dataset(cars, relabel=table(cars, *rows))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("exclude.csv", "path,kind\ncars/a/1.jpg,outlier\n{0}/cars/b/2.jpg,leak\n"),
+        ("list.txt", "cars/a/1.jpg\n\n{0}/cars/./b/2.jpg\nelsewhere.jpg\n"),
+    ],
+)
+def test_photos_that_a_file_names_are_left_out(tmp_path: Path, name: str, text: str) -> None:
+    cars = make(tmp_path / "cars", "a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg")
+    (tmp_path / name).write_text(text.format(tmp_path))
+    dataset = read_dataset(cars, exclude=tmp_path / name)
+    assert [Path(photo.path).relative_to(cars).as_posix() for photo in dataset.photos] == ["a/2.jpg", "b/1.jpg"]
+    assert dataset.excluded == 2
+
+
+def test_a_file_that_names_nothing_of_the_data_or_all_of_it_is_refused(tmp_path: Path) -> None:
+    cars = make(tmp_path / "cars", "a/1.jpg", "b/1.jpg")
+    wrong, all_of_it, empty = (tmp_path / name for name in ("wrong.csv", "all.csv", "empty.csv"))
+    wrong.write_text("path\na/1.jpg\n")
+    all_of_it.write_text("path\ncars/a/1.jpg\ncars/b/1.jpg\n")
+    empty.write_text("path,kind\n")
+    with pytest.raises(DataError, match=r"None of the 1 photos .* the first photo of the data is '.*cars/a/1.jpg'"):
+        read_dataset(cars, exclude=wrong)
+    with pytest.raises(DataError, match="leaves out all 2 photos"):
+        read_dataset(cars, exclude=all_of_it)
+    with pytest.raises(DataError, match=r"Cannot read .*missing.txt"):
+        read_dataset(cars, exclude=tmp_path / "missing.txt")
+    assert len(read_dataset(cars, exclude=empty).photos) == 2

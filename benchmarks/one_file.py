@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 
 from nameplate.data.dataset import list_photos
 from nameplate.defaults import DEFAULT_BUNDLE
-from nameplate.fit.one_file import LARGEST_GAP
+from nameplate.fit.parity import LARGEST_GAP
 from nameplate.model.model import Model
 from nameplate.runtime.ort import open_session
 from nameplate.runtime.select import available_cpus

@@ -136,10 +136,14 @@ def test_a_site_of_another_bundle(tiny: Path, tmp_path: Path, runtime_of_sites: 
     (tmp_path / "package" / "dist").mkdir(parents=True)
     for name, data in runtime_of_sites.items():
         (tmp_path / "package" / "dist" / name).write_bytes(data)
-    given = ("--web", tmp_path / "site", "--onnxruntime-web", tmp_path / "package")
+    photos = [str(path) for path in sorted(TEST.glob("*/*.jpg"))[:2]]
+    chosen = [word for photo in photos for word in ("--photos", photo)]
+    given = ("--web", str(tmp_path / "site"), "--onnxruntime-web", str(tmp_path / "package"), *chosen)
     said = json.loads(nameplate("export", tiny, *given, "--json").stdout)
     files = [path for path in (tmp_path / "site").rglob("*") if path.is_file()]
     assert (said["files"], said["bytes"]) == (len(files), sum(path.stat().st_size for path in files))
+    assert (said["photos"], said["same"], said["left_out"]) == (2, 2, [])
+    assert said["gap"] < 1e-5
     assert not (tmp_path / "site" / "model" / "detector.onnx").exists()  # this bundle locates no cars
     assert (tmp_path / "site" / "model" / "backbone.onnx").read_bytes() == (tiny / "backbone.onnx").read_bytes()
     assert "is there already" in nameplate("export", tiny, *given, check=1).stderr
@@ -153,7 +157,8 @@ def test_a_site_of_another_bundle(tiny: Path, tmp_path: Path, runtime_of_sites: 
         (("-o", "b", "--calibrate", "photos"), "Give --onnx FILE"),
         (("--onnx", "a.onnx", "--int8"), "Give --onnx FILE"),
         (("--onnx", "a.onnx", "-o", "b"), "leave out --calibrate and -o"),
-        (("--int8", "--with-resize"), "belong to --onnx"),
+        (("--int8", "--with-resize"), "belongs to --onnx"),
+        (("--int8", "--photos", "a.jpg"), "belongs to --onnx, and --photos to --onnx and --web"),
         (("--int8", "-o", "b"), "give --calibrate DATA"),
         (("--onnx", "a.tflite"), "must end in .onnx"),
         (("--onnx", "a.onnx", "--web", "site"), "--web FOLDER to write a site"),

@@ -18,40 +18,20 @@ import onnx
 from nameplate.demo import photos_folder
 from nameplate.errors import BundleError, DataError, NameplateError, UsageError
 from nameplate.fit import one_file as module
-from nameplate.fit.one_file import FileParity, compare, export_one_file, one_file
+from nameplate.fit.one_file import compare, export_one_file, one_file
 from nameplate.fit.onnx_graph import Graph, finished, tensor_info
 from nameplate.images.decode import decode
 from nameplate.images.transforms import WHOLE
-from nameplate.model.bundle import SCHEMA, Bundle, Manifest
 from nameplate.model.detector import crop_box, locate
 from nameplate.model.model import Model
 from nameplate.model.pipeline import Settings
 from nameplate.runtime.onnx_file import OPERATORS
 from nameplate.runtime.ort import open_session
-from tests.fit.tiny_backbone import CHANNELS, SIZE, tiny_backbone
+from tests.fit.tiny_backbone import NAMES, SIZE, tiny_backbone
+from tests.fit.tiny_backbone import random_bundle as bundle
 
 PHOTOS = [str(path) for path in sorted(photos_folder("test").glob("*/*.jpg"))[::20]]
 SETTINGS = Settings("onnxruntime")
-NAMES = ("Lada 2101", "Škoda 105", "Wartburg 353")
-
-
-def bundle(**preprocess: object) -> Bundle:
-    """A bundle of three nameplates in memory, with a classifier of random numbers."""
-    random = np.random.default_rng(5)
-    manifest = Manifest(
-        schema=SCHEMA,
-        name="tiny",
-        nameplates=NAMES,
-        ids=NAMES,
-        preprocess=replace(SIZE, **preprocess),  # type: ignore[arg-type]
-        embedding=CHANNELS[-1],
-        temperature=2.0,
-        temperatures={"onnxruntime": 0.5},
-        files={},
-        makes=("Lada", "Škoda", "Wartburg"),
-    )
-    weight = random.normal(0, 3, (CHANNELS[-1], len(NAMES))).astype(np.float32)
-    return Bundle(manifest, tiny_backbone(), weight, random.normal(0, 1, len(NAMES)).astype(np.float32))
 
 
 def test_it_answers_as_the_bundle_does() -> None:
@@ -122,13 +102,6 @@ def test_a_file_that_answers_otherwise_is_not_written(tmp_path: Path, monkeypatc
     with pytest.raises(NameplateError, match="nothing is written"):
         export_one_file(right, tmp_path / "cars.onnx", PHOTOS, settings=SETTINGS)
     assert not list(tmp_path.iterdir())
-
-
-def test_the_gate() -> None:
-    assert FileParity(1000, 999, 0.005).holds
-    assert not FileParity(1000, 998, 0.001).holds
-    assert not FileParity(1000, 1000, 0.0051).holds
-    assert not FileParity(1000, 1000, float("nan")).holds
 
 
 def test_a_detector_with_other_boxes_counts_as_another_answer() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,28 @@ def tiny_backbone(seed: int = 3) -> bytes:
     onnx.checker.check_model(model, full_check=True)
     data: bytes = model.SerializeToString()
     return data
+
+
+NAMES = ("Lada 2101", "Škoda 105", "Wartburg 353")
+
+
+def random_bundle(**preprocess: object) -> Bundle:
+    """A bundle of three nameplates in memory, with a classifier of random numbers."""
+    random = np.random.default_rng(5)
+    manifest = Manifest(
+        schema=SCHEMA,
+        name="tiny",
+        nameplates=NAMES,
+        ids=NAMES,
+        preprocess=replace(SIZE, **preprocess),  # type: ignore[arg-type]
+        embedding=CHANNELS[-1],
+        temperature=2.0,
+        temperatures={"onnxruntime": 0.5},
+        files={},
+        makes=("Lada", "Škoda", "Wartburg"),
+    )
+    weight = random.normal(0, 3, (CHANNELS[-1], len(NAMES))).astype(np.float32)
+    return Bundle(manifest, tiny_backbone(), weight, random.normal(0, 1, len(NAMES)).astype(np.float32))
 
 
 def tiny_bundle(folder: Path) -> Bundle:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from nameplate.evaluate.significance import Paired
     from nameplate.fit.int8 import Int8Export
     from nameplate.fit.one_file import OneFile
+    from nameplate.fit.parity import FileParity
 
 
 @app.command()
@@ -38,7 +40,7 @@ def export(
         typer.Option(
             "--photos",
             metavar="PHOTOS",
-            help="With --onnx: compare the file with the bundle on these photos. Repeatable.",
+            help="With --onnx and --web: compare what is written with the bundle on these photos. Repeatable.",
             show_default="the embedded ones",
         ),
     ] = None,
@@ -100,9 +102,9 @@ def export(
     """Write a model as one ONNX file, as a site, or smaller in int8. Exit code 1 if it would answer otherwise."""
     _check_target(onnx, web, onnxruntime_web, int8=int8)
     if web is not None:
-        if with_resize or photos or data or output:
-            raise UsageError("--web names the folder to write: leave out --with-resize, --photos, --calibrate and -o.")
-        _site(bundle, web, onnxruntime_web, overwrite=overwrite, json=json)
+        if with_resize or data or output:
+            raise UsageError("--web names the folder to write: leave out --with-resize, --calibrate and -o.")
+        _site(bundle, web, photos, onnxruntime_web, overwrite=overwrite, threads=threads, json=json)
         return
     _check(onnx, int8, photos, data, output, with_resize=with_resize)
     if onnx is not None:
@@ -162,22 +164,60 @@ def _check_target(onnx: Path | None, web: Path | None, onnxruntime_web: Path | N
         raise UsageError("--onnxruntime-web belongs to --web.")
 
 
-def _site(bundle: str, target: Path, onnxruntime_web: Path | None, *, overwrite: bool, json: bool) -> None:
+def _site(
+    bundle: str,
+    target: Path,
+    photos: list[Path] | None,
+    onnxruntime_web: Path | None,
+    *,
+    overwrite: bool,
+    threads: int | None,
+    json: bool,
+) -> None:
     """Write a bundle as a static site."""
+    from nameplate.cli.predict import photo_paths
+    from nameplate.demo import photos_folder
+    from nameplate.model.pipeline import Settings
     from nameplate.model.proof import load_proven
+    from nameplate.runtime.select import available_cpus
     from nameplate.storage import writing
     from nameplate.web.site import export_site
 
     begun = time.monotonic()
-    with writing(target):
-        made = export_site(load_proven(bundle), target, onnxruntime=onnxruntime_web, overwrite=overwrite)
+    loaded = load_proven(bundle)
+    paths, left_out = photo_paths(photos or [photos_folder("test")])
+    with writing(target), screen.progress() as report:
+        made = export_site(
+            loaded,
+            target,
+            paths,
+            onnxruntime=onnxruntime_web,
+            overwrite=overwrite,
+            settings=Settings("onnxruntime", threads or available_cpus()),
+            progress=report,
+        )
+    screen.tell_refused(list(made.unreadable), "unreadable")
     if json:
-        screen.print_json({"folder": str(made.folder), "files": made.files, "bytes": made.bytes})
+        screen.print_json(
+            {
+                "folder": str(made.folder),
+                "files": made.files,
+                "bytes": made.bytes,
+                **asdict(made.parity),
+                "left_out": screen.left_out_json(left_out, made.unreadable),
+            }
+        )
         return
     seconds = time.monotonic() - begun
+    _print_parity(made.parity, "answer")
     screen.step("Wrote", f"{made.folder}  ({made.files} files, {made.bytes / 1e6:.1f} MB, {seconds:.0f} s)")
     screen.step("", "Photos are named in the browser and sent nowhere; it works without a network after one visit.")
     screen.step("Next", f"python -m http.server --directory '{made.folder}', or see docs/web.md")
+
+
+def _print_parity(parity: FileParity, what: str) -> None:
+    screen.step("Compared", f"on {parity.photos:,} photos: {parity.same:,} with the same {what}")
+    screen.step("", f"largest difference of a probability {parity.gap:.2g}")
 
 
 def _check(
@@ -197,7 +237,7 @@ def _check(
     if onnx is not None and (data or output):
         raise UsageError("--onnx names the file to write and needs no other output: leave out --calibrate and -o.")
     if int8 and (with_resize or photos):
-        raise UsageError("--with-resize and --photos belong to --onnx.")
+        raise UsageError("--with-resize belongs to --onnx, and --photos to --onnx and --web.")
     if int8 and not (data and output):
         raise UsageError(
             "With --int8, give --calibrate DATA, the photos that the bundle was trained and judged on, and -o OUT."
@@ -244,9 +284,7 @@ def _one_file(
                 "detector": None if made.detector is None else str(made.detector),
                 "labels": str(made.labels),
                 "bytes": made.model.stat().st_size,
-                "photos": made.parity.photos,
-                "same": made.parity.same,
-                "gap": made.parity.gap,
+                **asdict(made.parity),
                 "left_out": screen.left_out_json(left_out, made.unreadable),
             }
         )
@@ -255,9 +293,7 @@ def _one_file(
 
 
 def _print_one_file(made: OneFile, locates: bool, seconds: float) -> None:
-    parity = made.parity
-    screen.step("Compared", f"on {parity.photos:,} photos: {parity.same:,} with the same nameplate")
-    screen.step("", f"largest difference of a probability {parity.gap:.2g}")
+    _print_parity(made.parity, "nameplate")
     size = made.model.stat().st_size / 1e6
     screen.step("Wrote", f"{made.model}  ({size:.1f} MB, {seconds:.0f} s)")
     screen.step("", f"{made.labels}  (nameplates and settings, as in the file's metadata)")

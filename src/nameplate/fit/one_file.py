@@ -7,7 +7,6 @@ locates the car, crops and resizes, with the arithmetic of the pipeline (`onnx_g
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from nameplate import __version__
-from nameplate.errors import BundleError, DataError, NameplateError, UsageError
+from nameplate.errors import BundleError, UsageError
 from nameplate.fit.onnx_graph import (
     SUPPORT,
     Graph,
@@ -31,6 +30,7 @@ from nameplate.fit.onnx_graph import (
     tensor_info,
 )
 from nameplate.fit.onnx_locator import BOX, SCORE, main_car
+from nameplate.fit.parity import FULL, FileParity, parity
 from nameplate.images.parallel import ordered_map
 from nameplate.model.bundle import Bundle
 from nameplate.model.embeddings import Progress
@@ -52,30 +52,12 @@ PROBABILITIES, EMBEDDING = "probabilities", "embedding"
 """Names of the outputs."""
 RUNTIME = "onnxruntime"
 """The runtime whose answers are the reference, and whose temperature is in the file."""
-MOST_DIFFERENT, LARGEST_GAP = 0.001, 0.005
-"""The largest share of photos with another most probable nameplate, and the largest difference of a probability."""
 BOX_GAP = 0.001
 """The largest difference of a box's edge, as a share of the photo's side: less than a pixel in most photos."""
 FORMAT = 1
 """Version of the metadata and of the names of inputs and outputs."""
 DETECTOR = ".detector.onnx"
 """How the name of the second file ends, which holds the car detector."""
-
-
-@dataclass(frozen=True, slots=True)
-class FileParity:
-    """How closely the file agrees with `Model`, on the same decoded pixels."""
-
-    photos: int
-    same: int
-    """Number of photos with the same most probable nameplate."""
-    gap: float
-    """The largest difference between two probabilities."""
-
-    @property
-    def holds(self) -> bool:
-        """Whether the file may be written; never where a probability is NaN."""
-        return self.photos - self.same <= MOST_DIFFERENT * self.photos and self.gap <= LARGEST_GAP
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,19 +105,14 @@ def export_one_file(
     labels, detector = target.with_suffix(".json"), target.with_suffix(DETECTOR) if separate else None
     _refuse(target, [each for each in (target, labels, detector) if each is not None], overwrite)
     data, finder = one_file(bundle, with_resize=with_resize), detector_file() if separate else None
-    parity, unreadable = compare(bundle, data, photos, settings, detector=finder, progress=progress)
-    if not parity.holds:
-        raise NameplateError(
-            f"The file does not answer as '{bundle.manifest.name}' does: {parity.photos - parity.same:,} of "
-            f"{parity.photos:,} photos get another nameplate, and the largest difference of a probability is "
-            f"{parity.gap:.2g}. At most {MOST_DIFFERENT:.1%} and {LARGEST_GAP:g} are allowed, so nothing is written."
-        )
-    metadata = describe(bundle, with_resize=with_resize) | {"parity": _json(asdict(parity))}
+    agreement, unreadable = compare(bundle, data, photos, settings, detector=finder, progress=progress)
+    agreement.refuse("The file", bundle.manifest.name)
+    metadata = describe(bundle, with_resize=with_resize) | {"parity": _json(asdict(agreement))}
     if detector is not None and finder is not None:
         _write(detector, finder)
     _write(labels, msgspec.json.format(msgspec.json.encode(readable(metadata)), indent=2) + b"\n")
     _write(target, _with_metadata(data, metadata))
-    return OneFile(target, detector, labels, parity, unreadable)
+    return OneFile(target, detector, labels, agreement, unreadable)
 
 
 def _refuse(target: Path, files: Sequence[Path], overwrite: bool) -> None:
@@ -317,7 +294,9 @@ def compare(
     session = open_session(data, settings.threads, "exported file")
     finder = None if detector is None else open_session(detector, settings.threads, "exported car detector")
     takes_photo = session.get_inputs()[0].name == "photo"
-    gaps, same, unreadable = [], 0, []
+    gaps: list[float] = []
+    same: list[bool] = []
+    unreadable: list[tuple[str, str]] = []
     for number, (path, found) in enumerate(_prepared(bundle, photos, settings), start=1):
         progress("compare", number, len(photos))
         if isinstance(found, UnreadablePhoto):
@@ -330,11 +309,8 @@ def compare(
         box = car.crop if finder is None else finder.run([BOX], {"photo": pixels})[0]
         gaps.append(float(np.abs(probs - expected).max()))
         # Another crop would give another answer, so that it counts as one.
-        same += int(probs.argmax() == expected.argmax() and np.allclose(box, car.crop, rtol=0, atol=BOX_GAP))
-    if not gaps:
-        raise DataError(f"None of {len(photos):,} photos can be read, so the file cannot be compared.", unreadable)
-    largest = math.nan if any(map(math.isnan, gaps)) else max(gaps)
-    return FileParity(len(gaps), same, largest), tuple(unreadable)
+        same.append(probs.argmax() == expected.argmax() and np.allclose(box, car.crop, rtol=0, atol=BOX_GAP))
+    return parity(same, gaps, unreadable), tuple(unreadable)
 
 
 def _prepared(
@@ -344,7 +320,6 @@ def _prepared(
     size = bundle.manifest.preprocess
 
     def prepare(path: str) -> tuple[DecodedPhoto, PreparedPhoto] | UnreadablePhoto:
-        # At full size, because whoever runs the file has no decoder that reduces as ours does.
         decoded = decode_photo(path, settings, FULL)
         if isinstance(decoded, UnreadablePhoto):
             return decoded
@@ -353,7 +328,3 @@ def _prepared(
     found: Iterable[tuple[DecodedPhoto, PreparedPhoto] | UnreadablePhoto]
     found = ordered_map(prepare, photos, settings.threads)
     yield from zip(photos, found, strict=True)
-
-
-FULL = (1 << 20, 1 << 20)
-"""A least size of decoded photos that none reaches, so that none is decoded at a reduced scale."""

@@ -6,7 +6,7 @@ repeats the pipeline in JavaScript. Its constants are written into `site.json` f
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path, PurePosixPath
@@ -16,12 +16,16 @@ import msgspec
 from nameplate import __version__
 from nameplate.defaults import TOP
 from nameplate.errors import BundleError
+from nameplate.fit.parity import FileParity
 from nameplate.images import quality
 from nameplate.model import detector, verdict
 from nameplate.model.bundle import BACKBONE, HEAD, KNOWN, Bundle
+from nameplate.model.embeddings import Progress
+from nameplate.model.pipeline import Settings
 from nameplate.storage import sha256, whole_folder
 from nameplate.types import Preprocess
 from nameplate.web.onnxruntime_web import onnxruntime_web
+from nameplate.web.parity import compare_site, write_files
 
 RUNTIME = "onnxruntime"
 """The runtime whose temperature the engine takes: ONNX Runtime Web has the same arithmetic."""
@@ -49,27 +53,44 @@ class Site:
     folder: Path
     files: int
     bytes: int
+    parity: FileParity
+    unreadable: tuple[tuple[str, str], ...]
+    """Path and reason of each photo that could not be read."""
 
 
-def export_site(bundle: Bundle, target: Path, *, onnxruntime: Path | None = None, overwrite: bool = False) -> Site:
-    """Write a bundle as a static site, which any file server serves.
+def export_site(
+    bundle: Bundle,
+    target: Path,
+    photos: Sequence[str],
+    *,
+    onnxruntime: Path | None = None,
+    overwrite: bool = False,
+    settings: Settings,
+    progress: Progress = lambda *_: None,
+) -> Site:
+    """Make a bundle a static site, which any file server serves, compare it with the bundle, and write it.
 
     Args:
         bundle: a bundle with a classifier, read from a folder.
         target: the folder to write.
+        photos: paths of the photos to compare on.
         onnxruntime: the unpacked npm package onnxruntime-web; None: from the cache, or downloaded by npm.
         overwrite: whether to replace a folder that exists.
+        settings: threads and limits of the comparison; the runtime must be `onnxruntime`.
+        progress: see `Progress`.
 
     Raises:
         BundleError: the bundle has no classifier, or its backbone is made of operators of another domain.
-        NameplateError: the folder exists and `overwrite` is false, or ONNX Runtime Web cannot be had.
+        DataError: none of the photos can be read.
+        NameplateError: the folder exists and `overwrite` is false, ONNX Runtime Web or Node.js cannot be had, or the
+            site does not answer as the bundle does.
     """
     with whole_folder(target, overwrite=overwrite) as folder:
         files = site_files(bundle, onnxruntime_web(onnxruntime))
-        for path, data in files.items():
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).write_bytes(data)
-    return Site(target, len(files), sum(map(len, files.values())))
+        parity, unreadable = compare_site(bundle, files, photos, settings, progress)
+        parity.refuse("The site", bundle.manifest.name)
+        write_files(folder, files)
+    return Site(target, len(files), sum(map(len, files.values())), parity, unreadable)
 
 
 def site_files(bundle: Bundle, runtime: dict[str, bytes]) -> dict[str, bytes]:

@@ -1,7 +1,7 @@
 /** The engine: a Web Worker that holds the model and answers photos, so that the page stays responsive. */
 
 import * as ort from "../onnxruntime-web/ort.wasm.bundle.min.mjs";
-import { tensors } from "./bundle.js";
+import { loadModel } from "./model.js";
 import { identify, unreadable } from "./pipeline.js";
 
 const MOST_THREADS = 4;
@@ -33,33 +33,11 @@ async function buffer(path) {
   }
 }
 
-const session = async (path) => ort.InferenceSession.create(await buffer(path), { executionProviders: ["wasm"] });
-
 async function load() {
   const site = await (await fetched("site.json")).json();
   progress.all = site.files.filter(({ path }) => path.startsWith("model/")).reduce((sum, { bytes }) => sum + bytes, 0);
-  const has = (path) => site.files.some((file) => file.path === path);
-  const [detector, backbone, head, known] = await Promise.all([
-    has("model/detector.onnx") ? session("model/detector.onnx") : null,
-    session("model/backbone.onnx"),
-    buffer("model/head.safetensors").then(tensors),
-    has("model/known.safetensors") ? buffer("model/known.safetensors").then(tensors) : null,
-  ]);
-  return { manifest: site.model, rules: site.rules, head: { weight: head.weight, bias: head.bias }, known, embed: embedder(backbone), look: detector && viewer(detector) };
+  return loadModel(site, ort, buffer);
 }
-
-const tensor = ({ height, width, data }) => new ort.Tensor("uint8", data, [1, height, width, 3]);
-
-/** Only one run at a time: the sessions share the worker's thread. */
-const embedder = (backbone) => async (input) => {
-  const [entry, output] = [backbone.inputNames[0], backbone.outputNames[0]];
-  return (await backbone.run({ [entry]: tensor(input) }, [output]))[output].data;
-};
-
-const viewer = (detector) => async (view) => {
-  const { boxes, scores } = await detector.run({ input: tensor(view) });
-  return { boxes: boxes.data, scores: scores.data };
-};
 
 /** Decode a photo to RGB, upright; what is transparent is laid over white. */
 async function decoded(file) {

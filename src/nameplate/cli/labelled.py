@@ -60,6 +60,28 @@ def tell_parts(split: Split) -> None:
         )
 
 
+def tell_known(split: Split, start: str) -> int:
+    """Print how many held-out photos trained the bundle, if it is one, whose network a training began with.
+
+    Returns:
+        Their number.
+    """
+    from nameplate.evaluate.evaluator import trained_digests
+    from nameplate.model.bundle import is_bundle, load_bundle
+
+    if not is_bundle(start):
+        return 0
+    trained = trained_digests(load_bundle(start))
+    known = sum(p.sha256 in trained for p, trains in zip(split.photos, split.train, strict=True) if not trains)
+    if known:
+        screen.note(
+            "flattered",
+            f"{screen.counted(known, 'held-out photo')} trained the network that this training began with, '{start}': "
+            "on these the figures are too good. Hold out others, or begin with another network.",
+        )
+    return known
+
+
 def as_json(dataset: Dataset) -> dict[str, object]:
     """Return how the data was read, for `--json`."""
     return {"read_as": dataset.kinds, "notes": dataset.notes}

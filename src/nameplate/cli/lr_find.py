@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -51,7 +50,7 @@ def lr_find(
     """Find a learning rate: train some steps at a rising rate, plot the loss, and propose a rate. Nothing is kept."""
     from nameplate.cli.train import with_plain_options
     from nameplate.data.inputs import refuse_overwriting_input
-    from nameplate.fit.recipe import Recipe, load_recipe
+    from nameplate.fit.recipe import Recipe, load_recipe, with_backbone
     from nameplate.storage import whole_file
 
     if output.suffix.lower() != ".png":
@@ -62,7 +61,7 @@ def lr_find(
     plan = with_plain_options(plan, recipe, epochs=None, size=size, batch=batch)
     assert isinstance(plan, Recipe)
     if backbone is not None:
-        plan = replace(plan, backbone=backbone)
+        plan = with_backbone(plan, backbone, changes or [])
     if stage > len(plan.stages):
         raise UsageError(f"There is no stage {stage}: recipe '{recipe}' has {len(plan.stages)}.")
     with needs_train_extra():

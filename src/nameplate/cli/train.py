@@ -14,7 +14,7 @@ from nameplate.cli import screen
 from nameplate.cli.app import app
 from nameplate.cli.fine_tune import Read, train_by_recipe
 from nameplate.cli.labelled import as_json as how_read
-from nameplate.cli.labelled import left_out_json, tell, tell_parts
+from nameplate.cli.labelled import left_out_json, tell, tell_known, tell_parts
 from nameplate.cli.options import (
     DATA,
     BatchSize,
@@ -137,7 +137,7 @@ def train(
     from nameplate.cli.auto import is_auto_run, preset_of, resume_auto, train_auto
     from nameplate.cli.folds import resume_folds, train_in_folds, without_choice
     from nameplate.fit.folds import is_fold_run
-    from nameplate.fit.recipe import load_recipe
+    from nameplate.fit.recipe import load_recipe, with_backbone
 
     if resume is not None:
         switches = (epochs, size, batch, holdout, seed, mirror, balanced, folds, threads, time_limit, preset)
@@ -202,7 +202,7 @@ def train(
         plain = without_choice(chosen, changes or [], holdout=holdout)
         if not isinstance(plain, HeadRecipe):
             plain = replace(plain, locate="none") if whole_photo else plain
-            plain = plain if backbone is None else replace(plain, backbone=backbone)
+            plain = plain if backbone is None else with_backbone(plain, backbone, changes or [])
         train_in_folds(
             read,
             output,
@@ -233,7 +233,7 @@ def train(
     if whole_photo:
         chosen = replace(chosen, locate="none")
     if backbone is not None:
-        chosen = replace(chosen, backbone=backbone)
+        chosen = with_backbone(chosen, backbone, changes or [])
     train_by_recipe(
         read,
         output,
@@ -314,6 +314,7 @@ def train_head_alone(
     refused = [(entry.name, entry.reason) for entry in dataset.refused]
     screen.tell_refused(list(trained.unreadable), "unreadable")
     tell_parts(trained.split)
+    known = tell_known(trained.split, backbone)
     if json:
         evaluation = None if trained.evaluation is None else as_json(trained.evaluation)
         screen.print_json(
@@ -323,6 +324,7 @@ def train_head_alone(
                 "seconds": seconds,
                 "runtime": trained.runtime,
                 "evaluation": evaluation,
+                "held_out_known": known,
                 "data": how_read(dataset),
                 "left_out": left_out_json(refused, trained.split, trained.unreadable),
             }

@@ -6,6 +6,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+HALF = ".half"
+"""What follows a tensor's name where it is stored as float16."""
 SMALL = 64
 """Tensors with fewer values than this are not changed."""
 
@@ -29,8 +31,8 @@ def store_as_half(model: onnx.ModelProto) -> None:
         if not np.array_equal(half, values):
             continue
         name = tensor.name
-        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
-        casts.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
+        tensor.CopyFrom(numpy_helper.from_array(half, name + HALF))
+        casts.append(helper.make_node("Cast", [name + HALF], [name], to=TensorProto.FLOAT))
     nodes = [*casts, *model.graph.node]
     del model.graph.node[:]
     model.graph.node.extend(nodes)

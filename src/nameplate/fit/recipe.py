@@ -102,8 +102,8 @@ class Recipe:
     stages: tuple[Stage, ...]
     """The stages, which follow one another."""
     weights: Text = "auto"
-    """auto: the backbone's pretrained weights; none: random weights; otherwise a file of weights, or the folder of a
-    run."""
+    """auto: the backbone's pretrained weights; none: random weights; otherwise a file of weights, the folder of a run,
+    or a bundle whose network is the backbone: its folder, or the name of one that ships, such as cars196."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     mixing: Mixing = field(default_factory=Mixing)
     optimizer: Optimizer = "adamw"
@@ -195,7 +195,8 @@ def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe | HeadRecipe:
         name: the name of a shipped recipe, or the path of a file that ends in `.toml`.
         changes: `key=value`; a later change overrides an earlier one: `seed=3`, `augmentation.flip=0`,
             `stages.2.epochs=3` (stages count from 1), `stages.batch=16` (in every stage). Values are
-            written as in TOML; text needs no quotes; `none` stands for none.
+            written as in TOML; text needs no quotes; `none` stands for none. A new backbone has its own pretrained
+            weights, unless `weights` is given too (`with_backbone`).
 
     Returns:
         A `HeadRecipe` where the file says `kind = "head"`, else a `Recipe`.
@@ -222,8 +223,22 @@ def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe | HeadRecipe:
             raise UsageError(f"--set {printable(change)}: write key=value, such as seed=3 or augmentation.flip=0.")
         recipe = _changed(recipe, key.split("."), text, "", f"--set {printable(change)}")
     if isinstance(recipe, Recipe):
+        recipe = with_backbone(recipe, recipe.backbone, changes) if "backbone" in _keys(changes) else recipe
         _refuse_disagreement(recipe, where)
     return recipe
+
+
+def with_backbone(recipe: Recipe, backbone: str, changes: Sequence[str] = ()) -> Recipe:
+    """The recipe with another backbone, and with its pretrained weights: the recipe's do not fit it.
+
+    Weights that `changes` names (see `load_recipe`) stay, and so do random ones.
+    """
+    stay = recipe.weights == "none" or "weights" in _keys(changes)
+    return replace(recipe, backbone=backbone, weights=recipe.weights if stay else "auto")
+
+
+def _keys(changes: Sequence[str]) -> set[str]:
+    return {change.partition("=")[0].strip() for change in changes}
 
 
 def recipe_toml(recipe: Recipe) -> str:

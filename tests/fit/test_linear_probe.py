@@ -267,7 +267,7 @@ def test_a_second_run_makes_the_same_head_to_the_byte(
     assert first == second
 
 
-def test_the_provenance_is_complete(trained: tuple[Path, Trained]) -> None:
+def test_the_provenance_is_complete(trained: tuple[Path, Trained], model: Model) -> None:
     target, made = trained
     said: dict[str, Any] = json.loads((target / "bundle.json").read_text())["provenance"]
     head = made.bundle.manifest
@@ -280,6 +280,7 @@ def test_the_provenance_is_complete(trained: tuple[Path, Trained]) -> None:
     assert said["metrics"]["top1_interval"] == list(made.evaluation.top1.interval)
     assert said["metrics"]["photos"] == made.evaluation.photos
     assert said["metrics"].keys() == {"photos", "top1", "top1_interval", "top5", "macro_f1", "log_loss"}
+    assert said.get("licence") == model.bundle.manifest.provenance.get("licence")
     assert said["data"]["photos"] == 230
     assert said["data"]["sources"] == ["designs"]
     rows = table(made.bundle.photos)

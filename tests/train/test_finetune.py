@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from nameplate.data import read_dataset
+from nameplate.defaults import DEFAULT_BUNDLE
 from nameplate.demo import photos_folder
 from nameplate.errors import DataError, NameplateError, UsageError
 from nameplate.fit.recipe import Recipe, load_recipe
+from nameplate.model.bundle import load_bundle
 from nameplate.model.cam import photo_maps
 from nameplate.model.model import Model
 from nameplate.model.neighbours import nearest, read_index
@@ -34,6 +36,7 @@ from nameplate.train import finish  # noqa: E402
 from nameplate.train.checkpoint import load_checkpoint, part  # noqa: E402
 from nameplate.train.data import PhotoBatch, plain_batches  # noqa: E402
 from nameplate.train.finetune import FineTuned, fine_tune, refuse_folder, start  # noqa: E402
+from nameplate.train.weights import terms_of  # noqa: E402
 from tests.outcomes import all_mapped  # noqa: E402
 from tests.tiny import TINY  # noqa: E402
 
@@ -106,6 +109,17 @@ def test_the_bundle_names_photos_and_says_how_it_was_made(finished: tuple[Path, 
     answers = Model.load(str(run)).predict([photo.path for photo in held], top=1)
     right = sum(answer.nameplate == photo.label for answer, photo in zip(answers, held, strict=True))
     assert right / len(held) == made.finished.evaluation.top1.value
+
+
+def test_a_training_from_the_network_that_ships_carries_its_terms(data: Path, tmp_path: Path) -> None:
+    small = ("stages.height=32", "stages.width=48", "stages.epochs=1", "precision=float32", "holdout=0.25")
+    begin(data, tmp_path / "run", load_recipe("few", small))  # type: ignore[arg-type]  # no recipe of a head
+    assert fine_tune(tmp_path / "run") is not None
+    shipped, made = (load_bundle(each).manifest.provenance for each in (DEFAULT_BUNDLE, tmp_path / "run"))
+    assert str(made["backbone"]).startswith("tf_efficientnet_lite0.in1k, bundle cars196, SHA-256 ")
+    assert "research use" in str(made["licence"])
+    assert made["licence"] == shipped["licence"]
+    assert terms_of(str(tmp_path / "run")) == shipped["licence"]  # a further training would carry them, too
 
 
 def test_held_out_photos_are_prepared_once_for_all_runtimes(

@@ -156,6 +156,8 @@ class Run:
     """SHA-256 of the photos that the user excluded."""
     track: tuple[Tracking, ...] = ()
     """The services that get the figures as well, see train/tracking.py."""
+    licence: dict[str, str] = field(default_factory=dict)
+    """The terms of the bundle that the training began with, part → terms, which go on in the new one."""
 
 
 def rows(split: Split) -> tuple[RunPhoto, ...]:

@@ -47,7 +47,7 @@ from nameplate.train.loop import VALIDATION_BATCH, OnStep, TrainingJob, complete
 from nameplate.train.monitor import RunMonitor
 from nameplate.train.network import Network, classifier_matrix, depthwise_in_float32, layer_numbers
 from nameplate.train.schedule import faster_in_bfloat16, keep_memory
-from nameplate.train.weights import load_weights
+from nameplate.train.weights import load_weights, terms_of
 
 HEAD_START_PHOTOS = 20_000
 """Largest number of photos for `Recipe.head_start`."""
@@ -186,6 +186,7 @@ def _start(
         index=index,
         begun_in=str(Path.cwd()),
         excluded=split.excluded,
+        licence=terms_of(recipe.weights),
     )
     clear_folder(folder)
     save_run(folder, run)

@@ -281,6 +281,7 @@ def _provenance(run: Run, split: Split, state: State, kept: Exported, parity: tu
         "data": data_record(split),
         "runtime": EVALUATION_RUNTIME,
         "backbone": f"{backbone.timm}, {run.weights}",
+        **({"licence": run.licence} if run.licence else {}),
         "epochs": state.epoch,
         "exported": exported_record(kept),
         "steps": state.steps,

@@ -27,7 +27,7 @@ from nameplate.errors import NameplateError, UsageError
 from nameplate.fit.half import HALF
 from nameplate.fit.run import WEIGHTS
 from nameplate.hub import hub_name
-from nameplate.model.bundle import MANIFEST, load_bundle, shipped
+from nameplate.model.bundle import MANIFEST, is_bundle, load_bundle, shipped
 from nameplate.storage import sha256_of, whole_file
 from nameplate.train.backbones import (
     FEATURED,
@@ -97,6 +97,12 @@ def load_weights(network: nn.Module, backbone: Backbone, source: str) -> str:
     file = cached_file(backbone.timm) or _download(backbone)
     origin = f"hub {weights_on_hub(backbone.timm)}, SHA-256 {_digest(file)}"
     return _fit(network, backbone, _read_hub(file, backbone, network.model_input_size), origin)
+
+
+def terms_of(source: str) -> dict[str, str]:
+    """The terms, part → terms, of the bundle or run that weights come from, as its provenance has them, or none."""
+    licence = load_bundle(source).manifest.provenance.get("licence") if is_bundle(source) else None
+    return {str(part): str(terms) for part, terms in licence.items()} if isinstance(licence, dict) else {}
 
 
 def convert_weights(source: Path, target: Path) -> Converted:

@@ -26,9 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
-from onnx import numpy_helper
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -43,6 +41,7 @@ from nameplate.train.backbones import build, find_backbone
 from nameplate.train.data import PhotoBatch, epoch_batches, mix, training_batches
 from nameplate.train.network import Network, depthwise_in_float32, parameter_groups
 from nameplate.train.schedule import keep_memory
+from nameplate.train.weights import load_weights
 from nameplate.types import Preprocess
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
@@ -155,25 +154,13 @@ class TwoClassifiers(nn.Module):  # type: ignore[misc]  # torch is read as Any
 
 
 def begin(start: str, classes: int) -> TwoClassifiers:
-    """The network with the weights inside a bundle that ships; new classes begin at zero."""
+    """The network of a bundle, with a new classifier that begins at zero."""
     torch.manual_seed(SEED)
     backbone = find_backbone("Lite0")
     network = Network(build(backbone, classes, dropout=DROPOUT, drop_path=DROP_PATH), backbone.mean, backbone.std)
-    stored = {
-        tensor.name.removesuffix(".half").removeprefix("network."): torch.tensor(numpy_helper.to_array(tensor)).float()
-        for tensor in onnx.load_from_string(load_bundle(start).backbone).graph.initializer
-    }
-    tensors = network.state_dict()
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            if name.startswith("body.classifier."):
-                known = stored[name]
-                tensor.zero_()
-                tensor[: len(known)] = known
-                if tensor.ndim == 1:
-                    tensor[len(known) :] = known.mean()
-            elif not name.endswith("num_batches_tracked"):
-                tensor.copy_(stored[name])
+    load_weights(network.body, backbone, start)
+    for parameter in network.classifier.parameters():
+        nn.init.zeros_(parameter)
     with torch.inference_mode():
         last, stages = moments(network.eval(), torch.zeros(1, *SMALL, 3, dtype=torch.uint8))
     return TwoClassifiers(network, classes, last.shape[1] + stages.shape[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ from nameplate.cli import screen
 from nameplate.cli.app import app
 from nameplate.cli.options import Json, RuntimeOption, TtaOption, WholePhoto, which_cars
 from nameplate.defaults import DEFAULT_BUNDLE
-from nameplate.errors import RuntimeUnavailableError
+from nameplate.errors import RuntimeUnavailableError, UsageError
 from nameplate.serve.settings import ServeSettings
 
 DEFAULTS = ServeSettings()
@@ -22,8 +23,8 @@ def serve(
     bundles: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="BUNDLE",
-            help="Folders of bundles, or names of models that ship with Nameplate.",
+            metavar="[NAME=]BUNDLE",
+            help="Folders of bundles, or names of models that ship with Nameplate; NAME is what the API calls it.",
             show_default=DEFAULT_BUNDLE,
         ),
     ] = None,
@@ -37,6 +38,23 @@ def serve(
     threads: Annotated[
         int | None,
         typer.Option(min=1, help="How many processors the workers use.", show_default="all that this process may use"),
+    ] = None,
+    threads_of: Annotated[
+        list[str] | None,
+        typer.Option("--threads-of", metavar="MODEL=N", help="How many processors the workers of one model use."),
+    ] = None,
+    alias: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=MODEL:WEIGHT,…",
+            help="A name that stands for models by weight; 'default' is for requests that name none. Repeatable.",
+        ),
+    ] = None,
+    aliases: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Keep aliases that are changed while the service runs; it goes before --alias."
+        ),
     ] = None,
     runtime: RuntimeOption = DEFAULTS.runtime,
     whole_photo: WholePhoto = False,
@@ -99,6 +117,7 @@ def serve(
 ) -> None:
     """Serve models over HTTP: an API and a web page. SIGTERM or Ctrl-C stops it after the last answer."""
     try:
+        from nameplate.serve.aliases import parse_alias
         from nameplate.serve.app import serve as run
     except ModuleNotFoundError as error:
         raise RuntimeUnavailableError(
@@ -110,6 +129,9 @@ def serve(
         port=port,
         workers=workers,
         threads=threads,
+        threads_of=_threads_of(threads_of or ()),
+        aliases=dict(map(parse_alias, alias or ())),
+        aliases_file=aliases,
         runtime=runtime,
         tta=tta,
         cars=which_cars(whole_photo=whole_photo),
@@ -137,6 +159,21 @@ def serve(
             screen.out.print(f"Serving {', '.join(settings.bundles)} at {address}")
 
     run(settings, started)
+
+
+def _threads_of(given: Sequence[str]) -> dict[str, int]:
+    """Parse `MODEL=N`.
+
+    Raises:
+        UsageError: one has another form.
+    """
+    found = {}
+    for text in given:
+        model, _, number = text.rpartition("=")
+        if not model or not number.isdecimal() or int(number) < 1:
+            raise UsageError(f"'{text}' is no number of threads of a model. Write MODEL=N, such as 'cars196=2'.")
+        found[model] = int(number)
+    return found
 
 
 # keys

@@ -6,6 +6,8 @@ route, which hands photos to an `Engine`; the engine sends them to a worker and 
 app.py            the ASGI application, the page's files, and the server that runs until SIGTERM
 settings.py       everything that an operator may choose, with every default
 service.py        what the routes share: all engines, the budget of bytes, metrics, keys, corrections
+served.py         the served bundles by name, and their exchange
+aliases.py        names that stand for several bundles by weight, and the file that keeps them
 budget.py         the bytes of request bodies in memory, each client's share of them, and how slowly they may arrive
 copies.py         the copies of bundles that workers read
 engine.py         one bundle: its queue, its workers, and what happens when they die

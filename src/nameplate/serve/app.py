@@ -32,7 +32,7 @@ from nameplate.serve.errors import Problem, ProblemResponse, on_problem
 from nameplate.serve.log_writer import LogWriter
 from nameplate.serve.middleware import Room, protect
 from nameplate.serve.observability import event, set_up_logging
-from nameplate.serve.routes import feedback, photos, protocol, status
+from nameplate.serve.routes import aliases, feedback, photos, protocol, status
 from nameplate.serve.schema import components, problems
 from nameplate.serve.server import QuietServer, listen
 from nameplate.serve.service import Gone, Service
@@ -101,6 +101,7 @@ ROUTERS = (
     photos.router,
     feedback.router,
     status.router,
+    aliases.router,
     protocol.router,
 )
 OF_STATUS = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}

@@ -85,6 +85,8 @@ class Engine:
     """The service's own copy. It decides claims and verdicts, and never embeds a photo."""
     settings: ServeSettings
     observer: Observer
+    name: str = ""
+    """What the model is called here; empty: as its bundle is."""
     workers: list[WorkerProcess] = field(default_factory=list)
     reference: ReferenceAnswer | None = None
     """The answer that every worker must give for the reference image: the bundle's own, or else the first worker's."""
@@ -102,10 +104,9 @@ class Engine:
     _throughput: Throughput = field(default_factory=Throughput)
     _cpus: int = field(default_factory=available_cpus)
 
-    @property
-    def name(self) -> str:
-        """The bundle's name."""
-        return self.model.bundle.manifest.name
+    def __post_init__(self) -> None:
+        """Take the bundle's name where the operator gave none."""
+        self.name = self.name or self.model.bundle.manifest.name
 
     @property
     def ready(self) -> bool:
@@ -297,7 +298,8 @@ class Engine:
     @property
     def threads(self) -> int:
         """Processors of each worker."""
-        return max(1, (self.settings.threads or self._cpus) // self.settings.workers)
+        together = self.settings.threads_of.get(self.name) or self.settings.threads or self._cpus
+        return max(1, together // self.settings.workers)
 
     @property
     def window(self) -> int:

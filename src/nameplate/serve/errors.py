@@ -40,6 +40,7 @@ KINDS: dict[str, tuple[int, str]] = {
     "full": (503, "There is no room"),
     "late": (503, "The answer took too long"),
     "not-ready": (503, "The service is not ready"),
+    "not-kept": (503, "What was asked for cannot be stored"),
 }
 """Kind of problem → HTTP status and title. A problem's `type` is `urn:nameplate:problem:` and its kind."""
 

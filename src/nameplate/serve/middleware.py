@@ -15,7 +15,8 @@ from nameplate.serve.errors import Problem, ProblemResponse
 from nameplate.serve.keys import Keys
 from nameplate.serve.observability import Logs, Metrics
 from nameplate.serve.rates import Window, parse_rate
-from nameplate.serve.service import Engines
+from nameplate.serve.served import Engines
+from nameplate.serve.service import choice_key
 from nameplate.serve.settings import ServeSettings
 
 CONTENT_SECURITY_POLICY = (
@@ -103,8 +104,8 @@ def protect(app: ASGIApp, service: Protected) -> ASGIApp:
             app,
             allow_origins=settings.cors,
             allow_methods=("GET", "POST"),
-            allow_headers=("Authorization", "X-API-Key", "X-Request-ID"),
-            expose_headers=("X-Request-ID", "Retry-After"),
+            allow_headers=("Authorization", "X-API-Key", "X-Client-ID", "X-Request-ID"),
+            expose_headers=("X-Model", "X-Model-Digest", "X-Request-ID", "Retry-After"),
         )
     app = Hosts(app, names=names_allowed(settings.host, settings.allowed_hosts), origins=settings.cors)
     app = Logs(_http_alone(app), begun=service.metrics.begun, done=service.metrics.done)
@@ -152,10 +153,14 @@ class Room:
             Problem: the queue is full, or the service is not ready.
         """
         route, model = _asked(scope)
-        if route is None or (model is not None and model not in self.engines.served):
+        if route is None:
+            return
+        try:
+            engine = self.engines.find(model, choice_key(scope)).engine
+        except Problem:
             return  # its route says so
         try:
-            self.engines.get(model).require_room(1, scope["state"]["client"].share)
+            engine.require_room(1, scope["state"]["client"].share)
         except Problem:
             scope["route"] = route
             raise

@@ -289,6 +289,9 @@ class Metrics:
             buckets=STAGE_BUCKETS,
             registry=to,
         )
+        self.alias_requests = Counter(
+            "nameplate_alias_requests", "Requests for an alias, by the model.", ["alias", "model"], registry=to
+        )
         self.worker_restarts = Counter("nameplate_worker_restarts", "Workers started anew.", ["model"], registry=to)
         self.reloads = Counter("nameplate_reloads", "Bundles exchanged, or not.", ["model", "outcome"], registry=to)
         Gauge("nameplate_build_info", "1; the version is its label.", ["version"], registry=to).labels(__version__).set(

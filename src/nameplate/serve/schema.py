@@ -62,12 +62,14 @@ class ServedModel(msgspec.Struct, frozen=True):
     name: str
     digest: str
     default: bool
+    """Whether it answers this client's requests that name no model."""
     nameplates: tuple[str, ...]
     makes: tuple[str, ...]
     embedding: int
     height: int
     width: int
     runtime: str
+    threads: int
     tta: str
     locates: bool
     ready: bool
@@ -78,6 +80,20 @@ class Models(msgspec.Struct, frozen=True):
     """The answer of /v1/models."""
 
     models: list[ServedModel]
+
+
+class ServedAliases(msgspec.Struct, frozen=True):
+    """The answer of /v1/aliases."""
+
+    aliases: dict[str, dict[str, float]]
+    """Alias → model → weight."""
+    kept: bool
+
+
+class NewWeights(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of a change of an alias."""
+
+    weights: dict[str, float]
 
 
 class Reloaded(msgspec.Struct, frozen=True):
@@ -142,7 +158,7 @@ class ProblemDetails(msgspec.Struct, frozen=True):
 def components() -> dict[str, Any]:
     """The JSON schemas of all answers, by name, for the OpenAPI document's `components`."""
     answers = [Identified, VerifiedClaim, Models, Reloaded, About, Live, ReadyModels, Kept, ProblemDetails]
-    return msgspec.json.schema_components(answers, ref_template=REFERENCE)[1]
+    return msgspec.json.schema_components([*answers, ServedAliases, NewWeights], ref_template=REFERENCE)[1]
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -190,6 +206,12 @@ def photos_body(fields: dict[str, Any] | None = None, *, raw: bool) -> dict[str,
     if raw:
         content |= {kind: {"schema": file} for kind in ("image/jpeg", "image/png", "image/webp", "image/avif")}
     return {"requestBody": {"required": True, "content": content}}
+
+
+def weights_body(example: object) -> dict[str, Any]:
+    """Describe the body of a change of an alias, for a route's `openapi_extra`."""
+    content = {"schema": _schema_of(NewWeights), "example": {"weights": example}}
+    return {"requestBody": {"required": True, "content": {"application/json": content}}}
 
 
 def feedback_body() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +17,13 @@ class ServeSettings:
     """How the service runs. `nameplate serve --help` says the same."""
 
     bundles: tuple[str, ...] = (DEFAULT_BUNDLE,)
-    """The bundles to serve. The first one answers requests that name no model."""
+    """The bundles to serve, each perhaps as `NAME=BUNDLE`. The first one answers requests that name no model, unless
+    there is an alias `default`."""
+    aliases: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Alias → model → weight: names that stand for several models."""
+    aliases_file: Path | None = None
+    """The file that keeps aliases which are changed while the service runs, and takes the place of `aliases` as soon as
+    it exists; None keeps none."""
     host: str = "127.0.0.1"
     """The address to listen on."""
     port: int = 8000
@@ -25,6 +32,8 @@ class ServeSettings:
     """Worker processes for each bundle."""
     threads: int | None = None
     """Processors for all workers of one bundle together; None takes those that this process may use."""
+    threads_of: Mapping[str, int] = field(default_factory=dict)
+    """Model → processors for its workers together, in place of `threads`."""
     runtime: str = "auto"
     """The runtime that runs the backbone; `auto` is ONNX Runtime here, as in `nameplate identify`."""
     tta: str = NO_TTA

@@ -25,7 +25,8 @@ from nameplate.serve.feedback.store import (
 from nameplate.serve.observability import event
 from nameplate.serve.requests import Form, read_form
 from nameplate.serve.schema import Kept, answers, feedback_body, problems
-from nameplate.serve.service import Served, json_response, service_of, share_of, unless_gone
+from nameplate.serve.served import Served
+from nameplate.serve.service import choice_key, json_response, service_of, share_of, unless_gone
 from nameplate.types import Prediction
 
 router = APIRouter(tags=["photos"])
@@ -58,7 +59,7 @@ async def feedback(request: Request) -> Response:
         )
     async with read_form(request) as form:
         photo = _only_photo(form)
-        served = service.engines.find(form.fields.get("model") or None)
+        served = service.engines.find(form.fields.get("model") or None, choice_key(request.scope))
         said = _clean(form.fields, served.engine.model.nameplates)
         # A worker decodes the photo first, where hostile bytes do no harm. This process reads only the header, and only
         # of a photo that the worker could decode.

@@ -27,15 +27,19 @@ from nameplate.model.verification import (
 from nameplate.serve.errors import Problem, kind_of
 from nameplate.serve.ipc import JobOptions, ServedAnswer
 from nameplate.serve.requests import photos_of, read_form
-from nameplate.serve.routes.status import model_name
+from nameplate.serve.routes.status import model_name, said_by
 from nameplate.serve.schema import EXAMPLE_MODEL, EXAMPLE_ROW, Identified, VerifiedClaim, answers, photos_body, problems
-from nameplate.serve.service import json_response, service_of, share_of, unless_gone
+from nameplate.serve.service import json_response, model_for, service_of, share_of, unless_gone
 from nameplate.types import Cars
 
 router = APIRouter(tags=["photos"])
 
 MOST_TOP = 1000
 """The most nameplates that a request may ask for."""
+Asked = Annotated[
+    str | None,
+    Query(description="A model that /v1/models lists, or an alias of several; none: alias `default`, or the first."),
+]
 Whole = Annotated[
     bool, Query(description="Whether to name the whole photo, also where the model locates the car in it.")
 ]
@@ -53,7 +57,7 @@ Whole = Annotated[
 )
 async def identify(
     request: Request,
-    model: Annotated[str | None, Query(description="A model that /v1/models lists; none: the first.")] = None,
+    model: Asked = None,
     top: Annotated[int, Query(ge=1, le=MOST_TOP, description="How many nameplates to give for each.")] = TOP,
     heatmap: Annotated[bool, Query(description="Whether to draw what speaks for the answer.")] = False,
     car: Annotated[
@@ -66,19 +70,18 @@ async def identify(
 ) -> Response:
     """Photos in field `photos` of a form, or one as the body; the answers are those of `nameplate identify --json`."""
     service, cars = service_of(request), _which_cars(every=all_, whole=whole)
-    service.engines.find(model)  # one that is not served is refused before the body is read
+    served = model_for(request, model)  # one that is not served is refused before the body is read
     async with read_form(request) as form:
         photos, names = await photos_of(form, service)
-        served = service.engines.find(model)
-        named = model_name(served)  # read now: a reload may exchange the model during the wait
-        request.state.log.update(model=served.engine.name, photos=len(photos))
+        named = model_name(served)  # read now: a reload may exchange the bundle during the wait
+        request.state.log.update(photos=len(photos))
         drawn = car - 1 if heatmap else None
         options = JobOptions(top=top, heatmap=drawn, cars=cars)
         asked = served.engine.answer(photos, names, options, client=share_of(request))
         found = await unless_gone(request, asked)
     rows = [prediction_json(answer.prediction, answer.heatmap if heatmap else UNSET) for answer in found]
     refuse_if_none_readable(found, rows)
-    return json_response(Identified(named, rows))
+    return json_response(Identified(named, rows), headers=said_by(named))
 
 
 def _which_cars(*, every: bool, whole: bool) -> Cars | None:
@@ -137,7 +140,7 @@ EXAMPLE = {
 )
 async def verify(
     request: Request,
-    model: Annotated[str | None, Query(description="A model that /v1/models lists; none: the first.")] = None,
+    model: Asked = None,
     false_accepts: Annotated[
         float,
         Query(ge=RATES[0], le=RATES[-1], description="Share of wrong claims that may be accepted, true ones rejected."),
@@ -153,12 +156,11 @@ async def verify(
 ) -> Response:
     """A nameplate, words of one, or a make in field `claimed`, and all photos of the advert in field `photos`."""
     service = service_of(request)
-    service.engines.find(model)  # one that is not served is refused before the body is read
+    served = model_for(request, model)  # one that is not served is refused before the body is read
     async with read_form(request) as form:
         photos, names = await photos_of(form, service)
-        served = service.engines.find(model)
-        known, named = served.engine.model, model_name(served)  # read now: a reload may exchange the model meanwhile
-        request.state.log.update(model=served.engine.name, photos=len(photos))
+        known, named = served.engine.model, model_name(served)  # read now: a reload may exchange the bundle meanwhile
+        request.state.log.update(photos=len(photos))
         claimed = form.fields.get("claimed", "").strip()
         _refuse_what_cannot_be_judged(known, claimed, false_accepts, false_accepts_of)
         cars: Cars = "whole" if whole else known.all_cars().settings.cars
@@ -168,7 +170,7 @@ async def verify(
     verified = known.judge_claim(
         claimed, [(a.prediction, a.probs) for a in found], rate=false_accepts, lies=false_accepts_of
     )
-    return json_response(VerifiedClaim(named, **asdict(verified_json(verified))))
+    return json_response(VerifiedClaim(named, **asdict(verified_json(verified))), headers=said_by(named))
 
 
 def _refuse_what_cannot_be_judged(model: Model, claimed: str, rate: float, lies: Lies) -> None:

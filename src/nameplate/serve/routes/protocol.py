@@ -1,7 +1,8 @@
 """The endpoints of the Open Inference Protocol V2, below /v2, for clients of KServe, Triton and the like.
 
 Source: github.com/kserve/open-inference-protocol, specification/protocol/inference_rest.md. A model's version is the
-beginning of its bundle's digest, so another bundle of the same name is another version.
+beginning of its bundle's digest, so another bundle of the same name is another version. An alias has the versions of
+all its models.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from nameplate.serve.engine import Engine
 from nameplate.serve.errors import Problem, kind_of
 from nameplate.serve.ipc import JobOptions, ServedAnswer
 from nameplate.serve.requests import read_body
-from nameplate.serve.service import Served, json_response, service_of, share_of, unless_gone
+from nameplate.serve.routes.status import model_name, said_by
+from nameplate.serve.served import Served
+from nameplate.serve.service import choice_key, json_response, model_for, service_of, share_of, unless_gone
 from nameplate.serve.tensors import (
     BOX,
     EMBEDDING,
@@ -148,7 +151,7 @@ async def metadata(request: Request, name: str) -> Response:
     return json_response(
         {
             "name": served.engine.name,
-            "versions": [_version(served)],
+            "versions": [_version(each) for each in service_of(request).engines.of(name)],
             "platform": PLATFORM,
             "inputs": [
                 {"name": each, "datatype": datatype, "shape": shape, "parameters": {"optional": True}}
@@ -216,9 +219,10 @@ def _specs(served: Served) -> tuple[list[Spec], list[Spec]]:
 )
 @router.get("/models/{name}/versions/{version}/ready", include_in_schema=False)
 async def model_ready(request: Request, name: str) -> Response:
-    """As /v2/health/ready, for one model."""
-    served = _find(request, name)
-    if service_of(request).draining or not served.engine.ready:
+    """As /v2/health/ready, for one model, or for all that an alias stands for."""
+    _find(request, name)
+    service = service_of(request)
+    if service.draining or not all(served.engine.ready for served in service.engines.of(name)):
         raise Problem("not-ready", f"'{name}' is not ready. Try again shortly.", retry_after=1)
     return json_response({"name": name, "ready": True})
 
@@ -236,46 +240,49 @@ async def model_ready(request: Request, name: str) -> Response:
 @router.post("/models/{name}/versions/{version}/infer", include_in_schema=False)
 async def infer(request: Request, name: str) -> Response:
     """All photos are answered or none: the protocol cannot express that one photo cannot be read."""
-    _find(request, name)  # one that is not served is refused before the body is read
+    # One that is not served is refused before the body is read.
+    served = _find(request, name) if "version" in request.path_params else model_for(request, name)
     async with read_body(request) as body:
         # Base64 and JSON numbers of many megabytes take long to parse, so a thread does it.
-        asked = await asyncio.to_thread(_read, body, request, name)
+        asked = await asyncio.to_thread(_read, body, request, served.engine)
         del body
-        served = _find(request, name)
-        engine, version = served.engine, _version(served)  # read now: a reload may exchange the model meanwhile
-        request.state.log.update(model=name, photos=len(asked))
+        if "version" in request.path_params:
+            served = _find(request, name)  # a reload may have exchanged the bundle
+        engine, named = served.engine, model_name(served)  # read now: it may do so while the photos are answered
+        request.state.log.update(model=named.name, photos=len(asked))
         found = await unless_gone(request, _answers(engine, asked, share_of(request)))
     _refuse_unreadable(found)
-    sent, length = await asyncio.to_thread(write_response, name, version, asked, _tensors(found))
+    version = named.digest[:VERSION_DIGITS]
+    sent, length = await asyncio.to_thread(write_response, named.name, version, asked, _tensors(found))
     if length is None:
-        return Response(sent, media_type="application/json")
-    return Response(sent, headers={HEADER: str(length)}, media_type="application/octet-stream")
+        return Response(sent, headers=said_by(named), media_type="application/json")
+    return Response(sent, headers=said_by(named) | {HEADER: str(length)}, media_type="application/octet-stream")
 
 
 def _find(request: Request, name: str) -> Served:
-    """Find the model of that name and, if the path names a version, of that version.
+    """Find the model of that name or, if the path names a version, the one of these that has it.
 
     Raises:
         Problem: there is none (`not-found`).
     """
-    served = service_of(request).engines.find(name)
-    wanted = request.path_params.get("version")
-    if wanted not in (None, _version(served)):
-        raise Problem("not-found", f"'{name}' has no version '{wanted}'; it has '{_version(served)}'.")
-    return served
+    wanted, engines = request.path_params.get("version"), service_of(request).engines
+    if wanted is None:
+        return engines.find(name, choice_key(request.scope))
+    there = {_version(served): served for served in engines.of(name)}
+    if wanted not in there:
+        raise Problem("not-found", f"'{name}' has no version '{wanted[:80]}'; it has {', '.join(map(repr, there))}.")
+    return there[wanted]
 
 
 def _version(served: Served) -> str:
     return served.digest[:VERSION_DIGITS]
 
 
-def _read(body: bytes, request: Request, name: str) -> InferRequest:
-    service = service_of(request)
-    size = service.engines.get(name).model.bundle.manifest.preprocess
+def _read(body: bytes, request: Request, engine: Engine) -> InferRequest:
+    size = engine.model.bundle.manifest.preprocess
+    spec = InputSpec(size.height, size.width, engine.settings.photos)
     try:
-        return read_request(
-            body, request.headers.get(HEADER), InputSpec(size.height, size.width, service.settings.photos)
-        )
+        return read_request(body, request.headers.get(HEADER), spec)
     except UsageError as error:
         raise Problem("bad-request", str(error)) from None
 

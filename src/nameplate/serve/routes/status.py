@@ -26,7 +26,8 @@ from nameplate.serve.schema import (
     answers,
     problems,
 )
-from nameplate.serve.service import Served, Service, json_response, service_of
+from nameplate.serve.served import Served
+from nameplate.serve.service import Service, choice_key, json_response, service_of
 
 router = APIRouter()
 
@@ -73,6 +74,11 @@ def model_name(served: Served) -> ModelName:
     return ModelName(served.engine.name, served.digest)
 
 
+def said_by(model: ModelName) -> dict[str, str]:
+    """Return the headers that say which model has answered."""
+    return {"X-Model": model.name, "X-Model-Digest": model.digest}
+
+
 @router.get(
     "/v1/models",
     tags=["models"],
@@ -82,7 +88,10 @@ def model_name(served: Served) -> ModelName:
 )
 async def models(request: Request) -> Response:
     """Each with all nameplates that it knows."""
-    return json_response(Models([_model(served, service_of(request)) for served in _all(request)]))
+    engines = service_of(request).engines
+    default = engines.find(None, choice_key(request.scope))
+    found = [_model(served, service_of(request), default=served is default) for served in engines.served.values()]
+    return json_response(Models(found))
 
 
 @router.get(
@@ -117,22 +126,19 @@ def _locates(engine: Engine) -> bool:
     return cars == "all" or (cars == "main" and engine.model.bundle.manifest.preprocess.locate != "none")
 
 
-def _all(request: Request) -> list[Served]:
-    return list(service_of(request).engines.served.values())
-
-
-def _model(served: Served, service: Service) -> ServedModel:
+def _model(served: Served, service: Service, *, default: bool) -> ServedModel:
     engine, manifest = served.engine, served.engine.model.bundle.manifest
     return ServedModel(
         name=engine.name,
         digest=served.digest,
-        default=service.engines.find() is served,
+        default=default,
         nameplates=engine.model.nameplates,
         makes=engine.model.makes,
         embedding=manifest.embedding,
         height=manifest.preprocess.height,
         width=manifest.preprocess.width,
         runtime=engine.runtime,
+        threads=engine.threads,
         tta=service.settings.tta,
         locates=_locates(engine),
         ready=engine.ready,

@@ -13,12 +13,28 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx2 as httpx
 import pytest
+from benchmarks.attacks import (
+    CLOSED,
+    Flood,
+    Target,
+    connect,
+    endless_address,
+    endless_headers,
+    endless_trailer,
+    endless_trailers,
+    endless_value,
+    flood,
+    no_request,
+    pipelined,
+    upload,
+    whole,
+)
 from PIL import Image
 
 from nameplate.demo import photo
@@ -49,32 +65,13 @@ def test_a_heat_map_of_a_photo_of_odd_shape_costs_no_worker(server: Running, siz
     assert server.workers == before
 
 
-GET = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n"
-CLOSED = (ConnectionResetError, BrokenPipeError)
-
-
 OTHER = "127.0.0.2"
 """The address of another client."""
 
 
-def connect(server: Running, source: str = "127.0.0.1") -> socket.socket:
+def target(server: Running, source: str = "127.0.0.1") -> Target:
     address = httpx.URL(server.url)
-    return socket.create_connection((address.host, address.port or 80), timeout=20, source_address=(source, 0))
-
-
-def flood(server: Running, first: bytes, more: bytes, limit: int) -> tuple[int, bytes]:
-    """Send `first`, and then `more` until the server closes the connection; the bytes sent, and what it answered."""
-    sent, answer = len(first), b""
-    with connect(server) as client:
-        with suppress(*CLOSED):
-            client.sendall(first)
-            while sent < limit:
-                client.sendall(more)
-                sent += len(more)
-        with suppress(*CLOSED, TimeoutError):
-            while piece := client.recv(65536):
-                answer += piece
-    return sent, answer
+    return Target(address.host, address.port or 80, source=source)
 
 
 def resident(server: Running) -> int:
@@ -84,19 +81,13 @@ def resident(server: Running) -> int:
 
 
 MUCH = 64 * 2**20
-ENDLESS = {
-    "a header's value": (GET + b"X-Long: ", b"a" * 65536, 431),
-    "small headers": (GET, b"".join(b"X-%d: 1\r\n" % number for number in range(5000)), 431),
-    "the address": (b"GET /health/live?", b"a" * 65536, 414),
-    "no request": (b"", b"\x00" * 65536, 400),
-}
+ENDLESS = {endless_value: 431, endless_headers: 431, endless_address: 414, no_request: 400}
 
 
-@pytest.mark.parametrize("what", ENDLESS)
-def test_a_head_without_end_is_refused_soon(server: Running, what: str) -> None:
-    first, more, status = ENDLESS[what]
+@pytest.mark.parametrize(("kind", "status"), ENDLESS.items())
+def test_a_head_without_end_is_refused_soon(server: Running, kind: Callable[[Target], Flood], status: int) -> None:
     before = resident(server)
-    sent, answer = flood(server, first, more, MUCH)
+    sent, answer = flood(target(server), *kind(target(server)), MUCH)
     assert sent < MUCH
     assert answer.startswith(b"HTTP/1.1 %d " % status) or answer == b""  # the reset may overtake it
     assert resident(server) - before < 16 * 2**20
@@ -112,25 +103,24 @@ def test_the_refusal_of_a_long_head_says_why(server: Running) -> None:
 
 
 def test_trailers_without_end_are_refused_soon(server: Running) -> None:
-    head = b"POST /v1/identify HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n"
     before = resident(server)
-    for more in (b"X-Trailer: 1\r\n" * 4000, b"a" * 65536):
-        sent, _ = flood(server, head, more, MUCH)
+    for kind in (endless_trailers, endless_trailer):
+        sent, _ = flood(target(server), *kind(target(server)), MUCH)
         assert sent < MUCH
     assert resident(server) - before < 16 * 2**20
 
 
 def test_thousands_of_requests_in_advance_end_their_connection(server: Running) -> None:
     before = resident(server)
-    sent, _ = flood(server, b"", (GET + b"\r\n") * 2000, MUCH)
+    sent, _ = flood(target(server), *pipelined(target(server)), MUCH)
     assert sent < MUCH
     assert resident(server) - before < 16 * 2**20
     assert server.get("/health/live").status_code == 200
 
 
 def test_a_few_requests_in_advance_are_answered(server: Running) -> None:
-    with connect(server) as client:
-        client.sendall((GET + b"\r\n") * 3)
+    with connect(target(server)) as client:
+        client.sendall((target(server).get + b"\r\n") * 3)
         answer = b""
         while answer.count(b"HTTP/1.1 200 OK") < 3:
             piece = client.recv(65536)
@@ -139,8 +129,8 @@ def test_a_few_requests_in_advance_are_answered(server: Running) -> None:
 
 
 def test_a_head_that_never_ends_is_given_up(server: Running) -> None:
-    with connect(server) as slow, connect(server) as silent:
-        slow.sendall(GET)
+    with connect(target(server)) as slow, connect(target(server)) as silent:
+        slow.sendall(target(server).get)
         start = time.monotonic()
         assert slow.recv(65536).startswith(b"HTTP/1.1 408 ")
         assert silent.recv(65536) == b""
@@ -151,7 +141,7 @@ def test_a_head_that_never_ends_is_given_up(server: Running) -> None:
 def test_a_refused_body_is_not_read_to_its_end(server: Running, path: str, status: int) -> None:
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {10**11}\r\n\r\n".encode()
     start = time.monotonic()
-    with connect(server) as client:
+    with connect(target(server)) as client:
         client.sendall(head)
         answer = client.recv(65536)
         assert answer.startswith(b"HTTP/1.1 %d " % status)
@@ -163,15 +153,14 @@ def test_a_refused_body_is_not_read_to_its_end(server: Running, path: str, statu
 
 
 def test_uploads_that_stop_leave_room_for_others(server: Running) -> None:
-    size = 60 * 2**20
-    head = f"POST /v1/identify HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n\r\n".encode()
+    half = upload(target(server), 60 * 2**20, bytes(60 * 2**20 - 1000))
     with ExitStack() as held:
-        uploads = [held.enter_context(connect(server, OTHER)) for _ in range(4)]
-        for upload in uploads:
+        uploads = [held.enter_context(connect(target(server, OTHER))) for _ in range(4)]
+        for each in uploads:
             with suppress(*CLOSED):
-                upload.sendall(head + bytes(size - 1))
+                each.sendall(half)
         assert server.identify(PHOTO).status_code == 200
-        refused = [upload for upload in uploads if _answered(upload).startswith(b"HTTP/1.1 503 ")]
+        refused = [each for each in uploads if _answered(each).startswith(b"HTTP/1.1 503 ")]
         assert len(refused) == 2, "a client fills half of the room"
 
 
@@ -184,9 +173,10 @@ def _answered(client: socket.socket) -> bytes:
 
 def test_a_small_photo_waits_for_no_giants(server: Running) -> None:
     giant = many_scans(side=4096, planes=8)  # some seconds each
-    request = f"POST /v1/identify HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(giant)}\r\n\r\n".encode() + giant
+    request = whole(target(server), giant)
     with ExitStack() as held:
-        giants = [held.enter_context(connect(server, OTHER)) for _ in range(30)]  # more than a worker takes at once
+        # More than a worker takes at once.
+        giants = [held.enter_context(connect(target(server, OTHER))) for _ in range(30)]
         for each in giants:
             each.sendall(request)
         while 'nameplate_queue_photos{model="cars196"} 30.0' not in server.get("/metrics").text:
@@ -202,7 +192,7 @@ def test_a_full_queue_refuses_before_a_body_is_read() -> None:
         [worker] = server.workers
         os.kill(worker, signal.SIGSTOP)
         held.callback(os.kill, worker, signal.SIGCONT)  # also after a failure, or the service could not end
-        waiting = held.enter_context(connect(server))
+        waiting = held.enter_context(connect(target(server)))
         waiting.sendall(b"POST /v1/identify HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(PHOTO))
         waiting.sendall(PHOTO)
         for _ in range(200):
@@ -212,12 +202,12 @@ def test_a_full_queue_refuses_before_a_body_is_read() -> None:
         else:
             pytest.fail(server.get("/metrics").text)
         for path in (b"/v1/identify?model=cars196", b"/v1/verify", b"/v2/models/cars196/infer"):
-            client = held.enter_context(connect(server))
+            client = held.enter_context(connect(target(server)))
             client.sendall(head % path)  # and nothing of the body
             answer = client.makefile("rb").read()  # the service closes, since it reads no body
             assert answer.startswith(b"HTTP/1.1 503 ")
             assert b"1 of 1 photos are under way" in answer
-        unknown = held.enter_context(connect(server))
+        unknown = held.enter_context(connect(target(server)))
         unknown.sendall(head % b"/v1/identify?model=none")
         assert unknown.recv(65536).startswith(b"HTTP/1.1 404 ")
         counted = server.get("/metrics").text
@@ -230,7 +220,7 @@ def test_a_full_queue_refuses_before_a_body_is_read() -> None:
 
 def test_a_body_that_stops_delays_no_shutdown() -> None:
     head = b"POST /v1/identify HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n"
-    with serving() as server, connect(server) as client:
+    with serving() as server, connect(target(server)) as client:
         client.sendall(head + b"half")
         time.sleep(0.2)
         start = time.monotonic()
@@ -259,7 +249,7 @@ def test_a_long_claim_is_refused_before_it_is_compared(server: Running) -> None:
 
 
 def test_idle_connections_beyond_the_cap_give_way(server: Running) -> None:
-    idle = [connect(server) for _ in range(CONNECTIONS + 100)]
+    idle = [connect(target(server)) for _ in range(CONNECTIONS + 100)]
     try:
         assert server.get("/health/live").status_code == 200
         assert server.identify(PHOTO).status_code == 200
@@ -344,7 +334,7 @@ def test_no_answer_sends_anybody_where_the_host_header_says(server: Running) -> 
 
 
 def test_a_request_that_is_no_http_is_refused_in_the_usual_form(server: Running) -> None:
-    with connect(server) as client:
+    with connect(target(server)) as client:
         client.sendall(b"nonsense\r\n\r\n")
         head, _, body = client.recv(65536).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 ")

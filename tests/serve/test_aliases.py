@@ -179,6 +179,8 @@ def test_a_wrong_switch_is_refused_and_changes_nothing(
     assert httpx.put(f"{server.url}/v1/aliases/cars", content=b"{", timeout=60).status_code == 400
     assert httpx.delete(f"{server.url}/v1/aliases/none", timeout=60).status_code == 404
     assert server.post("/v1/models/default/reload").status_code == 404
+    assert server.get("/v1/aliases/default").headers["allow"] == "DELETE, PUT"
+    assert server.post("/v1/aliases").headers["allow"] == "GET"
     assert server.get("/v1/aliases").json() == before
 
 

@@ -23,6 +23,7 @@ from prometheus_client.metrics_core import CounterMetricFamily
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match, Route
 
 from nameplate import __version__
 from nameplate.errors import NameplateError
@@ -202,10 +203,20 @@ async def _on_invalid(_: Request, error: Exception) -> Response:
     return ProblemResponse(Problem("unprocessable", detail))
 
 
-async def _on_http(_: Request, error: Exception) -> Response:
+async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     kind = OF_STATUS.get(error.status_code, "bad-request")
-    return ProblemResponse(Problem(kind, f"{error.detail}."), error.headers)
+    headers = error.headers
+    if error.status_code == 405:  # the framework names the methods of one route alone
+        headers = {**(headers or {}), "Allow": ", ".join(sorted(_methods(request)))}
+    return ProblemResponse(Problem(kind, f"{error.detail}."), headers)
+
+
+def _methods(request: Request) -> set[str]:
+    """The methods of all routes of a request's path."""
+    every = (route for router in (request.app.router, *ROUTERS) for route in router.routes if isinstance(route, Route))
+    found = [route.methods or set() for route in every if route.matches(request.scope)[0] != Match.NONE]
+    return set().union(*found)
 
 
 async def _on_gone(_: Request, __: Exception) -> Response:

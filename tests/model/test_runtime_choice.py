@@ -30,7 +30,7 @@ from nameplate.model.runtime_choice import (
 from nameplate.runtime.base import BATCH, Batch, Embedding
 from nameplate.runtime.benchmark import ProbeResult
 from nameplate.runtime.ort import import_onnxruntime
-from nameplate.runtime.select import RUNTIMES, available_cpus, make_runtime
+from nameplate.runtime.select import ON_CPU, available_cpus, make_runtime
 from nameplate.storage import cache_folder
 from nameplate.types import Floats
 from tests.shipped import EMBEDDING
@@ -160,7 +160,7 @@ def test_openvino_reads_few_batches_ahead_of_its_streams(bundle: Bundle, picture
 
 
 def test_no_batches_give_nothing(bundle: Bundle) -> None:
-    for name in RUNTIMES[1:] if OPENVINO else RUNTIMES[1:2]:
+    for name in ON_CPU if OPENVINO else ON_CPU[:1]:
         assert list(make_runtime(name, bundle.backbone, 1).embed(iter(()))) == []
 
 
@@ -213,7 +213,7 @@ def test_onnx_runtimes_own_format_is_refused(bundle: Bundle, tmp_path: Path) -> 
 
 # --- the choice ---------------------------------------------------------------------------------------
 
-ORT, VINO, HALF = RUNTIMES[1:]
+ORT, VINO, HALF = ON_CPU
 FREE, CHEAP, DEAR = (Bfloat16Check(1000, 0.8, 0.8 - cost) for cost in (-0.01, 0.0029, 0.0031))
 
 

@@ -49,7 +49,15 @@ LayoutOption = Annotated[
     ),
 ]
 RuntimeOption = Annotated[
-    str, typer.Option("--runtime", help="What runs the network: auto, onnxruntime, openvino or openvino-bf16.")
+    str,
+    typer.Option(
+        "--runtime",
+        help="What runs the network: auto, onnxruntime, openvino or openvino-bf16; on a GPU onnxruntime-cuda or "
+        "openvino-gpu.",
+    ),
+]
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="Where the network runs: cpu, cuda (NVIDIA) or gpu (Intel, by OpenVINO).")
 ]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="How many processors to use.", show_default="all that this process may use")

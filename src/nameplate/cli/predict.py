@@ -14,6 +14,7 @@ from nameplate.cli.app import app
 from nameplate.cli.options import (
     AllCars,
     BundleArgument,
+    DeviceOption,
     Json,
     RayOption,
     RuntimeOption,
@@ -49,15 +50,17 @@ def identify(
     whole_photo: WholePhoto = False,
     tta: TtaOption = NO_TTA,
     runtime: RuntimeOption = "auto",
+    device: DeviceOption = "cpu",
     threads: Threads = None,
     json: Json = False,
 ) -> None:
     """Name the car in each photo. Exit code 1 if no photo could be read."""
     from nameplate.model.model import Model
     from nameplate.model.verification import prediction_json
+    from nameplate.runtime.select import on_device
 
     cars = which_cars(whole_photo=whole_photo, all_cars=all_cars)
-    known = Model.load(model, runtime=runtime, threads=threads, tta=tta, cars=cars)
+    known = Model.load(model, runtime=on_device(runtime, device), threads=threads, tta=tta, cars=cars)
     paths, left_out = photo_paths(photos)
     predictions = known.predict(paths, top=top)
     if json:
@@ -126,6 +129,7 @@ def predict(
     whole_photo: WholePhoto = False,
     tta: TtaOption = NO_TTA,
     runtime: RuntimeOption = "auto",
+    device: DeviceOption = "cpu",
     threads: Threads = None,
     ray: RayOption = None,
     workers: Workers = None,
@@ -135,12 +139,13 @@ def predict(
     from nameplate.batch.on_ray import shards_on_ray
     from nameplate.batch.predict import Options, find_output, predict_photos
     from nameplate.model.model import Model
+    from nameplate.runtime.select import on_device
 
     check_ray(ray, workers)
     make = None if ray is None else shards_on_ray(ray, workers, threads)
     target = find_output(output, format_)  # type: ignore[arg-type]
     cars = which_cars(whole_photo=whole_photo, all_cars=all_cars)
-    model = Model.load(bundle, runtime=runtime, threads=threads, tta=tta, cars=cars)
+    model = Model.load(bundle, runtime=on_device(runtime, device), threads=threads, tta=tta, cars=cars)
     with screen.progress() as report:
         done = predict_photos(
             model,

@@ -10,7 +10,7 @@ import typer
 
 from nameplate.cli import screen
 from nameplate.cli.app import app
-from nameplate.cli.options import Json, RuntimeOption, TtaOption, WholePhoto, which_cars
+from nameplate.cli.options import DeviceOption, Json, RuntimeOption, TtaOption, WholePhoto, which_cars
 from nameplate.defaults import DEFAULT_BUNDLE
 from nameplate.errors import RuntimeUnavailableError, UsageError
 from nameplate.serve.settings import ServeSettings
@@ -57,6 +57,7 @@ def serve(
         ),
     ] = None,
     runtime: RuntimeOption = DEFAULTS.runtime,
+    device: DeviceOption = "cpu",
     whole_photo: WholePhoto = False,
     tta: TtaOption = DEFAULTS.tta,
     keys: Annotated[
@@ -117,6 +118,7 @@ def serve(
 ) -> None:
     """Serve models over HTTP: an API and a web page. SIGTERM or Ctrl-C stops it after the last answer."""
     try:
+        from nameplate.runtime.select import on_device
         from nameplate.serve.aliases import parse_alias
         from nameplate.serve.app import serve as run
     except ModuleNotFoundError as error:
@@ -132,7 +134,7 @@ def serve(
         threads_of=_threads_of(threads_of or ()),
         aliases=dict(map(parse_alias, alias or ())),
         aliases_file=aliases,
-        runtime=runtime,
+        runtime=on_device(runtime, device),
         tta=tta,
         cars=which_cars(whole_photo=whole_photo),
         keys=keys,

@@ -94,7 +94,8 @@ class Model:
 
         Args:
             name: a bundle's folder, or the name of one that ships.
-            runtime: `auto`, `onnxruntime`, `openvino` or `openvino-bf16`.
+            runtime: `auto`, `onnxruntime`, `openvino` or `openvino-bf16`; on a GPU `onnxruntime-cuda` or
+                `openvino-gpu`.
             threads: processors to use; None: all that this process may use.
             limits: largest file, most pixels, longest time and most memory for one photo.
             tta: test-time augmentation of `predict` and `verify`, see `model.tta`.

@@ -17,7 +17,8 @@ from nameplate.images.decode import decode
 from nameplate.images.transforms import WHOLE, centred, crop, preprocess
 from nameplate.types import Prediction, Preprocess
 
-TOLERANCE = {"onnxruntime": 0.005, "openvino": 0.005, "openvino-bf16": 0.1}
+FLOAT32 = ("onnxruntime", "openvino", "onnxruntime-cuda", "openvino-gpu")
+TOLERANCE = {**dict.fromkeys(FLOAT32, 0.005), "openvino-bf16": 0.1}
 """Largest change of the nameplate's probability, by runtime. Processors add floats in different orders, and bfloat16
 has three significant digits."""
 INT8_TOLERANCE = 0.1

@@ -22,7 +22,7 @@ import numpy as np
 
 from nameplate.runtime.base import BATCH, Batch, Batching, Embedding, Runtime
 from nameplate.runtime.openvino import import_openvino
-from nameplate.runtime.select import RUNTIMES, make_runtime
+from nameplate.runtime.select import ON_CPU, make_runtime
 
 PROBE_SECONDS = 120
 """A candidate that takes longer than this is not used."""
@@ -46,7 +46,7 @@ class ProbeResult:
 
 
 def probe_runtimes(backbone: bytes, inputs: Batch, threads: int) -> tuple[ProbeResult, ...]:
-    """Try every runtime, ONNX Runtime first, each in a process of its own.
+    """Try every runtime of the CPU, ONNX Runtime first, each in a process of its own.
 
     Args:
         backbone: the ONNX file.
@@ -55,7 +55,7 @@ def probe_runtimes(backbone: bytes, inputs: Batch, threads: int) -> tuple[ProbeR
     """
     results = []
     with _trial_folder(backbone, inputs) as folder:
-        for name in RUNTIMES[1:]:
+        for name in ON_CPU:
             try:
                 done = _start("probe", folder, name, threads, PROBE_SECONDS)
             except subprocess.TimeoutExpired:

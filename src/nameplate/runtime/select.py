@@ -10,7 +10,12 @@ from nameplate.runtime.base import BATCH
 from nameplate.runtime.openvino import OpenVino
 from nameplate.runtime.ort import OnnxRuntime
 
-RUNTIMES = ("auto", "onnxruntime", "openvino", "openvino-bf16")
+ON_CPU = ("onnxruntime", "openvino", "openvino-bf16")
+"""Of these `auto` chooses, ONNX Runtime being the reference for the others."""
+ON_DEVICE = {"cuda": "onnxruntime-cuda", "gpu": "openvino-gpu"}
+"""Device → its runtime: NVIDIA's GPUs, and Intel's. They compute in float32; they run only when they are asked for."""
+RUNTIMES = ("auto", *ON_CPU, *ON_DEVICE.values())
+DEVICES = ("cpu", *ON_DEVICE)
 PREFERRED = ("openvino-bf16", "openvino", "onnxruntime")
 """The fastest first, on every CPU that was measured (docs/benchmarks.md)."""
 
@@ -23,6 +28,24 @@ def check_runtime(choice: str) -> None:
     """
     if choice not in RUNTIMES:
         raise UsageError(f"Unknown runtime '{choice}'. There are {', '.join(RUNTIMES)}.")
+
+
+def on_device(runtime: str, device: str) -> str:
+    """Return the runtime that runs on a device.
+
+    Args:
+        runtime: what was asked for, one of `RUNTIMES`.
+        device: one of `DEVICES`.
+
+    Raises:
+        UsageError: there is no such device, or this runtime does not run on it.
+    """
+    if device not in DEVICES:
+        raise UsageError(f"Unknown device '{device}'. There are {', '.join(DEVICES)}.")
+    found = ON_DEVICE.get(device, runtime)
+    if runtime not in ("auto", found, found.partition("-")[0]):
+        raise UsageError(f"'{runtime}' does not run on '{device}', and '{found}' does: leave out --runtime.")
+    return found
 
 
 def make_runtime(
@@ -40,10 +63,12 @@ def make_runtime(
 
     Raises:
         BundleError: the backbone cannot be loaded.
-        RuntimeUnavailableError: OpenVINO cannot be loaded.
+        RuntimeUnavailableError: OpenVINO cannot be loaded, or there is no GPU that the runtime can use.
     """
-    if name == "onnxruntime":
-        return OnnxRuntime(backbone, threads, batch=batch, streams=streams or 1)
+    if name in ("onnxruntime", "onnxruntime-cuda"):
+        return OnnxRuntime(backbone, threads, cuda=name.endswith("cuda"), batch=batch, streams=streams or 1)
+    if name == "openvino-gpu":
+        return OpenVino(backbone, threads, "f32", batch, streams, gpu=True)
     return OpenVino(backbone, threads, "bf16" if name.endswith("bf16") else "f32", batch, streams)
 
 

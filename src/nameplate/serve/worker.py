@@ -49,7 +49,7 @@ from nameplate.runtime.base import BATCH, Stopwatch
 from nameplate.runtime.blas import one_blas_thread
 from nameplate.runtime.openvino import OpenVino
 from nameplate.runtime.ort import OnnxRuntime
-from nameplate.runtime.select import make_runtime
+from nameplate.runtime.select import ON_DEVICE, make_runtime
 from nameplate.serve.ipc import (
     LENGTHS,
     Cancel,
@@ -466,6 +466,8 @@ def _open(setup: Setup, backbone: bytes) -> tuple[OnnxRuntime | OpenVino, int]:
     """
     if setup.runtime in ("auto", "onnxruntime"):
         return make_runtime("onnxruntime", backbone, 1), BATCH
+    if setup.runtime in ON_DEVICE.values():  # a GPU is fast for full batches
+        return make_runtime(setup.runtime, backbone, 1), BATCH
     return make_runtime(setup.runtime, backbone, setup.threads, 1), 1
 
 

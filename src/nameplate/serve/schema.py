@@ -16,24 +16,25 @@ from nameplate.serve.errors import MEDIA_TYPE
 REFERENCE = "#/components/schemas/{name}"
 """The reference to one of the OpenAPI document's `components`."""
 
-EXAMPLE_TOP = [{"nameplate": "Jeep Liberty SUV 2012", "confidence": 0.966},
-               {"nameplate": "Jeep Wrangler SUV 2012", "confidence": 0.030}]  # fmt: skip
+# What the bundle that ships answers for the page's third example, with ?top=2; a test compares it.
+EXAMPLE_TOP = [{"nameplate": "GMC Savana Van 2012", "confidence": 0.748},
+               {"nameplate": "Chevrolet Express Van 2007", "confidence": 0.059}]  # fmt: skip
 EXAMPLE_ROW = {
-    "photo": "front.jpg",
-    "nameplate": "Jeep Liberty SUV 2012",
-    "confidence": 0.966,
+    "photo": "example-3.jpg",
+    "nameplate": "GMC Savana Van 2012",
+    "confidence": 0.748,
     "verdict": "answer",
-    "candidates": ["Jeep Liberty SUV 2012"],
-    "make": "Jeep",
-    "make_confidence": 0.997,
-    "model": "Liberty",
-    "model_confidence": 0.966,
-    "body": "SUV",
+    "candidates": ["GMC Savana Van 2012"],
+    "make": "GMC",
+    "make_confidence": 0.749,
+    "model": "Savana",
+    "model_confidence": 0.748,
+    "body": "Van",
     "years": "2012",
     "top": EXAMPLE_TOP,
-    "box": {"left": 212, "top": 340, "right": 1511, "bottom": 1106},
+    "box": {"left": 47, "top": 49, "right": 251, "bottom": 198},
 }
-EXAMPLE_MODEL = {"name": "cars196", "digest": "9f2c…"}
+EXAMPLE_MODEL = {"name": "cars196", "digest": "abaa…"}
 
 
 class ModelName(msgspec.Struct, frozen=True):

@@ -118,16 +118,16 @@ def refuse_if_none_readable(found: list[ServedAnswer], rows: list[Row]) -> None:
 
 EXAMPLE = {
     "model": EXAMPLE_MODEL,
-    "claimed": "Jeep Liberty",
-    "nameplates": ["Jeep Liberty SUV 2012"],
+    "claimed": "GMC Savana",
+    "nameplates": ["GMC Savana Van 2012"],
     "verdict": "accept",
     "code": "score",
-    "score": 0.966,
-    "accept_above": 0.289,
-    "reject_below": 0.00162,
-    "false_accepts": {"mixed": 0.01, "random": 0.001, "same-make": 0.023, "alike": 0.095},
-    "reason": "0.966 on 1 of 1 photos; accepted above 0.289, rejected below 0.00162",
-    "photos": [{**EXAMPLE_ROW, "score": 0.966}],
+    "score": 0.748,
+    "accept_above": 0.149,
+    "reject_below": 0.0017,
+    "false_accepts": {"mixed": 0.01, "random": 0.001, "same-make": 0.021, "alike": 0.15},
+    "reason": "0.748 on 1 of 1 photos; accepted above 0.149, rejected below 0.0017",
+    "photos": [{**EXAMPLE_ROW, "score": 0.748}],
 }
 
 
@@ -136,7 +136,7 @@ EXAMPLE = {
     operation_id="verify",
     summary="Say whether an advert's photos show the car that it names",
     responses={**answers(VerifiedClaim, EXAMPLE), **problems(400, 404, 408, 413, 415, 422, 429, 503)},
-    openapi_extra=photos_body({"claimed": {"type": "string", "example": "Jeep Liberty"}}, raw=False),
+    openapi_extra=photos_body({"claimed": {"type": "string", "example": "GMC Savana"}}, raw=False),
 )
 async def verify(
     request: Request,

@@ -6,8 +6,8 @@
 Each attack of `attacks.py` goes on for some seconds against a server that was just started, from 127.0.0.2, while an
 honest client on 127.0.0.1 sends one photo after the other. Server, attacker and client share this machine, so even an
 attack that the server bears well takes processor time. A cell says how many photos a second the honest client had
-answered, in per cent of those without an attack; its longest wait, where that was over a second; by how much the memory
-of all the server's processes grew; and whether a photo was answered within a minute after the attack.
+answered, in per cent of those in the seconds before the attack; its longest wait, where that was over a second; by how
+much the memory of all the server's processes grew; and whether a photo was answered within a minute afterwards.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import os
 import resource
 import signal
 import socket
+import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attacks import Attack, Target, attacks  # type: ignore[import-not-found]  # beside this file
+from attacks import Attack, Target, attacks, bomb, giant  # type: ignore[import-not-found]  # beside this file
 from nameplate.demo import photo
 from nameplate.model.bundle import load_bundle
 from serving import memory, nameplate, wait_for  # type: ignore[import-not-found]
@@ -102,8 +103,10 @@ class Honest:
 class Outcome:
     """What an attack did to a server."""
 
+    alone: float
+    """Photos of the honest client that were answered in a second before the attack."""
     rate: float
-    """Photos of the honest client that were answered in a second."""
+    """The same during the attack."""
     longest: float
     """Its longest wait, answered or not, in seconds."""
     growth: int
@@ -114,16 +117,22 @@ class Outcome:
     """Whether it answered a photo afterwards."""
 
 
-def suffered(server: Server, attack: str | None, photo: bytes, arguments: argparse.Namespace) -> Outcome:
-    """Start a server and attack it; None: only the honest client."""
+def suffered(server: Server, attack: str, photo: bytes, arguments: argparse.Namespace) -> Outcome:
+    """Start a server and attack it."""
     with server(arguments) as (pid, target):
         honest = Honest(target, photo)
         for _ in range(10):  # warms up
             honest.once(60)
+        start, answered = time.monotonic(), 0
+        while time.monotonic() - start < arguments.seconds / 2:
+            answered += honest.once()
+        alone = answered / (time.monotonic() - start)
         before = most = memory(pid)
         honest.waits.clear()
         hostile = Target(target.host, target.port, target.alive, target.photos, ATTACKER)
-        attacking = multiprocessing.Process(target=_attack, args=(attack, hostile, photo, arguments.seconds))
+        attacking = multiprocessing.get_context("fork").Process(
+            target=_attack, args=(attack, hostile, photo, arguments.seconds)
+        )
         attacking.start()
         start, answered, next_look = time.monotonic(), 0, 0.0
         while (passed := time.monotonic() - start) < arguments.seconds:
@@ -141,19 +150,18 @@ def suffered(server: Server, attack: str | None, photo: bytes, arguments: argpar
         while not alive and (left := end - time.monotonic()) > 0:
             alive = honest.once(left)
             time.sleep(0.2)
-        return Outcome(rate, longest, most - before, ended, alive)
+        return Outcome(alone, rate, longest, most - before, ended, alive)
 
 
-def _attack(name: str | None, target: Target, photo: bytes, seconds: float) -> None:
+def _attack(name: str, target: Target, photo: bytes, seconds: float) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
-    until = time.monotonic() + seconds
-    attack: Attack = (lambda *_: time.sleep(seconds)) if name is None else attacks(target, photo)[name]
-    attack(target, until)
+    attack: Attack = attacks(target, photo)[name]
+    attack(target, time.monotonic() + seconds)
 
 
-def cell(found: Outcome, alone: Outcome) -> str:
+def cell(found: Outcome) -> str:
     """What is shown of an outcome."""
-    parts = [f"{found.rate / alone.rate:.0%}"]
+    parts = [f"{found.rate / found.alone:.0%}"]
     if found.longest > 1:
         parts.append(f"≤ {found.longest:.1f} s")
     parts.append(f"{'over ' if found.ended else ''}{found.growth / MEBIBYTE:+,.0f} MiB")
@@ -176,11 +184,15 @@ def main() -> None:
             "LitServe": lambda arguments: peer("litserve", arguments),
         }
     print("| attack | " + " | ".join(servers) + " |\n| --- |" + " --- |" * len(servers), flush=True)
-    alone = {name: suffered(server, None, small, arguments) for name, server in servers.items()}
-    print("| none | " + " | ".join(f"{found.rate:.1f} photos a second" for found in alone.values()) + " |", flush=True)
+    giant(), bomb()  # made once, before any attack begins: it takes seconds
+    alone: dict[str, list[float]] = {name: [] for name in servers}
     for attack in arguments.attack or attacks(Target("", 0), small):
-        cells = [cell(suffered(server, attack, small, arguments), alone[name]) for name, server in servers.items()]
-        print(f"| {attack} | " + " | ".join(cells) + " |", flush=True)
+        found = {name: suffered(server, attack, small, arguments) for name, server in servers.items()}
+        print(f"| {attack} | " + " | ".join(map(cell, found.values())) + " |", flush=True)
+        for name, outcome in found.items():
+            alone[name].append(outcome.alone)
+    rates = (f"{statistics.median(each):.1f} ({min(each):.1f}–{max(each):.1f})" for each in alone.values())
+    print("| photos a second before the attacks: median, range | " + " | ".join(rates) + " |")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 from PIL import Image
 
@@ -156,6 +156,7 @@ def whole(target: Target, photo: bytes) -> bytes:
     return upload(target, len(body), photo) + end
 
 
+@cache
 def giant() -> bytes:
     """A sound progressive JPEG of 119 megapixels, of some 3 MB."""
     buffer = io.BytesIO()
@@ -163,6 +164,7 @@ def giant() -> bytes:
     return buffer.getvalue()
 
 
+@cache
 def bomb() -> bytes:
     """A sound PNG of 169 megapixels in some 20 KB: just below what Pillow refuses by default."""
     buffer = io.BytesIO()

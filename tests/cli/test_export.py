@@ -145,7 +145,7 @@ def test_a_site_of_another_bundle(tiny: Path, tmp_path: Path, runtime_of_sites: 
     assert (said["photos"], said["same"], said["left_out"]) == (2, 2, [])
     assert said["gap"] < 1e-5
     assert not (tmp_path / "site" / "model" / "detector.onnx").exists()  # this bundle locates no cars
-    assert (tmp_path / "site" / "model" / "backbone.onnx").read_bytes() == (tiny / "backbone.onnx").read_bytes()
+    assert (tmp_path / "site" / "model" / "head.safetensors").read_bytes() == (tiny / "head.safetensors").read_bytes()
     assert "is there already" in nameplate("export", tiny, *given, check=1).stderr
 
 

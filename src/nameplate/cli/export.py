@@ -175,13 +175,14 @@ def _site(
     json: bool,
 ) -> None:
     """Write a bundle as a static site."""
+    with needs_extra("export", "Writing a site needs"):
+        from nameplate.web.site import export_site
     from nameplate.cli.predict import photo_paths
     from nameplate.demo import photos_folder
     from nameplate.model.pipeline import Settings
     from nameplate.model.proof import load_proven
     from nameplate.runtime.select import available_cpus
     from nameplate.storage import writing
-    from nameplate.web.site import export_site
 
     begun = time.monotonic()
     loaded = load_proven(bundle)

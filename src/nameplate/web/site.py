@@ -17,11 +17,13 @@ from nameplate import __version__
 from nameplate.defaults import TOP
 from nameplate.errors import BundleError
 from nameplate.fit.parity import FileParity
+from nameplate.fit.web_graph import graph_and_weights, optimised_graph
 from nameplate.images import quality
 from nameplate.model import detector, verdict
 from nameplate.model.bundle import BACKBONE, HEAD, KNOWN, Bundle
 from nameplate.model.embeddings import Progress
 from nameplate.model.pipeline import Settings
+from nameplate.runtime.onnx_file import first_output_alone
 from nameplate.storage import sha256, whole_folder
 from nameplate.types import Preprocess
 from nameplate.web.onnxruntime_web import onnxruntime_web
@@ -34,7 +36,9 @@ POLICY = (
     "img-src 'self' data: blob:; connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'"
 )
 """The content security policy, in a `meta` element, since a file server sends no header of ours."""
-MODEL_FILES = (BACKBONE, HEAD, KNOWN)
+HEADS = (HEAD, KNOWN)
+"""The files of a bundle that a site has unchanged."""
+WEIGHTS = "backbone.safetensors"
 INDEX, OFFLINE, SITE = "index.html", "offline.js", "site.json"
 THEME, PAPER = "#1b657f", "#fbfcfd"
 """Colours of the installed page: the accent and the paper of style.css."""
@@ -138,14 +142,17 @@ def _package_files(folder: str) -> Iterable[tuple[str, bytes]]:
 
 
 def _model(bundle: Bundle) -> dict[str, bytes]:
-    """The bundle's own files that an answer needs, and the car detector's."""
+    """What an answer needs: the backbone, prepared for browsers, the classifier, and the car detector."""
     if bundle.weight is None or bundle.folder is None:
         raise BundleError(
             f"'{bundle.manifest.name}' has no head, so it knows no nameplates. Fit one with 'nameplate train'."
         )
-    found = {name: (bundle.folder / name).read_bytes() for name in MODEL_FILES if (bundle.folder / name).is_file()}
+    graph, weights = graph_and_weights(first_output_alone(bundle.backbone))
+    found = {BACKBONE: graph, WEIGHTS: weights}
+    found |= {name: (bundle.folder / name).read_bytes() for name in HEADS if (bundle.folder / name).is_file()}
     # Always, because the page asks for all cars of a photo where the bundle locates them.
-    return found | ({} if bundle.manifest.preprocess.locate == "none" else {detector.FILE: detector.detector_network()})
+    locates = bundle.manifest.preprocess.locate != "none"
+    return found | ({detector.FILE: optimised_graph(detector.detector_network())} if locates else {})
 
 
 def _described(bundle: Bundle) -> dict[str, object]:
@@ -187,6 +194,8 @@ def _index(page: str) -> str:
     head = (
         '<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        # Before all else of the page, because the engine takes longest to load.
+        '<script type="module" async src="page/service.js"></script>\n'
         '<meta name="referrer" content="no-referrer">\n'
         '<link rel="manifest" href="manifest.webmanifest">'
     )

@@ -14,11 +14,13 @@ export function tensors(buffer) {
   return found;
 }
 
-/** float16 as float32. */
+let table = null; // float16 → float32
+
 function halves(bits) {
-  const table = new Float32Array(2 ** 16);
-  for (let each = 0; each < table.length; each++) table[each] = half(each);
-  return Float32Array.from(bits, (each) => table[each]);
+  table ??= Float32Array.from({ length: 2 ** 16 }, (_, each) => half(each));
+  const found = new Float32Array(bits.length);
+  for (let each = 0; each < bits.length; each++) found[each] = table[bits[each]];
+  return found;
 }
 
 function half(bits) {

@@ -10,6 +10,7 @@ const waiting = new Map();
 let site = null;
 let worker = null;
 let listener = () => {};
+let state = {}; // what the listener has heard last
 let last = 0;
 
 export const key = () => null;
@@ -19,6 +20,12 @@ export const setKey = () => {};
 and that everything is kept for visits without a network. */
 export function watch(told) {
   listener = told;
+  told(state);
+}
+
+function report(change) {
+  state = change;
+  listener(change);
 }
 
 export async function service() {
@@ -62,7 +69,7 @@ function start() {
   worker = new Worker("engine/worker.js", { type: "module" });
   worker.onerror = (event) => failed(event.message ?? "");
   worker.onmessage = ({ data }) => {
-    if (data.loaded !== undefined) return listener({ loaded: data.loaded });
+    if (data.loaded !== undefined) return report({ loaded: data.loaded });
     if (data.ready) return begun();
     if (data.ready === false) return failed(data.detail);
     const { settle, refuse } = waiting.get(data.id);
@@ -73,11 +80,11 @@ function start() {
 
 /** Keep the files for visits without a network, now that loading them delays nothing. */
 async function begun() {
-  listener({ ready: true });
+  report({ ready: true });
   try {
     await navigator.serviceWorker.register("offline.js");
     await navigator.serviceWorker.ready;
-    listener({ ready: true, kept: true });
+    report({ ready: true, kept: true });
   } catch {
     // a page that is opened without https works too, though only with its server
   }
@@ -87,7 +94,7 @@ async function begun() {
 function failed(detail) {
   worker.terminate();
   worker = null;
-  listener({ ready: false, detail });
+  report({ ready: false, detail });
   for (const { refuse } of waiting.values()) refuse(new Refusal("engine", { detail }));
   waiting.clear();
 }
@@ -101,3 +108,5 @@ function ask(file, all, signal) {
     worker.postMessage({ id, file, all });
   });
 }
+
+start(); // at once, since the model takes longer to load than the page

@@ -80,10 +80,14 @@ loading.then(
   () => postMessage({ ready: true, threads: ort.env.wasm.numThreads }),
   (error) => postMessage({ ready: false, detail: String(error.message ?? error) }),
 );
-let last = loading.catch(() => {});
+/** A blank photo first, unless one waits already: each network's first run takes thrice as long as its later ones. */
+const warm = async (model) => asked || identify("", { height: 192, width: 256, data: new Uint8Array(3 * 192 * 256) }, model);
+let asked = false;
+let last = loading.then(warm).catch(() => {});
 
 onmessage = ({ data }) => {
   if (data.id === undefined) return;
+  asked = true;
   last = last.then(async () => {
     try {
       postMessage({ id: data.id, row: await answer(data) });

@@ -46,7 +46,7 @@ $(TEST_ENV)/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Nameplate needs Python 3.11 or newer; try: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(TEST_ENV)
 	$(TEST_ENV)/bin/python $(PIP) install --quiet --upgrade 'pip>=25.1'
-	$(TEST_ENV)/bin/python $(PIP) install --quiet --editable '.[cloud,export,fast,heic,hub,parquet,postgres,quantize,ray,serve,train]' --group dev
+	$(TEST_ENV)/bin/python $(PIP) install --quiet --editable '.[cloud,export,fast,heic,hub,otel,parquet,postgres,quantize,ray,serve,train]' --group dev
 	touch $@
 
 $(DOCS_ENV)/ready: pyproject.toml

@@ -30,6 +30,7 @@ EXTRAS = {
     "serve": (("fastapi", "uvicorn", "sqlalchemy"), "the HTTP service and its page"),
     "postgres": (("psycopg",), "users' corrections in PostgreSQL"),
     "track": (("wandb", "mlflow"), "trainings followed by W&B or MLflow"),
+    "otel": (("opentelemetry.sdk", "opentelemetry.exporter"), "OpenTelemetry traces of the service"),
     "train": (("torch", "timm", "accelerate"), "training whole networks"),
     "hub": (("huggingface_hub",), "bundles on the Hugging Face hub"),
     "cloud": (("fsspec", "s3fs", "gcsfs"), "photos at s3:// and gs://"),

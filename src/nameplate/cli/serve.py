@@ -113,6 +113,14 @@ def serve(
         float,
         typer.Option(min=0, help="How long to report 'not ready' after SIGTERM before refusing requests, in seconds."),
     ] = DEFAULTS.stop_delay,
+    traces: Annotated[
+        bool | None,
+        typer.Option(
+            "--traces/--no-traces",
+            help="Send OpenTelemetry traces, set up by its OTEL_… variables (extra otel).",
+            show_default="if OTEL_EXPORTER_OTLP_ENDPOINT is set",
+        ),
+    ] = DEFAULTS.traces,
     page: Annotated[bool, typer.Option("--page/--no-page", help="Serve the web page at /.")] = DEFAULTS.page,
     json: Json = False,
 ) -> None:
@@ -151,6 +159,7 @@ def serve(
         queue_seconds=queue_seconds,
         request_seconds=seconds,
         stop_delay=stop_delay,
+        traces=traces,
         page=page,
     )
 

@@ -38,6 +38,7 @@ from nameplate.serve.schema import components, problems
 from nameplate.serve.server import QuietServer, listen
 from nameplate.serve.service import Gone, Service
 from nameplate.serve.settings import ServeSettings
+from nameplate.serve.tracing import Traces
 
 INDEX = "index.html"
 TYPES = {
@@ -123,7 +124,8 @@ def create_app(settings: ServeSettings) -> FastAPI:
     app.state.service = service
     app.state.failure = None
     app.add_middleware(Room, service.engines)
-    app.add_middleware(protect, service)  # the last is the first that a request meets
+    app.add_middleware(protect, service)
+    app.add_middleware(Traces, service.tracer)  # the last is the first that a request meets
     return app
 
 
@@ -231,6 +233,8 @@ KEEP_ALIVE_SECONDS = 20
 """An idle connection is closed after this time."""
 LAST_LINES_SECONDS = 1.0
 """The most time that is taken at the end to write log lines that wait."""
+LAST_SPANS_SECONDS = 2.0
+"""The same to send spans."""
 
 
 def serve(settings: ServeSettings, started: Callable[[str], None]) -> None:
@@ -284,8 +288,12 @@ def _serve(settings: ServeSettings, started: Callable[[str], None], log: LogWrit
         await server.serve(sockets=[listener])
         announcing.cancel()
 
-    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(run())
+    try:
+        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+            runner.run(run())
+    finally:
+        if app.state.service.tracer is not None:
+            app.state.service.tracer.close(LAST_SPANS_SECONDS)
     if app.state.failure is not None:
         raise app.state.failure
 

@@ -45,6 +45,7 @@ from nameplate.serve.ipc import (
 )
 from nameplate.serve.settings import ServeSettings
 from nameplate.serve.throughput import Throughput
+from nameplate.serve.tracing import add_photos
 from nameplate.types import Prediction
 
 STALL_SECONDS = 15.0
@@ -212,6 +213,7 @@ class Engine:
         except TimeoutError:
             raise Problem("late", f"No answer within {seconds:g} s. Try again later.", self._backlog) from None
         finally:
+            add_photos(waiting.times for waiting in wanted)
             self._forget(wanted)  # also if this coroutine is cancelled because the client has gone
 
     def require_room(self, photos: int, client: str = "") -> list[Waiting]:
@@ -327,6 +329,7 @@ class Engine:
         if done.prediction is not None:
             self.observer.answered(self.name, done)
         if waiting is not None and not waiting.answer.done():
+            waiting.times.answered(done.spans)
             waiting.answer.set_result(read_answer(done, body) if done.prediction else late(waiting))
         self._pump()
 

@@ -24,6 +24,7 @@ import numpy as np
 from nameplate.defaults import TOP
 from nameplate.errors import Failure, NameplateError
 from nameplate.model.verification import HeatMap
+from nameplate.serve.tracing import Times
 from nameplate.types import Cars, Floats, Limits, Prediction
 
 LENGTHS = struct.Struct(">II")
@@ -123,8 +124,10 @@ class WorkerResult(msgspec.Struct, tag=True, frozen=True):
     """Whether a decoder that exceeded its time limit is still running. Threads cannot be stopped, so the worker should
     be replaced."""
     seconds: dict[str, float] = msgspec.field(default_factory=dict)
-    """Seconds to `decode`, to `locate` cars where they are sought, to `wait` for the runtime, and to `embed` the
-    batch."""
+    """Seconds to `decode`, to `locate` cars where they are sought, to `wait` for the runtime, to `embed` the batch, and
+    to `classify`."""
+    spans: dict[str, tuple[float, float]] = msgspec.field(default_factory=dict)
+    """Stage (`tracing.STAGES`) → how many seconds before this message it began, and ended."""
     batch: int = 0
     """Photos in the job's batch."""
 
@@ -341,6 +344,7 @@ class Waiting:
     """How many workers it was given to. A photo whose worker died is tried once more, alone."""
     slow: bool = False
     """Whether a worker has said that the photo takes long to decode."""
+    times: Times = field(default_factory=Times)
 
 
 def read_answer(done: WorkerResult, body: bytes) -> ServedAnswer:

@@ -224,6 +224,7 @@ class _Request:
             "received": self.received,
             "sent": self.sent,
             **({"problem": self.problem} if self.problem else {}),
+            **self.scope["state"].get("trace", {}),
             **self.facts,
         }
         # 503 is the service protecting itself, which an operator may want to see; other 5xx are failures.
@@ -284,7 +285,7 @@ class Metrics:
         )
         self.stage_seconds = Histogram(
             "nameplate_stage_seconds",
-            "A photo's time in its worker: decode, locate cars, wait for the runtime, embed with its batch.",
+            "A photo's time in its worker: decode, locate cars, wait for the runtime, embed with its batch, classify.",
             ["model", "stage"],
             buckets=STAGE_BUCKETS,
             registry=to,

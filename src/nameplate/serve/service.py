@@ -26,6 +26,7 @@ from nameplate.serve.observability import Metrics, event
 from nameplate.serve.rates import parse_rate
 from nameplate.serve.served import Engines, Served
 from nameplate.serve.settings import ServeSettings
+from nameplate.serve.tracing import Tracer, open_tracer
 
 CLIENT_ID = b"x-client-id"
 """The header in which a client may say for whom it asks; any text."""
@@ -102,6 +103,8 @@ class Service:
     """None if no keys are required."""
     feedback: FeedbackStore | None = None
     """The store of users' corrections; None if corrections are not taken."""
+    tracer: Tracer | None = None
+    """None if no traces are sent."""
     draining: bool = False
     """Whether the service is stopping: it is no longer ready, and proxies should send nothing new."""
     ending: bool = False
@@ -117,12 +120,13 @@ class Service:
             UsageError: some settings contradict each other.
         """
         check(settings)
+        tracer = open_tracer(settings.traces)
         keys = None if settings.keys is None else Keys(settings.keys, failed=_keys_not_read)
         metrics, budget = Metrics(), Budget(settings.queue_bytes)
         engines = Engines(settings, EngineObserver(metrics))
         engines.load()
         metrics.add_gauges(lambda: current_state(engines, budget))
-        return cls(settings, engines, budget, metrics, keys, _open_feedback(settings))
+        return cls(settings, engines, budget, metrics, keys, _open_feedback(settings), tracer)
 
     @contextmanager
     def arriving(self, arrival: Arrival) -> Iterator[None]:

@@ -80,5 +80,7 @@ class ServeSettings:
     """Whether corrections' photos are stored with place, time and camera, if they say them."""
     reload_on_change: bool = False
     """Whether a bundle that changes on disk is exchanged for the new one."""
+    traces: bool | None = None
+    """Whether OpenTelemetry's spans are sent; None: if its variables say where (OTEL_EXPORTER_OTLP_ENDPOINT)."""
     page: bool = True
     """Whether the page is served at `/`."""

@@ -17,10 +17,10 @@ import threading
 import time
 import traceback
 from bisect import insort
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Generic, NamedTuple, TypeVar
 
@@ -45,7 +45,7 @@ from nameplate.model.pipeline import (
 )
 from nameplate.model.reference import reference_photo
 from nameplate.model.verification import HeatMap
-from nameplate.runtime.base import BATCH, Stopwatch
+from nameplate.runtime.base import BATCH
 from nameplate.runtime.blas import one_blas_thread
 from nameplate.runtime.openvino import OpenVino
 from nameplate.runtime.ort import OnnxRuntime
@@ -164,6 +164,10 @@ NICE = 5
 """Niceness of workers. The service has priority, so that it still refuses at once when all processors are busy."""
 
 
+Spans = dict[str, tuple[float, float]]
+"""Stage → when it began and ended, on the monotonic clock."""
+
+
 @dataclass(slots=True)
 class Task:
     """A job on its way through the worker."""
@@ -179,10 +183,9 @@ class Task:
     shown: NDArray[np.uint8] | None = None
     """The photo that the heat map is drawn on, uint8 H×W×3, if one is asked for."""
     cancelled: bool = False
-    decoded: float = 0.0
-    """Seconds that decoding and preparing took, without locating."""
-    located: float | None = None
-    """Seconds that locating cars took; None where none were sought."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Seconds that stages took, for metrics (`WorkerResult.seconds`)."""
+    spans: Spans = field(default_factory=dict)
     ready: float = 0.0
     """When the model inputs were ready, on the monotonic clock."""
 
@@ -198,14 +201,19 @@ class Task:
 
 
 class _Stages(threading.local):
-    """A stopwatch for each thread, so that each decoder measures the photo that it prepares."""
+    """The stages of the photo that a thread works on; each thread has its own."""
 
     def __init__(self) -> None:
-        self.stopwatch = Stopwatch()
+        self.spans: Spans = {}
 
-    def watch(self, stage: str) -> AbstractContextManager[None]:
-        """Measure a stage of this thread's photo; implements `runtime.base.Watch`."""
-        return self.stopwatch(stage)
+    @contextmanager
+    def watch(self, stage: str) -> Iterator[None]:
+        """Note when a stage of this thread's photo begins and ends; implements `runtime.base.Watch`."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.spans[stage] = (began, time.monotonic())
 
 
 class Worker:
@@ -313,7 +321,7 @@ class Worker:
     def _prepare(self, task: Task) -> None:
         """Decode a job's photo and pass it on. Runs in a decoder's thread."""
         start = time.monotonic()
-        self._stages.stopwatch = Stopwatch()
+        self._stages.spans = task.spans
         if not task.dropped:
             try:
                 self._decode(task)
@@ -321,8 +329,10 @@ class Worker:
                 self._report()
                 task.prepared, task.outcome = None, _fault(error)
         task.ready = time.monotonic()
-        task.located = self._stages.stopwatch.seconds.get("locate")
-        task.decoded = task.ready - start - (task.located or 0.0)
+        task.seconds["decode"] = task.ready - start
+        if "locate" in task.spans:
+            task.seconds["locate"] = spent = _seconds(task.spans["locate"])
+            task.seconds["decode"] -= spent
         if task.prepared is not None and not task.dropped:
             self._batches.put(task)
         else:
@@ -361,10 +371,13 @@ class Worker:
             start = time.monotonic()
             tasks = [task for task in taken if not task.dropped]
             self._embed(tasks)
-            embedded = time.monotonic() - start
+            embedded = (start, time.monotonic())
+            for task in tasks:
+                task.spans["embed"] = embedded
+                task.seconds |= {"wait": start - task.ready, "embed": _seconds(embedded)}
             # Jobs with a heat map are finished last: drawing it takes a while, and the others must not wait for it.
             for task in sorted(taken, key=lambda task: task.job.options.heatmap is not None):
-                self._finish(task, start - task.ready, embedded, len(tasks))
+                self._finish(task, len(tasks))
 
     def _embed(self, tasks: list[Task]) -> None:
         """Set the outcomes of some tasks. With TTA, each photo's views make batches of their own."""
@@ -386,32 +399,38 @@ class Worker:
             task.outcome = embedded(photo, found[start:end], self._runtime.name)
             start = end
 
-    def _finish(self, task: Task, waited: float = 0.0, embedded: float = 0.0, batch: int = 0) -> None:
+    def _finish(self, task: Task, batch: int = 0) -> None:
         """Send the answer and forget the task."""
         self._tasks.pop(task.job.id, None)
         job, outcome = task.job, task.outcome
         if outcome is None:
             self._reply(frame(WorkerResult(job.id)))
             return
+        began = time.monotonic()
         try:
             prediction, probs = self._model.answer(job.name, outcome, job.options.top)
         except Exception as error:
             self._report()
             outcome = _fault(error)
             prediction, probs = self._model.answer(job.name, outcome)
+        if isinstance(outcome, EmbeddedPhoto):
+            task.spans["classify"] = (began, time.monotonic())
+            task.seconds["classify"] = _seconds(task.spans["classify"])
         # Arrays travel as raw bytes behind the message: in MessagePack they would be copied number by number.
         body = b"" if probs is None else np.ascontiguousarray(probs).tobytes()
         rest = outcome.embedding.tobytes() if job.options.embedding and isinstance(outcome, EmbeddedPhoto) else b""
-        located = {} if task.located is None else {"locate": task.located}
+        heat_map = self._heat_map(task) if prediction.failure is None else None
+        now = time.monotonic()
         self._reply(
             frame(
                 WorkerResult(
                     job.id,
                     prediction,
                     len(body),
-                    self._heat_map(task) if prediction.failure is None else None,
+                    heat_map,
                     prediction.failure is not None and prediction.failure.reason == "too slow",
-                    {"decode": task.decoded, **located, "wait": waited, "embed": embedded},
+                    task.seconds,
+                    {stage: (now - start, now - end) for stage, (start, end) in task.spans.items()},
                     batch,
                 ),
                 body + rest,
@@ -448,6 +467,10 @@ class Worker:
         # Heat maps come from ONNX Runtime whatever answers, since `OpenVino` gives no maps.
         runtime = OnnxRuntime(self._model.bundle.backbone, 1, maps=True)
         return runtime if runtime.has_maps else None
+
+
+def _seconds(span: tuple[float, float]) -> float:
+    return span[1] - span[0]
 
 
 def _fault(error: Exception) -> UnreadablePhoto:

@@ -14,8 +14,8 @@ from nameplate.web.onnxruntime_web import FILES, onnxruntime_web
 def package(tmp_path: Path) -> Path:
     """A package whose files have the right names and other bytes."""
     (tmp_path / "dist").mkdir()
-    for name in FILES:
-        (tmp_path / "dist" / name).write_bytes(b"another version")
+    for name in FILES.hashes:
+        (tmp_path / name).write_bytes(b"another version")
     return tmp_path
 
 

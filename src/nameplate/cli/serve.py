@@ -122,6 +122,9 @@ def serve(
         ),
     ] = DEFAULTS.traces,
     page: Annotated[bool, typer.Option("--page/--no-page", help="Serve the web page at /.")] = DEFAULTS.page,
+    docs: Annotated[
+        bool, typer.Option("--docs/--no-docs", help="Serve Swagger UI at /docs, to read and try the API.")
+    ] = DEFAULTS.docs,
     json: Json = False,
 ) -> None:
     """Serve models over HTTP: an API and a web page. SIGTERM or Ctrl-C stops it after the last answer."""
@@ -161,6 +164,7 @@ def serve(
         stop_delay=stop_delay,
         traces=traces,
         page=page,
+        docs=docs,
     )
 
     def started(address: str) -> None:

@@ -127,10 +127,10 @@ class Hosts:
 _READ = frozenset({b"host", b"origin", b"sec-fetch-site"})
 
 
-OPEN = frozenset({"/", "/page", "/v1/service", "/openapi.json"})
+OPEN = frozenset({"/", "/page", "/docs", "/v1/service", "/openapi.json"})
 """Paths that need no key, besides those below `OPEN_BELOW`."""
-OPEN_BELOW = ("/health/", "/v2/health/", "/page/")
-FREE = frozenset({"/", "/page"})
+OPEN_BELOW = ("/health/", "/v2/health/", "/page/", "/docs/")
+FREE = frozenset({"/", "/page", "/docs"})
 """Paths without a rate limit, besides those below `OPEN_BELOW`."""
 NETWORK_BITS = 64
 """Leading bits of an IPv6 address that identify a client: one site owns all addresses that share them (RFC 6177)."""

@@ -1,20 +1,12 @@
-"""The ASGI application (`create_app`) and the server that runs it (`serve`).
-
-The web page's files are read once, when the service starts. Requests choose among their names, so no address leads out
-of the folder.
-"""
+"""The ASGI application (`create_app`) and the server that runs it (`serve`)."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from importlib import resources
-from pathlib import PurePath
 
 import uvicorn
 from fastapi import FastAPI
@@ -33,71 +25,13 @@ from nameplate.serve.errors import Problem, ProblemResponse, on_problem
 from nameplate.serve.log_writer import LogWriter
 from nameplate.serve.middleware import Room, protect
 from nameplate.serve.observability import event, set_up_logging
+from nameplate.serve.pages import mount_docs, mount_page
 from nameplate.serve.routes import aliases, feedback, photos, protocol, status
 from nameplate.serve.schema import components, problems
 from nameplate.serve.server import QuietServer, listen
 from nameplate.serve.service import Gone, Service
 from nameplate.serve.settings import ServeSettings
 from nameplate.serve.tracing import Traces
-
-INDEX = "index.html"
-TYPES = {
-    ".html": "text/html; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".svg": "image/svg+xml",
-    ".jpg": "image/jpeg",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class PageFile:
-    """One file of the page, as it is sent."""
-
-    body: bytes
-    media_type: str
-    etag: str
-    """The first half of the SHA-256 of its bytes, hexadecimal, in quotes."""
-
-
-def read_page() -> dict[str, PageFile]:
-    """Read all files of the page: name → file."""
-    folder = resources.files("nameplate.web") / "page"
-    bodies = {each.name: each.read_bytes() for each in folder.iterdir() if PurePath(each.name).suffix in TYPES}
-    return {
-        name: PageFile(body, TYPES[PurePath(name).suffix], f'"{hashlib.sha256(body).hexdigest()[:32]}"')
-        for name, body in bodies.items()
-    }
-
-
-def mount_page(app: FastAPI) -> None:
-    """Serve the page at `/`, and its files below `/page/`.
-
-    Browsers may keep the files but must ask each time whether they changed (`no-cache`). The answer is 304 if not.
-    """
-    files = read_page()
-
-    async def index(request: Request) -> Response:
-        return _answer(request, files[INDEX])
-
-    async def file(request: Request) -> Response:
-        name = request.path_params["name"]
-        if name == INDEX or name not in files:
-            raise Problem("not-found", f"The page has no file '{name}'.")
-        return _answer(request, files[name])
-
-    app.add_route("/", index, ["GET"], include_in_schema=False)
-    app.add_route("/page/{name}", file, ["GET"], include_in_schema=False)
-
-
-def _answer(request: Request, file: PageFile) -> Response:
-    headers = {"ETag": file.etag, "Cache-Control": "no-cache"}
-    # If-None-Match compares weakly (RFC 9110, section 13.1.2): a proxy that compresses may have made the tag weak.
-    known = [each.strip().removeprefix("W/") for each in request.headers.get("If-None-Match", "").split(",")]
-    if file.etag in known or "*" in known:
-        return Response(status_code=304, headers=headers)
-    return Response(file.body, headers=headers, media_type=file.media_type)
-
 
 ROUTERS = (
     photos.router,
@@ -121,6 +55,8 @@ def create_app(settings: ServeSettings) -> FastAPI:
     app = routes_alone()
     if settings.page:
         mount_page(app)
+    if settings.docs:
+        mount_docs(app)
     app.state.service = service
     app.state.failure = None
     app.add_middleware(Room, service.engines)

@@ -84,3 +84,5 @@ class ServeSettings:
     """Whether OpenTelemetry's spans are sent; None: if its variables say where (OTEL_EXPORTER_OTLP_ENDPOINT)."""
     page: bool = True
     """Whether the page is served at `/`."""
+    docs: bool = False
+    """Whether Swagger UI is served at `/docs`."""

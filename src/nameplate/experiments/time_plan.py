@@ -80,7 +80,7 @@ class Option:
 GOOD = (
     *(Option(5, 2), Option(5, 1.5), Option(3, 2), Option(5, 1), Option(3, 1.5), Option(2, 2), Option(3, 1)),
     *(Option(2, 1.5), Option(2, 1), Option(1, 2), Option(1, 1.5), Option(1, 1.25), Option(1, 1), Option(1, 0.75)),
-    *(Option(1, 1, 5 / 6), Option(1, 0.6), Option(1, 0.75, 5 / 6), Option(1, 0.6, 5 / 6), Option(1, 0.6, 2 / 3)),
+    *(Option(1, 0.6), Option(1, 1, 5 / 6), Option(1, 0.75, 5 / 6), Option(1, 0.6, 5 / 6), Option(1, 0.6, 2 / 3)),
 )
 """What `good` chooses from: the first that fits is taken. Photos of the base size let heads and networks be one
 ensemble, so that smaller ones come last."""

@@ -25,7 +25,7 @@ EXTRAS = {
     "fast": (("openvino",), "OpenVINO, the faster runtime on Intel and AMD"),
     "heic": (("pillow_heif",), "photos of iPhones (HEIC)"),
     "parquet": (("pyarrow",), "Parquet tables"),
-    "export": (("onnx",), "models in one ONNX file"),
+    "export": (("onnx",), "models in one ONNX file, and sites"),
     "quantize": (("onnx",), "bundles in int8"),
     "serve": (("fastapi", "uvicorn", "sqlalchemy"), "the HTTP service and its page"),
     "postgres": (("psycopg",), "users' corrections in PostgreSQL"),

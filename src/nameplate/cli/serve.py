@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -113,6 +114,19 @@ def serve(
         float,
         typer.Option(min=0, help="How long to report 'not ready' after SIGTERM before refusing requests, in seconds."),
     ] = DEFAULTS.stop_delay,
+    jobs: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Take jobs of many photos (POST /v1/jobs), and keep them in this folder."),
+    ] = None,
+    job_photos: Annotated[
+        int, typer.Option(min=1, help="How many photos one job may contain.")
+    ] = DEFAULTS.job_limits.photos,
+    job_bytes: Annotated[
+        int, typer.Option(min=1, metavar="BYTES", help="How many bytes all jobs may have on disk; one client half.")
+    ] = DEFAULTS.job_limits.bytes_in_all,
+    job_hours: Annotated[
+        float, typer.Option(min=0, help="For how many hours a job is kept after its end.")
+    ] = DEFAULTS.job_limits.kept_seconds / 3600,
     traces: Annotated[
         bool | None,
         typer.Option(
@@ -162,6 +176,14 @@ def serve(
         queue_seconds=queue_seconds,
         request_seconds=seconds,
         stop_delay=stop_delay,
+        jobs=jobs,
+        job_limits=replace(
+            DEFAULTS.job_limits,
+            photos=job_photos,
+            bytes=min(DEFAULTS.job_limits.bytes, job_bytes // 2),
+            bytes_in_all=job_bytes,
+            kept_seconds=3600 * job_hours,
+        ),
         traces=traces,
         page=page,
         docs=docs,

@@ -26,7 +26,7 @@ from nameplate.serve.log_writer import LogWriter
 from nameplate.serve.middleware import Room, protect
 from nameplate.serve.observability import event, set_up_logging
 from nameplate.serve.pages import mount_docs, mount_page
-from nameplate.serve.routes import aliases, feedback, photos, protocol, status
+from nameplate.serve.routes import aliases, feedback, jobs, photos, protocol, status
 from nameplate.serve.schema import components, problems
 from nameplate.serve.server import QuietServer, listen
 from nameplate.serve.service import Gone, Service
@@ -35,6 +35,7 @@ from nameplate.serve.tracing import Traces
 
 ROUTERS = (
     photos.router,
+    jobs.router,
     feedback.router,
     status.router,
     aliases.router,
@@ -98,7 +99,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     finally:
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)
+        if service.runner is not None:
+            await service.runner.stop()
         await service.engines.stop(0.0)
+        if service.runner is not None:
+            service.runner.store.close()
         if service.feedback is not None:
             service.feedback.close()
 
@@ -106,6 +111,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 async def _start(app: FastAPI) -> None:
     try:
         await app.state.service.engines.start()
+        if app.state.service.runner is not None:
+            app.state.service.runner.start()
     except NameplateError as error:
         app.state.failure = error  # `serve` stops the server and raises it
 

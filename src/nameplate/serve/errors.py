@@ -28,6 +28,7 @@ KINDS: dict[str, tuple[int, str]] = {
     "slow-body": (408, "The body took too long to arrive"),
     "slow-head": (408, "The request's head took too long to arrive"),
     "conflict": (409, "The bundle was not exchanged"),
+    "not-done": (409, "The job is not done yet"),
     "too-large": (413, "Too large"),
     "long-address": (414, "The address is too long"),
     "not-a-photo": (415, "Not a photo"),

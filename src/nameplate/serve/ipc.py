@@ -355,6 +355,9 @@ def read_answer(done: WorkerResult, body: bytes) -> ServedAnswer:
     return ServedAnswer(done.prediction, probs, np.frombuffer(rest, np.float32) if rest else None, done.heatmap)
 
 
+LATE = Failure("too slow", "its turn did not come in time")
+
+
 def late(waiting: Waiting) -> ServedAnswer:
     """Make the answer for a job whose deadline passed before its turn came."""
-    return ServedAnswer(Prediction(waiting.job.name, failure=Failure("too slow", "its turn did not come in time")))
+    return ServedAnswer(Prediction(waiting.job.name, failure=LATE))

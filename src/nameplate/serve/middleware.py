@@ -103,9 +103,9 @@ def protect(app: ASGIApp, service: Protected) -> ASGIApp:
         app = CORSMiddleware(
             app,
             allow_origins=settings.cors,
-            allow_methods=("GET", "POST"),
+            allow_methods=("GET", "POST", "DELETE"),
             allow_headers=("Authorization", "X-API-Key", "X-Client-ID", "X-Request-ID"),
-            expose_headers=("X-Model", "X-Model-Digest", "X-Request-ID", "Retry-After"),
+            expose_headers=("X-Model", "X-Model-Digest", "X-Request-ID", "Retry-After", "Location"),
         )
     app = Hosts(app, names=names_allowed(settings.host, settings.allowed_hosts), origins=settings.cors)
     app = Logs(_http_alone(app), begun=service.metrics.begun, done=service.metrics.done)

@@ -5,7 +5,7 @@ docs/decisions/0015-serving-libraries.md says why this is not Starlette's own fo
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -47,6 +47,9 @@ class UploadedFile:
     name: str
     """The file's name according to the client; empty if it sends none."""
     data: bytes
+    """Empty if the bytes went to a sink; see `FormReader`."""
+    size: int
+    """Number of bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +67,13 @@ async def read_form(request: Request) -> AsyncIterator[Form]:
     Raises:
         Problem: the body is too large, too slow, compressed or malformed, or there is no room for it now.
     """
-    _refuse_compressed(request)
+    refuse_compressed(request)
     service = service_of(request)
     with service.budget.hold(share_of(request)) as hold:
         kind, options = parse_options_header(request.headers.get("content-type"))
         if kind == b"multipart/form-data":
             reader = FormReader(options.get(b"boundary", b""))
-            await _read(request, service, hold, reader.write)
+            await _read_held(request, service, hold, reader.write)
             # Without the `del` below, the reader would keep the photos in memory until the block ends.
             form = reader.form()
             del reader
@@ -79,7 +82,7 @@ async def read_form(request: Request) -> AsyncIterator[Form]:
             # 'curl --data-binary' sends this type too, so a photo is taken: all have bytes that are zero.
             if kind == b"application/x-www-form-urlencoded" and body and b"\0" not in body:
                 raise Problem("not-a-photo", URLENCODED)
-            form = Form((UploadedFile("", "", body),) if body else (), {})
+            form = Form((UploadedFile("", "", body, len(body)),) if body else (), {})
             del body
         yield form  # no reference to it is kept here, so that photos are freed once a worker has them
 
@@ -91,13 +94,18 @@ async def read_body(request: Request) -> AsyncIterator[bytes]:
     Raises:
         Problem: the body is too large, too slow or compressed, or there is no room for it now.
     """
-    _refuse_compressed(request)
+    refuse_compressed(request)
     service = service_of(request)
     with service.budget.hold(share_of(request)) as hold:
         yield await _read_whole(request, service, hold)
 
 
-def _refuse_compressed(request: Request) -> None:
+def refuse_compressed(request: Request) -> None:
+    """Refuse bodies that the client has compressed.
+
+    Raises:
+        Problem: Content-Encoding says so.
+    """
     encoding = request.headers.get("content-encoding", "identity")
     if encoding != "identity":
         raise Problem("encoded", f"Content-Encoding is '{encoding[:40]}'. Send it as it is: photos are compressed.")
@@ -130,26 +138,46 @@ async def photos_of(form: Form, service: Service, name: str = "photos") -> tuple
 
 async def _read_whole(request: Request, service: Service, hold: Hold) -> bytes:
     chunks: list[bytes] = []
-    await _read(request, service, hold, chunks.append)
+    await _read_held(request, service, hold, chunks.append)
     return b"".join(chunks)
 
 
-async def _read(request: Request, service: Service, hold: Hold, take: Callable[[bytes], None]) -> None:
+async def _read_held(request: Request, service: Service, hold: Hold, take: Callable[[bytes], None]) -> None:
     """Pass the body to `take`, chunk by chunk, after `hold` has taken room for each."""
-    most = service.settings.body_bytes
+
+    async def take_held(chunk: bytes) -> None:
+        hold.take(len(chunk))
+        take(chunk)
+
+    await receive_body(request, service.settings.body_bytes, service.settings.body_seconds, take_held)
+
+
+async def receive_body(request: Request, most: int, seconds: float, take: Callable[[bytes], Awaitable[None]]) -> None:
+    """Pass the request's body to `take`, chunk by chunk.
+
+    Args:
+        request: the request.
+        most: how many bytes the body may have.
+        seconds: how long it may take to arrive.
+        take: is awaited for each chunk, and may refuse it.
+
+    Raises:
+        Problem: the body is too large or too slow, or the client hung up.
+    """
+    service, got = service_of(request), 0
     stated = request.headers.get("content-length", "")
     if stated.isdecimal() and int(stated) > most:  # refused before anything is read; the check below still holds
         raise _too_large(most)
-    arrival = Arrival(service.settings.body_seconds)
+    arrival = Arrival(seconds)
     try:
         with service.arriving(arrival):
             async with arrival.timeout:
                 async for chunk in request.stream():
                     # Content-Length may be missing or false, so the bytes that arrive are counted.
-                    if hold.bytes + len(chunk) > most:
+                    got += len(chunk)
+                    if got > most:
                         raise _too_large(most)
-                    hold.take(len(chunk))
-                    take(chunk)
+                    await take(chunk)
                     arrival.came(len(chunk))
     except TimeoutError:
         raise Problem("slow-body", f"{arrival.why} Send fewer photos at once, or smaller ones.") from None
@@ -167,15 +195,20 @@ class FormReader:
     python-multipart parses it. It refuses parts with more than 8 headers, or with a header of more than 4 KB.
     """
 
-    def __init__(self, boundary: bytes) -> None:
+    def __init__(self, boundary: bytes, sink: Callable[[bytes], None] | None = None, parts: int = PARTS) -> None:
         """Make a reader of one form.
+
+        Args:
+            boundary: what separates the parts.
+            sink: takes the bytes of files, one file after the other; None keeps them in memory.
+            parts: the most parts.
 
         Raises:
             Problem: the boundary is too long.
         """
         # The parser refers to the parts, but the parts not to the parser: a reference cycle would keep photos in memory
         # until the garbage collector runs.
-        self.parts = _Parts()
+        self.parts = _Parts(sink, parts)
         try:
             self._parser = MultipartParser(boundary, self.parts.callbacks())
         except FormParserError as error:
@@ -210,11 +243,12 @@ class FormReader:
 class _Parts:
     """The parts that a parser has found so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, sink: Callable[[bytes], None] | None, most: int) -> None:
+        self._sink, self._most = sink, most
         self.files: list[UploadedFile] = []
         self.fields: dict[str, str] = {}
-        self.count = 0
-        self.ended = False
+        self.count = self._size = 0
+        self.ended = self._is_file = False
         # These belong to the part that is being read:
         self._header_name = self._header_value = self._disposition = b""
         self._chunks: list[bytes] = []
@@ -233,9 +267,10 @@ class _Parts:
 
     def begin(self) -> None:
         self.count += 1
-        if self.count > PARTS:
+        if self.count > self._most:
             raise Problem("too-large", "The form has too many parts.")
-        self._disposition = b""
+        self._disposition, self._size = b"", 0
+        self._is_file = False
 
     def header_name(self, data: bytes, start: int, end: int) -> None:
         self._header_name += data[start:end]
@@ -246,19 +281,27 @@ class _Parts:
     def end_header(self) -> None:
         if self._header_name.lower() == b"content-disposition":
             self._disposition = self._header_value
+            self._is_file = not {b"filename", b"filename*"}.isdisjoint(parse_options_header(self._disposition)[1])
         self._header_name = self._header_value = b""
 
     def contents(self, data: bytes, start: int, end: int) -> None:
-        self._chunks.append(data[start:end])
+        self._size += end - start
+        if self._sink is None:  # the whole body is bounded
+            self._chunks.append(data[start:end])
+        elif self._is_file:
+            self._sink(data[start:end])
+        elif self._size <= FIELD_BYTES:
+            self._chunks.append(data[start:end])
 
     def end_part(self) -> None:
         _, options = parse_options_header(self._disposition)
         data = b"".join(self._chunks)
         self._chunks.clear()
         name = _text(options.get(b"name", b""))
-        if b"filename" in options or b"filename*" in options:
-            self.files.append(UploadedFile(name or "?", _text(options.get(b"filename", b""))[:NAME_LENGTH], data))
-        elif len(data) > FIELD_BYTES or len(self.fields) >= FIELDS:
+        if self._is_file:
+            called = _text(options.get(b"filename", b""))[:NAME_LENGTH]
+            self.files.append(UploadedFile(name or "?", called, data, self._size))
+        elif self._size > FIELD_BYTES or len(self.fields) >= FIELDS:
             raise Problem(
                 "too-large",
                 f"Field '{name[:80]}' is too long, or one field too many. If it is a photo, give its part a file name.",

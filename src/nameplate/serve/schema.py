@@ -35,6 +35,19 @@ EXAMPLE_ROW = {
     "box": {"left": 47, "top": 49, "right": 251, "bottom": 198},
 }
 EXAMPLE_MODEL = {"name": "cars196", "digest": "abaa…"}
+EXAMPLE_JOB = {
+    "id": "5f0c1f6c0a7b4e0f9b3a6a2d8f1e4c7b",
+    "state": "done",
+    "model": EXAMPLE_MODEL,
+    "photos": 1200,
+    "done": 1200,
+    "unreadable": 3,
+    "created": "2026-11-28T12:00:00.000+00:00",
+    "finished": "2026-11-28T12:00:21.512+00:00",
+    "expires": "2026-11-29T12:00:21.512+00:00",
+    "results": "/v1/jobs/5f0c1f6c0a7b4e0f9b3a6a2d8f1e4c7b/results",
+    "error": None,
+}
 
 
 class ModelName(msgspec.Struct, frozen=True):
@@ -144,6 +157,28 @@ class Kept(msgspec.Struct, frozen=True):
     id: str
 
 
+class JobState(msgspec.Struct, frozen=True):
+    """How far a job is: the answer of /v1/jobs."""
+
+    id: str
+    state: str
+    """`queued`, `running`, `done` or `failed`."""
+    model: ModelName
+    photos: int
+    done: int
+    """How many photos are answered, unreadable ones too."""
+    unreadable: int
+    created: str | None
+    """UTC, ISO 8601, as all times."""
+    finished: str | None
+    expires: str | None
+    """Until when it is kept."""
+    results: str | None
+    """The address of its results; null until it has ended."""
+    error: str | None
+    """Why it has failed."""
+
+
 class ProblemDetails(msgspec.Struct, frozen=True):
     """A refusal, in the form of RFC 9457."""
 
@@ -158,7 +193,7 @@ class ProblemDetails(msgspec.Struct, frozen=True):
 
 def components() -> dict[str, Any]:
     """The JSON schemas of all answers, by name, for the OpenAPI document's `components`."""
-    answers = [Identified, VerifiedClaim, Models, Reloaded, About, Live, ReadyModels, Kept, ProblemDetails]
+    answers = [Identified, VerifiedClaim, Models, Reloaded, About, Live, ReadyModels, Kept, JobState, ProblemDetails]
     return msgspec.json.schema_components([*answers, ServedAliases, NewWeights], ref_template=REFERENCE)[1]
 
 
@@ -213,6 +248,21 @@ def weights_body(example: object) -> dict[str, Any]:
     """Describe the body of a change of an alias, for a route's `openapi_extra`."""
     content = {"schema": _schema_of(NewWeights), "example": {"weights": example}}
     return {"requestBody": {"required": True, "content": {"application/json": content}}}
+
+
+def job_body() -> dict[str, Any]:
+    """Describe the body of a job, for a route's `openapi_extra`: a zip, or a form with one or with photos."""
+    body = photos_body(raw=False)
+    file = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
+    body["requestBody"]["content"]["application/zip"] = {"schema": file}
+    return body
+
+
+def json_lines(example: object) -> dict[int | str, dict[str, Any]]:
+    """Describe an answer in JSON Lines of `Row`, for a route's `responses`."""
+    line = msgspec.json.encode(example).decode()
+    content = {"application/jsonl": {"schema": {"type": "string"}, "example": line}}
+    return {200: {"description": "A row for each photo, as in `results` of /v1/identify", "content": content}}
 
 
 def feedback_body() -> dict[str, Any]:

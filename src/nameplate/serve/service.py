@@ -21,6 +21,8 @@ from nameplate.serve.budget import Arrival, Budget
 from nameplate.serve.engine import Event
 from nameplate.serve.feedback.store import FeedbackStore
 from nameplate.serve.ipc import WorkerResult
+from nameplate.serve.jobs.runner import JobRunner
+from nameplate.serve.jobs.store import JobStore, current_jobs
 from nameplate.serve.keys import Keys
 from nameplate.serve.observability import Metrics, event
 from nameplate.serve.rates import parse_rate
@@ -103,6 +105,8 @@ class Service:
     """None if no keys are required."""
     feedback: FeedbackStore | None = None
     """The store of users' corrections; None if corrections are not taken."""
+    runner: JobRunner | None = None
+    """None if jobs are not taken."""
     tracer: Tracer | None = None
     """None if no traces are sent."""
     draining: bool = False
@@ -126,7 +130,9 @@ class Service:
         engines = Engines(settings, EngineObserver(metrics))
         engines.load()
         metrics.add_gauges(lambda: current_state(engines, budget))
-        return cls(settings, engines, budget, metrics, keys, _open_feedback(settings), tracer)
+        return cls(
+            settings, engines, budget, metrics, keys, _open_feedback(settings), _open_jobs(engines, metrics), tracer
+        )
 
     @contextmanager
     def arriving(self, arrival: Arrival) -> Iterator[None]:
@@ -159,6 +165,15 @@ def _open_feedback(settings: ServeSettings) -> FeedbackStore | None:
     if settings.feedback is None:
         return None
     return FeedbackStore.open(settings.feedback, cap=settings.feedback_bytes)
+
+
+def _open_jobs(engines: Engines, metrics: Metrics) -> JobRunner | None:
+    settings = engines.settings
+    if settings.jobs is None:
+        return None
+    store = JobStore.open(settings.jobs, settings.job_limits)
+    metrics.add_gauges(lambda: current_jobs(store))
+    return JobRunner(store, engines, settings)
 
 
 def check(settings: ServeSettings) -> None:

@@ -12,6 +12,29 @@ from nameplate.types import Cars, Limits
 MEBIBYTE = 1024 * 1024
 
 
+GIBIBYTE = 1024 * MEBIBYTE
+
+
+@dataclass(frozen=True, slots=True)
+class JobLimits:
+    """What jobs may cost."""
+
+    photos: int = 10_000
+    """The most photos of one job."""
+    bytes: int = 2 * GIBIBYTE
+    """The most bytes of one job's upload."""
+    bytes_in_all: int = 10 * GIBIBYTE
+    """The most bytes of all jobs on disk; a client may fill as many as it leaves free, so one alone half of them."""
+    of_client: int = 20
+    """The most jobs of one client, those that are done and kept among them."""
+    in_all: int = 200
+    """The most jobs of all clients."""
+    kept_seconds: float = 24 * 3600.0
+    """Seconds for which a job is kept after its end."""
+    body_seconds: float = 3600.0
+    """Seconds after which an upload that is still arriving is given up."""
+
+
 @dataclass(frozen=True, slots=True)
 class ServeSettings:
     """How the service runs. `nameplate serve --help` says the same."""
@@ -80,6 +103,9 @@ class ServeSettings:
     """Whether corrections' photos are stored with place, time and camera, if they say them."""
     reload_on_change: bool = False
     """Whether a bundle that changes on disk is exchanged for the new one."""
+    jobs: Path | None = None
+    """The folder that keeps jobs; None takes no jobs."""
+    job_limits: JobLimits = field(default_factory=JobLimits)
     traces: bool | None = None
     """Whether OpenTelemetry's spans are sent; None: if its variables say where (OTEL_EXPORTER_OTLP_ENDPOINT)."""
     page: bool = True

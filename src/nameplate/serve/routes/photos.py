@@ -69,7 +69,7 @@ async def identify(
     whole: Whole = False,
 ) -> Response:
     """Photos in field `photos` of a form, or one as the body; the answers are those of `nameplate identify --json`."""
-    service, cars = service_of(request), _which_cars(every=all_, whole=whole)
+    service, cars = service_of(request), which_cars(every=all_, whole=whole)
     served = model_for(request, model)  # one that is not served is refused before the body is read
     async with read_form(request) as form:
         photos, names = await photos_of(form, service)
@@ -84,7 +84,7 @@ async def identify(
     return json_response(Identified(named, rows), headers=said_by(named))
 
 
-def _which_cars(*, every: bool, whole: bool) -> Cars | None:
+def which_cars(*, every: bool, whole: bool) -> Cars | None:
     """Which cars of the photos a request asks for; None: as the service's settings say.
 
     Raises:

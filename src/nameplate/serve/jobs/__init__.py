@@ -1,0 +1,1 @@
+"""Jobs: many photos in one request, answered in the background while interactive requests go first."""

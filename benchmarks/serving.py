@@ -80,6 +80,7 @@ def nameplate(arguments: argparse.Namespace) -> Iterator[tuple[int, str]]:
     """Our server; its process id and address."""
     command = [sys.executable, "-m", "nameplate", "serve", "--port", "0", "--json", "--runtime", arguments.runtime]
     command += [] if arguments.threads is None else ["--threads", str(arguments.threads)]
+    command += getattr(arguments, "options", [])
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
             assert process.stdout is not None

@@ -21,6 +21,7 @@ FILES = st.sampled_from([*PHOTOS, PHOTOS[0][:2000], b""]) | st.binary(max_size=6
 schemathesis.openapi.format("binary", FILES)
 for kind in ("jpeg", "png", "webp", "avif"):
     schemathesis.openapi.media_type(f"image/{kind}", FILES)
+schemathesis.openapi.media_type("application/zip", FILES)
 # A wrong form may be too large as well, and 413 then says so; schemathesis does not count it as a refusal by itself.
 REFUSED = ["400", "401", "403", "404", "405", "406", "409", "413", "415", "422", "428", "429", "5xx"]
 CONFIG = schemathesis.config.SchemathesisConfig.from_dict(
@@ -30,8 +31,8 @@ schema = schemathesis.openapi.from_dict(routes_alone().openapi(), config=CONFIG)
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Running]:
-    with serving("--threads", "1") as running:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with serving("--threads", "1", "--jobs", tmp_path_factory.mktemp("jobs")) as running:
         yield running
 
 

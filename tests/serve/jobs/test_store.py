@@ -39,13 +39,11 @@ def test_a_client_has_so_many_jobs_and_all_have_so_many(tmp_path: Path) -> None:
     for number in range(2):
         made(store, number)
     with store.arriving("ann"):
-        with (
-            pytest.raises(Problem, match="3 of 4 jobs, 3 of them this client's"),
-            store.arriving("ann"),
-        ):
+        with pytest.raises(Problem, match="3 of 4 jobs, 3 of them this client's") as own, store.arriving("ann"):
             pass
-        with store.arriving("bob"), pytest.raises(Problem, match="4 of 4 jobs, 0 of them"), store.arriving("eve"):
-            pass
+        with store.arriving("bob"), pytest.raises(Problem, match="4 of 4 jobs, 0 of them") as others:
+            store.arriving("eve").__enter__()
+    assert (own.value.status, others.value.status) == (429, 503)
     with store.arriving("ann"), store.arriving("bob"):  # what is no longer received does not count
         pass
     store.close()

@@ -145,13 +145,13 @@ class JobStore:
         """Count a job that is being received against the limits.
 
         Raises:
-            Problem: there are too many.
+            Problem: there are too many, of this client (`too-many`) or in all (`full`).
         """
         jobs = [each.owner for each in self._all()]
         own, limits = jobs.count(owner), self.limits
         if own >= limits.of_client or len(jobs) >= limits.in_all:
             raise Problem(
-                "full",
+                "too-many" if own >= limits.of_client else "full",
                 f"There are {len(jobs)} of {limits.in_all} jobs, {own} of them this client's, which may have "
                 f"{limits.of_client}. Delete one that is done.",
                 retry_after=60,

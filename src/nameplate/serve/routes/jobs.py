@@ -77,7 +77,7 @@ async def submit(
 
 @router.get(
     "/v1/jobs/{id}",
-    operation_id="job",
+    operation_id="job_state",
     summary="How far a job is",
     responses={**answers(JobState, EXAMPLE_JOB), **problems(404)},
 )

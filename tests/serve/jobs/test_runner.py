@@ -169,7 +169,7 @@ def test_a_file_elsewhere_or_a_query_that_asks_for_too_much_is_refused(clients: 
 
 
 def test_a_job_goes_on_after_its_worker_and_after_the_service_was_killed(tmp_path: Path) -> None:
-    files = dict(list(PHOTOS.items())[:120])
+    files = dict(list(PHOTOS.items())[:100])
     options = ("--threads", "1", "--jobs", tmp_path)
     with serving(*options) as server:
         client = Client(server)

@@ -31,7 +31,7 @@ class Classifier:
     def __init__(self, bundle: Path) -> None:
         self.session = onnxruntime.InferenceSession(bundle / "backbone.onnx", providers=["CPUExecutionProvider"])
         head = load_file(bundle / "head.safetensors")
-        self.W, self.b = head["W"], head["b"]
+        self.W, self.b = head["weight"], head["bias"]
         manifest = json.loads((bundle / "bundle.json").read_text("utf-8"))
         self.names, size = manifest["nameplates"], manifest["preprocess"]
         self.size = (size["width"], size["height"])

@@ -110,7 +110,11 @@ def picture(browser: Browser, url: str, view: str, size: str, locale: str, theme
         VIEWS[view](page)
         page.mouse.move(0, 0)
         page.evaluate("document.activeElement?.blur(); scrollTo(0, 0)")
-        return page.screenshot(full_page=True)
+        # Not `full_page`: for that, Chromium is a moment without touch, and the page another.
+        width, height = page.evaluate("[innerWidth, document.documentElement.scrollHeight]")
+        page.set_viewport_size({"width": width, "height": height})
+        page.wait_for_timeout(300)
+        return page.screenshot()
     finally:
         window.close()
 
@@ -131,6 +135,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--docs", action="store_true")
+    parser.add_argument("--view", action="append", choices=VIEWS, help="only these in FOLDER; repeatable")
     arguments = parser.parse_args()
     with served_page() as (browser, url):
         if arguments.docs:
@@ -142,7 +147,7 @@ def main() -> None:
                 shot.save(IMAGES / f"{name}.jpg", quality=85, optimize=True)
         if arguments.folder is not None:
             arguments.folder.mkdir(parents=True, exist_ok=True)
-            for view, size, locale, theme in itertools.product(VIEWS, SIZES, LOCALES, THEMES):
+            for view, size, locale, theme in itertools.product(arguments.view or VIEWS, SIZES, LOCALES, THEMES):
                 shown = picture(browser, url, view, size, locale, theme)
                 (arguments.folder / f"{view}-{size}-{locale[:2]}-{theme}.png").write_bytes(shown)
 

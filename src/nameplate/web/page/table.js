@@ -67,7 +67,8 @@ function drawSummary(anew) {
   for (const entry of asked) counts.set(outcome(entry), counts.get(outcome(entry)) + 1);
   const found = [...counts].filter(([, count]) => count > 0);
   const parts = found.map(([each, count]) => `${say(`short.${each}`)}: ${count}`);
-  const text = [say("photos", { count: asked.length }), ...parts].join(" · ");
+  // A line ends between two counts, and not within one.
+  const text = [say("photos", { count: asked.length }), ...parts].map((part) => part.replaceAll(" ", "\u00a0")).join("\u00a0· ");
   if (byId("summary").textContent === text && !anew) return;
   byId("summary").textContent = text;
   const chosen = byId("only").value;

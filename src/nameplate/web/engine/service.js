@@ -12,6 +12,7 @@ let worker = null;
 let listener = () => {};
 let state = {}; // what the listener has heard last
 let last = 0;
+let answering = null; // the last photo's answer
 
 export const key = () => null;
 export const setKey = () => {};
@@ -78,9 +79,10 @@ function start() {
   };
 }
 
-/** Keep the files for visits without a network, now that loading them delays nothing. */
+/** Keep the files for visits without a network, once that delays neither the model nor a photo that waits. */
 async function begun() {
   report({ ready: true });
+  await Promise.allSettled([answering]);
   try {
     await navigator.serviceWorker.register("offline.js");
     await navigator.serviceWorker.ready;
@@ -102,11 +104,12 @@ function failed(detail) {
 function ask(file, all, signal) {
   if (worker === null) start();
   const id = ++last;
-  return new Promise((settle, refuse) => {
+  answering = new Promise((settle, refuse) => {
     waiting.set(id, { settle, refuse });
     signal?.addEventListener("abort", () => refuse(signal.reason));
     worker.postMessage({ id, file, all });
   });
+  return answering;
 }
 
 start(); // at once, since the model takes longer to load than the page

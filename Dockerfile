@@ -7,7 +7,7 @@ RUN python -m venv --without-pip /opt/nameplate
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY src ./src
-RUN pip --python /opt/nameplate/bin/python install ".[serve,fast,postgres]" \
+RUN pip --python /opt/nameplate/bin/python install ".[serve,fast,postgres,otel]" \
     && /opt/nameplate/bin/python -m compileall -q /opt/nameplate/lib
 
 FROM python:3.12-slim

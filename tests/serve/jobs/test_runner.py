@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import httpx2 as httpx
 import pytest
 
 from nameplate.demo import photos_folder
+from nameplate.model.bundle import load_bundle, save_bundle
 from nameplate.serve.jobs.store import RECORD, RESULTS
 from nameplate.serve.keys import add_key
 from tests.serve.running import Running, serving
@@ -195,3 +198,27 @@ def test_a_job_goes_on_after_its_worker_and_after_the_service_was_killed(tmp_pat
         assert rows[-5:] == client.identified(last)
         assert not (tmp_path / ".half.x.part").exists()
         assert any(json.loads(line).get("event") == "jobs go on" for line in server.said)
+
+
+@pytest.mark.slow
+def test_all_rows_of_a_job_are_of_one_bundle(tmp_path: Path) -> None:
+    """The bundle is exchanged in the middle: the job begins anew with the new one."""
+    original = load_bundle("cars196")
+    assert original.folder is not None
+    shutil.copytree(original.folder, tmp_path / "bundle")
+    files = dict(list(PHOTOS.items())[:100])
+    with serving(tmp_path / "bundle", "--threads", "1", "--jobs", tmp_path / "jobs") as server:
+        client = Client(server)
+        job = client.submit(zipped(files))
+        before = until(lambda: (state := client.ask("GET", job).json())["done"] and state)
+        names = tuple(f"New {name}" for name in original.manifest.nameplates)
+        manifest = replace(original.manifest, nameplates=names, golden=None)
+        shutil.rmtree(tmp_path / "bundle")
+        save_bundle(tmp_path / "bundle", replace(original, manifest=manifest))
+        assert client.ask("POST", "/v1/models/cars196/reload").json()["changed"]
+        assert client.ask("GET", job).json()["finished"] is None
+        after = client.done(job)
+        assert after["model"]["digest"] != before["model"]["digest"]
+        rows = client.rows(job)
+        assert [row["photo"] for row in rows] == list(files)
+        assert all(row["nameplate"].startswith("New ") for row in rows)

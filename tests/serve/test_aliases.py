@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 
+from nameplate.cli.serve import _threads_of
 from nameplate.demo import photo
 from nameplate.errors import DataError, UsageError
 from nameplate.model.bundle import load_bundle, save_bundle
@@ -22,7 +23,6 @@ from nameplate.serve.observability import Metrics
 from nameplate.serve.served import Engines
 from nameplate.serve.service import EngineObserver
 from nameplate.serve.settings import ServeSettings
-from tests.cli.run import nameplate
 from tests.serve.running import Running, serving
 
 PHOTO = photo().read_bytes()
@@ -224,4 +224,5 @@ def test_settings_that_name_what_is_not_served_are_refused() -> None:
     for wrong in (ServeSettings(threads_of={"cars1969": 2}), ServeSettings(aliases={"cars": {"cars1969": 1}})):
         with pytest.raises(UsageError, match="Did you mean 'cars196'"):
             Engines(wrong, EngineObserver(Metrics())).load()
-    assert "Write MODEL=N" in nameplate("serve", "--port", "0", "--threads-of", "cars196", check=2).stderr
+    with pytest.raises(UsageError, match="Write MODEL=N"):
+        _threads_of(["cars196"])

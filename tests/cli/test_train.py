@@ -305,7 +305,7 @@ def test_json_is_one_value_and_all_else_is_on_stderr(finished: tuple[Path, Any],
     said = json.loads(done.stdout)
     assert said.keys() == {
         *("run", "bundle", "photos", "epochs", "exported", "steps", "resumed", "seconds", "runtime", "parity"),
-        *("evaluation", "left_out"),
+        *("evaluation", "held_out_known", "left_out"),
     }
     assert (said["run"], said["bundle"]) == (str(run), str(run / "bundle"))
     assert [row["epoch"] for row in said["epochs"]] == [1, 2, 3, 4]

@@ -16,10 +16,12 @@ from nameplate.cli.options import BundleArgument, Exclude, Json, LayoutOption, N
 from nameplate.errors import UsageError
 
 if TYPE_CHECKING:
+    from nameplate.data.archive import Refused
     from nameplate.evaluate.significance import Paired
     from nameplate.fit.int8 import Int8Export
     from nameplate.fit.one_file import OneFile
     from nameplate.fit.parity import FileParity
+    from nameplate.model.pipeline import Settings
 
 
 @app.command()
@@ -177,16 +179,12 @@ def _site(
     """Write a bundle as a static site."""
     with needs_extra("export", "Writing a site needs"):
         from nameplate.web.site import export_site
-    from nameplate.cli.predict import photo_paths
-    from nameplate.demo import photos_folder
-    from nameplate.model.pipeline import Settings
     from nameplate.model.proof import load_proven
-    from nameplate.runtime.select import available_cpus
     from nameplate.storage import writing
 
     begun = time.monotonic()
     loaded = load_proven(bundle)
-    paths, left_out = photo_paths(photos or [photos_folder("test")])
+    paths, left_out, settings = _to_compare(photos, threads)
     with writing(target), screen.progress() as report:
         made = export_site(
             loaded,
@@ -194,7 +192,7 @@ def _site(
             paths,
             onnxruntime=onnxruntime_web,
             overwrite=overwrite,
-            settings=Settings("onnxruntime", threads or available_cpus()),
+            settings=settings,
             progress=report,
         )
     screen.tell_refused(list(made.unreadable), "unreadable")
@@ -214,6 +212,17 @@ def _site(
     screen.step("Wrote", f"{made.folder}  ({made.files} files, {made.bytes / 1e6:.1f} MB, {seconds:.0f} s)")
     screen.step("", "Photos are named in the browser and sent nowhere; it works without a network after one visit.")
     screen.step("Next", f"python -m http.server --directory '{made.folder}', or see docs/web.md")
+
+
+def _to_compare(photos: list[Path] | None, threads: int | None) -> tuple[list[str], list[Refused], Settings]:
+    """The photos that an export is compared on, path and reason of those that are left out, and how to read them."""
+    from nameplate.cli.predict import photo_paths
+    from nameplate.demo import photos_folder
+    from nameplate.model.pipeline import Settings
+    from nameplate.runtime.select import available_cpus
+
+    paths, left_out = photo_paths(photos or [photos_folder("test")])
+    return paths, left_out, Settings("onnxruntime", threads or available_cpus())
 
 
 def _print_parity(parity: FileParity, what: str) -> None:
@@ -258,15 +267,11 @@ def _one_file(
     """Write a bundle as one ONNX file."""
     with needs_extra("export", "Writing an ONNX file needs"):
         from nameplate.fit.one_file import export_one_file
-    from nameplate.cli.predict import photo_paths
-    from nameplate.demo import photos_folder
-    from nameplate.model.pipeline import Settings
     from nameplate.model.proof import load_proven
-    from nameplate.runtime.select import available_cpus
 
     begun = time.monotonic()
     loaded = load_proven(bundle)
-    paths, left_out = photo_paths(photos or [photos_folder("test")])
+    paths, left_out, settings = _to_compare(photos, threads)
     with screen.progress() as report:
         made = export_one_file(
             loaded,
@@ -274,7 +279,7 @@ def _one_file(
             paths,
             with_resize=with_resize,
             overwrite=overwrite,
-            settings=Settings("onnxruntime", threads or available_cpus()),
+            settings=settings,
             progress=report,
         )
     screen.tell_refused(list(made.unreadable), "unreadable")

@@ -132,14 +132,15 @@ def _to_go_on(run: Path) -> Iterator[None]:
 def _tell(made: FineTuned, refused: list[tuple[str, str]], run: Path, seconds: float, json: bool) -> None:
     from nameplate.evaluate.metrics import as_json
     from nameplate.fit.run import exported_record, load_run
-    from nameplate.model.bundle import IN_RUN
+    from nameplate.model.bundle import IN_RUN, is_bundle, load_bundle
     from nameplate.report.run import exported_words
 
     split, finished = made.split, made.finished
     unreadable = [*split.unreadable, *made.state.lost.items()]
     screen.tell_refused(unreadable, "unreadable")
     tell_parts(split)
-    known = tell_known(split, load_run(run).recipe.weights)
+    weights = load_run(run).recipe.weights
+    known = tell_known(split, weights, load_bundle(weights) if is_bundle(weights) else None)
     photos = int(split.train.sum())
     if json:
         evaluation = None if finished.evaluation is None else as_json(finished.evaluation)

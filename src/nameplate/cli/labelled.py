@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from nameplate.data.dataset import Dataset
     from nameplate.evaluate.evaluator import EvaluationResult
     from nameplate.fit.split import Split
+    from nameplate.model.bundle import Bundle
 
 
 def read_labelled(
@@ -60,18 +61,22 @@ def tell_parts(split: Split) -> None:
         )
 
 
-def tell_known(split: Split, start: str) -> int:
-    """Print how many held-out photos trained the bundle, if it is one, whose network a training began with.
+def tell_known(split: Split, start: str, bundle: Bundle | None) -> int:
+    """Print how many held-out photos trained the bundle whose network a training began with.
+
+    Args:
+        split: the photos.
+        start: what the training began with, as the user calls it.
+        bundle: the same, or None if it is no bundle.
 
     Returns:
         Their number.
     """
     from nameplate.evaluate.evaluator import trained_digests
-    from nameplate.model.bundle import is_bundle, load_bundle
 
-    if not is_bundle(start):
+    if bundle is None:
         return 0
-    trained = trained_digests(load_bundle(start))
+    trained = trained_digests(bundle)
     known = sum(p.sha256 in trained for p, trains in zip(split.photos, split.train, strict=True) if not trains)
     if known:
         screen.note(

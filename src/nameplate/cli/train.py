@@ -314,7 +314,7 @@ def train_head_alone(
     refused = [(entry.name, entry.reason) for entry in dataset.refused]
     screen.tell_refused(list(trained.unreadable), "unreadable")
     tell_parts(trained.split)
-    known = tell_known(trained.split, backbone)
+    known = tell_known(trained.split, backbone, model.bundle)
     if json:
         evaluation = None if trained.evaluation is None else as_json(trained.evaluation)
         screen.print_json(

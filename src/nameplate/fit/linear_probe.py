@@ -257,6 +257,6 @@ def _provenance(fitted: _Fitted, recipe: HeadRecipe) -> dict[str, object]:
         "data": data_record(fitted.split),
         "runtime": fitted.embedded.runtime,
         "backbone": parent.provenance.get("backbone", parent.name),
-        **{key: parent.provenance[key] for key in ("licence",) if key in parent.provenance},
+        **({"licence": parent.provenance["licence"]} if "licence" in parent.provenance else {}),
         "versions": versions("numpy", "onnxruntime", "pillow", "scipy", "simplejpeg"),
     }

@@ -26,8 +26,7 @@ from torch import nn
 from nameplate.errors import NameplateError, UsageError
 from nameplate.fit.half import HALF
 from nameplate.fit.run import WEIGHTS
-from nameplate.hub import hub_name
-from nameplate.model.bundle import MANIFEST, is_bundle, load_bundle, shipped
+from nameplate.model.bundle import MANIFEST, is_bundle, load_bundle
 from nameplate.storage import sha256_of, whole_file
 from nameplate.train.backbones import (
     FEATURED,
@@ -137,10 +136,7 @@ def convert_weights(source: Path, target: Path) -> Converted:
 
 def _is_bundle(source: str) -> bool:
     """Whether a source is a bundle. A run has its bundle and the file of its weights, which is the one that counts."""
-    path = Path(source).expanduser()
-    if path.is_file() or (path / WEIGHTS).is_file():
-        return False
-    return source in shipped() or hub_name(source) is not None or (path / MANIFEST).is_file()
+    return is_bundle(source) and not (Path(source) / WEIGHTS).is_file()
 
 
 def _read_bundle(name: str) -> tuple[Tensors, str]:

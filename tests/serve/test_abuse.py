@@ -6,6 +6,7 @@ import fcntl
 import gzip
 import io
 import json
+import multiprocessing
 import os
 import re
 import resource
@@ -15,6 +16,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from http.client import HTTPConnection
 from pathlib import Path
 
 import httpx2 as httpx
@@ -23,6 +25,7 @@ from benchmarks.attacks import (
     CLOSED,
     Flood,
     Target,
+    asking,
     connect,
     endless_address,
     endless_headers,
@@ -258,6 +261,51 @@ def test_idle_connections_beyond_the_cap_give_way(server: Running) -> None:
     finally:
         for each in idle:
             each.close()
+
+
+HOSTILE, EAGER = "127.0.0.3", "127.0.0.4"
+"""Addresses of further clients: what one has left unanswered is held against it for some seconds."""
+
+
+def test_clients_that_hang_up_leave_others_their_answers(server: Running) -> None:
+    def answered(seconds: float) -> int:
+        end, count = time.monotonic() + seconds, 0
+        while time.monotonic() < end:
+            count += server.identify(PHOTO).status_code == 200
+        return count
+
+    alone = answered(1.5)
+    arguments = (photo().read_bytes, 64, 0.0, target(server, HOSTILE), time.monotonic() + 20)
+    attack = multiprocessing.get_context("spawn").Process(target=asking, args=arguments)
+    attack.start()
+    assert attack.pid is not None
+    os.setpriority(os.PRIO_PROCESS, attack.pid, 19)  # the attacker of a real service is elsewhere
+    try:
+        while attack.is_alive() and _refused(server) < 100:
+            time.sleep(0.1)
+        assert answered(1.5) > alone / 3
+        assert attack.is_alive()
+    finally:
+        attack.kill()
+        attack.join()
+    assert any('"connections refused"' in line and HOSTILE in line for line in server.said)
+
+
+def _refused(server: Running) -> float:
+    [count] = re.findall(r"^nameplate_connections_refused_total (.*)$", server.get("/metrics").text, re.MULTILINE)
+    return float(count)
+
+
+def test_a_client_that_takes_its_answers_may_connect_as_often_as_it_likes(server: Running) -> None:
+    before, address = _refused(server), httpx.URL(server.url)
+    for _ in range(3):
+        with ExitStack() as held:
+            clients = [HTTPConnection(address.host, address.port, source_address=(EAGER, 0)) for _ in range(200)]
+            for each in clients:
+                held.callback(each.close)
+                each.request("GET", "/health/live")
+            assert all(each.getresponse().read() for each in clients)
+    assert _refused(server) == before
 
 
 def test_a_worker_that_cannot_be_started_for_want_of_files_is_started_later() -> None:

@@ -76,6 +76,14 @@ def serve(
     trusted_proxies: Annotated[
         str, typer.Option(metavar="ADDRESSES", help="Proxies whose X-Forwarded-For header is trusted.")
     ] = DEFAULTS.trusted_proxies,
+    connections_per_address: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="How many connections of one address may await an answer or were lately given up; 0: any number.",
+        ),
+    ] = DEFAULTS.connections_per_address,
     feedback: Annotated[
         str | None,
         typer.Option(
@@ -167,6 +175,7 @@ def serve(
         cors=tuple(cors or ()),
         allowed_hosts=tuple(allowed_host or ()),
         trusted_proxies=trusted_proxies,
+        connections_per_address=connections_per_address,
         feedback=feedback,
         feedback_bytes=feedback_bytes,
         keep_metadata=keep_metadata,

@@ -16,11 +16,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from nameplate import __version__
 from nameplate.errors import NameplateError
 from nameplate.serve.access import describe_access, is_loopback
 from nameplate.serve.connections import BoundedProtocol, connections_allowed
+from nameplate.serve.credit import Credit
 from nameplate.serve.errors import Problem, ProblemResponse, on_problem
 from nameplate.serve.log_writer import LogWriter
 from nameplate.serve.middleware import Room, protect
@@ -204,6 +206,11 @@ def _serve(settings: ServeSettings, started: Callable[[str], None], log: LogWrit
     lost = "nameplate_log_lines_dropped", "Log lines lost, because who reads them stalls."
     app.state.service.metrics.add_gauges(lambda: [CounterMetricFamily(*lost, value=log.dropped)])
     BoundedProtocol.cap = connections_allowed()
+    # uvicorn's own reading of the addresses, as it decides whose X-Forwarded-For holds.
+    proxies = ProxyHeadersMiddleware(app, settings.trusted_proxies).trusted_hosts  # type: ignore[arg-type]
+    credit = BoundedProtocol.credit = Credit(settings.connections_per_address, proxies.__contains__)
+    closed = "nameplate_connections_refused", "Connections of addresses that left too many without an answer."
+    app.state.service.metrics.add_gauges(lambda: [CounterMetricFamily(*closed, value=credit.refused)])
     config = uvicorn.Config(
         app,
         http=BoundedProtocol,
@@ -228,8 +235,10 @@ def _serve(settings: ServeSettings, started: Callable[[str], None], log: LogWrit
         for each in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(each, _stop, server, app.state.service)
         announcing = asyncio.create_task(_announce(server, app, lambda: _ready(address, started)))
+        reporting = asyncio.create_task(_report_refused(credit))
         await server.serve(sockets=[listener])
         announcing.cancel()
+        reporting.cancel()
 
     try:
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
@@ -259,6 +268,17 @@ def _stop(server: uvicorn.Server, service: Service) -> None:
 def _end(server: uvicorn.Server, service: Service) -> None:
     service.hurry()
     server.should_exit = True
+
+
+async def _report_refused(credit: Credit) -> None:
+    """Log once a minute how many connections were refused, and the last one's address."""
+    told = 0
+    while True:
+        if credit.refused > told:
+            event("connections refused", level="warning", connections=credit.refused - told, address=credit.last)
+            told = credit.refused
+            await asyncio.sleep(60)
+        await asyncio.sleep(1)
 
 
 async def _announce(server: uvicorn.Server, app: FastAPI, started: Callable[[], None]) -> None:

@@ -2,7 +2,8 @@
 
 A connection costs memory and time before any guard sees a request of it. So here: a head or trailers of at most
 `HEAD_BYTES`, within `HEAD_SECONDS`; few requests in advance; a body that nobody reads any more ends its connection;
-and a connection beyond the cap displaces one that is idle, or may ask for the service's health alone.
+a connection beyond the cap displaces one that is idle, or may ask for the service's health alone; and an address that
+leaves too many connections without an answer (`Credit`) gets no further one.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from nameplate.serve.credit import Credit
 from nameplate.serve.errors import MEDIA_TYPE, Problem, details
 
 HEAD_BYTES = 64 * 1024
@@ -33,6 +35,10 @@ LINGER_SECONDS = 2.0
 """Seconds in which what still arrives is thrown away after a refusal. Closed at once, the client might not see why."""
 LINGER_BYTES = 8 * 1024 * 1024
 """The most bytes that are thrown away so."""
+STALL_SECONDS = 2.0
+"""Seconds for which a refused connection is left as it is: closed at once, an attacker would open the next at once."""
+STALLED = 100
+"""The most connections that are left so; further ones are closed at once."""
 CONNECTIONS = 1000
 """The most connections; see `connections_allowed`."""
 RESERVED = 16
@@ -48,11 +54,12 @@ def connections_allowed() -> int:
     The limit is first raised to what the operator permits.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = CONNECTIONS + RESERVED + OTHER_FILES
+    others = RESERVED + STALLED + OTHER_FILES
+    wanted = CONNECTIONS + others
     if soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return max(RESERVED, min(CONNECTIONS, soft - RESERVED - OTHER_FILES))
+    return max(RESERVED, min(CONNECTIONS, soft - others))
 
 
 class _Refused(Exception):  # noqa: N818 - not an error: it only stops the parser
@@ -64,6 +71,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     cap = CONNECTIONS
     """The most connections."""
+    credit = Credit(0)
+    """What addresses may leave unanswered."""
+    stalled = 0
+    """How many connections are refused and not yet closed."""
 
     def __init__(
         self,
@@ -81,11 +92,20 @@ class BoundedProtocol(HttpToolsProtocol):
         self._excess = False
         self._idle_since: float | None = time.monotonic()
         self._head_timer: asyncio.TimerHandle | None = None
+        self._address = ""  # empty where it is not limited
+        self._owes = False
+        self._stall: asyncio.TimerHandle | None = None
 
     # The connection.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take the connection, in the place of an idle one if there are too many."""
+        """Take the connection, in the place of an idle one if there are too many; or close it at once."""
+        address = str((transport.get_extra_info("peername") or ("",))[0])
+        if self.credit.limits(address):
+            self._address, self._owes = address, self.credit.open(address)
+            if not self._owes:  # before anything else is done for it
+                self._refuse_connection(transport)
+                return
         super().connection_made(transport)
         if len(self.connections) > self.cap:
             idle = [each for each in self.connections if isinstance(each, BoundedProtocol) and each.displaceable(self)]
@@ -98,6 +118,15 @@ class BoundedProtocol(HttpToolsProtocol):
                 return
         self._await_head()
 
+    def _refuse_connection(self, transport: asyncio.Transport) -> None:
+        """Close a connection soon, without an answer."""
+        self.transport = transport
+        if BoundedProtocol.stalled < STALLED:
+            BoundedProtocol.stalled += 1
+            self._stall = self.loop.call_later(STALL_SECONDS, transport.abort)
+        else:
+            transport.abort()
+
     def displaceable(self, newcomer: BoundedProtocol) -> bool:
         """Whether this connection may be closed in favour of another one: no request of it is under way."""
         return self is not newcomer and self._idle_since is not None and not self.transport.is_closing()
@@ -109,8 +138,24 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
+        if self._stall is not None:
+            self._stall.cancel()
+            BoundedProtocol.stalled -= 1
         self._stop_timer()
+        self._settle(answered=False)
         super().connection_lost(exc)
+
+    def _borrow(self) -> None:
+        """Take note that an answer is awaited on this connection again."""
+        if self._address and not self._owes:
+            self._owes = True
+            self.credit.ask(self._address)
+
+    def _settle(self, *, answered: bool) -> None:
+        """Take note that nothing is awaited on this connection any more."""
+        if self._owes:
+            self._owes = False
+            self.credit.settle(self._address, answered=answered)
 
     def _await_head(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_SECONDS, self._late)
@@ -131,9 +176,15 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what has arrived, piece by piece, so that no bound is exceeded by much."""
+        if self._stall is not None:  # read, since a hang-up would not be noticed otherwise
+            self._silent += len(data)
+            if self._silent > HEAD_BYTES:
+                self.transport.abort()
+            return
         if self._lingering:
             self._thrown += len(data)
             if self._thrown > LINGER_BYTES:
+                self._borrow()  # whatever was answered: this one would go on for ever
                 self.transport.abort()
             return
         for start in range(0, len(data), PIECE):
@@ -169,6 +220,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Begin the request, or let it wait for an earlier one."""
         self._in_head, self._silent, self._idle_since = False, 0, None
         self._stop_timer()
+        self._borrow()
         if self._excess and not self.url.startswith(HEALTH):
             self._stop(Problem("full", f"There are {self.cap:,} connections already. Try again shortly.", 1))
         if self._busy and len(self.pipeline) >= PIPELINED:
@@ -186,6 +238,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if not self.pipeline and not self._busy:
             self._idle_since = time.monotonic()
+            self._settle(answered=True)
 
     @property
     def _busy(self) -> bool:

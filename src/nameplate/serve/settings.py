@@ -95,6 +95,9 @@ class ServeSettings:
     """Host names that requests may be for. A service that listens on loopback only also allows this machine's own."""
     trusted_proxies: str = "127.0.0.1"
     """Addresses of proxies whose X-Forwarded-For header is trusted."""
+    connections_per_address: int = 256
+    """How many connections of one address may await an answer, those that ended without one in the last seconds
+    included (`credit.Credit`); beyond, new ones are closed. 0 sets no limit; proxies that are trusted have none."""
     feedback: str | None = None
     """The database for users' corrections: a SQLAlchemy URL or the path of a SQLite file; None takes no corrections."""
     feedback_bytes: int = 10 * 1024 * MEBIBYTE

@@ -101,8 +101,8 @@ def test_the_deployment_on_kubernetes_is_hardened_and_its_parts_refer_to_each_ot
     assert container["readinessProbe"]["httpGet"]["path"] == "/health/ready"
 
 
-def test_alerts_and_dashboard_ask_for_metrics_that_there_are() -> None:
-    with serving() as running:
+def test_alerts_and_dashboard_ask_for_metrics_that_there_are(tmp_path: Path) -> None:
+    with serving("--jobs", tmp_path) as running:
         there = running.get("/metrics").text
     asked = _asked()
     for name in asked:

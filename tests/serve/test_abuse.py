@@ -41,7 +41,7 @@ from benchmarks.attacks import (
 from PIL import Image
 
 from nameplate.demo import photo
-from nameplate.serve.connections import CONNECTIONS, HEAD_SECONDS, LINGER_SECONDS
+from nameplate.serve.connections import CONNECTIONS, HEAD_SECONDS, LINGER_BYTES, LINGER_SECONDS
 from nameplate.serve.log_writer import LINES
 from tests.images.torture import many_scans
 from tests.serve.running import Running, serving
@@ -153,6 +153,14 @@ def test_a_refused_body_is_not_read_to_its_end(server: Running, path: str, statu
             while True:
                 client.sendall(b"a" * 65536)
     assert time.monotonic() - start < LINGER_SECONDS + 10
+
+
+def test_who_cannot_stop_to_send_sees_the_refusal(server: Running) -> None:
+    address = httpx.URL(server.url)
+    client = HTTPConnection(address.host, address.port, timeout=20)
+    client.request("POST", "/v1/nothing", bytes(LINGER_BYTES - 1000))  # and only then looks for an answer
+    assert client.getresponse().status == 404
+    client.close()
 
 
 def test_uploads_that_stop_leave_room_for_others(server: Running) -> None:

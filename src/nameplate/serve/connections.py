@@ -34,7 +34,12 @@ HEAD_SECONDS = 5.0
 LINGER_SECONDS = 2.0
 """Seconds in which what still arrives is thrown away after a refusal. Closed at once, the client might not see why."""
 LINGER_BYTES = 8 * 1024 * 1024
-"""The most bytes that are thrown away so."""
+"""The most bytes that are thrown away so: those of nearly any photo.
+
+curl and requests look for an answer when they cannot send on, and see it however little is taken (tried with 5 to 200
+MB). Python's http.client and urllib see it only if their whole body is taken, and Windows forgets what has arrived when
+a connection is reset. Taking 8 MiB costs some 5 ms, and a connection that exceeds them is held against its address.
+"""
 STALL_SECONDS = 2.0
 """Seconds for which a refused connection is left as it is: closed at once, an attacker would open the next at once."""
 STALLED = 100

@@ -158,7 +158,7 @@ class Kept(msgspec.Struct, frozen=True):
 
 
 class JobState(msgspec.Struct, frozen=True):
-    """How far a job is: the answer of /v1/jobs."""
+    """How far a job is."""
 
     id: str
     state: str
@@ -179,6 +179,13 @@ class JobState(msgspec.Struct, frozen=True):
     """Why it has failed."""
 
 
+class Jobs(msgspec.Struct, frozen=True):
+    """The answer of /v1/jobs."""
+
+    jobs: list[JobState]
+    """The client's own, the newest first."""
+
+
 class ProblemDetails(msgspec.Struct, frozen=True):
     """A refusal, in the form of RFC 9457."""
 
@@ -194,7 +201,7 @@ class ProblemDetails(msgspec.Struct, frozen=True):
 def components() -> dict[str, Any]:
     """The JSON schemas of all answers, by name, for the OpenAPI document's `components`."""
     answers = [Identified, VerifiedClaim, Models, Reloaded, About, Live, ReadyModels, Kept, JobState, ProblemDetails]
-    return msgspec.json.schema_components([*answers, ServedAliases, NewWeights], ref_template=REFERENCE)[1]
+    return msgspec.json.schema_components([*answers, Jobs, ServedAliases, NewWeights], ref_template=REFERENCE)[1]
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

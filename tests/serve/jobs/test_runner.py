@@ -121,6 +121,13 @@ def test_many_photos_of_a_form_are_a_job_which_is_its_keys_alone(clients: tuple[
     for method, path in (("GET", job), ("GET", f"{job}/results"), ("DELETE", job)):
         assert bob.ask(method, path).status_code == 404
     assert ann.ask("GET", job).json()["state"] == "done"
+    second = ann.submit(zipped(FEW))
+    listed = ann.ask("GET", "/v1/jobs").json()["jobs"]
+    assert [f"/v1/jobs/{each['id']}" for each in listed][:2] == [second, job]  # the newest first
+    assert listed[1] == ann.ask("GET", job).json()
+    assert bob.ask("GET", "/v1/jobs").json() == {"jobs": []}
+    ann.ask("DELETE", second)
+    assert second.rpartition("/")[2] not in ann.ask("GET", "/v1/jobs").text
 
 
 def test_while_a_job_runs_others_are_answered_and_it_can_be_cancelled(clients: tuple[Client, Client]) -> None:

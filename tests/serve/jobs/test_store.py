@@ -97,6 +97,8 @@ def test_a_job_is_kept_for_a_time_after_its_end(tmp_path: Path) -> None:
         store.find(old.id, "ann")
     assert store.find(new.id, "ann") is new
     assert store.find(running.id, "ann") is running
+    assert store.of("ann") == [running, new]
+    assert store.of("bob") == []
     with pytest.raises(Problem, match="no such job"):
         store.find(new.id, "bob")
     store.remove(old)

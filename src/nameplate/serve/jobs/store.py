@@ -194,6 +194,10 @@ class JobStore:
             raise Problem("not-found", "You have no such job: it was deleted, is kept no longer, or is another key's.")
         return job
 
+    def of(self, owner: str) -> list[Job]:
+        """A client's jobs that are kept, the newest first; at most `JobLimits.of_client`."""
+        return [job for job in reversed(self.jobs.values()) if job.owner == owner and not self._expired(job)]
+
     def expires(self, job: Job) -> float:
         """Unix time until which a job is kept; 0 while it has not ended."""
         return job.finished + self.limits.kept_seconds if job.finished else 0.0

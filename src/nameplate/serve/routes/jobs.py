@@ -1,4 +1,4 @@
-"""POST /v1/jobs: many photos in one request, answered in the background; and the state, results and end of a job."""
+"""Jobs: many photos in one request, answered in the background; the list of one's own, their state, results and end."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from nameplate.serve.routes.status import model_name, said_by
 from nameplate.serve.schema import (
     EXAMPLE_JOB,
     EXAMPLE_ROW,
+    Jobs,
     JobState,
     ModelName,
     answers,
@@ -73,6 +74,18 @@ async def submit(
     request.state.log.update(job=job.id, photos=job.photos)
     event("job", job=job.id, photos=job.photos, bytes=job.upload_bytes)
     return json_response(_state(runner, job), 202, {"Location": f"/v1/jobs/{job.id}", **said_by(model_name(served))})
+
+
+@router.get(
+    "/v1/jobs",
+    operation_id="list_jobs",
+    summary="One's own jobs",
+    responses={**answers(Jobs, {"jobs": [EXAMPLE_JOB]}), **problems(404)},
+)
+async def list_own(request: Request) -> Response:
+    """The jobs of this key (without keys, of this address) that are kept, the newest first."""
+    runner = _runner_of(request)
+    return json_response(Jobs([_state(runner, job) for job in runner.store.of(share_of(request))]))
 
 
 @router.get(

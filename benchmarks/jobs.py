@@ -19,7 +19,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from serving import load, nameplate, photos_of, summary  # type: ignore[import-not-found]  # beside this file
+from serving import Bench, bench, photos_of, summary  # type: ignore[import-not-found]  # beside this file
 
 JOB_PHOTOS = 5000
 """More than are answered while one load lasts."""
@@ -38,26 +38,25 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     arguments = parser.parse_args()
     arguments.group = 1
-    with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
-        paths = photos_of(arguments.folder, arguments.photos)
-        photos = Path(temporary) / "photos"
-        photos.write_text("".join(f"{path}\n" for path in paths), "utf-8")
-        arguments.options = ["--jobs", f"{temporary}/jobs"]
-        _, address = stack.enter_context(nameplate(arguments))
-        load(address, photos, "/v1/identify", arguments, "--seconds", min(3.0, arguments.seconds))  # warms up
-        closed = load(address, photos, "/v1/identify", arguments, "--clients", arguments.clients)
-        capacity = summary(closed, 1)["photos_per_second"]
-        print(f"capacity {capacity:.1f} photos/s ({arguments.clients} clients)")
-        for share in arguments.shares:
-            for _ in range(arguments.rounds):
-                rate = ("--rate", share * capacity)
-                show(f"{share:.0%} of it", summary(load(address, photos, "/v1/identify", arguments, *rate), 1))
-                with running(address, zipped(paths)) as speed:
-                    found = summary(load(address, photos, "/v1/identify", arguments, *rate), 1)
-                    show(f"{share:.0%}, with a job", found, speed())
-        with running(address, zipped(paths)) as speed:
-            time.sleep(arguments.seconds)
-            print(f"the job alone: {speed():.1f} photos/s")
+    paths = photos_of(arguments.folder, arguments.photos)
+    with tempfile.TemporaryDirectory() as jobs:
+        arguments.options = ["--jobs", jobs]
+        with bench(paths, arguments) as server:
+            measure(server, zipped(paths), arguments)
+
+
+def measure(server: Bench, job: bytes, arguments: argparse.Namespace) -> None:
+    """Print what a job costs others, and how fast it gets on."""
+    for share in arguments.shares:
+        for _ in range(arguments.rounds):
+            rate = ("--rate", share * server.capacity)
+            show(f"{share:.0%} of it", summary(server.load(*rate), 1))
+            with running(server.address, job) as speed:
+                found = summary(server.load(*rate), 1)
+                show(f"{share:.0%}, with a job", found, speed())
+    with running(server.address, job) as speed:
+        time.sleep(arguments.seconds)
+        print(f"the job alone: {speed():.1f} photos/s")
 
 
 def show(what: str, found: dict[str, float], job: float | None = None) -> None:

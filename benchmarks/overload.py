@@ -9,16 +9,12 @@ Capacity is what a closed loop of 32 clients gets; then requests arrive by a Poi
 from __future__ import annotations
 
 import argparse
-import contextlib
-import tempfile
 from pathlib import Path
 
 from serving import (  # type: ignore[import-not-found]  # beside this file
     accepted,
-    load,
-    memory,
+    bench,
     memory_watch,
-    nameplate,
     percentile,
     photos_of,
     summary,
@@ -37,24 +33,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     arguments = parser.parse_args()
     arguments.group = 1
-    with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
-        photos = Path(temporary) / "photos"
-        photos.write_text("".join(f"{path}\n" for path in photos_of(arguments.folder, arguments.photos)), "utf-8")
-        pid, address = stack.enter_context(nameplate(arguments))
-        load(address, photos, "/v1/identify", arguments, "--seconds", min(3.0, arguments.seconds))  # warms up
-        closed = load(address, photos, "/v1/identify", arguments, "--clients", arguments.clients)
-        capacity = summary(closed, 1)["photos_per_second"]
-        print(f"capacity   {capacity:.1f} photos/s ({arguments.clients} clients), {memory(pid) / 2**20:.0f} MiB")
+    with bench(photos_of(arguments.folder, arguments.photos), arguments) as server:
         for times in arguments.times:
-            with memory_watch(pid) as seen:
-                done = load(address, photos, "/v1/identify", arguments, "--rate", times * capacity)
+            with memory_watch(server.pid) as seen:
+                done = server.load("--rate", times * server.capacity)
             waits = sorted(accepted(done))
             found = summary(done, 1)
             half, most = (percentile(waits, share) for share in (0.5, 0.99))
             highest = max((count for _, count in seen), default=0) / 2**20
             print(
                 f"{times:5g} times {found['photos_per_second']:.1f} photos/s "
-                f"({found['photos_per_second'] / capacity:.0%} of capacity), accepted: median {half:.2f} s, "
+                f"({found['photos_per_second'] / server.capacity:.0%} of capacity), accepted: median {half:.2f} s, "
                 f"p99 {most:.2f} s; {highest:.0f} MiB at most; statuses {found['statuses']}; "
                 f"load generator {found['load_generator_cpu']:.0%} of a processor"
             )

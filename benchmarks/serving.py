@@ -27,6 +27,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,38 @@ def memory_watch(pid: int) -> Iterator[list[tuple[float, int]]]:
     finally:
         over.set()
         thread.join()
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Our server after its warm-up, and what it can do."""
+
+    pid: int
+    address: str
+    photos: Path
+    """The file that lists the photos."""
+    capacity: float
+    """Photos a second that a closed loop gets."""
+    arguments: argparse.Namespace
+
+    def load(self, *options: object) -> Load:
+        """Run `load.py` against it."""
+        return load(self.address, self.photos, "/v1/identify", self.arguments, *options)
+
+
+@contextlib.contextmanager
+def bench(paths: list[Path], arguments: argparse.Namespace) -> Iterator[Bench]:
+    """Start our server, and measure what it can do: capacity is what a closed loop of `arguments.clients` gets."""
+    with tempfile.TemporaryDirectory() as folder, nameplate(arguments) as (pid, address):
+        photos = Path(folder) / "photos"
+        photos.write_text("".join(f"{path}\n" for path in paths), "utf-8")
+        load(address, photos, "/v1/identify", arguments, "--seconds", min(3.0, arguments.seconds))  # warms up
+        closed = load(address, photos, "/v1/identify", arguments, "--clients", arguments.clients)
+        capacity = summary(closed, arguments.group)["photos_per_second"]
+        print(
+            f"capacity {capacity:.1f} photos/s ({arguments.clients} clients), {memory(pid) / 2**20:.0f} MiB", flush=True
+        )
+        yield Bench(pid, address, photos, capacity, arguments)
 
 
 def accepted(done: Load) -> list[float]:

@@ -62,7 +62,7 @@ def create_app(settings: ServeSettings) -> FastAPI:
         mount_docs(app)
     app.state.service = service
     app.state.failure = None
-    app.add_middleware(Room, service.engines)
+    app.add_middleware(Room, service.engines, _routes_of_photos())
     app.add_middleware(protect, service)
     app.add_middleware(Traces, service.tracer)  # the last is the first that a request meets
     return app
@@ -89,6 +89,12 @@ def routes_alone() -> FastAPI:
         app.include_router(router)
     _describe_answers(app)
     return app
+
+
+def _routes_of_photos() -> list[Route]:
+    """The routes by which photos come into a model's queue."""
+    every = [route for router in (photos.router, protocol.router) for route in router.routes]
+    return [route for route in every if isinstance(route, Route) and "POST" in (route.methods or ())]
 
 
 @asynccontextmanager

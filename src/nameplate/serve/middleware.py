@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Protocol
 from urllib.parse import parse_qs
 
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nameplate.serve.access import Authentication, Hosts, Rate, names_allowed
@@ -112,20 +112,6 @@ def protect(app: ASGIApp, service: Protected) -> ASGIApp:
     return SecurityHeaders(app, cross_origin=bool(settings.cors))
 
 
-@dataclass(frozen=True, slots=True)
-class _Route:
-    """A route as metrics see it (`observability.route_of`)."""
-
-    path: str
-
-
-IDENTIFY = {path: _Route(path) for path in ("/v1/identify", "/v1/verify")}
-INFER = {
-    re.compile(r"/v2/models/([^/]+)/infer"): _Route("/v2/models/{name}/infer"),
-    re.compile(r"/v2/models/([^/]+)/versions/[^/]+/infer"): _Route("/v2/models/{name}/versions/{version}/infer"),
-}
-
-
 class Room:
     """ASGI middleware: refuses photos while their model's queue is full, before their request is parsed or read.
 
@@ -133,8 +119,15 @@ class Room:
     request costs more than this.
     """
 
-    def __init__(self, app: ASGIApp, engines: Engines) -> None:
-        self.app, self.engines = app, engines
+    def __init__(self, app: ASGIApp, engines: Engines, routes: Sequence[Route]) -> None:
+        """Wrap an application.
+
+        Args:
+            app: the application.
+            engines: the models that are served.
+            routes: those that take photos by POST; a model is named by `name` in their path, or else by the query.
+        """
+        self.app, self.engines, self.routes = app, engines, routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
@@ -152,9 +145,12 @@ class Room:
         Raises:
             Problem: the queue is full, or the service is not ready.
         """
-        route, model = _asked(scope)
-        if route is None:
+        for route in self.routes:
+            if found := route.path_regex.fullmatch(scope["path"]):
+                break
+        else:
             return
+        model = found.groupdict().get("name") or _named_by(scope["query_string"])
         try:
             engine = self.engines.find(model, choice_key(scope)).engine
         except Problem:
@@ -166,16 +162,9 @@ class Room:
             raise
 
 
-def _asked(scope: Scope) -> tuple[_Route | None, str | None]:
-    """The route of a request that brings photos, None of others; and the model that it names."""
-    path: str = scope["path"]
-    if path in IDENTIFY:
-        query: bytes = scope["query_string"]
-        return IDENTIFY[path], parse_qs(query.decode("latin-1")).get("model", [None])[-1] if query else None
-    for pattern, route in INFER.items():
-        if found := pattern.fullmatch(path):
-            return route, found[1]
-    return None, None
+def _named_by(query: bytes) -> str | None:
+    """The model that a query names; None if it names none."""
+    return parse_qs(query.decode("latin-1")).get("model", [None])[-1] if query else None
 
 
 def _head_as_get(app: ASGIApp) -> ASGIApp:

@@ -253,6 +253,19 @@ def test_a_photo_over_the_limit_is_not_sent(visit: Open, cars: list[Path], tmp_p
     expect(page.locator(".card.refused .verdict")).to_contain_text("0.1 megapixels")
 
 
+def test_a_photo_that_is_picked_before_the_page_listens_is_answered(visit: Open, cars: list[Path]) -> None:
+    def pick_early(page: Page) -> None:
+        def pick(route: Route) -> None:
+            page.set_input_files("#pick", cars[:2])
+            route.continue_()
+
+        page.route("**/page/main.js", pick)
+
+    page = visit(before=pick_early)
+    expect(page.locator("#cards .card.done")).to_have_count(2)
+    assert page.eval_on_selector("#pick", "input => input.value") == ""
+
+
 def test_the_verdicts_of_another_model(visit: Open, cars: list[Path]) -> None:
     page = visit()
     expect(page.locator("#knows")).to_have_text("knows 10 makes and models")

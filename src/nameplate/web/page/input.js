@@ -2,9 +2,11 @@
 
 import { byId } from "./element.js";
 
+const PICKERS = ["pick", "camera"];
+
 /** `take(files)` gets the files; `open` says whether files are accepted now. */
 export function listen(take, open) {
-  for (const id of ["pick", "camera"]) {
+  for (const id of PICKERS) {
     byId(id).addEventListener("change", ({ target }) => {
       take([...target.files]);
       target.value = ""; // the same file may be chosen again
@@ -14,6 +16,11 @@ export function listen(take, open) {
     if (open() && clipboardData?.files.length) take([...clipboardData.files]);
   });
   listenToDrops(take, open);
+}
+
+/** Take what was chosen before anybody listened, on a slow line. */
+export function takeChosen() {
+  for (const input of PICKERS.map(byId)) if (input.files.length) input.dispatchEvent(new Event("change"));
 }
 
 function listenToDrops(take, open) {

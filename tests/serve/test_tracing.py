@@ -112,8 +112,18 @@ def traceparent(trace_id: str, flags: str = "01") -> dict[str, str]:
 
 
 def request_line(server: Running, trace_id: str) -> dict[str, Any]:
-    [line] = [line for line in map(json.loads, server.said) if line.get("trace_id") == trace_id]
+    [line] = request_lines(server, trace_id, 1)
     return dict(line)
+
+
+def request_lines(server: Running, trace_id: str, count: int) -> list[dict[str, Any]]:
+    """Lines of the log, which come a moment after the answer."""
+    end = time.monotonic() + 10
+    while True:
+        found = [line for line in map(json.loads, server.said) if line.get("trace_id") == trace_id]
+        if len(found) >= count or time.monotonic() > end:
+            return found
+        time.sleep(0.05)
 
 
 def test_a_request_has_the_spans_of_its_photo(server: Running, collector: Collector) -> None:
@@ -170,7 +180,7 @@ def test_a_caller_that_does_not_sample_gets_ids_in_the_log_alone(server: Running
     server.get("/v1/models", headers=traceparent(later))
     collector.of(later, bool)
     assert [span for span in collector.spans if span.trace_id.hex() == trace_id] == []
-    assert len([line for line in map(json.loads, server.said) if line.get("trace_id") == trace_id]) == 2
+    assert len(request_lines(server, trace_id, 2)) == 2
 
 
 def test_a_collector_that_does_not_answer_stops_nothing(server: Running, collector: Collector) -> None:

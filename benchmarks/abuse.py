@@ -1,6 +1,7 @@
 """Which servers survive hostile clients: `nameplate serve`, plain uvicorn with FastAPI, and LitServe, with one model.
 
     python benchmarks/abuse.py                                # our server alone; a table in Markdown
+    python benchmarks/abuse.py --option=--connections-per-address=0  # without the limit on an address's connections
     python benchmarks/abuse.py --peer-python VENV/bin/python  # and the others, installed there: see plain_peer.py
 
 Each attack of `attacks.py` goes on for some seconds against a server that was just started, from 127.0.0.2, while an
@@ -177,6 +178,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--seconds", type=float, default=8, help="of each attack")
     parser.add_argument("--attack", action="append", help="only these; repeatable")
+    parser.add_argument(
+        "--option", action="append", default=[], dest="options", help="of our server: --option=--rate=9/second"
+    )
     parser.add_argument("--peer-python", help="a Python that has the other servers")
     arguments = parser.parse_args()
     arguments.runtime, arguments.threads = "onnxruntime", None

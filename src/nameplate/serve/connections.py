@@ -183,8 +183,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """Parse what has arrived, piece by piece, so that no bound is exceeded by much."""
         if self._stall is not None:  # read, since a hang-up would not be noticed otherwise
             self._silent += len(data)
-            if self._silent > HEAD_BYTES:
-                self.transport.abort()
+            if self._silent > HEAD_BYTES:  # who sends so much waits
+                self.transport.pause_reading()
             return
         if self._lingering:
             self._thrown += len(data)

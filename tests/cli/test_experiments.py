@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,27 @@ def test_too_few_candidates_are_wrong_usage(data: Path, tmp_path: Path, argument
     done = nameplate("compare", data, "-o", tmp_path / "out", *arguments, check=2)
     assert why in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_wrong_usage_is_said_before_torch_is_imported(data: Path, tmp_path: Path) -> None:
+    program = (
+        "import json, sys; from nameplate.cli import app; from nameplate.errors import UsageError\n"
+        "for arguments in json.loads(sys.argv[1]):\n"
+        "    try: app(arguments)\n"
+        "    except UsageError: continue\n"
+        "    sys.exit(f'{arguments} was accepted')\n"
+        "sys.exit(' '.join(name for name in ('torch', 'timm') if name in sys.modules) or 0)"
+    )
+    cases = [
+        ["--backbones", "Lite0"],
+        ["--protocol", "fine-tune", "--no-mirror"],
+        ["--recipes", "fast,fine-tune", "--size", "64x64"],
+        ["--recipes", "fast"],
+        ["--backbones", "cars196,cars196"],
+    ]
+    commands = json.dumps([["compare", str(data), "-o", str(tmp_path / "out"), *words] for words in cases])
+    done = subprocess.run([sys.executable, "-c", program, commands], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_if_no_candidate_can_be_evaluated_it_fails(data: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -119,8 +120,6 @@ def compare(
     json: Json = False,
 ) -> None:
     """Compare backbones or recipes on the same photos. After an interruption, run it again to continue."""
-    with needs_train_extra():
-        import nameplate.experiments.evaluate  # noqa: F401 - what is missing is said before a photo is read
     from nameplate.cli.labelled import read_labelled
     from nameplate.data.inputs import refuse_output_inside
     from nameplate.experiments.candidates import SIZE, located, parse_size
@@ -128,13 +127,16 @@ def compare(
     from nameplate.runtime.select import available_cpus
 
     pictures = parse_size(size) if size is not None else SIZE
-    if recipes is not None or changes:
-        kind, chosen = "recipes", _recipes(recipes, recipe, changes or [], backbones, pictures, seed)
+    kind = "recipes" if recipes is not None or changes else protocol
+    if mirror is not None and kind != "frozen":
+        raise UsageError("--mirror is for --protocol frozen; of a recipe it is a key: --set mirror=true,false.")
+    if kind == "recipes":
+        chosen = _recipes(recipes, recipe, changes or [], backbones, pictures if size is not None else None, seed)
     else:
         if recipe != BASE:
             raise UsageError("--recipe is what --set changes: give --set KEY=V1,V2, or compare recipes: --recipes A,B.")
-        kind, chosen = protocol, _backbones(backbones, protocol, pictures, mirror, seed)
-    _refuse_idle(kind, chosen, size, mirror, backbones)
+        chosen = _backbones(backbones, protocol, pictures, mirror, seed)
+    _need_torch(chosen)
     if whole_photo:
         chosen = [located(candidate, "none") for candidate in chosen]
     plan = Plan(kind, tuple(chosen), bool(changes), seed, holdout, threads or available_cpus())
@@ -230,15 +232,16 @@ def _backbones(
         Tuned,
         fine_tune_recipe,
         of_bundle,
+        refuse_fewer_than_two,
         split_values,
         split_weights,
     )
-    from nameplate.train.backbones import FEATURED, find_backbone
-    from nameplate.train.frozen_network import interpolation_of
 
+    texts = split_values(named) if named else list(_featured())
+    refuse_fewer_than_two(texts)
     head = HeadRecipe(seed=seed, mirror=HeadRecipe().mirror if mirror is None else mirror)
     found: list[Candidate] = []
-    for text in split_values(named) if named else FEATURED:
+    for text in texts:
         if (bundle := of_bundle(text, head)) is not None:
             if protocol != "frozen":
                 raise UsageError(
@@ -247,6 +250,9 @@ def _backbones(
                 )
             found.append(bundle)
             continue
+        with needs_train_extra():
+            from nameplate.train.backbones import find_backbone
+            from nameplate.train.frozen_network import interpolation_of
         title, name, weights = split_weights(text)
         known = find_backbone(name)
         title = title.replace(name, known.name, 1)
@@ -257,36 +263,54 @@ def _backbones(
     return found
 
 
+def _featured() -> Iterable[str]:
+    with needs_train_extra():
+        from nameplate.train.backbones import FEATURED
+    return FEATURED
+
+
 def _recipes(
-    named: str | None, base: str, changes: list[str], backbones: str | None, size: tuple[int, int], seed: int
+    named: str | None, base: str, changes: list[str], backbones: str | None, size: tuple[int, int] | None, seed: int
 ) -> list[Candidate]:
-    from nameplate.experiments.candidates import of_changes, of_recipes, split_values
-    from nameplate.train.backbones import FEATURED, find_backbone
+    from nameplate.experiments.candidates import (
+        SIZE,
+        Frozen,
+        of_changes,
+        of_recipes,
+        refuse_fewer_than_two,
+        split_values,
+    )
 
-    backbone = find_backbone(backbones or next(iter(FEATURED))).name
     if named is None:
-        return of_changes(base, changes, backbone, size, seed)
-    if changes:
+        found = of_changes(base, changes, "", size or SIZE, seed)
+    elif changes:
         raise UsageError("--recipes compares recipes as they are, --set changes of one --recipe: give one of the two.")
-    return of_recipes(split_values(named), backbone, size, seed)
+    else:
+        found = of_recipes(split_values(named), "", size or SIZE, seed)
+    refuse_fewer_than_two(found)
+    heads = [each for each in found if isinstance(each, Frozen)]
+    if len(heads) < len(found) and (size is not None or backbones is not None):
+        given = "--size" if size is not None else "--backbones"
+        raise UsageError(f"{given} is not for recipes of networks: each says its own. Change it there, or with --set.")
+    if not heads:
+        return found
+    with needs_train_extra():
+        from nameplate.train.backbones import find_backbone
+    backbone = find_backbone(backbones or next(iter(_featured()))).name
+    return [replace(each, backbone=backbone) if isinstance(each, Frozen) else each for each in found]
 
 
-def _refuse_idle(
-    kind: str, chosen: list[Candidate], size: str | None, mirror: bool | None, backbones: str | None
-) -> None:
-    """Refuse an option that would change nothing.
+def _need_torch(chosen: list[Candidate]) -> None:
+    """Say what is missing for networks before a photo is read; bundles need none of it.
 
     Raises:
-        UsageError: there is one.
+        NameplateError: a package is missing.
     """
     from nameplate.experiments.candidates import Tuned
 
-    networks = any(isinstance(each, Tuned) for each in chosen)
-    if mirror is not None and (networks or kind == "recipes"):
-        raise UsageError("--mirror is for --protocol frozen; of a recipe it is a key: --set mirror=true,false.")
-    if kind == "recipes" and networks and (size is not None or backbones is not None):
-        given = "--size" if size is not None else "--backbones"
-        raise UsageError(f"{given} is not for recipes of networks: each says its own. Change it there, or with --set.")
+    if any(isinstance(each, Tuned) or not each.bundle for each in chosen):
+        with needs_train_extra():
+            import nameplate.experiments.evaluate  # noqa: F401
 
 
 def _print_comparison(made: Comparison, output: Path) -> None:

@@ -226,16 +226,25 @@ def file_name(name: str) -> str:
     return re.sub(r"[^\w.=]+", "-", name).strip("-.") or "unnamed"
 
 
+def refuse_fewer_than_two(candidates: Sequence[object]) -> None:
+    """Refuse to compare one candidate, or none; it needs only their number.
+
+    Raises:
+        UsageError: there are fewer than two.
+    """
+    if len(candidates) < 2:
+        raise UsageError(
+            "A comparison needs two or more candidates. Name them: --backbones A,B, --recipes A,B or --set KEY=V1,V2."
+        )
+
+
 def refuse_mixture(candidates: Sequence[Candidate]) -> None:
     """Refuse candidates that cannot be evaluated on the same photos, or whose names are equal.
 
     Raises:
         UsageError: there are linear classifiers and networks, two equal names, or fewer than two candidates.
     """
-    if len(candidates) < 2:
-        raise UsageError(
-            "A comparison needs two or more candidates. Name them: --backbones A,B, --recipes A,B or --set KEY=V1,V2."
-        )
+    refuse_fewer_than_two(candidates)
     kinds = {type(each) for each in candidates}
     if len(kinds) > 1:
         heads = ", ".join(each.name for each in candidates if isinstance(each, Frozen))

@@ -1,4 +1,4 @@
-"""Runs the command line as a user does: a process of its own."""
+"""Runs the command line as a user does: in a process of its own."""
 
 from __future__ import annotations
 
@@ -7,31 +7,48 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from nameplate.demo import photos_folder
+from tests.cli.forked import forked
 
 FORBIDDEN = ["torch", "timm", "torchvision", "accelerate", "sklearn", "matplotlib", "openvino", "ray"]
+MORE = {"PYTHONUTF8": "1", "PYTHONWARNINGS": "error"}
+"""Variables that the processes have besides those of the tests."""
 
 
 def nameplate(
     *arguments: str | Path, check: int | None = 0, cwd: Path | None = None, bound: bool = False
 ) -> subprocess.CompletedProcess[str]:
     """Run `nameplate …`; `check` is the exit code that it must have, `bound` says that permissions bind even root."""
-    done = subprocess.run(
-        [sys.executable, "-m", "nameplate", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        cwd=cwd,
-        env={**os.environ, "PYTHONUTF8": "1", "PYTHONWARNINGS": "error"},
-        check=False,
-        preexec_fn=bind_root if bound and os.geteuid() == 0 else None,
-    )
+    words = [str(each) for each in arguments]
+    done = None if bound else _forked(words, cwd)
+    if done is None:
+        done = subprocess.run(
+            [sys.executable, "-m", "nameplate", *words],
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            cwd=cwd,
+            env={**os.environ, **MORE},
+            check=False,
+            preexec_fn=bind_root if bound and os.geteuid() == 0 else None,
+        )
     if check is not None:
         assert done.returncode == check, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stderr, done.stderr
     return done
+
+
+def _forked(arguments: list[str], cwd: Path | None) -> subprocess.CompletedProcess[str] | None:
+    with tempfile.TemporaryDirectory() as folder:
+        streams = Path(folder, "out"), Path(folder, "err")
+        code = forked("nameplate", arguments, streams, more=MORE, cwd=cwd)
+        if code is None:
+            return None
+        out, err = (path.read_text("utf-8") for path in streams)
+        return subprocess.CompletedProcess(["nameplate", *arguments], code, out, err)
 
 
 def bind_root() -> None:

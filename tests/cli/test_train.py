@@ -28,7 +28,8 @@ from nameplate.fit.recipe import Recipe, Stage, recipe_toml
 from nameplate.images.augment import Augmentation
 from nameplate.images.mixing import Mixing
 from nameplate.storage import working_in, writing
-from tests.cli.run import FORBIDDEN, few_photos, nameplate
+from tests.cli.forked import forked
+from tests.cli.run import FORBIDDEN, MORE, few_photos, nameplate
 
 needs_torch = pytest.mark.torch
 MISSING = [
@@ -58,16 +59,6 @@ RANDOM = replace(
 )
 """Everything that draws."""
 
-DRIVER = """
-import sys
-import signal
-import nameplate.train.loop
-from nameplate.cli import main
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
-nameplate.train.loop.CHECKPOINT_SECONDS = -1.0  # after every step
-main()
-"""
-
 
 @dataclass(frozen=True)
 class Started:
@@ -77,8 +68,15 @@ class Started:
 
     def run(self, *arguments: str | Path, meanwhile: Callable[[int], None] = lambda _: None) -> int:
         """The exit code; negative the signal. `meanwhile` is given the process's id."""
-        command = [sys.executable, "-c", DRIVER, *map(str, arguments)]
-        with self.log.open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        self.log.unlink(missing_ok=True)
+        program, words = str(Path(__file__).with_name("saving.py")), [str(each) for each in arguments]
+        code = forked(program, words, (self.log, self.log), more=MORE, meanwhile=meanwhile)
+        if code is not None:
+            return code
+        with (
+            self.log.open("w") as log,
+            subprocess.Popen([sys.executable, program, *words], stdout=log, stderr=log) as process,
+        ):
             meanwhile(process.pid)
             return process.wait(300)
 

@@ -223,7 +223,7 @@ def test_an_interrupted_run_says_how_to_go_on(
 @needs_torch
 @needs_extra
 def test_a_run_that_another_process_works_on_is_refused_and_goes_on(
-    started: Started, data: Path, tmp_path: Path
+    started: Started, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
     recipe = written(tmp_path / "r.toml", replace(TINY, stages=(replace(STAGE, epochs=1000),)))
@@ -231,12 +231,16 @@ def test_a_run_that_another_process_works_on_is_refused_and_goes_on(
 
     def meanwhile(pid: int) -> None:
         wait_for((run / "checkpoint.safetensors").exists, pid)
+        os.kill(pid, signal.SIGSTOP)  # it lives, and takes no processor meanwhile
         before = (run / "run.json").read_bytes()
         for arguments in (("train", "--resume", run), (*begin, "--overwrite")):
-            assert f"Another run is writing '{run}'" in nameplate(*arguments, check=1).stderr
+            code, _, err = call(monkeypatch, capsys, *arguments)
+            assert code == 1
+            assert f"Another run is writing '{run}'" in err
         assert (run / "run.json").read_bytes() == before
         assert _alive(pid)
         os.kill(pid, signal.SIGINT)
+        os.kill(pid, signal.SIGCONT)
 
     assert started.run(*begin, meanwhile=meanwhile) == 130, started.log.read_text("utf-8")
     assert not (run / ".lock").exists()

@@ -35,6 +35,12 @@ def test_what_ended_without_an_answer_is_forgiven_in_time() -> None:
     assert all(credit.open(CLIENT, now=2 * FORGIVEN_SECONDS) for _ in range(3))
 
 
+def test_what_costs_more_counts_for_more() -> None:
+    credit = Credit(10)
+    credit.waste(CLIENT, 8)
+    assert [credit.open(CLIENT, now=credit._debts[CLIENT].since) for _ in range(3)] == [True, True, False]
+
+
 def test_a_network_is_one_client() -> None:
     credit = Credit(1)
     assert credit.open("2001:db8::1")

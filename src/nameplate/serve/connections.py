@@ -37,9 +37,10 @@ LINGER_BYTES = 8 * 1024 * 1024
 """The most bytes that are thrown away so: those of nearly any photo.
 
 curl and requests look for an answer when they cannot send on, and see it however little is taken (tried with 5 to 200
-MB). Python's http.client and urllib see it only if their whole body is taken, and Windows forgets what has arrived when
-a connection is reset. Taking 8 MiB costs some 5 ms, and a connection that exceeds them is held against its address.
+MB). Python's http.client and urllib see it only if their whole body is taken. Taking 8 MiB costs some 5 ms.
 """
+LINGER_COST = 8
+"""As how many connections without an answer one counts that exceeds them."""
 STALL_SECONDS = 2.0
 """Seconds for which a refused connection is left as it is: closed at once, an attacker would open the next at once."""
 STALLED = 100
@@ -189,7 +190,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._lingering:
             self._thrown += len(data)
             if self._thrown > LINGER_BYTES:
-                self._borrow()  # whatever was answered: this one would go on for ever
+                if self._address:  # whatever was answered: this one would go on for ever
+                    self.credit.waste(self._address, LINGER_COST)
                 self.transport.abort()
             return
         for start in range(0, len(data), PIECE):

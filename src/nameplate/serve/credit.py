@@ -73,6 +73,10 @@ class Credit:
         debt.waiting = max(0, debt.waiting - 1)  # it may have been forgotten meanwhile
         debt.wasted += not answered
 
+    def waste(self, address: str, count: int) -> None:
+        """Hold something against an address that costs as much as `count` connections without an answer."""
+        self._debt(network_of(address)).wasted += count
+
     def _debt(self, name: str, now: float | None = None) -> Debt:
         """What a network owes now."""
         now = time.monotonic() if now is None else now

@@ -81,6 +81,17 @@ def test_heads_on_one_backbone_cost_nothing(members: list[Path], tmp_path: Path)
     assert made.bundle.digest == load_bundle(members[0]).digest
 
 
+def test_it_carries_the_terms_of_all_its_members(members: list[Path], tmp_path: Path) -> None:
+    copies = []
+    for number, terms in enumerate([{"weights": "A"}, {"weights": "B", "photos": "C"}, {"weights": "A"}]):
+        bundle = load_bundle(members[number])
+        manifest = replace(bundle.manifest, provenance=bundle.manifest.provenance | {"licence": terms})
+        save_bundle(tmp_path / f"{number}", replace(bundle, manifest=manifest))
+        copies.append(str(tmp_path / f"{number}"))
+    made = make_ensemble(copies, tmp_path / "e", weights=[1, 1, 1], threads=1)
+    assert made.bundle.terms == {"weights": "A; B", "photos": "C"}
+
+
 def test_it_is_judged_on_photos_that_trained_no_member(members: list[Path], dataset: Dataset, tmp_path: Path) -> None:
     made = make_ensemble([str(each) for each in members[:2]], tmp_path / "e", threads=1)
     assert made.evaluation is not None

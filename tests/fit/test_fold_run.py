@@ -35,7 +35,8 @@ FOLDS = 3
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     folder = tmp_path_factory.mktemp("tiny") / "bare"
-    manifest = Manifest(SCHEMA, "tiny", (), (), SIZE, CHANNELS[-1], 1.0, {})
+    provenance: dict[str, object] = {"licence": {"weights": "random"}}
+    manifest = Manifest(SCHEMA, "tiny", (), (), SIZE, CHANNELS[-1], 1.0, {}, provenance=provenance)
     save_bundle(folder, Bundle(manifest, tiny_backbone()))
     return Model.load(folder, runtime="onnxruntime", threads=1)
 
@@ -104,6 +105,7 @@ def test_heads_on_one_backbone_become_one_bundle_of_their_mean_logits(run: tuple
     found = embeddings @ whole.weight + (0 if whole.bias is None else whole.bias)
     # The temperatures of the folds may differ a little; the answers are those of the mean.
     assert (found.argmax(1) == mean.argmax(1)).mean() > 0.9
+    assert whole.terms == {"weights": "random"}
     assert recorded_photos(whole)
     assert len(trained_digests(whole)) == 81
 

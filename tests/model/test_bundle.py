@@ -20,9 +20,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file
 from safetensors.numpy import save as save_tensors
+from scipy.special import softmax
 
 import nameplate
+from nameplate.demo import photos_folder
 from nameplate.errors import BundleError, NameplateError
 from nameplate.model.bundle import (
     BACKBONE,
@@ -47,7 +50,7 @@ from nameplate.model.verdict import Thresholds
 from nameplate.model.verification import MOST_PHOTOS, RATES, ClaimThresholds
 from nameplate.storage import sha256
 from nameplate.types import Preprocess
-from tests.shipped import EMBEDDING
+from tests.shipped import EMBEDDING, LIKENESS
 
 MANIFEST_3 = Manifest(
     schema=SCHEMA,
@@ -155,6 +158,25 @@ def test_the_bundle_that_ships_loads_by_its_name() -> None:
     assert bundle.weight is not None
     assert bundle.weight.shape == (EMBEDDING, 206)
     assert list(shipped()) == ["cars196"]
+
+
+def test_the_likeness_is_what_the_bundle_says_of_the_nameplates_and_changes_none_of_its_answers() -> None:
+    model = Model.load("cars196", runtime="onnxruntime")
+    found = model.embed(sorted(photos_folder("train").rglob("*.jpg"))[:8])
+    likeness = found[:, -LIKENESS:]
+    expected = softmax(model.logits(found)[:, :LIKENESS] / 1.5, axis=1)
+    assert likeness**2 / (likeness**2).sum(1, keepdims=True) == pytest.approx(expected, abs=2e-3)
+    others = found.copy()
+    others[:, -LIKENESS:] = found[::-1, -LIKENESS:]
+    assert np.abs(likeness[::-1] - likeness).max() > 1
+    assert np.array_equal(model.logits(others), model.logits(found))
+    detector = model.bundle.ood_detector
+    assert detector is not None
+    assert detector.distances(others)[1] == pytest.approx(detector.distances(found)[1], rel=1e-5)
+    odds = [detector.non_car_log_odds(each) for each in (others, found)]
+    assert odds[0] is not None
+    assert odds[1] is not None
+    assert np.array_equal(odds[0], odds[1])
 
 
 def test_a_folder_of_photos_of_the_same_name_does_not_hide_the_bundle_that_ships(
@@ -346,7 +368,7 @@ def test_a_folder_in_place_of_a_file_is_refused(pristine: Path, tmp_path: Path) 
         (WEIGHT, BIAS[:, None]),
         (WEIGHT.ravel(), BIAS),
         (WEIGHT.astype(np.float64), BIAS),
-        (WEIGHT, BIAS.astype(np.float16)),
+        (WEIGHT, BIAS.astype(np.float64)),
         (WEIGHT.astype(np.int32), BIAS),
         (np.where(WEIGHT == 0, np.float32("nan"), WEIGHT), BIAS),
         (WEIGHT, np.array([0, np.inf, 0], np.float32)),
@@ -356,6 +378,21 @@ def test_a_head_of_other_numbers_is_refused(tmp_path: Path, weight: Any, bias: A
     write(tmp_path / "b", weight=weight, bias=bias)
     with pytest.raises(BundleError, match=r"head\.safetensors' holds"):
         load_bundle(tmp_path / "b")
+
+
+def test_a_head_that_float16_holds_exactly_is_stored_so(tmp_path: Path) -> None:
+    half = WEIGHT.astype(np.float16).astype(np.float32)
+    write(tmp_path / "half", weight=half, bias=BIAS)
+    write(tmp_path / "single", weight=WEIGHT, bias=np.array([1e6, 0, 0], np.float32))
+    stored = [load_file(tmp_path / name / HEAD) for name in ("half", "single")]
+    kinds = [(str(each["weight"].dtype), str(each["bias"].dtype)) for each in stored]
+    assert kinds == [("float16", "float16"), ("float32", "float32")]
+    read = load_bundle(tmp_path / "half")
+    assert read.weight is not None
+    assert read.bias is not None
+    assert read.weight.dtype == read.bias.dtype == np.float32
+    assert np.array_equal(read.weight, half)
+    assert np.array_equal(read.bias, BIAS)
 
 
 @pytest.mark.parametrize("kind", ["BF16", "F8_E4M3", "BOOL"])

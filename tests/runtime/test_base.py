@@ -58,6 +58,6 @@ def test_embeddings_do_not_depend_on_batch_and_stream_count(name: str) -> None:
     )
     for way, other in zip(ways[1:], others, strict=True):
         if name == "openvino" and way[0] != BATCH:  # its kernels depend on the size of a batch
-            assert np.abs(first - other).max() < 1e-5, way
+            assert np.abs(first - other).max() < 1e-4 * first.std(), way
         else:
             assert np.array_equal(first, other), way

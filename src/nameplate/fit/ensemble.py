@@ -35,7 +35,7 @@ from nameplate.fit.held_out import (
     merged_photos,
     predict_held_out,
 )
-from nameplate.fit.run import data_record, versions
+from nameplate.fit.run import data_record, licence_record, versions
 from nameplate.fit.split import Split, photos_csv
 from nameplate.fit.weights import Weighing, averaged, choose_weights, cross_weighted, equal_weights
 from nameplate.model.bundle import Bundle, refuse_other_folder
@@ -318,6 +318,7 @@ def _provenance(
             {"name": each.manifest.name, "weight": weight, "digest": each.full_digest}
             for each, weight in zip(bundles, weights, strict=True)
         ],
+        **licence_record(bundles),
         "versions": versions("numpy", "onnxruntime", "scipy"),
     }
 

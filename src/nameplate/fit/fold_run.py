@@ -35,7 +35,7 @@ from nameplate.fit.folds import (
 from nameplate.fit.held_out import HeldOutPredictions, joined, predict_held_out
 from nameplate.fit.linear_probe import train_head
 from nameplate.fit.recipe import Recipe
-from nameplate.fit.run import data_record, versions
+from nameplate.fit.run import data_record, licence_record, versions
 from nameplate.fit.split import Split, photos_csv, split_photos
 from nameplate.model.bundle import IN_RUN, Bundle, load_bundle
 from nameplate.model.embeddings import Progress, embed_photos
@@ -182,6 +182,7 @@ def finish_folds(
         "data": data_record(split),
         "backbone": members[0].manifest.provenance.get("backbone", "?"),
         "members": [{"name": each.manifest.name, "digest": each.full_digest} for each in members],
+        **licence_record(members),
         "versions": versions("numpy", "onnxruntime", "scipy"),
     }
     return finalize(folder / IN_RUN, calibrated, provenance, overwrite=True)

@@ -22,7 +22,7 @@ from nameplate.fit.finalize import (
     calibrate_bundle,
     finalize,
 )
-from nameplate.fit.run import data_record, versions
+from nameplate.fit.run import data_record, licence_record, versions
 from nameplate.fit.split import Split, photos_csv, split_photos
 from nameplate.model.bundle import SCHEMA, Bfloat16Check, Bundle, Manifest
 from nameplate.model.classifier import Head, fit_head
@@ -257,6 +257,6 @@ def _provenance(fitted: _Fitted, recipe: HeadRecipe) -> dict[str, object]:
         "data": data_record(fitted.split),
         "runtime": fitted.embedded.runtime,
         "backbone": parent.provenance.get("backbone", parent.name),
-        **({"licence": parent.provenance["licence"]} if "licence" in parent.provenance else {}),
+        **licence_record([fitted.model.bundle]),
         "versions": versions("numpy", "onnxruntime", "pillow", "scipy", "simplejpeg"),
     }

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -30,7 +30,7 @@ from nameplate.errors import DataError
 from nameplate.fit.recipe import Recipe
 from nameplate.fit.record import read_record, write_record
 from nameplate.fit.split import Split
-from nameplate.model.bundle import EXCLUDED
+from nameplate.model.bundle import EXCLUDED, Bundle
 from nameplate.model.embeddings import Progress
 from nameplate.storage import sha256_of, working_in
 from nameplate.types import Evaluation, Exported, Photo
@@ -88,6 +88,15 @@ def versions(*packages: str) -> dict[str, str]:
         "python": platform.python_version(),
         **{name: version(name) for name in packages},
     }
+
+
+def licence_record(bundles: Iterable[Bundle]) -> dict[str, object]:
+    """The entry `licence` of a provenance: the terms of the bundles that it was made of, each once; or no entry."""
+    found: dict[str, dict[str, None]] = {}
+    for bundle in bundles:
+        for part, terms in bundle.terms.items():
+            found.setdefault(part, {})[terms] = None
+    return {"licence": {part: "; ".join(terms) for part, terms in found.items()}} if found else {}
 
 
 RUN, RECIPE, WEIGHTS, METRICS, EVENTS, PAGE, SHEET = (

@@ -3,7 +3,8 @@
 bundle.json        labels, preprocessing, calibration, thresholds and provenance; written last
 backbone.onnx      uint8 N×H×W×3 in, float32 N×D embedding out. It normalises, but never resizes. Many backbones have a
                    second output `map`, float32 N×h×w×D, whose mean over the places is the embedding (cam.py)
-head.safetensors   float32 weight D×C and bias C; a bundle that only embeds has none
+head.safetensors   weight D×C and bias C, float32, or float16 where that holds the same numbers; a bundle that only
+                   embeds has none
 known.safetensors  the detector of unknown cars, for verdicts (optional, ood.py)
 photos.csv         the photos that the bundle was made from, with their split (optional)
 index.safetensors  embeddings and thumbnails of the photos that trained it (optional, neighbours.py)
@@ -19,9 +20,11 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
@@ -163,6 +166,12 @@ class Bundle:
         """
         return _content_digest(msgspec.json.decode(msgspec.json.encode(self.manifest)))
 
+    @property
+    def terms(self) -> dict[str, str]:
+        """The terms of use, part → terms, that the provenance records; empty where it has none."""
+        licence = self.manifest.provenance.get("licence")
+        return {str(part): str(terms) for part, terms in licence.items()} if isinstance(licence, dict) else {}
+
     def index_bytes(self) -> bytes | None:
         """Read and check index.safetensors; None where the bundle has none.
 
@@ -274,13 +283,22 @@ def _contents(bundle: Bundle) -> dict[str, bytes]:
         parts = (bundle.weight, bundle.bias)
         # safetensors writes an array's buffer as it is in memory, so the array must be in row-major order.
         contents[HEAD] = save_tensors(
-            {name: np.ascontiguousarray(part) for name, part in zip(HEAD_PARTS, parts, strict=True)}
+            {name: np.ascontiguousarray(_smallest(part)) for name, part in zip(HEAD_PARTS, parts, strict=True)}
         )
     if bundle.photos is not None:
         contents[PHOTOS] = bundle.photos
     if bundle.ood_detector is not None:
         contents[KNOWN] = save_tensors(bundle.ood_detector.tensors)
     return contents
+
+
+def _smallest(part: Floats) -> NDArray[np.floating[Any]]:
+    """The numbers as float16 where that holds them exactly."""
+    if part.dtype != np.float32:
+        return part
+    with np.errstate(over="ignore"):
+        half = part.astype(np.float16)
+    return half if np.array_equal(half, part) else part
 
 
 class _Version(msgspec.Struct):
@@ -373,7 +391,10 @@ def _read_head(folder: Path, manifest: Manifest) -> tuple[Floats, Floats]:
     path = folder / HEAD
     try:
         tensors = load_tensors(_read(folder, HEAD, manifest))
-        weight, bias = (tensors[part] for part in HEAD_PARTS)
+        weight, bias = (
+            tensors[part].astype(np.float32) if tensors[part].dtype == np.float16 else tensors[part]
+            for part in HEAD_PARTS
+        )
     except (SafetensorError, KeyError, ValueError) as error:
         raise BundleError(f"'{path}' is damaged: {error}.") from None
     classes = len(manifest.nameplates)
@@ -382,10 +403,10 @@ def _read_head(folder: Path, manifest: Manifest) -> tuple[Floats, Floats]:
             f"'{path}' holds {weight.shape} and {bias.shape}, {MANIFEST} says {manifest.embedding} and {classes}."
         )
     if weight.dtype != np.float32 or bias.dtype != np.float32:
-        raise BundleError(f"'{path}' holds numbers that are not finite float32.")
+        raise BundleError(f"'{path}' holds numbers that are neither float32 nor float16.")
     for part in (weight, bias):
         if not np.isfinite(part).all():
-            raise BundleError(f"'{path}' holds numbers that are not finite float32.")
+            raise BundleError(f"'{path}' holds numbers that are not finite.")
         if not all_finite(part):
             raise BundleError(f"'{path}' holds numbers beyond ±{LARGEST:g}, which no head that was trained has.")
     return weight, bias

@@ -1,9 +1,10 @@
 """The linear classifier (head): multinomial logistic regression on embeddings, fitted in seconds without torch.
 
-Embeddings are first standardised and whitened by the covariance within classes, shrunk towards a multiple of the
-identity (as in regularised discriminant analysis, J. Friedman, JASA 84, 1989). In that space a plain ridge penalty
-suits dimensions of very different scale, and the solver needs few steps. Both maps are linear, so the head on disk is
-one D×C matrix and a bias. Measured: docs/experiments.md, 2026-11-22.
+Embeddings are first whitened by the covariance within classes, shrunk towards a multiple of the identity (as in
+regularised discriminant analysis, J. Friedman, JASA 84, 1989). In that space a plain ridge penalty suits dimensions of
+very different scale, and the solver needs few steps. Dimensions are not standardised before: those that vary little
+say little. The map is linear, so the head on disk is one D×C matrix and a bias. Measured: docs/experiments.md,
+2026-11-22 and 2026-11-28.
 """
 
 from __future__ import annotations
@@ -186,15 +187,15 @@ def _path(
 
 
 class _Scaling:
-    """Standardises embeddings, then whitens them by the shrunk covariance within classes: N×D → N×D."""
+    """Whitens embeddings by the shrunk covariance within classes: N×D → N×D."""
 
     def __init__(self, embeddings: Floats, classes: NDArray[np.int64]) -> None:
         self.mean = embeddings.mean(0)
-        # A dimension can be constant, for instance in a few photos, and must not be divided by 0.
-        spread = embeddings.std(0) + 1e-6
+        # One scale for all dimensions, so that a network's unit does not matter; all photos can be the same one.
+        spread = float(np.sqrt(embeddings.var(0).mean())) + 1e-6
         scaled = (embeddings - self.mean) / spread
         within = scaled - class_means(scaled, classes)[classes]
-        self.matrix: Floats = (whitening(within) / spread[:, None]).astype(np.float32)
+        self.matrix: Floats = (whitening(within) / spread).astype(np.float32)
 
     def __call__(self, embeddings: Floats) -> Floats:
         scaled: Floats = (embeddings - self.mean) @ self.matrix

@@ -64,7 +64,7 @@ class Model:
     >>> len(model.nameplates)
     206
     >>> model.embed([photo()]).shape
-    (1, 2688)
+    (1, 2884)
     >>> [answer] = model.predict([photo()])
     >>> answer.nameplate in model.nameplates, len(answer.top)
     (True, 5)

@@ -100,8 +100,7 @@ def load_weights(network: nn.Module, backbone: Backbone, source: str) -> str:
 
 def terms_of(source: str) -> dict[str, str]:
     """The terms, part → terms, of the bundle or run that weights come from, as its provenance has them, or none."""
-    licence = load_bundle(source).manifest.provenance.get("licence") if is_bundle(source) else None
-    return {str(part): str(terms) for part, terms in licence.items()} if isinstance(licence, dict) else {}
+    return load_bundle(source).terms if is_bundle(source) else {}
 
 
 def convert_weights(source: Path, target: Path) -> Converted:

@@ -34,7 +34,7 @@ EXAMPLE_ROW = {
     "top": EXAMPLE_TOP,
     "box": {"left": 47, "top": 49, "right": 251, "bottom": 198},
 }
-EXAMPLE_MODEL = {"name": "cars196", "digest": "abaa…"}
+EXAMPLE_MODEL = {"name": "cars196", "digest": "276c…"}
 EXAMPLE_JOB = {
     "id": "5f0c1f6c0a7b4e0f9b3a6a2d8f1e4c7b",
     "state": "done",

@@ -219,13 +219,18 @@ def head_answers(rows: Floats, classes: NDArray[np.int64], others: Floats) -> Fl
     return np.asarray(others @ head.weight + head.bias)
 
 
+def photos_at(root: Path) -> dict[str, Path]:
+    """`NAMEPLATE/FILE`, as a bundle's table has it, → where the photo is."""
+    return {"/".join(path.parts[-2:]): path for path in sorted(root.rglob("*.jpg"))}
+
+
 def report_cars196(root: Path, models: dict[str, Model]) -> None:
     """Print accuracy and calibration on the reporting half of the held-out photos of cars196."""
     from nameplate.model.bundle import load_bundle
 
     rows = csv.DictReader((load_bundle(DEFAULT_BUNDLE).photos or b"").decode().splitlines())
     held = {row["path"]: row["label"] for row in rows if row["split"] == "validation" and reports(row["path"])}
-    found = {"/".join(path.parts[-2:]): path for path in sorted(root.rglob("*.jpg"))}
+    found = photos_at(root)
     listed = [Photo(str(found[name]), label=label) for name, label in held.items() if name in found]
     for name, model in models.items():
         embedded = embed_photos(listed, model)

@@ -17,7 +17,6 @@ that the bundle stays below 20 MB. Temperatures, thresholds and the check of bfl
 
 from __future__ import annotations
 
-import argparse
 import csv
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +35,12 @@ from nameplate.model.ood import MahalanobisDetector, WhiteningTransform
 from nameplate.runtime.ort import OnnxRuntime
 from nameplate.storage import sha256
 from nameplate.types import Floats, Photo
-from ship_more_names import calibrate, known_photos  # type: ignore[import-not-found]  # beside this file
+from ship_more_names import (  # type: ignore[import-not-found]  # beside this file
+    calibrate,
+    held_out,
+    known_photos,
+    parser_of,
+)
 
 NAMEPLATES = 196
 """Those of cars196 come first in the head. Others have trained no network."""
@@ -50,12 +54,7 @@ SPREAD = 1.0
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("target", type=Path)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--cars196", type=Path, required=True)
-    arguments = parser.parse_args()
+    arguments = parser_of(__doc__).parse_args()
     bundle = load_bundle(arguments.bundle)
     known = known_photos(bundle, arguments.cars196)
     draft = save_bundle(arguments.target, with_likeness(bundle))
@@ -147,7 +146,6 @@ def appended(network: bytes, weight: Floats, bias: Floats) -> bytes:
         "likeness.bias": bias / np.float32(TEMPERATURE),
         "likeness.scale": np.float32(SCALE),
         "likeness.places": np.array([1, 2], np.int64),
-        "likeness.whole": np.array([-1], np.int64),
         "likeness.start": np.array([0], np.int64),
         "likeness.stop": np.array([3], np.int64),
         "likeness.size": np.array([weight.shape[1]], np.int64),
@@ -196,7 +194,7 @@ def wider(detector: MahalanobisDetector) -> MahalanobisDetector:
 
 def training_photos(bundle: Bundle, roots: list[Path]) -> list[Photo]:
     """The photos that trained the nameplates of the bundle, as its table has them; those of cars196 by name alone."""
-    at = {"/".join(path.parts[-2:]): path for path in sorted(roots[0].rglob("*.jpg"))}
+    at = held_out.photos_at(roots[0])
     rows = csv.DictReader((bundle.photos or b"").decode().splitlines())
     mine = [row for row in rows if row["split"] == "train" and row["label"] in bundle.manifest.nameplates]
     return [Photo(str(at.get(row["path"], roots[1] / row["path"])), label=row["label"]) for row in mine]

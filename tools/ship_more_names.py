@@ -69,11 +69,7 @@ FOLDS, KEPT_OUT = 5, 4
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("target", type=Path)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--cars196", type=Path, required=True)
+    parser = parser_of(__doc__)
     parser.add_argument("--cross-validate", action="store_true", help="print the accuracy of each name out of fold")
     arguments = parser.parse_args()
     bundle = load_bundle(arguments.bundle)
@@ -120,9 +116,19 @@ def main() -> None:
     record(arguments.target, Dataset((*known["report"], *judged), nameplates))
 
 
+def parser_of(doc: str | None) -> argparse.ArgumentParser:
+    """The command line of a tool that makes one bundle of another by photos of cars196 and of the other sources."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0] if doc else "")
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("target", type=Path)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--cars196", type=Path, required=True)
+    return parser
+
+
 def known_photos(bundle: Bundle, root: Path) -> dict[str, list[Photo]]:
     """The photos of cars196 that train, that choose and that report."""
-    at = {"/".join(path.parts[-2:]): path for path in sorted(root.rglob("*.jpg"))}
+    at = held_out.photos_at(root)
     found: dict[str, list[Photo]] = {"train": [], "choose": [], "report": []}
     for row in csv.DictReader((bundle.photos or b"").decode().splitlines()):
         if row["path"] in at:

@@ -99,7 +99,7 @@ def photos(data: Path, cars196: Path, start: str) -> Training:
     """All photos that train, without what is held out."""
     bundle = load_bundle(start)
     rows = csv.DictReader((bundle.photos or b"").decode().splitlines())
-    at = {"/".join(path.parts[-2:]): path for path in cars196.rglob("*.jpg")}
+    at = held_out.photos_at(cars196)
     found = [(at[row["path"]], row["label"], 1) for row in rows if row["split"] == "train" and row["path"] in at]
     with (data / "ukraine63" / "labels.csv").open(newline="") as file:
         for row in csv.DictReader(file):
